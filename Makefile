@@ -1,0 +1,42 @@
+# Turnout: `make demo` shows it at work, `make test` proves it. Each target makes its own virtual environment in .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format lock bench clean
+
+help: ## say what each target does
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: .venv/ready ## real models, real traffic, every policy: a live view for a minute, then the report
+	$(BIN)/turnout demo
+
+test: .venv/ready ## run every test
+	$(BIN)/python -m pytest
+
+check: .venv/ready ## lint (ruff) and type-check (mypy --strict)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/ready ## let ruff format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/ready ## measure the data plane on this machine (loopback only)
+	$(BIN)/python -m loadtests
+
+lock: .venv/ready ## pin every dependency anew in requirements.lock
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --all-extras --no-emit-index-url --no-emit-find-links --universal --python-version 3.11 \
+		--custom-compile-command "make lock" --output-file requirements.lock pyproject.toml requirements.build
+
+.venv/ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+clean: ## remove the virtual environment and caches
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

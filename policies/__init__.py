@@ -1,0 +1,44 @@
+"""Decisions and their statistics: policy → plan → decision.
+
+Rule: pure. No I/O, clock, asyncio, logging or global state. Importing this package costs the standard library only;
+numpy and scipy are imported inside the functions that plan, never at import time, because workers import this package.
+
+Adding a policy is one new file and one name in ``POLICIES``.
+"""
+
+from policies.ab import AB
+from policies.canary import Canary
+from policies.chance import chance, pick
+from policies.interleave import Interleave
+from policies.plans import Mirror, Slot, TeamDraft, Weighted, decode_plan, encode_plan
+from policies.shadow import Shadow
+from policies.single import Single
+from policies.thompson import Thompson
+from policies.types import Decision, Evidence, Occasion, Plan, Policy, Problem, Tally
+
+POLICIES: tuple[type[Policy], ...] = (Single, Shadow, Canary, AB, Interleave, Thompson)
+
+__all__ = [
+    "AB",
+    "POLICIES",
+    "Canary",
+    "Decision",
+    "Evidence",
+    "Interleave",
+    "Mirror",
+    "Occasion",
+    "Plan",
+    "Policy",
+    "Problem",
+    "Shadow",
+    "Single",
+    "Slot",
+    "Tally",
+    "TeamDraft",
+    "Thompson",
+    "Weighted",
+    "chance",
+    "decode_plan",
+    "encode_plan",
+    "pick",
+]

@@ -1,0 +1,228 @@
+"""The plans that workers run.
+
+Rule: standard library only; immutable; encoded as plain JSON values so that a plan can be stored, published and
+replayed. A policy chooses one of these; a new policy rarely needs a new plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import fsum
+from typing import Any, TypeVar
+
+from policies.chance import chance, pick
+from policies.types import Decision, Occasion, Plan
+
+T = TypeVar("T")
+
+#: How far the shares of a decoded plan may be from 1 in sum: decimal shares added in binary, and no more.
+SUM_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """A variant that gets a copy of a share of the requests."""
+
+    variant: str
+    share: float
+
+    def takes(self, occasion: Occasion) -> bool:
+        """Return whether this request is copied: by unit when there is one, so the same units are always copied."""
+        key = occasion.request_id if occasion.unit is None else occasion.unit
+        return self.share >= 1 or chance(occasion.salt, key, f"mirror/{self.variant}") < self.share
+
+
+@dataclass(frozen=True, slots=True)
+class Weighted:
+    """One variant answers, chosen by weight; mirrors get copies.
+
+    ``weights`` are (variant, share) with shares in [0, 1] that sum to 1. With ``sticky`` the unit is hashed and meets
+    the same variant while the shares stay; else the request id is, a fresh chance per request.
+    """
+
+    weights: tuple[tuple[str, float], ...]
+    sticky: bool = True
+    mirrors: tuple[Mirror, ...] = ()
+
+    @property
+    def shares(self) -> Mapping[str, float]:
+        return dict(self.weights)
+
+    def decide(self, occasion: Occasion) -> Decision:
+        by_unit = self.sticky and occasion.unit is not None
+        if len(self.weights) == 1:
+            variant, share, reason = self.weights[0][0], 1.0, "only"
+        else:
+            key = occasion.unit if by_unit and occasion.unit is not None else occasion.request_id
+            variant = pick(occasion.salt, key, self.weights)
+            share = dict(self.weights)[variant]
+            reason = "unit" if by_unit else "request"
+        if not self.mirrors:
+            return Decision((variant,), (), share, reason)
+        mirrored = tuple(m.variant for m in self.mirrors if m.variant != variant and m.takes(occasion))
+        return Decision((variant,), mirrored, share, reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One place of a merged list: where the item came from, and which ranker gets the credit for it, if any.
+
+    ``source`` is the ranker (index into the plan's rankers) whose answer holds the item and ``position`` its place
+    there; ``credit`` is that index again when the item was drafted, None when it only fills the list.
+    """
+
+    source: int
+    position: int
+    credit: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TeamDraft:
+    """Every ranker answers and their lists are merged by team draft, with fresh coins per request.
+
+    ``items`` is the JSON Pointer to the list in an answer, ``item_id`` the pointer inside an item ("" when the items
+    are ids), ``length`` the length of the merged list.
+
+    Source: Radlinski, Kurup & Joachims, CIKM 2008; for more than two rankers Schuth et al., CIKM 2014.
+    """
+
+    rankers: tuple[str, ...]
+    items: str
+    item_id: str
+    length: int
+
+    @property
+    def shares(self) -> Mapping[str, float]:
+        return dict.fromkeys(self.rankers, 1.0)
+
+    def decide(self, occasion: Occasion) -> Decision:
+        return Decision(self.rankers, (), 1.0, "draft")
+
+    def draft(self, lists: Sequence[Sequence[str]], occasion: Occasion) -> tuple[Slot, ...]:
+        """Merge ranked lists of item ids, one per ranker and in the rankers' order, into at most ``length`` slots.
+
+        A round is drafted only while every ranker still has as many unused items as the round can ask for; after
+        that the list is filled without credit, because whoever did not run dry would own more places and win
+        random clicks. A repeated id within one list counts where it stands first. An empty list stands for a ranker
+        that gave none: then nobody gets credit.
+
+        Raises ValueError if there is not one list per ranker.
+        """
+        if len(lists) != len(self.rankers):
+            raise ValueError(f"a draft of {len(self.rankers)} rankers needs as many lists, got {len(lists)}")
+        return team_draft(lists, self.length, lambda turn: self._order(occasion, turn))
+
+    def _order(self, occasion: Occasion, turn: int) -> list[int]:
+        """Return a fresh random permutation of the rankers: independent between requests and between turns."""
+        coins = [chance(occasion.salt, occasion.request_id, f"draft/{turn}/{name}") for name in self.rankers]
+        return sorted(range(len(coins)), key=coins.__getitem__)
+
+
+def team_draft(lists: Sequence[Sequence[str]], length: int, order: Callable[[int], Sequence[int]]) -> tuple[Slot, ...]:
+    """Merge by team draft, where ``order(turn)`` is the permutation of the rankers for that turn.
+
+    Turns 0, 1, … are the drafted rounds; the next one orders the filling. When the permutations are uniform and
+    independent, a click on a slot chosen at random is as likely to be credited to any ranker as to any other.
+    """
+    unused = [_first_positions(items) for items in lists]
+    slots: list[Slot] = []
+
+    def take(ranker: int, credit: int | None) -> None:
+        item = next(iter(unused[ranker]))
+        slots.append(Slot(ranker, unused[ranker][item], credit))
+        for items in unused:
+            items.pop(item, None)
+
+    turn = 0
+    while (room := length - len(slots)) > 0 and min(map(len, unused)) >= min(len(lists), room):
+        for ranker in order(turn)[:room]:
+            take(ranker, ranker)
+        turn += 1
+    rotation = order(turn)
+    while len(slots) < length and any(unused):
+        for ranker in rotation:
+            if unused[ranker] and len(slots) < length:
+                take(ranker, None)
+    return tuple(slots)
+
+
+def _first_positions(items: Sequence[str]) -> dict[str, int]:
+    """Return each id with the place where it stands first, best first."""
+    positions: dict[str, int] = {}
+    for position, item in enumerate(items):
+        positions.setdefault(item, position)
+    return positions
+
+
+def encode_plan(plan: Plan) -> dict[str, Any]:
+    """Return the plan as plain JSON values; ``decode_plan`` is the inverse.
+
+    Raises TypeError if it is none of the plans of this module: workers could not run it.
+
+    >>> encode_plan(Weighted((("v1", 0.75), ("v2", 0.25))))
+    {'plan': 'weighted', 'weights': [['v1', 0.75], ['v2', 0.25]], 'sticky': True, 'mirrors': []}
+    """
+    if isinstance(plan, Weighted):
+        return {
+            "plan": "weighted",
+            "weights": [[name, share] for name, share in plan.weights],
+            "sticky": plan.sticky,
+            "mirrors": [[mirror.variant, mirror.share] for mirror in plan.mirrors],
+        }
+    if isinstance(plan, TeamDraft):
+        return {
+            "plan": "team_draft",
+            "rankers": list(plan.rankers),
+            "items": plan.items,
+            "item_id": plan.item_id,
+            "length": plan.length,
+        }
+    raise TypeError(f"a plan must be Weighted or TeamDraft, got {type(plan).__name__}")
+
+
+def decode_plan(value: Mapping[str, Any]) -> Plan:
+    """Return the plan that ``encode_plan`` wrote. Raises ValueError naming what is wrong.
+
+    Everything is checked: a plan that decodes can be run, so no request fails on a damaged snapshot.
+    """
+    kind = _field(value, "plan", str)
+    if kind == "weighted":
+        weights = tuple(_share(pair, "weights") for pair in _field(value, "weights", list))
+        total = fsum(share for _, share in weights)
+        _require(abs(total - 1) <= SUM_TOLERANCE, "weights", "shares that sum to 1", total)
+        _require_distinct([name for name, _ in weights], "weights")
+        mirrors = tuple(Mirror(*_share(pair, "mirrors")) for pair in _field(value, "mirrors", list))
+        return Weighted(weights, _field(value, "sticky", bool), mirrors)
+    if kind == "team_draft":
+        rankers = tuple(_field(value, "rankers", list))
+        _require(len(rankers) > 0 and all(isinstance(name, str) for name in rankers), "rankers", "names", rankers)
+        _require_distinct(rankers, "rankers")
+        length = _field(value, "length", int)
+        _require(length >= 1, "length", "at least 1", length)
+        return TeamDraft(rankers, _field(value, "items", str), _field(value, "item_id", str), length)
+    raise ValueError(f'plan: expected "weighted" or "team_draft", got {kind!r}')
+
+
+def _field(value: Mapping[str, Any], name: str, kind: type[T]) -> T:
+    content = value.get(name) if isinstance(value, Mapping) else None
+    # bool is an int to Python, and nowhere here.
+    if not isinstance(content, kind) or (isinstance(content, bool) and kind is not bool):
+        raise ValueError(f"plan: {name}: expected {kind.__name__}, got {content!r}")
+    return content
+
+
+def _share(pair: Any, name: str) -> tuple[str, float]:
+    match pair:
+        case [str(variant), int() | float() as share] if 0 <= share <= 1 and not isinstance(share, bool):
+            return variant, float(share)
+    raise ValueError(f"plan: {name}: expected [variant, share in [0, 1]], got {pair!r}")
+
+
+def _require(fact: bool, name: str, expected: str, got: object) -> None:
+    if not fact:
+        raise ValueError(f"plan: {name}: expected {expected}, got {got!r}")
+
+
+def _require_distinct(names: Sequence[str], name: str) -> None:
+    _require(len(set(names)) == len(names), name, "each variant once", list(names))

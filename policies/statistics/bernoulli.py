@@ -1,0 +1,76 @@
+"""The rate of something that happens or not, known within an interval that holds at every look.
+
+Rule: closed forms and root finding on two sums; no grids, and safe for sums up to 1e12.
+"""
+
+from __future__ import annotations
+
+from math import exp, lgamma, log, log1p
+
+from scipy.optimize import brentq
+
+#: At this many trials the interval is tightest: 1.54 times as wide as one that may be looked at once, and at most 1.71
+#: times anywhere from 100 to 10,000 trials. Tuning for 5,000, as is usual where means are of millions, would leave a
+#: route of some hundred trials with intervals half again as wide.
+TIGHTEST_AT_TRIALS = 500
+
+#: Log odds beyond which a rate is 0 or 1: exp(700) is the edge of a double.
+FARTHEST = 700.0
+
+
+def rate_interval(
+    successes: float, failures: float, *, alpha: float = 0.05, tightest_at: float = TIGHTEST_AT_TRIALS
+) -> tuple[float, float]:
+    """Return (low, high) around successes / (successes + failures): all rates that the trials do not refute.
+
+    A rate q is refuted when a bet against it would have multiplied its stake by 1 / alpha. The bet is the likelihood
+    ratio of other rates against q, mixed over Beta(c·q, c·(1 − q)), where c follows from ``tightest_at``: a
+    nonnegative martingale when q is true, so by Ville's inequality the truth is refuted at any look with probability at
+    most ``alpha`` in (0, 1). Fractional counts are welcome: see ``sequential.mean_interval`` for when they are valid.
+    With no trials the interval is (0, 1).
+
+    Source: Robbins 1970; Howard, Ramdas, McAuliffe & Sekhon 2021, Ann. Statist. 49(2), beta-binomial mixture.
+
+    >>> low, high = rate_interval(700, 300)
+    >>> round(low, 4), round(high, 4)
+    (0.6546, 0.7432)
+    """
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha must lie in (0, 1), got {alpha}")
+    spread = -2 * log(alpha)
+    # Howard et al., Proposition 3: the mixture's variance that is best at ``tightest_at``. Not below a weight of 1e-3.
+    concentration = max(tightest_at / (spread + log1p(spread)) - 1, 1e-3)
+    low = _lower(successes, failures, concentration, alpha)
+    return low, 1 - _lower(failures, successes, concentration, alpha)
+
+
+def _lower(successes: float, failures: float, concentration: float, alpha: float) -> float:
+    """Return the smallest rate that is not refuted."""
+    # Up to one success the bet against ever smaller rates gains too little to refute any of them. From there on its
+    # logarithm is convex in the rate, so what is not refuted is one interval around the observed rate.
+    if successes <= 1:
+        return 0.0
+
+    def excess(log_odds: float) -> float:
+        return _log_bet(successes, failures, log_odds, concentration) + log(alpha)
+
+    near = FARTHEST if failures <= 0 else min(max(log(successes / failures), -FARTHEST), FARTHEST)
+    step = 1 / 16
+    far = near
+    while excess(far) <= 0:
+        if far <= -FARTHEST:
+            return 0.0
+        near, far, step = far, max(far - step, -FARTHEST), 2 * step
+    return 1 / (1 + exp(-brentq(excess, far, near, xtol=1e-12)))
+
+
+def _log_bet(successes: float, failures: float, log_odds: float, concentration: float) -> float:
+    """Return the logarithm of the mixture's likelihood ratio against the rate with these log odds."""
+    log_rate, log_rest = -log1p(exp(-log_odds)), -log1p(exp(log_odds))
+    a, b = concentration * exp(log_rate), concentration * exp(log_rest)
+    trials = successes + failures
+    return (
+        (lgamma(a + successes) - lgamma(a) - successes * log_rate)
+        + (lgamma(b + failures) - lgamma(b) - failures * log_rest)
+        - (lgamma(concentration + trials) - lgamma(concentration))
+    )

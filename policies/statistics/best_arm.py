@@ -1,0 +1,94 @@
+"""The probability of being the best.
+
+Rule: integrated, not sampled: a propensity must be exact, and the same evidence must give the same plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from math import isfinite, log
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import polygamma
+
+Array = npt.NDArray[np.float64]
+
+#: Where panels end, in standard deviations of a posterior's log odds to either side of its mode: dense where the mass
+#: is, and out to 48, because towards a rate of 0 or 1 the density falls only exponentially.
+_AROUND_MODE = np.concatenate([np.arange(0, 6, 0.5), np.arange(6, 12, 1.0), [12, 14, 16, 20, 24, 28, 32, 40, 48]])
+
+#: And at these log odds, whatever the posteriors: one with a or b well below 1 bends there, far within its deviation.
+_EVERYWHERE = np.arange(-40.0, 41.0, 2.0)
+
+#: Gauss-Legendre nodes per panel.
+_NODES = 16
+
+
+def probabilities_best(posteriors: Sequence[tuple[float, float]]) -> tuple[float, ...]:
+    """Return for each Beta(a, b) posterior the probability that its rate is the highest of all; they sum to 1.
+
+    π(i) = ∫ fᵢ · ∏ⱼ≠ᵢ Fⱼ, integrated over the log odds, where every density is smooth, even those that are infinite at
+    a rate of 0 or 1. Panels follow each posterior's own scale, so that ones of 10 and of 10⁸ observations may meet. The
+    distribution functions F come from the same panels. The absolute error is about 1e-13.
+
+    Raises ValueError if an a or b is not positive and finite.
+
+    >>> [round(p, 12) for p in probabilities_best([(1, 1), (2, 1)])]
+    [0.333333333333, 0.666666666667]
+    """
+    for a, b in posteriors:
+        if not (a > 0 and b > 0 and isfinite(a) and isfinite(b)):
+            raise ValueError(f"a Beta posterior needs two positive finite numbers, got ({a}, {b})")
+    if not posteriors:
+        return ()
+    ends = np.unique(np.concatenate([_EVERYWHERE, *(_panel_ends(a, b) for a, b in posteriors)]))
+    half = np.diff(ends)[:, None] / 2
+    nodes, weights, to_node = _gauss_legendre(_NODES)
+    log_odds = ends[:-1, None] + half * (nodes + 1)
+    densities = np.stack([_density(a, b, log_odds) for a, b in posteriors]) * half
+    per_panel = densities @ weights
+    totals = per_panel.sum(axis=1)
+    before = np.cumsum(per_panel, axis=1) - per_panel
+    below = (before[:, :, None] + densities @ to_node.T) / totals[:, None, None]
+    raw = [
+        float((densities[i] * np.prod(np.delete(below, i, axis=0), axis=0) @ weights).sum() / totals[i])
+        for i in range(len(posteriors))
+    ]
+    # What rounding left below zero, or short of one in sum, is far below what anyone reads; a propensity is exact.
+    best = [max(p, 0.0) for p in raw]
+    return tuple(p / sum(best) for p in best)
+
+
+def _panel_ends(a: float, b: float) -> Array:
+    """Return where panels end for one posterior: log odds have their mode at ln(a / b)."""
+    deviation = float(np.sqrt(polygamma(1, a) + polygamma(1, b)))
+    return log(a / b) + deviation * np.concatenate([-_AROUND_MODE, _AROUND_MODE])
+
+
+def _density(a: float, b: float, log_odds: Array) -> Array:
+    """Return the density of the log odds of Beta(a, b), relative to its mode.
+
+    Written in distances from the mode: a·ln x + b·ln(1 − x) would be the small difference of numbers as large as a + b.
+    """
+    distance = log_odds - log(a / b)
+    return np.exp(-a * _log_mean_exp(b / (a + b), -distance) - b * _log_mean_exp(a / (a + b), distance))
+
+
+def _log_mean_exp(p: float, z: Array) -> Array:
+    """Return ln(1 − p + p·exp(z)), accurate near z = 0 and without overflow: beyond 50 it is linear."""
+    return np.log1p(p * np.expm1(np.minimum(z, 50.0))) + np.maximum(z - 50.0, 0.0)
+
+
+@cache
+def _gauss_legendre(count: int) -> tuple[Array, Array, Array]:
+    """Return nodes and weights on [-1, 1], and the matrix that integrates from -1 to each node.
+
+    The matrix is exact for the polynomial through the nodes: that one's Legendre coefficients are
+    ½(2k + 1)·Σⱼ wⱼ·Pₖ(xⱼ)·f(xⱼ), and (2k + 1)·∫Pₖ = Pₖ₊₁ − Pₖ₋₁.
+    """
+    nodes, weights = np.polynomial.legendre.leggauss(count)
+    values = np.polynomial.legendre.legvander(nodes, count)
+    lower = np.hstack([-np.ones((count, 1)), values[:, : count - 1]])
+    return nodes, weights, (values[:, 1:] - lower) @ (values[:, :count] * weights[:, None]).T / 2

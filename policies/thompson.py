@@ -1,0 +1,86 @@
+"""A bandit that gives each variant the probability that it is the best, and never less than a floor.
+
+Rule: learns from mature tallies alone, so a variant whose feedback is slow is not mistaken for a bad one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import ClassVar
+
+from policies.plans import Weighted
+from policies.settings import distinct_problems, positive_problems
+from policies.types import Evidence, Path, Plan, Policy, Problem, Tally
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thompson(Policy):
+    """Beta-Bernoulli Thompson sampling over ``variants``, maximising a ``reward`` that is scored 0/1.
+
+    The posterior of a variant is Beta(prior[0] + successes, prior[1] + failures). Its share is (1 − Kε)·π + ε, where
+    π is the exact probability that its rate is the highest of the K and ε is ``floor`` in [0, 1/K]. Drawing a variant
+    with that share has the law of drawing from the posteriors per request, and the propensity is known exactly.
+    Mixing keeps the order of the shares and the floor; clipping and renormalising would fall below it.
+
+    Without ``sticky`` every request is a fresh chance. With it a unit keeps its variant while the shares stay; its
+    requests still count one by one, so the shares then move faster than the number of units alone would justify.
+
+    Source: Thompson 1933; Scott 2010, "A modern Bayesian look at the multi-armed bandit".
+
+    >>> Thompson(variants=("v1", "v2"), reward="click").plan(Evidence()).shares
+    {'v1': 0.5, 'v2': 0.5}
+    """
+
+    kind: ClassVar[str] = "thompson"
+    adaptive: ClassVar[bool] = True
+    randomised: ClassVar[bool] = True
+
+    # field(): without it the members of the same name in Policy would be taken for the defaults.
+    variants: tuple[str, ...] = field()
+    reward: str = field()
+    floor: float = 0.02
+    prior: tuple[float, float] = (1.0, 1.0)
+    sticky: bool = False
+
+    def references(self) -> tuple[tuple[Path, str], ...]:
+        return tuple((("variants", index), name) for index, name in enumerate(self.variants))
+
+    def problems(self) -> tuple[Problem, ...]:
+        problems = list(distinct_problems(("variants",), self.variants, what="variants"))
+        if not self.reward:
+            problems.append(Problem(("reward",), 'names no metric, got ""; name one that is scored 0/1'))
+        highest = 1 / max(len(self.variants), 1)
+        if not 0 <= self.floor <= highest:
+            share_of = f"1 / {len(self.variants)} variants"
+            problems.append(Problem(("floor",), f"must lie in [0, {highest:.4g}] ({share_of}), got {self.floor}"))
+        for index, count in enumerate(self.prior):
+            problems.extend(positive_problems(("prior", index), count))
+        return tuple(problems)
+
+    def posterior(self, tally: Tally) -> tuple[float, float]:
+        """Return (a, b) of the Beta posterior of a variant's rate.
+
+        Evidence that cannot be (negative counts, more successes than values, not finite) never raises: successes are
+        clamped into [0, values], and where there is nothing to clamp the prior stands.
+        """
+        trials = tally.d if isfinite(tally.d) and isfinite(tally.m) else 0.0
+        trials = max(trials, 0.0)
+        successes = min(max(tally.m, 0.0), trials) if trials else 0.0
+        return self.prior[0] + successes, self.prior[1] + trials - successes
+
+    def probability_best(self, evidence: Evidence) -> Mapping[str, float]:
+        from policies.statistics.best_arm import probabilities_best  # numpy: never at import time
+
+        posteriors = [self.posterior(evidence.tally(name, self.reward)) for name in self.variants]
+        return dict(zip(self.variants, probabilities_best(posteriors), strict=True))
+
+    def plan(self, evidence: Evidence) -> Plan:
+        kept = 1 - len(self.variants) * self.floor
+        best = self.probability_best(evidence)
+        return Weighted(tuple((name, kept * p + self.floor) for name, p in best.items()), sticky=self.sticky)
+
+    @property
+    def by_unit(self) -> bool:
+        return self.sticky

@@ -1,0 +1,203 @@
+"""The vocabulary: occasion, decision, plan, policy, evidence, tally.
+
+Rule: values only, immutable and short. What a word means is said here once; who acts on it lives elsewhere.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
+
+Path = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Occasion:
+    """One request, reduced to what a policy may see.
+
+    ``unit`` is who is randomised, or None when the request carries no unit: then the request itself is randomised.
+    ``request_id`` is the prediction id, unique per request.
+    """
+
+    salt: str
+    unit: str | None
+    request_id: str
+    features: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do with one request.
+
+    ``answering`` names the variants whose answer is used: one, or several to merge. ``mirrored`` names those that get
+    a copy and whose answer is thrown away. ``propensity`` in (0, 1] is the exact probability with which ``answering``
+    was chosen. ``reason`` is a short word for the log, such as "unit", "request", "only", "draft" or "forced".
+    """
+
+    answering: tuple[str, ...]
+    mirrored: tuple[str, ...] = ()
+    propensity: float = 1.0
+    reason: str = "only"
+
+
+class Plan(Protocol):
+    """An immutable rule for decisions. ``decide`` hashes: no clock, no random module, no I/O."""
+
+    @property
+    def shares(self) -> Mapping[str, float]:
+        """Probability that each variant answers: sums to 1 when one answers, each 1.0 when all are merged."""
+        ...
+
+    def decide(self, occasion: Occasion) -> Decision: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Sums over units of what happened, where M is a unit's sum of values and D its count of values.
+
+    Tallies add and subtract exactly as their units do, so one moves by differences and merges across periods.
+    ``positive`` and ``negative`` count the units with M > 0 and M < 0 (wins and losses, when M is a preference).
+    ``d_max`` is the largest D of any unit so far; it never decreases, which keeps what is computed from it cautious.
+    """
+
+    n: int = 0
+    m: float = 0.0
+    m2: float = 0.0
+    d: float = 0.0
+    d2: float = 0.0
+    md: float = 0.0
+    positive: int = 0
+    negative: int = 0
+    d_max: float = 0.0
+
+    @classmethod
+    def of_unit(cls, m: float, d: float) -> Tally:
+        """Return the tally of one unit with sum ``m`` over ``d`` values; a unit with d = 0 counts for nothing."""
+        if d == 0:
+            return EMPTY
+        return cls(1, m, m * m, d, d * d, m * d, int(m > 0), int(m < 0), d)
+
+    @classmethod
+    def of_units(cls, units: Iterable[tuple[float, float]]) -> Tally:
+        """Return the tally of several units, each given as (m, d)."""
+        # Plain sums: adding up tallies of one would make two objects a unit, and the controller sees every unit.
+        n = positive = negative = 0
+        sum_m = m2 = sum_d = d2 = md = d_max = 0.0
+        for m, d in units:
+            if d != 0:
+                n += 1
+                sum_m += m
+                m2 += m * m
+                sum_d += d
+                d2 += d * d
+                md += m * d
+                positive += m > 0
+                negative += m < 0
+                d_max = max(d_max, d)
+        return cls(n, sum_m, m2, sum_d, d2, md, positive, negative, d_max)
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(
+            self.n + other.n,
+            self.m + other.m,
+            self.m2 + other.m2,
+            self.d + other.d,
+            self.d2 + other.d2,
+            self.md + other.md,
+            self.positive + other.positive,
+            self.negative + other.negative,
+            max(self.d_max, other.d_max),
+        )
+
+    def __sub__(self, other: Tally) -> Tally:
+        return Tally(
+            self.n - other.n,
+            self.m - other.m,
+            self.m2 - other.m2,
+            self.d - other.d,
+            self.d2 - other.d2,
+            self.md - other.md,
+            self.positive - other.positive,
+            self.negative - other.negative,
+            max(self.d_max, other.d_max),
+        )
+
+    @property
+    def mean(self) -> float | None:
+        """ΣM / ΣD: the mean value; None with no values."""
+        return self.m / self.d if self.d else None
+
+
+EMPTY = Tally()
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """The mature tallies of one route and epoch, periods pooled, by (variant, metric). Never an opinion."""
+
+    tallies: Mapping[tuple[str, str], Tally] = field(default_factory=dict)
+
+    def tally(self, variant: str, metric: str) -> Tally:
+        return self.tallies.get((variant, metric), EMPTY)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong with a setting: the path below the policy's table, what was given, and what would do."""
+
+    path: Path
+    message: str
+
+
+class Policy(ABC):
+    """Immutable settings that make plans. Subclasses are frozen dataclasses; their fields are their keys in the TOML.
+
+    A subclass states ``kind`` and ``references``, and ``plan``; the rest has defaults. Nothing outside a policy's own
+    file asks for its kind: what others need to know is asked through these members. A setting named like a member
+    (``variants``, ``reward``) is declared with ``= field()``, or the dataclass would take the member for its default.
+    """
+
+    __slots__ = ()
+
+    kind: ClassVar[str]
+    #: The metric the policy learns from, which must be scored 0/1; None when it does not learn.
+    reward: str | None = None
+    #: True when the shares move with the evidence: then its revisions are not periods.
+    adaptive: ClassVar[bool] = False
+    #: True when which variant answers is a matter of chance, so that a sample-ratio check makes sense.
+    randomised: ClassVar[bool] = False
+    #: True when the baseline must be named on the route because no variant is the natural one.
+    needs_baseline: ClassVar[bool] = False
+
+    @abstractmethod
+    def references(self) -> tuple[tuple[Path, str], ...]:
+        """Every backend this policy names, each with the path of the setting that names it, the baseline first."""
+
+    @abstractmethod
+    def plan(self, evidence: Evidence) -> Plan:
+        """Make the plan for this evidence. May be slow and may import numpy; never runs on the request path."""
+
+    def problems(self) -> tuple[Problem, ...]:
+        """Everything wrong with these settings on their own; names of backends and metrics are checked elsewhere."""
+        return ()
+
+    def probability_best(self, evidence: Evidence) -> Mapping[str, float]:
+        """The probability that each variant is the best at ``reward``, where the policy works by it; else empty."""
+        return {}
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The variants, each once, in the order the file names them."""
+        return tuple(dict.fromkeys(name for _, name in self.references()))
+
+    @property
+    def baseline(self) -> str | None:
+        """The variant the others are compared with, unless the route names one."""
+        return None if self.needs_baseline else self.variants[0]
+
+    @property
+    def by_unit(self) -> bool:
+        """True when a unit meets the same variant each time (or votes once), so that units are what is counted."""
+        return True

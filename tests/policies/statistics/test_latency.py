@@ -1,0 +1,53 @@
+"""Latency buckets: within 1 %, whatever the latencies."""
+
+from __future__ import annotations
+
+from collections import Counter
+from math import inf, nan
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policies.statistics.latency import LONGEST_MS, RELATIVE_ERROR, SHORTEST_MS, bucket, quantile
+
+latencies = st.lists(st.floats(SHORTEST_MS, LONGEST_MS), min_size=1)
+
+
+@given(latencies, st.floats(0, 1))
+def test_a_quantile_is_that_of_the_sorted_list_within_one_percent(values: list[float], q: float) -> None:
+    exact = sorted(values)[int(q * (len(values) - 1))]
+    found = quantile(Counter(map(bucket, values)), q)
+    assert found == pytest.approx(exact, rel=RELATIVE_ERROR * (1 + 1e-9))
+
+
+@given(latencies, latencies)
+def test_counts_of_two_workers_add_up(some: list[float], others: list[float]) -> None:
+    apart = Counter(map(bucket, some)) + Counter(map(bucket, others))
+    assert quantile(apart, 0.5) == quantile(Counter(map(bucket, some + others)), 0.5)
+
+
+@given(st.floats(0, 1e12), st.floats(0, 1e12))
+def test_a_longer_latency_is_never_in_an_earlier_bucket(one: float, other: float) -> None:
+    assert bucket(min(one, other)) <= bucket(max(one, other))
+
+
+@pytest.mark.parametrize(("value", "counts_as"), [(0.0, SHORTEST_MS), (-3.0, SHORTEST_MS), (inf, LONGEST_MS)])
+def test_what_lies_beyond_counts_as_the_edge(value: float, counts_as: float) -> None:
+    assert bucket(value) == bucket(counts_as)
+
+
+def test_a_latency_that_is_no_number_is_refused() -> None:
+    with pytest.raises(ValueError, match="got nan"):
+        bucket(nan)
+
+
+@pytest.mark.parametrize("buckets", [{}, {5: 0}, {5: -1}])
+def test_of_nothing_there_is_no_quantile(buckets: dict[int, int]) -> None:
+    assert quantile(buckets, 0.5) is None
+
+
+@pytest.mark.parametrize("q", [-0.1, 1.1, nan])
+def test_a_quantile_is_asked_for_by_a_share(q: float) -> None:
+    with pytest.raises(ValueError, match="q must lie in"):
+        quantile({1: 1}, q)

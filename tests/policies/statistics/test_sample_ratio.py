@@ -1,0 +1,132 @@
+"""The sample-ratio check: silent on sound routes, loud on broken ones, however shares moved."""
+
+from __future__ import annotations
+
+from math import exp, log, pi, sin
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import dirichlet_multinomial, multinomial
+
+from policies.statistics.sample_ratio import CONCENTRATION, SampleRatio, sample_ratio
+from tests.policies.statistics.tallies import allowed
+
+Stretch = tuple[dict[str, int], dict[str, float]]
+HALVES = {"a": 0.5, "b": 0.5}
+counts = st.integers(0, 500)
+
+
+@given(st.lists(counts, min_size=3, max_size=3))
+def test_one_stretch_is_the_ratio_of_two_published_laws(given_counts: list[int]) -> None:
+    """Dirichlet-multinomial to multinomial, by scipy."""
+    shares = [0.5, 0.3, 0.2]
+    bet = dirichlet_multinomial.logpmf(given_counts, [CONCENTRATION * s for s in shares], sum(given_counts))
+    due = multinomial.logpmf(given_counts, sum(given_counts), shares)
+    found = sample_ratio([(dict(zip("abc", given_counts, strict=True)), dict(zip("abc", shares, strict=True)))])
+    assert found.p == pytest.approx(min(1, exp(due - bet)), rel=1e-6)
+
+
+@given(st.lists(st.tuples(counts, counts), min_size=1, max_size=6))
+def test_cutting_a_stretch_of_steady_shares_changes_nothing(pieces: list[tuple[int, int]]) -> None:
+    shares = {"a": 0.3, "b": 0.7}
+    cut = [({"a": a, "b": b}, shares) for a, b in pieces]
+    whole = ({"a": sum(a for a, _ in pieces), "b": sum(b for _, b in pieces)}, shares)
+    # p is the smallest after any stretch, so the last of the cut ones is compared by leaving out the others' minima.
+    assert sample_ratio(cut).p <= sample_ratio([whole]).p * (1 + 1e-9)
+
+
+@given(counts, counts)
+def test_the_names_of_the_variants_do_not_matter(a: int, b: int) -> None:
+    one = sample_ratio([({"a": a, "b": b}, {"a": 0.2, "b": 0.8})])
+    other = sample_ratio([({"x": b, "y": a}, {"y": 0.2, "x": 0.8})])
+    assert one.p == pytest.approx(other.p, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("counts", "ok"),
+    [
+        ({"a": 50, "b": 60}, True),
+        ({"a": 500, "b": 600}, True),
+        ({"a": 1_000, "b": 1_200}, False),
+        ({"a": 1_500, "b": 1_800}, False),
+        ({"a": 821_588, "b": 815_482}, False),
+        ({"a": 500_000, "b": 500_500}, True),
+    ],
+)
+def test_what_is_caught_of_an_even_split(counts: dict[str, int], ok: bool) -> None:
+    assert sample_ratio([(counts, HALVES)]).ok is ok
+
+
+def test_a_variant_without_a_share_must_have_no_units() -> None:
+    assert sample_ratio([({"a": 9, "b": 1}, {"a": 1.0, "b": 0.0})]) == SampleRatio(0.0, False)
+    assert sample_ratio([({"a": 9, "c": 1}, {"a": 1.0})]) == SampleRatio(0.0, False)
+    assert sample_ratio([({"a": 9, "b": 0}, {"a": 1.0, "b": 0.0})]) == SampleRatio(1.0, True)
+
+
+@pytest.mark.parametrize("stretches", [[], [({}, HALVES)], [({"a": 0, "b": 0}, HALVES)], [({"a": -4}, HALVES)]])
+def test_without_units_there_is_nothing_to_say(stretches: list[Stretch]) -> None:
+    assert sample_ratio(stretches) == SampleRatio(1.0, True)
+
+
+def test_an_alarm_is_not_taken_back_by_sound_stretches_later() -> None:
+    """Units given wrongly stay among those compared."""
+    broken: Stretch = ({"a": 1_500, "b": 1_800}, HALVES)
+    sound: Stretch = ({"a": 50_000, "b": 50_000}, HALVES)
+    assert sample_ratio([broken, sound]).p == sample_ratio([broken]).p
+
+
+def test_shares_need_not_sum_to_1_exactly() -> None:
+    found = sample_ratio([({"a": 100, "b": 200, "c": 700}, {"a": 0.1, "b": 0.2, "c": 0.7})])
+    assert found.p == pytest.approx(1)
+
+
+def bandit_shares(revisions: int) -> list[dict[str, float]]:
+    """Shares that wander, a little at every revision."""
+    bs = [0.5 + 0.4 * sin(2 * pi * t / revisions) for t in range(revisions)]
+    return [{"a": 1 - b, "b": b} for b in bs]
+
+
+def simulate(shares: list[dict[str, float]], units: int, loss: float, runs: int, seed: int) -> list[SampleRatio]:
+    """Runs in which variant b loses a share of its units on the way to the log."""
+    rng = np.random.default_rng(seed)
+    due = np.array([s["b"] for s in shares])
+    drawn = rng.binomial(units, due, (runs, len(shares)))
+    kept = rng.binomial(drawn, 1 - loss)
+    return [
+        sample_ratio([({"a": int(units - d), "b": int(k)}, s) for d, k, s in zip(*row, shares, strict=True)])
+        for row in zip(drawn, kept, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("shares", "units"),
+    [
+        ([HALVES] * 50, 40),
+        ([{"a": 0.99, "b": 0.01}] * 10 + [{"a": 0.9, "b": 0.1}] * 10 + [HALVES] * 10, 200),
+        (bandit_shares(100), 20),
+    ],
+    ids=["even", "ramp", "bandit"],
+)
+def test_sound_routes_alarm_in_at_most_one_of_a_thousand_runs(shares: list[dict[str, float]], units: int) -> None:
+    """After every revision one looks: p is the smallest of all looks."""
+    found = simulate(shares, units, loss=0.0, runs=500, seed=1)
+    assert np.mean([not check.ok for check in found]) <= allowed(0.001, 500)
+    assert np.mean([check.p < 0.05 for check in found]) <= allowed(0.05, 500)
+
+
+@pytest.mark.parametrize(("loss", "units"), [(0.15, 40), (0.15, 2)])
+def test_a_variant_that_loses_units_is_caught_while_the_shares_wander(loss: float, units: int) -> None:
+    """No stretch of 40 units, let alone of 2, shows anything alone: what was learned must carry over."""
+    found = simulate(bandit_shares(12_000 // units), units, loss, runs=20, seed=2)
+    assert np.mean([not check.ok for check in found]) >= 0.9
+
+
+def test_a_variant_that_grows_from_1_to_50_percent_does_not_blind_the_check() -> None:
+    """Its tilt in the first 100 units is noise; a prior too sure of it would have lost its stake for good."""
+    early: Stretch = ({"a": 9_880, "b": 120}, {"a": 0.99, "b": 0.01})
+    late: Stretch = ({"a": 1_500, "b": 1_800}, HALVES)
+    alone = -log(sample_ratio([late]).p)
+    assert -log(sample_ratio([early, late]).p) > 0.8 * alone
+    assert not sample_ratio([({"a": 9_930, "b": 70}, early[1]), late]).ok

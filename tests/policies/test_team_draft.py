@@ -1,0 +1,164 @@
+"""Team draft: the exact distributions, where drafting stops, and that a random clicker prefers nobody."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import permutations, product
+from math import sqrt
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policies.plans import Slot, TeamDraft, team_draft
+from policies.types import Occasion
+
+Lists = Sequence[Sequence[str]]
+Outcome = tuple[str, str]  # the items shown, and the ranker credited per slot ("-" for none)
+
+
+def outcome(lists: Lists, slots: Sequence[Slot]) -> Outcome:
+    items = "".join(lists[slot.source][slot.position] for slot in slots)
+    return items, "".join("-" if slot.credit is None else str(slot.credit) for slot in slots)
+
+
+def distribution(lists: Lists, length: int) -> dict[Outcome, Fraction]:
+    """Every outcome with its exact probability: all permutations of all turns, each as likely as any other."""
+    turns = length + 1
+    orders = list(permutations(range(len(lists))))
+    found: dict[Outcome, Fraction] = {}
+    for draw in product(orders, repeat=turns):
+        seen = outcome(lists, team_draft(lists, length, draw.__getitem__))
+        found[seen] = found.get(seen, Fraction(0)) + Fraction(1, len(orders) ** turns)
+    return found
+
+
+QUARTER, SIXTH, HALF = Fraction(1, 4), Fraction(1, 6), Fraction(1, 2)
+ROWS: list[tuple[Lists, int, dict[Outcome, Fraction]]] = [
+    (
+        ["123", "231"],
+        3,
+        {("123", "010"): QUARTER, ("123", "011"): QUARTER, ("213", "100"): QUARTER, ("213", "101"): QUARTER},
+    ),
+    (
+        ["12", "34"],
+        3,
+        {("132", "010"): QUARTER, ("134", "011"): QUARTER, ("312", "100"): QUARTER, ("314", "101"): QUARTER},
+    ),
+    # Ranker 0 runs dry after one round: the third slot is filled, and nobody's.
+    (["12", "23"], 3, {("123", "01-"): HALF, ("213", "10-"): HALF}),
+    (
+        ["12", "23", "34"],
+        2,
+        {
+            ("12", "01"): SIXTH,
+            ("13", "02"): SIXTH,
+            ("21", "10"): SIXTH,
+            ("23", "12"): SIXTH,
+            ("31", "20"): SIXTH,
+            ("32", "21"): SIXTH,
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("lists", "length", "expected"), ROWS)
+def test_every_outcome_has_its_exact_probability(lists: Lists, length: int, expected: dict[Outcome, Fraction]) -> None:
+    """Radlinski, Kurup & Joachims 2008; by hand."""
+    assert distribution(lists, length) == expected
+
+
+@pytest.mark.parametrize(("lists", "length", "expected"), ROWS)
+def test_hashed_coins_give_these_probabilities(lists: Lists, length: int, expected: dict[Outcome, Fraction]) -> None:
+    plan = TeamDraft(("a", "b", "c")[: len(lists)], "", "", length)
+    drafts = (plan.draft(lists, Occasion("route", "user", f"request-{i}")) for i in range(12_000))
+    counts = Counter(outcome(lists, slots) for slots in drafts)
+    assert set(counts) == set(expected)
+    for seen, probability in expected.items():
+        p = float(probability)
+        assert abs(counts[seen] - 12_000 * p) < 4 * sqrt(12_000 * p * (1 - p))
+
+
+@pytest.mark.parametrize(
+    ("lists", "length"),
+    [
+        *((lists, length) for lists, length, _ in ROWS),
+        (["abc", "cba"], 3),
+        (["abcd", "bcda"], 3),
+        (["ab", "abcdef"], 4),
+        (["a", ""], 2),
+        (["abc", "bca", "cab"], 3),
+    ],
+)
+def test_a_random_clicker_prefers_nobody(lists: Lists, length: int) -> None:
+    """Whoever does not run dry must not own more slots."""
+    credits: Counter[str] = Counter()
+    for (_, teams), probability in distribution(lists, length).items():
+        for team in teams:
+            credits[team] += probability  # type: ignore[assignment]
+    assert len({credits[str(ranker)] for ranker in range(len(lists))}) == 1
+
+
+id_lists = st.lists(st.lists(st.sampled_from("abcdefgh"), max_size=10), min_size=2, max_size=4)
+
+
+@given(lists=id_lists, length=st.integers(1, 10), request=st.text(max_size=5))
+def test_a_merged_list_is_full_free_of_repeats_and_true_to_its_sources(
+    lists: list[list[str]], length: int, request: str
+) -> None:
+    plan = TeamDraft(tuple("wxyz"[: len(lists)]), "", "", length)
+    slots = plan.draft(lists, Occasion("route", None, request))
+    items = [lists[slot.source][slot.position] for slot in slots]
+    assert len(items) == len(set(items)) == min(length, len(set().union(*lists)))
+    assert all(lists[s.source].index(item) == s.position for s, item in zip(slots, items, strict=True))
+    assert all(slot.credit in (slot.source, None) for slot in slots)
+
+
+@given(lists=id_lists, length=st.integers(1, 10), request=st.text(max_size=5))
+def test_credit_differs_by_at_most_one_slot_and_ends_where_filling_begins(
+    lists: list[list[str]], length: int, request: str
+) -> None:
+    plan = TeamDraft(tuple("wxyz"[: len(lists)]), "", "", length)
+    teams = [slot.credit for slot in plan.draft(lists, Occasion("route", None, request))]
+    owned = [teams.count(ranker) for ranker in range(len(lists))]
+    assert max(owned) - min(owned) <= 1
+    drafted = len(teams) - teams.count(None)
+    assert None not in teams[:drafted]
+
+
+def test_two_rankers_of_the_same_list_share_every_pair_of_slots() -> None:
+    for i in range(50):
+        teams = [s.credit for s in TeamDraft(("a", "b"), "", "", 4).draft(["1234"] * 2, Occasion("s", None, f"{i}"))]
+        assert sorted(filter(lambda t: t is not None, teams[:2])) == [0, 1]  # type: ignore[type-var]
+        assert sorted(filter(lambda t: t is not None, teams[2:])) == [0, 1]  # type: ignore[type-var]
+
+
+def test_filling_alternates_and_either_ranker_may_begin() -> None:
+    lists = ["", "abcd", "efgh"]
+    plan = TeamDraft(("dry", "one", "two"), "", "", 4)
+    shown = {outcome(lists, plan.draft(lists, Occasion("s", None, f"{i}"))) for i in range(50)}
+    assert shown == {("aebf", "----"), ("eafb", "----")}
+
+
+def test_a_repeated_id_counts_where_it_stands_first() -> None:
+    slots = TeamDraft(("a", "b"), "", "", 4).draft(["1121", "3434"], Occasion("s", None, "r"))
+    assert {(s.source, s.position) for s in slots} == {(0, 0), (0, 2), (1, 0), (1, 1)}
+
+
+def test_one_unit_gets_fresh_coins_with_every_request() -> None:
+    plan = TeamDraft(("a", "b"), "", "", 2)
+    first = {plan.draft(["12", "34"], Occasion("s", "user", f"{i}"))[0].credit for i in range(20)}
+    assert first == {0, 1}
+
+
+def test_the_same_request_is_drafted_the_same_again() -> None:
+    plan = TeamDraft(("a", "b"), "", "", 6)
+    occasion = Occasion("s", "user", "request")
+    assert plan.draft(["123456", "654321"], occasion) == plan.draft(["123456", "654321"], occasion)
+
+
+def test_a_list_too_few_is_the_callers_mistake() -> None:
+    with pytest.raises(ValueError, match="3 rankers needs as many lists, got 2"):
+        TeamDraft(("a", "b", "c"), "", "", 2).draft(["1", "2"], Occasion("s", None, "r"))
