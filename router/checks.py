@@ -1,0 +1,286 @@
+"""Cross-checks: what no single setting can know.
+
+Rule: every check looks at what could be read and says nothing about what could not, so no mistake is reported twice.
+A setting that would never have an effect is refused rather than ignored.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from policies.types import Evidence, Occasion, Path, Plan, Policy
+from router import spellings
+from router.draft import Draft, RouteDraft
+from router.findings import Finding, did_you_mean, dotted, listed, quoted
+from router.match import overlap
+from router.tables import Reading
+
+
+def findings_of(draft: Draft) -> Iterator[Finding]:
+    """Yield everything that is wrong between settings, warnings included."""
+    yield from _gateway(draft.gateway)
+    for backend in draft.backends.values():
+        yield from _backend(backend)
+    for metric in draft.metrics.values():
+        yield from _metric(metric)
+    if not draft.routes and not draft.findings:
+        # An emptied or half-written file must not take every route out of service.
+        yield Finding((), "the file has no routes, and would serve nothing", "begin with [routes.NAME]", "table")
+    for route in draft.routes.values():
+        yield from _route(draft, route)
+    yield from _overlaps(draft.routes.values())
+
+
+def scored_01(kind: str | None, score: str | None) -> bool:
+    """Return whether every value of a metric is 0 or 1: an event, or a label scored by match, as it is by default."""
+    return kind == "event" or (kind == "label" and score in (None, "match"))
+
+
+def _gateway(gateway: Reading) -> Iterator[Finding]:
+    has: Callable[[str], Any] = gateway.values.get
+    if has("tls_cert_file") and not has("tls_key_file") and "tls_key_file" not in gateway.broken:
+        yield _wrong(gateway.path, "tls_cert_file", "needs tls_key_file, the private key of the certificate")
+    for name in ("tls_key_file", "tls_client_ca_file"):
+        if has(name) and not has("tls_cert_file") and "tls_cert_file" not in gateway.broken:
+            yield _wrong(gateway.path, name, "needs tls_cert_file, or it has no effect")
+    if has("store_password_file") and has("store") == "sqlite":
+        yield _wrong(gateway.path, "store_password_file", 'has no effect with store = "sqlite"')
+    listen, admin = has("listen"), has("admin")
+    if listen and admin and _same_socket(listen, admin):
+        yield _wrong(gateway.path, "admin", f"must differ from listen, which has {quoted(listen)}")
+    for name, token, what in (
+        ("listen", "feedback_token_file", "anybody who reaches it may send feedback"),
+        ("admin", "admin_token_file", "anybody who reaches it may reload and change"),
+    ):
+        if has(name) and not has(token) and token not in gateway.broken and not spellings.is_loopback(has(name)):
+            message = f"is open to other machines, and {what}; name a file with a token in {token}"
+            yield _wrong(gateway.path, name, message, warning=True)
+
+
+def _same_socket(one: str, other: str) -> bool:
+    (host, port), (other_host, other_port) = spellings.address(one), spellings.address(other)
+    anywhere = {"0.0.0.0", "::"}
+    return port == other_port != 0 and (host == other_host or bool(anywhere & {host, other_host}))
+
+
+def _backend(backend: Reading) -> Iterator[Finding]:
+    if backend.broken & {"url", "urls"}:
+        return
+    url, urls = backend.values["url"], backend.values["urls"]
+    if url is None and urls is None:
+        yield Finding(backend.path, f"{dotted(backend.path)} needs url, or urls for several replicas", at="table")
+    if url is not None and urls is not None:
+        yield _wrong(backend.path, "urls", "and url are both given; write all replicas in urls")
+    yield from _repeated((*backend.path, "urls"), urls or (), "names each replica once")
+
+
+def _metric(metric: Reading) -> Iterator[Finding]:
+    values, path = metric.values, metric.path
+    if metric.broken & {"kind", "score", "fold"}:
+        return
+    kind: str = values["kind"]
+    score, fold, span, missing = (values.get(name) for name in ("score", "fold", "range", "missing"))
+    binary = scored_01(kind, score)
+    if score is not None and kind != "label":
+        yield _wrong(path, "score", f'has no meaning for kind = "{kind}": only labels are scored against predictions')
+    folds = {"event": ("any", "first", "last", "max"), "label": ("last", "first")}.get(
+        kind, ("last", "first", "sum", "mean", "max")
+    )
+    if fold is not None and fold not in folds:
+        yield _wrong(path, "fold", f'must be {listed(folds)} for kind = "{kind}", got "{fold}"')
+    if binary and span is not None:
+        yield _wrong(path, "range", "has no effect: every value is 0 or 1")
+    elif span is not None and fold == "sum":
+        yield _wrong(path, "range", "cannot be held by a sum of any number of events; leave it out")
+    if binary and missing not in (None, 0.0, 1.0):
+        yield _wrong(path, "missing", f'must be 0, 1 or "exclude", as every value is 0 or 1, got {missing:g}')
+    elif not binary and span is not None and missing is not None and not span[0] <= missing <= span[1]:
+        yield _wrong(path, "missing", f"must lie in range, [{span[0]:g}, {span[1]:g}], got {missing:g}")
+
+
+def _route(draft: Draft, route: RouteDraft) -> Iterator[Finding]:
+    yield from _backend_names(draft, route)
+    yield from _metric_names(draft, route)
+    yield from _mirrors(route)
+    if isinstance(route.get("features"), tuple):
+        yield from _repeated((*route.path, "features"), route.get("features"), "names each reference once")
+    if route.policy is not None:
+        yield from _policy(draft, route, route.policy)
+
+
+def _backend_names(draft: Draft, route: RouteDraft) -> Iterator[Finding]:
+    named = [((*mirror.path, "variant"), mirror.values.get("variant")) for mirror in route.mirrors]
+    named.append(((*route.path, "fallback"), route.get("fallback")))
+    for path, name in named:
+        if name is not None and name not in draft.backends:
+            yield _unknown(path, "backend", name, draft.backends)
+    for path, name in () if route.policy is None else route.policy.references():
+        if path[0] not in route.unsure and name not in draft.backends:
+            # In shares = { v1 = 0.5 } the name is a key.
+            at: Literal["key", "value"] = "key" if len(path) > 1 and path[-1] == name else "value"
+            yield _unknown((*route.path, "policy", *path), "backend", name, draft.backends, at)
+
+
+def _metric_names(draft: Draft, route: RouteDraft) -> Iterator[Finding]:
+    if not route.knows("metrics"):
+        return
+    metrics, primary = route.get("metrics"), route.get("primary_metric")
+    path: Path = (*route.path, "metrics")
+    for index, name in enumerate(metrics):
+        if name not in draft.metrics:
+            yield _unknown((*path, index), "metric", name, draft.metrics)
+    yield from _repeated(path, metrics, "names each metric once")
+    if primary is not None and primary not in metrics:
+        hint = did_you_mean(primary, metrics)
+        yield _wrong(route.path, "primary_metric", f"must be one of the route's metrics, got {quoted(primary)}", hint)
+
+
+def _mirrors(route: RouteDraft) -> Iterator[Finding]:
+    seen: set[str] = set()
+    for mirror in route.mirrors:
+        variant, methods = mirror.values.get("variant"), mirror.values.get("methods", ())
+        if variant in seen:
+            yield _wrong(mirror.path, "variant", f"names {quoted(variant)} again; one mirror per variant")
+        elif variant is not None:
+            seen.add(variant)
+        for index, method in enumerate(methods):
+            if route.knows("methods") and route.get("methods") and method not in route.get("methods"):
+                path = (*mirror.path, "methods", index)
+                yield Finding(path, f'{dotted(path)} has no effect: the route does not take "{method}"')
+
+
+def _policy(draft: Draft, route: RouteDraft, policy: Policy) -> Iterator[Finding]:
+    path: Path = (*route.path, "policy")
+    own = [
+        Finding((*path, *problem.path), f"{dotted((*path, *problem.path))} {problem.message}")
+        for problem in policy.problems()
+        if not route.unsure.intersection(map(str, problem.path[:1]))
+    ]
+    yield from own
+    yield from _baseline(route, policy)
+    if policy.reward is not None and "reward" not in route.unsure:
+        yield from _reward(draft, route, policy.reward)
+    plan, merging = _plan(policy)
+    yield from _labels(draft, route, merging)
+    if plan is not None and not own and not route.unsure:
+        yield from _idle(route, plan, merging)
+    sticky = not route.unsure and policy.randomised and policy.by_unit
+    if sticky and route.knows("unit") and route.get("unit") is None:
+        message = f"{dotted(path)} keeps a unit with its variant, but the route names no unit: each request is its own"
+        yield Finding(path, message, 'say who is randomised, as in unit = "header:x-user-id"', "table", "warning")
+
+
+def _baseline(route: RouteDraft, policy: Policy) -> Iterator[Finding]:
+    baseline = route.get("baseline")
+    if not route.knows("baseline"):
+        return
+    if baseline is None and policy.needs_baseline:
+        message = f'{dotted((*route.path, "baseline"))} is required for kind = "{policy.kind}"'
+        yield Finding(route.path, message, "name the variant that the others are compared with", "table")
+    elif baseline is not None and not route.unsure and baseline not in policy.variants:
+        hint = did_you_mean(baseline, policy.variants)
+        yield _wrong(route.path, "baseline", f"must be one of the policy's variants, got {quoted(baseline)}", hint)
+
+
+def _reward(draft: Draft, route: RouteDraft, reward: str) -> Iterator[Finding]:
+    path: Path = (*route.path, "policy")
+    metric = draft.metrics.get(reward)
+    if metric is None:
+        yield _unknown((*path, "reward"), "metric", reward, draft.metrics)
+    elif route.knows("metrics") and reward not in route.get("metrics"):
+        hint = "add it to metrics"
+        yield _wrong(path, "reward", f"must be one of the route's metrics, got {quoted(reward)}", hint)
+    elif not metric.broken & {"kind", "score", "better", "missing"}:
+        values = metric.values
+        if not scored_01(values["kind"], values["score"]):
+            got = f"got {quoted(reward)}, a {values['kind']}" + (f" with {values['score']}" if values["score"] else "")
+            yield _wrong(path, "reward", f"must be a metric scored 0 or 1 (an event, or a label with match), {got}")
+        elif values["better"] == "lower":
+            yield _wrong(path, "reward", f"must be a metric of which higher is better, got {quoted(reward)}")
+        elif values["kind"] == "event" and values["missing"] is None:
+            message = f"{quoted(reward)} leaves out requests without an event: unless zeros are sent, it is always 1"
+            hint = f"write missing = 0 in [metrics.{reward}]"
+            yield _wrong(path, "reward", message, hint, warning=True)
+
+
+def _plan(policy: Policy) -> tuple[Plan | None, bool | None]:
+    """Return the plan without evidence and whether it merges answers; None for what wrong settings leave open."""
+    try:
+        plan = policy.plan(Evidence())
+        answering = plan.decide(Occasion("", None, "")).answering
+    except (ArithmeticError, LookupError, TypeError, ValueError):
+        return None, None
+    return plan, len(answering) > 1 if answering else None
+
+
+def _idle(route: RouteDraft, plan: Plan, merging: bool | None) -> Iterator[Finding]:
+    """Yield the fallback and the mirrors that never get a request, because they get every request already."""
+    always = tuple(plan.shares) if merging or len(plan.shares) == 1 else ()
+    if route.get("fallback") in always:
+        message = f"has no effect: {quoted(route.get('fallback'))} is asked for every request already"
+        yield _wrong(route.path, "fallback", message)
+    for mirror in route.mirrors:
+        if mirror.values.get("variant") in always:
+            message = f"has no effect: {quoted(mirror.values['variant'])} is asked for every request already"
+            yield _wrong(mirror.path, "variant", message)
+
+
+def _labels(draft: Draft, route: RouteDraft, merging: bool | None) -> Iterator[Finding]:
+    if merging is None or not route.knows("metrics", "prediction"):
+        return
+    for index, name in enumerate(route.get("metrics")):
+        metric = draft.metrics.get(name)
+        if metric is None or metric.values.get("kind") != "label":
+            continue
+        if merging:
+            where: Path = (*route.path, "metrics", index)
+            message = f"{dotted(where)}: {quoted(name)} is a label, and a label has no meaning for a merged list"
+            yield Finding(where, message, severity="warning")
+        elif route.get("prediction") is None:
+            message = f"{dotted((*route.path, 'prediction'))} is required: {quoted(name)} is a label and scores it"
+            yield Finding(route.path, message, 'as in prediction = "/outputs/0/data/0"', "table")
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    route: RouteDraft
+    path: str
+    methods: tuple[str, ...]
+    headers: tuple[tuple[str, str], ...]
+
+
+def _overlaps(routes: Iterable[RouteDraft]) -> Iterator[Finding]:
+    taken = [
+        _Taken(route, route.get("path"), tuple(route.get("methods")), tuple(route.get("headers").items()))
+        for route in routes
+        if route.knows("path", "methods", "headers")
+    ]
+    same_path: dict[str, list[_Taken]] = defaultdict(list)
+    for other in taken:
+        for one in same_path[other.path]:
+            if overlap(one, other):
+                message = f"takes requests that {dotted(one.route.path)} takes too"
+                hint = "give one of them other methods, or both the same header with different values"
+                yield _wrong(other.route.path, "path", message, hint)
+        same_path[other.path].append(other)
+
+
+def _wrong(table: Path, name: str, words: str, hint: str | None = None, *, warning: bool = False) -> Finding:
+    path = (*table, name)
+    return Finding(path, f"{dotted(path)} {words}", hint, severity="warning" if warning else "error")
+
+
+def _unknown(path: Path, what: str, name: str, known: Iterable[str], at: Literal["key", "value"] = "value") -> Finding:
+    message = f"{dotted(path[:-1] if at == 'key' else path)}: unknown {what} {quoted(name)}"
+    return Finding(path, message, did_you_mean(name, known), at)
+
+
+def _repeated(path: Path, names: Iterable[str], rule: str) -> Iterator[Finding]:
+    seen: set[str] = set()
+    for index, name in enumerate(names):
+        if name in seen:
+            yield Finding((*path, index), f"{dotted((*path, index))} repeats {quoted(name)}; {dotted(path)} {rule}")
+        seen.add(name)

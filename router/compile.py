@@ -1,0 +1,117 @@
+"""Config + evidence → snapshot.
+
+Rule: identity is a hash of what a thing means. An *epoch* is that of everything that makes numbers comparable, so going
+back to an old config resumes its epoch. A *period* begins when the epoch or the policy's own settings change, and lives
+on in the previous snapshot alone; the plans that an adaptive policy makes of new evidence begin none. A route's
+*revision* is the snapshot revision at which its plan, epoch or period last changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+
+from policies.types import Evidence, Policy
+from router.config import Config, RouteConfig, digest
+from router.snapshot import Route, Snapshot
+
+
+def compile_snapshot(
+    config: Config,
+    *,
+    previous: Snapshot | None,
+    evidence: Callable[[str, str], Evidence],
+    now_ms: int,
+    revision: int,
+) -> Snapshot:
+    """Return the snapshot of a config. ``evidence`` is asked for the evidence of each (route, epoch).
+
+    ``previous`` is the snapshot in force, whose periods and revisions go on where nothing changed. ``now_ms`` is the
+    period of those that begin, ``revision`` this snapshot's number, higher than any before.
+    """
+    before = {} if previous is None else previous.routes
+    routes: dict[str, Route] = {}
+    for name, route in config.routes.items():
+        seen = evidence(name, epoch_of(config, route))
+        routes[name] = _route(config, route, before.get(name), seen, now_ms, revision)
+    return Snapshot(
+        revision=revision,
+        config=config.hash,
+        gateway=config.gateway,
+        backends=config.backends,
+        metrics=config.metrics,
+        routes=routes,
+    )
+
+
+def replan(snapshot: Snapshot, config: Config, route: str, evidence: Evidence, revision: int) -> Snapshot:
+    """Return the snapshot with one route's plan made anew of ``evidence``, which is that of the route's epoch.
+
+    If the plan comes out the same, the very same snapshot is returned: there is nothing to publish.
+    """
+    present = snapshot.routes[route]
+    plan = config.routes[route].policy.plan(evidence)
+    if plan == present.plan:
+        return snapshot
+    moved = replace(present, plan=plan, revision=revision)
+    return replace(snapshot, revision=revision, routes={**snapshot.routes, route: moved})
+
+
+def epoch_of(config: Config, route: RouteConfig) -> str:
+    """Return the hash within which a route's statistics may be added up.
+
+    It covers the policy's kind, the variants with their versions, the unit, the salt and the prediction pointer. The
+    order of variants, shares, metrics, mirrors and everything about where a backend runs leave it alone.
+    """
+    return digest(
+        {
+            "kind": route.policy.kind,
+            "variants": {name: config.backends[name].version for name in route.policy.variants},
+            "unit": route.unit,
+            "salt": route.salt,
+            "prediction": route.prediction,
+        }
+    )
+
+
+def settings_of(policy: Policy) -> str:
+    """Return the hash of a policy's own settings."""
+    return digest({f.name: getattr(policy, f.name) for f in fields(policy)})  # type: ignore[arg-type]
+
+
+def _route(
+    config: Config, route: RouteConfig, before: Route | None, evidence: Evidence, now_ms: int, revision: int
+) -> Route:
+    policy = route.policy
+    epoch, settings, plan = epoch_of(config, route), settings_of(policy), policy.plan(evidence)
+    goes_on = before is not None and (before.epoch, before.settings) == (epoch, settings)
+    # Never a period that was: the clock may have been set back, and two edits may fall into one millisecond.
+    begins = now_ms if before is None else max(now_ms, before.period + 1)
+    period = before.period if before is not None and goes_on else begins
+    same = before is not None and goes_on and before.plan == plan
+    return Route(
+        name=route.name,
+        path=route.path,
+        policy=policy.kind,
+        salt=route.salt,
+        epoch=epoch,
+        period=period,
+        revision=before.revision if before is not None and same else revision,
+        settings=settings,
+        plan=plan,
+        variants=policy.variants,
+        baseline=route.baseline,
+        by_unit=policy.by_unit and route.unit is not None,
+        methods=route.methods,
+        headers=route.headers,
+        unit=route.unit,
+        key=route.key,
+        features=route.features,
+        prediction=route.prediction,
+        metrics=route.metrics,
+        primary_metric=route.primary_metric,
+        mirrors=route.mirrors,
+        fallback=route.fallback,
+        expose_variant=route.expose_variant,
+        allow_force=route.allow_force,
+    )

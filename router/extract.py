@@ -1,0 +1,156 @@
+"""JSON Pointers into requests and answers, and when two JSON values are equal.
+
+Rule: nothing here raises on data. What is not there is ``MISSING``, what is not JSON ``UNREADABLE``; null is a value.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from functools import lru_cache
+from typing import Final
+
+import orjson
+
+
+class Absence(Enum):
+    """Why there is no value. Equal to no JSON value, so that null and absent cannot be mixed up."""
+
+    MISSING = "missing"
+    UNREADABLE = "unreadable"
+
+
+MISSING: Final = Absence.MISSING
+UNREADABLE: Final = Absence.UNREADABLE
+
+#: Steps of a pointer. No model's answer is deeper, and a request's cost stays bounded.
+MAX_STEPS: Final = 64
+
+_INDEX = re.compile(r"0|[1-9][0-9]{0,8}", re.ASCII)
+_BAD_ESCAPE = re.compile(r"~(?![01])")
+
+_Steps = tuple[tuple[str, int | None], ...]
+
+
+class Pointer:
+    """A compiled JSON Pointer (RFC 6901): "" is the whole document, "/a/0" element 0 of member a.
+
+    Pointers are equal when their texts are.
+
+    >>> Pointer("/outputs/0/data").find({"outputs": [{"data": 7}]})
+    7
+    >>> Pointer("/outputs/7").find({"outputs": []})
+    <Absence.MISSING: 'missing'>
+    """
+
+    __slots__ = ("steps", "text")
+
+    def __init__(self, text: str) -> None:
+        """Raises ValueError saying what the text must look like."""
+        if text and not text.startswith("/"):
+            raise ValueError(f'must be a JSON Pointer: empty, or beginning with "/", as in "/{text}"')
+        if _BAD_ESCAPE.search(text):
+            raise ValueError('must be a JSON Pointer, in which "~" is followed by 0 (for "~") or 1 (for "/")')
+        if text.count("/") > MAX_STEPS:
+            raise ValueError(f"must be a JSON Pointer of at most {MAX_STEPS} steps")
+        names = (part.replace("~1", "/").replace("~0", "~") for part in text.split("/")[1:])
+        self.text = text
+        #: Each step as the name of a member and, when it can be one, as the index of an element.
+        self.steps: _Steps = tuple((name, int(name) if _INDEX.fullmatch(name) else None) for name in names)
+
+    def find(self, document: object) -> object:
+        """Return the value pointed at, or MISSING."""
+        for name, index in self.steps:
+            if isinstance(document, dict):
+                if name not in document:
+                    return MISSING
+                document = document[name]
+            elif isinstance(document, list) and index is not None and index < len(document):
+                document = document[index]
+            else:
+                return MISSING
+        return document
+
+    def replaced(self, document: object, value: object) -> object:
+        """Return a copy of the document with ``value`` where the pointer points.
+
+        Only what lies on the way is copied; the document itself stays as it is. Raises LookupError if nothing is there.
+        """
+        return _replaced(document, self.steps, value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Pointer) and self.text == other.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __repr__(self) -> str:
+        return f"Pointer({self.text!r})"
+
+
+@lru_cache(maxsize=4096)
+def pointer(text: str) -> Pointer:
+    """Return the compiled pointer, compiled once per text. Raises ValueError as ``Pointer`` does."""
+    return Pointer(text)
+
+
+def decode_json(body: bytes) -> object:
+    """Return the JSON value of a body, or UNREADABLE."""
+    try:
+        value: object = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return UNREADABLE
+    return value
+
+
+def text_of(value: object) -> str | None:
+    """Return the text that identifies something (a unit, a key, an item), or None if the value identifies nothing.
+
+    Text and numbers identify, numbers by value, so that 7, 7.0 and "7" are one. Empty text, null, booleans, lists and
+    tables do not.
+
+    >>> text_of("u-1"), text_of(7.0), text_of(0.5), text_of(True)
+    ('u-1', '7', '0.5', None)
+    """
+    if isinstance(value, str):
+        return value or None
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() else repr(value)
+    return None
+
+
+def equal(one: object, other: object) -> bool:
+    """Return whether two JSON values are equal: numbers by value, and a boolean is no number.
+
+    >>> equal([1, {"a": 2}], [1.0, {"a": 2.0}]), equal(1, True), equal(None, MISSING)
+    (True, False, False)
+    """
+    pairs = [(one, other)]
+    while pairs:  # a stack, not recursion: JSON nests deeper than Python does
+        a, b = pairs.pop()
+        if isinstance(a, dict) and isinstance(b, dict):
+            if a.keys() != b.keys():
+                return False
+            pairs.extend((a[name], b[name]) for name in a)
+        elif isinstance(a, list) and isinstance(b, list):
+            if len(a) != len(b):
+                return False
+            pairs.extend(zip(a, b, strict=True))
+        elif isinstance(a, bool) != isinstance(b, bool) or a != b:
+            return False
+    return True
+
+
+def _replaced(document: object, steps: _Steps, value: object) -> object:
+    if not steps:
+        return value
+    (name, index), rest = steps[0], steps[1:]
+    if isinstance(document, dict):
+        return {**document, name: _replaced(document[name], rest, value)}
+    if isinstance(document, list) and index is not None:
+        return [*document[:index], _replaced(document[index], rest, value), *document[index + 1 :]]
+    raise LookupError(name)

@@ -1,0 +1,98 @@
+"""Several ranked answers → one, with attribution.
+
+Rule: pure, and never worse than not merging: whatever stands in the way, the first answer that came passes untouched
+and the reason is said, so that the caller can count it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal, get_args
+
+import orjson
+
+from policies.plans import Slot, TeamDraft
+from policies.types import Occasion
+from router.extract import MISSING, UNREADABLE, Pointer, pointer, text_of
+
+#: Why answers could not be merged: a ranker's answer is not JSON, has nothing where ``items`` points, has no list
+#: there, has an item without an id (text or a number) where ``item_id`` points, or nests too deep to be written again.
+Reason = Literal["not_json", "no_list", "not_a_list", "no_item_id", "too_deep"]
+REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What came of a merge.
+
+    ``first`` is the ranker (index into the plan's) whose answer is the envelope: the first that answered. ``body`` is
+    its answer with the merged list in place of its own, as JSON; None means that its answer passes as it is.
+    ``items`` are, per ranker, the ids it is credited for in the order shown: None for a ranker that took no part,
+    empty for one that did and got none. ``reason`` says what stood in the way of a merge; with only one answer nothing
+    did, there is just nothing to merge.
+    """
+
+    first: int
+    body: bytes | None
+    items: tuple[tuple[str, ...] | None, ...]
+    reason: Reason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranking:
+    items: Sequence[object]
+    ids: tuple[str, ...]
+
+
+def merge(plan: TeamDraft, occasion: Occasion, answers: Sequence[object]) -> Merged:
+    """Merge the rankers' decoded answers, one per ranker of the plan and in its order.
+
+    An answer is what ``extract.decode_json`` made of the body, or MISSING for a ranker that failed, which is left out;
+    those that remain are drafted among themselves.
+
+    Raises ValueError if there is not one answer per ranker, or none came.
+    """
+    if len(answers) != len(plan.rankers):
+        raise ValueError(f"{len(plan.rankers)} rankers need as many answers, got {len(answers)}")
+    came = [index for index, answer in enumerate(answers) if answer is not MISSING]
+    if not came:
+        raise ValueError("no ranker answered")
+    nobody: tuple[tuple[str, ...] | None, ...] = (None,) * len(answers)
+    if len(came) == 1:
+        return Merged(came[0], None, nobody)
+    items, item_id = pointer(plan.items), pointer(plan.item_id)
+    rankings: list[_Ranking] = []
+    for index in came:
+        ranking = _ranking(answers[index], items, item_id)
+        if isinstance(ranking, str):
+            return Merged(came[0], None, nobody, ranking)
+        rankings.append(ranking)
+    present = plan if len(came) == len(answers) else replace(plan, rankers=tuple(plan.rankers[i] for i in came))
+    slots = present.draft([ranking.ids for ranking in rankings], occasion)
+    shown = [rankings[slot.source].items[slot.position] for slot in slots]
+    credited = dict(zip(came, _credits(slots, rankings), strict=True))
+    try:
+        body = orjson.dumps(items.replaced(answers[came[0]], shown))
+    except TypeError:  # what orjson says of more than 254 levels, though it reads 1,024
+        return Merged(came[0], None, nobody, "too_deep")
+    return Merged(came[0], body, tuple(credited.get(index) for index in range(len(answers))))
+
+
+def _ranking(answer: object, items: Pointer, item_id: Pointer) -> _Ranking | Reason:
+    if answer is UNREADABLE:
+        return "not_json"
+    found = items.find(answer)
+    if found is MISSING:
+        return "no_list"
+    if not isinstance(found, list):
+        return "not_a_list"
+    ids = tuple(text for item in found if (text := text_of(item_id.find(item))) is not None)
+    return _Ranking(found, ids) if len(ids) == len(found) else "no_item_id"
+
+
+def _credits(slots: Sequence[Slot], rankings: Sequence[_Ranking]) -> list[tuple[str, ...]]:
+    return [
+        tuple(rankings[slot.source].ids[slot.position] for slot in slots if slot.credit == ranker)
+        for ranker in range(len(rankings))
+    ]

@@ -1,0 +1,240 @@
+"""What calls turn out to be worth: a request's calls, the events learned about it and one metric become values.
+
+Rule: pure, and blind to the order of arrival. What a request is worth now is a function of its calls, its events, the
+metric and whether the window has closed; what changed is the difference of two such states. So tallies moved by
+differences always equal the fold of everything known, in any order, with any repeats.
+
+Which events belong:
+
+- those whose own time is at most a window after the prediction; one from before it (clocks differ) counts as at it;
+- of several with one identity, the one with the highest revision (chosen before they come here).
+
+Who is scored:
+
+- a label scores every call that predicted something, shadows included; an answer that failed scores 0 under ``match``
+  and has no value under ``absolute_error``, where 0 would be a perfect score;
+- events and values score only what the client saw: the primary, or in a merged answer the rankers of the item named;
+- ``missing`` is what an answer (never a shadow) counts when its window closes and no event came.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from math import fsum
+from typing import Any
+
+from router.records import Feedback, Outcome, Prediction, Role
+from router.snapshot import Metric
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """What one call, or one call paired with another of the same request, is worth under one metric.
+
+    ``against`` is "" for a call's own value, else the variant it is paired with: then the value is a difference of
+    scores (label, shadow less primary) or +1, 0, −1 for whose items earned more (events on a merged answer).
+    ``live`` is the value by what is known now, ``mature`` the one that comparisons may use; None is no value (yet).
+    """
+
+    variant: str
+    version: str
+    role: Role
+    against: str
+    live: float | None
+    mature: float | None
+
+
+def values(
+    calls: Sequence[Prediction], events: Sequence[Feedback], metric: Metric, *, closed: bool
+) -> tuple[Value, ...]:
+    """Return what each call of one request, and each pair of calls, is worth; those without any value are left out.
+
+    ``calls`` are finished calls that share one prediction id, ``events`` those of this metric that belong (``in_time``
+    and the highest revision of their identity), ``closed`` says whether the metric's window has closed for them.
+    """
+    ripe = closed or metric.mature == "arrival"
+    own = [_own_value(call, events, metric, closed=closed, ripe=ripe) for call in calls if counted(call, metric)]
+    pairs = _label_pairs(own) if metric.kind == "label" else _ranker_pairs(calls, events, metric, ripe=ripe)
+    return tuple(value for value in (*own, *pairs) if value.live is not None)
+
+
+def changes(before: Iterable[Value], after: Iterable[Value]) -> Iterator[tuple[Value, Outcome, Outcome]]:
+    """Yield each value that differs between two states of one request: the place, its live and its mature outcome.
+
+    Of the yielded ``Value`` only ``variant``, ``version``, ``role`` and ``against`` have a meaning.
+    """
+    old = {(v.variant, v.role, v.against): v for v in before}
+    new = {(v.variant, v.role, v.against): v for v in after}
+    for place in old.keys() | new.keys():
+        was, now = old.get(place), new.get(place)
+        one = now or was
+        assert one is not None
+        live = Outcome(was.live if was else None, now.live if now else None)
+        mature = Outcome(was.mature if was else None, now.mature if now else None)
+        if live.before != live.after or mature.before != mature.after:
+            yield one, live, mature
+
+
+def in_time(event_ms: int, at_ms: int, metric: Metric) -> bool:
+    """Return whether an event at ``event_ms`` is not too late for a prediction made at ``at_ms``.
+
+    There is no lower bound: an event that names a prediction and is older than it comes from a clock that differs.
+    """
+    return event_ms <= at_ms + metric.window_ms
+
+
+def counted(call: Prediction, metric: Metric) -> bool:
+    """Return whether a call could have a value, so that it belongs in the denominator of coverage."""
+    return not call.forced and call.fault != "dropped" and (call.role != "shadow" or metric.kind == "label")
+
+
+def agreements(calls: Sequence[Prediction]) -> tuple[tuple[Prediction, bool], ...]:
+    """Return, for each shadow that predicted something where the primary did too, whether they predicted the same."""
+    primary = next((call for call in calls if call.role == "primary"), None)
+    if primary is None or not _comparable(primary):
+        return ()
+    return tuple(
+        (call, same(call.prediction, primary.prediction))
+        for call in calls
+        if call.role == "shadow" and _comparable(call)
+    )
+
+
+def same(a: Any, b: Any) -> bool:
+    """Return whether two JSON values are equal: numbers by value, and a boolean is not a number.
+
+    >>> same([1, {"a": 2.0}], [1.0, {"a": 2}]), same(True, 1), same(None, False)
+    (True, False, False)
+    """
+    if isinstance(a, bool) or isinstance(b, bool) or a is None or b is None:
+        return a is b
+    if isinstance(a, (int, float)) and isinstance(b, (int, float)):
+        return a == b
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    return isinstance(a, str) and isinstance(b, str) and a == b
+
+
+def _own_value(call: Prediction, events: Sequence[Feedback], metric: Metric, *, closed: bool, ripe: bool) -> Value:
+    live = mature = None
+    if credited := _credited(call, events, metric):
+        live = _fold(call, credited, metric)
+        mature = live if ripe else None
+    elif closed and call.role != "shadow":
+        live = mature = metric.missing
+    return Value(call.variant, call.version, call.role, "", live, mature)
+
+
+def _credited(call: Prediction, events: Sequence[Feedback], metric: Metric) -> Sequence[Feedback]:
+    """The events that say something about this call: in a merged answer, those that name one of its own items."""
+    if metric.kind == "label" or call.role != "draft":
+        return events
+    items = call.items or ()
+    return [event for event in events if event.item in items]
+
+
+def _fold(call: Prediction, events: Sequence[Feedback], metric: Metric) -> float | None:
+    """Several events of one call as one number. The sums are exact, so that the order of arrival cannot show."""
+    if metric.fold in {"first", "last"}:
+        choose = min if metric.fold == "first" else max
+        return _score(call, events[0] if len(events) == 1 else choose(events, key=_when), metric)
+    scores = [score for event in events if (score := _score(call, event, metric)) is not None]
+    if not scores:
+        return None
+    match metric.fold:
+        case "any":
+            return float(any(scores))
+        case "max":
+            return max(scores)
+        case "sum":
+            return fsum(scores)
+        case _:
+            return fsum(scores) / len(scores)
+
+
+def _when(event: Feedback) -> tuple[int, str]:
+    return event.event_ms, event.identity
+
+
+def _score(call: Prediction, event: Feedback, metric: Metric) -> float | None:
+    if metric.kind != "label":
+        return _number(event.value)
+    if call.failed:
+        return 0.0 if metric.score == "match" and call.role != "shadow" else None
+    if not call.predicted:
+        return None
+    if metric.score == "match":
+        return float(same(event.value, call.prediction))
+    label, prediction = event.value, call.prediction
+    if isinstance(label, bool) or isinstance(prediction, bool):
+        return None
+    truth, guess = _number(label), _number(prediction)
+    return None if truth is None or guess is None else abs(guess - truth)
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def _label_pairs(own: Sequence[Value]) -> list[Value]:
+    """Each shadow's score less the primary's on the same label. A call without a score leaves its pair incomplete."""
+    primary = next((value for value in own if value.role == "primary"), None)
+    if primary is None:
+        return []
+    return [
+        Value(
+            shadow.variant,
+            shadow.version,
+            shadow.role,
+            primary.variant,
+            _difference(shadow.live, primary.live),
+            _difference(shadow.mature, primary.mature),
+        )
+        for shadow in own
+        if shadow.role == "shadow"
+    ]
+
+
+def _difference(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b
+
+
+def _ranker_pairs(
+    calls: Sequence[Prediction], events: Sequence[Feedback], metric: Metric, *, ripe: bool
+) -> list[Value]:
+    """Whose items earned more, for every ordered pair of rankers, where any ranker earned anything at all.
+
+    A ranker that failed, or that was not merged, makes no pair: the other did not win, it played alone.
+    """
+    rankers = [
+        call
+        for call in calls
+        if call.role == "draft" and call.items is not None and not call.failed and counted(call, metric)
+    ]
+    if len(rankers) < 2 or not events:
+        return []
+    by_item: dict[str, list[Feedback]] = defaultdict(list)
+    for event in events:
+        if event.item is not None:
+            by_item[event.item].append(event)
+    if not any(item in by_item for call in rankers for item in call.items or ()):
+        return []
+    credits = [
+        fsum(_fold(call, by_item[item], metric) or 0.0 for item in call.items or () if item in by_item)
+        for call in rankers
+    ]
+    pairs = []
+    for call, credit in zip(rankers, credits, strict=True):
+        for other, others in zip(rankers, credits, strict=True):
+            if other is not call:
+                sign = float((credit > others) - (credit < others))
+                pairs.append(Value(call.variant, call.version, call.role, other.variant, sign, sign if ripe else None))
+    return pairs
+
+
+def _comparable(call: Prediction) -> bool:
+    return call.predicted and not call.failed and not call.forced and call.fault != "dropped"

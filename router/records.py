@@ -1,0 +1,176 @@
+"""What gets stored: predictions, feedback, outcomes; and how each is written as one journal line.
+
+Rule: values and their encoding only. Every line is one JSON object whose ``line`` says what it is. Times are Unix
+milliseconds, durations milliseconds.
+
+| line     | written by      | meaning                                                                                |
+|----------|-----------------|----------------------------------------------------------------------------------------|
+| call     | worker          | a finished call to one variant: a Prediction                                           |
+| open     | worker          | a stream began: the same Prediction, fault "incomplete", until its ``close`` arrives   |
+| close    | worker          | the stream ended: the finished Prediction, in place of the open one                    |
+| beat     | worker, once/s  | ``at_ms``: every call that arrived before then is in the journal (the watermark)       |
+| rejected | worker          | ``events`` feedback events were refused with 4xx at ``at_ms``; none of them is stored  |
+| bye      | worker          | a clean end: this writer holds no watermark back any more                              |
+| feedback | worker, fsynced | one valid event: a Feedback                                                            |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Final, Literal
+
+import orjson
+
+Role = Literal["primary", "shadow", "draft"]
+
+#: Why a call has no complete answer. The first six count as the variant's failure; the others are nobody's fault.
+Fault = Literal[
+    "refused",  # no connection (refused, unreachable, name not found)
+    "timeout",  # no response head in time, or silence between bytes
+    "reset",  # the connection broke before the head
+    "incomplete",  # the answer broke off in the middle, or its worker died
+    "protocol",  # not valid HTTP
+    "overloaded",  # max_concurrency of the backend reached
+    "client_gone",  # the client left first
+    "dropped",  # a mirror's copy that was never sent
+]
+VARIANT_FAULTS: Final = frozenset({"refused", "timeout", "reset", "incomplete", "protocol", "overloaded"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """One call to one variant and what came of it.
+
+    ``variant`` is the one that was chosen; ``served`` names another only when a fallback's answer went out instead.
+    ``unit`` is who was randomised (None: the request itself). ``by_unit`` says that the unit is what is counted.
+    ``predicted`` says whether ``prediction`` holds a value (null is a value). ``items`` are the ids this ranker was
+    credited for in a merged list, in the order shown, None outside interleaving. ``latency_ms`` is until the last byte
+    from the backend, ``overhead_ms`` the request's total time less the time spent waiting for backends.
+    ``status`` is the status the client saw for primary and draft calls, the backend's own for shadows; None: none came.
+    """
+
+    id: str
+    at_ms: int
+    route: str
+    epoch: str
+    period: int
+    revision: int
+    variant: str
+    model: str
+    version: str
+    role: Role
+    reason: str
+    propensity: float | None
+    unit: str | None = None
+    by_unit: bool = False
+    key: str | None = None
+    features: Mapping[str, Any] | None = None
+    forced: bool = False
+    method: str = "POST"
+    status: int | None = None
+    fault: Fault | None = None
+    served: str | None = None
+    latency_ms: float | None = None
+    overhead_ms: float | None = None
+    predicted: bool = False
+    prediction: Any = None
+    reported_version: str | None = None
+    items: tuple[str, ...] | None = None
+    request_id: str | None = None
+    traceparent: str | None = None
+
+    @property
+    def failed(self) -> bool:
+        """True when the variant is to blame: no complete answer, a 5xx, or a fallback had to answer instead."""
+        return self.fault in VARIANT_FAULTS or (self.status or 0) >= 500 or self.served is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feedback:
+    """One event learned later about a prediction: named by ``prediction_id``, or by ``route`` and ``key``.
+
+    ``value`` is a number, a boolean, or for labels any JSON value. ``occurred_ms`` is when it happened, by the caller's
+    word (None: not said), ``received_ms`` when the gateway took it.
+    """
+
+    metric: str
+    value: Any
+    received_ms: int
+    prediction_id: str | None = None
+    route: str | None = None
+    key: str | None = None
+    item: str | None = None
+    event_id: str | None = None
+    revision: int = 0
+    occurred_ms: int | None = None
+
+    @property
+    def event_ms(self) -> int:
+        """The event's own time: when it happened if said, else when it was received."""
+        return self.received_ms if self.occurred_ms is None else self.occurred_ms
+
+    @property
+    def identity(self) -> str:
+        """What makes two events the same: the caller's event id, or who, metric and item."""
+        if self.event_id is not None:
+            return f"e:{self.event_id}"
+        who = ["p", self.prediction_id] if self.prediction_id is not None else ["k", self.route, self.key]
+        return orjson.dumps([*who, self.metric, self.item]).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a prediction's value for a metric changed; None is no value. The only thing that moves a tally."""
+
+    before: float | None
+    after: float | None
+
+
+def call_line(prediction: Prediction, line: Literal["call", "open", "close"] = "call") -> bytes:
+    """Return the prediction as one journal line, newline included; fields at their default are left out."""
+    value: dict[str, Any] = {"line": line}
+    for name, default in _PREDICTION:
+        content = getattr(prediction, name)
+        if content is not default and content != default:
+            value[name] = content
+    return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS)
+
+
+def feedback_line(feedback: Feedback) -> bytes:
+    """Return the event as one journal line, newline included."""
+    value: dict[str, Any] = {"line": "feedback"}
+    for name, default in _FEEDBACK:
+        content = getattr(feedback, name)
+        if name == "value" or content != default:
+            value[name] = content
+    return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def mark_line(line: Literal["beat", "rejected", "bye"], at_ms: int, **values: int) -> bytes:
+    """Return a line that carries no record: a heartbeat, a count of refused events, a clean end."""
+    return orjson.dumps({"line": line, "at_ms": at_ms, **values}, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def prediction_of(value: Mapping[str, Any]) -> Prediction:
+    """Return the prediction of a decoded ``call``, ``open`` or ``close`` line. Raises ValueError if it is none."""
+    content = {k: v for k, v in value.items() if k != "line"}
+    if content.get("items") is not None:
+        content["items"] = tuple(content["items"])
+    try:
+        return Prediction(**content)
+    except TypeError as error:
+        raise ValueError(f"not a prediction: {error}") from error
+
+
+def feedback_of(value: Mapping[str, Any]) -> Feedback:
+    """Return the event of a decoded ``feedback`` line. Raises ValueError if it is none."""
+    try:
+        return Feedback(**{k: v for k, v in value.items() if k != "line"})
+    except TypeError as error:
+        raise ValueError(f"not a feedback event: {error}") from error
+
+
+# Fields without a default have MISSING there, which equals no value: they are always written.
+_PREDICTION = tuple((f.name, f.default) for f in fields(Prediction))
+_FEEDBACK = tuple((f.name, f.default) for f in fields(Feedback))

@@ -1,0 +1,123 @@
+"""route(request) → Routing: the one entry of a request into the experiment, and the one reference that is swapped.
+
+Rule: reads the snapshot once per request; no I/O, no clock. What it returns is complete: the caller asks nothing more.
+A request asks twice, ``match`` for its route and, once the body is there if ``needs_body``, ``route`` for what to do;
+the route it was given carries everything, so a swap in between changes nothing for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from policies.plans import Mirror, TeamDraft
+from policies.types import Decision, Occasion
+from router.extract import MISSING
+from router.match import RequestFacts, RouteTable
+from router.snapshot import Backend, Metric, Route, Snapshot
+from router.unit import reference
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """What to do with one request.
+
+    ``mirrored`` is the decision's mirrors and the route's together, answering variants left out. ``unit_missing`` says
+    that the route names a unit and the request carries none (or its body could not be read), so the request stood in.
+    ``forced`` says that the client chose the variant: the propensity then means nothing and is logged as null.
+    """
+
+    route: Route
+    occasion: Occasion
+    decision: Decision
+    mirrored: tuple[str, ...]
+    key: str | None
+    unit_missing: bool
+    forced: bool
+
+    @property
+    def draft(self) -> TeamDraft | None:
+        """The plan that merges the answers, when several variants answer; else None."""
+        plan = self.route.plan
+        return plan if isinstance(plan, TeamDraft) and len(self.decision.answering) > 1 else None
+
+
+class Router:
+    """Holds the snapshot in force. ``swap`` replaces it whole; requests in flight keep the one they began with."""
+
+    __slots__ = ("_table", "snapshot")
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.swap(snapshot)
+
+    def swap(self, snapshot: Snapshot) -> None:
+        """Route by ``snapshot`` from the next request on."""
+        table = RouteTable(snapshot.routes.values())
+        self.snapshot, self._table = snapshot, table
+
+    def match(self, facts: RequestFacts) -> Route | None:
+        """Return the route that takes this request, or None; ``needs_body`` says whether to read its body first."""
+        return self._table.find(facts)
+
+    def route(
+        self, route: Route, facts: RequestFacts, request_id: str, body: object = MISSING, force: str | None = None
+    ) -> Routing:
+        """Decide for a request that matched ``route``.
+
+        ``body`` is the decoded JSON body when ``needs_body(route)`` (``extract.decode_json``, which makes of anything
+        else UNREADABLE), else ignored. ``force`` is the variant a client asked for and was allowed to ask for: it
+        answers alone and nothing is mirrored. Raises ValueError naming the variants if it is not one of the route's.
+        """
+        unit = None if route.unit is None else reference(route.unit).identity(facts, body)
+        key = None if route.key is None else reference(route.key).identity(facts, body)
+        occasion = Occasion(route.salt, unit, request_id, _features(route, facts, body) if route.features else {})
+        if force is None:
+            decision = route.plan.decide(occasion)
+            mirrored = decision.mirrored
+            if route.mirrors:
+                mirrored += _mirrors(route, facts, occasion, decision)
+        else:
+            decision, mirrored = _forced(route, force), ()
+        return Routing(
+            route=route,
+            occasion=occasion,
+            decision=decision,
+            mirrored=mirrored,
+            key=key,
+            unit_missing=route.unit is not None and unit is None,
+            forced=force is not None,
+        )
+
+
+def needs_body(route: Route) -> bool:
+    """Return whether unit, key or a feature is read from the body, so that it must be buffered before deciding."""
+    for text in (route.unit, route.key, *(text for _, text in route.features)):
+        if text is not None and text.startswith("body:"):
+            return True
+    return False
+
+
+def _features(route: Route, facts: RequestFacts, body: object) -> dict[str, object]:
+    found = ((name, reference(text).read(facts, body)) for name, text in route.features)
+    return {name: value for name, value in found if value is not MISSING}
+
+
+def _mirrors(route: Route, facts: RequestFacts, occasion: Occasion, decision: Decision) -> tuple[str, ...]:
+    """Return the variants that the route's own mirrors add to those the decision mirrors already."""
+    taken = {*decision.answering, *decision.mirrored}
+    return tuple(
+        mirror.variant
+        for mirror in route.mirrors
+        if mirror.variant not in taken
+        and (not mirror.methods or facts.method in mirror.methods)
+        and Mirror(mirror.variant, mirror.share).takes(occasion)
+    )
+
+
+def _forced(route: Route, variant: str) -> Decision:
+    if variant not in route.variants:
+        names = ", ".join(f'"{name}"' for name in route.variants)
+        raise ValueError(f"route {route.name} has the variants {names}")
+    return Decision((variant,), (), 1.0, "forced")
+
+
+__all__ = ["Backend", "Metric", "RequestFacts", "Router", "Routing", "needs_body"]

@@ -1,0 +1,288 @@
+"""The tables of the operator's file: every key, what it may hold and what it means.
+
+Rule: nouns; units in the name (``timeout_ms``) or as a quoted duration ("24h"); shares in [0, 1]; secrets only by
+reference. What a key means is said here once, for editors (``router.schema``); its default is the field's of the value
+that is made of it. The settings of a policy are the fields of its class and stand in its own file.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, WithJsonSchema
+
+from policies.types import Policy
+from router import spellings
+from router.extract import Pointer
+from router.findings import quoted
+from router.placeholders import placeholders
+from router.snapshot import Backend, Gateway, Route, RouteMirror
+from router.tables import Setting, Table, many, mapping, some, spelled, table_of, table_of_fields
+from router.unit import TOKEN, reference
+
+#: Framing and hop-by-hop: the gateway's own business on each connection.
+_OWN_HEADERS: Final = frozenset(
+    {
+        "connection",
+        "content-length",
+        "expect",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+
+
+def _token(text: str) -> str:
+    if not TOKEN.fullmatch(text):
+        raise ValueError("must be the name of a header: letters, digits and -")
+    return text.lower()
+
+
+def _request_header(text: str) -> str:
+    name = _token(text)
+    if name in _OWN_HEADERS:
+        raise ValueError("must not be a header that belongs to the connection")
+    return name
+
+
+def _each_once(given: object) -> object:
+    if isinstance(given, dict):
+        first: dict[str, str] = {}
+        for name in given:
+            if first.setdefault(name.lower(), name) != name:
+                raise ValueError(f"must name a header once, and {quoted(first[name.lower()])} is {quoted(name)}")
+    return given
+
+
+def _line(text: str) -> str:
+    if not text or text != text.strip() or not text.isprintable():
+        raise ValueError("must be one line of text, without spaces at its ends")
+    return text
+
+
+def _header_value(text: str) -> str:
+    if not text.isascii():
+        raise ValueError("must be ASCII, as the value of a header")
+    return _line(text)
+
+
+def _sent_value(text: str) -> str:
+    placeholders(text)
+    return _header_value(text)
+
+
+def _store(text: str) -> str:
+    if text != "sqlite" and not text.startswith(("postgresql://", "postgres://")):
+        raise ValueError('must be "sqlite" or a URL that begins with "postgresql://"')
+    userinfo, at, _ = text.partition("://")[2].rpartition("@")
+    if (at and ":" in userinfo) or "password=" in text:
+        raise ValueError("must not hold the password; put it into a file and name that in store_password_file")
+    return text
+
+
+def _share(given: float) -> float:
+    if not 0 <= given <= 1:
+        raise ValueError("must lie in [0, 1]")
+    return given
+
+
+def _missing(given: object) -> object:
+    if given == "exclude":
+        return None
+    if isinstance(given, bool) or not isinstance(given, int | float) or not abs(given) < float("inf"):
+        raise ValueError('must be "exclude" or a finite number')
+    return float(given)
+
+
+def _bounds(given: object) -> object:
+    if isinstance(given, tuple) and len(given) == 2:
+        low, high = given
+        if all(isinstance(end, int | float) and not isinstance(end, bool) for end in given) and low < high:
+            return given
+    raise ValueError("must be two numbers, [low, high], the lower one first")
+
+
+Text = Annotated[str, Field(min_length=1)]
+Line = spelled(_line)
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, AfterValidator(_share), WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1})]
+Duration = spelled(spellings.duration_ms, spellings.DURATION)
+Address = spelled(spellings.address, keep=True)
+PointerText = spelled(Pointer, "(/.*)?", keep=True)
+ReferenceText = spelled(reference, "(header|cookie|query|body):.*", keep=True)
+Methods = some(spelled(spellings.method, spellings.METHOD))
+Features: Any = Annotated[
+    Annotated[many(ReferenceText), Tag("[list]")] | Annotated[mapping(Text, ReferenceText), Tag("[table]")],
+    Discriminator(lambda given: "[list]" if isinstance(given, tuple) else "[table]"),
+]
+Missing = Annotated[
+    float | None, BeforeValidator(_missing), WithJsonSchema({"oneOf": [{"const": "exclude"}, {"type": "number"}]})
+]
+Range = Annotated[tuple[float, float], BeforeValidator(_bounds)]
+
+
+GATEWAY: Final = table_of(
+    Gateway,
+    {
+        "listen": Setting(Address, 'Where requests come in, "host:port".'),
+        "admin": Setting(Address, 'Where operators, Prometheus and the console come in, "host:port".'),
+        "workers": Setting(Annotated[int, Field(ge=1, le=100)], "Processes that carry traffic."),
+        "data_dir": Setting(Text, "The folder of the journal, the snapshot and the SQLite store."),
+        "store": Setting(
+            spelled(_store), '"sqlite", or the URL of a PostgreSQL database without its password.', secret=True
+        ),
+        "store_password_file": Setting(Text, "A file with the password of the database."),
+        "admin_token_file": Setting(Text, "A file with the token that changes on the admin port ask for."),
+        "feedback_token_file": Setting(Text, "A file with the token that feedback must carry; without it, it is open."),
+        "force_token_file": Setting(Text, "A file with the token that lets a client force a variant on any route."),
+        "tls_cert_file": Setting(Text, "The certificate chain (PEM) with which listen speaks TLS."),
+        "tls_key_file": Setting(Text, "The certificate's private key (PEM)."),
+        "tls_client_ca_file": Setting(Text, "The authorities (PEM) that a client's certificate must come from."),
+        "max_header_bytes": Setting(
+            Annotated[int, Field(ge=1_024)], "Largest head of a request; a larger one gets 431."
+        ),
+        "max_body_bytes": Setting(Positive, "Largest body of a request; a larger one gets 413."),
+        "max_connections": Setting(Positive, "Open connections per worker; one more gets 503."),
+        "header_timeout_ms": Setting(Positive, "How long a client may take for the head of a request."),
+        "body_timeout_ms": Setting(Positive, "How long a client may pause between bytes of a body."),
+        "keepalive_timeout_ms": Setting(Positive, "How long a connection may stay idle between requests."),
+        "drain_timeout_ms": Setting(
+            Annotated[int, Field(ge=0)], "How long requests may take to finish when serving ends."
+        ),
+        "max_journal_bytes": Setting(
+            Annotated[int, Field(ge=2**20)], "Largest journal that has not been recorded yet; at least 1 MiB."
+        ),
+        "journal_full": Setting(
+            Literal["shed", "refuse"], "When it is reached: answer without logging, and count; or refuse with 503."
+        ),
+        "journal_fsync_ms": Setting(Positive, "How often predictions are forced to disk."),
+    },
+    "The process itself. Relative files are looked for in the directory it is started in.",
+)
+
+BACKEND: Final = table_of(
+    Backend,
+    {
+        "url": Setting(spelled(spellings.backend_url), "Where it is, http or https, perhaps with a base path.", None),
+        "urls": Setting(some(spelled(spellings.backend_url)), "Its replicas, instead of url.", None),
+        "path": Setting(
+            spelled(spellings.absolute_path), "Replaces the client's path; without it that goes on unchanged."
+        ),
+        "model": Setting(Line, "The model's name; without it the backend's.", None),
+        "version": Setting(Line, "The model's version: what every statistic is kept by."),
+        "reported_version": Setting(
+            PointerText, "JSON Pointer to the version that the backend itself reports in an answer."
+        ),
+        "timeout_ms": Setting(Positive, "How long until the head of an answer."),
+        "connect_timeout_ms": Setting(Positive, "How long until a connection stands."),
+        "idle_timeout_ms": Setting(Positive, "How long between bytes of an answer; a stream has no total."),
+        "max_concurrency": Setting(Positive, "Requests at a time per worker; one more fails at once."),
+        "request_headers": Setting(
+            Annotated[mapping(spelled(_request_header), spelled(_sent_value)), BeforeValidator(_each_once)],
+            'Headers added to each request. Secrets by reference: "${NAME}", "${file:PATH}".',
+            {},
+        ),
+    },
+    "A running model version.",
+)
+
+METRIC: Final = Table(
+    {
+        "kind": Setting(
+            Literal["event", "value", "label"],
+            "event: it happened or not, 0 or 1. value: a number. label: the truth, scored against the prediction.",
+        ),
+        "score": Setting(Literal["match", "absolute_error"], 'How a label scores a prediction. Default "match".', None),
+        "better": Setting(
+            Literal["higher", "lower"], 'Which direction is good. Default "higher", for absolute_error "lower".', None
+        ),
+        "window": Setting(
+            Duration,
+            "How long after its prediction feedback still counts.",
+            spellings.duration_ms("24h"),
+            written="24h",
+        ),
+        "mature": Setting(
+            Literal["window", "arrival"],
+            "When a value may be learned from: when its window has closed or, where the delay cannot depend on the "
+            "outcome, on arrival.",
+            "window",
+        ),
+        "missing": Setting(
+            Missing, 'What a window that closes empty counts as: a number, or "exclude".', None, written="exclude"
+        ),
+        "fold": Setting(
+            Literal["any", "first", "last", "sum", "mean", "max"],
+            'How several events of one prediction become one value. Default "any" for events, else "last".',
+            None,
+        ),
+        "range": Setting(Range, "The lowest and the highest value there is: makes intervals exact.", None),
+    },
+    "What feedback means.",
+)
+
+MIRROR: Final = table_of(
+    RouteMirror,
+    {
+        "variant": Setting(Text, "The backend that gets copies and whose answers are thrown away."),
+        "share": Setting(Share, "The share of requests that is copied, by unit when there is one.", 1.0),
+        "methods": Setting(Methods, "Methods that may be sent twice; without it, every one."),
+    },
+    "A backend that gets copies of a route's requests.",
+)
+
+ROUTE: Final = table_of(
+    Route,
+    {
+        "path": Setting(spelled(spellings.route_path), 'An exact path, or a prefix that ends in "/*".'),
+        "methods": Setting(Methods, "Methods that it takes; without it, every one."),
+        "headers": Setting(
+            Annotated[mapping(spelled(_token), spelled(_header_value)), BeforeValidator(_each_once)],
+            "Headers that a request must carry, with their values.",
+            {},
+        ),
+        "unit": Setting(
+            ReferenceText, "Who is randomised: header:NAME, cookie:NAME, query:NAME or body:/json/pointer."
+        ),
+        "key": Setting(ReferenceText, "A key of the caller's own by which feedback may name the request."),
+        "features": Setting(
+            Features, "Values logged with each prediction: a table of references by name, or a list of them.", {}
+        ),
+        "prediction": Setting(PointerText, "JSON Pointer to the prediction in an answer; labels need it."),
+        "metrics": Setting(many(Text), "The metrics that apply here."),
+        "primary_metric": Setting(Text, "The metric of the verdict; without it the first."),
+        "baseline": Setting(Text, "The variant that the others are compared with; without it the policy's own.", None),
+        "mirrors": Setting(
+            tuple[Any, ...],
+            "Backends that get copies of this route's requests. Saying so is saying that they may be sent twice.",
+        ),
+        "fallback": Setting(Text, "The backend that answers when the chosen variant fails."),
+        "expose_variant": Setting(bool, "Whether answers name their variant in a turnout-variant header."),
+        "allow_force": Setting(bool, "Whether any client may choose the variant with turnout-force-variant."),
+        "policy": Setting(dict[str, Any], "Which variant answers."),
+    },
+    "What a path serves.",
+)
+
+#: What every policy may say besides its own settings.
+COMMON: Final = {
+    "salt": Setting(
+        Text, "What is hashed with the unit; routes with one salt assign alike. Default: the route's name.", None
+    )
+}
+
+
+def policy_table(policy: type[Policy]) -> Table:
+    """Return the table of a policy: its kind, the fields of its class, and what every policy may say."""
+    own = table_of_fields(policy, _summary(policy))
+    kind = Setting(Literal[policy.kind], own.description)
+    return Table({"kind": kind, **own.settings, **COMMON}, own.description)
+
+
+def _summary(policy: type[Policy]) -> str:
+    """The first paragraph of a docstring, as one line."""
+    return " ".join((policy.__doc__ or "").split("\n\n")[0].split()).replace("``", "`")

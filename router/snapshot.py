@@ -1,0 +1,207 @@
+"""Config + plans as one immutable value: what the controller publishes and every worker routes by.
+
+Rule: plain frozen values, no behaviour beyond encoding. Secrets never enter: ``request_headers`` keeps its
+references unresolved (``router.placeholders``) and tokens stay in the files that ``Gateway`` names; a worker resolves
+both when it swaps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+import orjson
+
+from policies.plans import decode_plan, encode_plan
+from policies.types import Plan
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gateway:
+    """The settings of the process: the file's ``[gateway]`` table, read as in the operator's file."""
+
+    listen: str = "127.0.0.1:8080"
+    admin: str = "127.0.0.1:9090"
+    workers: int = 1
+    data_dir: str = "data"
+    store: str = "sqlite"
+    store_password_file: str | None = None
+    admin_token_file: str | None = None
+    feedback_token_file: str | None = None
+    force_token_file: str | None = None
+    tls_cert_file: str | None = None
+    tls_key_file: str | None = None
+    tls_client_ca_file: str | None = None
+    max_header_bytes: int = 65_536
+    max_body_bytes: int = 10_485_760
+    max_connections: int = 10_000
+    header_timeout_ms: int = 10_000
+    body_timeout_ms: int = 30_000
+    keepalive_timeout_ms: int = 75_000
+    drain_timeout_ms: int = 30_000
+    max_journal_bytes: int = 10 * 2**30
+    journal_full: Literal["shed", "refuse"] = "shed"
+    journal_fsync_ms: int = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backend:
+    """A running model version behind one or more URLs (its replicas)."""
+
+    name: str
+    urls: tuple[str, ...]
+    version: str
+    model: str
+    path: str | None = None
+    reported_version: str | None = None
+    timeout_ms: int = 30_000
+    connect_timeout_ms: int = 2_000
+    idle_timeout_ms: int = 60_000
+    max_concurrency: int = 256
+    request_headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """What feedback means. ``definition`` is the hash of every field that changes a number, the name included."""
+
+    name: str
+    kind: Literal["event", "value", "label"]
+    score: Literal["match", "absolute_error"] | None
+    better: Literal["higher", "lower"]
+    window_ms: int
+    mature: Literal["window", "arrival"]
+    missing: float | None
+    fold: Literal["any", "first", "last", "sum", "mean", "max"]
+    range: tuple[float, float] | None
+    definition: str
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The interval every value lies in, when known: [0, 1] for events and matches, else ``range``."""
+        return (0.0, 1.0) if self.binary else self.range
+
+    @property
+    def binary(self) -> bool:
+        """True when every value is 0 or 1."""
+        return self.kind == "event" or self.score == "match"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteMirror:
+    """A mirror declared on a route; an empty ``methods`` means every method."""
+
+    variant: str
+    share: float
+    methods: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """What a path serves, with the plan in force.
+
+    ``unit``, ``key`` and the values of ``features`` are references as written in the file ("header:x-user-id",
+    "body:/user/id"). ``variants`` are the policy's, mirrors of the route's own not included. ``epoch`` is the hash
+    within which statistics may be added up, ``period`` the Unix time in milliseconds at which the present shares were
+    set, ``revision`` the snapshot revision at which ``plan`` last changed. ``by_unit`` says that units, not requests,
+    are what is counted. ``settings`` is the hash of the policy's own settings: when it changes, the period ends.
+    """
+
+    name: str
+    path: str
+    policy: str
+    salt: str
+    epoch: str
+    period: int
+    revision: int
+    plan: Plan
+    variants: tuple[str, ...]
+    baseline: str
+    by_unit: bool
+    methods: tuple[str, ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
+    unit: str | None = None
+    key: str | None = None
+    features: tuple[tuple[str, str], ...] = ()
+    prediction: str | None = None
+    metrics: tuple[str, ...] = ()
+    primary_metric: str | None = None
+    mirrors: tuple[RouteMirror, ...] = ()
+    fallback: str | None = None
+    expose_variant: bool = False
+    allow_force: bool = False
+    settings: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """One revision of everything a worker needs. ``config`` is the hash of the operator's file, as parsed."""
+
+    revision: int
+    config: str
+    gateway: Gateway = field(default_factory=Gateway)
+    backends: Mapping[str, Backend] = field(default_factory=dict)
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    routes: Mapping[str, Route] = field(default_factory=dict)
+
+
+def encode(snapshot: Snapshot) -> bytes:
+    """Return the snapshot as JSON; ``decode`` is the inverse."""
+    return orjson.dumps(
+        {
+            "format": FORMAT,
+            "revision": snapshot.revision,
+            "config": snapshot.config,
+            "gateway": asdict(snapshot.gateway),
+            "backends": [asdict(backend) for backend in snapshot.backends.values()],
+            "metrics": [asdict(metric) for metric in snapshot.metrics.values()],
+            "routes": [_encode_route(route) for route in snapshot.routes.values()],
+        },
+        option=orjson.OPT_INDENT_2,
+    )
+
+
+def decode(data: bytes) -> Snapshot:
+    """Return the snapshot that ``encode`` wrote.
+
+    Raises ValueError if the bytes are not JSON, or were written by another format of this program.
+    """
+    try:
+        value = orjson.loads(data)
+        if value["format"] != FORMAT:
+            raise ValueError(f"snapshot format {value['format']} is not {FORMAT}")
+        return Snapshot(
+            revision=value["revision"],
+            config=value["config"],
+            gateway=Gateway(**value["gateway"]),
+            backends={b["name"]: Backend(**_tuples(b)) for b in value["backends"]},
+            metrics={m["name"]: Metric(**_tuples(m)) for m in value["metrics"]},
+            routes={r["name"]: _decode_route(r) for r in value["routes"]},
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not a snapshot: {error!r}") from error
+
+
+def _encode_route(route: Route) -> dict[str, Any]:
+    value = {f.name: getattr(route, f.name) for f in fields(route)}
+    value["plan"] = encode_plan(route.plan)
+    value["mirrors"] = [asdict(mirror) for mirror in route.mirrors]
+    return value
+
+
+def _decode_route(value: dict[str, Any]) -> Route:
+    plan = decode_plan(value.pop("plan"))
+    mirrors = tuple(RouteMirror(**_tuples(mirror)) for mirror in value.pop("mirrors"))
+    return Route(**_tuples(value), plan=plan, mirrors=mirrors)
+
+
+def _tuples(value: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON arrays back to tuples, one level of nesting deep."""
+    return {name: _tuple(content) if isinstance(content, list) else content for name, content in value.items()}
+
+
+def _tuple(items: list[Any]) -> tuple[Any, ...]:
+    return tuple(tuple(item) if isinstance(item, list) else item for item in items)

@@ -1,0 +1,117 @@
+"""How single settings are spelled: names, durations, addresses, URLs, paths.
+
+Rule: each function returns the value or raises ValueError with the words that follow the setting's path in a message
+("must be …"). Standard library only: workers read addresses too.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_address
+from typing import Final
+from urllib.parse import urlsplit
+
+NAME: Final = r"[A-Za-z_][A-Za-z0-9_.-]*"
+DURATION: Final = r"[0-9]{1,15}(ms|s|m|h|d)"
+METHOD: Final = r"[A-Z][A-Z0-9!#$%&'*+.^_`|~-]*"
+
+_UNIT_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_LONGEST_MS: Final = 3_650 * _UNIT_MS["d"]
+_ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})", re.ASCII)
+_UNSAFE: Final = re.compile(r"[^\x21-\x7e]")
+
+RESERVED_PREFIX: Final = "/-/"
+
+
+def duration_ms(text: str) -> int:
+    """Return a duration in milliseconds.
+
+    >>> duration_ms("24h"), duration_ms("500ms")
+    (86400000, 500)
+    """
+    match = re.fullmatch(DURATION, text, re.ASCII)
+    if match is None:
+        raise ValueError('must be a duration such as "500ms", "30s", "24h" or "7d"')
+    milliseconds = int(text.removesuffix(match[1])) * _UNIT_MS[match[1]]
+    if not 0 < milliseconds <= _LONGEST_MS:
+        raise ValueError('must be a duration between "1ms" and "3650d"')
+    return milliseconds
+
+
+def address(text: str) -> tuple[str, int]:
+    """Return the host, without brackets, and the port, where 0 means any free one.
+
+    >>> address("127.0.0.1:8080"), address("[::1]:0")
+    (('127.0.0.1', 8080), ('::1', 0))
+    """
+    match = _ADDRESS.fullmatch(text)
+    if match is None:
+        raise ValueError('must be "host:port", as in "127.0.0.1:8080", "0.0.0.0:8080" or "[::1]:8080"')
+    host, port = match[1].strip("[]"), int(match[2])
+    if ":" in host:
+        try:
+            ip_address(host)
+        except ValueError:
+            raise ValueError("must name an IPv6 address between the brackets") from None
+    if port > 65_535:
+        raise ValueError("must have a port of at most 65535")
+    return host, port
+
+
+def is_loopback(text: str) -> bool:
+    """Return whether an address can be reached from this machine only."""
+    host, _ = address(text)
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def backend_url(text: str) -> str:
+    """Return the URL of a replica without a final slash: http or https, a host, perhaps a port and a base path."""
+    form = 'must be a URL such as "http://127.0.0.1:9001" or "https://models.example/base"'
+    try:
+        url = urlsplit(text)
+        port = url.port
+    except ValueError:
+        raise ValueError(form) from None
+    if url.scheme not in ("http", "https") or not url.hostname or port == 0 or _UNSAFE.search(text):
+        raise ValueError(form)
+    if "@" in url.netloc:
+        raise ValueError("must not hold a user or password; send them with request_headers")
+    if "?" in text or "#" in text:
+        raise ValueError("must not have a query or fragment; it is the base for every request")
+    return text.rstrip("/")
+
+
+def absolute_path(text: str) -> str:
+    """Return a path as it goes on the wire: beginning with "/", percent-encoded, without query or fragment."""
+    if not text.startswith("/"):
+        raise ValueError(f'must begin with "/", as in "/{text}"' if text else 'must begin with "/"')
+    if _UNSAFE.search(text) or "?" in text or "#" in text:
+        raise ValueError('must be a path as sent: percent-encoded, without spaces, "?" or "#"')
+    return text
+
+
+def route_path(text: str) -> str:
+    """Return the path of a route: exact, or a prefix that ends in "/*"."""
+    absolute_path(text)
+    if "*" in text.removesuffix("/*"):
+        raise ValueError('may have one "*", at its end after a "/", as in "/v2/models/*"')
+    if f"{text}/".startswith(RESERVED_PREFIX):
+        raise ValueError(f'must not begin with "{RESERVED_PREFIX}", which Turnout keeps for itself')
+    return text
+
+
+def method(text: str) -> str:
+    """Return an HTTP method. Methods are case-sensitive, and all that are in use are in capitals."""
+    if not re.fullmatch(METHOD, text, re.ASCII):
+        raise ValueError('must be a method in capitals, as in "POST"')
+    return text
+
+
+def name(text: str) -> str:
+    """Return the name of a backend, metric or route."""
+    if not re.fullmatch(NAME, text, re.ASCII):
+        raise ValueError('must begin with a letter or "_" and go on with letters, digits, "_", "-" and "."')
+    return text

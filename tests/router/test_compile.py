@@ -1,0 +1,149 @@
+"""When an epoch, a period and a revision begin, and what leaves them alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from policies.types import Evidence, Tally
+from router.compile import compile_snapshot, replan
+from router.snapshot import Route, Snapshot
+from tests.router.builders import SMALL, changed, config_of, route_of, snapshot_of, with_policy
+
+BANDIT = with_policy('{ kind = "thompson", variants = ["v1", "v2"], reward = "click" }')
+SEEN = Evidence({("v2", "click"): Tally.of_units([(1, 1)] * 50), ("v1", "click"): Tally.of_units([(0, 1)] * 50)})
+
+
+def edited(before: Snapshot, text: str, *, now_ms: int = 2_000) -> Route:
+    """Return the route after the file was changed to ``text``."""
+    return snapshot_of(text, before, now_ms=now_ms, revision=before.revision + 1).routes["digits"]
+
+
+def test_a_first_snapshot_begins_everything() -> None:
+    route = snapshot_of(now_ms=5_000, revision=7).routes["digits"]
+    assert (route.period, route.revision) == (5_000, 7)
+    assert (route.policy, route.variants, route.baseline, route.by_unit) == ("canary", ("v1", "v2"), "v1", True)
+    assert route.plan.shares == {"v1": 0.95, "v2": 0.05}
+
+
+NO_CHANGE = [
+    "# a comment\n" + SMALL.replace(" = ", "  =  "),
+    changed(SMALL, ('metrics = ["correct", "click"]', 'metrics = ["correct", "click", "seconds"]')),
+    changed(SMALL, ('metrics = ["correct", "click"]', 'metrics = ["correct", "click"]\nfallback = "v1"')),
+    changed(SMALL, ('metrics = ["correct", "click"]', 'metrics = ["correct"]\nmirrors = [{ variant = "v3" }]')),
+    changed(SMALL, ("9002", "9902")),
+    changed(SMALL, ('version = "3"', 'version = "4"')),
+    changed(SMALL, ('"/digits"', '"/numbers"')),
+    changed(SMALL, ("missing = 0", 'missing = 0\nwindow = "1h"')),
+    SMALL + 'sticky = true\nsalt = "digits"\n',
+    SMALL + '[routes.other]\npath = "/other"\npolicy = { kind = "single", variant = "v1" }\n',
+]
+
+
+@pytest.mark.parametrize("text", NO_CHANGE, ids=range(len(NO_CHANGE)))
+def test_an_edit_that_changes_no_decision_resets_nothing(text: str) -> None:
+    before = snapshot_of()
+    route, was = edited(before, text), before.routes["digits"]
+    assert (route.epoch, route.period, route.revision) == (was.epoch, was.period, was.revision)
+
+
+NEW_EPOCH = [
+    changed(SMALL, ('version = "2"', 'version = "2.1"')),
+    changed(SMALL, ('candidate = "v2"', 'candidate = "v3"')),
+    changed(SMALL, ("header:x-user-id", "cookie:user")),
+    changed(SMALL, ('unit = "header:x-user-id"\n', "")),
+    changed(SMALL, ("/answer", "/answers/0")),
+    SMALL + 'salt = "again"\n',
+    with_policy('{ kind = "ab", shares = { v1 = 0.95, v2 = 0.05 } }\nbaseline = "v1"'),
+]
+
+
+@pytest.mark.parametrize("text", NEW_EPOCH, ids=range(len(NEW_EPOCH)))
+def test_an_edit_that_makes_numbers_incomparable_begins_an_epoch(text: str) -> None:
+    before = snapshot_of()
+    route, was = edited(before, text), before.routes["digits"]
+    assert route.epoch != was.epoch
+    assert (route.period, route.revision) == (2_000, 2)
+
+
+def test_an_edit_of_the_shares_begins_a_period_of_the_same_epoch() -> None:
+    """Comparisons are stratified by period: a ramp would fake an effect otherwise."""
+    before = snapshot_of()
+    route, was = edited(before, changed(SMALL, ("0.05", "0.2"))), before.routes["digits"]
+    assert route.epoch == was.epoch
+    assert (route.period, route.revision) == (2_000, 2)
+
+
+def test_going_back_to_an_old_file_resumes_its_epoch_in_a_new_period() -> None:
+    first = snapshot_of(now_ms=1_000, revision=1)
+    second = snapshot_of(NEW_EPOCH[0], first, now_ms=2_000, revision=2)
+    third = snapshot_of(SMALL, second, now_ms=3_000, revision=3)
+    assert third.routes["digits"].epoch == first.routes["digits"].epoch
+    assert third.routes["digits"].period == 3_000
+
+
+def test_the_order_in_which_variants_are_named_is_no_difference() -> None:
+    one = route_of(with_policy('{ kind = "ab", shares = { v1 = 0.9, v2 = 0.1 } }\nbaseline = "v1"'))
+    other = route_of(with_policy('{ kind = "ab", shares = { v2 = 0.1, v1 = 0.9 } }\nbaseline = "v1"'))
+    assert (one.epoch, one.settings) == (other.epoch, other.settings)
+
+
+def test_a_period_is_never_one_that_was_even_when_the_clock_goes_back() -> None:
+    before = snapshot_of(now_ms=5_000)
+    assert edited(before, changed(SMALL, ("0.05", "0.2")), now_ms=1_000).period == 5_001
+    assert edited(before, changed(SMALL, ("0.05", "0.2")), now_ms=5_000).period == 5_001
+
+
+def test_an_epoch_is_the_same_in_every_process() -> None:
+    """It keys what is stored for years: a change of this value starts every experiment of every operator anew."""
+    assert route_of().epoch == "d7bc8b394e18c7fc"
+
+
+def test_a_route_is_counted_by_unit_when_the_policy_keeps_units_and_the_route_names_one() -> None:
+    assert route_of().by_unit
+    assert not route_of(SMALL + "sticky = false\n").by_unit
+    assert not route_of(changed(SMALL, ('unit = "header:x-user-id"\n', ""))).by_unit
+
+
+def test_evidence_is_asked_for_by_route_and_epoch() -> None:
+    asked: list[tuple[str, str]] = []
+
+    def evidence(route: str, epoch: str) -> Evidence:
+        asked.append((route, epoch))
+        return SEEN
+
+    snapshot = compile_snapshot(config_of(BANDIT), previous=None, evidence=evidence, now_ms=1, revision=1)
+    assert asked == [("digits", snapshot.routes["digits"].epoch)]
+    assert snapshot.routes["digits"].plan.shares["v2"] > 0.9
+
+
+def test_new_evidence_moves_the_plan_and_begins_no_period() -> None:
+    before = snapshot_of(BANDIT, revision=3)
+    after = replan(before, config_of(BANDIT), "digits", SEEN, 4)
+    was, now = before.routes["digits"], after.routes["digits"]
+    assert now.plan.shares["v2"] > 0.9 > was.plan.shares["v2"]
+    assert (after.revision, now.revision) == (4, 4)
+    assert (now.epoch, now.period) == (was.epoch, was.period)
+
+
+def test_a_reload_of_an_adaptive_route_goes_on_in_its_period() -> None:
+    before = replan(snapshot_of(BANDIT, revision=3), config_of(BANDIT), "digits", SEEN, 4)
+    after = compile_snapshot(
+        config_of("\n" + BANDIT), previous=before, evidence=lambda route, epoch: SEEN, now_ms=9_000, revision=5
+    )
+    assert after.revision == 5
+    assert after.routes["digits"] == before.routes["digits"]
+
+
+def test_evidence_that_moves_nothing_leaves_the_very_same_snapshot() -> None:
+    before = snapshot_of()
+    assert replan(before, config_of(), "digits", SEEN, 2) is before
+
+
+def test_replanning_one_route_leaves_the_others_alone() -> None:
+    text = BANDIT + '[routes.other]\npath = "/other"\npolicy = { kind = "single", variant = "v1" }\n'
+    before = snapshot_of(text)
+    after = replan(before, config_of(text), "digits", SEEN, 2)
+    assert after.routes["other"] is before.routes["other"]
+    assert replace(after, revision=1, routes=before.routes) == before

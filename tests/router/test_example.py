@@ -1,0 +1,50 @@
+"""The example explains itself, is right, and leaves nothing out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from policies import POLICIES
+from router.config import Config, load, parse
+from router.draft import FILE
+from router.settings import BACKEND, COMMON, GATEWAY, METRIC, MIRROR, ROUTE, policy_table
+from router.snapshot import Gateway
+
+EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
+TABLES = (FILE, GATEWAY, BACKEND, METRIC, MIRROR, ROUTE, *map(policy_table, POLICIES))
+
+
+def example() -> Config:
+    return load(EXAMPLE, environ={})
+
+
+def test_it_is_valid_and_nothing_in_it_is_doubtful() -> None:
+    assert example().warnings == ()
+
+
+def test_it_shows_every_policy() -> None:
+    assert {route.policy.kind for route in example().routes.values()} == {policy.kind for policy in POLICIES}
+
+
+@pytest.mark.parametrize("key", sorted({name for table in TABLES for name in table.settings}))
+def test_it_shows_every_key(key: str) -> None:
+    assert re.search(rf"(^|[\s#{{.\[]){key}( = |\]|\.)", EXAMPLE.read_text(), re.MULTILINE), key
+
+
+def test_what_is_commented_out_can_be_put_in() -> None:
+    """A line behind "# " is either what one would write, or the default."""
+    text = re.sub(r"^# (\w+ = )", r"\1", EXAMPLE.read_text(), flags=re.MULTILINE)
+    config = parse(text, "turnout.toml")
+    assert config.gateway.tls_client_ca_file == "/etc/turnout/clients.pem"
+    assert config.backends["digits_forest"].request_headers[0] == ("authorization", "Bearer ${DIGITS_TOKEN}")
+    shown = {name for name in GATEWAY.settings if re.search(rf"^# {name} = ", EXAMPLE.read_text(), re.MULTILINE)}
+    for name in shown:
+        if not name.endswith("_file"):
+            assert getattr(config.gateway, name) == getattr(Gateway(), name), name
+
+
+def test_salt_is_the_one_setting_that_every_policy_shares() -> None:
+    assert list(COMMON) == ["salt"]

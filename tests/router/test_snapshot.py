@@ -1,0 +1,67 @@
+"""What is published is read back whole, and damage is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policies.types import Evidence
+from router.compile import compile_snapshot
+from router.config import load
+from router.snapshot import Snapshot, decode, encode
+from tests.router.builders import snapshot_of
+
+EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
+
+
+def example() -> Snapshot:
+    config = load(EXAMPLE)
+    return compile_snapshot(config, previous=None, evidence=lambda *_: Evidence(), now_ms=1_700_000_000_000, revision=3)
+
+
+def test_what_is_encoded_decodes_to_the_same() -> None:
+    assert decode(encode(example())) == example()
+    assert decode(encode(snapshot_of())) == snapshot_of()
+
+
+def test_what_is_decoded_is_made_of_values_that_cannot_change() -> None:
+    route = decode(encode(example())).routes["digits"]
+    assert hash((route.methods, route.headers, route.features, route.mirrors, route.variants))
+
+
+def test_another_format_is_refused_and_named() -> None:
+    value = orjson.loads(encode(snapshot_of()))
+    with pytest.raises(ValueError, match="format 99"):
+        decode(orjson.dumps({**value, "format": 99}))
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"{}", b"null", b'{"format": 1}', b"\xff", b"[" * 3000])
+def test_what_is_no_snapshot_is_refused(data: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        decode(data)
+
+
+@given(st.data())
+def test_a_damaged_snapshot_is_refused_or_read(data: st.DataObject) -> None:
+    """A worker keeps the snapshot it has when the new one cannot be decoded: nothing but ValueError may come."""
+    value = orjson.loads(encode(snapshot_of()))
+    here: object = value
+    for _ in range(data.draw(st.integers(1, 4))):
+        if not isinstance(here, dict | list) or not here:
+            break
+        at = data.draw(st.sampled_from(list(here) if isinstance(here, dict) else list(range(len(here)))))
+        inner = here[at]
+        if data.draw(st.booleans()) or not isinstance(inner, dict | list):
+            here[at] = data.draw(st.sampled_from([None, 1, "x", [], {}, [1], [[]], {"a": 1}]))
+        here = inner
+    try:
+        decode(orjson.dumps(value))
+    except ValueError as error:
+        message = str(error)
+    else:
+        return
+    assert message
