@@ -1,0 +1,156 @@
+"""The admin API: what is known as JSON, and one thing to do.
+
+Rule: an answer is one value of plain JSON; an error is problem+json with a hint where a name is wrong. Reading never
+changes anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, Final
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from gateway.admin.controller import Controller
+from gateway.admin.effective import effective
+from gateway.admin.metrics import Metrics
+from gateway.admin.problems import problem, unknown
+from gateway.admin.reports import DEADLINE_SECONDS, Reports, StoreUnavailable, unreadable
+from router.diagnostics import as_json
+
+#: A reload reads a file and makes plans. Longer than this, something hangs.
+RELOAD_SECONDS: Final = 30.0
+
+#: A scrape does not wait for a slow store: the gauges it has are newer than the scrape before.
+SCRAPE_SECONDS: Final = 2.0
+
+MOST_EVENTS: Final = 200
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class API:
+    """The handlers, and what they ask."""
+
+    controller: Controller
+    reports: Reports
+    metrics: Metrics
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/api/v1/routes", _answering(self.list_routes)),
+            Route("/api/v1/routes/{route}", _answering(self.one_route)),
+            Route("/api/v1/predictions/{prediction}", _answering(self.one_prediction)),
+            Route("/api/v1/config", _answering(self.config)),
+            Route("/api/v1/events", _answering(self.events)),
+            Route("/-/reload", _answering(self.reload), methods=["POST"]),
+            Route("/metrics", _answering(self.scrape)),
+            Route("/livez", _answering(self.livez)),
+            Route("/readyz", _answering(self.readyz)),
+        ]
+
+    async def list_routes(self, request: Request) -> Response:
+        """Every route's report, in the order of the file."""
+        return _json({"revision": self.controller.snapshot.revision, "routes": await self.reports.all()})
+
+    async def one_route(self, request: Request) -> Response:
+        """One route's report."""
+        name = request.path_params["route"]
+        try:
+            return _json(await self.reports.one(name))
+        except KeyError:
+            return unknown("route", name, self.controller.snapshot.routes)
+
+    async def one_prediction(self, request: Request) -> Response:
+        """One prediction's calls, the feedback that names it, and how its values changed."""
+        name = request.path_params["prediction"]
+        if not self.controller.store_ready:
+            raise StoreUnavailable("the store is not open yet")
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                found = await self.controller.prediction(name)
+        except TimeoutError:
+            raise
+        except Exception as error:  # whatever a database driver raises
+            raise unreadable(error) from error
+        if found is None:
+            detail = (
+                f'no prediction "{name[:100]}" is recorded; it may be recorded in a moment, or be past its retention'
+            )
+            return problem(404, detail)
+        return _json(found)
+
+    async def config(self, request: Request) -> Response:
+        """The configuration in force, without secrets."""
+        return _json(effective(self.controller.snapshot))
+
+    async def events(self, request: Request) -> Response:
+        """What happened lately to configuration and plans, the newest first."""
+        newest = list(self.controller.events)[-MOST_EVENTS:]
+        return _json({"events": newest[::-1]})
+
+    async def reload(self, request: Request) -> Response:
+        """Read the file again: in force as a whole, or refused as a whole with every problem."""
+        async with asyncio.timeout(RELOAD_SECONDS):
+            result = await self.controller.reload()
+        if result.ok:
+            return _json({"revision": result.revision})
+        count = sum(one.severity == "error" for one in result.problems)
+        detail = f"{count} problem{'s' * (count != 1)}; revision {result.revision} stays in force"
+        listed = as_json(result.problems)
+        return problem(422, detail, title="The file is not valid", revision=result.revision, diagnostics=listed)
+
+    async def scrape(self, request: Request) -> Response:
+        """All series, with quality as fresh as the store allows within the deadline."""
+        self.metrics.refresh_plans()
+        self.metrics.refresh_health(lag=self.controller.lag(), store_ready=self.controller.store_ready)
+        try:
+            async with asyncio.timeout(SCRAPE_SECONDS):
+                self.metrics.refresh_quality(await self.reports.all())
+        except (TimeoutError, StoreUnavailable, KeyError):  # KeyError: a route that a reload just removed
+            pass
+        text, content_type = self.metrics.exposition(request.headers.get("accept", ""))
+        return Response(text, headers={"content-type": content_type})
+
+    async def livez(self, request: Request) -> Response:
+        """This process runs: it asks nothing else, or a slow store would have it killed."""
+        return PlainTextResponse("ok\n")
+
+    async def readyz(self, request: Request) -> Response:
+        """Whether reports can be made. Traffic has its own, on the data port, and does not depend on this one."""
+        checks = {"snapshot": bool(self.controller.snapshot.routes), "store": self.controller.store_ready}
+        ready = all(checks.values())
+        text = "ok\n" if ready else f"not ready: {', '.join(name for name, ok in checks.items() if not ok)}\n"
+        if "verbose" in request.query_params:
+            text = (
+                "".join(f"[{'+' if ok else '-'}]{name} {'ok' if ok else 'failed'}\n" for name, ok in checks.items())
+                + text
+            )
+        return PlainTextResponse(text, 200 if ready else 503)
+
+
+def _answering(handler: Handler) -> Handler:
+    """Turn a store that cannot answer, or not in time, into a 503 that says that traffic goes on."""
+
+    @wraps(handler)
+    async def answer(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except StoreUnavailable as error:
+            detail = f"{error}; traffic goes on, and is recorded once the store is back"
+            return problem(503, detail, headers={"retry-after": "5"})
+        except TimeoutError:
+            return problem(503, "this took too long and was given up", headers={"retry-after": "5"})
+
+    return answer
+
+
+def _json(value: Any) -> Response:
+    return Response(orjson.dumps(value, default=str), media_type="application/json")

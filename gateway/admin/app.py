@@ -1,0 +1,62 @@
+"""The admin app: API, console and metrics behind one guard.
+
+Rule: put together here and nowhere else. ``create`` starts nothing: the app owns no task, so whoever serves it has
+nothing to stop.
+"""
+
+from __future__ import annotations
+
+import time
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway import nearest
+from gateway.admin.api import API
+from gateway.admin.console import Console
+from gateway.admin.controller import Controller
+from gateway.admin.guard import Guard
+from gateway.admin.metrics import Metrics
+from gateway.admin.problems import problem
+from gateway.admin.reports import Reports
+
+
+def create(control: Controller, metrics: Metrics | None = None) -> Starlette:
+    """Return the app over a controller. ``metrics`` are those that the controller feeds, else new ones.
+
+    ``app.state.metrics`` are the metrics it shows.
+    """
+    metrics = metrics or new_metrics(control)
+    reports = Reports(control, clock=time.monotonic)
+    app = Starlette(
+        routes=[*API(control, reports, metrics).routes(), *Console(control, reports).routes()],
+        middleware=[Middleware(Guard, gateway=lambda: control.snapshot.gateway)],
+        exception_handlers={HTTPException: _refused},
+    )
+    app.router.redirect_slashes = False
+    app.state.metrics = metrics
+    return app
+
+
+def new_metrics(control: Controller) -> Metrics:
+    """Return metrics that count from now on, labelled by what the controller's snapshots name."""
+    return Metrics(lambda: control.snapshot, started_ms=time.time_ns() // 1_000_000, clock=time.monotonic)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """Say what is wrong with a path or a method."""
+    assert isinstance(error, HTTPException)  # Starlette calls this for nothing else
+    if error.status_code == 404:
+        paths = [route.path for route in request.app.routes if "{" not in route.path]
+        return problem(404, nearest.unknown("path", request.url.path, paths))
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        detail = f"{request.method} is not possible here, but {allowed} is"
+        return problem(405, detail, headers={"allow": allowed})
+    return problem(error.status_code, str(error.detail), headers=error.headers)
+
+
+__all__ = ["Metrics", "create", "new_metrics"]

@@ -1,0 +1,132 @@
+"""The console: an overview of the routes, and a page per route with its intervals.
+
+Rule: rendered here, without a script or anything from another host; it shows what the API answers and nothing of its
+own. Every chart has its numbers as text, and no meaning hangs on a colour alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+from importlib.resources import files
+from typing import Any, Final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+
+from gateway import nearest
+from gateway.admin.controller import Controller
+from gateway.admin.forest import Row, forest
+from gateway.admin.reports import Report, Reports, StoreUnavailable
+
+STATUS_WORDS: Final = {
+    "collecting": "collecting",
+    "no_difference_yet": "no difference yet",
+    "better": "better",
+    "worse": "worse",
+    "invalid": "invalid",
+}
+
+_STYLE: Final = files("gateway.admin").joinpath("static", "console.css").read_bytes()
+_STYLE_TAG: Final = blake2b(_STYLE, digest_size=6).hexdigest()
+
+_pages = Environment(
+    loader=PackageLoader("gateway.admin"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_pages.globals["style_tag"] = _STYLE_TAG
+_pages.globals["words"] = STATUS_WORDS
+_pages.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.1f} %"
+_pages.filters["count"] = lambda value: f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+_pages.filters["milliseconds"] = lambda value: "–" if value is None else f"{value:.3g} ms"
+
+
+@dataclass(frozen=True, slots=True)
+class Console:
+    """The pages, and what they ask."""
+
+    controller: Controller
+    reports: Reports
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/", self.overview),
+            Route("/routes/{route}", self.one_route),
+            Route("/static/console.css", self.style),
+        ]
+
+    async def overview(self, request: Request) -> Response:
+        try:
+            reports, trouble = await self.reports.all(), None
+        except (StoreUnavailable, KeyError) as error:
+            reports, trouble = [], str(error)
+        return self._page("overview.html", title="Routes", reports=reports, trouble=trouble)
+
+    async def one_route(self, request: Request) -> Response:
+        name = request.path_params["route"]
+        try:
+            report = await self.reports.one(name)
+        except KeyError:
+            detail = nearest.unknown("route", name, self.controller.snapshot.routes)
+            return self._page("trouble.html", 404, title="Not found", trouble=detail)
+        except StoreUnavailable as error:
+            return self._page("trouble.html", 503, title="Numbers have to wait", trouble=str(error))
+        return self._page(
+            "route.html", title=name, report=report, charts=charts(report), difference=differences(report)
+        )
+
+    async def style(self, request: Request) -> Response:
+        headers = {"cache-control": "public, max-age=31536000, immutable"}  # its address changes with its content
+        return Response(_STYLE, media_type="text/css", headers=headers)
+
+    def _page(self, template: str, status: int = 200, **values: Any) -> Response:
+        snapshot = self.controller.snapshot
+        return HTMLResponse(_pages.get_template(template).render(snapshot=snapshot, **values), status)
+
+
+def charts(report: Report) -> list[dict[str, Any]]:
+    """Return one chart per metric: each variant's mature mean with its interval, and the same as rows of text."""
+    found = []
+    for metric, definition in report["definitions"].items():
+        rows, lines = [], []
+        for shade, variant in enumerate(report["variants"]):
+            values = variant["metrics"][metric]
+            mature = values["mature"]
+            if mature["mean"] is not None and mature["low"] is not None:
+                rows.append(Row(variant["name"], mature["low"], mature["mean"], mature["high"], shade))
+            lines.append({"name": variant["name"], "shade": shade, "values": values})
+        found.append(
+            {
+                "metric": metric,
+                "definition": definition,
+                "forest": forest(rows, percent=definition["binary"]),
+                "lines": lines,
+            }
+        )
+    return found
+
+
+def differences(report: Report) -> dict[str, Any] | None:
+    """Return the chart of the verdict: each variant less the baseline; None where nothing is compared."""
+    verdict = report["verdict"]
+    if not verdict["comparisons"]:
+        return None
+    percent = report["definitions"][verdict["metric"]]["binary"]
+    shades = {variant["name"]: index for index, variant in enumerate(report["variants"])}
+    known = [one for one in verdict["comparisons"] if one["difference"] is not None]
+    rows = [Row(one["variant"], one["low"], one["difference"], one["high"], shades[one["variant"]]) for one in known]
+    lines = [one | {"text": _difference_text(one, percent)} for one in verdict["comparisons"]]
+    return {"forest": forest(rows, percent=percent, zero=True), "lines": lines}
+
+
+def _difference_text(one: dict[str, Any], percent: bool) -> str:
+    if one["difference"] is None:
+        return "–"
+    if percent:
+        return f"{100 * one['difference']:+.1f} points ({100 * one['low']:.1f} to {100 * one['high']:.1f})"
+    return f"{one['difference']:+.3g} ({one['low']:.3g} to {one['high']:.3g})"

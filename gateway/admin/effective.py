@@ -1,0 +1,76 @@
+"""The configuration in force, defaults filled in, as the API shows it.
+
+Rule: no secret, ever. Token files are shown by name; a header's value only where it is a reference (``${NAME}``) and
+not the thing itself; user names and passwords in URLs never.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, fields
+from typing import Any, Final
+from urllib.parse import urlsplit, urlunsplit
+
+from policies import encode_plan
+from router.snapshot import Backend, Metric, Route, Snapshot
+
+HIDDEN: Final = "***"
+
+_REFERENCE: Final = re.compile(r"\$\{[^{}]*\}")
+
+
+def effective(snapshot: Snapshot) -> dict[str, Any]:
+    """Return the settings in force as plain JSON values, shaped like the operator's file."""
+    gateway = asdict(snapshot.gateway)
+    gateway["store"] = without_credentials(gateway["store"])
+    return {
+        "revision": snapshot.revision,
+        "config": snapshot.config,
+        "gateway": gateway,
+        "backends": {name: _backend(backend) for name, backend in snapshot.backends.items()},
+        "metrics": {name: _metric(metric) for name, metric in snapshot.metrics.items()},
+        "routes": {name: _route(route) for name, route in snapshot.routes.items()},
+    }
+
+
+def without_credentials(url: str) -> str:
+    """Return the URL with what stands before its host hidden, and every parameter that may be a secret.
+
+    >>> without_credentials("postgresql://turnout:hush@db:5432/turnout?password=hush&sslmode=require")
+    'postgresql://***@db:5432/turnout?password=***&sslmode=***'
+    """
+    parts = urlsplit(url)
+    _, at, host = parts.netloc.rpartition("@")
+    query = "&".join(f"{one.partition('=')[0]}={HIDDEN}" for one in parts.query.split("&")) if parts.query else ""
+    return urlunsplit(parts._replace(netloc=f"{HIDDEN}@{host}" if at else host, query=query))
+
+
+def _backend(backend: Backend) -> dict[str, Any]:
+    shown = asdict(backend)
+    shown["urls"] = [without_credentials(url) for url in backend.urls]
+    shown["request_headers"] = {name: _header(value) for name, value in backend.request_headers}
+    return shown
+
+
+def _header(value: str) -> str:
+    """References as they stand, everything between them hidden: "Bearer ${TOKEN}" → "***${TOKEN}"."""
+    if "$${" in value:  # an escaped reference is no reference but text
+        return HIDDEN
+    references = _REFERENCE.findall(value)
+    pieces = _REFERENCE.split(value)
+    shown = [HIDDEN if pieces[0] else ""]
+    for reference, rest in zip(references, pieces[1:], strict=True):
+        shown += [reference, HIDDEN if rest else ""]
+    return "".join(shown)
+
+
+def _metric(metric: Metric) -> dict[str, Any]:
+    return asdict(metric) | {"bounds": metric.bounds}
+
+
+def _route(route: Route) -> dict[str, Any]:
+    shown = {field.name: getattr(route, field.name) for field in fields(route)}
+    shown["plan"] = encode_plan(route.plan)
+    shown["shares"] = dict(route.plan.shares)
+    shown["mirrors"] = [asdict(mirror) for mirror in route.mirrors]
+    return shown

@@ -1,0 +1,170 @@
+"""Who may ask the admin port, and what no answer goes without.
+
+Rule: one ASGI layer around everything. It fails closed: a token file that cannot be read lets nobody in.
+
+- With ``admin_token_file`` every path needs the token except ``/livez`` and ``/readyz``: ``/metrics`` too, since labels
+  name routes and models. It is sent as ``Authorization: Bearer``, or as the password of Basic with any user name, which
+  is what browsers can ask for. The file is read again when it changes, so a token can be rotated without a restart.
+- Bound to loopback, only requests to a loopback name are answered: a web page that points its own name at 127.0.0.1
+  (DNS rebinding) gets 421. Who puts a proxy with a name of its own in front binds to another address, with a token.
+- A POST from another site's page (``Sec-Fetch-Site``, else ``Origin``) gets 403: browsers send Basic by themselves.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import logging
+from collections.abc import Callable
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.admin.problems import problem
+from router.snapshot import Gateway
+
+logger = logging.getLogger(__name__)
+
+OPEN_PATHS: Final = frozenset({"/livez", "/readyz"})
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+
+#: Nothing but our own style sheet: no script, no frame, no other host.
+HEADERS: Final = {
+    "content-security-policy": "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "cache-control": "no-store",
+}
+
+_CHALLENGE: Final = {"www-authenticate": 'Basic realm="turnout", charset="UTF-8", Bearer realm="turnout"'}
+
+
+class Guard:
+    """Wraps an ASGI app. ``gateway`` gives the settings in force, asked at each request."""
+
+    def __init__(self, app: ASGIApp, gateway: Callable[[], Gateway]) -> None:
+        self._app = app
+        self._gateway = gateway
+        self._token = TokenFile()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def send_guarded(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            answer = self._refusal(scope) or self._app
+            await answer(scope, receive, send_guarded)
+        except Exception as error:
+            # One line: an operator needs to know what broke and where, and a client only that something did.
+            logger.error(
+                "admin request failed: %s %s: %s: %s", scope["method"], scope["path"], type(error).__name__, error
+            )
+            logger.debug("admin request failed", exc_info=True)
+            if not started:
+                await problem(500, "this is a fault of the gateway; its log says more")(scope, receive, send_guarded)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        gateway, headers = self._gateway(), Headers(scope=scope)
+        host = headers.get("host", "")
+        if is_loopback(hostname(gateway.admin)) and not is_loopback(hostname(host)):
+            detail = f'this port answers to localhost and 127.0.0.1, not to "{host[:100]}"'
+            return problem(421, detail, title="Misdirected Request")
+        if scope["path"] not in OPEN_PATHS and gateway.admin_token_file is not None:
+            refused = self._unauthorised(gateway.admin_token_file, headers.get("authorization", ""))
+            if refused is not None:
+                return refused
+        if scope["method"] not in SAFE_METHODS and _is_cross_site(headers, host):
+            return problem(403, "a page of another site may not change anything here")
+        return None
+
+    def _unauthorised(self, path: str, authorization: str) -> Response | None:
+        try:
+            expected = self._token.read(path)
+        except OSError as error:
+            logger.error("admin token file cannot be read: %s", error)
+            return problem(503, "the admin token file cannot be read, so nobody is let in")
+        given = credential(authorization)
+        # compare_digest of the bytes: equal time wherever the first difference is. An empty token matches nothing.
+        if expected and given is not None and hmac.compare_digest(given, expected):
+            return None
+        detail = "this needs the admin token, as Authorization: Bearer TOKEN or as the password of Basic"
+        return problem(401, detail, headers=_CHALLENGE)
+
+
+class TokenFile:
+    """The token in a file, read again when the file changes; surrounding white space is not part of it."""
+
+    def __init__(self) -> None:
+        self._mark: tuple[str, int, int, int] | None = None
+        self._token = b""
+
+    def read(self, path: str) -> bytes:
+        """Return the token. Raises OSError if the file cannot be read."""
+        found = Path(path).stat()
+        mark = (path, found.st_mtime_ns, found.st_size, found.st_ino)
+        if mark != self._mark:
+            self._token, self._mark = Path(path).read_bytes().strip(), mark
+        return self._token
+
+
+def credential(authorization: str) -> bytes | None:
+    """Return the token an Authorization header carries, None when it carries none that we understand."""
+    scheme, _, rest = authorization.partition(" ")
+    if scheme.lower() == "bearer":
+        return rest.strip().encode()
+    if scheme.lower() != "basic":
+        return None
+    try:
+        _, separator, password = base64.b64decode(rest.strip(), validate=True).partition(b":")
+    except (binascii.Error, ValueError):
+        return None
+    return password if separator else None
+
+
+def hostname(authority: str) -> str:
+    """Return the host of ``host:port``, lower-case, IPv6 without its brackets.
+
+    >>> hostname("[::1]:9090"), hostname("LOCALHOST"), hostname("127.0.0.1:9090")
+    ('::1', 'localhost', '127.0.0.1')
+    """
+    if authority.startswith("["):
+        return authority[1:].partition("]")[0].lower()
+    return authority.rpartition(":")[0].lower() if authority.count(":") == 1 else authority.lower()
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether the name or address is this machine's own."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_cross_site(headers: Headers, host: str) -> bool:
+    """Return whether another site's page sent this; clients that are no browsers send neither header."""
+    site = headers.get("sec-fetch-site")
+    if site is not None:
+        return site not in {"same-origin", "none"}
+    origin = headers.get("origin")
+    return origin is not None and origin.partition("://")[2].lower() != host.lower()

@@ -1,0 +1,242 @@
+"""Observations become series: predictions, feedback, datagrams and reports, under labels that are bounded.
+
+Rule: every label value is a name of the operator's file, a word of this program, or "unknown". Whatever comes in,
+counting never raises: a metric must not stop what it measures.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final, get_args
+
+from prometheus_client import Counter, Gauge
+from prometheus_client.exposition import choose_encoder
+
+from gateway.admin.series import Series
+from gateway.admin.workers import Workers
+from gateway.control.ledger import STATUSES, UNKNOWN
+from gateway.report.comparison import STATUSES as VERDICTS
+from router.records import Fault, Prediction, Role
+from router.snapshot import Snapshot
+
+#: Names kept over all reloads of one controller. Beyond it something generates them, and they become "unknown".
+MOST_NAMES: Final = 2_000
+
+#: Different reasons a worker may give, per process: they are words of this program, so there are few.
+MOST_REASONS: Final = 50
+
+_WORD: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
+
+
+class Names:
+    """Which label values may appear: everything the snapshots of this process have named."""
+
+    def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
+        self._snapshot = snapshot
+        self._read: Snapshot | None = None
+        self._known: set[tuple[str, ...]] = {("role", role) for role in get_args(Role)}
+        self._known |= {("fault", fault) for fault in get_args(Fault)}
+        self._known |= {("status", status) for status in STATUSES}
+        self._reasons: set[str] = set()
+
+    def of(self, label: str, *value: str) -> str:
+        """Return the last part of ``value`` if it is a known value of the label, else "unknown"."""
+        self._learn()
+        return value[-1] if (label, *value) in self._known else UNKNOWN
+
+    def reason(self, word: str) -> str:
+        """Return a reason that a worker gave: any short word, but only so many different ones."""
+        if word not in self._reasons:
+            if len(self._reasons) >= MOST_REASONS or not _WORD.fullmatch(word):
+                return UNKNOWN
+            self._reasons.add(word)
+        return word
+
+    def _learn(self) -> None:
+        snapshot = self._snapshot()
+        if snapshot is self._read:
+            return
+        self._read = snapshot
+        named: set[tuple[str, ...]] = {("route", name) for name in snapshot.routes}
+        named |= {("metric", name) for name in snapshot.metrics}
+        for backend in snapshot.backends.values():
+            named |= {("variant", backend.name), ("version", backend.name, backend.version)}
+        if len(self._known | named) <= MOST_NAMES:
+            self._known |= named
+
+
+class Metrics:
+    """What the controller tells as it happens, and ``/metrics`` as text.
+
+    ``snapshot`` gives the one in force; ``started_ms`` is when this controller began to count (Unix milliseconds);
+    ``clock`` is monotonic, in seconds.
+    """
+
+    def __init__(self, snapshot: Callable[[], Snapshot], *, started_ms: int, clock: Callable[[], float]) -> None:
+        self.series = Series()
+        self._snapshot = snapshot
+        self._names = Names(snapshot)
+        self._workers = Workers(started_ms=started_ms, clock=clock)
+        self.series.build_info.labels(_release(), platform.python_version()).set(1)
+        # The configuration that this controller started from was valid, or it would not have started.
+        self.observe_reload(ok=True, at_ms=started_ms)
+
+    def observe_prediction(self, prediction: Prediction) -> None:
+        """Count one finished call."""
+        names, series = self._names, self.series
+        route, variant = names.of("route", prediction.route), names.of("variant", prediction.variant)
+        release = names.of("version", prediction.variant, prediction.version)
+        role = names.of("role", prediction.role)
+        series.requests.labels(route, variant, release, role, _status_class(prediction.status)).inc()
+        if prediction.fault is not None:
+            series.faults.labels(route, variant, role, names.of("fault", prediction.fault)).inc()
+        if prediction.latency_ms is not None:
+            series.request_seconds.labels(route, variant, release, role).observe(prediction.latency_ms / 1000)
+        if prediction.overhead_ms is not None and self._speaks_for_its_request(prediction):
+            series.overhead_seconds.labels(route).observe(prediction.overhead_ms / 1000)
+
+    def observe_status(
+        self, route: str, metric: str, status: str, n: int = 1, delay_seconds: float | None = None
+    ) -> None:
+        """Count ``n`` feedback events that came to ``status``; ``delay_seconds`` is from prediction to event."""
+        names = self._names
+        route, metric = names.of("route", route), names.of("metric", metric)
+        if n > 0:
+            self.series.feedback.labels(route, metric, names.of("status", status)).inc(n)
+        if delay_seconds is not None:
+            # An event dated before its prediction is the caller's clock, not a negative delay.
+            self.series.feedback_delay_seconds.labels(route, metric).observe(max(delay_seconds, 0.0))
+
+    def observe_datagram(self, datagram: Mapping[str, Any]) -> None:
+        """Add what a worker's counters grew by since its last datagram."""
+        try:
+            increases = self._workers.hear(datagram)
+        except ValueError:
+            self.series.datagrams_refused.inc()
+            return
+        for increase in increases:
+            found = self._counter(increase.name)
+            if found is None:
+                self.series.datagrams_refused.inc()
+                continue
+            counter, labels = found
+            values = [self._label(label, increase.labels.get(label, UNKNOWN)) for label in labels]
+            (counter.labels(*values) if labels else counter).inc(increase.by)
+
+    def observe_reload(self, *, ok: bool, at_ms: int) -> None:
+        """Note whether a configuration was taken over or refused."""
+        self.series.config_last_reload_successful.set(int(ok))
+        if ok:
+            self.series.config_last_reload_success_timestamp_seconds.set(at_ms / 1000)
+
+    def refresh_plans(self) -> None:
+        """Set what the snapshot and the workers say: cheap, done at every scrape."""
+        snapshot, series = self._snapshot(), self.series
+        series.plan_revision.set(snapshot.revision)
+        series.share.clear()
+        for route in snapshot.routes.values():
+            for variant, share in route.plan.shares.items():
+                series.share.labels(route.name, variant).set(share)
+        gauges, revisions = self._workers.gauges(), self._workers.revisions()
+        series.workers.set(len(revisions))
+        series.worker_plan_revision.clear()
+        for slot, revision in revisions.items():
+            series.worker_plan_revision.labels(str(slot)).set(revision)
+        series.in_flight_requests.clear()
+        for name in snapshot.routes:
+            series.in_flight_requests.labels(name).set(gauges.get(("in_flight", (("route", name),)), 0.0))
+        series.connections.set(gauges.get(("connections", ()), 0.0))
+        series.journal_bytes.set(gauges.get(("journal_bytes", ()), 0.0))
+
+    def refresh_health(self, *, lag: tuple[float, int], store_ready: bool) -> None:
+        """Set how far the store is behind the journal: (seconds, bytes)."""
+        self.series.journal_lag_seconds.set(lag[0])
+        self.series.journal_lag_bytes.set(lag[1])
+        self.series.store_ready.set(int(store_ready))
+
+    def refresh_quality(self, reports: Iterable[Mapping[str, Any]]) -> None:
+        """Set what the newest reports say, and forget what they no longer say."""
+        for gauge in self.series.quality():
+            gauge.clear()
+        for report in reports:
+            self._set_verdict(report)
+            for variant in report["variants"]:
+                self._set_variant(report["route"], variant)
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """Return all series as text, and its content type, in the best format that ``accept`` allows."""
+        encoder, content_type = choose_encoder(accept)
+        return encoder(self.series.registry), content_type
+
+    def _set_verdict(self, report: Mapping[str, Any]) -> None:
+        series, route, verdict = self.series, report["route"], report["verdict"]
+        for status in VERDICTS:
+            series.verdict.labels(route, status).set(int(status == verdict["status"]))
+        if report["checks"]["sample_ratio"]["p"] is not None:
+            series.sample_ratio_p.labels(route).set(report["checks"]["sample_ratio"]["p"])
+        series.feedback_waiting.labels(route).set(report["feedback"]["waiting"])
+        for one in verdict["comparisons"]:
+            labels = (route, one["variant"], verdict["metric"])
+            _set(series.difference, labels, one["difference"])
+            _set(series.difference_low, labels, one["low"])
+            _set(series.difference_high, labels, one["high"])
+
+    def _set_variant(self, route: str, variant: Mapping[str, Any]) -> None:
+        series, name = self.series, variant["name"]
+        _set(series.best_probability, (route, name), variant["p_best"])
+        if variant["shadow"] is not None:
+            _set(series.agreement_ratio, (route, name), variant["shadow"]["agreement"]["mean"])
+        for metric, values in variant["metrics"].items():
+            labels, mature = (route, name, variant["version"], metric), values["mature"]
+            _set(series.quality_mean, labels, mature["mean"])
+            _set(series.quality_low, labels, mature["low"])
+            _set(series.quality_high, labels, mature["high"])
+            _set(series.quality_units, labels, mature["units"])
+            _set(series.quality_live_mean, labels, values["live"]["mean"])
+            _set(series.coverage_ratio, (route, name, metric), values["coverage"])
+            _set(series.pending_predictions, (route, name, metric), values["pending"])
+
+    def _speaks_for_its_request(self, prediction: Prediction) -> bool:
+        """Return whether the request's overhead is counted with this call: once per request, whoever is called."""
+        if prediction.role == "draft":
+            route = self._snapshot().routes.get(prediction.route)
+            return route is not None and route.variants[0] == prediction.variant
+        return prediction.role == "primary"
+
+    def _counter(self, name: str) -> tuple[Counter, tuple[str, ...]] | None:
+        """Return the series of a worker's counter, and its labels in order."""
+        series = self.series
+        return {
+            "mirror_drops": (series.mirror_drops, ("route", "variant", "reason")),
+            "unit_fallbacks": (series.unit_fallbacks, ("route",)),
+            "merge_failures": (series.merge_failures, ("route", "reason")),
+            "extraction_failures": (series.extraction_failures, ("route", "variant")),
+            "version_mismatches": (series.version_mismatches, ("route", "variant")),
+            "journal_shed": (series.journal_shed, ()),
+            "journal_refused": (series.journal_refused, ()),
+            "snapshot_errors": (series.snapshot_errors, ()),
+            "feedback_rejected": (series.feedback_rejected, ("reason",)),
+        }.get(name)
+
+    def _label(self, label: str, value: str) -> str:
+        return self._names.reason(value) if label == "reason" else self._names.of(label, value)
+
+
+def _set(gauge: Gauge, labels: tuple[str, ...], value: float | None) -> None:
+    """Set the gauge, or leave it out where there is nothing to say: a gap is honest, a 0 is not."""
+    if value is not None:
+        gauge.labels(*labels).set(value)
+
+
+def _status_class(status: int | None) -> str:
+    return f"{status // 100}xx" if status is not None and 100 <= status < 600 else "none"
+
+
+def _release() -> str:
+    try:
+        return version("turnout")
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        return UNKNOWN

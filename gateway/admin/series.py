@@ -1,0 +1,208 @@
+"""Every Prometheus series, declared once.
+
+Rule: prefix ``turnout_``, base units in the name, help that says what one unit of it is. Labels are names from the
+operator's file or words of this program, never a unit, an id or anything a client chose; see ``metrics.Names``.
+Counters are since the controller's start.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
+
+#: OpenTelemetry's buckets for HTTP durations, and 30 and 60 s for models that write.
+REQUEST_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 30, 60)
+
+#: From 50 µs, which is what a request costs here when nothing is wrong.
+OVERHEAD_BUCKETS: Final = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
+
+#: A second to three months: labels come when they come.
+DELAY_BUCKETS: Final = (1, 5, 15, 60, 300, 900, 3600, 14400, 43200, 86400, 259200, 604800, 1209600, 2592000, 7776000)
+
+_VARIANT = ("route", "variant")
+_CALL = ("route", "variant", "version", "role")
+_QUALITY = ("route", "variant", "version", "metric")
+_DIFFERENCE = ("route", "variant", "metric")
+
+
+class Series:
+    """The series of one controller, in a registry of their own."""
+
+    def __init__(self) -> None:
+        # _created series double their number for a fact that Prometheus finds by itself.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._declare_traffic()
+        self._declare_feedback()
+        self._declare_quality()
+        self._declare_health()
+
+    def _counter(self, name: str, help_text: str, labels: tuple[str, ...] = ()) -> Counter:
+        return Counter(f"turnout_{name}", help_text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, help_text: str, labels: tuple[str, ...] = ()) -> Gauge:
+        return Gauge(f"turnout_{name}", help_text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, help_text: str, labels: tuple[str, ...], buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(f"turnout_{name}", help_text, labels, buckets=buckets, registry=self.registry)
+
+    def _declare_traffic(self) -> None:
+        self.requests = self._counter(
+            "requests_total",
+            "Calls to a variant, by role (primary, shadow, draft) and class of the status (2xx; none: no answer came).",
+            (*_CALL, "status_class"),
+        )
+        self.faults = self._counter(
+            "faults_total",
+            "Calls without a complete answer, by what happened; client_gone and dropped are nobody's fault.",
+            (*_VARIANT, "role", "fault"),
+        )
+        self.request_seconds = self._histogram(
+            "request_seconds",
+            "Time from sending a request to a variant until the last byte of its answer.",
+            _CALL,
+            REQUEST_BUCKETS,
+        )
+        self.overhead_seconds = self._histogram(
+            "overhead_seconds",
+            "Time of a request spent in the gateway: its whole time less the waiting for backends.",
+            ("route",),
+            OVERHEAD_BUCKETS,
+        )
+        self.mirror_drops = self._counter(
+            "mirror_drops_total", "Copies for a shadow that were never sent, by reason.", (*_VARIANT, "reason")
+        )
+        self.unit_fallbacks = self._counter(
+            "unit_fallbacks_total",
+            "Requests that carried no unit, so that the request itself was randomised.",
+            ("route",),
+        )
+        self.merge_failures = self._counter(
+            "merge_failures_total",
+            "Interleaved requests answered by one list as it came, by reason.",
+            ("route", "reason"),
+        )
+        self.extraction_failures = self._counter(
+            "extraction_failures_total", "Answers in which the prediction was not where its pointer says.", _VARIANT
+        )
+        self.version_mismatches = self._counter(
+            "version_mismatches_total", "Answers that reported another version than the file declares.", _VARIANT
+        )
+        self.share = self._gauge("share", "Probability that the variant answers a request, from 0 to 1.", _VARIANT)
+        self.in_flight_requests = self._gauge("in_flight_requests", "Requests being answered right now.", ("route",))
+        self.connections = self._gauge("connections", "Client connections open right now.")
+
+    def _declare_feedback(self) -> None:
+        self.feedback = self._counter(
+            "feedback_total",
+            "Feedback events by what they came to; one that waited is counted again when it joins.",
+            ("route", "metric", "status"),
+        )
+        self.feedback_waiting = self._gauge(
+            "feedback_waiting", "Feedback events whose prediction is not recorded yet.", ("route",)
+        )
+        self.feedback_rejected = self._counter(
+            "feedback_rejected_total", "Feedback events refused with a 4xx, by reason.", ("reason",)
+        )
+        self.feedback_delay_seconds = self._histogram(
+            "feedback_delay_seconds",
+            "Time from a prediction to the feedback that joined it.",
+            ("route", "metric"),
+            DELAY_BUCKETS,
+        )
+
+    def _declare_quality(self) -> None:
+        self.quality_mean = self._gauge("quality_mean", "Mean of the metric over closed windows.", _QUALITY)
+        self.quality_low = self._gauge(
+            "quality_low", "Lower end of the mean's interval, 95 % sure at every look.", _QUALITY
+        )
+        self.quality_high = self._gauge(
+            "quality_high", "Upper end of the mean's interval, 95 % sure at every look.", _QUALITY
+        )
+        self.quality_units = self._gauge("quality_units", "Units (or requests) behind the mean.", _QUALITY)
+        self.quality_live_mean = self._gauge(
+            "quality_live_mean",
+            "Mean of the metric over all that is known so far; early feedback may tilt it.",
+            _QUALITY,
+        )
+        self.coverage_ratio = self._gauge(
+            "coverage_ratio", "Share of predictions with a value, among those whose window has closed.", _DIFFERENCE
+        )
+        self.pending_predictions = self._gauge(
+            "pending_predictions", "Predictions whose window has not closed yet.", _DIFFERENCE
+        )
+        self.difference = self._gauge(
+            "difference", "The variant less the baseline on the route's primary metric.", _DIFFERENCE
+        )
+        self.difference_low = self._gauge("difference_low", "Lower end of the difference's interval.", _DIFFERENCE)
+        self.difference_high = self._gauge("difference_high", "Upper end of the difference's interval.", _DIFFERENCE)
+        self.agreement_ratio = self._gauge(
+            "agreement_ratio", "Share of copied requests on which the shadow gave the primary's prediction.", _VARIANT
+        )
+        self.best_probability = self._gauge(
+            "best_probability",
+            "Probability that the variant is the best one, as an adaptive policy believes.",
+            _VARIANT,
+        )
+        self.sample_ratio_p = self._gauge(
+            "sample_ratio_p",
+            "p-value of the shares being as set, valid at every look; below 0.001 is an alarm.",
+            ("route",),
+        )
+        self.verdict = self._gauge(
+            "verdict", "1 for the status that the route's verdict has, 0 for the others.", ("route", "status")
+        )
+
+    def _declare_health(self) -> None:
+        self.journal_lag_seconds = self._gauge(
+            "journal_lag_seconds", "Age of the oldest journal line that is not in the store yet."
+        )
+        self.journal_lag_bytes = self._gauge("journal_lag_bytes", "Journal that is not in the store yet.")
+        self.journal_bytes = self._gauge("journal_bytes", "Journal on disk, as the workers last said.")
+        self.journal_shed = self._counter(
+            "journal_shed_total", "Calls answered but not logged, because the journal was full."
+        )
+        self.journal_refused = self._counter(
+            "journal_refused_total", "Requests refused with 503, because the journal was full."
+        )
+        self.snapshot_errors = self._counter(
+            "snapshot_errors_total", "Times a worker could not read the published snapshot and kept its own."
+        )
+        self.datagrams_refused = self._counter(
+            "datagrams_refused_total", "Reports of workers that could not be understood."
+        )
+        self.config_last_reload_successful = self._gauge(
+            "config_last_reload_successful", "1 when the configuration as last read is in force, 0 when it was refused."
+        )
+        self.config_last_reload_success_timestamp_seconds = self._gauge(
+            "config_last_reload_success_timestamp_seconds", "Unix time at which a configuration was last taken over."
+        )
+        self.plan_revision = self._gauge("plan_revision", "Revision of the published snapshot.")
+        self.worker_plan_revision = self._gauge(
+            "worker_plan_revision", "Revision of the snapshot that each worker routes by.", ("slot",)
+        )
+        self.workers = self._gauge("workers", "Workers heard from in the last seconds.")
+        self.store_ready = self._gauge("store_ready", "1 when the store is open, 0 when rows wait in the journal.")
+        self.build_info = self._gauge("build_info", "Always 1; the labels say what runs.", ("version", "python"))
+
+    def quality(self) -> tuple[Gauge, ...]:
+        """The gauges that come from reports: what is not in the newest reports must not linger."""
+        return (
+            self.quality_mean,
+            self.quality_low,
+            self.quality_high,
+            self.quality_units,
+            self.quality_live_mean,
+            self.coverage_ratio,
+            self.pending_predictions,
+            self.difference,
+            self.difference_low,
+            self.difference_high,
+            self.agreement_ratio,
+            self.best_probability,
+            self.sample_ratio_p,
+            self.verdict,
+            self.feedback_waiting,
+        )

@@ -1,0 +1,133 @@
+"""``turnout explain``: which variant a unit meets on a route, why, and with what probability.
+
+Rule: decides with the very plan that workers run, by the very function, and sends nothing anywhere.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from gateway.cli.options import ConfigOption, JsonOption, chosen, configuration
+from gateway.cli.output import console, fail, print_json
+
+if TYPE_CHECKING:
+    from router.config import Config
+    from router.snapshot import Route, Snapshot
+
+#: Requests tried to see whether chance falls anew at each. A share of 1 % shows itself among them 98 times in 100.
+TRIED: Final = 400
+
+
+def explain(
+    context: typer.Context,
+    route: Annotated[str, typer.Option("--route", metavar="R", help="The route.")],
+    unit: Annotated[str, typer.Option("--unit", metavar="U", help="The unit, as the route's requests carry it.")],
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say which variant a unit meets, and why.
+
+    By the published plan if it is of this configuration, else by the plan that the file makes without evidence.
+    """
+    read = configuration(chosen(context, config))
+    if route not in read.routes:
+        from gateway.nearest import unknown
+
+        raise fail(unknown("route", route, read.routes))
+    snapshot, published = plans(read)
+    found = explained(snapshot.routes[route], unit) | {
+        "plan": {"source": "published" if published else "configuration", "revision": snapshot.routes[route].revision}
+    }
+    if as_json:
+        print_json(found)
+        return
+    out = console()
+    for name, text in _lines(found):
+        out.print(f"{name:<12}{text}")
+
+
+def plans(config: Config) -> tuple[Snapshot, bool]:
+    """Return the published snapshot and True if it is of this configuration; else plans without evidence and False."""
+    from gateway.published import SNAPSHOT
+    from policies.types import Evidence
+    from router.compile import compile_snapshot
+    from router.snapshot import decode
+
+    try:
+        snapshot = decode((Path(config.gateway.data_dir) / SNAPSHOT).read_bytes())
+        if snapshot.config == config.hash:
+            return snapshot, True
+    except (OSError, ValueError):
+        pass
+    return compile_snapshot(config, previous=None, evidence=lambda *_: Evidence(), now_ms=0, revision=0), False
+
+
+def explained(route: Route, unit: str) -> dict[str, Any]:
+    """Return what the plan decides for a unit, as plain JSON values.
+
+    ``mirrored`` get a copy of each of its requests. ``variant`` is None where the answer differs from request to
+    request: then ``shares`` are the probabilities.
+    """
+    from policies.plans import Mirror
+    from policies.types import Occasion
+
+    carried = unit if route.unit is not None else None
+    occasions = [Occasion(route.salt, carried, f"explained-{index}") for index in range(TRIED)]
+    decisions = [route.plan.decide(occasion) for occasion in occasions]
+    first = decisions[0]
+    settled = len({one.answering for one in decisions}) == 1 and first.reason != "request"
+    always = set(first.mirrored).intersection(*(one.mirrored for one in decisions))
+    for mirror in route.mirrors:
+        if all(Mirror(mirror.variant, mirror.share).takes(occasion) for occasion in occasions):
+            always.add(mirror.variant)
+    return {
+        "route": route.name,
+        "policy": route.policy,
+        "unit": unit,
+        "unit_from": route.unit,
+        "per_request": not settled,
+        "variant": first.answering[0] if settled and len(first.answering) == 1 else None,
+        "answering": list(first.answering) if settled else [],
+        "reason": first.reason,
+        "probability": first.propensity if settled else None,
+        "mirrored": sorted(always - set(first.answering)) if settled else [],
+        "shares": dict(route.plan.shares),
+    }
+
+
+def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
+    lines = [("route", f"{found['route']} ({found['policy']})"), ("unit", _unit(found))]
+    if found["per_request"]:
+        shares = ", ".join(f"{name} {share:.2%}" for name, share in found["shares"].items())
+        lines += [("variant", "differs from request to request"), ("probability", shares)]
+    elif found["variant"] is None:
+        lines += [("variants", " and ".join(found["answering"])), ("probability", "1: all of them, every time")]
+    else:
+        lines += [("variant", found["variant"]), ("probability", f"{found['probability']:.6g}")]
+    lines.append(("why", _why(found)))
+    if found["mirrored"]:
+        lines.append(("copies to", ", ".join(found["mirrored"])))
+    plan = found["plan"]
+    published = f"published, of revision {plan['revision']}"
+    unpublished = "of the file as it stands, without evidence: nothing published is of this configuration"
+    return [*lines, ("plan", published if plan["source"] == "published" else unpublished)]
+
+
+def _unit(found: dict[str, Any]) -> str:
+    if found["unit_from"] is None:
+        return f"{found['unit']}, which this route does not look at: it names no unit"
+    return f"{found['unit']}, as {found['unit_from']} would carry it"
+
+
+def _why(found: dict[str, Any]) -> str:
+    if found["per_request"]:
+        return "each request is a fresh chance"
+    words = {
+        "unit": "the unit's hash falls to it, and stays there while the shares stay",
+        "only": "no other variant answers on this route",
+        "draft": "every ranker answers, and their lists are merged with fresh coins at each request",
+    }
+    return words.get(found["reason"], str(found["reason"]))

@@ -1,0 +1,47 @@
+"""Options that several commands have, and the configuration they name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from gateway.cli.output import fail
+
+if TYPE_CHECKING:
+    from router.config import Config
+
+DEFAULT: Final = Path("turnout.toml")
+CONFIG_HELP: Final = "The configuration, before or after the command (turnout.toml)."
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", "-c", metavar="FILE", help=CONFIG_HELP, show_default=False)
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print plain JSON and nothing else.")]
+
+
+def chosen(context: typer.Context, given: Path | None) -> Path:
+    """Return the configuration file: the one named after the command, else before it, else turnout.toml."""
+    before = context.find_root().obj
+    return given or (before if isinstance(before, Path) else None) or DEFAULT
+
+
+def configuration(path: Path) -> Config:
+    """Read the file for a command that only asks: secrets it refers to need not be there.
+
+    Leaves with exit code 1 and every problem if it is not valid.
+    """
+    from router.config import ConfigError, load, parse
+
+    try:
+        try:
+            text = path.read_bytes().decode("utf-8-sig")
+        except (OSError, UnicodeDecodeError):
+            return load(path)  # says what is wrong with it
+        return parse(text, str(path))
+    except ConfigError as error:
+        from gateway.cli.check import show
+
+        show(error.diagnostics, err=True)
+        raise fail(f"{path} cannot be used") from None

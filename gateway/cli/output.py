@@ -1,0 +1,42 @@
+"""Printing: to people with colours where there is a terminal, to programs as plain text or JSON.
+
+Rule: stdout carries what was asked for, stderr what went wrong. Colours follow the terminal, ``NO_COLOR`` and
+``FORCE_COLOR``, as rich reads them. Names from files and answers are text, never markup.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+#: A file or a pipe has no width of its own. Wide enough that no row of a table is ever broken in two.
+PLAIN_WIDTH: Final = 200
+
+
+def console(*, err: bool = False) -> Console:
+    """Return where to print: stdout, or stderr for what went wrong."""
+    from rich.console import Console
+
+    stream = sys.stderr if err else sys.stdout
+    width = None if stream.isatty() else PLAIN_WIDTH
+    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False, soft_wrap=width is not None)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as indented JSON."""
+    import orjson
+
+    typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2, default=str).decode())
+
+
+def fail(message: str, hint: str | None = None, *, code: int = 1) -> typer.Exit:
+    """Say on stderr what went wrong and what would help, and return the exception to leave with: ``raise fail(…)``."""
+    typer.echo(f"turnout: error: {message}", err=True)
+    if hint is not None:
+        typer.echo(f"  {hint}", err=True)
+    return typer.Exit(code)

@@ -1,0 +1,114 @@
+"""``turnout report``: what the admin API says of the routes, as tables or as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+from urllib.parse import quote
+
+import typer
+
+from gateway.cli.options import ConfigOption, JsonOption, chosen, configuration
+from gateway.cli.output import console, fail, print_json
+
+if TYPE_CHECKING:
+    from router.snapshot import Gateway
+
+#: The API gives a slow store 10 s before it says so.
+TIMEOUT_SECONDS: Final = 15.0
+
+
+def report(
+    context: typer.Context,
+    route: Annotated[
+        str | None, typer.Argument(metavar="[ROUTE]", help="One route.", show_default="all routes")
+    ] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show how each variant turns out so far.
+
+    Calls, quality with error bars, and the verdict in a sentence, as the running gateway says on its admin port.
+    """
+    path = chosen(context, config)
+    gateway = configuration(path).gateway
+    where = "/api/v1/routes" if route is None else f"/api/v1/routes/{quote(route, safe='')}"
+    answer = ask(gateway, where, path)
+    if as_json:
+        print_json(answer)
+        return
+    from gateway.cli.tables import of_route
+
+    out = console()
+    for index, one in enumerate(answer["routes"] if route is None else [answer]):
+        if index:
+            out.print()
+        out.print(of_route(one, boxed=out.is_terminal))
+
+
+def ask(gateway: Gateway, where: str, config: Path) -> dict[str, Any]:
+    """Return the answer of the admin API; leaves with 1 and a sentence if there is none."""
+    import httpx
+
+    base = f"http://{reachable(gateway.admin)}"
+    try:
+        # No proxy of the environment may come between: the admin port is this machine's, or near.
+        with httpx.Client(trust_env=False, timeout=TIMEOUT_SECONDS, headers=_authorization(gateway)) as client:
+            answer = client.get(base + where)
+    except httpx.TimeoutException:
+        raise fail(f"the admin port at {base} did not answer within {TIMEOUT_SECONDS:.0f} seconds") from None
+    except httpx.HTTPError as error:
+        hint = f"is it running? Start it with: turnout serve -c {config}"
+        raise fail(f"the admin port at {base} cannot be reached: {_reason(error)}", hint) from None
+    if answer.status_code != 200:
+        raise fail(*_refused(answer, gateway))
+    try:
+        found = answer.json()
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise fail(f"{base} answers, but it is no admin port of turnout", f'gateway.admin is "{gateway.admin}"')
+    return found
+
+
+def reachable(address: str) -> str:
+    """Return the address to connect to for one that is listened on: every interface includes loopback.
+
+    >>> reachable("0.0.0.0:9090"), reachable("[::]:9090"), reachable("10.0.0.7:9090")
+    ('127.0.0.1:9090', '[::1]:9090', '10.0.0.7:9090')
+    """
+    host, _, port = address.rpartition(":")
+    return f"{ {'0.0.0.0': '127.0.0.1', '': '127.0.0.1', '[::]': '[::1]'}.get(host, host) }:{port}"
+
+
+def _authorization(gateway: Gateway) -> dict[str, str]:
+    if gateway.admin_token_file is None:
+        return {}
+    try:
+        token = Path(gateway.admin_token_file).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise fail(f"the admin token cannot be read from {gateway.admin_token_file}: {reason}") from None
+    return {"authorization": f"Bearer {token}"}
+
+
+def _refused(answer: Any, gateway: Gateway) -> tuple[str, str | None]:
+    """Return what the admin port said instead of an answer, and what would help."""
+    if answer.status_code == 401:
+        source = gateway.admin_token_file
+        hint = f"it was read from {source}" if source else "set gateway.admin_token_file as the running gateway has it"
+        return "the admin port does not take the token" if source else "the admin port wants a token", hint
+    try:
+        detail = str(answer.json()["detail"])
+    except (ValueError, KeyError, TypeError):
+        return f"the admin port answered {answer.status_code}", f'gateway.admin is "{gateway.admin}"'
+    return detail, None
+
+
+def _reason(error: Exception) -> str:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror.lower()
+        cause = cause.__cause__ or cause.__context__
+    return str(error) or type(error).__name__

@@ -1,0 +1,175 @@
+"""A route's report as tables for a terminal.
+
+Rule: shows a report and asks nothing. Everything fits into 100 columns; where there is no terminal the same rows come
+without lines and colours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+Report = Mapping[str, Any]
+
+STYLES: Final = {"better": "green", "worse": "red", "invalid": "yellow", "collecting": "dim", "no_difference_yet": ""}
+
+
+def of_route(report: Report, *, boxed: bool = True) -> RenderableType:
+    """Return everything a person wants to know of one route, the verdict first."""
+    parts: list[RenderableType] = [_title(report), Text(report["verdict"]["sentence"])]
+    parts.append(calls(report, boxed=boxed))
+    parts += [quality(report, metric, boxed=boxed) for metric in report["definitions"]]
+    if any("preference" in one for one in report["verdict"]["comparisons"]):
+        parts.append(preferences(report, boxed=boxed))
+    if any(variant["shadow"] for variant in report["variants"]):
+        parts.append(copies(report, boxed=boxed))
+    parts.append(Text(_footer(report), style="dim"))
+    return Group(*parts)
+
+
+def calls(report: Report, *, boxed: bool = True) -> RenderableType:
+    """Return the table of what each variant was asked and how fast it answered."""
+    columns = ("variant", "version", "share", "calls", "failed", "p50", "p95", "p99")
+    table = _table(columns + (("P(best)",) if report["adaptive"] else ()), text=2, boxed=boxed)
+    for variant in report["variants"]:
+        latency = variant["latency_ms"]
+        row = [
+            variant["name"],
+            variant["version"],
+            "shadow" if variant["role"] == "shadow" else _percent(variant["share"]),
+            _count(variant["predictions"]),
+            _count(variant["failures"]),
+            *(_milliseconds(latency[name]) for name in ("p50", "p95", "p99")),
+        ]
+        table.add_row(*row, *([_percent(variant["p_best"])] if report["adaptive"] else []))
+    return _indented(table)
+
+
+def quality(report: Report, metric: str, *, boxed: bool = True) -> RenderableType:
+    """Return the table of one metric: closed windows with their interval, and what is live."""
+    definition, units = report["definitions"][metric], f"{report['unit_of_analysis']}s"
+    show = _percent if definition["binary"] else _number
+    table = _table((metric, "mean", "interval", units, "values", "live", "pending", "coverage"), text=1, boxed=boxed)
+    for variant in report["variants"]:
+        values = variant["metrics"][metric]
+        mature = values["mature"]
+        about = " ~" if mature["method"] == "asymptotic" else ""
+        between = "–" if mature["low"] is None else f"{show(mature['low'])} to {show(mature['high'])}{about}"
+        table.add_row(
+            variant["name"],
+            show(mature["mean"]),
+            between,
+            _count(mature["units"]),
+            _count(mature["n"]),
+            show(values["live"]["mean"]),
+            _count(values["pending"]),
+            _percent(values["coverage"]),
+        )
+    return _indented(table)
+
+
+def preferences(report: Report, *, boxed: bool = True) -> RenderableType:
+    """Return the table of merged lists: the votes of units for each ranker against the baseline."""
+    verdict = report["verdict"]
+    head = f"prefer to {verdict['baseline']}"
+    table = _table((head, "by", "won", "lost", "tied", "share", "interval", "p"), text=2, boxed=boxed)
+    for one in verdict["comparisons"]:
+        votes = one.get("preference")
+        if votes is not None:
+            table.add_row(
+                one["variant"],
+                verdict["metric"],
+                *(_count(votes[name]) for name in ("wins", "losses", "ties")),
+                _percent(votes["share"]),
+                f"{_percent(votes['low'])} to {_percent(votes['high'])}",
+                f"{votes['p']:.2g}",
+            )
+    return _indented(table)
+
+
+def copies(report: Report, *, boxed: bool = True) -> RenderableType:
+    """Return the table of what is known from copies: agreement, and the same labels' scores against the answer's."""
+    table = _table(
+        ("copies of", "calls", "failed", "agreement", "interval", "difference", "pairs"), text=1, boxed=boxed
+    )
+    for variant in report["variants"]:
+        shadow = variant["shadow"]
+        if not shadow:
+            continue
+        agreement, paired = shadow["agreement"], next(iter(shadow["paired"].items()), None)
+        difference, pairs = "–", "–"
+        if paired is not None:
+            binary = report["definitions"][paired[0]]["binary"]
+            difference, pairs = _signed(paired[1]["difference"], binary), _count(paired[1]["n"])
+        between = "–"
+        if agreement["low"] is not None:
+            between = f"{_percent(agreement['low'])} to {_percent(agreement['high'])}"
+        table.add_row(
+            variant["name"],
+            _count(shadow["calls"]),
+            _count(shadow["failures"]),
+            _percent(agreement["mean"]),
+            between,
+            difference,
+            pairs,
+        )
+    return _indented(table)
+
+
+def _title(report: Report) -> Text:
+    status = report["verdict"]["status"]
+    title = Text(report["route"], style="bold")
+    title.append(f"  {report['policy']}, plan of revision {report['revision']}  ", style="not bold dim")
+    return title.append(status.replace("_", " "), style=f"{STYLES.get(status, '')} bold".strip())
+
+
+def _footer(report: Report) -> str:
+    parts = [f"{_count(n)} {status.replace('_', ' ')}" for status, n in report["feedback"].items() if n]
+    lines = [f"feedback: {' · '.join(parts) or 'none yet'}"]
+    ratio = report["checks"]["sample_ratio"]
+    if ratio["p"] is not None:
+        lines.append(f"shares as set: {'yes' if ratio['ok'] else 'NO'} (p = {ratio['p']:.2g})")
+    if report["forced"]:
+        lines.append(f"forced requests, left out: {_count(report['forced'])}")
+    return "\n".join(lines)
+
+
+def _table(columns: tuple[str, ...], *, text: int, boxed: bool) -> Table:
+    """Return an empty table whose first ``text`` columns hold words and the others numbers."""
+    table = Table(box=box.SIMPLE_HEAD if boxed else None, pad_edge=False, header_style="dim", show_edge=False)
+    for index, name in enumerate(columns):
+        # Names may be folded on a narrow terminal; a number that is cut would be another number.
+        table.add_column(name, justify="left" if index < text else "right", no_wrap=index >= text, overflow="fold")
+    return table
+
+
+def _indented(table: Table) -> RenderableType:
+    return Padding(table, (1, 0, 0, 2), expand=False)
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}%"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
+
+
+def _signed(value: float | None, binary: bool) -> str:
+    if value is None:
+        return "–"
+    return f"{100 * value:+.1f} points" if binary else f"{value:+.3g}"
+
+
+def _count(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
+
+
+def _milliseconds(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g} ms" if value < 1000 else f"{value / 1000:.3g} s"

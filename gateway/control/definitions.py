@@ -1,0 +1,107 @@
+"""Which definition of a metric applies to which prediction, and whose windows have closed.
+
+Rule: a prediction is judged by the definition in force when it was made, for ever. Changing a metric begins a new
+definition and disturbs no number counted under the old one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from router.snapshot import Metric
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """What ``name`` means on ``route`` for predictions in [since, until); ``metric`` None: nothing.
+
+    The windows of those made before ``closed_until`` have closed. All in Unix milliseconds; until None is open.
+    """
+
+    route: str
+    name: str
+    since_ms: int
+    metric: Metric | None
+    closed_until: int
+    until_ms: int | None = None
+
+    def closed(self, at_ms: int) -> bool:
+        """Return whether the window of a prediction made at ``at_ms`` has closed."""
+        return at_ms < self.closed_until
+
+    def closes_until(self, watermark_ms: int) -> int:
+        """Return the time before which the windows of predictions have closed, at this watermark."""
+        if self.metric is None:
+            return self.closed_until
+        limit = watermark_ms - self.metric.window_ms
+        return limit if self.until_ms is None else min(limit, self.until_ms)
+
+
+class Definitions:
+    """Every definition there ever was, by route and metric."""
+
+    def __init__(self, definitions: Iterable[Definition] = ()) -> None:
+        self._found: dict[str, dict[str, list[Definition]]] = {}
+        self._closed: dict[str, int] = {}
+        for definition in sorted(definitions, key=lambda d: d.since_ms):
+            self.append(definition)
+
+    def __iter__(self) -> Iterator[Definition]:
+        for metrics in self._found.values():
+            for definitions in metrics.values():
+                yield from definitions
+
+    def __contains__(self, route: str) -> bool:
+        return route in self._found
+
+    def append(self, definition: Definition) -> None:
+        """Begin a definition, which ends the one before it; one that begins at the same time replaces it."""
+        definitions = self._found.setdefault(definition.route, {}).setdefault(definition.name, [])
+        if definitions and definitions[-1].since_ms == definition.since_ms:
+            definitions.pop()
+        if definitions:
+            definitions[-1] = replace(definitions[-1], until_ms=definition.since_ms)
+        definitions.append(definition)
+        self._closed[definition.route] = max(self._closed.get(definition.route, 0), definition.closed_until)
+
+    def close(self, definition: Definition, until_ms: int) -> None:
+        """Move the pointer of what has closed."""
+        definitions = self._found[definition.route][definition.name]
+        index = next(i for i, d in enumerate(definitions) if d.since_ms == definition.since_ms)
+        definitions[index] = replace(definitions[index], closed_until=until_ms)
+        self._closed[definition.route] = max(self._closed[definition.route], until_ms)
+
+    def newest(self, route: str, name: str) -> Definition | None:
+        """Return the definition that applies from now on."""
+        definitions = self._found.get(route, {}).get(name)
+        return definitions[-1] if definitions else None
+
+    def names(self, route: str) -> tuple[str, ...]:
+        return tuple(self._found.get(route, ()))
+
+    def at(self, route: str, name: str, at_ms: int) -> Definition | None:
+        """Return the definition that a prediction made at ``at_ms`` is judged by; None if it has no such metric."""
+        for definition in reversed(self._found.get(route, {}).get(name, ())):
+            if definition.since_ms <= at_ms:
+                return definition if definition.metric is not None else None
+        return None
+
+    def closed_at(self, route: str, at_ms: int) -> list[Definition]:
+        """Return the definitions under which the window of a prediction made at ``at_ms`` has closed already."""
+        if at_ms >= self._closed.get(route, 0):
+            return []  # as for every prediction that arrives in time
+        found = (self.at(route, name, at_ms) for name in self._found[route])
+        return [definition for definition in found if definition is not None and definition.closed(at_ms)]
+
+
+def newly_defined(known: Definitions, route: str, metrics: Sequence[Metric]) -> dict[str, Metric | None]:
+    """Return what a route's metrics mean from now on, where that is new: None for one that is listed no more."""
+    listed = {metric.name: metric for metric in metrics}
+    fresh: dict[str, Metric | None] = {}
+    for name in {*known.names(route), *listed}:
+        newest, metric = known.newest(route, name), listed.get(name)
+        before = None if newest is None else newest.metric
+        if (before and before.definition) != (metric and metric.definition):
+            fresh[name] = metric
+    return fresh

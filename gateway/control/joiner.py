@@ -1,0 +1,305 @@
+"""The join: calls and events, whenever either comes, become values; what changed moves the tallies.
+
+Rule: every step asks what a request is worth before and after, by ``router.outcomes``, and writes the difference. A
+step therefore never cares what came first, and steps may be cut anywhere.
+
+Each method works inside the caller's transaction and adds to ``Moves``, which the caller writes. After a transaction
+that failed, the joiner is loaded anew.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.control.definitions import Definition, Definitions
+from gateway.control.ledger import UNKNOWN
+from gateway.control.lines import Call
+from gateway.control.moves import Moves
+from gateway.control.standing import Known, looked_up_ms, patience_ends_ms, standing
+from gateway.store import calls, feedback, plans
+from gateway.store.calls import Stored
+from gateway.store.feedback import Event
+from router.outcomes import agreements, changes, counted, values
+from router.records import Feedback, Prediction
+
+
+class Joiner:
+    """Joins calls and events. ``watermark_ms`` is the event time before which everything is known."""
+
+    def __init__(self, definitions: Definitions, watermark_ms: int | None) -> None:
+        self.definitions = definitions
+        self.watermark_ms = watermark_ms
+        #: True when the watermark allows more than was done, or may: then ``settle`` is due though it did not move.
+        self.unsettled = True
+        #: Keys under which a prediction came that is older than the watermark: their events may have missed it.
+        self._missed: set[tuple[str, str, int]] = set()
+
+    async def record(self, connection: AsyncConnection, lines: Sequence[Call], moves: Moves) -> None:
+        """Store calls, count those that are finished, and join what already waits for them."""
+        ids = {line.call.id for line in lines}
+        known = await calls.of(connection, ids)
+        written: dict[tuple[str, str, str], Stored] = {}
+        there = {_name(stored.call): stored for group in known.values() for stored in group}
+        for line in lines:
+            name = _name(line.call)
+            old = there.get(name)
+            if old is not None and (line.kind == "open" or not old.open):
+                moves.counts["duplicate_rows"] += 1
+                continue
+            there[name] = written[name] = Stored(line.call, line.writer, line.kind == "open")
+        await self._finish(connection, known, list(written.values()), moves)
+
+    async def abandon(self, connection: AsyncConnection, writer: str, moves: Moves) -> None:
+        """Count the streams whose writer died as what they are: incomplete."""
+        stored = await calls.open_of(connection, writer)
+        known = await calls.of(connection, {one.call.id for one in stored})
+        await self._finish(connection, known, [replace(one, open=False) for one in stored], moves)
+
+    async def learn(self, connection: AsyncConnection, events: Sequence[Feedback], moves: Moves) -> None:
+        """Store events and join those whose predictions are known."""
+        fresh = [Event(event, event.identity, event.prediction_id, due_ms=looked_up_ms(event)) for event in events]
+        if self.watermark_ms is not None and any(event.due_ms < self.watermark_ms for event in fresh):
+            self.unsettled = True
+        await self._restate(connection, fresh, moves)
+
+    async def settle(self, connection: AsyncConnection, moves: Moves, limit: int) -> bool:
+        """Do what the watermark allows: look up keys, give up on orphans, close windows. True: there is more.
+
+        Each is done for about ``limit`` predictions or events, that a transaction may not last.
+        """
+        if self.watermark_ms is None:
+            return False
+        waiting = await self._look_up(connection, self.watermark_ms, moves, limit)
+        closing = False
+        for definition in list(self.definitions):
+            until = definition.closes_until(self.watermark_ms)
+            if until > definition.closed_until:
+                reached = await self._close(connection, definition, until, moves, limit)
+                closing |= reached < until
+        self.unsettled = waiting or closing
+        return self.unsettled
+
+    async def _look_up(self, connection: AsyncConnection, watermark_ms: int, moves: Moves, limit: int) -> bool:
+        found = await feedback.led_elsewhere(connection, self._missed, watermark_ms)
+        self._missed.clear()
+        due = await feedback.due(connection, watermark_ms, limit)
+        touched = {event.seq: _led(event, leads) for event, leads in (*found, *due)}
+        await self._restate(connection, list(touched.values()), moves)
+        return len(due) == limit
+
+    async def _finish(
+        self,
+        connection: AsyncConnection,
+        known: Mapping[str, Sequence[Stored]],
+        written: Sequence[Stored],
+        moves: Moves,
+    ) -> None:
+        """Write calls, and count those that are no longer open."""
+        await calls.write(connection, written)
+        fresh: dict[str, list[Prediction]] = defaultdict(list)
+        for stored in written:
+            if not stored.open:
+                fresh[stored.call.id].append(stored.call)
+            self._note_key(stored.call)
+        about: dict[str, list[Event]] = defaultdict(list)
+        for event in await feedback.about(connection, {stored.call.id for stored in written}):
+            about[event.target or ""].append(event)
+        for prediction_id, new in fresh.items():
+            old = _finished(known.get(prediction_id, ()))
+            self._count(old, new, [e for e in about.get(prediction_id, ()) if e.status == "joined"], moves)
+        awaited = (events for prediction_id, events in about.items() if prediction_id not in known)
+        await self._restate(connection, [event for events in awaited for event in events], moves)
+
+    def _count(
+        self, old: Sequence[Prediction], new: Sequence[Prediction], joined: Sequence[Event], moves: Moves
+    ) -> None:
+        """Count finished calls of one request, of which ``old`` were counted before."""
+        for call in new:
+            moves.call(call)
+        first = new[0]
+        both = (*old, *new)
+        closed = self.definitions.closed_at(first.route, first.at_ms)
+        if len(both) > 1:
+            agreed = {shadow.variant for shadow, _ in agreements(old)}
+            for shadow, agrees in agreements(both):
+                if shadow.variant not in agreed:
+                    moves.agreement(shadow, agrees)
+        for definition in closed:
+            assert definition.metric is not None
+            for call in new:
+                if counted(call, definition.metric):
+                    moves.closed(call, definition.metric)
+        if not closed and not joined:
+            return
+        by_metric: dict[str, list[Feedback]] = {definition.name: [] for definition in closed}
+        for event in joined:
+            by_metric.setdefault(event.feedback.metric, []).append(event.feedback)
+        for metric, events in by_metric.items():
+            if definition_ := self.definitions.at(first.route, metric, first.at_ms):
+                self._move(definition_, (old, events), (both, events), moves)
+
+    def _move(
+        self,
+        definition: Definition,
+        before: tuple[Sequence[Prediction], Sequence[Feedback]],
+        after: tuple[Sequence[Prediction], Sequence[Feedback]],
+        moves: Moves,
+        *,
+        closing: bool = False,
+    ) -> None:
+        """Move tallies by what a request's calls and events are worth now and were before."""
+        calls_, _ = after
+        if not calls_ or definition.metric is None:
+            return
+        metric = definition.metric
+        closed = closing or definition.closed(calls_[0].at_ms)
+        was = values(*before, metric, closed=closed and not closing)
+        now = values(*after, metric, closed=closed)
+        for value, live, mature in changes(was, now):
+            moves.outcome(calls_[0], metric, value, live, mature)
+
+    async def _restate(self, connection: AsyncConnection, touched: Sequence[Event], moves: Moves) -> None:
+        """Find out anew what these events, and those that share their identities, end as; and what that changes.
+
+        ``touched`` are events not yet stored, or stored ones as they shall be but for status and the route it counts
+        under.
+        """
+        if not touched:
+            return
+        stored = await feedback.with_identities(connection, {event.identity for event in touched})
+        old: dict[int | None, Event] = {event.seq: event for event in stored}
+        shall: dict[int | None, Event] = {event.seq: event for event in touched if event.seq is not None}
+        groups: dict[str, list[Event]] = defaultdict(list)
+        for event in sorted(stored, key=lambda e: e.seq or 0):
+            groups[event.identity].append(shall.get(event.seq, event))
+        for event in touched:
+            if event.seq is None:
+                groups[event.identity].append(event)
+        about = {event.target for event in stored if event.target} | {event.target for event in touched if event.target}
+        requests = await calls.of(connection, about)
+        fresh: list[Event] = []
+        changed: list[Event] = []
+        shifts: dict[tuple[str, str], tuple[list[Event], list[Event]]] = defaultdict(lambda: ([], []))
+        for group in groups.values():
+            known = [self._known(event, requests) for event in group]
+            for event, status, at in zip(group, standing(group, known, self.watermark_ms), known, strict=True):
+                was = old.get(event.seq)
+                now = replace(event, status=status, counted=_counted(event, at))
+                if was is not None and was == now:
+                    continue
+                (fresh if was is None else changed).append(now)
+                _tell(was, now, at, moves)
+                _shift(was, now, shifts)
+        await self._shift_outcomes(connection, shifts, requests, moves)
+        await feedback.insert(connection, fresh)
+        await feedback.restate(connection, changed)
+
+    async def _shift_outcomes(
+        self,
+        connection: AsyncConnection,
+        shifts: Mapping[tuple[str, str], tuple[list[Event], list[Event]]],
+        requests: Mapping[str, Sequence[Stored]],
+        moves: Moves,
+    ) -> None:
+        """Move tallies for predictions and metrics whose joined events change: those that leave, those that come."""
+        joined = await feedback.joined(connection, {target for target, _ in shifts})
+        for (target, metric), (leaving, coming) in shifts.items():
+            finished = _finished(requests[target])
+            if not finished:
+                continue
+            before = [event for event in joined.get(target, ()) if event.feedback.metric == metric]
+            gone = {event.seq for event in leaving}
+            after = [event for event in before if event.seq not in gone] + coming
+            definition = self.definitions.at(finished[0].route, metric, finished[0].at_ms)
+            if definition is not None:
+                told = [e.feedback for e in before], [e.feedback for e in after]
+                self._move(definition, (finished, told[0]), (finished, told[1]), moves)
+
+    async def _close(
+        self, connection: AsyncConnection, definition: Definition, until: int, moves: Moves, limit: int
+    ) -> int:
+        """Close the windows of predictions before ``until``, or of the first ``limit``; return until where."""
+        metric = definition.metric
+        assert metric is not None
+        since = max(definition.closed_until, definition.since_ms)
+        reached = await calls.reach(connection, definition.route, since, until, limit)
+        span = calls.Span(definition.route, since, reached)
+        for call, n in await calls.counted_in(connection, span, metric):
+            moves.closed(call, metric, n)
+        if metric.missing is not None:
+            ids = await calls.ids_in(connection, span)
+        elif metric.mature == "window":
+            ids = await feedback.joined_in(connection, span, definition.name)
+        else:
+            ids = []  # what had a value is mature, and what had none has none now
+        requests = await calls.of(connection, ids)
+        joined = await feedback.joined(connection, ids)
+        for prediction_id, stored in requests.items():
+            events = [e.feedback for e in joined.get(prediction_id, ()) if e.feedback.metric == definition.name]
+            now = _finished(stored), events
+            self._move(definition, now, now, moves, closing=True)
+        await plans.close_definition(connection, definition, reached)
+        self.definitions.close(definition, reached)
+        return reached
+
+    def _known(self, event: Event, requests: Mapping[str, Sequence[Stored]]) -> Known | None:
+        """What is known of the prediction that an event is about."""
+        stored = requests.get(event.target or "")
+        if not stored:
+            return None
+        call = stored[0].call
+        definition = self.definitions.at(call.route, event.feedback.metric, call.at_ms)
+        return Known(call.route, call.at_ms, None if definition is None else definition.metric)
+
+    def _note_key(self, call: Prediction) -> None:
+        """A keyed prediction behind the watermark (its writer was slow or died) may be what a looked-up event meant."""
+        if call.key is not None and self.watermark_ms is not None and call.at_ms < self.watermark_ms:
+            self._missed.add((call.route, call.key, call.at_ms))
+            self.unsettled = True
+
+
+def _name(call: Prediction) -> tuple[str, str, str]:
+    return call.id, call.role, call.variant
+
+
+def _finished(stored: Iterable[Stored]) -> list[Prediction]:
+    return [one.call for one in stored if not one.open]
+
+
+def _led(event: Event, leads: str | None) -> Event:
+    """The event after its key was looked up, or its patience was found to have ended."""
+    if event.feedback.prediction_id is not None:
+        return event
+    return replace(event, target=leads, due_ms=patience_ends_ms(event.feedback))
+
+
+def _counted(event: Event, known: Known | None) -> str:
+    return known.route if known is not None else event.feedback.route or UNKNOWN
+
+
+def _tell(was: Event | None, now: Event, known: Known | None, moves: Moves) -> None:
+    """Count the event under its status, and no longer under the one it had."""
+    if was is not None:
+        if (was.counted, was.status) == (now.counted, now.status):
+            return
+        moves.tell(was.counted, was.feedback.metric, was.status, -1)
+    delay = None
+    if known is not None and now.status == "joined":
+        delay = max(0, now.feedback.received_ms - known.at_ms) / 1000
+    moves.tell(now.counted, now.feedback.metric, now.status, 1, delay)
+
+
+def _shift(was: Event | None, now: Event, shifts: Mapping[tuple[str, str], tuple[list[Event], list[Event]]]) -> None:
+    """Note that an event stops or begins to count for a prediction."""
+    old = was.target if was is not None and was.status == "joined" else None
+    new = now.target if now.status == "joined" else None
+    if old == new:
+        return
+    if was is not None and old is not None:
+        shifts[old, was.feedback.metric][0].append(was)
+    if new is not None:
+        shifts[new, now.feedback.metric][1].append(now)

@@ -1,0 +1,133 @@
+"""What the store knows of one route and epoch: the one thing that plans and reports are made from.
+
+Rule: values only. The store reads them (``gateway.store``), the joiner moves them, the planner and the report look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from policies.types import EMPTY, Evidence, Tally
+from router.records import Role
+
+Phase = Literal["live", "mature", "closed"]
+
+#: The built-in metrics. A user's metric cannot begin with "@".
+CALLS = "@calls"  # M = the variant's failures, D = calls; live only
+AGREEMENT = (
+    "@agreement"  # a shadow's prediction equals the primary's: M = 1 or 0, D = 1 where both predicted; live only
+)
+
+#: What a feedback event can end as. Each event is in exactly one.
+Status = Literal["rejected", "repeated", "corrected", "not_applicable", "orphaned", "late", "waiting", "joined"]
+STATUSES: tuple[Status, ...] = (
+    "joined",
+    "corrected",
+    "repeated",
+    "late",
+    "waiting",
+    "orphaned",
+    "not_applicable",
+    "rejected",
+)
+UNKNOWN = "unknown"  # the route or metric of an event that names none that exists
+
+
+@dataclass(frozen=True, slots=True)
+class TallyKey:
+    """Which tally. ``definition`` is the metric's definition hash, "" for a built-in.
+
+    ``against`` is "" for a variant's own values; else the variant it is paired with on the same predictions, and M is
+    a difference: of two scores of one label (shadow less primary), or +1, 0, −1 for an interleaved answer whose
+    credit went to this ranker, to both alike, or to the other (only answers with a credited event have D = 1).
+    ``phase``: "live" moves at once, "mature" when the window has closed, "closed" counts (in D, not by unit) the
+    predictions whose window has closed, with or without a value: the denominator of coverage.
+    """
+
+    period: int
+    variant: str
+    version: str
+    role: Role
+    against: str
+    metric: str
+    definition: str
+    phase: Phase
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """How many units (requests, where nothing is sticky) each variant was first given under one plan revision."""
+
+    period: int
+    revision: int
+    shares: Mapping[str, float]
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Everything counted for one route and epoch.
+
+    ``latency`` holds, by (variant, role), counts per logarithmic bucket of milliseconds, as
+    ``policies.statistics.latency`` numbers them. ``faults`` counts calls without a complete answer by (variant, role,
+    fault). ``feedback`` counts events of the route, over all epochs, by (metric, status). ``forced`` counts requests
+    whose client chose the variant, kept out of everything else here. ``watermark_ms`` is the event time up to which all
+    is recorded, None before any heartbeat.
+    """
+
+    route: str
+    epoch: str
+    tallies: Mapping[TallyKey, Tally] = field(default_factory=dict)
+    stretches: tuple[Stretch, ...] = ()
+    latency: Mapping[tuple[str, Role], Mapping[int, int]] = field(default_factory=dict)
+    faults: Mapping[tuple[str, Role, str], int] = field(default_factory=dict)
+    feedback: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    forced: int = 0
+    watermark_ms: int | None = None
+
+    def pooled(
+        self, variant: str, role: Role, metric: str, phase: Phase, *, against: str = "", definition: str = ""
+    ) -> Tally:
+        """Return one tally with periods and declared versions pooled."""
+        total = EMPTY
+        for key, tally in self.tallies.items():
+            if (key.variant, key.role, key.metric, key.phase, key.against, key.definition) == (
+                variant,
+                role,
+                metric,
+                phase,
+                against,
+                definition,
+            ):
+                total += tally
+        return total
+
+    def by_period(self, variant: str, role: Role, metric: str, *, definition: str) -> Mapping[int, Tally]:
+        """Return a variant's own mature tallies, period by period: what a comparison is stratified by."""
+        found: dict[int, Tally] = {}
+        for key, tally in self.tallies.items():
+            if (key.variant, key.role, key.metric, key.phase, key.against, key.definition) == (
+                variant,
+                role,
+                metric,
+                "mature",
+                "",
+                definition,
+            ):
+                found[key.period] = found.get(key.period, EMPTY) + tally
+        return found
+
+    def evidence(self, definitions: Mapping[str, str]) -> Evidence:
+        """Return what plans may learn from: mature tallies of answers, for the metrics as now defined (name → hash)."""
+        pooled: dict[tuple[str, str], Tally] = {}
+        for key, tally in self.tallies.items():
+            if (
+                key.phase == "mature"
+                and key.against == ""
+                and key.role != "shadow"
+                and definitions.get(key.metric) == key.definition
+            ):
+                pooled[key.variant, key.metric] = pooled.get((key.variant, key.metric), EMPTY) + tally
+        return Evidence(pooled)

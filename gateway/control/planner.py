@@ -1,0 +1,55 @@
+"""Make plans of evidence.
+
+Rule: a plan that cannot be made leaves the last good one in force, and is told. Planning may be slow and may use numpy:
+it runs in a thread, and never on the way of a request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
+
+from gateway.control.ledger import Ledger
+from policies.types import Evidence
+from router.compile import replan
+from router.config import Config
+from router.snapshot import Metric, Snapshot
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """The snapshot with new plans, the very same one if none changed, and why others could not be made, by route."""
+
+    snapshot: Snapshot
+    failures: Mapping[str, str]
+
+
+async def plan(
+    snapshot: Snapshot,
+    config: Config,
+    routes: Collection[str],
+    ledger: Callable[[str, str], Awaitable[Ledger]],
+    revision: int,
+) -> Planned:
+    """Plan these routes anew; ``ledger`` is asked for what is counted of a route and epoch.
+
+    Raises what ``ledger`` raises; what a policy raises is among the failures.
+    """
+    failures: dict[str, str] = {}
+    for name in sorted(set(routes) & snapshot.routes.keys() & config.routes.keys()):
+        evidence = evidence_of(await ledger(name, snapshot.routes[name].epoch), snapshot.metrics)
+        try:
+            snapshot = await asyncio.to_thread(replan, snapshot, config, name, evidence, revision)
+        except Exception as error:
+            logger.error("route %s cannot be planned, its last plan stays: %s", name, error, exc_info=error)
+            failures[name] = f"{type(error).__name__}: {error}"
+    return Planned(snapshot, failures)
+
+
+def evidence_of(ledger: Ledger, metrics: Mapping[str, Metric]) -> Evidence:
+    """Return what plans may learn from: values counted under today's definitions."""
+    return ledger.evidence({metric.name: metric.definition for metric in metrics.values()})

@@ -1,0 +1,258 @@
+"""Drain the journal into the store: read some lines, record them with everything that follows, in one transaction.
+
+Rule: exactly once, however it is interrupted. Offsets, rows, tallies, statuses and the watermark are written together;
+what memory knows beyond them is thrown away when a transaction fails; a segment is deleted only when all of it is safe
+on the disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Final
+
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.control.definitions import Definition, newly_defined
+from gateway.control.joiner import Joiner
+from gateway.control.ledger import UNKNOWN
+from gateway.control.lines import Batch
+from gateway.control.moves import Moves, Told
+from gateway.control.segments import Segments
+from gateway.control.watermark import Writers
+from gateway.journal import Segment
+from gateway.store import Store, calls, plans, positions, tallies
+from gateway.store.tallies import Remembered
+from router.snapshot import Snapshot
+
+logger = logging.getLogger(__name__)
+
+#: Lines per transaction: so many that its fixed cost disappears, and so few that reports get their turn.
+LINES: Final = 2_000
+
+#: Predictions whose windows close, and events that are looked up, per transaction (and metric).
+SWEEP: Final = 5_000
+
+POLL_SECONDS: Final = 0.1
+LONGEST_BACKOFF_SECONDS: Final = 10.0
+
+#: What is the store's trouble and passes, unlike a line that cannot be recorded.
+_TROUBLE: Final = (OperationalError, InterfaceError, PoolTimeout, OSError)
+
+
+@dataclass(slots=True)
+class _Known:
+    """What memory holds of the store; only ever as of the last commit."""
+
+    segments: Segments
+    writers: Writers
+    joiner: Joiner
+    remembered: Remembered
+
+
+class Recorder:
+    """Records one journal into one store.
+
+    ``run`` is the present supervisor's: writers of older ones are dead. ``tell`` hears of feedback statuses after each
+    commit; ``spare`` says of a finished segment whether somebody still reads it.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        journal: Path,
+        *,
+        run: str | None = None,
+        tell: Callable[[Iterable[Told]], None] = lambda _: None,
+        spare: Callable[[Segment], bool] = lambda _: False,
+        lines: int = LINES,
+    ) -> None:
+        self._store = store
+        self._journal = journal
+        self._run = run
+        self._tell = tell
+        self._spare = spare
+        self._most = self._lines = lines
+        self._known: _Known | None = None
+        self._adopting: tuple[Snapshot, int] | None = None
+        self._caught_up = monotonic()
+        self._turn = asyncio.Lock()
+        self._idle_steps = 0
+        self._offsets: Mapping[str, int] = {}
+        self._matured: set[str] = set()
+
+    def lag(self) -> tuple[float, int]:
+        """Return for how many seconds there was always something to record, and how many bytes of it."""
+        found = Segments(self._journal, self._offsets)
+        found.look(())
+        waiting = found.undrained_bytes()
+        return (monotonic() - self._caught_up if waiting else 0.0), waiting
+
+    def take_matured(self) -> set[str]:
+        """Return the routes whose mature tallies moved since the last time."""
+        matured, self._matured = self._matured, set()
+        return matured
+
+    def adopt(self, snapshot: Snapshot, now_ms: int) -> None:
+        """From now on judge predictions by this snapshot's metrics: done with the next step."""
+        self._adopting = (snapshot, now_ms)
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Record until ``stopping``. Trouble with the store is waited out: the journal keeps."""
+        pause, failing = POLL_SECONDS, False
+        while not stopping.is_set():
+            try:
+                more = await self.step()
+                pause, failing = POLL_SECONDS, False
+            except Exception as error:
+                more = False
+                if not failing:
+                    logger.error("recording stopped, the journal keeps what comes: %s", error, exc_info=error)
+                failing, pause = True, min(pause * 2, LONGEST_BACKOFF_SECONDS)
+            if not more:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(stopping.wait(), pause)
+
+    async def drain(self, timeout_seconds: float) -> bool:
+        """Record what the journal holds, to its end; return whether that was reached in time."""
+        deadline = monotonic() + timeout_seconds
+        self._idle_steps = 0
+        while self._idle_steps < 3:  # what is finished for good is known only at the second look
+            if monotonic() >= deadline:
+                return False
+            try:
+                await self.step()
+            except Exception as error:
+                logger.warning("the journal keeps what is not recorded yet: %s", error)
+                return False
+        return True
+
+    async def step(self) -> bool:
+        """Record the next lines and whatever else is due; return whether there is more. Raises the store's trouble."""
+        async with self._turn:
+            try:
+                return await self._step(self._lines)
+            except _TROUBLE:
+                raise
+            except Exception as error:
+                return await self._isolate(error)
+
+    async def _step(self, limit: int) -> bool:
+        known, self._known = self._known or await self._load(), None  # until the commit
+        known.segments.look(known.writers.dead(self._run))
+        batch, offsets = await asyncio.to_thread(known.segments.read, limit)
+        moves, adopting = Moves(), self._adopting
+        async with self._store.begin() as connection:
+            if adopting is not None:
+                await _adopt(connection, known.joiner, *adopting)
+            more = await self._record(connection, known, batch, offsets, moves)
+        self._known = known
+        if self._adopting is adopting:
+            self._adopting = None
+        known.segments.offsets.update(offsets)
+        self._offsets = dict(known.segments.offsets)
+        self._idle_steps = 0 if batch.lines or more else self._idle_steps + 1
+        if not known.segments.undrained_bytes():
+            self._caught_up = monotonic()
+        self._lines = min(self._most, max(1, self._lines * 2))
+        self._matured |= moves.matured
+        self._tell(moves.told)
+        await self._dispose(known.segments)
+        return more or batch.lines >= limit
+
+    async def _load(self) -> _Known:
+        async with self._store.begin() as connection:
+            writers = await positions.read_writers(connection)
+            segments = Segments(self._journal, await positions.read_offsets(connection))
+            definitions = await plans.read_definitions(connection)
+        return _Known(segments, writers, Joiner(definitions, writers.watermark_ms), Remembered())
+
+    async def _record(
+        self, connection: AsyncConnection, known: _Known, batch: Batch, offsets: dict[str, int], moves: Moves
+    ) -> bool:
+        """Write a batch with all that follows from it; return whether more would follow at once."""
+        joiner, writers = known.joiner, known.writers
+        dead = writers.dead(self._run)
+        for name in known.segments.writers():
+            writers.meet(name)
+        await joiner.record(connection, batch.calls, moves)
+        await joiner.learn(connection, batch.events, moves)
+        for name, at_ms, bye in batch.marks:
+            writers.meet(name)
+            writers.mark(name, at_ms, bye=bye)
+        streaming = {line.writer for line in batch.calls if line.kind == "open"}
+        for name in known.segments.drained_writers(dead & {*writers.living(), *streaming}, offsets):
+            await joiner.abandon(connection, name, moves)
+            writers.bury(name)
+        if batch.rejected:
+            moves.tell(UNKNOWN, UNKNOWN, "rejected", batch.rejected)
+        moves.counts.update(corrupt_lines=batch.corrupt, torn_lines=batch.torn)
+        more = False
+        if writers.advance() or joiner.unsettled:
+            joiner.watermark_ms = writers.watermark_ms
+            more = await joiner.settle(connection, moves, SWEEP)
+        await tallies.apply(connection, moves, known.remembered)
+        await positions.write_offsets(connection, offsets)
+        await positions.write_writers(connection, writers.take_changed(), writers.watermark_ms)
+        forgotten = known.segments.forgotten()
+        await positions.forget_offsets(connection, forgotten)
+        for name in forgotten:
+            del known.segments.offsets[name]
+        return more
+
+    async def _dispose(self, segments: Segments) -> None:
+        """Delete segments that are finished and recorded, once nothing can take the record back."""
+        disposable = [(name, segment) for name, segment in segments.disposable() if not self._spare(segment)]
+        if not disposable:
+            return
+        await self._store.settle()
+        for _, segment in disposable:
+            with suppress(FileNotFoundError):
+                segment.path.unlink()
+
+    async def _isolate(self, error: Exception) -> bool:
+        """A batch could not be recorded: record smaller ones, down to the one line at fault, and skip that."""
+        if self._lines > 1:
+            logger.warning("a batch of %d lines could not be recorded, trying fewer: %s", self._lines, error)
+            self._lines = max(1, self._lines // 8)
+            return True
+        await self._step(0)  # were it not the line's fault, this would fail too
+        known = self._known
+        assert known is not None
+        batch, offsets = known.segments.read(1)
+        async with self._store.begin() as connection:
+            await positions.write_offsets(connection, offsets)
+            await tallies.apply(connection, _unrecordable(batch.lines), known.remembered)
+        for name, end in offsets.items():
+            logger.error("a line that ends at byte %d of %s cannot be recorded", end, name, exc_info=error)
+        known.segments.offsets.update(offsets)
+        return True
+
+
+def _unrecordable(lines: int) -> Moves:
+    moves = Moves()
+    moves.counts["unrecordable_lines"] += lines
+    return moves
+
+
+async def _adopt(connection: AsyncConnection, joiner: Joiner, snapshot: Snapshot, now_ms: int) -> None:
+    """Begin the definitions that are new with this snapshot."""
+    for route in snapshot.routes.values():
+        fresh = newly_defined(joiner.definitions, route.name, [snapshot.metrics[name] for name in route.metrics])
+        if not fresh:
+            continue
+        youngest = await calls.latest_ms(connection, route.name)
+        # A route without predictions has no past to preserve: what is known now holds for whatever will be read.
+        since = 0 if youngest is None else max(now_ms, youngest + 1)
+        for name, metric in fresh.items():
+            definition = Definition(route.name, name, since, metric, closed_until=since)
+            await plans.write_definition(connection, definition)
+            joiner.definitions.append(definition)
+            joiner.unsettled = True

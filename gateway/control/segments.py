@@ -1,0 +1,114 @@
+"""What to read next of the journal, and what of it is finished for good.
+
+Rule: decides from two looks at the folder, never one: while a folder is being listed its files still grow, so a size is
+final only if the segment was finished before that look began.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import groupby
+from pathlib import Path
+from typing import Final
+
+from gateway.control.lines import Batch
+from gateway.journal import FEEDBACK, PREDICTIONS, Segment, read_lines, segments
+
+#: How much of a segment is read at once; longer lines are read whole all the same.
+CHUNK_BYTES: Final = 2**20
+
+
+class Segments:
+    """The journal's folders as last looked at, and how far they are drained (``offsets``, by folder and file name)."""
+
+    def __init__(self, journal: Path, offsets: Mapping[str, int]) -> None:
+        self._journal = journal
+        self.offsets = dict(offsets)
+        self.found: dict[str, Segment] = {}
+        self._finished: set[str] = set()  # as of the look before
+        self._final: set[str] = set()
+        self._turn = 0
+
+    def look(self, dead: Collection[str]) -> None:
+        """List the folders. ``dead`` are the writers that will never write again, by what was known before."""
+        self._final = self._finished | {name for name, segment in self.found.items() if segment.writer in dead}
+        self.found = {
+            f"{folder}/{segment.path.name}": segment
+            for folder in (PREDICTIONS, FEEDBACK)
+            for segment in segments(self._journal / folder)
+        }
+        self._finished = set()
+        for chain in self._chains():
+            self._finished.update(name for name, _ in chain[:-1])
+
+    def writers(self) -> set[str]:
+        """Return the writers of predictions: those whose word the watermark waits for."""
+        return {segment.writer for name, segment in self.found.items() if name.startswith(f"{PREDICTIONS}/")}
+
+    def read(self, limit: int) -> tuple[Batch, dict[str, int]]:
+        """Read about ``limit`` lines that are not drained; return them and the offsets once they are recorded.
+
+        Writers take turns, so that a busy one starves nobody; of one writer, segments come in order.
+        """
+        batch, offsets = Batch(), dict[str, int]()
+        chains = list(self._chains())
+        self._turn += 1
+        for i in range(len(chains)):
+            for name, segment in chains[(i + self._turn) % len(chains)]:
+                drained = self._read(name, segment, batch, offsets, limit - batch.lines)
+                if not drained or name not in self._final:
+                    break
+            if batch.lines >= limit:
+                break
+        return batch, offsets
+
+    def drained(self, name: str) -> bool:
+        """Return whether all of a segment that was there at the last look is recorded."""
+        return self.offsets.get(name, 0) >= self.found[name].size
+
+    def drained_writers(self, writers: Iterable[str], offsets: Mapping[str, int]) -> set[str]:
+        """Return which of these (dead) writers have all their predictions recorded, once ``offsets`` are."""
+        behind = {
+            segment.writer
+            for name, segment in self.found.items()
+            if name.startswith(f"{PREDICTIONS}/")
+            and (name not in self._final or offsets.get(name, self.offsets.get(name, 0)) < segment.size)
+        }
+        return set(writers) - behind
+
+    def disposable(self) -> list[tuple[str, Segment]]:
+        """Return the segments that are finished and drained."""
+        return [(name, segment) for name, segment in self.found.items() if name in self._final and self.drained(name)]
+
+    def forgotten(self) -> list[str]:
+        """Return the offsets whose segments are no more."""
+        return [name for name in self.offsets if name not in self.found]
+
+    def undrained_bytes(self) -> int:
+        """Return how much is not recorded, as of the last look."""
+        return sum(max(0, segment.size - self.offsets.get(name, 0)) for name, segment in self.found.items())
+
+    def _read(self, name: str, segment: Segment, batch: Batch, offsets: dict[str, int], limit: int) -> bool:
+        """Read on in one segment; return whether its end is reached."""
+        offset = self.offsets.get(name, 0)
+        if offset >= segment.size or limit <= 0:
+            return offset >= segment.size
+        try:
+            lines, end = read_lines(segment.path, offset, CHUNK_BYTES)
+        except FileNotFoundError:
+            return True
+        if len(lines) > limit:
+            del lines[limit:]
+            end = offset + sum(len(line) + 1 for line in lines)
+        batch.read(lines, segment.writer)
+        if not lines and name in self._final:
+            batch.torn += 1
+            end = segment.size
+        if end > offset:
+            offsets[name] = end
+        return end >= segment.size
+
+    def _chains(self) -> Iterator[list[tuple[str, Segment]]]:
+        """Each writer's segments in one folder, in order."""
+        for _, chain in groupby(self.found.items(), key=lambda item: (item[0].partition("/")[0], item[1].writer)):
+            yield list(chain)

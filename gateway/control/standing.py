@@ -1,0 +1,94 @@
+"""What each feedback event ends as.
+
+Rule: pure. The status of an event is a function of the events that share its identity, of the predictions they are
+about and of the watermark; so the order of arrival cannot matter. Precedence, first that applies:
+
+| status         | of                                                                                              |
+|----------------|-------------------------------------------------------------------------------------------------|
+| repeated       | an event that came earlier with the same identity and revision                                  |
+| waiting        | its prediction is not known, and may still come                                                 |
+| orphaned       | its prediction is not known (it is joined all the same should it come)                          |
+| not_applicable | the prediction's route did not list the metric                                                  |
+| late           | it happened after the prediction's window                                                       |
+| corrected      | another of its identity has a higher revision                                                   |
+| joined         | the one that counts                                                                             |
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+
+from gateway.control.ledger import Status
+from gateway.store.feedback import Event
+from router.outcomes import in_time
+from router.records import Feedback
+from router.snapshot import Metric
+
+#: How long the prediction of an event may still come, in event time: feedback and predictions travel through different
+#: segments and a client may be faster than the line of the very call it speaks of.
+PATIENCE_MS: Final = 5_000
+
+_UUID7: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of the prediction an event is about; ``metric`` is None when its route did not list it."""
+
+    route: str
+    at_ms: int
+    metric: Metric | None
+
+
+def standing(group: Sequence[Event], known: Sequence[Known | None], watermark_ms: int | None) -> list[Status]:
+    """Return the status of each event of one identity; ``known`` has what is known of the prediction of each."""
+    first: dict[int, int] = {}
+    for index, event in enumerate(group):
+        revision = event.feedback.revision
+        if revision not in first or _came(event) < _came(group[first[revision]]):
+            first[revision] = index
+    statuses: list[Status] = ["repeated"] * len(group)
+    for index in first.values():
+        statuses[index] = _alone(group[index].feedback, known[index], watermark_ms)
+    joined = [revision for revision, index in first.items() if statuses[index] == "joined"]
+    for revision in joined:
+        if revision != max(joined):
+            statuses[first[revision]] = "corrected"
+    return statuses
+
+
+def looked_up_ms(event: Feedback) -> int:
+    """Return the watermark at which a new event must be looked at.
+
+    A key is looked up when everything before the event is known, lest a prediction yet to be read be the right one.
+    """
+    return event.event_ms if event.prediction_id is None else patience_ends_ms(event)
+
+
+def patience_ends_ms(event: Feedback) -> int:
+    """Return the watermark beyond which an event without a prediction is an orphan."""
+    ends = event.received_ms + PATIENCE_MS
+    return ends if event.prediction_id is not None else max(ends, event.event_ms)
+
+
+def _alone(event: Feedback, known: Known | None, watermark_ms: int | None) -> Status:
+    """The event's status if it were the only one of its identity."""
+    if known is None:
+        if event.prediction_id is not None and not _UUID7.fullmatch(event.prediction_id):
+            return "orphaned"  # no id of ours
+        return "orphaned" if watermark_ms is not None and watermark_ms > patience_ends_ms(event) else "waiting"
+    if known.metric is None:
+        return "not_applicable"
+    return "joined" if in_time(event.event_ms, known.at_ms, known.metric) else "late"
+
+
+def _came(event: Event) -> tuple[int, bytes]:
+    """Who came first; of two in the same millisecond whichever reads first, so that it is always the same one."""
+    learned = event.feedback
+    rest = (learned.prediction_id, learned.route, learned.key, learned.metric, learned.item, learned.occurred_ms)
+    return learned.received_ms, orjson.dumps((*rest, learned.value), option=orjson.OPT_SORT_KEYS)

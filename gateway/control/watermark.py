@@ -1,0 +1,91 @@
+"""Event time: up to when everything that happened is known.
+
+Rule: taken from the journal alone, never from a clock, so that a replay closes the same windows as the first run did.
+Every writer says once a second before which time all its calls are in the journal; the least of these is the watermark.
+A writer that died holds it back until its segments are drained, then never again. It never goes back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """One life of a worker: the time before which all its calls are known, and how it stands.
+
+    ``bye`` says that it ended and said so; ``gone`` that it is dead and everything it wrote is known.
+    """
+
+    mark_ms: int
+    bye: bool = False
+    gone: bool = False
+
+
+class Writers:
+    """Every writer seen, by name (``{run}-{slot}-{spawn}``), and the watermark; ``changed`` names the unsaved."""
+
+    def __init__(self, writers: dict[str, Writer] | None = None, watermark_ms: int | None = None) -> None:
+        self._writers = dict(writers or {})
+        self.watermark_ms = watermark_ms
+        self.changed: set[str] = set()
+
+    def __getitem__(self, name: str) -> Writer:
+        return self._writers[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._writers
+
+    def take_changed(self) -> list[tuple[str, Writer]]:
+        """Return the writers that changed since the last time."""
+        changed, self.changed = self.changed, set()
+        return [(name, self._writers[name]) for name in sorted(changed)]
+
+    def meet(self, name: str) -> None:
+        """Know of a writer: nothing of it is older than its birth, which its name tells."""
+        if name not in self._writers:
+            self._put(name, Writer(int(name.rpartition("-")[2], 16)))
+
+    def mark(self, name: str, at_ms: int, *, bye: bool = False) -> None:
+        """Take a heartbeat or, with ``bye``, a clean end."""
+        writer = self._writers[name]
+        # A later beat can be earlier by the clock of a machine that was set back: the promise made first still holds.
+        self._put(name, Writer(max(writer.mark_ms, at_ms), bye or writer.bye, writer.gone))
+
+    def bury(self, name: str) -> None:
+        """Know that a dead writer's segments are drained to their end."""
+        self._put(name, replace(self._writers[name], gone=True))
+
+    def living(self) -> list[str]:
+        """Return the writers that are not gone, oldest first."""
+        return sorted(name for name, writer in self._writers.items() if not writer.gone)
+
+    def dead(self, run: str | None = None) -> set[str]:
+        """Return the writers that will never write again: they said so, or have a successor; ``run`` is the present."""
+        newest = max((name.split("-")[0] for name in self._writers), default="")
+        newest = max(newest, run or "")
+        spawns: dict[tuple[str, str], str] = {}
+        for name in self._writers:
+            at, slot, spawn = name.split("-")
+            spawns[at, slot] = max(spawns.get((at, slot), ""), spawn)
+        return {
+            name
+            for name, writer in self._writers.items()
+            for at, slot, spawn in (name.split("-"),)
+            if writer.bye or at < newest or spawn < spawns[at, slot]
+        }
+
+    def advance(self) -> bool:
+        """Move the watermark to where the marks allow, and return whether it moved."""
+        marks = [writer.mark_ms for writer in self._writers.values() if not writer.gone]
+        # When the last one is gone, everything it ever said is known.
+        reached = min(marks) if marks else max((writer.mark_ms for writer in self._writers.values()), default=None)
+        if reached is None or (self.watermark_ms is not None and reached <= self.watermark_ms):
+            return False
+        self.watermark_ms = reached
+        return True
+
+    def _put(self, name: str, writer: Writer) -> None:
+        if self._writers.get(name) != writer:
+            self._writers[name] = writer
+            self.changed.add(name)

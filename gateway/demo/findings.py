@@ -1,0 +1,166 @@
+"""What the demo found: the gateway's own report, held against the truth and against what the users counted.
+
+Rule: pure. It reads reports as anyone gets them from the admin API, and claims nothing that is not in them. A verdict
+that misses the truth is said, not hidden; only an account that does not add up is a failure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from math import sqrt
+from typing import Any
+
+from gateway.demo.scenario import CANARY_SHARE, SCENES, Scene
+from gateway.demo.traffic import Account
+
+#: A share is as configured when it is no further off than this many standard errors.
+STANDARD_ERRORS = 4.0
+
+Report = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A variant less the baseline, as reported; the truth is the same difference on the held-out images.
+
+    For merged rankers the difference is the share of the votes less one half, and has no truth but its sign.
+    """
+
+    variant: str
+    baseline: str
+    status: str
+    difference: float | None
+    low: float | None
+    high: float | None
+    truth: float | None
+
+    @property
+    def covers(self) -> bool | None:
+        """Whether the interval contains the truth; None when there is no interval or no truth."""
+        if self.low is None or self.high is None or self.truth is None:
+            return None
+        return self.low <= self.truth <= self.high
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """Two counts of the same thing, one by the users and one by the gateway."""
+
+    what: str
+    users: int
+    gateway: int
+
+    @property
+    def holds(self) -> bool:
+        return self.users == self.gateway
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one route showed. ``right`` is None when nothing was decided, else whether the truth says so too."""
+
+    route: str
+    claim: str
+    right: bool | None
+    comparison: Comparison | None
+    share: float | None
+    balances: tuple[Balance, ...]
+
+
+def find(
+    reports: Mapping[str, Report], accounts: Mapping[str, Account], truth: Mapping[str, float]
+) -> tuple[Finding, ...]:
+    """Return what each route showed, in the order of the scenes."""
+    return tuple(_finding(scene, reports[scene.route], accounts[scene.route], truth) for scene in SCENES)
+
+
+def settled(report: Report, account: Account, scene: Scene) -> bool:
+    """Return whether the gateway has counted everything the users know of, and every window has closed."""
+    pending = sum(metric["pending"] for variant in report["variants"] for metric in variant["metrics"].values())
+    return pending == 0 and all(balance.holds for balance in _balances(scene, report, account))
+
+
+def as_json(findings: tuple[Finding, ...]) -> list[dict[str, Any]]:
+    """Return the findings as plain values."""
+    return [
+        {
+            **asdict(finding),
+            "covers": None if finding.comparison is None else finding.comparison.covers,
+            "balances": [{**asdict(balance), "holds": balance.holds} for balance in finding.balances],
+        }
+        for finding in findings
+    ]
+
+
+def _finding(scene: Scene, report: Report, account: Account, truth: Mapping[str, float]) -> Finding:
+    comparison = _comparison(scene, report, truth)
+    right = {"better": True, "worse": False}.get(comparison.status) if comparison else None
+    share = next((float(v["share"]) for v in report["variants"] if v["name"] == scene.better), None)
+    claim = " ".join(filter(None, (_claim(scene, comparison), _moved(scene, report), _split(scene, account))))
+    return Finding(scene.route, claim, right, comparison, share, _balances(scene, report, account))
+
+
+def _comparison(scene: Scene, report: Report, truth: Mapping[str, float]) -> Comparison | None:
+    found = next((c for c in report["verdict"]["comparisons"] if c["variant"] == scene.better), None)
+    if found is None:
+        return None
+    expected = truth[scene.better] - truth[scene.baseline] if scene.task == "digits" else None
+    return Comparison(
+        scene.better, scene.baseline, found["status"], found["difference"], found["low"], found["high"], expected
+    )
+
+
+def _claim(scene: Scene, comparison: Comparison | None) -> str:
+    if comparison is None or comparison.difference is None or comparison.low is None or comparison.high is None:
+        return f"too little was seen to compare {scene.better} with {scene.baseline}."
+    verb = {"better": "is better than", "worse": "is worse than"}.get(comparison.status, "is not yet told apart from")
+    told = f"{scene.better} {verb} {scene.baseline}"
+    if comparison.truth is None:
+        low, share, high = (0.5 + bound for bound in (comparison.low, comparison.difference, comparison.high))
+        return f"{told}: {share:.0%} of the users with a preference prefer it (95 % certain: {low:.0%} to {high:.0%})."
+    low, difference, high = (100 * bound for bound in (comparison.low, comparison.difference, comparison.high))
+    inside = "inside" if comparison.covers else "OUTSIDE"
+    return (
+        f"{told}: {difference:+.1f} points of accuracy (95 % certain, however often one looks: {low:+.1f} to "
+        f"{high:+.1f}); the held-out difference, {100 * comparison.truth:+.1f}, lies {inside}."
+    )
+
+
+def _moved(scene: Scene, report: Report) -> str:
+    """Say where a bandit's traffic went: it began with equal shares."""
+    if scene.route != "bandit":
+        return ""
+    variant = next(one for one in report["variants"] if one["name"] == scene.better)
+    before, after = 1 / len(report["variants"]), float(variant["share"])
+    verb = "moved its traffic to" if after > before else "did not move its traffic to"
+    best = f" (P(best) {variant['p_best']:.3f})" if variant.get("p_best") is not None else ""
+    return f"The bandit {verb} {scene.better}: share {before:.0%} at the start, {after:.0%} at the end{best}."
+
+
+def _split(scene: Scene, account: Account) -> str:
+    """Say how many users met the canary, by the users' own count."""
+    if scene.route != "canary" or not account.met:
+        return ""
+    met = sum(variant == scene.better for variant in account.met.values()) / len(account.met)
+    error = sqrt(CANARY_SHARE * (1 - CANARY_SHARE) / len(account.met))
+    off = abs(met - CANARY_SHARE) / error
+    judged = "as configured" if off <= STANDARD_ERRORS else "NOT as configured"
+    return (
+        f"{met:.1%} of {len(account.met):,} users met the candidate, {judged} "
+        f"({CANARY_SHARE:.0%}, {off:.1f} standard errors off); {account.flickers} changed variant."
+    )
+
+
+def _balances(scene: Scene, report: Report, account: Account) -> tuple[Balance, ...]:
+    """Every answer received has one primary row, or one draft row per ranker; every event has one status."""
+    received = len(account.prediction_ids)
+    rows: dict[str, list[int]] = {"primary": [], "draft": [], "shadow": []}
+    for variant in report["variants"]:
+        rows[variant["role"]].append(int(variant["predictions"]))
+    if rows["draft"]:
+        answers = [Balance("answers received, drafts of each ranker", received, drafts) for drafts in rows["draft"]]
+    else:
+        answers = [Balance("answers received, primary rows", received, sum(rows["primary"]))]
+    events = sum(report["feedback"].values())
+    return (*answers, Balance("events acknowledged, their statuses", account.events, events))

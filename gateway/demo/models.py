@@ -1,0 +1,171 @@
+"""The demo's models, trained on the handwritten digits that scikit-learn bundles: three classifiers and two rankers.
+
+Rule: only the training half is shown to a model, and nothing is left to chance, so what each scores on the held-out
+half is known before the first request is sent. That number is the truth that the demo's report is held against.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import train_test_split
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.svm import SVC
+
+Pixels = NDArray[np.float64]
+Labels = NDArray[np.int64]
+
+PIXELS = 64
+#: How many items a ranker answers with: twice what is shown, so that a draft of ten never runs a ranker dry.
+DEPTH = 20
+#: How many of them a user sees.
+SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Digits:
+    """Images of 8 × 8 pixels, 0 to 16 each, one image per row; the held-out half is the demo's traffic."""
+
+    train_pixels: Pixels
+    train_labels: Labels
+    held_pixels: Pixels
+    held_labels: Labels
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One output of a model in the words of the Open Inference Protocol."""
+
+    name: str
+    datatype: Literal["INT64", "BYTES"]
+    data: list[int] | list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Classifier:
+    """Reads a digit. ``estimator`` is a fitted scikit-learn classifier on rows of 64 pixels."""
+
+    name: str
+    model: str
+    version: str
+    title: str
+    estimator: Any
+
+    def answer(self, pixels: Pixels) -> Tensor:
+        return Tensor("digit", "INT64", [int(digit) for digit in self.estimator.predict(pixels)])
+
+
+@dataclass(frozen=True, slots=True)
+class Ranker:
+    """Finds the catalogue's images most like the one given, the nearest first."""
+
+    name: str
+    model: str
+    version: str
+    title: str
+    catalogue: Pixels
+    by: Literal["rows", "pixels"]
+
+    def answer(self, pixels: Pixels) -> Tensor:
+        asked = pixels[:1] if self.by == "pixels" else _ink(pixels[:1])
+        distances = ((self.catalogue - asked) ** 2).sum(axis=1)
+        nearest = np.argsort(distances, kind="stable")[:DEPTH]
+        return Tensor("items", "BYTES", [item_id(int(index)) for index in nearest])
+
+
+Model = Classifier | Ranker
+
+
+def load() -> Digits:
+    """Return the images, always split the same way and with every digit as frequent in one half as in the other."""
+    pixels, labels = load_digits(return_X_y=True)
+    train_pixels, held_pixels, train_labels, held_labels = train_test_split(
+        pixels, labels, test_size=0.5, random_state=0, stratify=labels
+    )
+    return Digits(train_pixels, train_labels, held_pixels, held_labels)
+
+
+def train(digits: Digits) -> tuple[Model, ...]:
+    """Fit every model: takes about half a second."""
+    pixels, labels = digits.train_pixels, digits.train_labels
+    # A fifth of the images: what a team has when it starts labelling.
+    few = len(pixels) // 5
+    regression = make_pipeline(FunctionTransformer(_blur), LogisticRegression(max_iter=2000, random_state=0))
+    neighbours = KNeighborsClassifier(n_neighbors=3)
+    machine = SVC(gamma=0.001)
+    regression.fit(pixels, labels)
+    neighbours.fit(pixels[:few], labels[:few])
+    machine.fit(pixels, labels)
+    return (
+        Classifier("digits_v1", "digits", "1.0.0", "logistic regression on 16 blurred pixels", regression),
+        Classifier("digits_v2", "digits", "2.0.0", f"3 nearest neighbours among {few} images", neighbours),
+        Classifier("digits_v3", "digits", "3.0.0", "support vector machine on all pixels", machine),
+        Ranker("search_rows", "search", "1.0.0", "similar images by the ink in each row", _ink(pixels), "rows"),
+        Ranker("search_pixels", "search", "2.0.0", "similar images by every pixel", pixels, "pixels"),
+    )
+
+
+def held_out_score(model: Model, digits: Digits) -> float:
+    """Return the truth about a model: a classifier's accuracy on the held-out half; for a ranker, the share of the
+    items it shows there that are the same digit as the image asked about."""
+    if isinstance(model, Classifier):
+        return float(np.mean(model.estimator.predict(digits.held_pixels) == digits.held_labels))
+    hits = [
+        relevant(digits, str(item), int(label))
+        for row, label in zip(digits.held_pixels, digits.held_labels, strict=True)
+        for item in model.answer(row[np.newaxis, :]).data[:SHOWN]
+    ]
+    return sum(hits) / len(hits)
+
+
+def item_id(index: int) -> str:
+    """Return the id of the catalogue's image at ``index``, which is its place in the training half."""
+    return f"image-{index}"
+
+
+def relevant(digits: Digits, item: str, label: int) -> bool:
+    """Return whether a catalogue's image shows the digit ``label``."""
+    return int(digits.train_labels[int(item.removeprefix("image-"))]) == label
+
+
+def save(model: Model, path: Path) -> None:
+    """Write a fitted model where its server, another process of this same program, reads it."""
+    path.write_bytes(pickle.dumps(model))
+
+
+def read(path: Path) -> Model:
+    """Return the model that ``save`` wrote. Only for files of one's own making: a pickle can run any code."""
+    model = pickle.loads(path.read_bytes())
+    if not isinstance(model, Classifier | Ranker):
+        raise TypeError(f"{path} holds no model of the demo")
+    return model
+
+
+def rows(data: Sequence[float]) -> Pixels:
+    """Return flat pixels as rows of 64. Raises ValueError if they are not whole images of finite numbers."""
+    pixels = np.asarray(data, dtype=np.float64).reshape(-1, PIXELS)
+    if not len(pixels) or not np.isfinite(pixels).all():
+        raise ValueError("pixels must be finite numbers, 64 an image")
+    return pixels
+
+
+def _ink(pixels: Pixels) -> Pixels:
+    """Sum each row of an image: where the ink is from top to bottom, blind to left and right."""
+    ink: Pixels = pixels.reshape(-1, 8, 8).sum(axis=2)
+    return ink
+
+
+def _blur(pixels: Pixels) -> Pixels:
+    """Average each square of 2 × 2 pixels: a quarter of the detail."""
+    blurred: Pixels = pixels.reshape(-1, 4, 2, 4, 2).mean(axis=(2, 4)).reshape(-1, 16)
+    return blurred

@@ -1,0 +1,134 @@
+"""The demo's five routes: what each is for, which backend is truly better there, and the config that runs them.
+
+Rule: said once, here. Traffic, view and findings ask this file, and the config is the one an operator would write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from gateway.demo.models import SHOWN, Model
+
+#: Labels and clicks come 1 to 4 seconds after the answer, and a correction a second later; the rest is slack.
+WINDOW_SECONDS: Final = 8
+CANARY_SHARE: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One route. ``better`` is compared with ``baseline`` and truly better, by its score on the held-out images."""
+
+    route: str
+    task: Literal["digits", "search"]
+    metric: Literal["correct", "click"]
+    baseline: str
+    better: str
+    summary: str
+    policy: str
+
+    @property
+    def target(self) -> str:
+        """The path its users ask: each route is an inference server of its own."""
+        return f"/{self.route}/v2/models/{self.task}/infer"
+
+
+SCENES: Final = (
+    Scene(
+        "shadow",
+        "digits",
+        "correct",
+        "digits_v2",
+        "digits_v3",
+        "version 2 answers, version 3 gets a copy of every request",
+        'kind = "shadow"\nprimary = "digits_v2"\nshadows = { digits_v3 = 1.0 }',
+    ),
+    Scene(
+        "canary",
+        "digits",
+        "correct",
+        "digits_v1",
+        "digits_v2",
+        f"version 2 answers {CANARY_SHARE:.0%} of the users",
+        f'kind = "canary"\nstable = "digits_v1"\ncandidate = "digits_v2"\nshare = {CANARY_SHARE}',
+    ),
+    Scene(
+        "ab",
+        "digits",
+        "correct",
+        "digits_v1",
+        "digits_v3",
+        "versions 1 and 3 answer half of the users each",
+        'kind = "ab"\nshares = { digits_v1 = 0.5, digits_v3 = 0.5 }',
+    ),
+    Scene(
+        "search",
+        "search",
+        "click",
+        "search_rows",
+        "search_pixels",
+        "two rankers share every list of results",
+        'kind = "interleave"\nrankers = ["search_rows", "search_pixels"]\n'
+        f'items = "/outputs/0/data"\nitem_id = ""\nlength = {SHOWN}',
+    ),
+    Scene(
+        "bandit",
+        "digits",
+        "correct",
+        "digits_v1",
+        "digits_v3",
+        "Thompson sampling moves the traffic to the best of three",
+        'kind = "thompson"\nvariants = ["digits_v1", "digits_v2", "digits_v3"]\nreward = "correct"',
+    ),
+)
+
+_METRICS: Final = f"""\
+# The truth about an image, sent back later; a prediction is right or wrong.
+[metrics.correct]
+kind = "label"
+score = "match"
+window = "{WINDOW_SECONDS}s"
+
+# A user clicked on an item of the list.
+[metrics.click]
+kind = "event"
+window = "{WINDOW_SECONDS}s"
+"""
+
+
+def config(models: tuple[Model, ...], urls: Mapping[str, str], *, listen: str, admin: str, data_dir: Path) -> str:
+    """Return the TOML file that puts Turnout in front of the models, whose servers are at ``urls``."""
+    gateway = f'schema_version = 1\n\n[gateway]\nlisten = "{listen}"\nadmin = "{admin}"\ndata_dir = "{data_dir}"\n'
+    backends = [_backend(model, urls[model.name]) for model in models]
+    return "\n".join((gateway, *backends, _METRICS, *map(_route, SCENES)))
+
+
+def _backend(model: Model, url: str) -> str:
+    return (
+        f"# {model.title}\n"
+        f"[backends.{model.name}]\n"
+        f'url = "{url}"\n'
+        f'path = "/v2/models/{model.model}/infer"\n'
+        f'model = "{model.model}"\n'
+        f'version = "{model.version}"\n'
+        'reported_version = "/model_version"\n'
+    )
+
+
+def _route(scene: Scene) -> str:
+    lines = [
+        f"# {scene.summary}",
+        f"[routes.{scene.route}]",
+        f'path = "{scene.target}"',
+        'methods = ["POST"]',
+        'unit = "header:x-user-id"',
+        "expose_variant = true",
+        f'metrics = ["{scene.metric}"]',
+    ]
+    if scene.task == "digits":
+        lines.append('prediction = "/outputs/0/data/0"')
+    if scene.route == "ab":
+        lines.append(f'baseline = "{scene.baseline}"')
+    return "\n".join((*lines, "", f"[routes.{scene.route}.policy]", scene.policy, ""))

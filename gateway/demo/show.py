@@ -1,0 +1,232 @@
+"""The order of the demo: train, start, send, wait for the last windows, report, say what was found.
+
+Rule: one step after the other, each with a deadline, and whatever was started is ended on the way out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import signal
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import orjson
+from rich.console import Console
+
+from gateway.cli.tables import of_route
+from gateway.demo import view
+from gateway.demo.findings import Finding, as_json, find, settled
+from gateway.demo.models import Digits, Model, held_out_score, load, save, train
+from gateway.demo.processes import Children, StartFailed, free_ports
+from gateway.demo.scenario import SCENES, WINDOW_SECONDS, config
+from gateway.demo.traffic import Traffic
+from gateway.proxy.upstream import Upstream
+from router.snapshot import Backend
+
+START_SECONDS: Final = 30.0
+#: After the last event: its window, and what recording, joining and a busy machine take beyond it.
+CLOSING_SECONDS: Final = WINDOW_SECONDS + 22.0
+#: How often the reports are read, and the screen drawn.
+LOOK_SECONDS: Final = 2.0
+SHOW_SECONDS: Final = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A running gateway: the host and port of its traffic and of its admin interface."""
+
+    listen: str
+    admin: str
+
+
+@dataclass(slots=True)
+class Show:
+    """One run of the demo. ``seed`` decides what the users do."""
+
+    console: Console
+    duration_seconds: float
+    rate: float
+    seed: int
+    json_file: Path | None
+    began: float = field(default_factory=time.monotonic)
+
+    async def run(self) -> int:
+        """Return the exit code: 1 if something did not come up, ended by itself or does not add up.
+
+        SIGTERM cancels it, as Ctrl-C does anyway.
+        """
+        myself = asyncio.current_task()
+        assert myself is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, myself.cancel)
+        digits = load()
+        models = train(digits)
+        truth = {model.name: held_out_score(model, digits) for model in models}
+        self.console.print(view.models_table(models, truth))
+        with tempfile.TemporaryDirectory(prefix="turnout-demo-") as name:
+            try:
+                async with Children(Path(name)) as children:
+                    place = await start(children, Path(name), models)
+                    self._say_where(place)
+                    progress = await self._watch(children, place, digits)
+            except StartFailed as failure:
+                self.console.print(f"The demo failed: {failure}", style="red", markup=False, highlight=False)
+                return 1
+        return self._conclude(progress, find(progress.reports, progress.accounts, truth), truth)
+
+    def _say_where(self, place: Place) -> None:
+        self.console.print(
+            f"\nTurnout answers at http://{place.listen}: {self.rate:g} requests a second for "
+            f"{self.duration_seconds:g} s. While it runs:\n"
+            f"  console  http://{place.admin}/\n"
+            f"  metrics  http://{place.admin}/metrics\n"
+            f"  API      http://{place.admin}/api/v1/routes\n",
+            highlight=False,
+        )
+
+    async def _watch(self, children: Children, place: Place, digits: Digits) -> view.Progress:
+        """Send the traffic, wait for the last windows, and return all that was counted and reported."""
+        async with _client(place) as gateway, httpx.AsyncClient(base_url=f"http://{place.admin}", timeout=10) as admin:
+            traffic = Traffic(digits, gateway, place.listen, rate=self.rate, seed=self.seed)
+            progress = view.Progress("traffic", self.duration_seconds, traffic.accounts)
+            with view.screen(self.console) as screen:
+                async with _beside(_look(admin, progress)), _beside(traffic.run(self.duration_seconds)) as users:
+                    await _until(users.done, children, screen, progress)
+                    users.result()
+                    progress.phase, progress.total = "closing windows", CLOSING_SECONDS
+                    await _until(lambda: _settled(progress), children, screen, progress, CLOSING_SECONDS)
+            try:
+                await _read(admin, progress)
+            except httpx.HTTPError as error:
+                raise StartFailed(f"the report could not be read: {error!r}") from error
+            return progress
+
+    def _conclude(self, progress: view.Progress, findings: tuple[Finding, ...], truth: Mapping[str, float]) -> int:
+        for scene in SCENES:
+            self.console.rule(f"{scene.route}: {scene.summary}", align="left", style="dim")
+            self.console.print(of_route(progress.reports[scene.route], boxed=self.console.is_terminal))
+        self.console.print(view.findings_text(findings))
+        seconds = time.monotonic() - self.began
+        right = all(balance.holds for finding in findings for balance in finding.balances)
+        self.console.print(f"\nThe demo took {seconds:.0f} s (seed {self.seed}).", highlight=False)
+        if self.json_file is not None:
+            self.json_file.write_bytes(self._json(progress, findings, truth, seconds))
+        return 0 if right else 1
+
+    def _json(
+        self, progress: view.Progress, findings: tuple[Finding, ...], truth: Mapping[str, float], seconds: float
+    ) -> bytes:
+        found: dict[str, Any] = {
+            "seed": self.seed,
+            "rate": self.rate,
+            "duration_seconds": self.duration_seconds,
+            "total_seconds": seconds,
+            "truth": truth,
+            "findings": as_json(findings),
+            "accounts": {
+                route: {one.name: getattr(account, one.name) for one in fields(account)}
+                for route, account in progress.accounts.items()
+            },
+            "reports": progress.reports,
+        }
+        return orjson.dumps(found, option=orjson.OPT_INDENT_2)
+
+
+async def start(children: Children, directory: Path, models: tuple[Model, ...]) -> Place:
+    """Start a server for each model and Turnout in front of them. Raises StartFailed."""
+    for model in models:
+        save(model, directory / f"{model.name}.pickle")
+    urls = await asyncio.gather(
+        *(children.start_model(model.name, directory / f"{model.name}.pickle", START_SECONDS) for model in models)
+    )
+    place = Place(*(f"127.0.0.1:{port}" for port in free_ports(2)))
+    file = directory / "turnout.toml"
+    named = dict(zip((model.name for model in models), urls, strict=True))
+    file.write_text(config(models, named, listen=place.listen, admin=place.admin, data_dir=directory / "data"))
+    turnout = await children.start("turnout", ("-m", "gateway.cli", "serve", "-c", str(file)))
+    async with httpx.AsyncClient(timeout=2) as client:
+        deadline = time.monotonic() + START_SECONDS
+        for url in (f"http://{place.listen}/-/readyz", f"http://{place.admin}/readyz"):
+            while not await _answers(client, url):
+                if children.ended or time.monotonic() > deadline:
+                    raise StartFailed(f"Turnout did not come up\n{turnout.last_words()}")
+                await asyncio.sleep(0.1)
+    return place
+
+
+async def _answers(client: httpx.AsyncClient, url: str) -> bool:
+    try:
+        return (await client.get(url)).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@contextlib.asynccontextmanager
+async def _client(place: Place) -> AsyncIterator[Upstream]:
+    """Give the users' way to the gateway: the product's own client, which costs them a fraction of a general one."""
+    backend = Backend(
+        name="turnout", urls=(f"http://{place.listen}",), version="", model="turnout", max_concurrency=1000
+    )
+    upstream = Upstream(backend)
+    try:
+        yield upstream
+    finally:
+        await upstream.close()
+
+
+@contextlib.asynccontextmanager
+async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Task[None]]:
+    """Let something go on beside the block, and end it with the block."""
+    task = asyncio.create_task(work)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))
+
+
+async def _until(
+    over: Callable[[], bool],
+    children: Children,
+    screen: view.Screen,
+    progress: view.Progress,
+    deadline_seconds: float = math.inf,
+) -> None:
+    """Draw progress until it is over or the time is up. Raises StartFailed if a process ended by itself."""
+    began = time.monotonic()
+    progress.done = 0.0
+    while not over() and progress.done < deadline_seconds:
+        if child := children.ended:
+            raise StartFailed(f"{child.name} ended by itself\n{child.last_words()}")
+        screen.show(progress)
+        await asyncio.sleep(SHOW_SECONDS)
+        progress.done = time.monotonic() - began
+
+
+async def _look(admin: httpx.AsyncClient, progress: view.Progress) -> None:
+    """Read the reports again and again. A controller that is busy or starts anew is asked again later."""
+    while True:
+        with contextlib.suppress(httpx.HTTPError):
+            await _read(admin, progress)
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+async def _read(admin: httpx.AsyncClient, progress: view.Progress) -> None:
+    """Read every route's report. Raises httpx.HTTPError."""
+    for scene in SCENES:
+        answer = await admin.get(f"/api/v1/routes/{scene.route}")
+        progress.reports[scene.route] = answer.raise_for_status().json()
+
+
+def _settled(progress: view.Progress) -> bool:
+    return all(
+        scene.route in progress.reports
+        and settled(progress.reports[scene.route], progress.accounts[scene.route], scene)
+        for scene in SCENES
+    )

@@ -1,0 +1,354 @@
+"""The journal: append-only segments of JSON lines, the one record that passes from the workers to the controller.
+
+Rule: a line is in a segment whole or not at all, as far as its writer can help it: one ``write`` per append, a short
+write taken back, a segment that cannot be trusted left for the next. What a reader may rely on:
+
+- A *writer* is one life of one worker, ``{run}-{slot}-{spawn}``; its segments are ``{writer}-{seq}.jsonl``. ``run`` and
+  ``spawn`` are Unix milliseconds of the supervisor's and the worker's start as 12 hex digits, so names sort by age.
+- Segments only grow, and are never written again once a higher ``seq`` of the same writer exists.
+- A last line without its newline is still being written; or torn, when the segment is finished: to be counted and left.
+
+Standard library only: workers import this, and so does whoever reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import re
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+#: The journal's place in the data directory, and in it that of each kind.
+JOURNAL: Final = "journal"
+PREDICTIONS: Final = "predictions"
+FEEDBACK: Final = "feedback"
+
+#: A segment is small enough to be drained and deleted soon, and large enough that files are few.
+SEGMENT_BYTES: Final = 16 * 2**20
+
+_NAME: Final = re.compile(r"([0-9a-f]{12})-(\d{2,})-([0-9a-f]{12})-(\d{6,})\.jsonl")
+
+
+class JournalFailed(Exception):
+    """Feedback could not be made durable, and nothing may be acknowledged."""
+
+
+def new_run(now_ms: int) -> str:
+    """Return the name of a supervisor's run."""
+    return f"{now_ms:012x}"
+
+
+def new_writer(run: str, slot: int, now_ms: int) -> str:
+    """Return the name of one life of the worker at ``slot``."""
+    return f"{run}-{slot:02d}-{now_ms:012x}"
+
+
+def next_run(journal: Path, now_ms: int) -> str:
+    """Return the name of a run that is newer than every one in the journal, also when the clock was set back.
+
+    A run that looked older than the last would be taken for dead, and what it writes for finished.
+    """
+    known = (int(segment.run, 16) + 1 for segment in _all_segments(journal))
+    return new_run(max(now_ms, *known, 0))
+
+
+def next_writer(journal: Path, run: str, slot: int, now_ms: int) -> str:
+    """Return the name of a life that is newer than every other of this worker, also when the clock was set back."""
+    lives = (int(s.spawn, 16) + 1 for s in _all_segments(journal) if (s.run, s.slot) == (run, slot))
+    return new_writer(run, slot, max(now_ms, *lives, 0))
+
+
+def roll_bytes(max_journal_bytes: int) -> int:
+    """Return the size at which a segment is followed by the next: an eighth of the bound, 16 MiB at most.
+
+    Only finished segments can be deleted, so a segment as large as the bound would keep the journal full for ever.
+    """
+    return max(1, min(SEGMENT_BYTES, max_journal_bytes // 8))
+
+
+class Appender:
+    """Appends lines to one writer's segments. ``append`` and ``roll`` belong to one thread, ``sync`` to any."""
+
+    def __init__(self, directory: Path, writer: str, *, roll_bytes: int) -> None:
+        self.writer = writer
+        self._directory = directory
+        self.roll_bytes = roll_bytes
+        self._fd = -1
+        self._size = 0
+        self._seq = 0
+        self._lock = threading.Lock()  # guards what sync shares with the rest: the descriptors
+        self._retired: list[int] = []
+        self._named = True
+        # The first segment exists from the start, so that a new life of a worker is seen before it has anything to say;
+        # if the disk refuses now, the first append tries again and reports.
+        with contextlib.suppress(OSError):
+            self.roll()
+
+    def __repr__(self) -> str:
+        return f"Appender({self.writer}-{self._seq:06d}, {self._size} bytes)"
+
+    @property
+    def size(self) -> int:
+        """Bytes in the present segment."""
+        return self._size
+
+    def append(self, lines: bytes) -> None:
+        """Append whole lines, several of them in one write. Raises OSError when they are not in the journal."""
+        if self._fd < 0:
+            self.roll()
+        elif self._size and self._size + len(lines) > self.roll_bytes:
+            # A full descriptor table must not stop a journal that still has an open segment.
+            with contextlib.suppress(OSError):
+                self.roll()
+        try:
+            written = os.write(self._fd, lines)
+        except OSError:
+            self._take_back()
+            raise
+        if written != len(lines):
+            self._take_back()
+            raise OSError(errno.ENOSPC, f"only {written} of {len(lines)} bytes were written")
+        self._size += written
+
+    def roll(self) -> None:
+        """Begin the next segment, which finishes the present one. Raises OSError, keeping the present one."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+        while True:
+            seq = self._seq
+            try:
+                fd = os.open(self._directory / f"{self.writer}-{seq:06d}.jsonl", flags, 0o640)
+            except FileExistsError:
+                self._seq += 1
+                continue
+            break
+        with self._lock:
+            if self._fd >= 0:
+                self._retired.append(self._fd)
+            self._fd, self._named = fd, True
+        self._size = 0
+
+    def retire(self) -> None:
+        """Give up the present segment as it is: the next append begins another."""
+        with self._lock:
+            if self._fd >= 0:
+                os.close(self._fd)
+            self._fd = -1
+        self._size = 0
+
+    def sync(self) -> None:
+        """Return once everything appended before the call is on the disk. Raises OSError if it may not be."""
+        with self._lock:
+            retired, self._retired = self._retired, []
+            named, self._named = self._named, False
+            # A copy, because the appending thread may close its own in the meantime.
+            current = [os.dup(self._fd)] if self._fd >= 0 else []
+        failure: OSError | None = None
+        for fd in (*retired, *current):
+            try:
+                os.fdatasync(fd)
+            except OSError as error:
+                failure = error
+            finally:
+                os.close(fd)
+        if named:
+            _sync_directory(self._directory)
+        if failure is not None:
+            raise failure
+
+    def close(self) -> None:
+        """Make everything durable and let go of the files. Raises OSError if it may not be durable."""
+        try:
+            self.sync()
+        finally:
+            self.retire()
+
+    def _take_back(self) -> None:
+        try:
+            os.ftruncate(self._fd, self._size)
+        except OSError:
+            # A torn line in mid-segment would swallow the next one: let it be the last line of this segment.
+            self.retire()
+
+
+class FeedbackAppender:
+    """Appends lines and returns only when they are durable: one thread writes and syncs for everything that waits.
+
+    What waits is bounded by ``waiting_bytes``, and nobody waits longer than ``deadline_seconds``.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        writer: str,
+        *,
+        roll_bytes: int,
+        waiting_bytes: int = 32 * 2**20,
+        deadline_seconds: float = 10.0,
+        sync: Callable[[Appender], None] = Appender.sync,
+    ) -> None:
+        self._appender = Appender(directory, writer, roll_bytes=roll_bytes)
+        self._sync = sync
+        self._waiting_bytes = waiting_bytes
+        self._deadline_seconds = deadline_seconds
+        self._turn = threading.Condition()
+        self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
+        self._bytes = 0
+        self._rolling = False
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="feedback-journal", daemon=True)
+        self._thread.start()
+
+    @property
+    def size(self) -> int:
+        """Bytes in the present segment."""
+        return self._appender.size
+
+    @property
+    def roll_bytes(self) -> int:
+        """The size at which a segment is followed by the next."""
+        return self._appender.roll_bytes
+
+    @roll_bytes.setter
+    def roll_bytes(self, size: int) -> None:
+        self._appender.roll_bytes = size
+
+    async def append(self, lines: bytes) -> None:
+        """Append whole lines and return once they are on the disk.
+
+        Raises JournalFailed if they are not known to be: then nothing may be acknowledged, though they may be stored.
+        """
+        future = asyncio.get_running_loop().create_future()
+        with self._turn:
+            if self._closing:
+                raise JournalFailed("the journal is closing")
+            if self._bytes + len(lines) > self._waiting_bytes:
+                raise JournalFailed("too much feedback is waiting for the disk")
+            self._waiting.append((lines, future))
+            self._bytes += len(lines)
+            self._turn.notify()
+        try:
+            await asyncio.wait_for(future, self._deadline_seconds)
+        except TimeoutError:
+            raise JournalFailed(f"the disk did not confirm within {self._deadline_seconds:g} s") from None
+
+    def roll(self) -> None:
+        """Finish the present segment soon, so that it can be deleted once it is drained."""
+        with self._turn:
+            self._rolling = True
+            self._turn.notify()
+
+    async def close(self) -> None:
+        """Finish what waits, then stop the thread."""
+        with self._turn:
+            self._closing = True
+            self._turn.notify()
+        await asyncio.get_running_loop().run_in_executor(None, self._thread.join, self._deadline_seconds)
+
+    def _run(self) -> None:
+        while True:
+            with self._turn:
+                self._turn.wait_for(lambda: self._waiting or self._rolling or self._closing)
+                group, self._waiting = self._waiting, []
+                rolling, self._rolling = self._rolling, False
+                self._bytes = 0
+            if rolling:
+                with contextlib.suppress(OSError):
+                    self._appender.roll()
+            if not group:
+                if self._closing:
+                    break
+                continue
+            failure = self._commit([lines for lines, _ in group])
+            for _, future in group:
+                with contextlib.suppress(RuntimeError):  # its loop is closed: nobody waits any more
+                    future.get_loop().call_soon_threadsafe(_settle, future, failure)
+        with contextlib.suppress(OSError):
+            self._appender.close()
+
+    def _commit(self, group: Iterable[bytes]) -> JournalFailed | None:
+        try:
+            self._appender.append(b"".join(group))
+            self._sync(self._appender)
+        except OSError as error:
+            # After a failed fsync the kernel may call lost pages clean: what this segment holds is no longer known.
+            self._appender.retire()
+            return JournalFailed(f"the journal could not be written: {error.strerror or error}")
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One file of the journal, as it was when listed. ``size`` is in bytes."""
+
+    path: Path
+    run: str
+    slot: int
+    spawn: str
+    seq: int
+    size: int
+
+    @property
+    def writer(self) -> str:
+        return f"{self.run}-{self.slot:02d}-{self.spawn}"
+
+
+def segments(directory: Path) -> list[Segment]:
+    """Return the segments in ``directory``, oldest first: by run, slot, spawn, seq. A missing directory holds none."""
+    found: list[Segment] = []
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if name := _NAME.fullmatch(entry.name):
+                    run, slot, spawn, seq = name.groups()
+                    with contextlib.suppress(FileNotFoundError):  # drained and deleted just now
+                        found.append(Segment(Path(entry.path), run, int(slot), spawn, int(seq), entry.stat().st_size))
+    except FileNotFoundError:
+        return []
+    return sorted(found, key=lambda s: (s.run, s.slot, s.spawn, s.seq))
+
+
+def read_lines(path: Path, offset: int, max_bytes: int) -> tuple[list[bytes], int]:
+    """Return the whole lines from ``offset`` on, newlines left out, and the offset after the last of them.
+
+    Reads about ``max_bytes``, more only when a single line is longer. Raises OSError.
+    """
+    with open(path, "rb", buffering=0) as segment:
+        segment.seek(offset)
+        content = segment.read(max_bytes) or b""
+        while b"\n" not in content and (more := segment.read(max_bytes)):
+            content += more
+    whole = content[: content.rfind(b"\n") + 1]
+    return whole.split(b"\n")[:-1], offset + len(whole)
+
+
+def size_bytes(directory: Path) -> int:
+    """Return how many bytes the journal under ``directory`` holds: what is not drained, and what is not yet deleted."""
+    return sum(segment.size for segment in _all_segments(directory))
+
+
+def _all_segments(journal: Path) -> list[Segment]:
+    return [segment for kind in (PREDICTIONS, FEEDBACK) for segment in segments(journal / kind)]
+
+
+def _settle(future: asyncio.Future[None], failure: JournalFailed | None) -> None:
+    if future.done():  # its caller stopped waiting
+        return
+    if failure is None:
+        future.set_result(None)
+    else:
+        future.set_exception(JournalFailed(*failure.args))
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make the names of new files durable: without it, power loss may take a synced file away."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

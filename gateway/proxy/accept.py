@@ -1,0 +1,139 @@
+"""Which request heads are accepted, and what they mean: Host, target, version and framing.
+
+Rule: pure, and stricter than the parser where the parser is lenient. What two readers could read in two ways is
+refused, so that no backend sees another request than the one that was routed. The target's bytes are never changed,
+only cut.
+Source: RFC 9112, sections 2.3, 3.2, 3.3 and 6; RFC 9110, sections 7.2, 8.6 and 10.1.1.
+"""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+from typing import Final
+
+from httptools import HttpParserError, HttpParserInvalidMethodError
+
+from gateway.proxy.headers import CODING, EXPECT, HOST, LENGTH, MEANING, Header, field
+
+# uri-host [ ":" port ]: a name or IPv4 address, or an address in brackets. No userinfo, nothing empty.
+_HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(?::[0-9]*)?")
+#: Hosts that were found good: clients ask for few, and all the time.
+_good_hosts: Final[set[bytes]] = set()
+_REMEMBERED: Final = 256
+_ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/?]*)(.*)", re.DOTALL)
+_JUDGED: Final = HOST | LENGTH | CODING | EXPECT
+_METHOD: Final = re.compile(rb"[\r\n]*[!#$%&'*+.^_`|~0-9A-Za-z-]+ ")
+_METHODS: Final = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+
+
+class Refusal(Exception):
+    """A request the edge answers itself, and its connection's last one."""
+
+    def __init__(self, status: int, detail: str, *headers: Header) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.title = HTTPStatus(status).phrase
+        self.detail = detail
+        self.headers = headers
+
+
+#: target, headers, declared length of the body, whether it is chunked, whether 100 Continue is expected before it.
+Accepted = tuple[bytes, list[Header], int | None, bool, bool]
+
+
+def accept(method: str, target: bytes, version: str, headers: list[Header]) -> Accepted:
+    """Return what the head means: target in origin-form (or ``*``), and Host from the target where that names one.
+
+    Raises Refusal with 400, 405 (CONNECT), 417, 501 (a transfer coding we do not know) or 505.
+    """
+    if version not in ("1.1", "1.0"):
+        raise Refusal(505, f"HTTP/{version} is not served here; HTTP/1.1 is")
+    if method == "CONNECT":
+        raise Refusal(405, "this is a gateway, not a tunnel", (b"allow", _METHODS.encode()))
+    host: bytes | None = None
+    length: int | None = None
+    codings: bytes | None = None
+    expects = False
+    for name, value in headers:
+        meaning = MEANING[name]
+        if not meaning & _JUDGED:
+            continue
+        if meaning & HOST:
+            if host is not None:
+                raise Refusal(400, "more than one Host field")
+            host = value
+        elif meaning & LENGTH:
+            length = int(value)  # the parser took it: digits, and only one
+        elif meaning & CODING:
+            codings = value if codings is None else codings + b"," + value
+        else:
+            if value.strip().lower() != b"100-continue":
+                raise Refusal(417, "the only expectation known here is 100-continue")
+            expects = version == "1.1"
+    if codings is not None:
+        _check_coding(codings, version, length)
+    if host is None:
+        if version == "1.1":
+            raise Refusal(400, "HTTP/1.1 requires a Host field")
+    elif host not in _good_hosts:
+        if not _HOST.fullmatch(host.strip(b" \t")):
+            raise Refusal(400, "the Host field is not a host")
+        if len(_good_hosts) < _REMEMBERED:
+            _good_hosts.add(host)
+    if not target.startswith(b"/"):
+        target, headers = _reduced(method, target, headers)
+    if b"#" in target:
+        raise Refusal(400, "a request target has no fragment")
+    return target, headers, length, codings is not None, expects
+
+
+def _check_coding(codings: bytes, version: str, length: int | None) -> None:
+    if version == "1.0":
+        raise Refusal(400, "HTTP/1.0 has no Transfer-Encoding")
+    if length is not None:
+        raise Refusal(400, "both Content-Length and Transfer-Encoding")
+    names = [coding.strip(b" \t").lower() for coding in codings.split(b",")]
+    if names != [b"chunked"]:
+        if names[-1] == b"chunked" and names.count(b"chunked") == 1:
+            raise Refusal(501, "the only transfer coding known here is chunked")
+        raise Refusal(400, "chunked must be the last transfer coding, and once")
+
+
+def _reduced(method: str, target: bytes, headers: list[Header]) -> tuple[bytes, list[Header]]:
+    """A target that is not a path: ``*`` of OPTIONS, or absolute-form, whose authority replaces Host."""
+    if target == b"*" and method == "OPTIONS":
+        return target, headers
+    absolute = _ABSOLUTE.fullmatch(target)
+    if absolute is None:
+        raise Refusal(400, "the request target is neither a path nor an http URL")
+    authority, rest = absolute.groups()
+    if not _HOST.fullmatch(authority):
+        raise Refusal(400, "the authority of the request target is not a host")
+    if not rest.startswith(b"/"):
+        rest = b"*" if method == "OPTIONS" and not rest else b"/" + rest
+    if field(headers, b"host") is None:
+        return rest, [*headers, (b"host", authority)]
+    return rest, [(name, authority if name.lower() == b"host" else value) for name, value in headers]
+
+
+def too_long(head: bytes, limit: int) -> Refusal:
+    """Return what a head of more than ``limit`` bytes is told: 414 if most of it is the target, else 431."""
+    line = head.lstrip(b"\r\n").partition(b"\r\n")[0]
+    if len(line) * 2 > limit:
+        return Refusal(414, f"the request target does not fit into a head of {limit} bytes")
+    return Refusal(431, f"the request head is longer than {limit} bytes")
+
+
+def unreadable(error: HttpParserError, piece: bytes) -> Refusal:
+    """Return what is said about bytes the parser refused; a refusal of ours, raised inside it, comes out as itself."""
+    cause = error.__context__
+    if isinstance(cause, Refusal):
+        return cause
+    if cause is not None:
+        raise cause
+    if isinstance(error, HttpParserInvalidMethodError) and _METHOD.match(piece):
+        return Refusal(501, "the request method is not known here")
+    if "HTTP version" in str(error):
+        return Refusal(505, "HTTP/1.1 is served here")
+    return Refusal(400, f"this is not HTTP/1.1: {error}")

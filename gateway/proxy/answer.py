@@ -1,0 +1,179 @@
+"""A backend's answer to one call, and the faults a call can end in.
+
+Rule: an answer is whole, or it raises. What is held of it is bounded: the backend waits while nobody takes the body.
+However it ends, the connection and the place it took among the backend's calls are given back once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Final
+
+from gateway.proxy.headers import Header
+from router.records import Fault
+
+if TYPE_CHECKING:
+    from gateway.proxy.link import Link
+    from gateway.proxy.upstream import Replica
+
+#: Bytes of an answer held for a reader that does not take them, then the backend has to wait. One read may exceed it.
+HELD_BYTES: Final = 65_536
+
+
+class UpstreamFault(Exception):
+    """Why a call has no complete answer. ``detail`` is for the log and for operators."""
+
+    def __init__(self, fault: Fault, detail: str) -> None:
+        super().__init__(f"{fault}: {detail}")
+        self.fault: Fault = fault
+        self.detail = detail
+
+
+class Answer:
+    """An answer whose head is here. ``headers`` are as received, in order.
+
+    ``length`` is the declared length of the body (of a HEAD's absent one too), None when only its end will tell.
+    ``complete`` is the whole body if it came together with the head: then the connection is given back already.
+    """
+
+    __slots__ = (
+        "_buffered",
+        "_chunks",
+        "_ended",
+        "_fault",
+        "_link",
+        "_replica",
+        "_waiter",
+        "complete",
+        "headers",
+        "length",
+        "reason",
+        "status",
+    )
+
+    def __init__(self, replica: Replica) -> None:
+        self.status = 0
+        self.reason = b""
+        self.headers: list[Header] = []
+        self.length: int | None = None
+        self.complete: bytes | None = None
+        self._replica: Replica | None = replica
+        self._link: Link | None = None
+        self._chunks: list[bytes] = []
+        self._buffered = 0
+        self._ended = False
+        self._fault: Exception | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        replica.enter()
+
+    def __repr__(self) -> str:
+        return f"<Answer {self.status}{'' if self._link is None else ' open'}>"
+
+    async def read(self, limit: int) -> bytes:
+        """Return the whole body.
+
+        Raises UpstreamFault: "protocol" if it is longer than ``limit`` bytes, "timeout" if the backend falls silent,
+        "incomplete" if it breaks off. After a fault the connection is dropped.
+        """
+        if self.complete is not None and len(self.complete) <= limit:
+            return self.complete
+        pieces: list[bytes] = []
+        size = 0
+        async for piece in self.chunks():
+            size += len(piece)
+            if size > limit:
+                self.close()
+                raise UpstreamFault("protocol", f"the answer is longer than {limit} bytes")
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the body as it arrives, never an empty piece; the backend waits while nobody takes one.
+
+        Raises UpstreamFault as ``read`` does, after the bytes that did come.
+        """
+        if self.complete:
+            yield self.complete
+            return
+        while True:
+            if self._chunks:
+                yield self._take()
+            elif self._fault is not None:
+                raise self._fault
+            elif self._ended:
+                return
+            else:
+                await self._more()
+
+    def close(self) -> None:
+        """End the call. A connection on which something is still to come is dropped. Harmless when repeated."""
+        link = self._link
+        if link is not None:
+            link.drop(UpstreamFault("incomplete", "the answer was closed before its end"))
+        self._leave()
+
+    # What the call and its connection say.
+
+    @property
+    def fault(self) -> Exception | None:
+        """Why there is no more of it: an UpstreamFault, or what the request's own body raised."""
+        return self._fault
+
+    def expect(self, link: Link) -> asyncio.Future[None]:
+        """This connection will bring it; return what is done when the head is here, or a fault."""
+        self._link = link
+        self._waiter = waiter = asyncio.get_running_loop().create_future()
+        return waiter
+
+    def begin(self, status: int, reason: bytes, headers: list[Header], length: int | None) -> None:
+        """The head is here."""
+        self.status = status
+        self.reason = reason
+        self.headers = headers
+        self.length = length
+
+    def receive(self, data: bytes) -> bool:
+        """Add a piece of the body; False when the backend should wait."""
+        self._chunks.append(data)
+        self._buffered += len(data)
+        return self._buffered < HELD_BYTES
+
+    def end(self, *, at_once: bool) -> None:
+        """The body is whole; ``at_once`` when it came together with the head."""
+        if at_once:
+            chunks, self._chunks = self._chunks, []
+            self.complete = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self._link = None
+        self._ended = True
+        self._leave()
+        self.wake()
+
+    def fail(self, fault: Exception) -> None:
+        """Nothing more will come."""
+        self._link = None
+        self._fault = fault
+        self._leave()
+        self.wake()
+
+    def wake(self) -> None:
+        """Let the one who waits look."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _more(self) -> asyncio.Future[None]:
+        if self._waiter is not None and not self._waiter.done():
+            raise RuntimeError("the answer has a reader already")
+        self._waiter = waiter = asyncio.get_running_loop().create_future()
+        return waiter
+
+    def _take(self) -> bytes:
+        chunks, self._chunks, self._buffered = self._chunks, [], 0
+        if self._link is not None:
+            self._link.take_more()
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def _leave(self) -> None:
+        replica, self._replica = self._replica, None
+        if replica is not None:
+            replica.leave()

@@ -1,0 +1,158 @@
+"""The backends of a snapshot, ready to be called: their upstreams, and the secrets sent to them or asked of clients.
+
+Rule: a request holds on to the *generation* it began with, so that a swap never takes a connection away from it. An
+upstream lives on from generation to generation while its backend stays the same, and is closed when nobody can call it
+any more. A snapshot whose secrets cannot be read is refused whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from gateway.proxy.headers import Header
+from gateway.proxy.upstream import Upstream
+from router.placeholders import Placeholder, fill
+from router.snapshot import Backend, Gateway, Snapshot
+
+
+class SecretMissing(ValueError):
+    """A secret that the config refers to cannot be read here."""
+
+
+class Generation:
+    """What one snapshot calls and asks. ``enter`` and ``leave`` bracket the requests and copies that hold on to it."""
+
+    def __init__(
+        self,
+        backends: Mapping[str, Backend],
+        answering: Mapping[str, Upstream],
+        mirroring: Mapping[str, Upstream],
+        headers: Mapping[str, tuple[Header, ...]],
+        force_token: bytes | None,
+        feedback_token: bytes | None,
+        idle: Callable[[Generation], None],
+    ) -> None:
+        self.backends = backends
+        self._answering = answering
+        self._mirroring = mirroring
+        self._headers = headers
+        self.force_token = force_token
+        self.feedback_token = feedback_token
+        self.users = 0
+        self._idle = idle
+
+    def answering(self, variant: str) -> Upstream:
+        """Return what answers clients."""
+        return self._answering[variant]
+
+    def mirroring(self, variant: str) -> Upstream:
+        """Return what takes copies: the same backend through pools and limits of its own."""
+        return self._mirroring[variant]
+
+    def enter(self) -> None:
+        """Keep every upstream open until ``leave``."""
+        self.users += 1
+
+    def leave(self) -> None:
+        self.users -= 1
+        if self.users == 0:
+            self._idle(self)
+
+    def upstreams(self) -> set[Upstream]:
+        return {*self._answering.values(), *self._mirroring.values()}
+
+    def dressed(self, headers: list[Header], variant: str) -> list[Header]:
+        """Return the headers with the backend's ``request_headers`` in place of those of the same name."""
+        added = self._headers[variant]
+        if not added:
+            return headers
+        names = {name.lower() for name, _ in added}
+        return [header for header in headers if header[0].lower() not in names] + list(added)
+
+
+class Backends:
+    """Holds the generation in force and closes what is no longer needed."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        """Raises SecretMissing."""
+        self.current = _generation(snapshot, None, self._leave)
+        self._old: set[Generation] = set()
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def swap(self, snapshot: Snapshot) -> None:
+        """Call by this snapshot from now on. Raises SecretMissing and keeps the present one."""
+        fresh = _generation(snapshot, self.current, self._leave)
+        old, self.current = self.current, fresh
+        self._old.add(old)
+        self._leave(old)
+
+    async def close(self) -> None:
+        """Close everything, in use or not."""
+        everything = self.current.upstreams().union(*(old.upstreams() for old in self._old))
+        self._old.clear()
+        await asyncio.gather(*(upstream.close() for upstream in everything), *self._closing)
+
+    def _leave(self, generation: Generation) -> None:
+        if generation.users or generation not in self._old:
+            return
+        self._old.discard(generation)
+        needed = self.current.upstreams().union(*(old.upstreams() for old in self._old))
+        for upstream in generation.upstreams() - needed:
+            task = asyncio.get_running_loop().create_task(upstream.close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+
+def _generation(snapshot: Snapshot, before: Generation | None, idle: Callable[[Generation], None]) -> Generation:
+    """Build the generation of a snapshot, with the upstreams that ``before`` has for backends that are the same."""
+    headers = {name: _headers(backend) for name, backend in snapshot.backends.items()}
+    force_token = _token(snapshot.gateway, "force_token_file")
+    feedback_token = _token(snapshot.gateway, "feedback_token_file")
+    answering: dict[str, Upstream] = {}
+    mirroring: dict[str, Upstream] = {}
+    for name, backend in snapshot.backends.items():
+        if before is not None and before.backends.get(name) == backend:
+            answering[name], mirroring[name] = before.answering(name), before.mirroring(name)
+        else:
+            answering[name], mirroring[name] = Upstream(backend), Upstream(backend)
+    return Generation(snapshot.backends, answering, mirroring, headers, force_token, feedback_token, idle)
+
+
+def _headers(backend: Backend) -> tuple[Header, ...]:
+    filled: list[Header] = []
+    for name, text in backend.request_headers:
+        value = fill(text, _secret).encode()
+        if any(byte in value for byte in b"\r\n\0"):
+            # The secret itself must not be shown.
+            raise SecretMissing(f'backends.{backend.name}.request_headers."{name}" would hold a line break')
+        filled.append((name.encode(), value))
+    return tuple(filled)
+
+
+def _secret(placeholder: Placeholder) -> str:
+    if placeholder.source == "env":
+        value = os.environ.get(placeholder.name)
+        if value is None:
+            raise SecretMissing(f"the environment variable {placeholder.name} is not set")
+        return value
+    return _read(placeholder.name)
+
+
+def _token(gateway: Gateway, setting: str) -> bytes | None:
+    path: str | None = getattr(gateway, setting)
+    if path is None:
+        return None
+    token = _read(path).strip().encode()
+    if not token:
+        raise SecretMissing(f"gateway.{setting}: {path} is empty")
+    return token
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text("utf-8").removesuffix("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SecretMissing(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None

@@ -1,0 +1,462 @@
+"""One client's connection: when its requests are answered, how long it may take, and how it ends.
+
+Rules:
+
+1. One request at a time, in the order they came (``intake`` cuts them). While one is under way only so much more is
+   read.
+2. The handler begins with the head, in a task of its own. When the client is lost the task is cancelled; when it
+   fails, the client is told if the head of the answer is not out yet, else the connection breaks.
+3. A request that cannot be taken is answered once, by us, and the connection *leaves*: what still comes is thrown away
+   and nothing of it is parsed. It goes on reading for a short while, because a close with unread bytes is a reset, and
+   the client may lose the answer to it.
+4. Every wait has a deadline: for a request keepalive_timeout_ms; for its head header_timeout_ms in all; for its body
+   body_timeout_ms between bytes, while we read; for a client that does not take its answer, as long between bytes. The
+   handler has none here: what it waits for has.
+5. A client that ends its side (half-close) is still answered. One that has left altogether looks the same until
+   something is sent: after a moment an interim ``100 Continue`` is, which clients ignore, and the reset it provokes is
+   the proof.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import struct
+import sys
+from typing import TYPE_CHECKING, Final, cast
+
+from gateway.proxy.accept import Refusal
+from gateway.proxy.deadlines import NEVER
+from gateway.proxy.headers import Header
+from gateway.proxy.intake import BETWEEN, BODY, HEAD, WHOLE, Intake
+from gateway.proxy.problems import problem
+from gateway.proxy.request import HELD_BYTES, BodyTimeout, BodyTooLarge, ClientGone, Request
+from gateway.proxy.response import Response
+from gateway.proxy.wire import answer_head
+
+if TYPE_CHECKING:
+    from gateway.proxy.edge import Edge
+
+logger = logging.getLogger(__name__)
+
+#: Seconds for which bytes are thrown away after the last answer.
+_LINGER_SECONDS: Final = 2.0
+#: Seconds after a half-close before we ask whether anybody is there, and between looks at the reply.
+_PROBE_SECONDS: Final = 0.25
+#: Bytes of an unwanted body that are read to keep a connection; with more to come it is closed.
+_DISCARD_BYTES: Final = 65_536
+#: Connections above max_connections that are told so; further ones are just closed.
+_TURNED_AWAY: Final = 256
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+# A close with unsent or unread bytes thrown away, told to the peer as a reset.
+_RESET: Final = struct.pack("ii", 1, 0)
+
+
+class Connection(asyncio.Protocol):
+    """One client's connection. ``task`` is the handler at work on its request, or the last one that was."""
+
+    __slots__ = (
+        "_client",
+        "_delimits",
+        "_drain",
+        "_edge",
+        "_eof",
+        "_intake",
+        "_keep_alive",
+        "_last",
+        "_leaving",
+        "_loop",
+        "_paused",
+        "_probed",
+        "_request",
+        "_response",
+        "_transport",
+        "_unsent",
+        "_write_paused",
+        "deadline",
+        "task",
+    )
+
+    def __init__(self, edge: Edge, loop: asyncio.AbstractEventLoop) -> None:
+        self.deadline = NEVER
+        self.task: asyncio.Task[None] | None = None
+        self._edge = edge
+        self._loop = loop
+        self._transport = cast("asyncio.Transport", None)
+        self._intake = Intake(self, edge)
+        self._client = ""
+        # The request whose answer is not out yet.
+        self._request: Request | None = None
+        self._response: Response | None = None
+        self._keep_alive = True  # as far as we are concerned
+        self._last = False  # the answer under way says that the connection closes
+        self._delimits = False  # closing is what ends that answer
+        # The transport.
+        self._leaving = False
+        self._paused = False
+        self._eof = False
+        self._probed = False
+        self._write_paused = False
+        self._unsent = 0
+        self._drain: asyncio.Future[None] | None = None
+
+    # The transport says.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        peer = transport.get_extra_info("peername")
+        self._client = peer[0] if isinstance(peer, tuple) else ""
+        self.deadline = self._loop.time() + self._edge.header_seconds
+        excess = self._edge.arrived(self)
+        if excess > _TURNED_AWAY:
+            self.cut()
+        elif excess > 0:
+            self._refuse(Refusal(503, "too many connections", (b"retry-after", b"1")))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._leaving = True
+        self._edge.departed(self)
+        self._give_up()
+        if self.task is not None and not self.task.done():
+            self._edge.keep(self.task)
+        self._wake()
+        self._intake.end()
+
+    def data_received(self, data: bytes) -> None:
+        if self._leaving:
+            return
+        intake = self._intake
+        before = intake.stage
+        try:
+            intake.feed(data)
+        except Refusal as refusal:
+            self._refuse(refusal)
+            return
+        stage = intake.stage
+        if stage == BODY:
+            if not self._paused:
+                self.deadline = self._loop.time() + self._edge.body_seconds
+        elif stage == WHOLE:
+            if intake.held >= HELD_BYTES:
+                self._pause()
+        elif stage != before:
+            self._set_deadline()
+
+    def eof_received(self) -> bool:
+        self._eof = True
+        return not self._leaving and self._edge.scheme == "http" and self._half_closed()
+
+    def pause_writing(self) -> None:
+        self._write_paused = True
+        self._unsent = self._transport.get_write_buffer_size()
+        self.deadline = self._loop.time() + self._edge.body_seconds
+
+    def resume_writing(self) -> None:
+        self._write_paused = False
+        self._wake()
+        if not self._leaving:
+            self._set_deadline()
+            self._proceed()
+
+    # The intake says.
+
+    def begin(
+        self,
+        method: str,
+        target: bytes,
+        headers: list[Header],
+        http10: bool,
+        length: int | None,
+        chunked: bool,
+        expects: bool,
+    ) -> None:
+        """A request has begun: its head is here."""
+        edge = self._edge
+        has_body = chunked or bool(length)
+        request = Request(self, method, target, headers, http10, self._client, edge.scheme, length, has_body, expects)
+        response = Response(self, request)
+        self._request, self._response = request, response
+        self._last = False
+        if self.task is not None and not self.task.done():
+            edge.keep(self.task)
+        self.task = self._loop.create_task(self._serve(request, response))
+
+    def body(self, data: bytes) -> None:
+        """A piece of its body; of one that is answered already, for nobody."""
+        request = self._request
+        if request is not None and not request.receive(data):
+            self._pause()
+
+    def excess(self) -> None:
+        """Its body is longer than is allowed."""
+        if self._request is not None:
+            self._request.fail(BodyTooLarge())
+            self._keep_alive = False
+            self._pause()
+
+    def whole(self) -> None:
+        """It is here to its end."""
+        if self._request is not None:
+            self.deadline = NEVER
+            self._request.end()
+        else:
+            self._rest()
+
+    # The request asks.
+
+    def take_more(self) -> None:
+        """Read on, if reading was paused."""
+        if self._paused:
+            self._paused = False
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+            if not self._leaving:
+                self._set_deadline()
+
+    def send_continue(self) -> None:
+        """Ask the client for its body."""
+        request, response = self._request, self._response
+        if request is not None and response is not None and not response.started:
+            self.send(_CONTINUE)
+
+    # The response asks.
+
+    def persistence(self) -> bytes:
+        """Return what the answer's Connection field has to say, and hold to it."""
+        request, intake = self._request, self._intake
+        if request is None:
+            return b"close"
+        unread = intake.stage == BODY and (request.expects or not 0 < intake.remaining <= _DISCARD_BYTES)
+        if unread or not intake.keep_alive or not self._keep_alive or self._edge.draining:
+            self._last = True
+            return b"close"
+        return b"keep-alive" if request.http10 else b""
+
+    def close_delimits(self) -> None:
+        """The end of the connection is to be the end of the answer."""
+        self._keep_alive = False
+        self._delimits = True
+
+    def send(self, data: bytes) -> None:
+        """Write to the client, or nowhere when it is gone."""
+        if not self._leaving:
+            self._transport.write(data)
+
+    async def drained(self) -> None:
+        """Return when the client has taken enough of what was written. Raises ClientGone if it never will."""
+        if self._write_paused and not self._leaving:
+            self._drain = self._loop.create_future()
+            await self._drain
+        if self._leaving:
+            raise ClientGone
+
+    def answered(self) -> None:
+        """The answer is out."""
+        request = self._request
+        if request is None:
+            return
+        self._request = self._response = None
+        if self._intake.stage == WHOLE:
+            if self._last:
+                self._leave(linger=self._paused or self._intake.held > 0)
+            else:
+                self._rest()
+        else:
+            request.fail(ClientGone("the request was answered before its body came"))
+            if self._last:
+                self._leave(linger=True)
+            else:
+                self.take_more()
+
+    def abort(self) -> None:
+        """Break the connection in the middle of an answer."""
+        self._request = self._response = None
+        if self._delimits and not self._leaving:
+            # A plain close would look like the end of the answer.
+            sock = self._transport.get_extra_info("socket")
+            if sock is not None:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.cut()
+
+    # The handler.
+
+    async def _serve(self, request: Request, response: Response) -> None:
+        try:
+            await self._edge.handler(request, response)
+            if response.finished or request.client_gone:
+                return
+            logger.error("no answer was given to %s %s", request.method, request.path.decode("latin-1"))
+            refusal = Refusal(500, "the gateway gave no answer")
+        except asyncio.CancelledError:
+            self._fail(request, response, Refusal(503, "the gateway is shutting down"))
+            raise
+        except ClientGone:
+            if not response.finished:
+                response.abort()
+            return
+        except BodyTooLarge:
+            refusal = Refusal(413, f"the body is longer than {self._edge.max_body_bytes} bytes")
+        except BodyTimeout:
+            refusal = Refusal(408, "the body stopped coming")
+        except Exception:
+            logger.exception("unhandled error at %s %s", request.method, request.path.decode("latin-1"))
+            refusal = Refusal(500, "the gateway failed to handle the request")
+        self._fail(request, response, refusal)
+
+    def _fail(self, request: Request, response: Response, refusal: Refusal) -> None:
+        if request.client_gone or response.finished:
+            return
+        if response.started:
+            response.abort()
+            return
+        headers, body = problem(refusal.status, refusal.title, refusal.detail)
+        response.send(refusal.status, headers, body)
+
+    def _give_up(self) -> None:
+        """Nobody waits for the answer under way any more."""
+        request = self._request
+        if request is None:
+            return
+        self._request = self._response = None
+        request.client_gone = True
+        request.fail(ClientGone())
+        if self.task is not None:
+            self.task.cancel()
+
+    # From one request to the next.
+
+    def _rest(self) -> None:
+        if (self._eof or self._edge.draining) and not self._intake.held:
+            self._leave(linger=False)
+            return
+        self._intake.rest()
+        self._set_deadline()
+        if self._intake.held:
+            self._loop.call_soon(self._proceed)
+
+    def _proceed(self) -> None:
+        """Go on with what was held while an answer was under way, once the client has taken that."""
+        intake = self._intake
+        if self._leaving or self._write_paused or intake.stage != BETWEEN or not intake.held:
+            return
+        try:
+            intake.proceed()
+        except Refusal as refusal:
+            self._refuse(refusal)
+            return
+        if intake.stage != WHOLE:
+            self._set_deadline()
+        if intake.held < HELD_BYTES:
+            self.take_more()
+        if self._eof and not self._half_closed():
+            self._leave(linger=False)
+
+    def _pause(self) -> None:
+        if not self._paused and not self._eof:
+            self._paused = True
+            self._transport.pause_reading()
+            if self._intake.stage == BODY:
+                self.deadline = NEVER
+
+    # The end.
+
+    def retire(self) -> None:
+        """Leave, if no request is under way."""
+        if self._intake.stage == BETWEEN and not self._intake.held and not self._leaving:
+            self._leave(linger=False)
+
+    def cut(self) -> None:
+        """Close at once, with whatever is still to be sent."""
+        self._leaving = True
+        self._transport.abort()
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Answer in our own name, for the last time; a handler at work on the request is stopped."""
+        begun = self._intake.stage == BODY
+        if begun and (self._response is None or self._response.started):
+            self._give_up()
+            self.cut()  # it has had its answer, or the head of one
+            return
+        self._give_up()
+        headers, body = problem(refusal.status, refusal.title, refusal.detail)
+        head = answer_head(refusal.status, [*headers, *refusal.headers], length=len(body), connection=b"close")
+        self._transport.write(head if self._intake.head_only else head + body)
+        self._leave(linger=True)
+
+    def _leave(self, *, linger: bool) -> None:
+        self._leaving = True
+        self._wake()
+        self._unsent = sys.maxsize
+        self.deadline = self._loop.time() + _LINGER_SECONDS
+        if not linger or self._eof:
+            self._transport.close()
+            return
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self.take_more()
+
+    def _half_closed(self) -> bool:
+        """The client's side has ended. True when there is still something to answer."""
+        stage = self._intake.stage
+        if stage == HEAD and self._intake.target:
+            self._refuse(Refusal(400, "the request ended within its head"))
+            return True
+        if stage == WHOLE or self._intake.held:
+            self.deadline = self._loop.time() + _PROBE_SECONDS
+            return True
+        return False
+
+    def _probe(self, now: float) -> None:
+        """Find out whether a half-closed client is there: rule 5."""
+        sock = self._transport.get_extra_info("socket")
+        if sock is None or sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.cut()
+            return
+        self.deadline = now + _PROBE_SECONDS
+        request, response = self._request, self._response
+        if request is not None and response is not None and not (self._probed or response.started or request.http10):
+            self._probed = True
+            self._transport.write(_CONTINUE)
+
+    def _wake(self) -> None:
+        drain, self._drain = self._drain, None
+        if drain is not None and not drain.done():
+            drain.set_result(None)
+
+    # Deadlines.
+
+    def _set_deadline(self) -> None:
+        edge, stage = self._edge, self._intake.stage
+        now = self._loop.time()
+        if self._write_paused:
+            self.deadline = now + edge.body_seconds
+        elif stage == BETWEEN:
+            self.deadline = now + edge.keepalive_seconds
+        elif stage == HEAD:
+            self.deadline = now + edge.header_seconds
+        elif stage == BODY:
+            self.deadline = NEVER if self._paused else now + edge.body_seconds
+        else:
+            self.deadline = now + _PROBE_SECONDS if self._eof else NEVER
+
+    def expire(self, now: float) -> None:
+        """The deadline has passed: rule 4."""
+        stage = self._intake.stage
+        if self._leaving or self._write_paused:
+            unsent = self._transport.get_write_buffer_size()
+            if 0 < unsent < self._unsent:
+                self._unsent = unsent
+                self.deadline = now + self._edge.body_seconds
+            else:
+                self.cut()
+        elif stage == HEAD and self._intake.target:
+            self._refuse(Refusal(408, "the request head did not come in time"))
+        elif stage == BODY and self._request is not None:
+            self.deadline = NEVER
+            self._keep_alive = False
+            self._request.fail(BodyTimeout())
+        elif stage == WHOLE:
+            self._probe(now)
+        else:
+            self._leave(linger=False)

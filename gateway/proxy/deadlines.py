@@ -1,0 +1,60 @@
+"""One coarse timer for everything in one place that waits for the network.
+
+Rule: a waiter moves its own ``deadline`` by plain assignment, as often as it likes and at no cost; one sweep over all
+waiters finds those that are late. A timer of its own for each request would cost more than parsing it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, Protocol
+
+NEVER: Final = float("inf")
+#: Seconds between sweeps: a tenth of the shortest wait, and never rarer than the bound at which one notices.
+_RAREST: Final = 0.25
+_BUSIEST: Final = 0.005
+
+
+class Waiter(Protocol):
+    """Something with a deadline on the loop's clock, in seconds; NEVER while it waits for nothing."""
+
+    deadline: float
+
+    def expire(self, now: float) -> None:
+        """Called with the time when the deadline has passed, again at each sweep until it is moved."""
+
+
+class Deadlines:
+    """Sweeps its waiters as long as there are any. ``shortest`` is their shortest wait in seconds."""
+
+    __slots__ = ("_loop", "_timer", "_waiters", "interval")
+
+    def __init__(self, shortest: float) -> None:
+        self._waiters: set[Waiter] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.expect(shortest)
+
+    def expect(self, shortest: float) -> None:
+        """Sweep often enough for waits as short as this."""
+        self.interval = min(_RAREST, max(_BUSIEST, shortest / 10))
+
+    def watch(self, waiter: Waiter) -> None:
+        """Begin to mind a waiter's deadline."""
+        self._waiters.add(waiter)
+        if self._timer is None:
+            self._loop = asyncio.get_running_loop()
+            self._timer = self._loop.call_later(self.interval, self._sweep)
+
+    def forget(self, waiter: Waiter) -> None:
+        """Mind it no more. Harmless when it is not known."""
+        self._waiters.discard(waiter)
+
+    def _sweep(self) -> None:
+        if not self._waiters or self._loop is None:
+            self._timer = None
+            return
+        now = self._loop.time()
+        for late in [waiter for waiter in self._waiters if waiter.deadline <= now]:
+            late.expire(now)
+        self._timer = self._loop.call_later(self.interval, self._sweep)

@@ -1,0 +1,134 @@
+"""The server side: HTTP/1.1 as clients speak it, on the worker's listening socket.
+
+Rule: what a client may do and when it is answered is in ``connection``; here is what they all share: the handler, the
+limits, the count of them, one timer, and the drain.
+
+Why not uvicorn: it never times out a client, lets the body of a request with ``Upgrade: h2c`` become a second request,
+and merges trailers into the headers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from ssl import SSLContext
+from typing import Final, Literal
+
+from gateway.proxy.connection import Connection
+from gateway.proxy.deadlines import Deadlines
+from gateway.proxy.request import BodyTimeout, BodyTooLarge, ClientGone, Request
+from gateway.proxy.response import Response
+from router.snapshot import Gateway
+
+__all__ = ["BodyTimeout", "BodyTooLarge", "ClientGone", "Edge", "Handler", "Request", "Response"]
+
+#: Answers one request. It runs in a task of its own, which is cancelled when the client is lost.
+Handler = Callable[[Request, Response], Awaitable[None]]
+
+logger = logging.getLogger(__name__)
+
+#: Connections the kernel holds for us while we are busy.
+_BACKLOG: Final = 4_096
+#: Seconds for handlers to end when they are cancelled at the end of a drain.
+_CANCEL_SECONDS: Final = 1.0
+
+
+class Edge:
+    """One listening server. Its limits are those of ``gateway``, which can be swapped at any time."""
+
+    def __init__(self, handler: Handler, gateway: Gateway, *, ssl: SSLContext | None = None) -> None:
+        self.handler = handler
+        self.draining = False
+        self.scheme: Literal["http", "https"] = "http" if ssl is None else "https"
+        self._ssl = ssl
+        self._server: asyncio.AbstractServer | None = None
+        self._connections: set[Connection] = set()
+        self._late: set[asyncio.Task[None]] = set()  # handlers that go on after their answer is out
+        self._deserted: asyncio.Future[None] | None = None
+        self.deadlines = Deadlines(1.0)
+        self.gateway = gateway
+
+    @property
+    def gateway(self) -> Gateway:
+        """The limits in force."""
+        return self._gateway
+
+    @gateway.setter
+    def gateway(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self.max_header_bytes = gateway.max_header_bytes
+        self.max_body_bytes = gateway.max_body_bytes
+        self.header_seconds = gateway.header_timeout_ms / 1000
+        self.body_seconds = gateway.body_timeout_ms / 1000
+        self.keepalive_seconds = gateway.keepalive_timeout_ms / 1000
+        self.deadlines.expect(min(self.header_seconds, self.body_seconds, self.keepalive_seconds))
+
+    @property
+    def connections(self) -> int:
+        """Clients connected now, those that are being turned away among them."""
+        return len(self._connections)
+
+    async def start(self, sock: socket.socket) -> None:
+        """Accept clients on a bound socket, which is ours from now on."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: Connection(self, loop),
+            sock=sock,
+            backlog=_BACKLOG,
+            ssl=self._ssl,
+            ssl_handshake_timeout=None if self._ssl is None else self.header_seconds,
+        )
+
+    async def drain(self, timeout_seconds: float) -> None:
+        """Accept nobody more, close idle connections, let requests finish; after the timeout cancel what is left.
+
+        A request that is cancelled unanswered gets 503. When this returns, no connection is left.
+        """
+        self.draining = True
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self._connections):
+            connection.retire()
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._empty()
+        except TimeoutError:
+            logger.warning("drain timed out with %d connections", len(self._connections))
+            tasks = self._late | {c.task for c in self._connections if c.task is not None and not c.task.done()}
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks, timeout=_CANCEL_SECONDS)
+            for connection in list(self._connections):
+                connection.cut()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_CANCEL_SECONDS):
+                    await self._empty()
+
+    async def _empty(self) -> None:
+        while self._connections:
+            self._deserted = asyncio.get_running_loop().create_future()
+            await self._deserted
+        if self._late:
+            await asyncio.wait(self._late)
+
+    def arrived(self, connection: Connection) -> int:
+        """Count a connection in; return by how many they are too many, if above 0."""
+        self._connections.add(connection)
+        self.deadlines.watch(connection)
+        return len(self._connections) - self._gateway.max_connections
+
+    def departed(self, connection: Connection) -> None:
+        """Count a connection out."""
+        self._connections.discard(connection)
+        self.deadlines.forget(connection)
+        if not self._connections and self._deserted is not None and not self._deserted.done():
+            self._deserted.set_result(None)
+
+    def keep(self, task: asyncio.Task[None]) -> None:
+        """Own a handler whose connection goes on without it."""
+        self._late.add(task)
+        task.add_done_callback(self._late.discard)

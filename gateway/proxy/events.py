@@ -1,0 +1,253 @@
+"""Read feedback events: a JSON body becomes feedback, or a list of everything that is wrong with it.
+
+Rule: pure, and strict, because whoever sends feedback should learn of a mistake now and not in a report next month. One
+bad event refuses the whole body. What is merely unusual (before its prediction, repeated, corrected) is fine.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from math import isfinite
+from typing import Any, Final
+
+import orjson
+
+from router.records import Feedback
+from router.snapshot import Metric, Snapshot
+
+MAX_EVENTS: Final = 1_000
+#: Ids are kept in memory by the joiner and shown to people; nobody's id is longer.
+MAX_ID_CHARACTERS: Final = 256
+#: A label may be an array, but not a data set.
+MAX_LABEL_BYTES: Final = 65_536
+#: How far a caller's clock may be ahead of ours.
+AHEAD_MS: Final = 5 * 60_000
+
+_FIELDS: Final = (
+    "prediction_id",
+    "route",
+    "key",
+    "metric",
+    "value",
+    "item",
+    "event_id",
+    "revision",
+    "occurred_at",
+)
+_RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with one event; ``index`` is its place in the array, 0 for a single object."""
+
+    index: int
+    detail: str
+
+
+class NotEvents(ValueError):
+    """The body as a whole is not feedback. ``count`` is how many events it would have been."""
+
+    def __init__(self, detail: str, count: int = 1) -> None:
+        super().__init__(detail)
+        self.count = count
+
+
+def read_events(body: bytes, snapshot: Snapshot, received_ms: int) -> tuple[list[Feedback], list[Problem], int]:
+    """Return the valid events, the problems, and how many events there are.
+
+    Raises NotEvents if the body is not JSON (NaN and Infinity are not), not an object or array, or has too many events.
+    """
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise NotEvents(f"the body is not JSON: {error}") from None
+    if isinstance(value, dict):
+        value = [value]
+    if not isinstance(value, list):
+        raise NotEvents(f"the body must be one event (an object) or an array of events, got {_shown(value)}")
+    if len(value) > MAX_EVENTS:
+        raise NotEvents(f"{len(value):,} events in one body; at most {MAX_EVENTS:,} are taken", len(value))
+    events: list[Feedback] = []
+    problems: list[Problem] = []
+    hint = _Hints()
+    for index, entry in enumerate(value):
+        if not isinstance(entry, dict):
+            problems.append(Problem(index, f"an event must be an object, got {_shown(entry)}"))
+            continue
+        reader = _Reader(entry, snapshot, received_ms, hint)
+        if event := reader.event():
+            events.append(event)
+        problems.extend(Problem(index, detail) for detail in reader.details)
+    return events, problems, len(value)
+
+
+class _Hints:
+    """Did you mean? Only so often per body: likeness is slow, and a hostile body could keep the loop busy with it."""
+
+    def __init__(self, budget: int = 100) -> None:
+        self._budget = budget
+
+    def __call__(self, name: str, names: Iterable[str]) -> str:
+        if self._budget == 0 or len(name) > MAX_ID_CHARACTERS:
+            return ""
+        self._budget -= 1
+        close = difflib.get_close_matches(name, list(names), n=1)
+        return f', did you mean "{close[0]}"?' if close else ""
+
+
+class _Reader:
+    """Reads one event and notes every problem on the way, so that a caller mends all of them at once."""
+
+    def __init__(self, entry: dict[str, Any], snapshot: Snapshot, received_ms: int, hint: _Hints) -> None:
+        self.details: list[str] = []
+        self._entry = entry
+        self._snapshot = snapshot
+        self._received_ms = received_ms
+        self._hint = hint
+
+    def event(self) -> Feedback | None:
+        """Return the event, or None when there are ``details``."""
+        self._fields()
+        prediction_id, event_id, route = self._id("prediction_id"), self._id("event_id"), self._id("route")
+        key, item = self._id("key", number=True), self._id("item", number=True)
+        self._whose()
+        metric = self._metric()
+        if metric is not None:
+            self._value(metric)
+            if metric.fold in ("sum", "mean") and not self._given("event_id"):
+                self._problem(
+                    f'metric "{metric.name}" is folded by {metric.fold}: event_id is required, or a repeat counts twice'
+                )
+        revision, occurred_ms = self._revision(), self._occurred_ms()
+        if self.details or metric is None:
+            return None
+        return Feedback(
+            metric=metric.name,
+            value=self._entry["value"],
+            received_ms=self._received_ms,
+            prediction_id=prediction_id,
+            route=route,
+            key=key,
+            item=item,
+            event_id=event_id,
+            revision=revision,
+            occurred_ms=occurred_ms,
+        )
+
+    def _problem(self, detail: str) -> None:
+        self.details.append(detail)
+
+    def _given(self, name: str) -> bool:
+        """Return whether there is such a field; null is as good as none."""
+        return self._entry.get(name) is not None
+
+    def _fields(self) -> None:
+        unknown = [name for name in self._entry if name not in _FIELDS]
+        for name in unknown[:5]:
+            self._problem(f"unknown field {_shown(name)}{self._hint(name, _FIELDS)}")
+        if len(unknown) > 5:
+            self._problem(f"and {len(unknown) - 5:,} more unknown fields")
+
+    def _whose(self) -> None:
+        """Exactly one way of naming the prediction."""
+        by_id, by_route, by_key = self._given("prediction_id"), self._given("route"), self._given("key")
+        if by_id and (by_route or by_key):
+            self._problem("prediction_id and route + key are two ways to say whose feedback it is: give one")
+        elif by_route and not by_key:
+            self._problem("route needs a key: which of its predictions?")
+        elif by_key and not by_route:
+            self._problem("key needs a route: keys are looked up within one route")
+        elif not by_id and not by_route:
+            self._problem("prediction_id is missing (or route + key)")
+        if isinstance(name := self._entry.get("route"), str):
+            route = self._snapshot.routes.get(name)
+            if route is None:
+                self._problem(f"unknown route {_shown(name)}{self._hint(name, self._snapshot.routes)}")
+            elif route.key is None:
+                self._problem(f'route "{name}" declares no key: its predictions are found by prediction_id only')
+
+    def _metric(self) -> Metric | None:
+        if not self._given("metric"):
+            self._problem("metric is missing")
+            return None
+        name = self._id("metric")
+        if name is None:
+            return None
+        metric = self._snapshot.metrics.get(name)
+        if metric is None:
+            self._problem(f"unknown metric {_shown(name)}{self._hint(name, self._snapshot.metrics)}")
+        return metric
+
+    def _value(self, metric: Metric) -> None:
+        if "value" not in self._entry:
+            self._problem("value is missing")
+            return
+        value, name = self._entry["value"], metric.name
+        if metric.kind == "event":
+            if not (isinstance(value, int | float) and value in (0, 1)):
+                self._problem(f'metric "{name}" is an event: value must be 0, 1, true or false, got {_shown(value)}')
+        elif metric.kind == "value" or metric.score == "absolute_error":
+            if not _is_number(value):
+                self._problem(f'metric "{name}": value must be a finite number, got {_shown(value)}')
+            elif metric.kind == "value" and metric.range and not metric.range[0] <= value <= metric.range[1]:
+                low, high = metric.range
+                self._problem(f'metric "{name}": value must lie in [{low:g}, {high:g}], got {_shown(value)}')
+        elif value is None:
+            self._problem(f'metric "{name}" is a label: null is not a label')
+        elif isinstance(value, str | list | dict) and len(orjson.dumps(value)) > MAX_LABEL_BYTES:
+            self._problem(f'metric "{name}": a label of more than {MAX_LABEL_BYTES:,} bytes')
+
+    def _id(self, name: str, *, number: bool = False) -> str | None:
+        """Read a short text; ``number`` lets an integer stand for its digits, as ids in JSON often are numbers."""
+        value = self._entry.get(name)
+        if value is None:
+            return None
+        if number and isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
+        if not isinstance(value, str) or not value:
+            self._problem(f"{name} must be a text{' or an integer' if number else ''}, got {_shown(value)}")
+            return None
+        if len(value) > MAX_ID_CHARACTERS:
+            self._problem(f"{name} has {len(value):,} characters; at most {MAX_ID_CHARACTERS} are taken")
+            return None
+        return value
+
+    def _revision(self) -> int:
+        value = self._entry.get("revision", 0)
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63:
+            return value
+        self._problem(f"revision must be an integer from 0, got {_shown(value)}")
+        return 0
+
+    def _occurred_ms(self) -> int | None:
+        value = self._entry.get("occurred_at")
+        if value is None:
+            return None
+        if not isinstance(value, str) or not _RFC3339.fullmatch(value):
+            self._problem(
+                f"occurred_at must be RFC 3339 with a zone, such as 2025-06-01T12:00:00Z, got {_shown(value)}"
+            )
+            return None
+        try:
+            occurred_ms = int(datetime.fromisoformat(value.upper()).timestamp() * 1000)
+        except (ValueError, OverflowError) as error:
+            self._problem(f"occurred_at is no time, got {_shown(value)}: {error}")
+            return None
+        if occurred_ms > self._received_ms + AHEAD_MS:
+            self._problem(f"occurred_at {value} lies in the future")
+            return None
+        return occurred_ms
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+
+
+def _shown(value: object) -> str:
+    text = orjson.dumps(value).decode()
+    return text if len(text) <= 60 else f"{text[:57]}..."

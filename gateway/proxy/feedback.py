@@ -1,0 +1,133 @@
+"""The gateway's own paths on the data port: ``POST /-/feedback``, ``GET /-/livez``, ``GET /-/readyz``.
+
+Rule: feedback is acknowledged when it is durable and not before. A body is taken whole or refused whole, and what is
+refused is in the journal as a number, so that what was sent always adds up.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from typing import Final
+
+import orjson
+
+from gateway.journal import FeedbackAppender, JournalFailed
+from gateway.proxy.backends import Backends
+from gateway.proxy.counts import Counts
+from gateway.proxy.events import NotEvents, read_events
+from gateway.proxy.headers import field
+from gateway.proxy.log import Log
+from gateway.proxy.problems import problem
+from gateway.proxy.reply import refuse
+from gateway.proxy.request import Request
+from gateway.proxy.response import Response
+from router.records import feedback_line
+from router.router import Router
+
+#: Where the gateway's own paths begin; no route can.
+OWN_PATHS: Final = b"/-/"
+#: A thousand events with room to spare; the operator's max_body_bytes is for models.
+MAX_BODY_BYTES: Final = 2**20
+
+_JSON: Final = [(b"content-type", b"application/json")]
+
+
+class OwnPaths:
+    """Handles the gateway's own paths. ``ready`` says whether new requests are welcome."""
+
+    def __init__(
+        self,
+        router: Router,
+        backends: Backends,
+        journal: FeedbackAppender,
+        log: Log,
+        counts: Counts,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._router = router
+        self._backends = backends
+        self._journal = journal
+        self._log = log
+        self._counts = counts
+        self._now_ms = now_ms
+        self.ready = True
+
+    async def __call__(self, request: Request, response: Response) -> None:
+        match request.path:
+            case b"/-/feedback":
+                if _allowed(request, response, b"POST"):
+                    await self._feedback(request, response)
+            case b"/-/livez":
+                if _allowed(request, response, b"GET", b"HEAD"):
+                    response.send(200, _JSON, b'{"status":"alive"}')
+            case b"/-/readyz":
+                if _allowed(request, response, b"GET", b"HEAD"):
+                    status, word = (200, b"ready") if self.ready else (503, b"draining")
+                    response.send(status, _JSON, b'{"status":"%b"}' % word)
+            case _:
+                path = request.path.decode("latin-1")
+                refuse(response, 404, "Not Found", f"{path} is none of the gateway's own paths")
+
+    async def _feedback(self, request: Request, response: Response) -> None:
+        token = self._backends.current.feedback_token
+        if token is not None and not _bears(request, token):
+            self._counts.add("feedback_rejected", reason="unauthorized")
+            detail = "feedback needs the token: Authorization: Bearer …"
+            return refuse(response, 401, "Unauthorized", detail, (b"www-authenticate", b"Bearer"))
+        body = await _body(request)
+        if body is None:
+            self._reject(1, "too_large")
+            detail = f"a body of feedback has at most {MAX_BODY_BYTES:,} bytes"
+            return refuse(response, 413, "Content Too Large", detail)
+        received_ms = self._now_ms()
+        try:
+            events, problems, count = read_events(body, self._router.snapshot, received_ms)
+        except NotEvents as error:
+            self._reject(error.count, "not_events")
+            return refuse(response, 422, "Unprocessable Content", str(error))
+        if problems:
+            self._reject(count, "invalid")
+            detail = f"{len(problems):,} problems in {count:,} events; nothing is stored"
+            errors = [{"index": found.index, "detail": found.detail} for found in problems]
+            return response.send(422, *problem(422, "Unprocessable Content", detail, errors=errors))
+        try:
+            if self._log.full:
+                raise JournalFailed("the journal is full")
+            if events:
+                lines = b"".join(map(feedback_line, events))
+                await self._journal.append(lines)
+                self._log.grew(len(lines))
+        except JournalFailed as error:
+            return refuse(response, 503, "Service Unavailable", str(error), (b"retry-after", b"1"))
+        return response.send(202, _JSON, orjson.dumps({"accepted": len(events)}))
+
+    def _reject(self, events: int, reason: str) -> None:
+        self._counts.add("feedback_rejected", events, reason=reason)
+        self._log.rejected(events, self._now_ms())
+
+
+async def _body(request: Request) -> bytes | None:
+    """Return the body, or None as soon as it is known to be too long."""
+    if (request.content_length or 0) > MAX_BODY_BYTES:
+        return None
+    body = bytearray()
+    async for chunk in request.chunks():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            return None
+    return bytes(body)
+
+
+def _allowed(request: Request, response: Response, *methods: bytes) -> bool:
+    if request.method.encode() in methods:
+        return True
+    allow = b", ".join(methods)
+    refuse(response, 405, "Method Not Allowed", f"{request.path.decode()} takes {allow.decode()}", (b"allow", allow))
+    return False
+
+
+def _bears(request: Request, token: bytes) -> bool:
+    scheme, _, given = (field(request.headers, b"authorization") or b"").partition(b" ")
+    # A constant time, so that the token cannot be guessed byte by byte.
+    return scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), token)

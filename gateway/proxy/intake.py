@@ -1,0 +1,227 @@
+"""A client's bytes, cut into requests: one at a time, and nothing parsed beyond it.
+
+Rules:
+
+1. Every message ends at an empty line or at its length. The parser is fed to there and no further; what came beyond it
+   (pipelining) is held as bytes until the request is answered and the next one may begin.
+2. A head is judged once, when it is complete (``accept``), and frozen: trailers become nothing.
+3. An upgrade is never taken. The parser skips the body of a request that asks for one, so a fresh parser reads it: the
+   body is the body of that request and never a second one.
+4. What cannot be taken raises Refusal, and nothing is to be fed after it.
+
+No transport, no clock: the connection is told ``begin``, ``body`` and ``whole``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+
+from gateway.proxy.accept import Refusal, accept, too_long, unreadable
+from gateway.proxy.headers import Header
+
+if TYPE_CHECKING:
+    from gateway.proxy.connection import Connection
+    from gateway.proxy.edge import Edge
+
+# Stages.
+BETWEEN: Final = 0  # no byte of a request yet
+HEAD: Final = 1
+BODY: Final = 2  # begun, and not whole
+WHOLE: Final = 3  # bytes are held until ``proceed``
+
+_BLANK_LINE: Final = b"\r\n\r\n"
+#: No request line has more bytes than this beside its target.
+_AROUND_TARGET: Final = 32
+#: Bytes of chunk sizes, extensions and trailers for each byte of a chunked body, beyond max_header_bytes.
+_CHUNK_OVERHEAD: Final = 16
+
+
+class Intake:
+    """One client's byte stream. ``stage`` says where in a request it is, ``keep_alive`` whether another may follow."""
+
+    __slots__ = (
+        "_at",
+        "_body_bytes",
+        "_chunked",
+        "_connection",
+        "_framed_bytes",
+        "_head_bytes",
+        "_headers",
+        "_held",
+        "_limits",
+        "_parser",
+        "_tail",
+        "_upgrade",
+        "keep_alive",
+        "remaining",
+        "stage",
+        "target",
+    )
+
+    def __init__(self, connection: Connection, limits: Edge) -> None:
+        self.stage = BETWEEN
+        self.keep_alive = True
+        #: Bytes of a body of known length still to come.
+        self.remaining = 0
+        #: The target of the head under way, as far as it is here.
+        self.target = b""
+        self._connection = connection
+        self._limits = limits
+        self._parser = HttpRequestParser(self)
+        self._headers: list[Header] = []  # after the head: trailers, for nobody
+        self._head_bytes = 0
+        self._upgrade = False
+        self._chunked = False
+        self._body_bytes = 0  # of a chunked body, without and with its framing
+        self._framed_bytes = 0
+        # What came and is not parsed yet, from ``_at``; and the end of what was, in which an empty line may begin.
+        self._held = b""
+        self._at = 0
+        self._tail = b""
+
+    @property
+    def held(self) -> int:
+        """Bytes that wait for ``proceed``."""
+        return len(self._held) - self._at
+
+    @property
+    def head_only(self) -> bool:
+        """True when the request under way is a HEAD, whose answer has no body."""
+        return bool(self.target) and self._parser.get_method() == b"HEAD"
+
+    def feed(self, data: bytes) -> None:
+        """Take what came. Raises Refusal."""
+        if self._held:
+            self._held += data
+        elif self.stage == WHOLE:
+            self._held = data
+        else:
+            self._advance(data, 0)
+
+    def rest(self) -> None:
+        """The request is answered."""
+        self.stage = BETWEEN
+
+    def proceed(self) -> None:
+        """Begin the next request with what is held. Raises Refusal."""
+        data, at, self._held, self._at = self._held, self._at, b"", 0
+        self._advance(data, at)
+
+    def end(self) -> None:
+        """Nothing more will be fed. These hold us as well: a cycle is garbage that only a collection finds."""
+        self._held = b""
+        self._at = 0
+        del self._parser, self._connection
+
+    def _advance(self, data: bytes, at: int) -> None:
+        size = len(data)
+        while at < size:
+            stage = self.stage
+            if stage == WHOLE:
+                self._held, self._at = data, at
+                return
+            if stage == BODY and not self._chunked:
+                end = min(size, at + self.remaining)
+            else:
+                # Where the next empty line ends, or the data: no head or chunked body ends elsewhere.
+                found = data.find(_BLANK_LINE, at)
+                end = size if found < 0 else found + 4
+                if self._tail:
+                    end = self._joined(data, end)
+                if stage != BODY:
+                    self.stage = HEAD
+                    self._count_head(data, at, end)
+            piece = data if end - at == size else data[at:end]
+            try:
+                self._parser.feed_data(piece)
+            except HttpParserUpgrade:
+                self._splice()
+            except HttpParserError as error:
+                raise unreadable(error, piece) from None
+            if self._chunked:
+                self._count_framing(end - at)
+            at = end
+        if self.stage == HEAD or (self.stage == BODY and self._chunked):
+            self._tail = data[-3:] if size >= 3 else (self._tail + data)[-3:]
+
+    def _joined(self, data: bytes, end: int) -> int:
+        """Return where the empty line ends that begins in what came before this data; else ``end``."""
+        tail = self._tail
+        found = (tail + data[:3]).find(_BLANK_LINE)
+        if found >= 0:
+            end = found + 4 - len(tail)
+        if end < len(data) or found >= 0:
+            self._tail = b""
+        return end
+
+    def _count_head(self, data: bytes, at: int, end: int) -> None:
+        before, limit = self._head_bytes, self._limits.max_header_bytes
+        self._head_bytes = before + end - at
+        if self._head_bytes > limit:
+            in_line = before < len(self.target) + _AROUND_TARGET
+            raise too_long(self.target + (data[at:end] if in_line else b""), limit)
+
+    def _count_framing(self, size: int) -> None:
+        self._framed_bytes += size
+        if self._framed_bytes > self._limits.max_header_bytes + self._body_bytes * _CHUNK_OVERHEAD:
+            raise Refusal(400, "the chunked body is mostly framing")
+
+    def _splice(self) -> None:
+        """The parser stopped at an upgrade, behind the head. Read its body, if any, with a fresh one: rule 3."""
+        self._upgrade = False
+        self._parser = HttpRequestParser(self)
+        if self.remaining:
+            self._parser.feed_data(b"POST / HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % self.remaining)
+        elif self._chunked:
+            self._parser.feed_data(b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n")
+        else:
+            self.on_message_complete()
+
+    # What the parser says.
+
+    def on_url(self, url: bytes) -> None:
+        self.target = self.target + url if self.target else url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        if self.stage == BODY:
+            return  # the head that a fresh parser was given: rule 3
+        parser = self._parser
+        method = parser.get_method().decode()
+        version = parser.get_http_version()
+        target, headers, length, chunked, expects = accept(method, self.target, version, self._headers)
+        limit = self._limits.max_body_bytes
+        if length is not None and length > limit:
+            raise Refusal(413, f"the body is longer than {limit} bytes")
+        self._headers = []
+        self._upgrade = parser.should_upgrade()
+        self._chunked = chunked
+        self._body_bytes = self._framed_bytes = 0
+        self.remaining = length or 0
+        self.keep_alive = parser.should_keep_alive()
+        self.stage = BODY
+        self._connection.begin(method, target, headers, version == "1.0", length, chunked, expects)
+
+    def on_body(self, data: bytes) -> None:
+        if self._chunked:
+            self._body_bytes += len(data)
+            if self._body_bytes > self._limits.max_body_bytes:
+                self._connection.excess()
+                return
+        else:
+            self.remaining -= len(data)
+        self._connection.body(data)
+
+    def on_message_complete(self) -> None:
+        if self._upgrade:
+            return  # the body was skipped, not read
+        self._headers = []
+        self._chunked = False
+        self._head_bytes = 0
+        self.target = self._tail = b""
+        self.stage = WHOLE
+        self._connection.whole()

@@ -1,0 +1,348 @@
+"""One connection to a backend: a call at a time goes out on it, and one answer comes in.
+
+Rules:
+
+1. A connection goes back to its pool only when the answer is whole, the request was written whole, both sides want to
+   go on, and not one byte came beyond the answer. Bytes that nobody asked for drop the connection; they are never an
+   answer.
+2. The answer to HEAD has no body whatever its head says, and its connection is not used again: a backend that sends
+   one all the same would answer the next call with it.
+3. An interim answer (1xx) is dropped. 101 is a fault: no upgrade was asked for. So are transfer codings other than
+   chunked.
+4. A body without a length ends when the backend closes in good order; any other end is a fault.
+5. Deadlines: ``timeout_ms`` until the head, counted from the last byte of the request that was handed over;
+   ``idle_timeout_ms`` between bytes of the body, while we read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Final, cast
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from gateway.proxy.answer import Answer, UpstreamFault
+from gateway.proxy.deadlines import NEVER
+from gateway.proxy.headers import CODING, LENGTH, MEANING, Header
+from gateway.proxy.wire import chunk
+
+if TYPE_CHECKING:
+    from gateway.proxy.upstream import Replica
+
+#: Bytes of an answer's heads, interim ones included; and of chunk framing beyond a fair share of the body.
+_MAX_HEAD_BYTES: Final = 262_144
+_CHUNK_OVERHEAD: Final = 16
+#: Request bodies longer than this are not joined to their head before they are written.
+_COPIED_BYTES: Final = 65_536
+#: Below the five seconds after which common servers close an idle connection.
+IDLE_SECONDS: Final = 4.0
+
+
+class Link(asyncio.Protocol):
+    """One connection to one replica. ``answer`` is that of the call it carries, None while it is idle."""
+
+    __slots__ = (
+        "_body_bytes",
+        "_bodyless",
+        "_drain",
+        "_extra",
+        "_framed_bytes",
+        "_headers",
+        "_heading",
+        "_interim",
+        "_keep_alive",
+        "_loop",
+        "_parser",
+        "_paused",
+        "_reason",
+        "_replica",
+        "_transport",
+        "_unended",
+        "_upload",
+        "_whole",
+        "_write_paused",
+        "answer",
+        "closed_early",
+        "deadline",
+    )
+
+    def __init__(self, replica: Replica, loop: asyncio.AbstractEventLoop) -> None:
+        self.deadline = NEVER
+        self.answer: Answer | None = None
+        #: True when the other side closed before any byte of an answer: it may never have seen the request.
+        self.closed_early = False
+        self._replica = replica
+        self._loop = loop
+        self._transport: asyncio.Transport | None = None
+        self._parser = HttpResponseParser(self)
+        # The call.
+        self._bodyless = False  # HEAD
+        self._upload: asyncio.Task[None] | None = None
+        self._write_paused = False
+        self._drain: asyncio.Future[None] | None = None
+        # Its answer.
+        self._heading = False  # the final head is still to come
+        self._interim = False  # the head being read is not the final one
+        self._reason = b""
+        self._headers: list[Header] = []
+        self._framed_bytes = 0  # received, and those of them that are the body's
+        self._body_bytes = 0
+        self._keep_alive = False
+        self._unended = False  # only closing ends the body
+        self._whole = False
+        self._extra = False  # something came after it
+        self._paused = False
+
+    # The call.
+
+    def begin(self, answer: Answer, head: bytes, body: bytes, *, bodyless: bool) -> asyncio.Future[None]:
+        """Send a request whose ``body`` is here, or (empty) will be uploaded; what comes back goes to ``answer``.
+
+        Return what is done when the head of the answer is here, or a fault.
+        """
+        transport = self._transport
+        if transport is None:
+            raise RuntimeError("not connected")
+        self.answer = answer
+        self._bodyless = bodyless
+        self._heading = True
+        self._unended = self._whole = False
+        self._framed_bytes = self._body_bytes = 0
+        self.deadline = self._loop.time() + self._replica.timeout_seconds
+        if len(body) > _COPIED_BYTES:
+            transport.writelines((head, body))
+        else:
+            transport.write(head + body)
+        return answer.expect(self)
+
+    def upload(self, body: AsyncIterator[bytes], length: int | None) -> None:
+        """Go on sending the request's body: ``length`` bytes of it, or chunked when that is None."""
+        self._upload = self._loop.create_task(self._send(body, length))
+
+    async def _send(self, body: AsyncIterator[bytes], length: int | None) -> None:
+        sent = 0
+        try:
+            self._await_head(False)  # it is the client we wait for
+            async for piece in body:
+                sent += len(piece)
+                if length is not None and sent > length:
+                    raise ValueError(f"the body is longer than its length, {length} bytes")
+                self._write(piece if length is not None else chunk(piece))
+                if self._write_paused:
+                    self._await_head(True)
+                    await self._drained()
+                    self._await_head(False)
+            if length is None:
+                self._write(b"0\r\n\r\n")
+            elif sent < length:
+                raise ValueError(f"the body is shorter than its length, {length} bytes")
+            self._await_head(True)
+        except Exception as error:
+            self._upload = None
+            self.drop(error)
+        else:
+            self._upload = None
+
+    def _await_head(self, waiting: bool) -> None:
+        if self._heading:
+            self.deadline = self._loop.time() + self._replica.timeout_seconds if waiting else NEVER
+
+    def _write(self, data: bytes) -> None:
+        if data and self._transport is not None and self.answer is not None:
+            self._transport.write(data)
+
+    async def _drained(self) -> None:
+        self._drain = self._loop.create_future()
+        try:
+            await self._drain
+        finally:
+            self._drain = None
+
+    def drop(self, fault: Exception) -> None:
+        """End the call, if there is one, and the connection with it."""
+        answer, self.answer = self.answer, None
+        self._close()
+        if answer is not None:
+            answer.fail(fault)
+
+    def take_more(self) -> None:
+        """Read on, if reading was paused."""
+        if self._paused:
+            self._paused = False
+            self.deadline = self._loop.time() + self._replica.idle_seconds
+            if self._transport is not None and not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    # The transport.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._replica.made(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._replica.lost(self)
+        answer = self.answer
+        if answer is not None:
+            if self._heading:
+                self.closed_early = not self._framed_bytes
+                self.drop(UpstreamFault("reset", "the connection broke before the answer's head"))
+            elif self._unended and exc is None:
+                self._finish(at_once=False)
+            else:
+                self.drop(UpstreamFault("incomplete", "the connection broke within the answer's body"))
+        self._close()
+        del self._parser  # it holds our methods: a cycle
+
+    def eof_received(self) -> None:
+        if self.answer is None:
+            self._replica.retire(self)  # at once: nobody may take it any more
+
+    def pause_writing(self) -> None:
+        self._write_paused = True
+
+    def resume_writing(self) -> None:
+        self._write_paused = False
+        if self._drain is not None and not self._drain.done():
+            self._drain.set_result(None)
+
+    def data_received(self, data: bytes) -> None:
+        answer = self.answer
+        if answer is None:
+            self._close()  # rule 1
+            return
+        heading = self._heading
+        self._framed_bytes += len(data)
+        trouble: str | None = None
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade:
+            trouble = "an upgrade that nobody asked for"
+        except HttpParserError as error:
+            trouble = str(error.__context__ or error)
+        if self._whole:
+            self._extra = self._extra or trouble is not None
+            self._finish(at_once=heading)
+        elif trouble is not None:
+            self.drop(UpstreamFault("protocol", trouble))
+        elif self._framed_bytes > _MAX_HEAD_BYTES + self._body_bytes * _CHUNK_OVERHEAD:
+            self.drop(UpstreamFault("protocol", "the answer is mostly framing"))
+        elif not self._heading:
+            self.deadline = NEVER if self._paused else self._loop.time() + self._replica.idle_seconds
+            answer.wake()
+
+    def expire(self, now: float) -> None:
+        """The deadline has passed: rule 5."""
+        replica = self._replica
+        if self.answer is None:
+            self._close()
+        elif self._heading:
+            self.drop(UpstreamFault("timeout", f"no answer within {replica.timeout_seconds:g} s"))
+        else:
+            self.drop(UpstreamFault("timeout", f"the answer stopped for {replica.idle_seconds:g} s"))
+
+    def _finish(self, *, at_once: bool) -> None:
+        """The answer is whole."""
+        answer, self.answer = self.answer, None
+        transport = self._transport
+        if (
+            self._keep_alive
+            and not self._extra
+            and self._upload is None
+            and transport is not None
+            and not self._write_paused
+            and self._replica.keep(self)
+        ):
+            self.deadline = self._loop.time() + IDLE_SECONDS
+            if self._paused:
+                self._paused = False
+                if not transport.is_closing():
+                    transport.resume_reading()
+        else:
+            self._close()
+        if answer is not None:
+            answer.end(at_once=at_once)
+
+    def _close(self) -> None:
+        self._replica.retire(self)
+        upload, self._upload = self._upload, None
+        if upload is not None:
+            upload.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+
+    # The parser.
+
+    def on_message_begin(self) -> None:
+        if self._whole:
+            self._extra = True
+        self._reason = b""
+        self._headers = []
+
+    def on_status(self, reason: bytes) -> None:
+        self._reason = self._reason + reason if self._reason else reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        answer = self.answer
+        if self._whole or answer is None:
+            return
+        status = self._parser.get_status_code()
+        if status < 200:
+            if status < 100 or status == 101:
+                raise _Unreadable(f"status {status}, which nobody asked for")
+            self._interim = True
+            return
+        version = self._parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            raise _Unreadable(f"HTTP/{version}")
+        headers, self._headers = self._headers, []  # trailers go to the new one, for nobody
+        length, chunked = _framing(headers)
+        self._heading = False
+        self._keep_alive = self._parser.should_keep_alive()
+        if self._bodyless:
+            self._keep_alive = False  # rule 2
+            self._whole = True
+        elif status == 204:
+            length = 0
+        elif status != 304:
+            self._unended = length is None and not chunked
+        answer.begin(status, self._reason, headers, length)
+
+    def on_body(self, data: bytes) -> None:
+        answer = self.answer
+        if self._whole or answer is None:
+            self._extra = True
+            return
+        self._body_bytes += len(data)
+        if not answer.receive(data) and not self._paused and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def on_message_complete(self) -> None:
+        if self._interim:
+            self._interim = False
+        else:
+            self._whole = True
+
+
+class _Unreadable(Exception):
+    """An answer that is HTTP, and not one we can pass on."""
+
+
+def _framing(headers: list[Header]) -> tuple[int | None, bool]:
+    """Return the body's length, if declared, and whether it is chunked."""
+    length: int | None = None
+    chunked = False
+    for name, value in headers:
+        meaning = MEANING[name]
+        if meaning & LENGTH:
+            length = int(value)
+        elif meaning & CODING:
+            if chunked or value.strip(b" \t").lower() != b"chunked":
+                raise _Unreadable("a transfer coding other than chunked")
+            chunked = True
+    return length, chunked

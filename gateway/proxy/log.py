@@ -1,0 +1,171 @@
+"""A worker's log of predictions: the journal, what is pending for it, and the policy for when it cannot be written.
+
+Rule: what is not logged is counted. A journal that is full or broken sheds (answer, do not log, count) or refuses (503,
+count), as ``journal_full`` says, and never blocks the loop: fsync is another thread's work.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from gateway.journal import Appender, FeedbackAppender, roll_bytes, size_bytes
+from gateway.proxy.counts import Counts
+from router.records import mark_line
+from router.snapshot import Gateway
+
+logger = logging.getLogger(__name__)
+
+
+class Pending:
+    """The requests that are not in the journal yet, by their time of arrival: what holds the watermark back."""
+
+    def __init__(self) -> None:
+        self._arrivals: dict[int, int] = {}
+        self._next = 0
+
+    def __len__(self) -> int:
+        return len(self._arrivals)
+
+    def begin(self, at_ms: int) -> int:
+        """Register an arrival; the ticket is for ``end``."""
+        self._next += 1
+        self._arrivals[self._next] = at_ms
+        return self._next
+
+    def end(self, ticket: int) -> None:
+        """Its rows are in the journal, or will never be. Harmless when repeated."""
+        self._arrivals.pop(ticket, None)
+
+    def watermark_ms(self, now_ms: int) -> int:
+        """Return the time before which every request that arrived is in the journal."""
+        # Not the first one, but the least: the wall clock may have stepped back in between.
+        return min(self._arrivals.values(), default=now_ms)
+
+
+class Log:
+    """Writes prediction rows and marks, and says what becomes of a request that cannot be logged.
+
+    ``directory`` is the journal's, whose bytes are bounded over all workers and both kinds of segments.
+    """
+
+    def __init__(
+        self, appender: Appender, feedback: FeedbackAppender, directory: Path, gateway: Gateway, counts: Counts
+    ) -> None:
+        self._appender = appender
+        self._feedback = feedback
+        self._directory = directory
+        self._gateway = gateway
+        self._counts = counts
+        self._measured = 0
+        self._since = 0  # bytes of our own since then
+        self._broken = False
+        self.pending = Pending()
+        self.measure()
+
+    @property
+    def journal_bytes(self) -> int:
+        """Bytes in the journal, as last measured."""
+        return self._measured
+
+    @property
+    def full(self) -> bool:
+        """True when ``max_journal_bytes`` is reached: until segments are drained nothing more may be written."""
+        return self._measured + self._since >= self._gateway.max_journal_bytes
+
+    @property
+    def refusing(self) -> bool:
+        """True when a request must be answered 503 before anything is called, because it could not be logged."""
+        return self._gateway.journal_full == "refuse" and (self._broken or self.full)
+
+    def swap(self, gateway: Gateway) -> None:
+        """Go by these settings from now on."""
+        self._gateway = gateway
+        self._appender.roll_bytes = self._feedback.roll_bytes = roll_bytes(gateway.max_journal_bytes)
+
+    def permits(self, rows: bytes) -> bool:
+        """Write the rows of an answer. False when it must not be sent: they could not be written, and we refuse."""
+        if self._write(rows):
+            return True
+        if self._gateway.journal_full == "refuse":
+            self._counts.add("journal_refused")
+            return False
+        self._counts.add("journal_shed", rows.count(b"\n"))
+        return True
+
+    def note(self, rows: bytes) -> None:
+        """Write rows that no answer waits for."""
+        if not self._write(rows):
+            self._counts.add("journal_shed", rows.count(b"\n"))
+
+    def beat(self, now_ms: int) -> None:
+        """Write the watermark; also what finds out that a broken disk is well again."""
+        if not self.full:
+            self._write(mark_line("beat", self.pending.watermark_ms(now_ms)))
+
+    def rejected(self, events: int, now_ms: int) -> None:
+        """Write that so many feedback events were refused."""
+        self.note(mark_line("rejected", now_ms, events=events))
+
+    def bye(self, now_ms: int) -> None:
+        """Write that this writer is done. Full or not: it is what lets the rest be deleted."""
+        try:
+            self._appender.append(mark_line("bye", now_ms))
+        except OSError as error:
+            logger.warning("no clean end in the journal: %s", error)
+
+    def grew(self, size: int) -> None:
+        """So many bytes of feedback were added."""
+        self._since += size
+
+    def measure(self) -> None:
+        """Look how large the journal is. Once a second."""
+        try:
+            self._measured, self._since = size_bytes(self._directory), 0
+        except OSError as error:
+            logger.warning("the journal cannot be measured: %s", error)
+            return
+        if self.full:
+            # What is drained can be deleted only when it is finished: let go of the present segments.
+            if self._appender.size:
+                try:
+                    self._appender.roll()
+                except OSError as error:
+                    self._break(error)
+            if self._feedback.size:
+                self._feedback.roll()
+
+    def _write(self, lines: bytes) -> bool:
+        # Those in flight when the journal fills up were admitted: where unlogged answers are refused, they are written.
+        if self.full and self._gateway.journal_full == "shed":
+            return False
+        try:
+            self._appender.append(lines)
+        except OSError as error:
+            self._break(error)
+            return False
+        self._since += len(lines)
+        if self._broken:
+            self._broken = False
+            logger.warning("the journal can be written again")
+        return True
+
+    def _break(self, error: OSError) -> None:
+        if not self._broken:
+            self._broken = True
+            logger.error("the journal cannot be written (%s): journal_full = %s", error, self._gateway.journal_full)
+
+
+def keep_synced(appender: Appender, every_seconds: Callable[[], float], stopped: threading.Event) -> None:
+    """Make predictions durable again and again until ``stopped``: the body of a thread that no request waits for."""
+    failing = False
+    while not stopped.wait(every_seconds()):
+        try:
+            appender.sync()
+            failing = False
+        except OSError as error:
+            if not failing:
+                logger.error("predictions may not survive a power loss: %s", error)
+            failing = True

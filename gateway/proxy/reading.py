@@ -1,0 +1,120 @@
+"""Read what a backend's answer says: the prediction, and the version that the backend reports.
+
+Rule: reading never changes what the client gets, and never fails a request: what cannot be read is counted.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from gateway.proxy.case import Case
+from gateway.proxy.counts import Counts
+from gateway.proxy.headers import Header, field
+from router.extract import MISSING, UNREADABLE, pointer, text_of
+
+#: A longer answer is not read, before and after decompression: a prediction stands in a document, not in a data set.
+READ_BYTES: Final = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was found in an answer: the fields of a Prediction that come from its body."""
+
+    predicted: bool = False
+    prediction: Any = None
+    reported_version: str | None = None
+
+    def fields(self) -> dict[str, Any]:
+        return {
+            "predicted": self.predicted,
+            "prediction": self.prediction,
+            "reported_version": self.reported_version,
+        }
+
+
+NOTHING: Final = Reading()
+
+
+def worth_reading(case: Case, variant: str, status: int | None, headers: Sequence[Header]) -> bool:
+    """Return whether an answer holds something to find: only success is a prediction, and no stream of events is."""
+    backend = case.generation.backends[variant]
+    if case.routing.route.prediction is None and backend.reported_version is None:
+        return False
+    if status is None or not 200 <= status < 300 or status == 204 or case.method == "HEAD":
+        return False
+    kind = field(headers, b"content-type") or b""
+    return not kind.lower().startswith(b"text/event-stream")
+
+
+def read_answer(
+    case: Case, variant: str, status: int | None, headers: Sequence[Header], body: bytes | None, counts: Counts
+) -> Reading:
+    """Return what a variant's answer says; ``body`` is None when it was too long to keep."""
+    if not worth_reading(case, variant, status, headers):
+        return NOTHING
+    route, backend = case.routing.route, case.generation.backends[variant]
+    document = UNREADABLE if body is None else _decoded(body, headers)
+    prediction = _found(route.prediction, document)
+    version = text_of(_found(backend.reported_version, document))
+    if (route.prediction is not None and prediction is MISSING) or (
+        backend.reported_version is not None and version is None
+    ):
+        counts.add("extraction_failures", route=route.name, variant=variant)
+    if version is not None and version != backend.version:
+        counts.add("version_mismatches", route=route.name, variant=variant)
+    if prediction is MISSING:
+        return Reading(reported_version=version)
+    return Reading(True, prediction, version)
+
+
+def plain_body(body: bytes, headers: Sequence[Header]) -> bytes | None:
+    """Undo a Content-Encoding of gzip or deflate; None for another one, for damage, and for more than READ_BYTES."""
+    coding = (field(headers, b"content-encoding") or b"").strip().lower()
+    if coding in (b"", b"identity"):
+        return body
+    if coding not in (b"gzip", b"x-gzip", b"deflate"):
+        return None
+    # "deflate" is zlib's format, but some send it without zlib's head.
+    for window in (47,) if coding != b"deflate" else (47, -15):
+        inflate = zlib.decompressobj(window)
+        try:
+            plain = inflate.decompress(body, READ_BYTES)
+        except zlib.error:
+            continue
+        return plain if inflate.eof else None
+    return None
+
+
+def _found(text: str | None, document: object) -> object:
+    """Return what a pointer finds, if it can be written into the journal: MISSING otherwise.
+
+    JSON that can be read cannot always be written again: it may nest too deep, or hold half a character.
+    """
+    value = MISSING if text is None or document is UNREADABLE else pointer(text).find(document)
+    if value is not MISSING:
+        try:
+            orjson.dumps(value)
+        except TypeError:
+            return MISSING
+    return value
+
+
+def _decoded(body: bytes, headers: Sequence[Header]) -> object:
+    """Return the JSON value of a body, or UNREADABLE. NaN and Infinity, which models do emit, are read."""
+    plain = plain_body(body, headers)
+    if plain is None:
+        return UNREADABLE
+    try:
+        value: object = orjson.loads(plain)
+    except orjson.JSONDecodeError:
+        try:
+            value = json.loads(plain)
+        except (ValueError, RecursionError):
+            return UNREADABLE
+    return value

@@ -1,0 +1,87 @@
+"""How a request ends: its rows into the journal, its answer to the client, in this order.
+
+Rule: rows are written once. ``case.logged`` turns true with them, on whichever path ends the request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from gateway.proxy.case import Case, row_line
+from gateway.proxy.counts import Counts
+from gateway.proxy.headers import Header
+from gateway.proxy.log import Log
+from gateway.proxy.problems import problem
+from gateway.proxy.request import BodyTimeout, BodyTooLarge, ClientGone
+from gateway.proxy.response import Response
+from router.records import Prediction, Role
+
+PREDICTION_ID: Final = b"turnout-prediction-id"
+VARIANT: Final = b"turnout-variant"
+
+#: What ends a request from the client's side (or from ours, when a drain is out of time): nobody's fault.
+LEFT: Final = (asyncio.CancelledError, ClientGone, BodyTooLarge, BodyTimeout)
+#: What the edge then answers, if anything.
+_LEFT_STATUS: Final[dict[type[BaseException], int]] = {BodyTooLarge: 413, BodyTimeout: 408}
+
+
+class Reply:
+    """The end of one request, from whichever path comes there first."""
+
+    def __init__(self, case: Case, response: Response, log: Log, counts: Counts, ticket: int) -> None:
+        self.case = case
+        self.response = response
+        self.log = log
+        self.counts = counts
+        self._ticket = ticket
+
+    def own(self, *variants: str) -> list[Header]:
+        """Return the fields that every answer of a route carries; ``variants`` are those whose answer it is."""
+        fields = [(PREDICTION_ID, self.case.id.encode())]
+        if self.case.routing.route.expose_variant:
+            fields.append((VARIANT, ", ".join(variants).encode()))
+        return fields
+
+    def send(self, rows: Sequence[Prediction], status: int, headers: list[Header], body: bytes) -> None:
+        """Write the rows, then send the whole answer."""
+        self.case.logged = True
+        if self.log.permits(b"".join(map(row_line, rows))):
+            self.response.send(status, headers, body)
+        else:
+            refuse_unlogged(self.response)
+
+    def open(self, row: Prediction) -> bool:
+        """Write that a stream begins; False when it must not, and the client has been told."""
+        self.case.logged = True
+        if not self.log.permits(row_line(row, "open")):
+            refuse_unlogged(self.response)
+            return False
+        # The row is in the journal: a stream that lasts for hours must not hold back the watermark.
+        self.log.pending.end(self._ticket)
+        return True
+
+    def close(self, row: Prediction) -> None:
+        """Write how a stream ended, before its end is sent."""
+        self.log.note(row_line(row, "close"))
+
+    def left(self, variants: Sequence[str], role: Role, error: BaseException, latency_ms: float) -> None:
+        """Write that the client left before it had an answer. Harmless when the rows are written."""
+        if self.case.logged:
+            return
+        self.case.logged = True
+        status = _LEFT_STATUS.get(type(error))
+        rows = (self.case.row(v, role, status=status, fault="client_gone", latency_ms=latency_ms) for v in variants)
+        self.log.note(b"".join(map(row_line, rows)))
+
+
+def refuse(response: Response, status: int, title: str, detail: str, *fields: Header) -> None:
+    """Answer a request that is not carried: nothing was called, no id is given, no row is left."""
+    headers, body = problem(status, title, detail)
+    response.send(status, [*headers, *fields], body)
+
+
+def refuse_unlogged(response: Response) -> None:
+    """Answer a request whose rows cannot be written, where that is not to be put up with."""
+    refuse(response, 503, "Service Unavailable", "the journal cannot take predictions", (b"retry-after", b"1"))

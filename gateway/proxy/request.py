@@ -1,0 +1,172 @@
+"""A client's request, as a handler sees it: a frozen head, and a body that arrives.
+
+Rule: what is held of a body is bounded. ``chunks`` stops the client while nobody takes them; ``body`` holds at most
+``max_body_bytes``. One reader at a time, and either of the two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Final, Literal
+
+from gateway.proxy.headers import Header
+
+if TYPE_CHECKING:
+    from gateway.proxy.connection import Connection
+
+#: Bytes of a body held for a handler that does not take them, then the client has to wait. One read may exceed it.
+HELD_BYTES: Final = 65_536
+
+
+class ClientGone(Exception):
+    """The client's connection is lost, or what it sends cannot be read any more."""
+
+
+class BodyTooLarge(Exception):
+    """The body is longer than ``max_body_bytes``."""
+
+
+class BodyTimeout(Exception):
+    """No byte of the body came for ``body_timeout_ms``."""
+
+
+class Request:
+    """One request. ``headers`` are as received, in order, but for the Host of an absolute-form target.
+
+    ``target`` is in origin-form (or ``*``) with its bytes unchanged; ``path`` and ``query`` are what lies before and
+    after its first question mark. ``client`` is the peer's address. ``client_gone`` turns true when the answer has
+    nobody to go to.
+    """
+
+    __slots__ = (
+        "_all",
+        "_buffered",
+        "_chunks",
+        "_collecting",
+        "_connection",
+        "_fault",
+        "_waiter",
+        "client",
+        "client_gone",
+        "complete",
+        "content_length",
+        "expects",
+        "has_body",
+        "headers",
+        "http10",
+        "method",
+        "path",
+        "query",
+        "scheme",
+        "target",
+    )
+
+    def __init__(
+        self,
+        connection: Connection,
+        method: str,
+        target: bytes,
+        headers: list[Header],
+        http10: bool,
+        client: str,
+        scheme: Literal["http", "https"],
+        content_length: int | None,
+        has_body: bool,
+        expects: bool,
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.path, _, self.query = target.partition(b"?")
+        self.headers = headers
+        self.http10 = http10
+        self.client = client
+        self.scheme = scheme
+        self.content_length = content_length
+        self.has_body = has_body
+        self.client_gone = False
+        #: True once the last byte of the body has arrived.
+        self.complete = False
+        #: True while the client waits for 100 Continue.
+        self.expects = expects
+        self._connection = connection
+        self._chunks: list[bytes] = []
+        self._buffered = 0
+        self._collecting = False
+        self._all: bytes | None = None
+        self._fault: Exception | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Request {self.method} {self.target!r}>"
+
+    async def body(self) -> bytes:
+        """Return the whole body, as often as asked.
+
+        Raises BodyTooLarge, BodyTimeout or ClientGone if it does not come whole.
+        """
+        if self._all is None:
+            self._collecting = True
+            self._connection.take_more()
+            while not self.complete:
+                await self._more()
+            chunks = self._chunks
+            self._all = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            self._chunks = []
+        return self._all
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the body as it arrives, never an empty piece; the client waits while nobody takes one.
+
+        Raises what ``body`` raises, after the bytes that did come.
+        """
+        if self._all is not None:
+            if self._all:
+                yield self._all
+            return
+        while True:
+            if self._chunks:
+                chunks, self._chunks, self._buffered = self._chunks, [], 0
+                self._connection.take_more()
+                yield chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            elif self.complete:
+                return
+            else:
+                await self._more()
+
+    def _more(self) -> asyncio.Future[None]:
+        if self._fault is not None:
+            raise self._fault
+        if self._waiter is not None and not self._waiter.done():
+            raise RuntimeError("the body has a reader already")
+        if self.expects:
+            self.expects = False
+            self._connection.send_continue()
+        self._waiter = waiter = asyncio.get_running_loop().create_future()
+        return waiter
+
+    # What the connection says.
+
+    def receive(self, data: bytes) -> bool:
+        """Add a piece of the body; False when the client should wait."""
+        self.expects = False
+        self._chunks.append(data)
+        self._buffered += len(data)
+        self._wake()
+        return self._collecting or self._buffered < HELD_BYTES
+
+    def end(self) -> None:
+        """The last byte has come; after a fault that makes nothing whole."""
+        if self._fault is None:
+            self.complete = True
+            self._wake()
+
+    def fail(self, fault: Exception) -> None:
+        """The rest of the body will never come. The first fault stands."""
+        if self._fault is None and not self.complete:
+            self._fault = fault
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

@@ -1,0 +1,114 @@
+"""How message heads are written, towards clients and towards backends.
+
+Rule: framing (Content-Length, Transfer-Encoding) and connection fields are written here and nowhere else; whatever the
+caller passed of them is left out, but for the length of a body that is declared and not sent (HEAD, 304). No field can
+break a line.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Final
+
+from gateway.proxy.headers import DATE, HOP, HOST, LENGTH, MEANING, Header, field
+
+_COLON: Final = b": "
+_FRAMING: Final = HOP | LENGTH
+_STATUS_LINES: Final = {s.value: f"HTTP/1.1 {s.value} {s.phrase}".encode() for s in HTTPStatus}
+_date: tuple[int, bytes] = (0, b"")
+
+
+def answer_head(
+    status: int,
+    headers: Sequence[Header],
+    *,
+    length: int | None = None,
+    declared: bool = False,
+    chunked: bool = False,
+    connection: bytes = b"",
+) -> bytes:
+    """Return the head of an answer, the empty line included; ``Date`` is added where it is missing.
+
+    ``length`` is the Content-Length to write, None for none. With ``declared`` a length among ``headers`` counts
+    instead.
+
+    Raises ValueError if the status has not three digits or a field contains a line break.
+    """
+    lines = [_STATUS_LINES.get(status) or _status_line(status)]
+    lines += map(_COLON.join, [header for header in headers if not MEANING[header[0]] & _FRAMING])
+    for name, _ in headers:
+        if MEANING[name] & DATE:
+            break
+    else:
+        lines.append(_date_line())
+    if declared:
+        value = field(headers, b"content-length")
+        length = length if value is None else int(value)
+    if length is not None:
+        lines.append(b"content-length: %d" % length)
+    if chunked:
+        lines.append(b"transfer-encoding: chunked")
+    if connection:
+        lines.append(b"connection: " + connection)
+    return _joined(lines)
+
+
+def request_head(
+    method: str,
+    target: bytes,
+    headers: Sequence[Header],
+    *,
+    authority: bytes,
+    length: int | None = None,
+    chunked: bool = False,
+) -> bytes:
+    """Return the head of a request, the empty line included.
+
+    ``Host`` is the one among ``headers``, else ``authority``. ``length`` is the Content-Length to write; None leaves
+    it out.
+
+    Raises ValueError if a field contains a line break.
+    """
+    lines = [b"%b %b HTTP/1.1" % (method.encode(), target)]
+    lines += map(_COLON.join, [header for header in headers if not MEANING[header[0]] & _FRAMING])
+    for name, _ in headers:
+        if MEANING[name] & HOST:
+            break
+    else:
+        lines.append(b"host: " + authority)
+    if length is not None:
+        lines.append(b"content-length: %d" % length)
+    if chunked:
+        lines.append(b"transfer-encoding: chunked")
+    return _joined(lines)
+
+
+def chunk(data: bytes) -> bytes:
+    """Return the data as one chunk of the chunked coding. Empty data would be the end: nothing comes of it."""
+    return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+
+
+def _joined(lines: list[bytes]) -> bytes:
+    lines.append(b"\r\n")
+    head = b"\r\n".join(lines)
+    # Fields come from parsed messages, files and code; one with a line break in it would be a second message.
+    if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines):
+        raise ValueError("a header field contains a line break")
+    return head
+
+
+def _status_line(status: int) -> bytes:
+    if not 100 <= status <= 999:
+        raise ValueError(f"a status has three digits, got {status}")
+    return b"HTTP/1.1 %d " % status
+
+
+def _date_line() -> bytes:
+    global _date
+    now = int(time.time())
+    if _date[0] != now:
+        _date = (now, b"date: " + formatdate(now, usegmt=True).encode())
+    return _date[1]

@@ -1,0 +1,268 @@
+"""A worker: one process that carries traffic by the newest snapshot there is.
+
+Rule: fail static. Once it serves, nothing but a signal stops it: without a controller, a store or a readable snapshot
+it goes on with what it has. It reads ``snapshot.json``, appends to the journal, and sends its gauges once a second to
+whoever listens; nothing here waits for anybody but clients and backends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import signal
+import socket
+import ssl
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+import uvloop
+
+from gateway.journal import (
+    FEEDBACK,
+    JOURNAL,
+    PREDICTIONS,
+    Appender,
+    FeedbackAppender,
+    new_writer,
+    next_writer,
+    roll_bytes,
+)
+from gateway.lifeline import watch_lifeline
+from gateway.proxy.backends import Backends
+from gateway.proxy.counts import Counts
+from gateway.proxy.edge import Edge
+from gateway.proxy.exchange import Exchange
+from gateway.proxy.feedback import OWN_PATHS, OwnPaths
+from gateway.proxy.log import Log, keep_synced
+from gateway.proxy.mirrors import Mirrors
+from gateway.proxy.request import Request
+from gateway.proxy.response import Response
+from gateway.published import SNAPSHOT, SnapshotFile
+from router.router import Router
+from router.snapshot import Gateway
+
+logger = logging.getLogger(__name__)
+
+METRICS: Final = "metrics.sock"
+
+#: Seconds between looks at the snapshot file.
+_POLL_SECONDS: Final = 0.2
+#: Seconds between heartbeats.
+_BEAT_SECONDS: Final = 1.0
+#: Seconds that mirrors get at least to finish when every client has its answer.
+_MIRROR_DRAIN_SECONDS: Final = 1.0
+#: What a datagram may hold, as far as the kernel allows: some hundred series for each of a hundred routes.
+_DATAGRAM_BYTES: Final = 2**21
+#: EX_CONFIG of sysexits.h: what is wrong is in the operator's files.
+EXIT_CONFIG: Final = 78
+
+
+def now_ms() -> int:
+    """Return the wall clock in Unix milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """Where a worker stands: its data directory, the supervisor's run, and its slot among the workers."""
+
+    data_dir: Path
+    run: str
+    slot: int
+
+
+class Worker:
+    """Everything one worker holds, and how it starts, ticks, swaps and ends."""
+
+    def __init__(self, post: Post) -> None:
+        """Raises OSError or ValueError if there is no snapshot to begin with, or a secret cannot be read."""
+        self._post = post
+        self._file = SnapshotFile(post.data_dir / SNAPSHOT)
+        snapshot = self._file.read()
+        assert snapshot is not None
+        gateway = snapshot.gateway
+        self._router = Router(snapshot)
+        self._backends = Backends(snapshot)
+        context = tls(gateway)
+        journal = post.data_dir / JOURNAL
+        try:
+            self.writer = next_writer(journal, post.run, post.slot, now_ms())
+        except OSError:  # a journal that cannot be listed: its policy says what becomes of that
+            self.writer = new_writer(post.run, post.slot, now_ms())
+        for kind in (PREDICTIONS, FEEDBACK):
+            with contextlib.suppress(OSError):
+                (journal / kind).mkdir(parents=True, exist_ok=True)
+        roll = roll_bytes(gateway.max_journal_bytes)
+        self._counts = Counts()
+        self._predictions = Appender(journal / PREDICTIONS, self.writer, roll_bytes=roll)
+        self._feedback = FeedbackAppender(journal / FEEDBACK, self.writer, roll_bytes=roll)
+        self._log = Log(self._predictions, self._feedback, journal, gateway, self._counts)
+        self._mirrors = Mirrors(self._log, self._counts)
+        self._exchange = Exchange(self._router, self._backends, self._mirrors, self._log, self._counts, now_ms)
+        self._own = OwnPaths(self._router, self._backends, self._feedback, self._log, self._counts, now_ms)
+        self._oversized = False
+        self._edge = Edge(self._handle, gateway, ssl=context)
+
+    async def serve(self, sock: socket.socket, stop: asyncio.Event) -> None:
+        """Serve until ``stop``, then drain."""
+        stopped = threading.Event()
+        syncing = threading.Thread(
+            target=keep_synced, args=(self._predictions, self._sync_seconds, stopped), name="journal", daemon=True
+        )
+        syncing.start()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as metrics:
+            metrics.setblocking(False)
+            metrics.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _DATAGRAM_BYTES)
+            await self._edge.start(sock)
+            chores = [
+                asyncio.create_task(_every(_POLL_SECONDS, self._poll)),
+                asyncio.create_task(_every(_BEAT_SECONDS, lambda: self._beat(metrics))),
+            ]
+            await stop.wait()
+            self._own.ready = False
+            # The chores go on meanwhile: a drain may take half a minute, and the watermark must move.
+            loop = asyncio.get_running_loop()
+            deadline = loop.time() + self._gateway.drain_timeout_ms / 1000
+            try:
+                await self._edge.drain(max(0.0, deadline - loop.time()))
+            except TimeoutError:
+                logger.error("connections are left after the drain")
+            await self._mirrors.drain(max(_MIRROR_DRAIN_SECONDS, deadline - loop.time()))
+            for chore in chores:
+                chore.cancel()
+            await asyncio.gather(*chores, return_exceptions=True)
+            await self._feedback.close()
+            self._log.beat(now_ms())
+            self._log.bye(now_ms())
+            self._report(metrics)
+        await self._backends.close()
+        stopped.set()
+        try:
+            await asyncio.get_running_loop().run_in_executor(None, self._predictions.close)
+        except OSError as error:
+            logger.error("predictions may not survive a power loss: %s", error)
+
+    @property
+    def _gateway(self) -> Gateway:
+        return self._router.snapshot.gateway
+
+    def _sync_seconds(self) -> float:
+        return self._gateway.journal_fsync_ms / 1000
+
+    def _handle(self, request: Request, response: Response) -> Coroutine[Any, Any, None]:
+        return (self._own if request.path.startswith(OWN_PATHS) else self._exchange)(request, response)
+
+    def _poll(self) -> None:
+        """Swap to the published snapshot if there is another; keep the present one if it cannot be used."""
+        try:
+            snapshot = self._file.read()
+            if snapshot is None:
+                return
+            self._backends.swap(snapshot)
+        except (OSError, ValueError) as error:
+            if not isinstance(error, FileNotFoundError):
+                self._counts.add("snapshot_errors")
+                logger.error("snapshot refused, revision %d stays in force: %s", self._router.snapshot.revision, error)
+            return
+        self._router.swap(snapshot)
+        self._log.swap(snapshot.gateway)
+        self._edge.gateway = snapshot.gateway
+        logger.info("revision %d is in force", snapshot.revision)
+
+    def _beat(self, metrics: socket.socket) -> None:
+        self._log.measure()
+        self._log.beat(now_ms())
+        self._report(metrics)
+
+    def _report(self, metrics: socket.socket) -> None:
+        """Send gauges and counters to the controller, if it is there."""
+        gauges: list[tuple[str, dict[str, str], float]] = [
+            ("in_flight", {"route": route}, number) for route, number in self._exchange.in_flight.items()
+        ]
+        gauges.append(("connections", {}, self._edge.connections))
+        if self._post.slot == 0:  # gauges are added up, and the journal is one for all workers
+            gauges.append(("journal_bytes", {}, self._log.journal_bytes))
+        datagram = orjson.dumps(
+            {
+                "writer": self.writer,
+                "slot": self._post.slot,
+                "pid": os.getpid(),
+                "at_ms": now_ms(),
+                "revision": self._router.snapshot.revision,
+                "gauges": gauges,
+                "counters": self._counts.listed(),
+            }
+        )
+        try:
+            metrics.sendto(datagram, str(self._post.data_dir / METRICS))
+        except OSError as error:
+            # Nobody listens, or not fast enough: the next one says as much, counters being cumulative.
+            if error.errno == errno.EMSGSIZE and not self._oversized:
+                self._oversized = True
+                logger.error("gauges and counters do not fit a datagram of %d bytes", len(datagram))
+
+
+def tls(gateway: Gateway) -> ssl.SSLContext | None:
+    """Return the context of the data port, None for plain HTTP. Raises OSError or ValueError if a file is no good."""
+    if gateway.tls_cert_file is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=gateway.tls_client_ca_file)
+    context.load_cert_chain(gateway.tls_cert_file, gateway.tls_key_file)
+    if gateway.tls_client_ca_file is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+async def run(post: Post, sock: socket.socket) -> int:
+    """Serve on ``sock`` until SIGTERM, SIGINT or the end of the supervisor; return the exit code."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    watch_lifeline(stop.set)
+    try:
+        worker = Worker(post)
+    except (OSError, ValueError) as error:
+        logger.error("worker %d cannot start: %s", post.slot, error)
+        sock.close()
+        return EXIT_CONFIG
+    await worker.serve(sock, stop)
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a worker as the supervisor starts it: ``--fd N --data-dir D --run R --slot S``."""
+    parser = argparse.ArgumentParser(prog="python -m gateway.proxy", description="One worker of turnout serve.")
+    parser.add_argument("--fd", type=int, required=True, help="the inherited listening socket")
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--run", required=True, help="the supervisor's run, 12 hex digits")
+    parser.add_argument("--slot", type=int, required=True, help="this worker's number, from 0")
+    given = parser.parse_args(arguments)
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stderr,
+        format=f"%(asctime)s %(levelname)s worker={given.slot} %(message)s",
+    )
+    sock = socket.socket(fileno=given.fd)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(run(Post(given.data_dir, given.run, given.slot), sock))
+
+
+async def _every(seconds: float, chore: Callable[[], None]) -> None:
+    """Do the chore now and every so often. A chore that fails is told of and done again."""
+    while True:
+        try:
+            chore()
+        except Exception:
+            logger.exception("a chore of the worker failed")
+        await asyncio.sleep(seconds)

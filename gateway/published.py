@@ -1,0 +1,56 @@
+"""The published snapshot: ``data_dir/snapshot.json``, replaced whole and looked at again and again.
+
+Rule: a reader sees one snapshot or the other and never a part, and a power loss leaves the old one or the new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Final
+
+from router.snapshot import Snapshot, decode, encode
+
+SNAPSHOT: Final = "snapshot.json"
+
+
+class SnapshotFile:
+    """Reads the file when it has changed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: tuple[int, int, int] | None = None
+
+    def read(self) -> Snapshot | None:
+        """Return the snapshot if the file changed since the last look, else None.
+
+        Raises OSError if it cannot be read, and ValueError if it is no snapshot: then not again before the next change.
+        """
+        stat = os.stat(self._path)
+        now = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
+        if now == self._seen:
+            return None
+        content = self._path.read_bytes()
+        self._seen = now
+        return decode(content)
+
+
+def publish(path: Path, snapshot: Snapshot) -> None:
+    """Replace the file by this snapshot. Raises OSError and leaves the old one."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(fresh, "wb") as file:
+            file.write(encode(snapshot))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(fresh, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            fresh.unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -1,0 +1,132 @@
+"""How a route's variants turn out, as one JSON-able value: what the API, the console and the command line all show.
+
+Rule: a pure function of what was counted (Ledger) and what is in force (Snapshot). The keys are the product's public
+interface; later versions add keys and never change one.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from gateway.control.ledger import STATUSES, Ledger
+from gateway.report.account import Account
+from gateway.report.comparison import ALPHA, Comparison
+from gateway.report.variants import Believes, unit_of_analysis, variants
+from gateway.report.verdict import shares_as_planned, verdict
+from policies import Policy
+from router.snapshot import Metric, Snapshot
+
+
+def report(snapshot: Snapshot, ledger: Ledger, policy: Policy | None = None) -> dict[str, Any]:
+    """Return the report of the ledger's route, as plain JSON values.
+
+    ``policy`` is the route's policy with its settings; without it P(best) is from a flat prior. Takes milliseconds to
+    some tens of milliseconds: not for an event loop that carries traffic. Raises KeyError if the snapshot has no such
+    route.
+
+    | key          | meaning                                                                                       |
+    |--------------|-----------------------------------------------------------------------------------------------|
+    | variants     | one entry each; ``role`` says whether its own numbers are of answers or of copies ("shadow")  |
+    | .metrics     | ``live`` moves at once; ``mature`` (closed windows) has the interval, ``method`` "exact" or   |
+    |              | "asymptotic", and ``units`` of ``unit_of_analysis`` behind it; ``n`` counts values            |
+    | .shadow      | the copies it got: calls, agreement with the answer, and the same label's score for both      |
+    | .p_best      | with ``evidence``: what an adaptive policy believes and from what; null for others            |
+    | verdict      | the primary metric, baseline against each other variant, ``alpha`` shared by the comparisons  |
+    | feedback     | events of the route over all epochs by what they ended as; they add up to what was sent       |
+    | faults       | calls without a complete answer, by variant, role and fault                                   |
+    | forced       | requests whose client chose the variant: in none of the other numbers                         |
+    | watermark    | RFC 3339: all that happened before then is counted; null before any heartbeat                 |
+    """
+    account = Account(snapshot, ledger, policy)
+    route = account.route
+    ratio = shares_as_planned(account)
+    judged = verdict(account, ratio)
+    return {
+        "route": route.name,
+        "policy": route.policy,
+        "epoch": ledger.epoch,
+        "revision": route.revision,
+        "adaptive": account.adaptive,
+        "unit_of_analysis": unit_of_analysis(account),
+        "definitions": {metric.name: _definition(metric) for metric in account.metrics},
+        "variants": variants(account),
+        "checks": {
+            "sample_ratio": {
+                "p": None if ratio is None else ratio.p,
+                "ok": ratio is None or ratio.ok,
+                "applies": ratio is not None,
+            }
+        },
+        "verdict": {
+            "status": judged.status,
+            "metric": None if account.primary is None else account.primary.name,
+            "baseline": route.baseline,
+            "alpha": ALPHA,
+            "comparisons": [_comparison(one) for one in judged.comparisons],
+            "sentence": judged.sentence,
+            "reason": judged.reason,
+        },
+        "feedback": _feedback(ledger),
+        "faults": _faults(ledger),
+        "forced": ledger.forced,
+        "watermark": _rfc3339(ledger.watermark_ms),
+    }
+
+
+def _comparison(one: Comparison) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "variant": one.variant,
+        "status": one.status,
+        "difference": one.difference,
+        "low": one.low,
+        "high": one.high,
+        "method": one.method,
+        "paired": one.paired,
+        "units": {"variant": one.units[0], "baseline": one.units[1]},
+    }
+    if one.votes is not None:
+        votes = one.votes
+        shown["preference"] = {
+            "wins": votes.wins,
+            "losses": votes.losses,
+            "ties": votes.ties,
+            "share": votes.share,
+            "low": votes.low,
+            "high": votes.high,
+            "p": votes.p,
+        }
+    return shown
+
+
+def _feedback(ledger: Ledger) -> dict[str, int]:
+    total = dict.fromkeys(map(str, STATUSES), 0)
+    for (_, status), count in ledger.feedback.items():
+        total[status] = total.get(status, 0) + count
+    return total
+
+
+def _faults(ledger: Ledger) -> dict[str, dict[str, dict[str, int]]]:
+    found: dict[str, dict[str, dict[str, int]]] = {}
+    for (variant, role, fault), count in sorted(ledger.faults.items()):
+        found.setdefault(variant, {}).setdefault(role, {})[fault] = count
+    return found
+
+
+def _definition(metric: Metric) -> dict[str, Any]:
+    return {
+        "kind": metric.kind,
+        "score": metric.score,
+        "better": metric.better,
+        "binary": metric.binary,
+        "window_ms": metric.window_ms,
+    }
+
+
+def _rfc3339(at_ms: int | None) -> str | None:
+    if at_ms is None:
+        return None
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+__all__ = ["Believes", "report"]

@@ -1,0 +1,135 @@
+"""Everything a report is made from, in one place: a route, its plan, and what was counted.
+
+Rule: looks things up and adds them up, and judges nothing. A policy's kind is asked for nowhere: only whether its
+choice is random, whether it learns, and what its plan's shares say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+import policies
+from gateway.control.ledger import CALLS, Ledger, Phase
+from policies import Policy, Tally
+from policies.types import EMPTY
+from router.records import Role
+from router.snapshot import Metric, Route, Snapshot
+
+#: The roles in which a variant's answer is what the client sees.
+ANSWERING: Final[tuple[Role, ...]] = ("primary", "draft")
+SHADOWING: Final[tuple[Role, ...]] = ("shadow",)
+
+_Place = tuple[str, str, str, str, str, str]  # variant, role, against, metric, definition, phase
+
+
+@dataclass(frozen=True)
+class Account:
+    """One route's plan and counts. ``policy`` is the route's own settings when known (None: only its kind is)."""
+
+    snapshot: Snapshot
+    ledger: Ledger
+    policy: Policy | None = None
+
+    @cached_property
+    def route(self) -> Route:
+        """The ledger's route. Raises KeyError when the snapshot has none of that name."""
+        return self.snapshot.routes[self.ledger.route]
+
+    @cached_property
+    def variants(self) -> tuple[str, ...]:
+        """Every variant that answers or gets copies, the policy's first, then the route's own mirrors."""
+        return tuple(dict.fromkeys((*self.route.variants, *(mirror.variant for mirror in self.route.mirrors))))
+
+    @cached_property
+    def metrics(self) -> tuple[Metric, ...]:
+        return tuple(self.snapshot.metrics[name] for name in self.route.metrics)
+
+    @cached_property
+    def primary(self) -> Metric | None:
+        """The metric the verdict is about: None when the route lists none."""
+        name = self.route.primary_metric or next(iter(self.route.metrics), None)
+        return None if name is None else self.snapshot.metrics[name]
+
+    @cached_property
+    def shares(self) -> Mapping[str, float]:
+        return self.route.plan.shares
+
+    def answers(self, variant: str) -> bool:
+        """Return whether the variant's answers reach clients, now or earlier in this epoch; the others get copies."""
+        return variant in self.shares or self.calls(variant, ANSWERING).n > 0
+
+    def merged(self, one: str, other: str) -> bool:
+        """Return whether both variants answer every request, so that their answers share it."""
+        return one != other and self.shares.get(one) == 1 and self.shares.get(other) == 1
+
+    def roles(self, variant: str) -> tuple[Role, ...]:
+        """The roles a variant's own numbers are read from: its answers, or its copies when it never answers."""
+        return ANSWERING if self.answers(variant) else SHADOWING
+
+    @cached_property
+    def adaptive(self) -> bool:
+        return bool(self._policy_type and self._policy_type.adaptive)
+
+    @cached_property
+    def randomised(self) -> bool:
+        return bool(self._policy_type and self._policy_type.randomised)
+
+    @cached_property
+    def _policy_type(self) -> type[Policy] | None:
+        # Read at the call, not at import: a test adds a policy to the registry.
+        return next((one for one in policies.POLICIES if one.kind == self.route.policy), None)
+
+    @cached_property
+    def reward(self) -> Metric | None:
+        """The metric the policy learns from; the verdict's own where only the kind of the policy is known."""
+        if not self.adaptive:
+            return None
+        name = None if self.policy is None else self.policy.reward
+        found = self.primary if name is None else self.snapshot.metrics.get(name)
+        return found if found is not None and found.binary else None
+
+    def calls(self, variant: str, roles: tuple[Role, ...]) -> Tally:
+        """Return the tally of calls: D calls, of which M failed."""
+        return self.pooled(variant, roles, CALLS, "", "live")
+
+    def own(self, variant: str, metric: Metric, phase: Phase, roles: tuple[Role, ...] | None = None) -> Tally:
+        """Return a variant's own values, periods pooled."""
+        return self.pooled(variant, roles or self.roles(variant), metric.name, metric.definition, phase)
+
+    def pooled(
+        self, variant: str, roles: tuple[Role, ...], metric: str, definition: str, phase: Phase, against: str = ""
+    ) -> Tally:
+        total = EMPTY
+        for role in roles:
+            total += self._pooled.get((variant, role, against, metric, definition, phase), EMPTY)
+        return total
+
+    def periods(self, variant: str, metric: Metric) -> Mapping[int, Tally]:
+        """Return a variant's mature answers, period by period: what a comparison is stratified by."""
+        total: dict[int, Tally] = {}
+        for role in ANSWERING:
+            found = self.ledger.by_period(variant, role, metric.name, definition=metric.definition)
+            for period, tally in found.items():
+                total[period] = total.get(period, EMPTY) + tally
+        return total
+
+    def opponents(self, variant: str, metric: Metric) -> tuple[str, ...]:
+        """Return whom a shadow was paired with on this metric, the baseline first."""
+        found = {
+            against
+            for name, role, against, measured, definition, _ in self._pooled
+            if against and (name, role, measured, definition) == (variant, "shadow", metric.name, metric.definition)
+        }
+        return tuple(sorted(found, key=lambda against: (against != self.route.baseline, against)))
+
+    @cached_property
+    def _pooled(self) -> Mapping[_Place, Tally]:
+        """Every tally with its periods and declared versions added up, found in one step instead of a search each."""
+        total: dict[_Place, Tally] = {}
+        for key, tally in self.ledger.tallies.items():
+            place = (key.variant, key.role, key.against, key.metric, key.definition, key.phase)
+            total[place] = total.get(place, EMPTY) + tally
+        return total

@@ -1,0 +1,177 @@
+"""What the numbers say, in words a manager understands.
+
+Rule: plain words, whole sentences, no formula; every number comes with how sure it is and over how many it was counted.
+What is good is always said to be good: a metric where lower is better never reads the wrong way round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from gateway.report.account import Account
+from gateway.report.comparison import FEWEST_UNITS, Comparison
+from policies.statistics.preference import Preference
+from policies.statistics.sequential import mean_interval
+from router.snapshot import Metric
+
+SURE: Final = "95 % sure however often you look"
+
+
+def counted(account: Account) -> str:
+    """Return what is counted on this route, in the plural: users, units of another kind, or requests."""
+    if not account.route.by_unit:
+        return "requests"
+    return "users" if "user" in (account.route.unit or "").lower() else "units"
+
+
+def summary(account: Account, metric: Metric, found: Sequence[Comparison]) -> str:
+    """Say what the comparisons found: the one that matters most in full, the others in a clause each."""
+    leading, *others = sorted(found, key=lambda one: _importance(one, metric))
+    said = one_comparison(account, metric, leading)
+    if account.adaptive:
+        said += f" {_traffic(account)}"
+    return " ".join([said, *(_clause(one, account.route.baseline) for one in others)])
+
+
+def one_comparison(account: Account, metric: Metric, one: Comparison) -> str:
+    """Say what one comparison found."""
+    baseline = account.route.baseline
+    if one.status == "collecting" or one.difference is None:
+        return _collecting(account, one)
+    if one.votes is not None:
+        return _preferred(account, metric, one, one.votes)
+    if one.status == "no_difference_yet":
+        return _undecided(account, metric, one)
+    low, high = sorted(abs(bound) for bound in (one.low or 0.0, one.high or 0.0))
+    size = _size(abs(one.difference), metric)
+    between = f"between {_bare(low, metric)} and {_bare(high, metric)}, {SURE}"
+    if metric.score == "match":
+        word = "more" if one.difference > 0 else "less"
+        claim = f"{one.variant} gets {size} {word} right than {baseline} ({between})"
+    else:
+        turn = "higher" if one.difference > 0 else "lower"
+        claim = f"{one.variant}'s {_quantity(metric)} is {size} {turn} than {baseline}'s ({between})"
+    return f"{claim}, over {_units(account, one)}.{_judgement(one, metric)}"
+
+
+def alone(account: Account, metric: Metric) -> str:
+    """Say how the only variant of a route does."""
+    name = account.route.baseline
+    tally = account.own(name, metric, "mature")
+    found = mean_interval(tally, bounds=metric.bounds) if tally.mean is not None else None
+    if tally.mean is None or found is None:
+        return f"{name} answers alone, and there is not enough feedback yet to say how well."
+    mean, low, high = (
+        f"{value:.1%}" if metric.binary else f"{value:.3g}" for value in (tally.mean, found.low, found.high)
+    )
+    does = f"gets {mean} right" if metric.score == "match" else f"has a {_quantity(metric)} of {mean}"
+    return f"{name} answers alone: it {does} (between {low} and {high}, {SURE}), over {tally.n} {counted(account)}."
+
+
+def no_metric(route: str) -> str:
+    return f"{route} lists no metric, so calls and failures are counted but nothing says which variant is better."
+
+
+def untrusted(route: str, reason: str) -> str:
+    return f"The comparison on {route} cannot be trusted: {reason}."
+
+
+def ratio_reason(account: Account, p: float) -> str:
+    return (
+        f"{counted(account)} did not reach the variants in the shares that were set (p = {p:.2g}), "
+        "so something in assignment or logging is broken"
+    )
+
+
+def coverage_reason(account: Account, metric: Metric, variant: str, ours: float, theirs: float) -> str:
+    return (
+        f"{metric.name} is known for {ours:.1%} of what {variant} answered but for {theirs:.1%} of what "
+        f"{account.route.baseline} answered, and what is missing is seldom missing by chance"
+    )
+
+
+def _collecting(account: Account, one: Comparison) -> str:
+    what, (ours, theirs) = counted(account), one.units
+    if one.votes is not None:
+        have = f"{ours} of the {what} have a preference so far"
+    elif one.paired:
+        have = f"{ours} {what} have a result for both so far"
+    else:
+        have = f"{ours} and {theirs} {what} have a result so far"
+    return (
+        f"Not enough feedback yet to compare {one.variant} with {account.route.baseline}: {have}, "
+        f"and it takes at least {FEWEST_UNITS}."
+    )
+
+
+def _undecided(account: Account, metric: Metric, one: Comparison) -> str:
+    low, high = one.low or 0.0, one.high or 0.0
+    worst, best = (low, high) if metric.better == "higher" else (-high, -low)
+    return (
+        f"No difference yet between {one.variant} and {account.route.baseline}: {one.variant} is somewhere between "
+        f"{_size(abs(min(worst, 0.0)), metric)} worse and {_size(abs(max(best, 0.0)), metric)} better on {metric.name} "
+        f"({SURE}), over {_units(account, one)}."
+    )
+
+
+def _preferred(account: Account, metric: Metric, one: Comparison, votes: Preference) -> str:
+    voters = f"of the {votes.wins + votes.losses} {counted(account)} with a preference by {metric.name}"
+    share = f"{votes.share or 0.0:.0%} prefer {one.variant}"
+    between = f"(between {votes.low:.0%} and {votes.high:.0%}, {SURE})"
+    baseline = account.route.baseline
+    if one.status == "no_difference_yet":
+        return f"No difference yet between {one.variant} and {baseline}: {voters}, {share} {between}."
+    return f"O{voters[1:]}, {share} over {baseline} {between}.{_judgement(one, metric)}"
+
+
+def _judgement(one: Comparison, metric: Metric) -> str:
+    """Say that it is good or bad where the words before leave it open."""
+    if metric.better == "lower":
+        return f" That is {one.status}: lower is better."
+    return ""
+
+
+def _traffic(account: Account) -> str:
+    most = max(account.shares, key=lambda name: account.shares[name])
+    return f"{most} now gets {account.shares[most]:.0%} of the requests."
+
+
+def _clause(one: Comparison, baseline: str) -> str:
+    said = {
+        "better": f"{one.variant} is better than {baseline} too.",
+        "worse": f"{one.variant} is worse than {baseline}.",
+        "no_difference_yet": f"{one.variant} shows no difference yet.",
+        "collecting": f"{one.variant} has too little feedback yet.",
+        "invalid": f"{one.variant} cannot be judged.",
+    }
+    return said[one.status]
+
+
+def _importance(one: Comparison, metric: Metric) -> tuple[int, float]:
+    """Sort better variants first, then worse, undecided and collecting ones; the most promising of each lead.
+
+    Of worse variants the worst leads: it is the one to take out.
+    """
+    gain = (one.difference or 0.0) * (1 if metric.better == "higher" else -1)
+    rank = ("better", "worse", "no_difference_yet", "collecting", "invalid").index(one.status)
+    return rank, gain if one.status == "worse" else -gain
+
+
+def _quantity(metric: Metric) -> str:
+    if metric.kind == "event":
+        return f"{metric.name} rate"
+    return "mean error" if metric.score == "absolute_error" else f"mean {metric.name}"
+
+
+def _size(value: float, metric: Metric) -> str:
+    return f"{_bare(value, metric)} points" if metric.binary else _bare(value, metric)
+
+
+def _bare(value: float, metric: Metric) -> str:
+    return f"{100 * value:.1f}" if metric.binary else f"{value:.3g}"
+
+
+def _units(account: Account, one: Comparison) -> str:
+    what, (ours, theirs) = counted(account), one.units
+    return f"the same {ours} {what}" if one.paired else f"{ours} and {theirs} {what}"

@@ -1,0 +1,193 @@
+"""What is known of each variant on its own: calls, latency, its metrics, its copies, what a bandit believes of it.
+
+Rule: numbers only. Where nothing was counted there is null, and no interval that a reader could take for knowledge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Protocol, runtime_checkable
+
+from gateway.control.ledger import AGREEMENT, Ledger
+from gateway.report.account import SHADOWING, Account
+from gateway.report.comparison import ALPHA, paired_interval
+from gateway.report.verdict import coverage_tally
+from policies import Tally
+from policies.statistics.best_arm import probabilities_best
+from policies.statistics.latency import quantile
+from policies.statistics.sequential import Bounds, Interval, mean_interval
+from policies.types import EMPTY
+from router.records import Role
+from router.snapshot import Metric
+
+QUANTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+
+
+@runtime_checkable
+class Believes(Protocol):
+    """A policy that has a Beta(a, b) posterior for the rate of each variant."""
+
+    def posterior(self, tally: Tally) -> tuple[float, float]: ...
+
+
+def variants(account: Account) -> list[dict[str, Any]]:
+    """Return one entry per variant, in the order the file names them."""
+    believed = _beliefs(account)
+    return [
+        _variant(account, name) | believed.get(name, {"p_best": None, "evidence": None}) for name in account.variants
+    ]
+
+
+def _variant(account: Account, name: str) -> dict[str, Any]:
+    backend = account.snapshot.backends[name]
+    roles = account.roles(name)
+    calls = account.calls(name, roles)
+    return {
+        "name": name,
+        "model": backend.model,
+        "version": backend.version,
+        "role": "shadow"
+        if roles == SHADOWING
+        else "draft"
+        if account.merged(name, _another(account, name))
+        else "primary",
+        "share": account.shares.get(name, 0.0),
+        "predictions": count(calls.d),
+        "failures": count(calls.m),
+        "units": calls.n,
+        "latency_ms": _latency(account.ledger, name, roles),
+        "metrics": {metric.name: _metric(account, name, metric) for metric in account.metrics},
+        "shadow": _shadow(account, name),
+    }
+
+
+def _metric(account: Account, name: str, metric: Metric) -> dict[str, Any]:
+    live, mature = account.own(name, metric, "live"), account.own(name, metric, "mature")
+    closed = account.own(name, metric, "closed").d
+    # Events and values score only what the client saw: a copy waits for none.
+    awaited = account.answers(name) or metric.kind == "label"
+    calls = account.calls(name, account.roles(name)).d if awaited else 0.0
+    return {
+        "live": {"n": count(live.d), "mean": live.mean},
+        "mature": {
+            "n": count(mature.d),
+            "mean": mature.mean,
+            **_interval(mature, metric.bounds),
+            "units": mature.n,
+            "unit_of_analysis": unit_of_analysis(account),
+        },
+        "pending": count(max(calls - closed, 0.0)),
+        "coverage": _coverage(account, name, metric),
+    }
+
+
+def _coverage(account: Account, name: str, metric: Metric) -> float | None:
+    """The share of predictions that have a value, among those whose window has closed; None before any has."""
+    if account.answers(name):
+        return coverage_tally(account, name, metric).mean
+    closed, mature = account.own(name, metric, "closed").d, account.own(name, metric, "mature").d
+    return min(mature / closed, 1.0) if closed else None
+
+
+def _shadow(account: Account, name: str) -> dict[str, Any] | None:
+    """What is known from copies; None for a variant that gets none."""
+    calls = account.calls(name, SHADOWING)
+    if not calls.d and account.answers(name):
+        return None
+    agreement = EMPTY
+    for against in ("", *account.variants):
+        agreement += account.pooled(name, SHADOWING, AGREEMENT, "", "live", against)
+    return {
+        "calls": count(calls.d),
+        "failures": count(calls.m),
+        "latency_ms": _latency(account.ledger, name, SHADOWING),
+        "agreement": {"n": count(agreement.d), "mean": agreement.mean, **_interval(agreement, (0.0, 1.0))},
+        "paired": {
+            metric.name: _paired(account, name, metric)
+            for metric in account.metrics
+            if _is_paired(account, name, metric)
+        },
+    }
+
+
+def _is_paired(account: Account, name: str, metric: Metric) -> bool:
+    # Events and values score only what the client saw, so a copy never has one: only labels make pairs.
+    return metric.kind == "label" or bool(account.opponents(name, metric))
+
+
+def _paired(account: Account, name: str, metric: Metric) -> dict[str, Any]:
+    """The score of the copy less that of the answer, on the same requests, whose labels scored both."""
+    opponents = account.opponents(name, metric)
+    against = opponents[0] if opponents else account.route.baseline
+    tally = account.pooled(name, SHADOWING, metric.name, metric.definition, "mature", against)
+    closed = account.own(name, metric, "closed", SHADOWING).d
+    paired = sum(
+        account.pooled(name, SHADOWING, metric.name, metric.definition, "mature", each).d for each in opponents
+    )
+    return {
+        "against": against,
+        "n": count(tally.d),
+        "units": tally.n,
+        "difference": tally.mean,
+        **_shown(paired_interval(tally, metric)),
+        # Copied requests whose window has closed without a score on both sides: no label came, or one of them failed.
+        "incomplete": count(max(closed - paired, 0.0)),
+    }
+
+
+def _beliefs(account: Account) -> Mapping[str, dict[str, Any]]:
+    """P(best) and its evidence for each variant that an adaptive policy chooses from; empty for other policies."""
+    metric = account.reward
+    if metric is None:
+        return {}
+    evidence = account.ledger.evidence({metric.name: metric.definition})
+    names = [name for name in account.route.variants if account.answers(name)]
+    tallies = [evidence.tally(name, metric.name) for name in names]
+    posterior = account.policy.posterior if isinstance(account.policy, Believes) else _flat
+    best = probabilities_best([posterior(tally) for tally in tallies])
+    return {
+        name: {
+            "p_best": p,
+            "evidence": {"metric": metric.name, "successes": count(tally.m), "trials": count(tally.d)},
+        }
+        for name, p, tally in zip(names, best, tallies, strict=True)
+    }
+
+
+def _flat(tally: Tally) -> tuple[float, float]:
+    return 1 + max(tally.m, 0.0), 1 + max(tally.d - tally.m, 0.0)
+
+
+def _interval(tally: Tally, bounds: Bounds | None) -> dict[str, Any]:
+    """The interval of a mean; nulls where nothing was counted, or too little for an interval that holds."""
+    return _shown(mean_interval(tally, bounds=bounds, alpha=ALPHA) if tally.mean is not None else None)
+
+
+def _shown(found: Interval | None) -> dict[str, Any]:
+    if found is None:
+        return {"low": None, "high": None, "method": None}
+    return {"low": found.low, "high": found.high, "method": found.method}
+
+
+def _latency(ledger: Ledger, name: str, roles: tuple[Role, ...]) -> dict[str, float | None]:
+    buckets: dict[int, int] = {}
+    for role in roles:
+        for index, count in ledger.latency.get((name, role), {}).items():
+            buckets[index] = buckets.get(index, 0) + count
+    return {label: quantile(buckets, q) for label, q in QUANTILES.items()}
+
+
+def _another(account: Account, name: str) -> str:
+    """The baseline, or for the baseline itself any other variant: whom to ask whether answers are merged."""
+    if name != account.route.baseline:
+        return account.route.baseline
+    return next((other for other in account.variants if other != name), name)
+
+
+def unit_of_analysis(account: Account) -> str:
+    return "unit" if account.route.by_unit else "request"
+
+
+def count(number: float) -> int | float:
+    """A count as people write it: sums are floats inside, and 812.0 users look wrong."""
+    return int(number) if float(number).is_integer() else number

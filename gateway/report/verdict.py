@@ -1,0 +1,126 @@
+"""What a route's numbers add up to: one status, with a sentence and a reason.
+
+Rule: a verdict is withheld rather than qualified. Where assignment or coverage is broken the status is "invalid", and
+no interval on the page may speak for it.
+
+| status            | meaning for the route                                                                  |
+|-------------------|----------------------------------------------------------------------------------------|
+| invalid           | a check failed: the numbers of at least one comparison cannot be trusted               |
+| better            | at least one variant is better than the baseline                                       |
+| worse             | every other variant is worse than the baseline                                         |
+| collecting        | none is better, and at least one still has too few units to say; or nothing to compare |
+| no_difference_yet | none is better, all have enough units, and at least one interval contains 0            |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from gateway.report import sentence
+from gateway.report.account import ANSWERING, Account
+from gateway.report.comparison import FEWEST_UNITS, Comparison, Status, comparisons
+from policies import Tally
+from policies.statistics.sample_ratio import SampleRatio, sample_ratio
+from policies.statistics.sequential import mean_interval
+from router.snapshot import Metric
+
+#: Coverages closer than this never withhold a verdict, however sure they are to differ.
+LEAST_COVERAGE_GAP: Final = 0.01
+
+#: The chance of ever withholding a sound comparison for its coverage, split over the two intervals.
+COVERAGE_ALPHA: Final = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``reason`` says why there is no answer (yet); None when there is one."""
+
+    status: Status
+    comparisons: tuple[Comparison, ...]
+    sentence: str
+    reason: str | None
+
+
+def shares_as_planned(account: Account) -> SampleRatio | None:
+    """Return the sample-ratio check, None where which variant answers is no matter of chance."""
+    if not account.randomised:
+        return None
+    return sample_ratio([(stretch.counts, stretch.shares) for stretch in account.ledger.stretches])
+
+
+def verdict(account: Account, ratio: SampleRatio | None) -> Verdict:
+    """Judge a route by its primary metric, its baseline against each other variant."""
+    metric = account.primary
+    if metric is None:
+        return Verdict("collecting", (), sentence.no_metric(account.route.name), "the route lists no metric")
+    found = comparisons(account)
+    if not found:
+        reason = f"nothing to compare: {account.route.baseline} is the only variant"
+        return Verdict("collecting", (), sentence.alone(account, metric), reason)
+    if ratio is not None and not ratio.ok:
+        return _withheld(account, found, dict.fromkeys(account.variants, sentence.ratio_reason(account, ratio.p)))
+    reasons = {one.variant: why for one in found if (why := _uncovered(account, metric, one))}
+    if reasons:
+        return _withheld(account, found, reasons)
+    return Verdict(overall(found), found, sentence.summary(account, metric, found), _why_open(account, found))
+
+
+def overall(found: Sequence[Comparison]) -> Status:
+    """Return the status of a route from those of its comparisons, by the table above."""
+    statuses: set[Status] = {one.status for one in found}
+    if "invalid" in statuses:
+        return "invalid"
+    if "better" in statuses:
+        return "better"
+    if statuses == {"worse"}:
+        return "worse"
+    return "collecting" if "collecting" in statuses or not statuses else "no_difference_yet"
+
+
+def coverage_tally(account: Account, variant: str, metric: Metric) -> Tally:
+    """Return the tally of which predictions have a value once their window has closed: M of D.
+
+    Closed windows are not counted by unit. A unit can have no more of them than it has calls, so the most calls of any
+    unit bound how heavy one unit may be: that keeps the interval exact however alike a unit's values are.
+    """
+    calls, closed = account.calls(variant, ANSWERING), account.own(variant, metric, "closed", ANSWERING).d
+    valued = min(account.own(variant, metric, "mature", ANSWERING).d, closed)
+    heaviest = max(calls.d_max, 1.0) if account.route.by_unit else 1.0
+    return Tally(n=max(calls.n, 1), m=valued, d=closed, d_max=heaviest)
+
+
+def _withheld(account: Account, found: Sequence[Comparison], reasons: Mapping[str, str]) -> Verdict:
+    """Return the verdict of a route where the comparisons of some variants cannot be trusted, and why."""
+    voided = tuple(replace(one, status="invalid") if one.variant in reasons else one for one in found)
+    reason = "; ".join(dict.fromkeys(reasons.values()))
+    return Verdict("invalid", voided, sentence.untrusted(account.route.name, reason), reason)
+
+
+def _uncovered(account: Account, metric: Metric, one: Comparison) -> str | None:
+    """Return why coverage makes a comparison worthless: missing values are seldom missing by chance."""
+    if one.paired or one.votes is not None:
+        return None  # both sides answered the same requests, so what is missing is missing from both
+    sides = [coverage_tally(account, name, metric) for name in (one.variant, account.route.baseline)]
+    ours, theirs = (side.mean for side in sides)
+    if ours is None or theirs is None or abs(ours - theirs) <= LEAST_COVERAGE_GAP:
+        return None
+    intervals = [mean_interval(side, bounds=(0.0, 1.0), alpha=COVERAGE_ALPHA / 2) for side in sides]
+    mine, other = intervals
+    if mine is None or other is None or (mine.low <= other.high and other.low <= mine.high):
+        return None
+    return sentence.coverage_reason(account, metric, one.variant, ours, theirs)
+
+
+def _why_open(account: Account, found: Sequence[Comparison]) -> str | None:
+    status = overall(found)
+    if status == "collecting":
+        few = [one.variant for one in found if one.status == "collecting"]
+        counted = sentence.counted(account)
+        return (
+            f"too few {counted} with a closed window yet for {' and '.join(few)}: it takes {FEWEST_UNITS} on each side"
+        )
+    if status == "no_difference_yet":
+        return "the interval contains 0"
+    return None

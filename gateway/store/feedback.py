@@ -1,0 +1,228 @@
+"""Feedback events as rows, each with what it ended as.
+
+Rule: every event that was ever accepted has exactly one row and one status; rows are added and restated, never removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+from sqlalchemy import BigInteger, Select, Text, bindparam, case, literal_column, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.control.ledger import UNKNOWN, Status
+from gateway.store import sql
+from gateway.store.calls import INSIDE, Span
+from gateway.store.tables import feedback, predictions
+from router.records import Feedback
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A stored event.
+
+    ``target`` is the id of the prediction it is about: given, or found by key. ``counted`` is the route under which its
+    status is counted. A waiting event is looked at again when the watermark passes ``due_ms``. ``seq`` is None before
+    it is stored.
+    """
+
+    feedback: Feedback
+    identity: str
+    target: str | None
+    status: Status = "waiting"
+    counted: str = UNKNOWN
+    due_ms: int = 0
+    seq: int | None = None
+
+
+_COLUMNS: Final = tuple(feedback.columns)
+_STATED: Final = (feedback.c.target, feedback.c.status, feedback.c.counted, feedback.c.due_ms)
+_RESTATE: Final = (
+    update(feedback)
+    .where(feedback.c.seq == bindparam("b_seq"))
+    .values({column: bindparam(f"b_{column.name}") for column in _STATED})
+)
+
+
+async def insert(connection: AsyncConnection, events: Iterable[Event]) -> None:
+    """Store new events."""
+    await sql.insert(connection, feedback, [_row(event) for event in events])
+
+
+async def restate(connection: AsyncConnection, events: Sequence[Event]) -> None:
+    """Write target, status and the like of events that are stored already."""
+    if events:
+        rows = [
+            {
+                "b_seq": event.seq,
+                "b_target": event.target,
+                "b_status": event.status,
+                "b_counted": event.counted,
+                "b_due_ms": event.due_ms,
+            }
+            for event in events
+        ]
+        await connection.execute(_RESTATE, rows)
+
+
+async def with_identities(connection: AsyncConnection, identities: Collection[str]) -> list[Event]:
+    """Return every event that has one of these identities."""
+    return await _among(connection, select(feedback), feedback.c.identity, identities)
+
+
+async def about(connection: AsyncConnection, targets: Collection[str]) -> list[Event]:
+    """Return every event about one of these predictions, whatever its status."""
+    return await _among(connection, select(feedback), feedback.c.target, targets)
+
+
+async def joined(connection: AsyncConnection, targets: Collection[str]) -> dict[str, list[Event]]:
+    """Return the events that count for these predictions; a prediction without any is left out."""
+    found: dict[str, list[Event]] = {}
+    query = select(feedback).where(feedback.c.status == "joined")
+    for event in await _among(connection, query, feedback.c.target, targets):
+        assert event.target is not None
+        found.setdefault(event.target, []).append(event)
+    return found
+
+
+async def joined_in(connection: AsyncConnection, span: Span, metric: str) -> list[str]:
+    """Return the ids of a span's predictions for which an event of this metric counts."""
+    query = (
+        select(feedback.c.target)
+        .distinct()
+        .select_from(predictions)
+        .join(feedback, feedback.c.target == predictions.c.id)
+        .where(*INSIDE, feedback.c.status == "joined", feedback.c.metric == bindparam("metric"))
+    )
+    return [row[0] for row in await connection.execute(query, {**span._asdict(), "metric": metric})]
+
+
+async def due(connection: AsyncConnection, watermark_ms: int, limit: int) -> list[tuple[Event, str | None]]:
+    """Return waiting events whose time has come, each with the prediction its key leads to (None: none, or by id)."""
+    query = (
+        select(*_COLUMNS, _by_key())
+        # The literal lets SQLite use the index of waiting events.
+        .where(feedback.c.status == literal_column("'waiting'"), feedback.c.due_ms < bindparam("watermark"))
+        .order_by(feedback.c.due_ms)
+        .limit(bindparam("limit"))
+    )
+    rows = await connection.execute(query, {"watermark": watermark_ms, "limit": limit})
+    return [(_event(row[:-1]), row[-1]) for row in rows]
+
+
+async def led_elsewhere(
+    connection: AsyncConnection, keys: Collection[tuple[str, str, int]], watermark_ms: int
+) -> list[tuple[Event, str | None]]:
+    """Return events by key that may lead to one of these predictions, given as (route, key, at_ms), and where they do.
+
+    Only events that were looked up before matter: those not behind the watermark still wait.
+    """
+    if not keys:
+        return []
+    wanted = sql.listed(connection, Text(), Text(), BigInteger())
+    query = (
+        select(*_COLUMNS, _by_key())
+        .distinct()
+        .join(wanted, (feedback.c.route == wanted.c.c0) & (feedback.c.key == wanted.c.c1))
+        .where(feedback.c.key.is_not(None), feedback.c.event_ms >= wanted.c.c2)
+        .where(feedback.c.event_ms < bindparam("watermark"))
+    )
+    rows = await connection.execute(query, {"watermark": watermark_ms, **sql.as_list(keys)})
+    return [(_event(row[:-1]), row[-1]) for row in rows]
+
+
+def as_json(event: Event) -> dict[str, Any]:
+    """Return the event as plain JSON values, with its status."""
+    learned = event.feedback
+    return {
+        "metric": learned.metric,
+        "value": learned.value,
+        "item": learned.item,
+        "key": learned.key,
+        "event_id": learned.event_id,
+        "revision": learned.revision,
+        "occurred_ms": learned.occurred_ms,
+        "received_ms": learned.received_ms,
+        "status": event.status,
+    }
+
+
+def _by_key() -> Any:
+    """The latest prediction of the event's route and key that is not younger than the event; equal times by id."""
+    latest = (
+        select(predictions.c.id)
+        .where(predictions.c.route == feedback.c.route, predictions.c.key == feedback.c.key)
+        .where(predictions.c.key.is_not(None), predictions.c.at_ms <= feedback.c.event_ms)
+        .order_by(predictions.c.at_ms.desc(), predictions.c.id.desc())
+        .limit(1)
+        .correlate(feedback)
+        .scalar_subquery()
+    )
+    return case((feedback.c.prediction_id.is_(None), latest), else_=None)
+
+
+async def _among(connection: AsyncConnection, query: Select[Any], column: Any, values: Collection[str]) -> list[Event]:
+    if not values:
+        return []
+    query = query.where(column.in_(sql.among(connection, Text())))
+    return [_event(row) for row in await connection.execute(query, sql.as_values(values))]
+
+
+def _row(event: Event) -> tuple[Any, ...]:
+    learned = event.feedback
+    return (
+        event.identity,
+        learned.revision,
+        learned.received_ms,
+        learned.occurred_ms,
+        learned.event_ms,
+        learned.metric,
+        orjson.dumps(learned.value).decode(),
+        learned.prediction_id,
+        learned.route,
+        learned.key,
+        learned.item,
+        learned.event_id,
+        event.target,
+        event.status,
+        event.counted,
+        event.due_ms,
+    )
+
+
+def _event(row: Sequence[Any]) -> Event:
+    (
+        seq,
+        identity,
+        revision,
+        received_ms,
+        occurred_ms,
+        _,
+        metric,
+        value,
+        prediction_id,
+        route,
+        key,
+        item,
+        event_id,
+        target,
+        status,
+        counted,
+        due_ms,
+    ) = row
+    learned = Feedback(
+        metric=metric,
+        value=orjson.loads(value),
+        received_ms=received_ms,
+        prediction_id=prediction_id,
+        route=route,
+        key=key,
+        item=item,
+        event_id=event_id,
+        revision=revision,
+        occurred_ms=occurred_ms,
+    )
+    return Event(learned, identity, target, status, counted, due_ms, seq)

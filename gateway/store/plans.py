@@ -1,0 +1,130 @@
+"""What was decided and under which rules: definitions of metrics, epochs, plans, and what happened.
+
+Rule: appended, never rewritten; a prediction's row names its epoch and plan revision, and both are found here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+import orjson
+from sqlalchemy import bindparam, func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.control.definitions import Definition, Definitions
+from gateway.store import sql
+from gateway.store.tables import definitions, epochs, events, plans
+from policies.plans import encode_plan
+from router.snapshot import Metric, Route
+
+
+class Happening(NamedTuple):
+    """Something an operator may want to know of; ``route`` is None when it concerns all."""
+
+    at_ms: int
+    kind: str
+    route: str | None
+    detail: str
+
+
+async def read_definitions(connection: AsyncConnection) -> Definitions:
+    """Return every definition there ever was."""
+    found = []
+    for route, name, since_ms, _, body, closed_until in await connection.execute(select(definitions)):
+        found.append(Definition(route, name, since_ms, None if body is None else _metric(body), closed_until))
+    return Definitions(found)
+
+
+async def write_definition(connection: AsyncConnection, definition: Definition) -> None:
+    """Store a new definition."""
+    metric = definition.metric
+    body = None if metric is None else orjson.dumps(asdict(metric)).decode()
+    name = "" if metric is None else metric.definition
+    row = (definition.route, definition.name, definition.since_ms, name, body, definition.closed_until)
+    await sql.upsert(connection, definitions, [row])
+
+
+async def close_definition(connection: AsyncConnection, definition: Definition, until_ms: int) -> None:
+    """Move the pointer of what has closed."""
+    place = (
+        definitions.c.route == bindparam("b_route"),
+        definitions.c.metric == bindparam("b_metric"),
+        definitions.c.since_ms == bindparam("b_since_ms"),
+    )
+    values = {"b_route": definition.route, "b_metric": definition.name, "b_since_ms": definition.since_ms}
+    query = update(definitions).where(*place).values(closed_until=bindparam("b_until"))
+    await connection.execute(query, {**values, "b_until": until_ms})
+
+
+async def write_plans(connection: AsyncConnection, routes: Iterable[Route], now_ms: int) -> list[Route]:
+    """Store the plans and epochs that are new, and return the routes whose epoch is."""
+    chosen = list(routes)
+    known = {(route, epoch) for route, epoch in await connection.execute(select(epochs.c.route, epochs.c.epoch))}
+    fresh = [route for route in chosen if (route.name, route.epoch) not in known]
+    await sql.ensure(connection, epochs, [(route.name, route.epoch, now_ms, _epoch(route)) for route in fresh])
+    await sql.ensure(connection, plans, [_plan(route, now_ms) for route in chosen])
+    return fresh
+
+
+async def newest_revision(connection: AsyncConnection) -> int:
+    """Return the highest plan revision ever stored, 0 if none."""
+    return (await connection.execute(select(func.max(plans.c.revision)))).scalar() or 0
+
+
+async def plans_of(connection: AsyncConnection, route: str, limit: int) -> list[dict[str, Any]]:
+    """Return a route's plans, the newest first."""
+    query = (
+        select(plans)
+        .where(plans.c.route == bindparam("route"))
+        .order_by(plans.c.revision.desc())
+        .limit(bindparam("limit"))
+    )
+    return [
+        {
+            "revision": revision,
+            "epoch": epoch,
+            "period": period,
+            "at_ms": at_ms,
+            "plan": orjson.loads(plan),
+            "shares": orjson.loads(shares),
+        }
+        for _, revision, epoch, period, at_ms, plan, shares in await connection.execute(
+            query, {"route": route, "limit": limit}
+        )
+    ]
+
+
+async def write_events(connection: AsyncConnection, happenings: Iterable[Happening]) -> None:
+    await sql.insert(connection, events, [tuple(happening) for happening in happenings])
+
+
+async def events_of(connection: AsyncConnection, limit: int) -> list[Happening]:
+    """Return what happened last, the newest first."""
+    query = select(*(events.c[name] for name in Happening._fields)).order_by(events.c.seq.desc()).limit(limit)
+    return [Happening(*row) for row in await connection.execute(query)]
+
+
+def _metric(body: str) -> Metric:
+    value = orjson.loads(body)
+    if value["range"] is not None:
+        value["range"] = tuple(value["range"])
+    return Metric(**value)
+
+
+def _epoch(route: Route) -> str:
+    body = {
+        "policy": route.policy,
+        "variants": route.variants,
+        "unit": route.unit,
+        "by_unit": route.by_unit,
+        "salt": route.salt,
+        "prediction": route.prediction,
+    }
+    return orjson.dumps(body).decode()
+
+
+def _plan(route: Route, now_ms: int) -> tuple[Any, ...]:
+    plan, shares = orjson.dumps(encode_plan(route.plan)).decode(), orjson.dumps(dict(route.plan.shares)).decode()
+    return (route.name, route.revision, route.epoch, route.period, now_ms, plan, shares)

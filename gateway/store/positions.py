@@ -1,0 +1,50 @@
+"""How far the journal has been read, by segment and by writer; and the watermark that follows from it.
+
+Rule: written in the same transaction as what was read, so that reading on after any interruption repeats nothing and
+skips nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+from sqlalchemy import Text, delete, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.control.watermark import Writer, Writers
+from gateway.store import sql
+from gateway.store.tables import numbers, offsets, writers
+from gateway.store.tallies import number
+
+_WATERMARK = "watermark_ms"
+
+
+async def read_offsets(connection: AsyncConnection) -> dict[str, int]:
+    """Return how far each segment is drained, in bytes, by folder and file name."""
+    return {str(segment): int(offset) for segment, offset in await connection.execute(select(offsets))}
+
+
+async def write_offsets(connection: AsyncConnection, drained: Mapping[str, int]) -> None:
+    await sql.upsert(connection, offsets, list(drained.items()))
+
+
+async def forget_offsets(connection: AsyncConnection, segments: Collection[str]) -> None:
+    """Forget segments whose files are gone."""
+    if segments:
+        query = delete(offsets).where(offsets.c.segment.in_(sql.among(connection, Text())))
+        await connection.execute(query, sql.as_values(segments))
+
+
+async def read_writers(connection: AsyncConnection) -> Writers:
+    """Return every writer's last mark, and the watermark."""
+    known = {name: Writer(*rest) for name, *rest in await connection.execute(select(writers))}
+    return Writers(known, await number(connection, _WATERMARK))
+
+
+async def write_writers(
+    connection: AsyncConnection, changed: Iterable[tuple[str, Writer]], watermark_ms: int | None
+) -> None:
+    """Write the writers that changed, and the watermark."""
+    await sql.upsert(connection, writers, [(name, w.mark_ms, w.bye, w.gone) for name, w in changed])
+    if watermark_ms is not None:
+        await sql.upsert(connection, numbers, [(_WATERMARK, watermark_ms)])

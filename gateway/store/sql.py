@@ -1,0 +1,98 @@
+"""The few statement forms everything here is written with: many rows in, many rows found by a list.
+
+Rule: one statement and one hop to the database's thread per call, however many rows; what differs between SQLite and
+PostgreSQL stays in this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from functools import lru_cache
+from typing import Any
+
+import orjson
+from sqlalchemy import Dialect, Select, Table, bindparam, cast, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.expression import ColumnElement, Subquery
+from sqlalchemy.types import TypeEngine
+
+
+async def insert(connection: AsyncConnection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Insert rows, each in the order of the table's columns (a serial column left out)."""
+    if rows:
+        await connection.exec_driver_sql(_insert(connection.dialect, table, "fail"), list(rows))
+
+
+async def upsert(connection: AsyncConnection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Insert rows; one whose primary key exists replaces the old one."""
+    if rows:
+        await connection.exec_driver_sql(_insert(connection.dialect, table, "replace"), list(rows))
+
+
+async def ensure(connection: AsyncConnection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Insert rows, leaving alone what conflicts with one that exists."""
+    if rows:
+        await connection.exec_driver_sql(_insert(connection.dialect, table, "ignore"), list(rows))
+
+
+async def add(connection: AsyncConnection, table: Table, counts: Collection[tuple[tuple[Any, ...], int]]) -> None:
+    """Add to the column ``n`` of the rows with these primary keys, which begin at 0."""
+    if rows := [(*key, n) for key, n in counts if n]:
+        await connection.exec_driver_sql(_insert(connection.dialect, table, "add"), rows)
+
+
+def listed(connection: AsyncConnection, *types: TypeEngine[Any]) -> Subquery:
+    """Return a table of the columns c0, c1, … whose rows are the parameter ``listed``: ``as_list`` of tuples.
+
+    One parameter however long the list is: databases bound the number of parameters, and parse each.
+    """
+    if connection.dialect.name == "sqlite":
+        each = func.json_each(bindparam("listed")).table_valued("value")
+        # Strings and integers keep their types in JSON, so that nothing need be cast.
+        columns: list[ColumnElement[Any]] = [func.json_extract(each.c.value, f"$[{i}]") for i in range(len(types))]
+    else:
+        parameter = cast(bindparam("listed"), postgresql.JSONB)
+        each = func.jsonb_array_elements(parameter).table_valued("value")
+        columns = [cast(each.c.value.op("->>")(i), kind) for i, kind in enumerate(types)]
+    return select(*(column.label(f"c{i}") for i, column in enumerate(columns))).select_from(each).subquery()
+
+
+def as_list(rows: Collection[tuple[Any, ...]]) -> dict[str, str]:
+    """Return the parameters of a statement that reads ``listed``."""
+    return {"listed": orjson.dumps(list(rows)).decode()}
+
+
+def among(connection: AsyncConnection, kind: TypeEngine[Any]) -> Select[Any]:
+    """Return the select for ``column.in_(…)`` whose values are the parameter ``listed``: ``as_values`` of them."""
+    if connection.dialect.name == "sqlite":
+        return select(func.json_each(bindparam("listed")).table_valued("value").c.value)
+    each = func.jsonb_array_elements_text(cast(bindparam("listed"), postgresql.JSONB)).table_valued("value")
+    return select(cast(each.c.value, kind))
+
+
+def as_values(values: Collection[str] | Collection[int]) -> dict[str, str]:
+    """Return the parameters of a statement that reads ``among``."""
+    return {"listed": orjson.dumps(list(values)).decode()}
+
+
+@lru_cache(maxsize=128)
+def _insert(dialect: Dialect, table: Table, conflict: str) -> str:
+    """The statement's text, with one placeholder per column: rows then go to the driver as they are.
+
+    Binding 31 named parameters a row through the expression language costs more than the insert itself.
+    """
+    columns = [column for column in table.columns if column is not table.autoincrement_column]
+    keys = [column.name for column in table.primary_key]
+    rest = [column.name for column in columns if column.name not in keys]
+    build: Any = (sqlite if dialect.name == "sqlite" else postgresql).insert(table)
+    if conflict == "ignore":
+        build = build.on_conflict_do_nothing()
+    elif conflict == "replace":
+        build = build.on_conflict_do_update(index_elements=keys, set_={name: build.excluded[name] for name in rest})
+    elif conflict == "add":
+        build = build.on_conflict_do_update(index_elements=keys, set_={"n": table.c.n + build.excluded.n})
+    names = [column.name for column in columns]
+    compiled = build.compile(dialect=dialect, column_keys=names)
+    assert list(compiled.positiontup) == names, "the driver's placeholders must be positional and in column order"
+    return str(compiled)

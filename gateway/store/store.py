@@ -1,0 +1,213 @@
+"""One Store: opens the database, hands out transactions, and answers what reports and the API ask.
+
+Rule: one connection, one transaction at a time, and whoever waits for it waits at most ``PATIENCE_SECONDS``.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import URL, event, make_url
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
+
+from gateway.control.ledger import Ledger
+from gateway.store import calls, feedback, plans, tallies
+from gateway.store.migrations import NewerSchema, migrate
+from gateway.store.plans import Happening
+from router.outcomes import values
+
+FILE: Final = "turnout.db"
+PATIENCE_SECONDS: Final = 30.0
+
+# WAL with synchronous=NORMAL loses no commit to kill -9, but a power cut may take the last ones back: whole
+# transactions, so what is left is true. That is why nothing of the journal is deleted before ``settle``.
+#
+# One connection only: SQLite before 3.51.3 can corrupt a WAL database when two connections write or checkpoint at the
+# same moment (the "WAL-reset" bug), and older versions are what interpreters link. The lock file keeps a second
+# controller out; tools that only read are harmless.
+_PRAGMAS: Final = (
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = NORMAL",
+    "PRAGMA wal_autocheckpoint = 4000",  # pages: 16 MiB between checkpoints, each of which waits for the disk
+    "PRAGMA journal_size_limit = 67108864",
+    "PRAGMA cache_size = -65536",  # KiB: unit rows are hit at random
+    "PRAGMA temp_store = MEMORY",
+    "PRAGMA busy_timeout = 5000",
+)
+
+
+class StoreError(Exception):
+    """The store cannot be opened; the message says why and what would help."""
+
+
+class Store:
+    """The controller's database."""
+
+    def __init__(self, engine: AsyncEngine, lock: int | None = None) -> None:
+        self._engine = engine
+        self._lock = lock
+
+    @classmethod
+    async def open(cls, store: str, data_dir: Path, *, password: str | None = None) -> Store:
+        """Open "sqlite", a file in ``data_dir``, or a PostgreSQL URL, and bring its tables up to date.
+
+        Raises StoreError if that cannot be done.
+        """
+        lock = None
+        try:
+            if store == "sqlite":
+                lock = _lock(data_dir / f"{FILE}.lock")
+                engine = _sqlite(data_dir / FILE)
+            else:
+                engine = _postgresql(make_url(store), password)
+        except (OSError, SQLAlchemyError, ImportError) as error:
+            raise StoreError(f"the store cannot be opened: {error}") from error
+        opened = cls(engine, lock)
+        try:
+            async with opened.begin() as connection:
+                await migrate(connection)
+        except NewerSchema as error:
+            await opened.close()
+            raise StoreError(f"{error}; run the newer program, or point `store` elsewhere") from error
+        except (OSError, SQLAlchemyError, ImportError) as error:
+            await opened.close()
+            raise StoreError(f"the store cannot be opened: {_reason(error)}") from error
+        except BaseException:
+            await opened.close()
+            raise
+        return opened
+
+    async def close(self) -> None:
+        """Let go of the database."""
+        await self._engine.dispose()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[AsyncConnection]:
+        """Give the one connection, in a transaction that is committed at the end and undone by any exception."""
+        async with self._engine.begin() as connection:
+            yield connection
+
+    async def settle(self) -> None:
+        """Return once everything committed is safe on the disk."""
+        if self._engine.dialect.name != "sqlite":
+            return  # a commit returns only then
+        async with self._engine.connect() as connection:
+            raw = await connection.get_raw_connection()
+            driver: Any = raw.driver_connection
+            cursor = await driver.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            await cursor.close()
+
+    async def ledger(self, route: str, epoch: str) -> Ledger:
+        """Return everything counted for one route and epoch."""
+        async with self.begin() as connection:
+            return await tallies.read(connection, route, epoch)
+
+    async def prediction(self, prediction_id: str) -> dict[str, Any] | None:
+        """Return a request's calls, its feedback and what came of both, as plain JSON values; None if it is unknown."""
+        async with self.begin() as connection:
+            stored = (await calls.of(connection, [prediction_id])).get(prediction_id)
+            if stored is None:
+                return None
+            events = await feedback.about(connection, [prediction_id])
+            definitions = await plans.read_definitions(connection)
+        finished = [one.call for one in stored if not one.open]
+        outcomes = []
+        for name in definitions.names(stored[0].call.route):
+            call = stored[0].call
+            definition = definitions.at(call.route, name, call.at_ms)
+            if definition is None or definition.metric is None:
+                continue
+            joined = [e.feedback for e in events if e.status == "joined" and e.feedback.metric == name]
+            for value in values(finished, joined, definition.metric, closed=definition.closed(call.at_ms)):
+                outcomes.append(
+                    {
+                        "metric": name,
+                        "variant": value.variant,
+                        "version": value.version,
+                        "role": value.role,
+                        "against": value.against or None,
+                        "live": value.live,
+                        "mature": value.mature,
+                    }
+                )
+        return {
+            "prediction_id": prediction_id,
+            "calls": [{**calls.as_json(one.call), "open": one.open} for one in stored],
+            "feedback": [feedback.as_json(e) for e in sorted(events, key=lambda e: e.seq or 0)],
+            "outcomes": outcomes,
+        }
+
+    async def plans(self, route: str, limit: int = 100) -> list[dict[str, Any]]:
+        """Return a route's plans, the newest first."""
+        async with self.begin() as connection:
+            return await plans.plans_of(connection, route, limit)
+
+    async def events(self, limit: int = 100) -> list[Happening]:
+        """Return what happened, the newest first."""
+        async with self.begin() as connection:
+            return await plans.events_of(connection, limit)
+
+
+def _sqlite(path: Path) -> AsyncEngine:
+    engine = create_async_engine(
+        URL.create("sqlite+aiosqlite", database=str(path)),
+        poolclass=AsyncAdaptedQueuePool,
+        pool_size=1,
+        max_overflow=0,
+        pool_timeout=PATIENCE_SECONDS,
+        # The driver would begin transactions by its own guess, and commit before DDL: we say BEGIN ourselves.
+        connect_args={"isolation_level": None},
+    )
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def prepare(connection: Any, _: Any) -> None:
+        cursor = connection.cursor()
+        for pragma in _PRAGMAS:
+            cursor.execute(pragma)
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _postgresql(url: URL, password: str | None) -> AsyncEngine:
+    if password is not None:
+        url = url.set(password=password)
+    return create_async_engine(
+        url.set(drivername="postgresql+psycopg"),
+        pool_size=1,
+        max_overflow=0,
+        pool_timeout=PATIENCE_SECONDS,
+        pool_pre_ping=True,
+        paramstyle="format",  # rows go to the driver as tuples
+    )
+
+
+def _lock(path: Path) -> int:
+    """Take the lock that says whose database this is. The system frees it when we die, however we die."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(fd)
+        raise StoreError(f"{path.name}: another controller has this store open") from error
+    return fd
+
+
+def _reason(error: Exception) -> str:
+    """What the driver said, without the statement and the link that follow."""
+    return str(getattr(error, "orig", None) or error)

@@ -1,0 +1,264 @@
+"""The tables. Times are Unix milliseconds; JSON is text, written and read by us.
+
+Rule: a column exists because something asks for it or an operator will in SQL. Whatever is looked up in bulk is found
+by a primary key or one of the indexes here. A change here needs a step in ``migrations``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, Table, Text, text
+
+metadata: Final = MetaData()
+
+#: SQLite gives a row its own number only to a column that is exactly INTEGER.
+_Serial = BigInteger().with_variant(Integer, "sqlite")
+
+
+def _text(name: str, *, key: bool = False, null: bool = False) -> Column[Any]:
+    return Column(name, Text, primary_key=key, nullable=null)
+
+
+def _integer(name: str, *, key: bool = False, null: bool = False) -> Column[Any]:
+    return Column(name, BigInteger, primary_key=key, nullable=null, autoincrement=False)
+
+
+def _number(name: str, *, null: bool = False) -> Column[Any]:
+    return Column(name, Float, nullable=null)
+
+
+def _flag(name: str) -> Column[Any]:
+    return Column(name, Boolean, nullable=False)
+
+
+def _table(name: str, *columns: Column[Any], wide: bool = False) -> Table:
+    # Small rows live in the primary key's own tree: one tree to write instead of two. Wide ones would bloat it.
+    serial = any(column.type is _Serial for column in columns)
+    return Table(name, metadata, *columns, sqlite_with_rowid=wide or serial)
+
+
+#: One call of one request, as its journal line said. ``open`` until the end of its stream is known.
+predictions: Final = _table(
+    "predictions",
+    _text("id", key=True),
+    _integer("at_ms"),
+    _text("route"),
+    _text("epoch"),
+    _integer("period"),
+    _integer("revision"),
+    _text("variant", key=True),
+    _text("model"),
+    _text("version"),
+    _text("role", key=True),
+    _text("reason"),
+    _number("propensity", null=True),
+    _text("unit", null=True),
+    _flag("by_unit"),
+    _text("key", null=True),
+    _text("features", null=True),
+    _flag("forced"),
+    _text("method"),
+    _integer("status", null=True),
+    _text("fault", null=True),
+    _text("served", null=True),
+    _number("latency_ms", null=True),
+    _number("overhead_ms", null=True),
+    _flag("predicted"),
+    _text("prediction", null=True),
+    _text("reported_version", null=True),
+    _text("items", null=True),
+    _text("request_id", null=True),
+    _text("traceparent", null=True),
+    _text("writer"),
+    _flag("open"),
+    wide=True,
+)
+Index("predictions_at", predictions.c.route, predictions.c.at_ms)
+_KEYED = predictions.c.key.is_not(None)
+Index(
+    "predictions_key",
+    *(predictions.c.route, predictions.c.key, predictions.c.at_ms),
+    sqlite_where=_KEYED,
+    postgresql_where=_KEYED,
+)
+Index(
+    "predictions_open",
+    predictions.c.writer,
+    sqlite_where=predictions.c.open,
+    postgresql_where=predictions.c.open,
+)
+
+#: One event. ``target`` is the prediction it is about, once known; ``counted`` the route it is counted under;
+#: ``due_ms`` the watermark at which a waiting one must be looked at again.
+feedback: Final = _table(
+    "feedback",
+    Column("seq", _Serial, primary_key=True),
+    _text("identity"),
+    _integer("revision"),
+    _integer("received_ms"),
+    _integer("occurred_ms", null=True),
+    _integer("event_ms"),
+    _text("metric"),
+    _text("value"),
+    _text("prediction_id", null=True),
+    _text("route", null=True),
+    _text("key", null=True),
+    _text("item", null=True),
+    _text("event_id", null=True),
+    _text("target", null=True),
+    _text("status"),
+    _text("counted"),
+    _integer("due_ms"),
+)
+Index("feedback_identity", feedback.c.identity)
+Index("feedback_target", feedback.c.target)
+_BY_KEY = feedback.c.key.is_not(None)
+Index(
+    "feedback_key",
+    *(feedback.c.route, feedback.c.key, feedback.c.event_ms),
+    sqlite_where=_BY_KEY,
+    postgresql_where=_BY_KEY,
+)
+_WAITING = text("status = 'waiting'")
+Index("feedback_due", feedback.c.due_ms, sqlite_where=_WAITING, postgresql_where=_WAITING)
+
+#: What a metric meant on a route for predictions since ``since_ms``; ``body`` NULL: nothing any more.
+#: Of those, the ones made before ``closed_until`` have their windows closed.
+definitions: Final = _table(
+    "definitions",
+    _text("route", key=True),
+    _text("metric", key=True),
+    _integer("since_ms", key=True),
+    _text("hash"),
+    _text("body", null=True),
+    _integer("closed_until"),
+)
+
+epochs: Final = _table(
+    "epochs",
+    _text("route", key=True),
+    _text("epoch", key=True),
+    _integer("began_ms"),
+    _text("body"),
+)
+
+plans: Final = _table(
+    "plans",
+    _text("route", key=True),
+    _integer("revision", key=True),
+    _text("epoch"),
+    _integer("period"),
+    _integer("at_ms"),
+    _text("plan"),
+    _text("shares"),
+)
+
+tallies: Final = _table(
+    "tallies",
+    Column("id", _Serial, primary_key=True),
+    _text("route"),
+    _text("epoch"),
+    _integer("period"),
+    _text("variant"),
+    _text("version"),
+    _text("role"),
+    _text("against"),
+    _text("metric"),
+    _text("definition"),
+    _text("phase"),
+    _integer("n"),
+    _number("m"),
+    _number("m2"),
+    _number("d"),
+    _number("d2"),
+    _number("md"),
+    _integer("positive"),
+    _integer("negative"),
+    _number("d_max"),
+)
+Index(
+    "tallies_place",
+    *(tallies.c.route, tallies.c.epoch, tallies.c.period, tallies.c.variant, tallies.c.version, tallies.c.role),
+    *(tallies.c.against, tallies.c.metric, tallies.c.definition, tallies.c.phase),
+    unique=True,
+)
+
+#: A unit's sum and count under one tally.
+units: Final = _table(
+    "units",
+    _integer("tally", key=True),
+    _text("unit", key=True),
+    _number("m"),
+    _number("d"),
+)
+
+#: Each unit's first request of a period, by (at_ms, id).
+arrivals: Final = _table(
+    "arrivals",
+    _text("route", key=True),
+    _text("epoch", key=True),
+    _integer("period", key=True),
+    _text("unit", key=True),
+    _integer("at_ms"),
+    _text("id"),
+    _integer("revision"),
+    _text("variant"),
+)
+
+
+def _counter(name: str, *columns: Column[Any]) -> Table:
+    return _table(name, *columns, _integer("n"))
+
+
+stretches: Final = _counter(
+    "stretches",
+    _text("route", key=True),
+    _text("epoch", key=True),
+    _integer("period", key=True),
+    _integer("revision", key=True),
+    _text("variant", key=True),
+)
+latency: Final = _counter(
+    "latency",
+    _text("route", key=True),
+    _text("epoch", key=True),
+    _text("variant", key=True),
+    _text("role", key=True),
+    _integer("bucket", key=True),
+)
+faults: Final = _counter(
+    "faults",
+    _text("route", key=True),
+    _text("epoch", key=True),
+    _text("variant", key=True),
+    _text("role", key=True),
+    _text("fault", key=True),
+)
+forced: Final = _counter("forced", _text("route", key=True), _text("epoch", key=True))
+feedback_counts: Final = _counter(
+    "feedback_counts", _text("route", key=True), _text("metric", key=True), _text("status", key=True)
+)
+#: What the recorder met: duplicate rows, corrupt and torn lines.
+counts: Final = _counter("counts", _text("name", key=True))
+
+#: How far each segment of the journal is drained. ``segment`` is its folder and file name.
+offsets: Final = _table("offsets", _text("segment", key=True), _integer("offset"))
+
+#: Each writer's last mark; ``gone`` once it is dead and drained.
+writers: Final = _table("writers", _text("writer", key=True), _integer("mark_ms"), _flag("bye"), _flag("gone"))
+
+#: Single numbers by name.
+numbers: Final = _table("numbers", _text("name", key=True), _integer("value"))
+
+#: What happened, for people.
+events: Final = _table(
+    "events",
+    Column("seq", _Serial, primary_key=True),
+    _integer("at_ms"),
+    _text("kind"),
+    _text("route", null=True),
+    _text("detail"),
+)
+
+schema_version: Final = _table("schema_version", _integer("version", key=True))

@@ -1,0 +1,267 @@
+"""Tallies, the unit rows they are sums of, and the plain counters: written by moves, read as a ledger.
+
+Rule: a unit row and its tally move together, by the difference of the unit before and after.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+from sqlalchemy import BigInteger, Text, bindparam, case, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.control.ledger import Ledger, Stretch, TallyKey
+from gateway.control.moves import Arrival, Moves, Place, Stint
+from gateway.store import sql
+from gateway.store.tables import (
+    arrivals,
+    counts,
+    faults,
+    feedback_counts,
+    forced,
+    latency,
+    numbers,
+    plans,
+    stretches,
+    tallies,
+    units,
+)
+from policies.types import EMPTY, Tally
+
+_NOTHING: Final = (0.0, 0.0)
+
+#: How many rows of a kind are remembered: some tens of megabytes.
+REMEMBERED_ROWS: Final = 100_000
+
+_PLACE = tuple(tallies.c[name] for name in Place._fields)
+_SUMS = ("n", "m", "m2", "d", "d2", "md", "positive", "negative", "d_max")
+_ADD = (
+    update(tallies)
+    .where(tallies.c.id == bindparam("b_id"))
+    .values(
+        {
+            **{name: tallies.c[name] + bindparam(f"b_{name}") for name in _SUMS[:-1]},
+            "d_max": case((tallies.c.d_max < bindparam("b_d_max"), bindparam("b_d_max")), else_=tallies.c.d_max),
+        }
+    )
+)
+
+
+@dataclass(slots=True)
+class Remembered:
+    """Rows as they are in the store, kept because they will be asked for again. Thrown away when a transaction fails.
+
+    Bounded: whoever comes once in a while is read from the store again.
+    """
+
+    ids: dict[Place, int] = field(default_factory=dict)
+    units: dict[int, dict[str, tuple[float, float]]] = field(default_factory=dict)
+    arrivals: dict[Stint, dict[str, Arrival]] = field(default_factory=dict)
+
+    def shrink(self) -> None:
+        """Forget everything of a kind that has become too much."""
+        if len(self.ids) > REMEMBERED_ROWS:
+            self.ids.clear()
+        for rows in (self.units, self.arrivals):
+            if sum(map(len, rows.values())) > REMEMBERED_ROWS:
+                rows.clear()
+
+
+async def apply(connection: AsyncConnection, moves: Moves, remembered: Remembered) -> None:
+    """Write everything that ``moves`` sums up."""
+    remembered.shrink()
+    changes = defaultdict(lambda: EMPTY, moves.tallies())
+    ids = await _ids(connection, {*changes, *moves.units}, remembered.ids)
+    for place, change in (await _move_units(connection, moves, ids, remembered.units)).items():
+        changes[place] += change
+    rows = [
+        {"b_id": ids[place], **{f"b_{name}": getattr(change, name) for name in _SUMS}}
+        for place, change in changes.items()
+    ]
+    if rows:
+        await connection.execute(_ADD, rows)
+    began = await _arrive(connection, moves.arrivals, remembered.arrivals)
+    began.update(moves.stretches)
+    await sql.add(
+        connection, stretches, [((*stint, revision, variant), n) for (stint, revision, variant), n in began.items()]
+    )
+    await sql.add(connection, latency, moves.latency.items())
+    await sql.add(connection, faults, moves.faults.items())
+    await sql.add(connection, forced, moves.forced.items())
+    await sql.add(connection, feedback_counts, moves.feedback().items())
+    await sql.add(connection, counts, [((name,), n) for name, n in moves.counts.items()])
+
+
+async def read(connection: AsyncConnection, route: str, epoch: str) -> Ledger:
+    """Return everything counted for one route and epoch."""
+
+    async def rows(query: Any) -> Any:
+        return await connection.execute(query, {"route": route, "epoch": epoch})
+
+    def here(table: Any) -> Any:
+        return (table.c.route == bindparam("route")) & (table.c.epoch == bindparam("epoch"))
+
+    found: dict[TallyKey, Tally] = {}
+    for row in await rows(select(*_PLACE[2:], *(tallies.c[name] for name in _SUMS)).where(here(tallies))):
+        found[TallyKey(*row[:8])] = Tally(*row[8:])
+    buckets: dict[Any, dict[int, int]] = defaultdict(dict)
+    columns = (latency.c.variant, latency.c.role, latency.c.bucket, latency.c.n)
+    for variant, role, bucket, n in await rows(select(*columns).where(here(latency))):
+        buckets[variant, role][bucket] = n
+    columns = (faults.c.variant, faults.c.role, faults.c.fault, faults.c.n)
+    broken = {tuple(key): n for *key, n in await rows(select(*columns).where(here(faults)))}
+    told = select(feedback_counts.c.metric, feedback_counts.c.status, feedback_counts.c.n).where(
+        feedback_counts.c.route == bindparam("route"), feedback_counts.c.n != 0
+    )
+    return Ledger(
+        route=route,
+        epoch=epoch,
+        tallies={key: tally for key, tally in found.items() if tally.n},
+        stretches=await _stretches(connection, route, epoch),
+        latency=dict(buckets),
+        faults=broken,
+        feedback={(metric, status): n for metric, status, n in await connection.execute(told, {"route": route})},
+        forced=(await rows(select(forced.c.n).where(here(forced)))).scalar() or 0,
+        watermark_ms=await number(connection, "watermark_ms"),
+    )
+
+
+async def number(connection: AsyncConnection, name: str) -> int | None:
+    """Return a single number that was stored under this name."""
+    query = select(numbers.c.value).where(numbers.c.name == bindparam("name"))
+    found: int | None = (await connection.execute(query, {"name": name})).scalar()
+    return found
+
+
+async def feedback_total(connection: AsyncConnection) -> Mapping[tuple[str, str, str], int]:
+    """Return how many events there are by (route, metric, status), over everything."""
+    query = select(feedback_counts).where(feedback_counts.c.n != 0)
+    return {(route, metric, status): n for route, metric, status, n in await connection.execute(query)}
+
+
+async def counted(connection: AsyncConnection) -> Mapping[str, int]:
+    """Return what the recorder met, by name."""
+    return {str(name): int(n) for name, n in await connection.execute(select(counts))}
+
+
+async def _ids(connection: AsyncConnection, places: Collection[Place], ids: dict[Place, int]) -> Mapping[Place, int]:
+    """Return the number of each tally, beginning those that are new; ``ids`` are known and learns the others."""
+    missing = [place for place in places if place not in ids]
+    if not missing:
+        return ids
+    epochs = {(place.route, place.epoch) for place in missing}
+    wanted = sql.listed(connection, Text(), Text())
+    query = select(tallies.c.id, *_PLACE).join(
+        wanted, (tallies.c.route == wanted.c.c0) & (tallies.c.epoch == wanted.c.c1)
+    )
+    for _ in range(2):
+        ids.update({Place(*place): number for number, *place in await connection.execute(query, sql.as_list(epochs))})
+        missing = [place for place in missing if place not in ids]
+        if not missing:
+            break
+        await sql.insert(connection, tallies, [(*place, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0.0) for place in missing])
+    return ids
+
+
+async def _move_units(
+    connection: AsyncConnection,
+    moves: Moves,
+    ids: Mapping[Place, int],
+    remembered: dict[int, dict[str, tuple[float, float]]],
+) -> dict[Place, Tally]:
+    """Move unit rows and return what their tallies change by."""
+    missing = [
+        (ids[place], unit)
+        for place, changes in moves.units.items()
+        for unit in changes.keys() - remembered.setdefault(ids[place], {}).keys()
+    ]
+    if missing:
+        wanted = sql.listed(connection, BigInteger(), Text())
+        query = select(units).join(wanted, (units.c.tally == wanted.c.c0) & (units.c.unit == wanted.c.c1))
+        for tally, unit, m, d in await connection.execute(query, sql.as_list(missing)):
+            remembered[tally][unit] = (m, d)
+    rows: list[tuple[Any, ...]] = []
+    moved: dict[Place, Tally] = {}
+    for place, changes in moves.units.items():
+        tally = ids[place]
+        known = remembered[tally]
+        before, after = [], []
+        for unit, (more_m, more_d) in changes.items():
+            old = known.get(unit, _NOTHING)
+            d = old[1] + more_d
+            # A unit that has no values left has no sum either, whatever rounding left behind.
+            new = (old[0] + more_m, d) if d else _NOTHING
+            known[unit] = new
+            rows.append((tally, unit, *new))
+            before.append(old)
+            after.append(new)
+        moved[place] = Tally.of_units(after) - Tally.of_units(before)
+    await sql.upsert(connection, units, rows)
+    return moved
+
+
+async def _arrive(
+    connection: AsyncConnection,
+    seen: Mapping[Stint, Mapping[str, Arrival]],
+    remembered: dict[Stint, dict[str, Arrival]],
+) -> Counter[tuple[Stint, int, str]]:
+    """Write the arrivals that are new, or earlier than those known, and return what the stretches change by."""
+    changes: Counter[tuple[Stint, int, str]] = Counter()
+    missing = [
+        (*stint, unit) for stint, came in seen.items() for unit in came.keys() - remembered.setdefault(stint, {}).keys()
+    ]
+    await _recall_arrivals(connection, missing, remembered)
+    rows = []
+    for stint, came in seen.items():
+        known = remembered[stint]
+        for unit, arrival in came.items():
+            old = known.get(unit)
+            if old is not None and old <= arrival:
+                continue
+            if old is not None:
+                changes[stint, old.revision, old.variant] -= 1
+            changes[stint, arrival.revision, arrival.variant] += 1
+            known[unit] = arrival
+            rows.append((*stint, unit, *arrival))
+    await sql.upsert(connection, arrivals, rows)
+    return changes
+
+
+async def _recall_arrivals(
+    connection: AsyncConnection, missing: Collection[tuple[Any, ...]], remembered: dict[Stint, dict[str, Arrival]]
+) -> None:
+    if not missing:
+        return
+    wanted = sql.listed(connection, Text(), Text(), BigInteger(), Text())
+    query = select(arrivals).join(
+        wanted,
+        (arrivals.c.route == wanted.c.c0)
+        & (arrivals.c.epoch == wanted.c.c1)
+        & (arrivals.c.period == wanted.c.c2)
+        & (arrivals.c.unit == wanted.c.c3),
+    )
+    for route, epoch, period, unit, *rest in await connection.execute(query, sql.as_list(missing)):
+        remembered[Stint(route, epoch, period)][unit] = Arrival(*rest)
+
+
+async def _stretches(connection: AsyncConnection, route: str, epoch: str) -> tuple[Stretch, ...]:
+    """A stretch without a stored plan (the store is younger than the plan) has no shares to compare with: left out."""
+    query = (
+        select(stretches.c.period, stretches.c.revision, plans.c.shares, stretches.c.variant, stretches.c.n)
+        .join(plans, (plans.c.route == stretches.c.route) & (plans.c.revision == stretches.c.revision))
+        .where(stretches.c.route == bindparam("route"), stretches.c.epoch == bindparam("epoch"))
+        .order_by(stretches.c.period, stretches.c.revision)
+    )
+    shares: dict[tuple[int, int], str] = {}
+    found: dict[tuple[int, int], dict[str, int]] = {}
+    for period, revision, share, variant, n in await connection.execute(query, {"route": route, "epoch": epoch}):
+        shares[period, revision] = share
+        found.setdefault((period, revision), {})[variant] = n
+    return tuple(
+        Stretch(period, revision, orjson.loads(shares[period, revision]), counts)
+        for (period, revision), counts in found.items()
+    )

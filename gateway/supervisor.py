@@ -1,0 +1,257 @@
+"""``turnout serve``: the one owner of processes and signals.
+
+Rule: it decides nothing and carries nothing, so that nothing can make it fail. It reads the config once, sees that
+there is a snapshot, binds the socket that all workers share, starts workers and the controller, starts again what dies,
+and passes signals on: SIGHUP to the controller; SIGTERM and SIGINT to the workers, which drain, and then to the
+controller, which drains the journal. A second SIGTERM or SIGINT ends everything at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, TextIO
+
+from gateway.journal import JOURNAL, next_run
+from gateway.lifeline import VARIABLE
+from gateway.premises import Unavailable, listening, sole_processes, sole_supervisor
+from gateway.published import SNAPSHOT, SnapshotFile, publish
+from policies.types import Evidence
+from router.compile import compile_snapshot
+from router.config import Config, ConfigError, load
+from router.diagnostics import render
+from router.snapshot import Snapshot
+
+logger = logging.getLogger(__name__)
+
+#: EX_CONFIG of sysexits.h: the file is to be mended, starting again is of no use.
+EXIT_CONFIG: Final = 78
+#: Something else is in the way: another supervisor, the port, the disk.
+EXIT_UNAVAILABLE: Final = 69
+
+#: Seconds that a worker gets beyond its drain, and the controller for draining the journal.
+_WORKER_GRACE: Final = 5.0
+_CONTROLLER_GRACE: Final = 30.0
+#: A child that lived so many seconds is started again at once, a shorter life doubles the pause.
+_LONG_LIFE_SECONDS: Final = 10.0
+_SHORTEST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 5.0
+
+
+def serve(config_path: Path) -> int:
+    """Serve until SIGTERM or SIGINT and return the exit code.
+
+    0 after a clean end; 78 if the config cannot be used, with every problem on stderr; 69 if the data directory or the
+    address is taken.
+    """
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s supervisor %(message)s"
+    )
+    try:
+        config = load(config_path)
+    except ConfigError as error:
+        _say(sys.stderr, f"{render(error.diagnostics)}\nnot serving: the config cannot be used")
+        return EXIT_CONFIG
+    if config.warnings:
+        _say(sys.stderr, render(config.warnings))
+    try:
+        with contextlib.ExitStack() as held:
+            data_dir = Path(config.gateway.data_dir)
+            data_dir.mkdir(parents=True, exist_ok=True)
+            killed = held.enter_context(sole_supervisor(data_dir))
+            lock = held.enter_context(sole_processes(data_dir))
+            sock = held.enter_context(listening(config.gateway.listen, patient=killed))
+            snapshot = ensure_snapshot(data_dir / SNAPSHOT, config, _now_ms())
+            return asyncio.run(Supervisor(config_path, config, data_dir, sock, lock).run(snapshot.revision))
+    except Unavailable as error:
+        _say(sys.stderr, f"not serving: {error}")
+    except OSError as error:
+        _say(sys.stderr, f"not serving: {error.filename or config.gateway.data_dir}: {error.strerror or error}")
+    return EXIT_UNAVAILABLE
+
+
+def ensure_snapshot(path: Path, config: Config, now_ms: int) -> Snapshot:
+    """Return the snapshot to begin with, published anew if there is none or the config has changed.
+
+    Plans are made without evidence, which is the store's and may be out of reach; where a route's policy has not
+    changed, its plan of last time stays. Raises OSError.
+    """
+    previous: Snapshot | None = None
+    try:
+        previous = SnapshotFile(path).read()
+    except FileNotFoundError:
+        pass
+    except ValueError as error:
+        logger.warning("the last snapshot cannot be read, plans begin anew: %s", error)
+    if previous is not None and previous.config == config.hash:
+        return previous
+    revision = 1 if previous is None else previous.revision + 1
+    fresh = compile_snapshot(
+        config, previous=previous, evidence=lambda route, epoch: Evidence(), now_ms=now_ms, revision=revision
+    )
+    if previous is not None:
+        fresh = _with_plans_of(previous, fresh)
+    publish(path, fresh)
+    return fresh
+
+
+class Supervisor:
+    """Runs the children until it is told to stop."""
+
+    def __init__(self, config_path: Path, config: Config, data_dir: Path, sock: socket.socket, lock: int) -> None:
+        self._config_path = config_path
+        self._gateway = config.gateway
+        self._data_dir = data_dir
+        self._sock = sock
+        self._lock = lock
+        self._run = next_run(data_dir / JOURNAL, _now_ms())
+        self._children: dict[str, asyncio.subprocess.Process] = {}
+        self._signals = 0
+        self._stop = asyncio.Event()
+
+    async def run(self, revision: int) -> int:
+        """Start everything, keep it running, and end it in order when told to."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._send("controller", signal.SIGHUP))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._told)
+        reading, writing = os.pipe()
+        try:
+            workers = [
+                asyncio.create_task(self._keep(f"worker {slot}", self._worker(slot), (self._sock.fileno(),), reading))
+                for slot in range(self._gateway.workers)
+            ]
+            controller_stop = asyncio.Event()
+            controller = asyncio.create_task(self._keep("controller", self._controller(), (), reading, controller_stop))
+            self._announce(revision)
+            await self._stop.wait()
+            logger.info("stopping: workers drain for up to %g s", self._gateway.drain_timeout_ms / 1000)
+            self._sock.close()
+            await self._end(workers, "worker", self._gateway.drain_timeout_ms / 1000 + _WORKER_GRACE)
+            controller_stop.set()
+            await self._end([controller], "controller", _CONTROLLER_GRACE)
+        finally:
+            os.close(writing)
+            os.close(reading)
+        return 0
+
+    def _announce(self, revision: int) -> None:
+        gateway = self._gateway
+        scheme = "http" if gateway.tls_cert_file is None else "https"
+        host, port = self._sock.getsockname()[:2]
+        workers = "1 worker" if gateway.workers == 1 else f"{gateway.workers} workers"
+        _say(
+            sys.stdout,
+            f"turnout serves {scheme}://{f'[{host}]' if ':' in host else host}:{port} with {workers}, "
+            f"operators http://{gateway.admin}, revision {revision}, data in {self._data_dir}",
+        )
+
+    def _worker(self, slot: int) -> list[str]:
+        # -P: modules come from where Turnout is installed, not from the directory it happens to be started in.
+        command = [sys.executable, "-P", "-m", "gateway.proxy", "--fd", str(self._sock.fileno())]
+        return [*command, "--data-dir", str(self._data_dir), "--run", self._run, "--slot", str(slot)]
+
+    def _controller(self) -> list[str]:
+        command = [sys.executable, "-P", "-m", "gateway.control", "--config", str(self._config_path)]
+        return [*command, "--data-dir", str(self._data_dir), "--run", self._run]
+
+    async def _keep(
+        self,
+        name: str,
+        command: Sequence[str],
+        descriptors: tuple[int, ...],
+        lifeline: int,
+        stop: asyncio.Event | None = None,
+    ) -> None:
+        """Run a child, again and again until ``stop``, with longer pauses the sooner it dies. Never gives up."""
+        stop = self._stop if stop is None else stop
+        pause = _SHORTEST_PAUSE
+        while not stop.is_set() and self._signals < 2:
+            began = time.monotonic()
+            try:
+                child = await asyncio.create_subprocess_exec(
+                    *command,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    pass_fds=(*descriptors, lifeline, self._lock),
+                    env={**os.environ, VARIABLE: str(lifeline)},
+                    process_group=0,  # Ctrl-C in a terminal is for the supervisor alone: it knows the order
+                )
+            except OSError as error:
+                logger.error("%s cannot be started: %s", name, error)
+            else:
+                self._children[name] = child
+                if stop.is_set():  # told to end while it was being started
+                    self._send(name, signal.SIGTERM)
+                code = await child.wait()
+                del self._children[name]
+                if stop.is_set():
+                    return
+                logger.warning("%s (pid %d) ended: %s", name, child.pid, _how(code))
+            lived = time.monotonic() - began
+            pause = _SHORTEST_PAUSE if lived >= _LONG_LIFE_SECONDS else min(_LONGEST_PAUSE, pause * 2)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), pause)
+
+    async def _end(self, tasks: Sequence[asyncio.Task[None]], kind: str, seconds: float) -> None:
+        """Ask the children of a kind to end, and kill those that have not when the time is up."""
+        names = [name for name in self._children if name.startswith(kind)]
+        for name in names:
+            self._send(name, signal.SIGTERM)
+        _, late = await asyncio.wait(tasks, timeout=seconds if self._signals < 2 else 0)
+        if late:
+            for name in [name for name in self._children if name.startswith(kind)]:
+                logger.error("%s did not end within %g s: killed", name, seconds)
+                self._send(name, signal.SIGKILL)
+            await asyncio.wait(late)
+
+    def _told(self) -> None:
+        self._signals += 1
+        self._stop.set()
+        if self._signals > 1:
+            for name in list(self._children):
+                self._send(name, signal.SIGKILL)
+
+    def _send(self, name: str, number: signal.Signals) -> None:
+        child = self._children.get(name)
+        if child is not None:
+            with contextlib.suppress(ProcessLookupError):
+                child.send_signal(number)
+
+
+def _with_plans_of(previous: Snapshot, fresh: Snapshot) -> Snapshot:
+    """Keep what evidence had made of the routes whose policy is the same as before."""
+    routes = dict(fresh.routes)
+    for name, route in fresh.routes.items():
+        before = previous.routes.get(name)
+        if before is not None and (before.epoch, before.settings) == (route.epoch, route.settings):
+            routes[name] = replace(route, plan=before.plan, revision=before.revision)
+    return replace(fresh, routes=routes)
+
+
+def _how(code: int) -> str:
+    """Say how a process ended."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"
+
+
+def _say(stream: TextIO, text: str) -> None:
+    """Say something to whoever started us; a closed pipe is no reason to stop."""
+    with contextlib.suppress(OSError):
+        print(text, file=stream, flush=True)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

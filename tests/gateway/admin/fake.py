@@ -1,0 +1,106 @@
+"""A controller that knows what a test told it, and a client that asks the app over it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import httpx
+
+from gateway.admin.app import create
+from gateway.control.ledger import Ledger
+from router.config import Config
+from router.diagnostics import Diagnostic
+from router.snapshot import Gateway, Snapshot
+from tests.gateway.ledgers import Book, draft_route, route, shadow_route, snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    ok: bool
+    revision: int
+    problems: Sequence[Diagnostic] = ()
+
+
+@dataclass
+class Control:
+    """``fails`` is raised by every question to the store, ``slow`` seconds pass before it answers."""
+
+    snapshot: Snapshot
+    ledgers: dict[str, Ledger] = field(default_factory=dict)
+    predictions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    store_ready: bool = True
+    events: list[dict[str, Any]] = field(default_factory=list)
+    config: Config | None = None
+    result: Result = field(default_factory=lambda: Result(True, 8))
+    fails: Exception | None = None
+    slow: float = 0.0
+    asked: int = 0
+
+    async def ledger(self, route: str) -> Ledger:
+        self.asked += 1
+        await asyncio.sleep(self.slow)
+        if self.fails is not None:
+            raise self.fails
+        return self.ledgers.get(route) or Ledger(route, self.snapshot.routes[route].epoch)
+
+    async def prediction(self, prediction_id: str) -> Mapping[str, Any] | None:
+        if self.fails is not None:
+            raise self.fails
+        return self.predictions.get(prediction_id)
+
+    async def reload(self) -> Result:
+        if self.fails is not None:
+            raise self.fails
+        return self.result
+
+    def lag(self) -> tuple[float, int]:
+        return 1.5, 2048
+
+
+def control(**gateway: Any) -> Control:
+    """Three routes with numbers: an A/B test, a shadow, an interleaving."""
+    shadow = replace(shadow_route(), name="shadowed")
+    given = snapshot(route(), shadow, draft_route(), gateway=Gateway(**gateway))
+    ab = Book().rate("old", "correct", 700, 1000).rate("new", "correct", 850, 1000)
+    ab.latencies("old", [10, 12, 30]).latencies("new", [8, 9, 11]).stretch(
+        {"old": 1000, "new": 1000}, {"old": 0.5, "new": 0.5}
+    )
+    ab.feedback = {("correct", "joined"): 2000, ("correct", "waiting"): 3}
+    copies = Book(route="shadowed").rate("old", "correct", 80, 100).rate("new", "correct", 90, 100, role="shadow")
+    copies.pairs("new", "correct", [1.0] * 12 + [-1.0] * 2 + [0.0] * 86)
+    drafts = (
+        Book(route="search")
+        .calls("old", 9, role="draft")
+        .calls("new", 9, role="draft")
+        .votes("new", "click", 40, 20, 3)
+    )
+    books = (ab, copies, drafts)
+    return Control(given, {book.route: book.ledger() for book in books})
+
+
+def ask(
+    fake: Control,
+    path: str,
+    *,
+    method: str = "GET",
+    headers: Mapping[str, str] | None = None,
+    host: str = "127.0.0.1:9090",
+) -> httpx.Response:
+    """Send one request to the app over the controller."""
+    return asyncio.run(asking(fake, path, method=method, headers=headers, host=host))
+
+
+async def asking(
+    fake: Control,
+    path: str,
+    *,
+    method: str = "GET",
+    headers: Mapping[str, str] | None = None,
+    host: str = "127.0.0.1:9090",
+) -> httpx.Response:
+    transport = httpx.ASGITransport(create(fake), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url=f"http://{host}") as client:
+        return await client.request(method, path, headers=headers)

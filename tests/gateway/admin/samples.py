@@ -1,0 +1,99 @@
+"""Metrics filled with one of everything, as a controller with traffic would fill them."""
+
+from __future__ import annotations
+
+from gateway.admin.metrics import Metrics
+from gateway.control.ledger import STATUSES
+from gateway.report import report
+from policies import Tally, Weighted
+from router.records import Prediction
+from tests.gateway.admin.fake import Control, control
+from tests.gateway.ledgers import Book, route, snapshot
+
+NOW_MS = 1_760_000_000_000
+
+
+def writer(spawned_ms: int = NOW_MS, slot: int = 0) -> str:
+    return f"{NOW_MS:012x}-{slot:02d}-{spawned_ms:012x}"
+
+
+def prediction(variant: str = "old", **changes: object) -> Prediction:
+    values: dict[str, object] = {
+        "id": "01990000-0000-7000-8000-000000000000",
+        "at_ms": NOW_MS,
+        "route": "digits",
+        "epoch": "e1",
+        "period": 1000,
+        "revision": 7,
+        "variant": variant,
+        "model": "digits",
+        "version": {"old": "1.3.0", "new": "2.0.0"}.get(variant, "3.0.0"),
+        "role": "primary",
+        "reason": "unit",
+        "propensity": 0.5,
+        "status": 200,
+        "latency_ms": 12.0,
+        "overhead_ms": 0.2,
+    }
+    return Prediction(**(values | changes))  # type: ignore[arg-type]
+
+
+def datagram(
+    counters: list[list[object]], *, name: str | None = None, revision: int = 7, slot: int = 0
+) -> dict[str, object]:
+    return {
+        "writer": name or writer(slot=slot),
+        "slot": slot,
+        "pid": 1234,
+        "at_ms": NOW_MS,
+        "revision": revision,
+        "gauges": [["in_flight", {"route": "digits"}, 3], ["connections", {}, 5], ["journal_bytes", {}, 4096]],
+        "counters": counters,
+    }
+
+
+def filled_control() -> Control:
+    """The routes of ``control()`` and a bandit: every kind of number that a report can hold."""
+    fake = control()
+    bandit = route("thompson", Weighted((("old", 0.2), ("new", 0.8)), sticky=False), name="bandit", by_unit=False)
+    fake.snapshot = snapshot(*fake.snapshot.routes.values(), bandit)
+    book = Book(route="bandit").rate("old", "correct", 70, 100).rate("new", "correct", 90, 100)
+    fake.ledgers["bandit"] = book.stretch({"old": 100, "new": 100}, {"old": 0.5, "new": 0.5}).ledger()
+    shadowed = Book(route="shadowed").rate("old", "correct", 80, 100).rate("new", "correct", 90, 100, role="shadow")
+    shadowed.put("new", "@agreement", Tally.of_units([(1, 1)] * 90 + [(0, 1)] * 10), phase="live", role="shadow")
+    fake.ledgers["shadowed"] = shadowed.pairs("new", "correct", [1.0] * 12 + [0.0] * 88).ledger()
+    return fake
+
+
+def observe(metrics: Metrics, round_: int = 1) -> None:
+    """Tell the metrics one of everything; each further round counts on."""
+    for variant in ("old", "new"):
+        metrics.observe_prediction(prediction(variant))
+        metrics.observe_prediction(prediction(variant, status=None, fault="timeout"))
+    metrics.observe_prediction(prediction("new", role="shadow", route="shadowed"))
+    for variant in ("old", "new"):
+        metrics.observe_prediction(prediction(variant, role="draft", route="search"))
+    for status in STATUSES:
+        metrics.observe_status("digits", "correct", status, 1, 30.0 if status == "joined" else None)
+    variant_labels = {"route": "digits", "variant": "new"}
+    metrics.observe_datagram(
+        datagram(
+            [
+                ["mirror_drops", {**variant_labels, "reason": "full"}, 2 * round_],
+                ["unit_fallbacks", {"route": "digits"}, round_],
+                ["merge_failures", {"route": "search", "reason": "not_json"}, round_],
+                ["extraction_failures", variant_labels, round_],
+                ["version_mismatches", variant_labels, round_],
+                ["journal_shed", {}, round_],
+                ["journal_refused", {}, round_],
+                ["snapshot_errors", {}, round_],
+                ["feedback_rejected", {"reason": "not_json"}, round_],
+            ]
+        )
+    )
+
+
+def refresh(metrics: Metrics, fake: Control) -> None:
+    metrics.refresh_plans()
+    metrics.refresh_health(lag=fake.lag(), store_ready=fake.store_ready)
+    metrics.refresh_quality(report(fake.snapshot, ledger) for ledger in fake.ledgers.values())

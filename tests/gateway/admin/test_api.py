@@ -1,0 +1,241 @@
+"""The API answers with what the report says, and an error says what would do."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.admin import api, reports
+from gateway.admin.app import create
+from gateway.control.ledger import Ledger, TallyKey
+from gateway.report import report
+from policies import Evidence, Tally
+from policies.statistics.best_arm import probabilities_best
+from router.compile import compile_snapshot
+from router.config import parse
+from router.diagnostics import Diagnostic
+from router.snapshot import Backend
+from tests.gateway.admin.fake import Result, ask, control
+
+
+def problem(answer: httpx.Response) -> dict[str, Any]:
+    assert answer.headers["content-type"] == "application/problem+json"
+    body = answer.json()
+    assert {"type", "title", "status", "detail"} <= body.keys()
+    assert body["status"] == answer.status_code
+    assert "Traceback" not in answer.text
+    return dict(body)
+
+
+def test_a_route_is_the_report_of_its_ledger() -> None:
+    fake = control()
+    assert ask(fake, "/api/v1/routes/digits").json() == report(fake.snapshot, fake.ledgers["digits"])
+
+
+def test_all_routes_come_in_the_order_of_the_file() -> None:
+    fake = control()
+    answer = ask(fake, "/api/v1/routes").json()
+    assert [one["route"] for one in answer["routes"]] == ["digits", "shadowed", "search"]
+    assert answer["routes"][0] == ask(fake, "/api/v1/routes/digits").json()
+    assert answer["revision"] == 7
+
+
+def test_a_route_that_is_nearly_spelled_is_suggested() -> None:
+    found = problem(ask(control(), "/api/v1/routes/digit"))
+    assert (found["status"], found["detail"]) == (404, 'no route is named "digit"; did you mean "digits"?')
+
+
+def test_an_unknown_path_is_a_problem_and_not_a_page() -> None:
+    assert (
+        problem(ask(control(), "/api/v1/route"))["detail"]
+        == 'no path is named "/api/v1/route"; did you mean "/api/v1/routes"?'
+    )
+
+
+def test_a_method_that_is_not_possible_says_which_are() -> None:
+    answer = ask(control(), "/-/reload")
+    assert problem(answer)["status"] == 405
+    assert answer.headers["allow"] == "POST"
+
+
+def test_a_prediction_is_shown_with_all_that_came_of_it() -> None:
+    fake = control()
+    fake.predictions["p1"] = {"prediction_id": "p1", "calls": [{"variant": "old"}], "feedback": [], "outcomes": []}
+    assert ask(fake, "/api/v1/predictions/p1").json() == fake.predictions["p1"]
+
+
+def test_a_prediction_that_is_not_recorded_is_a_404() -> None:
+    assert 'no prediction "p2" is recorded' in problem(ask(control(), "/api/v1/predictions/p2"))["detail"]
+
+
+def test_events_come_newest_first_and_bounded() -> None:
+    fake = control()
+    fake.events = [{"at_ms": at, "kind": "plan moved", "route": "digits", "detail": ""} for at in range(1000)]
+    found = ask(fake, "/api/v1/events").json()["events"]
+    assert (len(found), found[0]["at_ms"]) == (api.MOST_EVENTS, 999)
+
+
+def test_a_reload_says_which_revision_is_in_force() -> None:
+    answer = ask(control(), "/-/reload", method="POST")
+    assert (answer.status_code, answer.json()) == (200, {"revision": 8})
+
+
+def test_a_refused_reload_says_every_problem_with_its_place() -> None:
+    fake = control()
+    fake.result = Result(
+        False, 7, (Diagnostic("turnout.toml", 31, 1, "routes.a", "unknown setting", "did you mean b?"),)
+    )
+    found = problem(ask(fake, "/-/reload", method="POST"))
+    assert (found["status"], found["detail"]) == (422, "1 problem; revision 7 stays in force")
+    assert found["diagnostics"] == [
+        {
+            "file": "turnout.toml",
+            "line": 31,
+            "column": 1,
+            "path": "routes.a",
+            "message": "unknown setting",
+            "hint": "did you mean b?",
+            "severity": "error",
+        }
+    ]
+
+
+def test_the_configuration_is_shown_without_its_secrets() -> None:
+    fake = control(store="postgresql://turnout:hush@db/turnout?password=hush", admin="0.0.0.0:9090")
+    backend = Backend(
+        name="old",
+        urls=("http://me:hush@127.0.0.1:9000/base",),
+        version="1.3.0",
+        model="digits",
+        request_headers=(("authorization", "Bearer ${TOKEN}"), ("x-key", "hush"), ("x-odd", "$${hush}")),
+    )
+    fake.snapshot = replace(fake.snapshot, backends={**fake.snapshot.backends, "old": backend})
+    answer = ask(fake, "/api/v1/config")
+    assert "hush" not in answer.text
+    shown = answer.json()
+    assert shown["gateway"]["store"] == "postgresql://***@db/turnout?password=***"
+    assert shown["backends"]["old"]["urls"] == ["http://***@127.0.0.1:9000/base"]
+    assert shown["backends"]["old"]["request_headers"]["authorization"] == "***${TOKEN}"
+    assert shown["routes"]["digits"]["shares"] == {"old": 0.5, "new": 0.5}
+
+
+@pytest.mark.parametrize("path", ["/api/v1/routes", "/api/v1/routes/digits", "/api/v1/predictions/p1"])
+def test_a_store_that_is_not_open_is_a_503_that_says_traffic_goes_on(path: str) -> None:
+    fake = control()
+    fake.store_ready = False
+    answer = ask(fake, path)
+    assert "traffic goes on" in problem(answer)["detail"]
+    assert answer.status_code == 503
+
+
+@pytest.mark.parametrize("path", ["/api/v1/routes/digits", "/api/v1/predictions/p1"])
+def test_a_store_that_fails_is_a_503_and_not_a_traceback(path: str) -> None:
+    fake = control()
+    fake.fails = RuntimeError("disk on fire")
+    found = problem(ask(fake, path))
+    assert (found["status"], "RuntimeError" in found["detail"], "on fire" in found["detail"]) == (503, True, False)
+
+
+def test_a_store_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reports, "DEADLINE_SECONDS", 0.05)
+    fake = control()
+    fake.slow = 5.0
+    assert problem(ask(fake, "/api/v1/routes/digits"))["status"] == 503
+
+
+def test_a_fault_of_our_own_is_a_500_without_its_story() -> None:
+    fake = control()
+    fake.fails = ValueError("secret detail")
+    answer = ask(fake, "/-/reload", method="POST")
+    assert problem(answer)["status"] == 500
+    assert "secret detail" not in answer.text
+
+
+def test_a_crowd_of_readers_costs_one_report() -> None:
+    fake = control()
+    fake.slow = 0.02
+    app = create(fake)
+
+    async def crowd() -> list[int]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
+            answers = await asyncio.gather(*(client.get("/api/v1/routes/digits") for _ in range(50)))
+            return [answer.status_code for answer in answers]
+
+    assert asyncio.run(crowd()) == [200] * 50
+    assert fake.asked == 1
+
+
+def test_a_new_revision_is_reported_at_once() -> None:
+    fake = control()
+
+    async def twice() -> tuple[Any, Any]:
+        app = create(fake)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
+            before = await client.get("/api/v1/routes/digits")
+            changed = replace(fake.snapshot.routes["digits"], revision=9)
+            fake.snapshot = replace(fake.snapshot, routes={**fake.snapshot.routes, "digits": changed})
+            after = await client.get("/api/v1/routes/digits")
+        return before.json()["revision"], after.json()["revision"]
+
+    assert asyncio.run(twice()) == (7, 9)
+
+
+def test_being_alive_asks_nobody() -> None:
+    fake = control()
+    fake.store_ready = False
+    assert (ask(fake, "/livez").status_code, ask(fake, "/livez").text) == (200, "ok\n")
+
+
+def test_being_ready_needs_the_store_and_says_what_is_missing() -> None:
+    fake = control()
+    assert ask(fake, "/readyz").status_code == 200
+    fake.store_ready = False
+    assert ask(fake, "/readyz").status_code == 503
+    assert ask(fake, "/readyz?verbose").text == "[+]snapshot ok\n[-]store failed\nnot ready: store\n"
+
+
+def test_a_head_request_is_a_get_without_its_body() -> None:
+    answer = ask(control(), "/api/v1/routes", method="HEAD")
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
+def test_nothing_is_cached() -> None:
+    assert ask(control(), "/api/v1/routes").headers["cache-control"] == "no-store"
+
+
+BANDIT = """
+[backends.old]
+url = "http://127.0.0.1:9001"
+version = "1.3.0"
+[backends.new]
+url = "http://127.0.0.1:9002"
+version = "2.0.0"
+[metrics.click]
+kind = "event"
+missing = 0
+[routes.bandit]
+path = "/bandit"
+metrics = ["click"]
+[routes.bandit.policy]
+kind = "thompson"
+variants = ["old", "new"]
+reward = "click"
+prior = [1, 9]
+"""
+
+
+def test_what_a_bandit_believes_follows_its_own_settings() -> None:
+    config = parse(BANDIT, "turnout.toml")
+    fake = control()
+    fake.config = config
+    fake.snapshot = compile_snapshot(config, previous=None, evidence=lambda *_: Evidence(), now_ms=1, revision=1)
+    definition = config.metrics["click"].definition
+    place = TallyKey(1, "new", "2.0.0", "primary", "", "click", definition, "mature")
+    ledger = Ledger("bandit", fake.snapshot.routes["bandit"].epoch, {place: Tally.of_units([(1, 1)] * 9)})
+    fake.ledgers = {"bandit": ledger}
+    found = {one["name"]: one["p_best"] for one in ask(fake, "/api/v1/routes/bandit").json()["variants"]}
+    assert found["new"] == pytest.approx(probabilities_best([(1, 9), (10, 9)])[1])

@@ -1,0 +1,342 @@
+"""The series: counted right, labelled within bounds, and text that Prometheus accepts."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from shutil import which
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from gateway.admin.metrics import MOST_NAMES, Metrics
+from gateway.admin.workers import MOST_WRITERS, SILENT_SECONDS
+from gateway.control.ledger import STATUSES
+from router.records import Prediction
+from router.snapshot import Snapshot
+from tests.gateway.admin.fake import Control, ask, control
+from tests.gateway.admin.samples import NOW_MS, datagram, filled_control, observe, prediction, refresh, writer
+from tests.gateway.ledgers import route, snapshot
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def new(fake: Control | None = None, *, started_ms: int = NOW_MS, clock: Callable[[], float] | None = None) -> Metrics:
+    held = fake or control()
+    return Metrics(lambda: held.snapshot, started_ms=started_ms, clock=clock or Clock())
+
+
+def text(metrics: Metrics) -> str:
+    return metrics.exposition("text/plain")[0].decode()
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return metrics.series.registry.get_sample_value(f"turnout_{name}", labels)
+
+
+def test_a_call_is_counted_under_its_variant_version_role_and_class() -> None:
+    metrics = new()
+    metrics.observe_prediction(prediction(status=503))
+    labels = {"route": "digits", "variant": "old", "version": "1.3.0", "role": "primary"}
+    assert value(metrics, "requests_total", **labels, status_class="5xx") == 1
+    assert value(metrics, "request_seconds_count", **labels) == 1
+    assert value(metrics, "request_seconds_sum", **labels) == pytest.approx(0.012)
+    assert value(metrics, "overhead_seconds_bucket", route="digits", le="0.00025") == 1
+    assert value(metrics, "overhead_seconds_bucket", route="digits", le="0.0001") == 0
+
+
+def test_a_call_without_an_answer_has_no_status_but_a_fault() -> None:
+    metrics = new()
+    metrics.observe_prediction(prediction(status=None, fault="timeout", latency_ms=None))
+    labels = {"route": "digits", "variant": "old", "version": "1.3.0", "role": "primary"}
+    assert value(metrics, "requests_total", **labels, status_class="none") == 1
+    assert value(metrics, "request_seconds_count", **labels) is None
+    assert value(metrics, "faults_total", route="digits", variant="old", role="primary", fault="timeout") == 1
+
+
+def test_overhead_is_counted_once_per_request() -> None:
+    """A shadow has none of its own, and the rankers of one request share theirs."""
+    metrics = new()
+    for variant in ("old", "new"):
+        metrics.observe_prediction(prediction(variant, role="draft", route="search"))
+    metrics.observe_prediction(prediction("new", role="shadow", route="search"))
+    assert value(metrics, "overhead_seconds_count", route="search") == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"route": "u-12345"}, {"variant": "u-12345"}, {"version": "u-12345"}, {"role": "u-12345"}, {"fault": "u-12345"}],
+)
+def test_what_nobody_configured_is_unknown(changes: dict[str, Any]) -> None:
+    metrics = new()
+    metrics.observe_prediction(replace(prediction(), **changes))
+    assert "u-12345" not in text(metrics)
+    assert 'unknown"' in text(metrics)
+
+
+def test_a_name_that_a_reload_removed_is_still_its_own() -> None:
+    """Answers of the old configuration are logged for a moment after the new one is in force."""
+    fake = control()
+    metrics = new(fake)
+    metrics.observe_prediction(prediction())
+    fake.snapshot = snapshot(route(name="another"))
+    metrics.observe_prediction(prediction())
+    assert 'requests_total{role="primary",route="digits"' in text(metrics)
+    assert 'status_class="2xx",variant="old",version="1.3.0"} 2.0' in text(metrics)
+
+
+def test_names_that_something_generates_do_not_pile_up() -> None:
+    fake = control()
+    metrics = new(fake)
+    for batch in range(5):
+        fake.snapshot = snapshot(*(route(name=f"r{batch}-{index}") for index in range(MOST_NAMES // 2)))
+        metrics.observe_prediction(replace(prediction(), route=f"r{batch}-1"))
+    assert len(metrics._names._known) <= MOST_NAMES
+    assert 'route="unknown"' in text(metrics)
+
+
+def test_feedback_is_counted_by_status_and_a_decrease_is_no_event() -> None:
+    metrics = new()
+    metrics.observe_status("digits", "correct", "joined", 3)
+    metrics.observe_status("digits", "correct", "waiting", -3)
+    metrics.observe_status("gone", "u-1", "strange")
+    assert value(metrics, "feedback_total", route="digits", metric="correct", status="joined") == 3
+    assert value(metrics, "feedback_total", route="digits", metric="correct", status="waiting") is None
+    assert value(metrics, "feedback_total", route="unknown", metric="unknown", status="unknown") == 1
+
+
+def test_feedback_delay_reaches_from_seconds_to_months() -> None:
+    metrics = new()
+    for delay in (0.5, 7_000_000.0, -3.0):
+        metrics.observe_status("digits", "correct", "joined", 1, delay)
+    where = {"route": "digits", "metric": "correct"}
+    assert value(metrics, "feedback_delay_seconds_bucket", **where, le="1.0") == 2
+    assert value(metrics, "feedback_delay_seconds_bucket", **where, le="7.776e+06") == 3
+
+
+def drops(number: int, reason: str = "full") -> list[list[object]]:
+    return [["mirror_drops", {"route": "digits", "variant": "new", "reason": reason}, number]]
+
+
+DROPS = {"route": "digits", "variant": "new", "reason": "full"}
+
+
+def test_a_worker_counter_grows_by_differences_and_workers_add_up() -> None:
+    metrics = new()
+    for number in (2, 5, 5):
+        metrics.observe_datagram(datagram(drops(number)))
+    metrics.observe_datagram(datagram(drops(4), name=writer(slot=1), slot=1))
+    assert value(metrics, "mirror_drops_total", **DROPS) == 9
+
+
+def test_a_worker_that_restarts_counts_from_zero_and_takes_nothing_back() -> None:
+    metrics = new()
+    metrics.observe_datagram(datagram(drops(5)))
+    metrics.observe_datagram(datagram(drops(1), name=writer(NOW_MS + 60_000)))
+    assert value(metrics, "mirror_drops_total", **DROPS) == 6
+
+
+def test_a_worker_older_than_the_controller_is_counted_from_its_first_word() -> None:
+    """Counters are since the controller's start: what an earlier controller showed is not shown twice."""
+    metrics = new(started_ms=NOW_MS + 3_600_000)
+    metrics.observe_datagram(datagram(drops(100)))
+    assert value(metrics, "mirror_drops_total", **DROPS) is None
+    metrics.observe_datagram(datagram(drops(103)))
+    assert value(metrics, "mirror_drops_total", **DROPS) == 3
+
+
+def test_a_counter_that_falls_is_not_believed() -> None:
+    metrics = new()
+    for number in (5, 3):
+        metrics.observe_datagram(datagram(drops(number)))
+    assert value(metrics, "mirror_drops_total", **DROPS) == 5
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {},
+        {"writer": "x"},
+        datagram(drops(1)) | {"writer": "no-spawn-time-zz"},
+        datagram(drops(1)) | {"counters": [["mirror_drops"]]},
+        datagram(drops(1)) | {"counters": 3},
+        datagram(drops(1)) | {"counters": [["mirror_drops", {}, "many"]]},
+        datagram(drops(1)) | {"counters": [["mirror_drops", {}, float("inf")]]},
+        datagram(drops(1)) | {"revision": None},
+        datagram([["surprise", {}, 1]]),
+    ],
+)
+def test_a_datagram_that_makes_no_sense_is_counted_and_not_raised(broken: dict[str, object]) -> None:
+    metrics = new()
+    metrics.observe_datagram(broken)
+    assert value(metrics, "datagrams_refused_total") == 1
+
+
+def test_reasons_are_words_and_few() -> None:
+    metrics = new()
+    for index in range(200):
+        metrics.observe_datagram(datagram(drops(1, f"r{index}"), name=writer(NOW_MS + index)))
+    metrics.observe_datagram(datagram(drops(1, "Whatever it said"), name=writer(NOW_MS + 999)))
+    assert text(metrics).count("turnout_mirror_drops_total{") <= 51
+    assert "Whatever" not in text(metrics)
+
+
+def test_a_worker_that_falls_silent_is_gone() -> None:
+    clock = Clock()
+    metrics = new(clock=clock)
+    metrics.observe_datagram(datagram([]))
+    metrics.observe_datagram(datagram([], name=writer(slot=1), slot=1))
+    metrics.refresh_plans()
+    assert value(metrics, "in_flight_requests", route="digits") == 6
+    assert value(metrics, "workers") == 2
+    clock.now = SILENT_SECONDS + 1
+    metrics.observe_datagram(datagram([], revision=8))
+    metrics.refresh_plans()
+    assert value(metrics, "in_flight_requests", route="digits") == 3
+    assert value(metrics, "worker_plan_revision", slot="0") == 8
+    assert value(metrics, "worker_plan_revision", slot="1") is None
+
+
+def test_workers_that_come_and_go_are_forgotten() -> None:
+    metrics = new()
+    for index in range(MOST_WRITERS * 2):
+        metrics.observe_datagram(datagram([], name=writer(NOW_MS + index)))
+    assert len(metrics._workers._workers) == MOST_WRITERS
+
+
+def test_quality_is_what_the_report_says() -> None:
+    fake = filled_control()
+    metrics = new(fake)
+    refresh(metrics, fake)
+    labels = {"route": "digits", "variant": "new", "version": "2.0.0", "metric": "correct"}
+    low, mean, high = (value(metrics, f"quality_{name}", **labels) for name in ("low", "mean", "high"))
+    assert low is not None
+    assert high is not None
+    assert low < 0.85 < high
+    assert mean == 0.85
+    assert value(metrics, "verdict", route="digits", status="better") == 1
+    assert value(metrics, "verdict", route="digits", status="invalid") == 0
+    assert value(metrics, "difference", route="digits", variant="new", metric="correct") == pytest.approx(0.15)
+    assert value(metrics, "sample_ratio_p", route="digits") == 1
+    assert value(metrics, "feedback_waiting", route="digits") == 3
+    assert value(metrics, "agreement_ratio", route="shadowed", variant="new") == 0.9
+    assert value(metrics, "share", route="bandit", variant="new") == 0.8
+    best = value(metrics, "best_probability", route="bandit", variant="new")
+    assert best is not None
+    assert best > 0.99
+
+
+def test_a_route_that_is_gone_leaves_no_gauge_behind() -> None:
+    fake = filled_control()
+    metrics = new(fake)
+    observe(metrics)
+    refresh(metrics, fake)
+    fake.snapshot = snapshot(route(name="another"))
+    fake.ledgers.clear()
+    refresh(metrics, fake)
+    gauges = [family for family in metrics.series.registry.collect() if family.type == "gauge"]
+    routes = {sample.labels["route"] for family in gauges for sample in family.samples if "route" in sample.labels}
+    assert routes == {"another"}
+
+
+def test_a_number_that_is_not_known_is_absent_and_not_zero() -> None:
+    fake = control()
+    fake.ledgers.clear()
+    metrics = new(fake)
+    refresh(metrics, fake)
+    assert "turnout_quality_mean{" not in text(metrics)
+
+
+def test_a_refused_reload_keeps_the_time_of_the_last_good_one() -> None:
+    metrics = new(started_ms=5_000)
+    metrics.observe_reload(ok=False, at_ms=9_000)
+    assert value(metrics, "config_last_reload_successful") == 0
+    assert value(metrics, "config_last_reload_success_timestamp_seconds") == 5
+    metrics.observe_reload(ok=True, at_ms=11_000)
+    assert value(metrics, "config_last_reload_successful") == 1
+    assert value(metrics, "config_last_reload_success_timestamp_seconds") == 11
+
+
+def test_a_scrape_shows_everything_and_does_not_wait_for_a_store_that_hangs() -> None:
+    fake = filled_control()
+    assert "turnout_quality_mean{" in ask(fake, "/metrics").text
+    fake.store_ready = False
+    answer = ask(fake, "/metrics")
+    assert answer.status_code == 200
+    assert "turnout_store_ready 0.0" in answer.text
+    assert "turnout_journal_lag_seconds 1.5" in answer.text
+
+
+def test_a_scrape_in_openmetrics_is_answered_in_it() -> None:
+    answer = ask(control(), "/metrics", headers={"accept": "application/openmetrics-text; version=1.0.0"})
+    assert answer.headers["content-type"].startswith("application/openmetrics-text")
+    assert answer.text.endswith("# EOF\n")
+
+
+def test_every_series_has_help_and_a_name_by_the_rules() -> None:
+    fake = filled_control()
+    metrics = new(fake)
+    observe(metrics)
+    refresh(metrics, fake)
+    for family in text_string_to_metric_families(text(metrics)):
+        assert family.documentation, family.name
+        assert family.name.startswith(("turnout_", "process_"))
+        assert family.samples, f"{family.name} is never set by anything"
+
+
+def test_no_label_can_hold_a_unit_or_an_id() -> None:
+    fake = filled_control()
+    metrics = new(fake)
+    observe(metrics)
+    odd: Prediction = prediction(unit="u-77", key="k-77", request_id="x-77")
+    metrics.observe_prediction(odd)
+    refresh(metrics, fake)
+    allowed = {
+        *("route", "variant", "version", "role", "metric", "status"),
+        *("status_class", "fault", "reason", "slot", "python", "le"),
+    }
+    for family in text_string_to_metric_families(text(metrics)):
+        for sample in family.samples:
+            assert set(sample.labels) <= allowed
+    assert "-77" not in text(metrics)
+
+
+def test_the_number_of_series_is_bounded_by_the_configuration() -> None:
+    """A thousand kinds of everything that clients can vary make no series more."""
+    fake = filled_control()
+    metrics = new(fake)
+    observe(metrics)
+    before = text(metrics).count("\n")
+    for index in range(1000):
+        metrics.observe_prediction(prediction(unit=f"u{index}", key=f"k{index}", request_id=f"x{index}"))
+        metrics.observe_status("digits", "correct", STATUSES[index % len(STATUSES)], 1, float(index))
+    assert text(metrics).count("\n") == before
+
+
+@pytest.mark.skipif(which("promtool") is None, reason="promtool (Debian package prometheus) is not installed")
+def test_promtool_finds_nothing_to_complain_about() -> None:
+    fake = filled_control()
+    metrics = new(fake)
+    observe(metrics)
+    refresh(metrics, fake)
+    checked = subprocess.run(
+        ["promtool", "check", "metrics"], input=text(metrics), capture_output=True, text=True, timeout=30
+    )
+    assert (checked.stdout + checked.stderr, checked.returncode) == ("", 0)
+
+
+def test_the_snapshot_is_asked_again_after_a_reload() -> None:
+    fake = control()
+    metrics = new(fake)
+    metrics.refresh_plans()
+    changed: Snapshot = replace(fake.snapshot, revision=99)
+    fake.snapshot = changed
+    metrics.refresh_plans()
+    assert value(metrics, "plan_revision") == 99

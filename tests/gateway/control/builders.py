@@ -1,0 +1,218 @@
+"""A journal written by hand, and a store that records it: what the tests of the control plane arrange with."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from gateway.control.ledger import Ledger, TallyKey
+from gateway.control.moves import Told
+from gateway.control.recorder import Recorder
+from gateway.journal import FEEDBACK, PREDICTIONS
+from gateway.store import Store
+from policies.plans import Weighted
+from policies.types import Tally
+from router.records import Feedback, Prediction, call_line, feedback_line, mark_line
+from router.snapshot import Metric, Route, Snapshot
+
+T0 = 1_700_000_000_000
+RUN = f"{T0:012x}"
+WRITER = f"{RUN}-00-{T0:012x}"
+OTHER = f"{RUN}-01-{T0:012x}"
+
+T = TypeVar("T")
+
+
+def uuid(number: int) -> str:
+    """A prediction id, as UUIDv7 text."""
+    digits = f"{T0 + number:012x}7000800000000000{number:04x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def call(number: int, variant: str = "a", **more: Any) -> Prediction:
+    """A finished call of request ``number``, made that many milliseconds after the beginning."""
+    content: dict[str, Any] = {
+        "id": uuid(number),
+        "at_ms": T0 + number,
+        "route": "r",
+        "epoch": "e",
+        "period": 1,
+        "revision": 1,
+        "variant": variant,
+        "model": "m",
+        "version": "1",
+        "role": "primary",
+        "reason": "unit",
+        "propensity": 0.5,
+        "status": 200,
+    }
+    if "prediction" in more:
+        content["predicted"] = True
+    return Prediction(**{**content, **more})
+
+
+def event(number: int, value: Any, at: int, **more: Any) -> Feedback:
+    """An event about request ``number``, received ``at`` milliseconds after the beginning."""
+    content: dict[str, Any] = {"metric": "k", "value": value, "received_ms": T0 + at, "prediction_id": uuid(number)}
+    return Feedback(**{**content, **more})
+
+
+def keyed(key: str, value: Any, at: int, **more: Any) -> Feedback:
+    """An event about whatever prediction of route "r" has this key."""
+    content: dict[str, Any] = {"metric": "k", "value": value, "received_ms": T0 + at, "route": "r", "key": key}
+    return Feedback(**{**content, **more})
+
+
+def metric(kind: str = "label", name: str = "k", **more: Any) -> Metric:
+    """A metric with a window of one second; its definition tells its fields apart."""
+    content: dict[str, Any] = {
+        "name": name,
+        "kind": kind,
+        "score": "match" if kind == "label" else None,
+        "better": "higher",
+        "window_ms": 1_000,
+        "mature": "window",
+        "missing": None,
+        "fold": "any" if kind == "event" else "last",
+        "range": None,
+    }
+    content |= more
+    content.setdefault("definition", f"{name}:{sorted(map(str, content.items()))}")
+    return Metric(**content)
+
+
+def snapshot(*metrics: Metric, revision: int = 1, **route: Any) -> Snapshot:
+    """One route, "r", with these metrics."""
+    content: dict[str, Any] = {
+        "name": "r",
+        "path": "/r",
+        "policy": "ab",
+        "salt": "r",
+        "epoch": "e",
+        "period": 1,
+        "revision": revision,
+        "plan": Weighted((("a", 0.5), ("b", 0.5))),
+        "variants": ("a", "b"),
+        "baseline": "a",
+        "by_unit": False,
+        "metrics": tuple(metric.name for metric in metrics),
+    }
+    return Snapshot(
+        revision=revision,
+        config="c",
+        metrics={metric.name: metric for metric in metrics},
+        routes={"r": Route(**{**content, **route})},
+    )
+
+
+@dataclass
+class Journal:
+    """The folder that workers write, by hand."""
+
+    path: Path
+    segment: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    def write(self, folder: str, lines: Iterable[bytes], writer: str = WRITER) -> None:
+        self.file(folder, writer).parent.mkdir(parents=True, exist_ok=True)
+        with open(self.file(folder, writer), "ab") as file:
+            file.write(b"".join(lines))
+
+    def file(self, folder: str = PREDICTIONS, writer: str = WRITER) -> Path:
+        return self.path / folder / f"{writer}-{self.segment.get((folder, writer), 0):06d}.jsonl"
+
+    def roll(self, folder: str = PREDICTIONS, writer: str = WRITER) -> None:
+        """Begin the next segment."""
+        self.segment[folder, writer] = self.segment.get((folder, writer), 0) + 1
+        self.write(folder, [], writer)
+
+    def calls(self, *calls: Prediction, writer: str = WRITER) -> None:
+        self.write(PREDICTIONS, map(call_line, calls), writer)
+
+    def opens(self, *calls: Prediction, writer: str = WRITER) -> None:
+        self.write(PREDICTIONS, (call_line(one, "open") for one in calls), writer)
+
+    def closes(self, *calls: Prediction, writer: str = WRITER) -> None:
+        self.write(PREDICTIONS, (call_line(one, "close") for one in calls), writer)
+
+    def events(self, *events: Feedback, writer: str = WRITER) -> None:
+        self.write(FEEDBACK, map(feedback_line, events), writer)
+
+    def beat(self, at: int, writer: str = WRITER) -> None:
+        """Everything before ``at`` is known."""
+        self.write(PREDICTIONS, [mark_line("beat", T0 + at)], writer)
+
+    def bye(self, at: int, writer: str = WRITER) -> None:
+        self.write(PREDICTIONS, [mark_line("bye", T0 + at)], writer)
+
+
+class Desk:
+    """A journal, a store and a recorder between them. Use as ``async with``."""
+
+    def __init__(self, path: Path, *metrics: Metric, lines: int = 2_000, **route: Any) -> None:
+        self.path = path
+        self.journal = Journal(path / "journal")
+        self.snapshot = snapshot(*metrics, **route)
+        self.told: list[Told] = []
+        self._lines = lines
+
+    async def __aenter__(self) -> Desk:
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.store = await Store.open("sqlite", self.path)
+        self.restart()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.store.close()
+
+    def restart(self) -> None:
+        """Forget everything that is not in the store, as a new process does."""
+        self.recorder = Recorder(self.store, self.journal.path, run=RUN, tell=self.told.extend, lines=self._lines)
+        self.adopt(self.snapshot)
+
+    def adopt(self, snapshot: Snapshot, at: int = 0) -> None:
+        self.snapshot = snapshot
+        self.recorder.adopt(snapshot, T0 + at)
+
+    async def record(self) -> Ledger:
+        """Record all there is, and return what is counted."""
+        assert await self.recorder.drain(20)
+        return await self.ledger()
+
+    async def ledger(self) -> Ledger:
+        return await self.store.ledger("r", "e")
+
+
+def at_desk(desk: Desk, story: Callable[[Desk], Awaitable[T]]) -> T:
+    """Run a story in its own event loop."""
+
+    async def run() -> T:
+        async with desk:
+            return await story(desk)
+
+    return asyncio.run(run())
+
+
+def sums(ledger: Ledger, phase: str = "mature", against: str = "") -> dict[str, tuple[float, float]]:
+    """(ΣM, ΣD) of each variant's own values of metric "k" (or pairs), in all roles."""
+    found: dict[str, tuple[float, float]] = {}
+    for key, tally in ledger.tallies.items():
+        if (key.metric, key.phase, key.against) == ("k", phase, against):
+            m, d = found.get(key.variant, (0.0, 0.0))
+            found[key.variant] = (m + tally.m, d + tally.d)
+    return found
+
+
+def statuses(ledger: Ledger) -> dict[str, int]:
+    """How many events of the route ended as what."""
+    found: dict[str, int] = {}
+    for (_, status), n in ledger.feedback.items():
+        found[status] = found.get(status, 0) + n
+    return found
+
+
+def comparable(tallies: dict[TallyKey, Tally] | Any) -> dict[TallyKey, tuple[Any, ...]]:
+    """Tallies without ``d_max``, which never decreases and so may remember how things came."""
+    return {key: (t.n, t.m, t.m2, t.d, t.d2, t.md, t.positive, t.negative) for key, t in tallies.items()}

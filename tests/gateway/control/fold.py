@@ -1,0 +1,234 @@
+"""The exact fold, written a second time and naively: everything known at once, nothing incremental.
+
+What the store holds after any order, any repeats and any interruptions must equal this.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.control.ledger import AGREEMENT, CALLS, UNKNOWN, TallyKey
+from policies.types import Tally
+from router.records import Feedback, Prediction
+from router.snapshot import Metric
+
+Values = dict[TallyKey, dict[str, tuple[float, float]]]
+
+
+@dataclass
+class Fold:
+    """What should be counted for one epoch."""
+
+    tallies: dict[TallyKey, Tally]
+    feedback: Counter[tuple[str, str, str]]
+    arrivals: Counter[tuple[int, str]] = field(default_factory=Counter)
+
+
+def fold(
+    calls: Iterable[Prediction], events: Sequence[Feedback], metrics: Mapping[str, Metric], watermark_ms: int
+) -> Fold:
+    """Return the tallies, the feedback by (route, metric, status), and units by (revision, variant) they came under."""
+    requests: dict[str, list[Prediction]] = defaultdict(list)
+    for call in calls:
+        requests[call.id].append(call)
+    joined, statuses = judge(requests, events, metrics, watermark_ms)
+    values: Values = defaultdict(dict)
+    for prediction_id, rows in requests.items():
+        whole = [row for row in rows if not row.forced and row.fault != "dropped"]
+        for row in whole:
+            put(values, row, "", CALLS, "", "live", float(row.failed))
+        primary = next((row for row in whole if row.role == "primary"), None)
+        for row in whole:
+            if row.role == "shadow" and primary and all(r.predicted and not r.failed for r in (row, primary)):
+                put(values, row, "", AGREEMENT, "", "live", float(equal(row.prediction, primary.prediction)))
+        for metric in metrics.values():
+            closed = rows[0].at_ms + metric.window_ms < watermark_ms
+            told = [event for event in joined.get(prediction_id, ()) if event.metric == metric.name]
+            weigh(values, whole, told, metric, closed)
+    return Fold(
+        {key: Tally.of_units(units.values()) for key, units in values.items()}, statuses, arrive(requests.values())
+    )
+
+
+def judge(
+    requests: Mapping[str, Sequence[Prediction]],
+    events: Sequence[Feedback],
+    metrics: Mapping[str, Metric],
+    watermark_ms: int,
+) -> tuple[dict[str, list[Feedback]], Counter[tuple[str, str, str]]]:
+    """Return the events that count, by prediction, and what every event ended as."""
+    joined: dict[str, list[Feedback]] = defaultdict(list)
+    statuses: Counter[tuple[str, str, str]] = Counter()
+    groups: dict[str, list[Feedback]] = defaultdict(list)
+    for event in events:
+        groups[event.identity].append(event)
+    for group in groups.values():
+        # Drawn events of one identity and revision never share the millisecond unless they are alike.
+        group.sort(key=lambda event: event.received_ms)
+        originals: dict[int, Feedback] = {}
+        for event in group:
+            if event.revision in originals:
+                route = route_of(find(event, requests, watermark_ms), event)
+                statuses[route, event.metric, "repeated"] += 1
+            else:
+                originals[event.revision] = event
+        candidates = []
+        for event in originals.values():
+            rows = find(event, requests, watermark_ms)
+            route = route_of(rows, event)
+            if rows is None:
+                patience = max(event.received_ms + 5_000, 0 if event.prediction_id else event.event_ms)
+                ours = event.prediction_id is None or re.match(r".{8}-.{4}-7", event.prediction_id)
+                status = "orphaned" if watermark_ms > patience or not ours else "waiting"
+            elif event.metric not in metrics:
+                status = "not_applicable"
+            elif event.event_ms > rows[0].at_ms + metrics[event.metric].window_ms:
+                status = "late"
+            else:
+                candidates.append((event, rows[0].id, route))
+                continue
+            statuses[route, event.metric, status] += 1
+        candidates.sort(key=lambda candidate: candidate[0].revision)
+        for event, _, route in candidates[:-1]:
+            statuses[route, event.metric, "corrected"] += 1
+        for event, prediction_id, route in candidates[-1:]:
+            statuses[route, event.metric, "joined"] += 1
+            joined[prediction_id].append(event)
+    return joined, statuses
+
+
+def find(
+    event: Feedback, requests: Mapping[str, Sequence[Prediction]], watermark_ms: int
+) -> Sequence[Prediction] | None:
+    if event.prediction_id is not None:
+        return requests.get(event.prediction_id)
+    if event.event_ms >= watermark_ms:
+        return None
+    keyed = [
+        rows
+        for rows in requests.values()
+        if rows[0].route == event.route and rows[0].key == event.key and rows[0].at_ms <= event.event_ms
+    ]
+    return max(keyed, key=lambda rows: (rows[0].at_ms, rows[0].id), default=None)
+
+
+def route_of(rows: Sequence[Prediction] | None, event: Feedback) -> str:
+    return rows[0].route if rows else event.route or UNKNOWN
+
+
+def weigh(values: Values, rows: Sequence[Prediction], told: Sequence[Feedback], metric: Metric, closed: bool) -> None:
+    """Put the values of one request for one metric."""
+    scored: dict[str, float] = {}
+    for row in rows:
+        if row.role == "shadow" and metric.kind != "label":
+            continue
+        if closed:
+            put(values, row, "", metric.name, metric.definition, "closed", 0.0, unit=row.id + row.role + row.variant)
+        mine = [e for e in told if row.role != "draft" or metric.kind == "label" or e.item in (row.items or ())]
+        value = merge([(e, score(row, e, metric)) for e in mine], metric)
+        if not mine and row.role != "shadow" and closed:
+            value = metric.missing
+            ripe = True
+        else:
+            ripe = closed or metric.mature == "arrival"
+        if value is not None:
+            scored[row.role if row.role == "primary" else row.variant] = value
+            put(values, row, "", metric.name, metric.definition, "live", value)
+            if ripe:
+                put(values, row, "", metric.name, metric.definition, "mature", value)
+    phases = ("live", "mature") if closed or metric.mature == "arrival" else ("live",)
+    if metric.kind == "label":
+        for row in rows:
+            if row.role == "shadow" and row.variant in scored and "primary" in scored:
+                primary = next(r for r in rows if r.role == "primary")
+                for phase in phases:
+                    difference = scored[row.variant] - scored["primary"]
+                    put(values, row, primary.variant, metric.name, metric.definition, phase, difference)
+        return
+    merged = [row for row in rows if row.role == "draft" and row.items is not None and not row.failed]
+    if not any(e.item in (row.items or ()) for row in merged for e in told):
+        return
+    earned = {}
+    for row in merged:
+        parts = [merge([(e, float(e.value)) for e in told if e.item == item], metric) for item in row.items or ()]
+        earned[row.variant] = sum(part for part in parts if part is not None)
+    for row in merged:
+        for other in merged:
+            if other.variant != row.variant:
+                a, b = earned[row.variant], earned[other.variant]
+                for phase in phases:
+                    sign = 1.0 if a > b else -1.0 if a < b else 0.0
+                    put(values, row, other.variant, metric.name, metric.definition, phase, sign)
+
+
+def put(
+    values: Values,
+    row: Prediction,
+    against: str,
+    metric: str,
+    definition: str,
+    phase: Any,
+    value: float,
+    unit: str | None = None,
+) -> None:
+    key = TallyKey(row.period, row.variant, row.version, row.role, against, metric, definition, phase)
+    unit = unit or (f"u:{row.unit}" if row.by_unit and row.unit is not None else row.id)
+    m, d = values[key].get(unit, (0.0, 0.0))
+    values[key][unit] = (m + value, d + 1.0)
+
+
+def score(row: Prediction, event: Feedback, metric: Metric) -> float | None:
+    if metric.kind != "label":
+        return float(event.value)
+    if row.failed:
+        return 0.0 if metric.score == "match" and row.role != "shadow" else None
+    if not row.predicted:
+        return None
+    if metric.score == "match":
+        return float(equal(event.value, row.prediction))
+    if isinstance(event.value, bool) or isinstance(row.prediction, bool | str | None):
+        return None
+    return abs(float(row.prediction) - float(event.value))
+
+
+def merge(scores: Sequence[tuple[Feedback, float | None]], metric: Metric) -> float | None:
+    if metric.fold in ("first", "last"):
+        ordered = sorted(scores, key=lambda pair: (pair[0].event_ms, pair[0].identity), reverse=metric.fold == "last")
+        return ordered[0][1] if ordered else None
+    numbers = [number for _, number in scores if number is not None]
+    if not numbers:
+        return None
+    match metric.fold:
+        case "any":
+            return 1.0 if any(number != 0 for number in numbers) else 0.0
+        case "sum":
+            return sum(numbers)
+        case "max":
+            return max(numbers)
+        case _:
+            return sum(numbers) / len(numbers)
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Drawn predictions are numbers, booleans, strings and null."""
+    return type(a) is type(b) and bool(a == b) if isinstance(a, bool) or isinstance(b, bool) else bool(a == b)
+
+
+def arrive(requests: Iterable[Sequence[Prediction]]) -> Counter[tuple[int, str]]:
+    found: Counter[tuple[int, str]] = Counter()
+    first: dict[str, Prediction] = {}
+    for rows in requests:
+        for row in rows:
+            if row.role != "primary" or row.forced:
+                continue
+            if not row.by_unit or row.unit is None:
+                found[row.revision, row.variant] += 1
+            elif row.unit not in first or (row.at_ms, row.id) < (first[row.unit].at_ms, first[row.unit].id):
+                first[row.unit] = row
+    for row in first.values():
+        found[row.revision, row.variant] += 1
+    return found

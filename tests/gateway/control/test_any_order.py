@@ -1,0 +1,214 @@
+"""In any order, with any repeats and interruptions, the store equals the exact fold of everything."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import select
+
+from gateway.control.ledger import Ledger, TallyKey
+from gateway.journal import FEEDBACK, PREDICTIONS
+from gateway.store import tables, tallies
+from router.records import Feedback, Prediction, call_line, feedback_line, mark_line
+from router.snapshot import Metric
+from tests.gateway.control.builders import OTHER, RUN, T0, WRITER, Desk, call, comparable, event, keyed, metric
+from tests.gateway.control.fold import fold
+
+#: A life of the second worker that ended without a word.
+DEAD = f"{RUN}-01-{T0 - 1:012x}"
+
+METRICS = (
+    metric("label", "label", fold="last"),
+    metric("label", "error", score="absolute_error", fold="mean", missing=2.0),
+    metric("event", "click", missing=0.0, window_ms=300),
+    metric("value", "money", fold="sum", mature="arrival"),
+)
+VALUES: dict[str, Any] = {
+    "label": st.sampled_from([0, 1, 2, True, "x", None]),
+    "error": st.sampled_from([0, 1, 2.5]),
+    "click": st.sampled_from([0, 1, True]),
+    "money": st.sampled_from([-1, 0.25, 4]),
+    "stray": st.just(1),
+}
+
+numbers = st.integers(0, 5).map(lambda i: i * 100)
+faults = st.sampled_from([None, None, None, None, "timeout", "client_gone"])
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the journal; ``after`` is the line that must stand before it in the same segment."""
+
+    folder: str
+    writer: str
+    content: bytes
+    after: bytes | None = None
+
+
+@st.composite
+def requests(draw: Callable[[Any], Any]) -> list[Prediction]:
+    """Some requests with all their calls."""
+    rows: list[Prediction] = []
+    for number in sorted(draw(st.sets(numbers, max_size=5))):
+        shared = {
+            "unit": draw(st.sampled_from(["u", "v", None])),
+            "by_unit": draw(st.booleans()),
+            "key": draw(st.sampled_from(["k1", "k2", None])),
+            "forced": draw(st.sampled_from([False, False, False, True])),
+            "revision": draw(st.integers(1, 2)),
+        }
+        prediction = st.sampled_from([{}, {"prediction": 1}, {"prediction": 2}, {"prediction": True}])
+        if draw(st.sampled_from([False, False, True])):
+            for ranker, items in (("a", ("x", "y")), ("b", ("z",))):
+                fault = draw(faults)
+                merged = None if fault else items
+                rows.append(
+                    call(number, ranker, role="draft", items=merged, fault=fault, **{**shared, "forced": False})
+                )
+            continue
+        variant = draw(st.sampled_from("ab"))
+        rows.append(call(number, variant, fault=draw(faults), **shared, **draw(prediction)))
+        if draw(st.booleans()):
+            fault = draw(st.sampled_from([None, None, "reset", "dropped"]))
+            rows.append(call(number, "s", role="shadow", fault=fault, **shared, **draw(prediction)))
+    return rows
+
+
+@st.composite
+def feedback(draw: Callable[[Any], Any]) -> list[Feedback]:
+    """Some events. Those that share identity, revision and millisecond are alike."""
+    events: dict[Any, Feedback] = {}
+    for _ in range(draw(st.integers(0, 10))):
+        name = draw(st.sampled_from(list(VALUES)))
+        more = {
+            "metric": name,
+            "item": draw(st.sampled_from(["x", "y", "z", None])),
+            "event_id": draw(st.sampled_from(["e1", "e2", None, None])),
+            "revision": draw(st.sampled_from([0, 0, 1, 2])),
+        }
+        at = draw(st.sampled_from([50, 150, 350, 1_090, 1_400]))
+        if draw(st.booleans()):
+            more["occurred_ms"] = T0 + draw(st.sampled_from([90, 200, 500, 1_500]))
+        value = draw(VALUES[name])
+        if draw(st.sampled_from([False, False, True])):
+            one = keyed(draw(st.sampled_from(["k1", "k2"])), value, at, **more)
+        else:
+            one = event(draw(numbers), value, at, **more)
+        events.setdefault((one.identity, one.revision, one.received_ms), one)
+    repeats = draw(st.lists(st.sampled_from(list(events.values())), max_size=3)) if events else []
+    return [*events.values(), *repeats]
+
+
+@st.composite
+def journals(draw: Callable[[Any], Any]) -> tuple[list[Prediction], list[Feedback], int, list[Line]]:
+    """What happened, the watermark in the end, and the journal's lines in some order of reading."""
+    rows, events, watermark = draw(requests()), draw(feedback()), draw(st.sampled_from([120, 700, 1_201, 6_500]))
+    lines = [Line(PREDICTIONS, writer, mark_line("beat", T0 + watermark)) for writer in (WRITER, OTHER)]
+    lines += [Line(PREDICTIONS, WRITER, mark_line("beat", T0 + watermark // 2))]
+    told = []
+    for row in rows:
+        writer = draw(st.sampled_from([WRITER, OTHER]))
+        way = draw(st.sampled_from(["call", "call", "call", "twice", "stream", "died"]))
+        open_line = call_line(replace(row, fault="incomplete", predicted=False, prediction=None), "open")
+        if way == "died" and row.role == "primary":
+            told.append(replace(row, fault="incomplete", predicted=False, prediction=None))
+            lines.append(Line(PREDICTIONS, DEAD, open_line))
+            continue
+        told.append(row)
+        if way == "stream":
+            lines.append(Line(PREDICTIONS, writer, open_line))
+            lines.append(Line(PREDICTIONS, writer, call_line(row, "close"), after=open_line))
+        else:
+            lines += [Line(PREDICTIONS, writer, call_line(row))] * (2 if way == "twice" else 1)
+    lines += [Line(FEEDBACK, draw(st.sampled_from([WRITER, OTHER])), feedback_line(one)) for one in events]
+    shuffled = draw(st.permutations(lines))
+    # A stream's end stands behind its beginning; everything else stands where it fell.
+    late = [line for line in shuffled if line.after is not None]
+    return told, events, T0 + watermark, [line for line in shuffled if line.after is None] + late
+
+
+async def counted(desk: Desk) -> tuple[Any, Any, Any, Ledger]:
+    ledger = await desk.ledger()
+    async with desk.store.begin() as connection:
+        feedback = dict(await tallies.feedback_total(connection))
+        columns = (tables.stretches.c.revision, tables.stretches.c.variant, tables.stretches.c.n)
+        arrivals = {(r, v): n for r, v, n in await connection.execute(select(*columns)) if n}
+    return comparable(ledger.tallies), feedback, arrivals, ledger
+
+
+async def check(
+    path: Path, lines: list[Line], pauses: set[int], restarts: set[int], batch: int, expected: Any, watermark: int
+) -> None:
+    async with Desk(path, *METRICS, lines=batch) as desk:
+        for index, line in enumerate(lines):
+            desk.journal.write(line.folder, [line.content], line.writer)
+            if index in pauses:
+                await desk.recorder.step()
+            if index in restarts:
+                desk.restart()
+        await desk.record()
+        found, feedback, arrivals, ledger = await counted(desk)
+    assert found == comparable(expected.tallies)
+    assert feedback == dict(expected.feedback)
+    assert arrivals == dict(expected.arrivals)
+    assert ledger.watermark_ms == watermark
+    for key, tally in ledger.tallies.items():
+        assert tally.d_max >= expected.tallies[key].d_max
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    journal=journals(),
+    pauses=st.sets(st.integers(0, 40), max_size=8),
+    restarts=st.sets(st.integers(0, 40), max_size=3),
+    batch=st.sampled_from([1, 3, 2_000]),
+)
+def test_the_store_equals_the_exact_fold(
+    journal: tuple[list[Prediction], list[Feedback], int, list[Line]], pauses: set[int], restarts: set[int], batch: int
+) -> None:
+    rows, events, watermark, lines = journal
+    expected = fold(rows, events, {one.name: one for one in METRICS}, watermark)
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(check(Path(folder), lines, pauses, restarts, batch, expected, watermark))
+
+
+def test_a_replay_into_an_empty_store_gives_the_same_tallies(tmp_path: Path) -> None:
+    """The first run met the journal line by line, the replay finds all of it at once."""
+    metrics: dict[str, Metric] = {one.name: one for one in METRICS}
+    rows = [
+        call(n * 10, "ab"[n % 2], unit=f"u{n % 7}", by_unit=True, prediction=n % 3, key=f"k{n % 5}") for n in range(80)
+    ]
+    events = [event(n * 10, n % 2, at=n * 10 + 5 + n % 900, metric="label") for n in range(0, 80, 2)]
+    events += [keyed(f"k{n % 5}", 1, at=n * 30, metric="click") for n in range(30)]
+    calls, told = list(map(call_line, rows)), list(map(feedback_line, events))
+
+    async def story() -> tuple[Any, Any]:
+        async with Desk(tmp_path / "live", *METRICS) as desk:
+            for n in range(80):
+                desk.journal.write(PREDICTIONS, [calls[n], mark_line("beat", T0 + n * 10)])
+                desk.journal.write(FEEDBACK, told[n : n + 1])
+                await desk.recorder.step()
+            desk.journal.beat(1_450)
+            await desk.record()
+            live = await counted(desk)
+        async with Desk(tmp_path / "replay", *METRICS) as desk:
+            desk.journal.write(FEEDBACK, told)
+            for n in range(80):
+                desk.journal.write(PREDICTIONS, [calls[n], mark_line("beat", T0 + n * 10)])
+            desk.journal.beat(1_450)
+            await desk.record()
+            return live, await counted(desk)
+
+    live, replayed = asyncio.run(story())
+    assert live[:3] == replayed[:3]
+    assert live[0] == comparable(fold(rows, events, metrics, T0 + 1_450).tallies)
+    assert live[1] == dict(fold(rows, events, metrics, T0 + 1_450).feedback)
+    assert Counter(key.phase for key in live[3].tallies if isinstance(key, TallyKey))["mature"] > 0

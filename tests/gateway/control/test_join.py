@@ -1,0 +1,410 @@
+"""Feedback and predictions meet, by hand: early, twice, corrected, late, orphaned, by key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway.control.ledger import AGREEMENT, CALLS, UNKNOWN
+from gateway.store import tallies
+from tests.gateway.control.builders import (
+    OTHER,
+    T0,
+    Desk,
+    at_desk,
+    call,
+    event,
+    keyed,
+    metric,
+    statuses,
+    sums,
+    uuid,
+)
+
+
+async def everything(desk: Desk) -> dict[tuple[str, str, str], int]:
+    async with desk.store.begin() as connection:
+        return dict(await tallies.feedback_total(connection))
+
+
+def test_a_label_in_time_is_live_at_once_and_mature_when_its_window_has_closed(tmp_path: Path) -> None:
+    async def story(desk: Desk) -> None:
+        desk.journal.calls(call(10, prediction=7), call(20, "b", prediction=7))
+        desk.journal.events(event(10, 7, at=500), event(20, 8, at=600))
+        desk.journal.beat(1_010)
+        ledger = await desk.record()
+        assert sums(ledger, "live") == {"a": (1.0, 1.0), "b": (0.0, 1.0)}
+        assert sums(ledger) == {}
+        desk.journal.beat(1_011)  # the window of the first, 10 + 1,000, is over; that of the second is not
+        ledger = await desk.record()
+        assert sums(ledger) == {"a": (1.0, 1.0)}
+        assert sums(ledger, "closed") == {"a": (0.0, 1.0)}
+        desk.journal.beat(1_021)
+        assert sums(await desk.record()) == {"a": (1.0, 1.0), "b": (0.0, 1.0)}
+
+    at_desk(Desk(tmp_path, metric()), story)
+
+
+def test_feedback_that_comes_before_its_prediction_waits_for_it(tmp_path: Path) -> None:
+    async def story(desk: Desk) -> None:
+        desk.journal.events(event(10, 7, at=20))
+        await desk.record()
+        assert await everything(desk) == {(UNKNOWN, "k", "waiting"): 1}
+        desk.journal.calls(call(10, prediction=7))
+        ledger = await desk.record()
+        assert sums(ledger, "live") == {"a": (1.0, 1.0)}
+        assert await everything(desk) == {("r", "k", "joined"): 1}
+        assert [(t.status, t.n) for t in desk.told] == [("waiting", 1), ("waiting", -1), ("joined", 1)]
+        assert desk.told[-1].delay_seconds == 0.01
+
+    at_desk(Desk(tmp_path, metric()), story)
+
+
+def test_an_orphan_is_given_up_five_seconds_later_and_joined_all_the_same_should_its_prediction_come(
+    tmp_path: Path,
+) -> None:
+    async def story(desk: Desk) -> None:
+        desk.journal.events(event(10, 7, at=20))
+        desk.journal.beat(5_020)
+        await desk.record()
+        assert await everything(desk) == {(UNKNOWN, "k", "waiting"): 1}
+        desk.journal.beat(5_021)
+        await desk.record()
+        assert await everything(desk) == {(UNKNOWN, "k", "orphaned"): 1}
+        desk.journal.calls(call(10, prediction=7))
+        ledger = await desk.record()
+        assert sums(ledger) == sums(ledger, "live") == {"a": (1.0, 1.0)}
+        assert statuses(ledger) == {"joined": 1}
+
+    at_desk(Desk(tmp_path, metric()), story)
+
+
+def test_an_id_that_is_none_of_ours_is_an_orphan_at_once(tmp_path: Path) -> None:
+    async def story(desk: Desk) -> None:
+        desk.journal.events(event(10, 7, at=20, prediction_id="order-4711"))
+        await desk.record()
+        assert await everything(desk) == {(UNKNOWN, "k", "orphaned"): 1}
+
+    at_desk(Desk(tmp_path, metric()), story)
+
+
+def test_the_same_event_again_is_repeated_and_counts_once(tmp_path: Path) -> None:
+    async def story(desk: Desk) -> None:
+        desk.journal.calls(call(10, prediction=7))
+        desk.journal.events(event(10, 7, at=20), event(10, 7, at=20), event(10, 8, at=30))
+        ledger = await desk.record()
+        assert sums(ledger, "live") == {"a": (1.0, 1.0)}
+        assert statuses(ledger) == {"joined": 1, "repeated": 2}
+
+    at_desk(Desk(tmp_path, metric()), story)
+
+
+@pytest.mark.parametrize("first", ["earlier", "later"])
+def test_of_repeats_the_one_received_first_counts_whichever_is_read_first(tmp_path: Path, first: str) -> None:
+    async def story(desk: Desk) -> None:
+        earlier, later = event(10, 7, at=20), event(10, 8, at=30)
+        desk.journal.calls(call(10, prediction=7))
+        for one in (earlier, later) if first == "earlier" else (later, earlier):
+            desk.journal.events(one)
+            await desk.record()
+        ledger = await desk.record()
+        assert sums(ledger, "live") == {"a": (1.0, 1.0)}
+        assert statuses(ledger) == {"joined": 1, "repeated": 1}
+
+    at_desk(Desk(tmp_path, metric()), story)
+
+
+def test_a_correction_moves_tallies_by_the_difference(tmp_path: Path) -> None:
+    async def story(desk: Desk) -> None:
+        desk.journal.calls(call(10, prediction=7))
+        desk.journal.events(event(10, 8, at=20))
+        desk.journal.beat(2_000)
+        assert sums(await desk.record()) == {"a": (0.0, 1.0)}
+        desk.journal.events(event(10, 7, at=30, revision=1))
+        ledger = await desk.record()
+        assert sums(ledger) == sums(ledger, "live") == {"a": (1.0, 1.0)}
+        assert statuses(ledger) == {"joined": 1, "corrected": 1}
+        desk.journal.events(event(10, 9, at=40, revision=0))
+        assert statuses(await desk.record()) == {"joined": 1, "corrected": 1, "repeated": 1}
+
+    at_desk(Desk(tmp_path, metric()), story)
+
+
+def test_a_correction_that_comes_first_still_wins(tmp_path: Path) -> None:
+    async def story(desk: Desk) -> None:
+        desk.journal.events(event(10, 7, at=30, revision=3))
+        desk.journal.calls(call(10, prediction=7))
+        await desk.record()
+        desk.journal.events(event(10, 8, at=20))
+        ledger = await desk.record()
+        assert sums(ledger, "live") == {"a": (1.0, 1.0)}
+        assert statuses(ledger) == {"joined": 1, "corrected": 1}
+
+    at_desk(Desk(tmp_path, metric()), story)
+
+
+def test_an_event_after_its_window_is_late_and_counts_nowhere(tmp_path: Path) -> None:
+    async def story(desk: Desk) -> None:
+        desk.journal.calls(call(10, prediction=7), call(20, "b", prediction=7))
+        desk.journal.events(event(10, 7, at=1_011), event(20, 7, at=1_020))
+        desk.journal.beat(3_000)
+        ledger = await desk.record()
+        assert sums(ledger) == {"b": (1.0, 1.0)}
+        assert sums(ledger, "closed") == {"a": (0.0, 1.0), "b": (0.0, 1.0)}
+        assert statuses(ledger) == {"late": 1, "joined": 1}
+
+    at_desk(Desk(tmp_path, metric()), story)
+
+
+def test_what_happened_in_time_counts_however_late_it_is_heard_of(tmp_path: Path) -> None:
+    async def story(desk: Desk) -> None:
+        desk.journal.calls(call(10, prediction=7))
+        desk.journal.beat(9_000)
+        await desk.record()
+        desk.journal.events(event(10, 7, at=9_000, occurred_ms=T0 + 900))
+        ledger = await desk.record()
+        assert sums(ledger) == sums(ledger, "live") == {"a": (1.0, 1.0)}
+
+    at_desk(Desk(tmp_path, metric()), story)
+
+
+def test_a_correction_after_the_window_is_late_and_what_it_would_correct_stays(tmp_path: Path) -> None:
+    async def story(desk: Desk) -> None:
+        desk.journal.calls(call(10, prediction=7))
+        desk.journal.events(event(10, 7, at=20), event(10, 8, at=5_000, revision=1))
+        desk.journal.beat(9_000)
+        ledger = await desk.record()
+        assert sums(ledger) == {"a": (1.0, 1.0)}
+        assert statuses(ledger) == {"joined": 1, "late": 1}
+
+    at_desk(Desk(tmp_path, metric()), story)
+
+
+def test_an_event_of_a_metric_that_the_route_does_not_list_is_not_applicable(tmp_path: Path) -> None:
+    async def story(desk: Desk) -> None:
+        desk.journal.calls(call(10, prediction=7))
+        desk.journal.events(event(10, 7, at=20, metric="other"))
+        assert (await desk.record()).feedback == {("other", "not_applicable"): 1}
+
+    at_desk(Desk(tmp_path, metric()), story)
+
+
+def test_a_key_leads_to_the_latest_prediction_before_the_event(tmp_path: Path) -> None:
+    async def story(desk: Desk) -> None:
+        numbers = (10, 20, 30)
+        desk.journal.calls(
+            *(call(n, variant, key="order", prediction=n) for n, variant in zip(numbers, "abc", strict=True))
+        )
+        desk.journal.events(keyed("order", 20, at=29))
+        desk.journal.beat(29)
+        ledger = await desk.record()
+        assert statuses(ledger) == {"waiting": 1}, "a prediction at 29 may still be read"
+        desk.journal.beat(31)
+        ledger = await desk.record()
+        assert sums(ledger, "live") == {"b": (1.0, 1.0)}
+        assert statuses(ledger) == {"joined": 1}
+
+    at_desk(Desk(tmp_path, metric()), story)
+
+
+def test_a_key_nobody_had_is_an_orphan_of_its_route(tmp_path: Path) -> None:
+    async def story(desk: Desk) -> None:
+        desk.journal.calls(call(10, key="order", prediction=7))
+        desk.journal.events(keyed("other", 7, at=20), keyed("order", 7, at=9))
+        desk.journal.beat(5_009)
+        assert statuses(await desk.record()) == {"waiting": 2}
+        desk.journal.beat(5_021)
+        assert statuses(await desk.record()) == {"orphaned": 2}
+
+    at_desk(Desk(tmp_path, metric()), story)
+
+
+def test_a_keyed_prediction_that_was_read_too_late_takes_over_its_event(tmp_path: Path) -> None:
+    """The writer may have died, and its segment been read after the watermark had moved on."""
+
+    async def story(desk: Desk) -> None:
+        desk.journal.calls(call(10, key="order", prediction=7))
+        desk.journal.events(keyed("order", 7, at=50), keyed("late", 7, at=50))
+        desk.journal.beat(6_000)
+        ledger = await desk.record()
+        assert sums(ledger, "live") == {"a": (1.0, 1.0)}
+        assert statuses(ledger) == {"joined": 1, "orphaned": 1}
+        desk.journal.calls(
+            call(20, "b", key="order", prediction=8), call(30, "b", key="late", prediction=7), writer=OTHER
+        )
+        ledger = await desk.record()
+        assert sums(ledger) == {"b": (1.0, 2.0)}
+        assert statuses(ledger) == {"joined": 2}
+
+    at_desk(Desk(tmp_path, metric()), story)
+
+
+def test_a_caller_may_move_an_event_to_another_prediction(tmp_path: Path) -> None:
+    async def story(desk: Desk) -> None:
+        desk.journal.calls(call(10, prediction=7), call(20, "b", prediction=7))
+        desk.journal.events(event(10, 7, at=30, event_id="x"))
+        await desk.record()
+        desk.journal.events(event(20, 7, at=40, event_id="x", revision=1))
+        ledger = await desk.record()
+        assert sums(ledger, "live") == {"b": (1.0, 1.0)}
+        assert statuses(ledger) == {"joined": 1, "corrected": 1}
+
+    at_desk(Desk(tmp_path, metric()), story)
+
+
+def test_a_label_judges_a_shadow_whenever_its_row_comes(tmp_path: Path) -> None:
+    async def story(desk: Desk) -> None:
+        desk.journal.calls(call(10, prediction=7))
+        desk.journal.events(event(10, 8, at=20))
+        desk.journal.beat(2_000)
+        assert sums(await desk.record()) == {"a": (0.0, 1.0)}
+        desk.journal.calls(call(10, "s", role="shadow", prediction=8))
+        ledger = await desk.record()
+        assert sums(ledger) == sums(ledger, "live") == {"a": (0.0, 1.0), "s": (1.0, 1.0)}
+        assert sums(ledger, "closed") == {"a": (0.0, 1.0), "s": (0.0, 1.0)}
+        assert sums(ledger, against="a") == {"s": (1.0, 1.0)}
+        assert ledger.pooled("s", "shadow", AGREEMENT, "live").mean == 0.0
+
+    at_desk(Desk(tmp_path, metric()), story)
+
+
+def test_windows_close_for_successes_and_failures_alike(tmp_path: Path) -> None:
+    """A click comes soon and its absence never: counted as they come, every variant would look too good."""
+
+    async def story(desk: Desk) -> None:
+        desk.journal.calls(*(call(n, fault="timeout" if n == 14 else None) for n in (10, 11, 12, 13, 14)))
+        desk.journal.events(event(10, 1, at=15), event(12, 1, at=900))
+        desk.journal.beat(1_000)
+        ledger = await desk.record()
+        assert (sums(ledger), sums(ledger, "live")) == ({}, {"a": (2.0, 2.0)})
+        desk.journal.beat(1_013)
+        ledger = await desk.record()
+        assert sums(ledger) == {"a": (2.0, 3.0)}
+        desk.journal.beat(2_000)
+        ledger = await desk.record()
+        assert sums(ledger) == sums(ledger, "live") == {"a": (2.0, 5.0)}
+        assert sums(ledger, "closed") == {"a": (0.0, 5.0)}
+
+    at_desk(Desk(tmp_path, metric("event", missing=0.0)), story)
+
+
+def test_a_late_row_whose_window_has_closed_is_mature_at_once(tmp_path: Path) -> None:
+    async def story(desk: Desk) -> None:
+        desk.journal.beat(5_000)
+        await desk.record()
+        desk.journal.calls(call(10, "b"), writer=OTHER)
+        ledger = await desk.record()
+        assert sums(ledger) == {"b": (0.0, 1.0)}
+        assert sums(ledger, "closed") == {"b": (0.0, 1.0)}
+
+    at_desk(Desk(tmp_path, metric("event", missing=0.0)), story)
+
+
+def test_on_arrival_a_click_is_mature_at_once_and_its_absence_at_the_close(tmp_path: Path) -> None:
+    async def story(desk: Desk) -> None:
+        desk.journal.calls(call(10), call(11))
+        desk.journal.events(event(10, 1, at=15))
+        desk.journal.beat(20)
+        assert sums(await desk.record()) == {"a": (1.0, 1.0)}
+        desk.journal.beat(2_000)
+        assert sums(await desk.record()) == {"a": (1.0, 2.0)}
+
+    at_desk(Desk(tmp_path, metric("event", missing=0.0, mature="arrival")), story)
+
+
+def test_units_are_what_is_counted_where_assignment_is_by_unit(tmp_path: Path) -> None:
+    async def story(desk: Desk) -> None:
+        for number, unit, clicks in ((10, "u", 1), (11, "u", 1), (12, "u", 0), (13, "v", 0), (14, None, 1)):
+            desk.journal.calls(call(number, unit=unit, by_unit=True))
+            desk.journal.events(event(number, clicks, at=50))
+        desk.journal.beat(2_000)
+        ledger = await desk.record()
+        tally = ledger.pooled("a", "primary", "k", "mature", definition=desk.snapshot.metrics["k"].definition)
+        assert (tally.n, tally.m, tally.m2, tally.d, tally.d2, tally.md, tally.d_max) == (3, 3, 5, 5, 11, 7, 3)
+        assert (tally.positive, tally.negative) == (2, 0)
+        calls = ledger.pooled("a", "primary", CALLS, "live")
+        assert (calls.n, calls.m, calls.d) == (3, 0, 5)
+
+    at_desk(Desk(tmp_path, metric("event"), by_unit=True), story)
+
+
+def test_a_merged_answer_votes_by_unit(tmp_path: Path) -> None:
+    async def story(desk: Desk) -> None:
+        for number, unit, clicked in ((10, "u", "x"), (11, "u", "x"), (12, "v", "y"), (13, "w", "elsewhere")):
+            rows = [
+                call(number, ranker, role="draft", items=(item,), unit=unit, by_unit=True)
+                for ranker, item in (("a", "x"), ("b", "y"))
+            ]
+            desk.journal.calls(*rows)
+            desk.journal.events(event(number, 1, at=50, item=clicked))
+        desk.journal.beat(2_000)
+        ledger = await desk.record()
+        definition = desk.snapshot.metrics["k"].definition
+        votes = ledger.pooled("a", "draft", "k", "mature", against="b", definition=definition)
+        assert (votes.n, votes.positive, votes.negative, votes.d) == (2, 1, 1, 3)
+        votes = ledger.pooled("b", "draft", "k", "mature", against="a", definition=definition)
+        assert (votes.n, votes.positive, votes.negative, votes.m) == (2, 1, 1, -1)
+        assert statuses(ledger) == {"joined": 4}
+
+    at_desk(Desk(tmp_path, metric("event"), by_unit=True), story)
+
+
+def test_forced_requests_are_counted_apart_and_nowhere_else(tmp_path: Path) -> None:
+    async def story(desk: Desk) -> None:
+        desk.journal.calls(call(10, forced=True, prediction=7, latency_ms=3.0, unit="u", by_unit=True))
+        desk.journal.events(event(10, 7, at=20))
+        desk.journal.beat(2_000)
+        ledger = await desk.record()
+        assert ledger.forced == 1
+        assert (ledger.tallies, ledger.latency, ledger.faults, ledger.stretches) == ({}, {}, {}, ())
+        assert statuses(ledger) == {"joined": 1}
+
+    at_desk(Desk(tmp_path, metric(missing=0.0)), story)
+
+
+def test_calls_failures_faults_and_times_are_counted_by_variant_and_role(tmp_path: Path) -> None:
+    async def story(desk: Desk) -> None:
+        desk.journal.calls(
+            call(10, latency_ms=1.0),
+            call(11, status=503, latency_ms=1.0),
+            call(12, status=None, fault="timeout"),
+            call(13, status=None, fault="client_gone"),
+            call(10, "s", role="shadow", status=None, fault="dropped"),
+            call(11, "s", role="shadow", latency_ms=100.0),
+        )
+        ledger = await desk.record()
+        calls = ledger.pooled("a", "primary", CALLS, "live")
+        assert (calls.m, calls.d) == (2, 4)
+        assert ledger.pooled("s", "shadow", CALLS, "live").d == 1
+        assert ledger.faults == {
+            ("a", "primary", "timeout"): 1,
+            ("a", "primary", "client_gone"): 1,
+            ("s", "shadow", "dropped"): 1,
+        }
+        assert ledger.latency == {("a", "primary"): {0: 2}, ("s", "shadow"): {231: 1}}
+
+    at_desk(Desk(tmp_path), story)
+
+
+def test_a_prediction_is_told_with_its_calls_feedback_and_outcomes(tmp_path: Path) -> None:
+    async def story(desk: Desk) -> None:
+        desk.journal.calls(call(10, prediction=7), call(10, "s", role="shadow", prediction=8))
+        desk.journal.events(event(10, 7, at=20), event(10, 7, at=30))
+        desk.journal.beat(2_000)
+        await desk.record()
+        found = await desk.store.prediction(uuid(10))
+        assert found is not None
+        assert [(c["variant"], c["role"], c["prediction"]) for c in found["calls"]] == [
+            ("a", "primary", 7),
+            ("s", "shadow", 8),
+        ]
+        assert [(e["value"], e["status"]) for e in found["feedback"]] == [(7, "joined"), (7, "repeated")]
+        assert [(o["variant"], o["against"], o["live"], o["mature"]) for o in found["outcomes"]] == [
+            ("a", None, 1.0, 1.0),
+            ("s", None, 0.0, 0.0),
+            ("s", "a", -1.0, -1.0),
+        ]
+        assert await desk.store.prediction(uuid(11)) is None
+
+    at_desk(Desk(tmp_path, metric()), story)

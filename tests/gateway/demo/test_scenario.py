@@ -1,0 +1,57 @@
+"""The demo's config is one that Turnout takes, and its scenes say what is true."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway.demo.models import Model, held_out_score, load, train
+from gateway.demo.scenario import SCENES, WINDOW_SECONDS, Scene, config
+from gateway.demo.traffic import AGAIN_SECONDS, DELAY_SECONDS
+from router.config import Config, parse
+
+
+@pytest.fixture(scope="module")
+def models() -> tuple[Model, ...]:
+    return train(load())
+
+
+@pytest.fixture(scope="module")
+def parsed(models: tuple[Model, ...]) -> Config:
+    urls = {model.name: f"http://127.0.0.1:{9000 + n}" for n, model in enumerate(models)}
+    text = config(models, urls, listen="127.0.0.1:8080", admin="127.0.0.1:9090", data_dir=Path("data"))
+    return parse(text, "turnout.toml")
+
+
+def test_the_config_is_valid_and_warns_of_nothing(parsed: Config) -> None:
+    assert parsed.warnings == ()
+    assert set(parsed.routes) == {scene.route for scene in SCENES}
+
+
+def test_the_routes_run_the_five_policies_that_choose(parsed: Config) -> None:
+    kinds = {route.policy.kind for route in parsed.routes.values()}
+    assert kinds == {"shadow", "canary", "ab", "interleave", "thompson"}
+
+
+@pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.route)
+def test_a_scenes_variants_and_baseline_are_its_routes(scene: Scene, parsed: Config) -> None:
+    route = parsed.routes[scene.route]
+    assert (route.path, route.metrics, route.baseline) == (scene.target, (scene.metric,), scene.baseline)
+    assert scene.better in route.policy.variants
+
+
+@pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.route)
+def test_the_better_variant_of_a_scene_is_truly_the_best_of_its_route(
+    scene: Scene, parsed: Config, models: tuple[Model, ...]
+) -> None:
+    digits = load()
+    scores = {model.name: held_out_score(model, digits) for model in models}
+    of_route = {name: scores[name] for name in parsed.routes[scene.route].policy.variants}
+    assert max(of_route, key=of_route.__getitem__) == scene.better
+    assert of_route[scene.better] - of_route[scene.baseline] >= 0.03
+
+
+def test_all_feedback_falls_due_within_the_window() -> None:
+    """A correction follows its label, and a busy machine needs some slack."""
+    assert DELAY_SECONDS[1] + AGAIN_SECONDS + 2 <= WINDOW_SECONDS

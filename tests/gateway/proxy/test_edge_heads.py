@@ -1,0 +1,192 @@
+"""Which request heads the edge takes, and what its handler sees of them. Each case is one a server was caught with."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.gateway.proxy.raw import Seen, heads, play, served, status
+
+CLOSE = b"Connection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", 400),  # no Host
+        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nhost: b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost:\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: user@a\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a:80x\r\n\r\n", 400),
+        (b"GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET http:///x HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET * HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET admin HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", 405),
+        (b"BREW / HTTP/1.1\r\nHost: a\r\n\r\n", 501),
+        (b"G@T / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),  # TLS on a plain port
+        (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
+        (b"GET / HTTP/1.2\r\nHost: a\r\n\r\n", 505),
+        (b"GET / HTTP/0.9\r\nHost: a\r\n\r\n", 505),
+        (b"GET /\r\n", 400),
+        (b"GET / http/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\nHost: a\n\n", 400),  # bare line feeds
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n b\r\n\r\n", 400),  # folded
+        (b"GET / HTTP/1.1\r\n X: a\r\nHost: a\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX y: 1\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nab", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nabc", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +2\r\n\r\nab", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -2\r\n\r\nab", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2,2\r\n\r\nab", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\nab", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\nab", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n0\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 501),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\r\n\r\n", 400),
+        (b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nExpect: payment\r\nContent-Length: 2\r\n\r\n", 417),
+    ],
+)
+def test_what_two_readers_could_read_in_two_ways_is_refused_and_nothing_after_it_is_read(
+    head: bytes, expected: int
+) -> None:
+    async def main() -> None:
+        seen = Seen()
+        async with served(seen) as edge:
+            answer = await edge.ask(head + b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert status(answer) == expected
+            assert heads(answer) == 1
+            assert b"application/problem+json" in answer
+            assert b"connection: close" in answer
+            assert not seen.requests
+
+    play(main())
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        b"/", b"/a/../b", b"//x", b"/./", b"/%2F%2f", b"/%zz", b"/%ff%FE", b"/;p=1", b"/x?", b"/x?a=b?c", b"/a?/../b",
+        b'/"<>\\^`{|}', b"/x?%00",
+    ],
+)  # fmt: skip
+def test_the_bytes_of_a_target_reach_the_handler_unchanged(target: bytes) -> None:
+    async def main() -> None:
+        seen = Seen()
+        async with served(seen) as edge:
+            assert status(await edge.ask(b"GET " + target + b" HTTP/1.1\r\nHost: a\r\n" + CLOSE)) == 200
+        [request] = seen.requests
+        assert request.target == target
+        path, _, query = target.partition(b"?")
+        assert (request.path, request.query) == (path, query)
+
+    play(main())
+
+
+@pytest.mark.parametrize(
+    ("line", "target", "host"),
+    [
+        (b"GET http://b:81/x?y HTTP/1.1", b"/x?y", b"b:81"),
+        (b"GET HTTPS://b HTTP/1.1", b"/", b"b"),
+        (b"GET http://b?y HTTP/1.1", b"/?y", b"b"),
+        (b"GET http://[::1]:81/../x HTTP/1.1", b"/../x", b"[::1]:81"),
+        (b"OPTIONS http://b HTTP/1.1", b"*", b"b"),
+        (b"OPTIONS * HTTP/1.1", b"*", b"a"),
+    ],
+)
+def test_an_absolute_target_becomes_a_path_and_names_the_host(line: bytes, target: bytes, host: bytes) -> None:
+    """The Host that was sent beside it is ignored, as RFC 9112, section 3.2.2 asks."""
+
+    async def main() -> None:
+        seen = Seen()
+        async with served(seen) as edge:
+            assert status(await edge.ask(line + b"\r\nX: 1\r\nHost: a\r\n" + CLOSE)) == 200
+        [request] = seen.requests
+        assert request.target == target
+        assert request.headers[:2] == [(b"X", b"1"), (b"Host", host)]
+
+    play(main())
+
+
+def test_header_fields_arrive_in_order_with_their_bytes_case_and_number() -> None:
+    fields = [
+        (b"Host", b"a"), (b"X-One", b"1"), (b"x-one", b"2"), (b"X-ONE", b""), (b"X-Latin", b"caf\xe9 \xff\tx"),
+        (b"Connection", b"close"),
+    ]  # fmt: skip
+
+    async def main() -> None:
+        seen = Seen()
+        async with served(seen) as edge:
+            lines = b"".join(name + b": " + value + b"\r\n" for name, value in fields)
+            assert status(await edge.ask(b"\r\n\r\nGET / HTTP/1.1\r\n" + lines + b"\r\n")) == 200
+        assert [request.headers for request in seen.requests] == [fields]
+
+    play(main())
+
+
+def test_a_head_may_come_byte_by_byte() -> None:
+    async def main() -> None:
+        seen = Seen()
+        async with served(seen) as edge:
+            message = b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nT: 1\r\n\r\n"
+            async with edge.client() as client:
+                for byte in message + message:
+                    await client.send(bytes([byte]))
+                assert heads(await client.answer() + await client.answer()) == 2
+        assert seen.bodies == [b"abc", b"abc"]
+        assert [name for name, _ in seen.requests[1].headers] == [b"Host", b"Transfer-Encoding"]
+
+    play(main())
+
+
+def test_a_head_over_the_limit_is_431_and_a_target_over_it_414() -> None:
+    async def main() -> None:
+        seen = Seen()
+        async with served(seen, max_header_bytes=1000) as edge:
+            head = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX: "
+            assert status(await edge.ask(head + b"x" * (1000 - len(head) - 4) + b"\r\n\r\n")) == 200
+            assert status(await edge.ask(head + b"x" * (1001 - len(head) - 4) + b"\r\n\r\n")) == 431
+            assert status(await edge.ask(head + b"x" * 2000)) == 431
+            assert status(await edge.ask(b"GET /", b"x" * 900, b"x" * 900)) == 414
+            assert status(await edge.ask(b"GET / HTTP/1.1\r\nHost: a\r\nX: ", b"x" * 900, b"x" * 900)) == 431
+            assert status(await edge.ask(b"GET /" + b"x" * 2000 + b" HTTP/1.1\r\nHost: a\r\n\r\n")) == 414
+            assert len(seen.requests) == 1
+
+    play(main())
+
+
+def test_a_refused_head_request_has_no_body() -> None:
+    async def main() -> None:
+        async with served(Seen()) as edge:
+            answer = await edge.ask(b"HEAD / HTTP/1.1\r\n\r\n")
+            assert status(answer) == 400
+            assert answer.endswith(b"\r\n\r\n")
+
+    play(main())
+
+
+def test_http_1_0_needs_no_host() -> None:
+    async def main() -> None:
+        seen = Seen()
+        async with served(seen) as edge:
+            assert status(await edge.ask(b"GET /x HTTP/1.0\r\n\r\n")) == 200
+        assert seen.requests[0].http10
+
+    play(main())

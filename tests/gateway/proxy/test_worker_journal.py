@@ -1,0 +1,149 @@
+"""What a worker does when predictions cannot be logged: it sheds or refuses, as the operator said, and counts."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from gateway.journal import PREDICTIONS, segments
+from gateway.proxy.log import Pending
+from router.snapshot import Gateway, Snapshot
+from tests.gateway.proxy.builders import backend, only, route, snapshot
+from tests.gateway.proxy.stage import Asked, Model, play, staged
+
+#: More than one row, less than three.
+SMALL = 600
+
+
+async def seven(asked: Asked) -> None:
+    await asked.answer({"p": 7})
+
+
+def cast(model: Model, policy: str, size: int = SMALL) -> Snapshot:
+    gateway = Gateway(max_journal_bytes=size, journal_full=policy)  # type: ignore[arg-type]
+    return snapshot(gateway, backend("a", model.url), route("r", only("a")))
+
+
+def test_a_full_journal_sheds(tmp_path: Path) -> None:
+    """Every request is answered; what is not logged is counted."""
+
+    async def main() -> None:
+        async with Model(seven) as model, staged(tmp_path, cast(model, "shed")) as stage:
+            got = [await stage.ask("/r") for _ in range(10)]
+        assert {answer.status for answer in got} == {200}
+        assert all(answer.id for answer in got)
+        assert 1 <= len(stage.rows()) < 4
+        assert stage.counters == {("journal_shed",): 10 - len(stage.rows())}
+
+    play(main())
+
+
+def test_a_full_journal_refuses_before_anything_is_called(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Model(seven) as model, staged(tmp_path, cast(model, "refuse")) as stage:
+            got = [await stage.ask("/r") for _ in range(10)]
+        answered = [answer for answer in got if answer.status == 200]
+        refused = [answer for answer in got if answer.status == 503]
+        assert len(answered) + len(refused) == 10
+        assert len(answered) == len(model.asked) == len(stage.rows()) < 4
+        assert all("retry-after" in answer.headers for answer in refused)
+        assert not any("turnout-prediction-id" in answer.headers for answer in refused)
+        assert stage.counters == {("journal_refused",): len(refused)}
+
+    play(main())
+
+
+def test_requests_under_way_when_the_journal_fills_up_are_logged_where_unlogged_ones_are_refused(
+    tmp_path: Path,
+) -> None:
+    async def slow(asked: Asked) -> None:
+        await asyncio.sleep(0.1)
+        await asked.answer()
+
+    async def main() -> None:
+        async with Model(slow) as model, staged(tmp_path, cast(model, "refuse")) as stage:
+            got = await asyncio.gather(*(stage.ask("/r") for _ in range(10)))
+        assert {answer.status for answer in got} == {200}
+        assert {answer.id for answer in got} == {row["id"] for row in stage.rows()}
+
+    play(main())
+
+
+@pytest.mark.parametrize("policy", ["shed", "refuse"])
+def test_a_journal_that_is_drained_takes_rows_again(tmp_path: Path, policy: str) -> None:
+    """When full, the present segment is finished, so that the controller may delete it."""
+
+    async def main() -> None:
+        async with Model(seven) as model, staged(tmp_path, cast(model, policy)) as stage:
+            for _ in range(10):
+                await stage.ask("/r")
+            directory = tmp_path / "journal" / PREDICTIONS
+            await stage.eventually(lambda: segments(directory)[-1].size == 0)
+            for segment in segments(directory)[:-1]:
+                segment.path.unlink()
+            await stage.eventually(stage.beats)
+            got = await stage.ask("/r")
+            assert (got.status, stage.rows()[-1]["id"]) == (200, got.id)
+
+    play(main())
+
+
+@pytest.mark.parametrize("policy", ["shed", "refuse"])
+def test_a_broken_disk_is_like_a_full_journal_and_heals_by_itself(tmp_path: Path, policy: str) -> None:
+    """Where the journal's directory should be there is a file, until there is not."""
+    (tmp_path / "journal").write_bytes(b"")
+
+    async def main() -> None:
+        async with Model(seven) as model, staged(tmp_path, cast(model, policy, 2**20)) as stage:
+            got = await stage.ask("/r")
+            assert got.status == (200 if policy == "shed" else 503)
+            assert len(model.asked) == (policy == "shed")
+            (tmp_path / "journal").unlink()
+            for kind in ("predictions", "feedback"):
+                (tmp_path / "journal" / kind).mkdir(parents=True)
+            await stage.eventually(stage.beats)
+            got = await stage.ask("/r")
+            assert (got.status, [row["id"] for row in stage.rows()]) == (200, [got.id])
+        assert stage.counters == {("journal_shed",) if policy == "shed" else ("journal_refused",): 1}
+
+    play(main())
+
+
+def test_where_unlogged_answers_are_refused_a_disk_that_breaks_meanwhile_costs_the_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call was made, but nothing of it is given to the client: neither the answer nor an id without a row."""
+
+    def write(fd: int, data: bytes) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    async def breaking(asked: Asked) -> None:
+        monkeypatch.setattr(os, "write", write)
+        await asked.answer({"p": 7})
+
+    async def main() -> None:
+        async with Model(breaking) as model, staged(tmp_path, cast(model, "refuse", 2**20)) as stage:
+            got = await stage.ask("/r")
+            monkeypatch.undo()
+            assert (got.status, "turnout-prediction-id" in got.headers) == (503, False)
+            assert (len(model.asked), stage.rows()) == (1, [])
+        assert stage.counters == {("journal_refused",): 1}
+
+    play(main())
+
+
+def test_the_watermark_is_the_oldest_arrival_that_is_not_in_the_journal() -> None:
+    pending = Pending()
+    assert pending.watermark_ms(100) == 100
+    first, second = pending.begin(50), pending.begin(40)  # the clock stepped back in between
+    assert pending.watermark_ms(100) == 40
+    pending.end(second)
+    assert pending.watermark_ms(100) == 50
+    pending.end(first)
+    pending.end(first)
+    assert pending.watermark_ms(100) == 100
+    assert len(pending) == 0

@@ -1,0 +1,142 @@
+"""The sentence of a verdict, word for word: what a manager reads is an interface too."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from gateway.report import report
+from policies import Tally, Weighted
+from router.snapshot import Route, Snapshot
+from tests.gateway.ledgers import METRICS, Book, draft_route, route, shadow_route, snapshot
+
+SURE = "95 % sure however often you look"
+
+
+def sentence(book: Book, given: Route | Snapshot | None = None) -> str:
+    made = given if isinstance(given, Snapshot) else snapshot(given or route())
+    found: dict[str, Any] = report(made, book.ledger())
+    return str(found["verdict"]["sentence"])
+
+
+def of(metric: str) -> Route:
+    return route(metrics=(metric,), primary_metric=metric)
+
+
+def test_better_at_being_right() -> None:
+    book = Book().rate("old", "correct", 700, 1000).rate("new", "correct", 850, 1000)
+    assert sentence(book) == (
+        f"new gets 15.0 points more right than old (between 9.3 and 20.7, {SURE}), over 1000 and 1000 users."
+    )
+
+
+def test_worse_at_being_right() -> None:
+    book = Book().rate("old", "correct", 850, 1000).rate("new", "correct", 700, 1000)
+    assert sentence(book) == (
+        f"new gets 15.0 points less right than old (between 9.3 and 20.7, {SURE}), over 1000 and 1000 users."
+    )
+
+
+def test_lower_is_better_never_reads_the_wrong_way_round() -> None:
+    less = Book().rate("old", "complaint", 300, 1000).rate("new", "complaint", 150, 1000)
+    more = Book().rate("old", "complaint", 150, 1000).rate("new", "complaint", 300, 1000)
+    assert "new's complaint rate is 15.0 points lower than old's" in sentence(less, of("complaint"))
+    assert sentence(less, of("complaint")).endswith("That is better: lower is better.")
+    assert "new's complaint rate is 15.0 points higher than old's" in sentence(more, of("complaint"))
+    assert sentence(more, of("complaint")).endswith("That is worse: lower is better.")
+
+
+def test_no_difference_says_what_is_still_possible_both_ways() -> None:
+    book = Book().rate("old", "correct", 800, 1000).rate("new", "correct", 810, 1000)
+    assert sentence(book) == (
+        "No difference yet between new and old: new is somewhere between 4.5 points worse and 6.5 points better "
+        f"on correct ({SURE}), over 1000 and 1000 users."
+    )
+
+
+def test_no_difference_turns_round_with_the_metric() -> None:
+    book = Book().rate("old", "complaint", 800, 1000).rate("new", "complaint", 810, 1000)
+    assert "between 6.5 points worse and 4.5 points better on complaint" in sentence(book, of("complaint"))
+
+
+def test_collecting_says_how_much_there_is_and_how_much_it_takes() -> None:
+    book = Book().rate("old", "correct", 8, 9).rate("new", "correct", 8, 12)
+    assert sentence(book) == (
+        "Not enough feedback yet to compare new with old: 12 and 9 users have a result so far, "
+        "and it takes at least 30."
+    )
+
+
+def test_values_are_said_in_their_own_unit() -> None:
+    book = Book()
+    for name, base in (("old", 10.0), ("new", 12.0)):
+        units = Tally.of_units([(base + index % 5, 1) for index in range(1000)])
+        book.put(name, "revenue", units).calls(name, 1000, closed="revenue")
+    assert sentence(book, of("revenue")).startswith("new's mean revenue is 2 higher than old's (between 1.")
+
+
+def test_units_that_are_no_users_are_called_units_and_requests_requests() -> None:
+    book = Book().rate("old", "correct", 700, 1000).rate("new", "correct", 850, 1000)
+    assert sentence(book, route(unit="cookie:device")).endswith("over 1000 and 1000 units.")
+    assert sentence(book, route(by_unit=False)).endswith("over 1000 and 1000 requests.")
+
+
+def test_a_shadow_was_judged_on_the_same_requests() -> None:
+    book = Book().pairs("new", "correct", [1.0] * 60 + [-1.0] * 10 + [0.0] * 430)
+    assert sentence(book, shadow_route()).endswith("over the same 500 users.")
+
+
+def test_a_preference_is_said_in_votes() -> None:
+    given = snapshot(draft_route())
+    won = Book(route="search").votes("new", "click", 300, 200, 50)
+    assert sentence(won, given) == (
+        f"Of the 500 users with a preference by click, 60% prefer new over old (between 53% and 67%, {SURE})."
+    )
+    open_ = Book(route="search").votes("new", "click", 26, 24)
+    assert sentence(open_, given).startswith(
+        "No difference yet between new and old: of the 50 users with a preference by click, 52% prefer new (between "
+    )
+    few = Book(route="search").votes("new", "click", 3, 1)
+    assert "4 of the users have a preference so far" in sentence(few, given)
+
+
+def test_the_best_variant_leads_and_the_others_follow() -> None:
+    plan = Weighted((("old", 0.34), ("new", 0.33), ("third", 0.33)))
+    book = Book().rate("old", "correct", 600, 1000)
+    book.rate("new", "correct", 400, 1000).rate("third", "correct", 800, 1000)
+    found = sentence(book, route(plan=plan, variants=("old", "new", "third")))
+    assert found.startswith("third gets 20.0 points more right than old")
+    assert found.endswith("new is worse than old.")
+
+
+def test_of_variants_that_show_no_difference_the_most_promising_leads() -> None:
+    plan = Weighted((("old", 0.34), ("new", 0.33), ("third", 0.33)))
+    book = Book().rate("old", "correct", 600, 1000)
+    book.rate("new", "correct", 601, 1000).rate("third", "correct", 620, 1000)
+    found = sentence(book, route(plan=plan, variants=("old", "new", "third")))
+    assert found.startswith("No difference yet between third and old")
+    assert found.endswith("new shows no difference yet.")
+
+
+def test_a_bandit_says_where_its_traffic_went() -> None:
+    plan = Weighted((("old", 0.16), ("new", 0.84)), sticky=False)
+    book = Book().rate("old", "correct", 700, 1000).rate("new", "correct", 850, 1000)
+    assert sentence(book, route("thompson", plan, by_unit=False)).endswith("new now gets 84% of the requests.")
+
+
+def test_numbers_that_cannot_be_trusted_are_not_said() -> None:
+    book = Book().rate("old", "correct", 700, 1000).rate("new", "correct", 850, 1000)
+    found = sentence(book.stretch({"old": 1500, "new": 1000}, {"old": 0.5, "new": 0.5}))
+    assert found.startswith("The comparison on digits cannot be trusted: users did not reach the variants")
+    assert "points" not in found
+
+
+def test_every_metric_can_be_said_in_every_status() -> None:
+    """No wording may fail on a metric nobody thought of when writing it."""
+    for metric in METRICS.values():
+        for better in ("higher", "lower"):
+            changed = replace(metric, better=better)
+            made = replace(snapshot(of(metric.name)), metrics={metric.name: changed})
+            for new in (0, 15, 500, 520, 900):
+                book = Book().rate("old", metric.name, 500, 1000).rate("new", metric.name, new, max(new, 30))
+                assert sentence(book, made)

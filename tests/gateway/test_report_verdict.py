@@ -1,0 +1,203 @@
+"""The verdict: what each status takes, and that it is withheld where the numbers cannot carry it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from gateway.report import report
+from gateway.report.comparison import Comparison, Status
+from gateway.report.verdict import overall
+from policies import Tally, Weighted
+from policies.statistics.preference import preference
+from policies.statistics.sequential import difference_interval, mean_interval
+from router.snapshot import Snapshot
+from tests.gateway.ledgers import Book, draft_route, route, shadow_route, snapshot
+
+THREE = Weighted((("old", 0.34), ("new", 0.33), ("third", 0.33)))
+
+
+def verdict(book: Book, given: Snapshot | None = None) -> dict[str, Any]:
+    found = report(given or snapshot(route()), book.ledger())["verdict"]
+    assert isinstance(found, dict)
+    return found
+
+
+def statuses(found: dict[str, Any]) -> dict[str, str]:
+    return {one["variant"]: one["status"] for one in found["comparisons"]}
+
+
+def test_an_interval_above_zero_is_better_and_below_it_worse() -> None:
+    up = verdict(Book().rate("old", "correct", 500, 1000).rate("new", "correct", 700, 1000))
+    down = verdict(Book().rate("old", "correct", 700, 1000).rate("new", "correct", 500, 1000))
+    assert (up["status"], down["status"]) == ("better", "worse")
+    assert up["comparisons"][0]["low"] > 0 > down["comparisons"][0]["high"]
+    assert (up["reason"], down["reason"]) == (None, None)
+
+
+def test_swapping_the_variants_turns_the_interval_round() -> None:
+    one = verdict(Book().rate("old", "correct", 510, 1000).rate("new", "correct", 620, 900))["comparisons"][0]
+    other = verdict(Book().rate("new", "correct", 510, 1000).rate("old", "correct", 620, 900))["comparisons"][0]
+    assert one["difference"] == pytest.approx(-other["difference"])
+    assert (one["low"], one["high"]) == pytest.approx((-other["high"], -other["low"]))
+
+
+@pytest.mark.parametrize(("new", "status"), [(300, "worse"), (100, "better")])
+def test_less_is_better_where_the_metric_says_so(new: int, status: Status) -> None:
+    given = snapshot(route(metrics=("complaint",), primary_metric="complaint"))
+    found = verdict(Book().rate("old", "complaint", 200, 1000).rate("new", "complaint", new, 1000), given)
+    assert found["status"] == status
+
+
+def test_equal_variants_show_no_difference_once_enough_units_are_in() -> None:
+    found = verdict(Book().rate("old", "correct", 80, 100).rate("new", "correct", 81, 100))
+    assert (found["status"], found["reason"]) == ("no_difference_yet", "the interval contains 0")
+
+
+def test_few_units_are_collecting_and_not_equal() -> None:
+    found = verdict(Book().rate("old", "correct", 8, 10).rate("new", "correct", 800, 1000))
+    assert found["status"] == "collecting"
+    assert "too few users" in found["reason"]
+
+
+def test_the_interval_is_that_of_the_strata() -> None:
+    """A ramp during a bad day would otherwise fake an effect (Simpson)."""
+    book = Book()
+    for period, size, rate in ((1, 100, 0.9), (2, 900, 0.5)):
+        book.rate("new", "correct", int(size * rate), size, period=period)
+        book.rate("old", "correct", int((1000 - size) * rate), 1000 - size, period=period)
+    found = verdict(book)["comparisons"][0]
+    assert found["difference"] == pytest.approx(0, abs=1e-9)
+    assert verdict(book)["status"] == "no_difference_yet"
+
+
+def test_comparisons_share_the_chance_of_an_error() -> None:
+    given = snapshot(route(plan=THREE, variants=("old", "new", "third")))
+    book = Book().rate("old", "correct", 400, 1000)
+    book.rate("new", "correct", 450, 1000).rate("third", "correct", 500, 1000)
+    found = {one["variant"]: one for one in verdict(book, given)["comparisons"]}
+    sides = [Tally.of_units([(1, 1)] * right + [(0, 1)] * (1000 - right)) for right in (400, 450)]
+    expected = difference_interval([(sides[0], sides[1])], bounds=(0, 1), alpha=0.025)
+    assert expected is not None
+    assert (found["new"]["low"], found["new"]["high"]) == (expected.low, expected.high)
+
+
+def test_an_adaptive_policy_is_compared_by_an_interval_that_allows_for_it() -> None:
+    book = Book().rate("old", "correct", 500, 1000).rate("new", "correct", 600, 1000)
+    fixed = verdict(book, snapshot(route("ab", by_unit=False)))["comparisons"][0]
+    adaptive = verdict(book, snapshot(route("thompson", by_unit=False)))["comparisons"][0]
+    assert adaptive["method"] == "exact"
+    assert adaptive["high"] - adaptive["low"] > fixed["high"] - fixed["low"]
+
+
+def test_a_shadow_is_compared_on_the_same_requests() -> None:
+    differences = [1.0] * 60 + [-1.0] * 10 + [0.0] * 430
+    found = verdict(Book().pairs("new", "correct", differences), snapshot(shadow_route()))
+    expected = mean_interval(Tally.of_units([(d, 1) for d in differences]), bounds=None)
+    one = found["comparisons"][0]
+    assert expected is not None
+    assert (one["paired"], one["low"], one["high"]) == (True, expected.low, expected.high)
+    assert found["status"] == "better"
+
+
+def test_few_pairs_have_an_exact_interval_within_what_differences_can_be() -> None:
+    one = verdict(Book().pairs("new", "correct", [1.0] * 40), snapshot(shadow_route()))["comparisons"][0]
+    assert (one["method"], one["high"]) == ("exact", 1.0)
+    assert 0 < one["low"] < 1
+
+
+def test_rankers_are_compared_by_the_votes_of_units() -> None:
+    found = verdict(Book(route="search").votes("new", "click", 300, 200, 50), snapshot(draft_route()))
+    votes = preference(Tally(n=550, positive=300, negative=200))
+    one = found["comparisons"][0]
+    assert one["preference"]["share"] == 0.6
+    assert (one["preference"]["wins"], one["preference"]["losses"], one["preference"]["ties"]) == (300, 200, 50)
+    assert one["preference"]["p"] == votes.p
+    assert one["difference"] == pytest.approx(0.1)
+    assert (one["low"], one["high"]) == pytest.approx((votes.low - 0.5, votes.high - 0.5))
+    assert found["status"] == "better"
+
+
+def test_wrong_shares_void_every_comparison() -> None:
+    book = Book().rate("old", "correct", 500, 1000).rate("new", "correct", 700, 1000)
+    found = verdict(book.stretch({"old": 1500, "new": 1000}, {"old": 0.5, "new": 0.5}))
+    assert (found["status"], statuses(found)) == ("invalid", {"new": "invalid"})
+    assert "shares that were set" in found["reason"]
+    assert found["comparisons"][0]["low"] is not None  # shown for who looks into it, but no verdict
+
+
+def missing(variant: str, of: int, valued: int, book: Book) -> Book:
+    book.calls(variant, of, closed="correct")
+    return book.put(variant, "correct", Tally.of_units([(1, 1)] * (valued // 2) + [(0, 1)] * (valued - valued // 2)))
+
+
+def test_labels_that_are_missing_unevenly_withhold_the_verdict() -> None:
+    found = verdict(missing("new", 2000, 1600, missing("old", 2000, 1900, Book())))
+    assert found["status"] == "invalid"
+    assert "correct is known for 80.0% of what new answered but for 95.0%" in found["reason"]
+
+
+@pytest.mark.parametrize("valued", [1900, 1890, 1881])
+def test_labels_that_are_missing_evenly_do_not(valued: int) -> None:
+    found = verdict(missing("new", 2000, valued, missing("old", 2000, 1900, Book())))
+    assert found["status"] == "no_difference_yet"
+
+
+def test_a_gap_in_coverage_within_chance_does_not() -> None:
+    found = verdict(missing("new", 40, 36, missing("old", 40, 39, Book())))
+    assert found["status"] == "no_difference_yet"
+
+
+def test_coverage_of_heavy_users_is_not_taken_for_that_of_many() -> None:
+    """One user with 500 unlabelled requests is one user, not 500 proofs that labels go missing."""
+    book = missing("old", 1000, 1000, Book())
+    book.calls("new", 500, closed="correct").put("new", "correct", Tally.of_units([(1, 1)] * 250 + [(0, 1)] * 250))
+    book.calls("new", 1, 500, closed="correct")
+    assert verdict(book)["status"] == "no_difference_yet"
+
+
+def test_pairs_and_votes_need_no_equal_coverage() -> None:
+    book = Book().calls("old", 900, closed="correct").calls("new", 900, closed="correct", role="shadow")
+    book.pairs("new", "correct", [0.0] * 300).rate("old", "correct", 500, 600)
+    assert verdict(book, snapshot(shadow_route()))["status"] == "no_difference_yet"
+
+
+def test_one_bad_comparison_makes_the_route_invalid_and_leaves_the_others_theirs() -> None:
+    given = snapshot(route(plan=THREE, variants=("old", "new", "third")))
+    book = missing("new", 2000, 1000, missing("old", 2000, 1900, missing("third", 2000, 1900, Book())))
+    found = verdict(book, given)
+    assert found["status"] == "invalid"
+    assert statuses(found) == {"new": "invalid", "third": "no_difference_yet"}
+
+
+def test_a_route_without_metrics_has_no_verdict_but_says_why() -> None:
+    found = verdict(Book(), snapshot(route(metrics=(), primary_metric=None)))
+    assert (found["status"], found["metric"], found["comparisons"]) == ("collecting", None, [])
+    assert found["reason"] == "the route lists no metric"
+
+
+def test_a_route_of_one_variant_has_nothing_to_compare() -> None:
+    alone = route("single", Weighted((("old", 1.0),)), variants=("old",))
+    found = verdict(Book().rate("old", "correct", 93, 100), snapshot(alone))
+    assert (found["status"], found["comparisons"]) == ("collecting", [])
+    assert found["sentence"].startswith("old answers alone: it gets 93.0% right (between ")
+
+
+@pytest.mark.parametrize(
+    ("parts", "whole"),
+    [
+        (["better"], "better"),
+        (["worse", "better", "collecting"], "better"),
+        (["worse", "worse"], "worse"),
+        (["worse", "no_difference_yet"], "no_difference_yet"),
+        (["worse", "collecting"], "collecting"),
+        (["no_difference_yet", "collecting"], "collecting"),
+        (["better", "invalid"], "invalid"),
+        ([], "collecting"),
+    ],
+)
+def test_the_status_of_a_route_follows_from_its_comparisons(parts: list[Status], whole: Status) -> None:
+    one = Comparison("new", "collecting", None, None, None, None, (0, 0))
+    assert overall([replace(one, status=status) for status in parts]) == whole

@@ -1,0 +1,260 @@
+"""``serve`` with real processes: it starts them, starts them again, passes signals on, and ends in order."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+CONFIG = """
+schema_version = 1
+[gateway]
+listen = "127.0.0.1:{port}"
+admin = "127.0.0.1:{admin}"
+data_dir = "{data_dir}"
+workers = {workers}
+[backends.a]
+url = "{url}"
+version = "1"
+[routes.r]
+path = "/r"
+[routes.r.policy]
+kind = "single"
+variant = "a"
+"""
+
+SERVE = "import sys; from pathlib import Path; from gateway.supervisor import serve; sys.exit(serve(Path(sys.argv[1])))"
+
+
+class Slow(BaseHTTPRequestHandler):
+    """A backend that takes its time."""
+
+    def do_POST(self) -> None:
+        time.sleep(0.5)
+        self.send_response(200)
+        self.send_header("content-length", "4")
+        self.end_headers()
+        self.wfile.write(b"done")
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Slow) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])
+
+
+def eventually(ask: Callable[[], object], what: str, seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not ask():
+        assert time.monotonic() < deadline, f"not in time: {what}"
+        time.sleep(0.02)
+
+
+class Served:
+    """One supervisor as a process, with its files."""
+
+    def __init__(self, directory: Path, *, workers: int = 2, url: str = "http://127.0.0.1:1") -> None:
+        self.port = free_port()
+        self.count = workers
+        self.file = directory / "turnout.toml"
+        self.data_dir = directory / "data"
+        self.said = directory / "said"
+        given = {"port": self.port, "admin": free_port(), "data_dir": self.data_dir, "workers": workers, "url": url}
+        self.file.write_text(CONFIG.format(**given))
+        self.process = self.start()
+
+    def start(self) -> subprocess.Popen[bytes]:
+        with self.said.open("ab") as said:
+            self.process = subprocess.Popen([sys.executable, "-c", SERVE, str(self.file)], stdout=said, stderr=said)
+        return self.process
+
+    def __enter__(self) -> Served:
+        eventually(lambda: self.ask("GET", "/-/readyz") == 200, "ready")
+        eventually(lambda: len(self.segments()) == self.count, "every worker runs")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        left = self.children("")
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        eventually(lambda: not any(alive(pid) for pid in left), "no child is left")
+
+    def ask(self, method: str, path: str) -> int | None:
+        """Send one request and return its status, None when there is no answer."""
+        client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            client.request(method, path, headers={"content-length": "0"})
+            return client.getresponse().status
+        except (OSError, http.client.HTTPException):
+            return None
+        finally:
+            client.close()
+
+    def children(self, module: str) -> list[int]:
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
+                    if int(parent) == self.process.pid and module in (entry / "cmdline").read_text():
+                        found.append(int(entry.name))
+        return sorted(found)
+
+    def segments(self) -> list[str]:
+        """The journal's files: each life of a worker begins one."""
+        return sorted(path.name for path in (self.data_dir / "journal" / "predictions").glob("*.jsonl"))
+
+    def workers(self) -> list[int]:
+        return self.children("gateway.proxy")
+
+    def end(self, number: signal.Signals = signal.SIGTERM, seconds: float = 20) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(seconds)
+
+
+def alive(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def test_it_says_in_one_line_where_it_serves_and_ends_cleanly(tmp_path: Path) -> None:
+    with Served(tmp_path) as served:
+        workers = served.workers()
+        assert served.end() == 0
+        assert not any(map(alive, workers))
+        (line,) = [line for line in served.said.read_text().splitlines() if line.startswith("turnout serves")]
+        assert f"http://127.0.0.1:{served.port} with 2 workers, operators http://127.0.0.1:" in line
+        assert "Traceback" not in served.said.read_text()
+        assert (served.data_dir / "supervisor.pid").read_text() == ""
+
+
+def test_a_request_under_way_is_finished_before_it_ends(tmp_path: Path, url: str) -> None:
+    with Served(tmp_path, workers=1, url=url) as served:
+        answers: list[int | None] = []
+        asking = threading.Thread(target=lambda: answers.append(served.ask("POST", "/r")))
+        asking.start()
+        time.sleep(0.2)
+        assert served.end(signal.SIGINT) == 0
+        asking.join()
+        assert answers == [200]
+
+
+def test_a_worker_that_is_killed_is_replaced_and_the_other_goes_on(tmp_path: Path) -> None:
+    with Served(tmp_path) as served:
+        before = served.workers()
+        os.kill(before[0], signal.SIGKILL)
+        assert served.ask("GET", "/-/livez") == 200
+        eventually(lambda: len(served.workers()) == 2 and served.workers() != before, "another worker")
+        assert "killed by SIGKILL" in served.said.read_text()
+        eventually(lambda: len(served.segments()) == 3, "it writes a journal of its own")
+
+
+def test_a_worker_that_dies_again_and_again_is_started_again_and_again(tmp_path: Path) -> None:
+    with Served(tmp_path, workers=1) as served:
+        seen = set(served.workers())
+        for _ in range(4):
+            os.kill(max(seen & set(served.workers())), signal.SIGKILL)
+            eventually(lambda: set(served.workers()) - seen, "another worker")
+            seen |= set(served.workers())
+        eventually(lambda: served.ask("GET", "/-/readyz") == 200, "ready again")
+        said = served.said.read_text()
+        assert said.count("WARNING supervisor worker 0") == said.count("killed by SIGKILL") == 4
+
+
+def test_sighup_is_for_the_controller_and_harms_nobody(tmp_path: Path) -> None:
+    with Served(tmp_path, workers=1) as served:
+        workers = served.workers()
+        served.process.send_signal(signal.SIGHUP)
+        time.sleep(0.2)
+        assert served.ask("GET", "/-/readyz") == 200
+        assert served.workers() == workers
+
+
+def test_a_second_signal_ends_at_once(tmp_path: Path, url: str) -> None:
+    with Served(tmp_path, workers=1, url=url) as served:
+        asking = threading.Thread(target=served.ask, args=("POST", "/r"))
+        asking.start()
+        time.sleep(0.1)
+        workers = served.workers()
+        served.process.send_signal(signal.SIGTERM)
+        time.sleep(0.05)
+        began = time.monotonic()
+        served.end(seconds=3)
+        assert time.monotonic() - began < 2
+        assert not any(map(alive, workers))
+        asking.join()
+
+
+def test_without_the_supervisor_its_children_leave_and_the_next_one_serves(tmp_path: Path) -> None:
+    with Served(tmp_path) as served:
+        orphans = served.workers()
+        served.process.kill()
+        served.process.wait()
+        served.start()
+        eventually(lambda: served.ask("GET", "/-/readyz") == 200, "ready again")
+        assert not any(map(alive, orphans))
+        assert not set(served.workers()) & set(orphans)
+
+
+# What stands in the way.
+
+
+def refused(served: Served) -> tuple[int, str]:
+    """Start another supervisor with the same file and return its exit code and what it said."""
+    ran = subprocess.run([sys.executable, "-c", SERVE, str(served.file)], capture_output=True, text=True, timeout=20)
+    return ran.returncode, ran.stderr
+
+
+def test_a_second_supervisor_is_told_who_was_first(tmp_path: Path) -> None:
+    with Served(tmp_path, workers=1) as served:
+        code, said = refused(served)
+        assert code == 69
+        assert said == f"not serving: {served.data_dir} is in use by the supervisor with pid {served.process.pid}\n"
+
+
+def test_an_address_in_use_is_named(tmp_path: Path) -> None:
+    with Served(tmp_path, workers=1) as served:
+        served.file.write_text(served.file.read_text().replace('/data"', '/elsewhere"'))
+        code, said = refused(served)
+        assert code == 69
+        assert said == f"not serving: gateway.listen: 127.0.0.1:{served.port} is in use by another process\n"
+
+
+def test_a_bad_config_is_told_problem_by_problem_and_nothing_is_started(tmp_path: Path) -> None:
+    file = tmp_path / "turnout.toml"
+    given = {"port": 1, "admin": 2, "data_dir": tmp_path / "data", "workers": 0, "url": "nonsense"}
+    file.write_text(CONFIG.format(**given))
+    ran = subprocess.run([sys.executable, "-c", SERVE, str(file)], capture_output=True, text=True, timeout=20)
+    assert ran.returncode == 78
+    assert ran.stderr.count("error:") == 2
+    assert f"{file}:7:" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert not (tmp_path / "data").exists()

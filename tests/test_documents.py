@@ -1,0 +1,115 @@
+"""What the documents say is so: their configs are taken, their commands exist, their tables name what there is."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import policies
+from gateway.control.ledger import STATUSES
+from router.config import parse
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "loadtests/README.md")
+
+#: Run nothing that serves, listens or takes minutes; everything else is run as it stands.
+LONG = {"serve", "demo"}
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    """Every fenced block of a language, as (document, content)."""
+    found = []
+    for name in DOCUMENTS:
+        text = (ROOT / name).read_text()
+        found += [(name, block) for block in re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)]
+    return found
+
+
+def commands() -> list[list[str]]:
+    """Every shell command of the documents, continuation lines joined."""
+    lines = [line for _, block in blocks("sh") for line in block.replace("\\\n", " ").splitlines()]
+    return [shlex.split(line, comments=True) for line in lines if line.strip()]
+
+
+def table(heading: str) -> dict[str, str]:
+    """The rows of README's table whose first heading is this, as first cell → last cell."""
+    rows = (ROOT / "README.md").read_text().partition(f"\n| {heading} |")[2].partition("\n\n")[0].splitlines()[2:]
+    cells = [row.strip("|").split("|") for row in rows]
+    return {row[0].strip(" `"): row[-1].strip() for row in cells}
+
+
+@pytest.mark.parametrize(("document", "block"), blocks("toml"))
+def test_every_config_in_the_documents_is_taken_without_a_warning(document: str, block: str) -> None:
+    assert parse(block, document).warnings == ()
+
+
+def test_the_first_config_is_fifteen_lines() -> None:
+    """More would not be read; the rest is for config.example.toml."""
+    assert len(blocks("toml")[0][1].splitlines()) <= 15
+
+
+def test_every_make_target_in_the_documents_exists() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    asked = [command[1:] for command in commands() if command[0] == "make"]
+    assert asked
+    for (target,) in asked:
+        assert target in targets
+
+
+def test_every_command_in_the_documents_starts_with_a_known_program() -> None:
+    assert {command[0] for command in commands()} <= {"make", "curl", ".venv/bin/turnout"}
+
+
+def test_every_turnout_command_in_the_documents_is_understood(tmp_path: Path) -> None:
+    """Run for real in an empty folder with README's own config. Only ``report`` finds nobody to ask, and says so."""
+    (tmp_path / "turnout.toml").write_text(blocks("toml")[0][1])
+    for _, *arguments in (command for command in commands() if command[0] == ".venv/bin/turnout"):
+        if arguments[0] in LONG:
+            arguments = [arguments[0], "--help"]
+        run = subprocess.run(
+            [sys.executable, "-m", "gateway.cli", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        )
+        assert run.returncode == (1 if arguments[0] == "report" else 0), (arguments, run.stdout, run.stderr)
+        assert "Traceback" not in run.stderr
+
+
+def test_the_feedback_in_the_documents_is_feedback() -> None:
+    sent = [command for command in commands() if command[0] == "curl"]
+    assert sent
+    for command in sent:
+        assert any(argument.endswith("/-/feedback") for argument in command)
+        (event,) = json.loads(command[command.index("-d") + 1])
+        assert event.keys() == {"prediction_id", "metric", "value"}
+
+
+def test_the_table_of_policies_names_each_kind_and_its_settings() -> None:
+    named = table("policy")
+    assert list(named) == [policy.kind for policy in policies.POLICIES]
+    for policy in policies.POLICIES:
+        settings = {field.name for field in dataclasses.fields(policy)} - {"sticky"}  # type: ignore[arg-type]
+        assert set(re.findall(r"`(\w+)`", named[policy.kind])) == settings
+
+
+def test_the_table_of_statuses_names_each_status() -> None:
+    assert set(table("status")) == set(STATUSES)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_link_to_a_file_leads_somewhere(document: str) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / document).read_text()):
+        if "://" not in target:
+            assert ((ROOT / document).parent / target).exists(), target
+
+
+def test_the_licence_is_the_one_that_is_declared() -> None:
+    licence = (ROOT / "LICENSE").read_text()
+    assert "Apache License" in licence
+    assert "END OF TERMS AND CONDITIONS" in licence
+    assert 'license = "Apache-2.0"' in (ROOT / "pyproject.toml").read_text()
