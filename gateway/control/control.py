@@ -22,7 +22,7 @@ from gateway.control.planner import evidence_of, plan
 from gateway.control.recorder import Recorder
 from gateway.control.reload import needs_restart
 from gateway.control.tail import Tail
-from gateway.journal import size_bytes
+from gateway.journal import JOURNAL, size_bytes
 from gateway.published import SNAPSHOT, SnapshotFile, publish
 from gateway.store import Happening, Store, StoreError, plans
 from policies.types import Evidence
@@ -34,7 +34,6 @@ from router.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 
-JOURNAL: Final = "journal"
 METRICS: Final = "metrics.sock"
 
 #: What is kept of what happened: a few screens.
@@ -254,12 +253,14 @@ class Control:
         try:
             async with store.begin() as connection:
                 self._newest_stored = await plans.newest_revision(connection)
+                before = await plans.events_of(connection, MOST_EVENTS - len(self.events))
         except Exception as error:
             await store.close()
             raise StoreError(f"the store cannot be read: {error}") from error
         recorder = Recorder(store, self.journal, run=self._run, tell=self._tell, spare=self.tail.reading)
         recorder.adopt(self.snapshot, _now_ms())
         self._store, self.recorder = store, recorder
+        self.events.extendleft(happening._asdict() for happening in before)
         self._to_plan |= self.snapshot.routes.keys()
         self.happened("store_opened", None, gateway.store.partition("://")[0])
 
@@ -326,7 +327,8 @@ class Control:
         stays = self.snapshot.revision if revision is None else revision
         errors = [problem for problem in problems if problem.severity == "error"]
         first = errors[0].headline if errors else ""
-        self.happened("config_refused", None, f"{len(errors)} problems; revision {stays} stays in force; {first}")
+        count = f"{len(errors)} problem{'s' * (len(errors) != 1)}"
+        self.happened("config_refused", None, f"{count}; revision {stays} stays in force; {first}")
         if self.observer is not None:
             self.observer.observe_reload(ok=False, at_ms=_now_ms())
         return ReloadResult(False, stays, problems)

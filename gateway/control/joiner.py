@@ -61,10 +61,12 @@ class Joiner:
 
     async def learn(self, connection: AsyncConnection, events: Sequence[Feedback], moves: Moves) -> None:
         """Store events and join those whose predictions are known."""
+        reached = 0 if self.watermark_ms is None else self.watermark_ms
+        keys = [_key(event) for event in events if event.prediction_id is None and event.event_ms < reached]
+        leads = await feedback.leads(connection, keys)
         fresh = [Event(event, event.identity, event.prediction_id, due_ms=looked_up_ms(event)) for event in events]
-        if self.watermark_ms is not None and any(event.due_ms < self.watermark_ms for event in fresh):
-            self.unsettled = True
-        await self._restate(connection, fresh, moves)
+        looked_up = [_led(e, leads[_key(e.feedback)]) if _key(e.feedback) in leads else e for e in fresh]
+        await self._restate(connection, looked_up, moves)
 
     async def settle(self, connection: AsyncConnection, moves: Moves, limit: int) -> bool:
         """Do what the watermark allows: look up keys, give up on orphans, close windows. True: there is more.
@@ -72,6 +74,7 @@ class Joiner:
         Each is done for about ``limit`` predictions or events, that a transaction may not last.
         """
         if self.watermark_ms is None:
+            self.unsettled = False
             return False
         waiting = await self._look_up(connection, self.watermark_ms, moves, limit)
         closing = False
@@ -275,6 +278,11 @@ def _led(event: Event, leads: str | None) -> Event:
     if event.feedback.prediction_id is not None:
         return event
     return replace(event, target=leads, due_ms=patience_ends_ms(event.feedback))
+
+
+def _key(event: Feedback) -> tuple[str, str, int]:
+    """Where an event by key is looked up; of an event by id, a place where nothing is."""
+    return event.route or "", event.key or "", event.event_ms
 
 
 def _counted(event: Event, known: Known | None) -> str:

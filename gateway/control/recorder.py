@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +56,11 @@ class _Known:
     joiner: Joiner
     remembered: Remembered
 
+    def due(self, dead: Collection[str]) -> bool:
+        """Return whether there is something to do though nothing new was read."""
+        waits = {name for name in dead if not self.writers[name].gone}
+        return bool(self.joiner.unsettled or self.segments.forgotten() or self.segments.drained_writers(waits, {}))
+
 
 class Recorder:
     """Records one journal into one store.
@@ -86,6 +91,7 @@ class Recorder:
         self._turn = asyncio.Lock()
         self._idle_steps = 0
         self._offsets: Mapping[str, int] = {}
+        self._attempted: Mapping[str, int] = {}
         self._matured: set[str] = set()
 
     def lag(self) -> tuple[float, int]:
@@ -146,26 +152,35 @@ class Recorder:
 
     async def _step(self, limit: int) -> bool:
         known, self._known = self._known or await self._load(), None  # until the commit
-        known.segments.look(known.writers.dead(self._run))
-        batch, offsets = await asyncio.to_thread(known.segments.read, limit)
-        moves, adopting = Moves(), self._adopting
-        async with self._store.begin() as connection:
-            if adopting is not None:
-                await _adopt(connection, known.joiner, *adopting)
-            more = await self._record(connection, known, batch, offsets, moves)
+        dead = known.writers.dead(self._run)
+        known.segments.look(dead)
+        for name in known.segments.writers():
+            known.writers.meet(name)
+        batch, self._attempted = await asyncio.to_thread(known.segments.read, limit)
+        more = False
+        if self._attempted or self._adopting is not None or known.due(dead):
+            more = await self._commit(known, batch, self._attempted, dead)
         self._known = known
-        if self._adopting is adopting:
-            self._adopting = None
-        known.segments.offsets.update(offsets)
-        self._offsets = dict(known.segments.offsets)
         self._idle_steps = 0 if batch.lines or more else self._idle_steps + 1
         if not known.segments.undrained_bytes():
             self._caught_up = monotonic()
         self._lines = min(self._most, max(1, self._lines * 2))
-        self._matured |= moves.matured
-        self._tell(moves.told)
         await self._dispose(known.segments)
         return more or batch.lines >= limit
+
+    async def _commit(self, known: _Known, batch: Batch, offsets: Mapping[str, int], dead: Collection[str]) -> bool:
+        moves, adopting = Moves(), self._adopting
+        async with self._store.begin() as connection:
+            if adopting is not None:
+                await _adopt(connection, known.joiner, *adopting)
+            more = await _record(connection, known, batch, offsets, dead, moves)
+        if self._adopting is adopting:
+            self._adopting = None
+        known.segments.offsets.update(offsets)
+        self._offsets = dict(known.segments.offsets)
+        self._matured |= moves.matured
+        self._tell(moves.told)
+        return more
 
     async def _load(self) -> _Known:
         async with self._store.begin() as connection:
@@ -173,39 +188,6 @@ class Recorder:
             segments = Segments(self._journal, await positions.read_offsets(connection))
             definitions = await plans.read_definitions(connection)
         return _Known(segments, writers, Joiner(definitions, writers.watermark_ms), Remembered())
-
-    async def _record(
-        self, connection: AsyncConnection, known: _Known, batch: Batch, offsets: dict[str, int], moves: Moves
-    ) -> bool:
-        """Write a batch with all that follows from it; return whether more would follow at once."""
-        joiner, writers = known.joiner, known.writers
-        dead = writers.dead(self._run)
-        for name in known.segments.writers():
-            writers.meet(name)
-        await joiner.record(connection, batch.calls, moves)
-        await joiner.learn(connection, batch.events, moves)
-        for name, at_ms, bye in batch.marks:
-            writers.meet(name)
-            writers.mark(name, at_ms, bye=bye)
-        streaming = {line.writer for line in batch.calls if line.kind == "open"}
-        for name in known.segments.drained_writers(dead & {*writers.living(), *streaming}, offsets):
-            await joiner.abandon(connection, name, moves)
-            writers.bury(name)
-        if batch.rejected:
-            moves.tell(UNKNOWN, UNKNOWN, "rejected", batch.rejected)
-        moves.counts.update(corrupt_lines=batch.corrupt, torn_lines=batch.torn)
-        more = False
-        if writers.advance() or joiner.unsettled:
-            joiner.watermark_ms = writers.watermark_ms
-            more = await joiner.settle(connection, moves, SWEEP)
-        await tallies.apply(connection, moves, known.remembered)
-        await positions.write_offsets(connection, offsets)
-        await positions.write_writers(connection, writers.take_changed(), writers.watermark_ms)
-        forgotten = known.segments.forgotten()
-        await positions.forget_offsets(connection, forgotten)
-        for name in forgotten:
-            del known.segments.offsets[name]
-        return more
 
     async def _dispose(self, segments: Segments) -> None:
         """Delete segments that are finished and recorded, once nothing can take the record back."""
@@ -223,23 +205,56 @@ class Recorder:
             logger.warning("a batch of %d lines could not be recorded, trying fewer: %s", self._lines, error)
             self._lines = max(1, self._lines // 8)
             return True
+        skipped = self._attempted
         await self._step(0)  # were it not the line's fault, this would fail too
         known = self._known
-        assert known is not None
-        batch, offsets = known.segments.read(1)
+        if known is None or not skipped:
+            raise error
+        unrecordable = Moves()
+        unrecordable.counts["unrecordable_lines"] += 1
         async with self._store.begin() as connection:
-            await positions.write_offsets(connection, offsets)
-            await tallies.apply(connection, _unrecordable(batch.lines), known.remembered)
-        for name, end in offsets.items():
-            logger.error("a line that ends at byte %d of %s cannot be recorded", end, name, exc_info=error)
-        known.segments.offsets.update(offsets)
+            await positions.write_offsets(connection, skipped)
+            await tallies.apply(connection, unrecordable, known.remembered)
+        known.segments.offsets.update(skipped)
+        for name, end in skipped.items():
+            logger.error("the line that ends at byte %d of %s cannot be recorded", end, name, exc_info=error)
         return True
 
 
-def _unrecordable(lines: int) -> Moves:
-    moves = Moves()
-    moves.counts["unrecordable_lines"] += lines
-    return moves
+async def _record(
+    connection: AsyncConnection,
+    known: _Known,
+    batch: Batch,
+    offsets: Mapping[str, int],
+    dead: Collection[str],
+    moves: Moves,
+) -> bool:
+    """Write a batch with all that follows from it; return whether more would follow at once."""
+    joiner, writers = known.joiner, known.writers
+    await joiner.record(connection, batch.calls, moves)
+    await joiner.learn(connection, batch.events, moves)
+    for name, at_ms, bye in batch.marks:
+        writers.meet(name)
+        writers.mark(name, at_ms, bye=bye)
+    streaming = {line.writer for line in batch.calls if line.kind == "open"}
+    for name in known.segments.drained_writers(set(dead) & {*writers.living(), *streaming}, offsets):
+        await joiner.abandon(connection, name, moves)
+        writers.bury(name)
+    if batch.rejected:
+        moves.tell(UNKNOWN, UNKNOWN, "rejected", batch.rejected)
+    moves.counts.update(corrupt_lines=batch.corrupt, torn_lines=batch.torn)
+    more, advanced = False, writers.advance()
+    if advanced or joiner.unsettled:
+        joiner.watermark_ms = writers.watermark_ms
+        more = await joiner.settle(connection, moves, SWEEP)
+    await tallies.apply(connection, moves, known.remembered)
+    await positions.write_offsets(connection, offsets)
+    await positions.write_writers(connection, writers.take_changed(), writers.watermark_ms if advanced else None)
+    forgotten = known.segments.forgotten()
+    await positions.forget_offsets(connection, forgotten)
+    for name in forgotten:
+        del known.segments.offsets[name]
+    return more
 
 
 async def _adopt(connection: AsyncConnection, joiner: Joiner, snapshot: Snapshot, now_ms: int) -> None:

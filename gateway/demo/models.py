@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
+from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
-from sklearn.svm import SVC
 
 Pixels = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -96,22 +96,23 @@ def load() -> Digits:
 
 
 def train(digits: Digits) -> tuple[Model, ...]:
-    """Fit every model: takes about half a second."""
-    pixels, labels = digits.train_pixels, digits.train_labels
-    # A fifth of the images: what a team has when it starts labelling.
-    few = len(pixels) // 5
+    """Fit every model: takes a fraction of a second."""
+    # A third of the images: with all of them the best model is right so often that a minute of traffic holds fewer of
+    # its mistakes than a comparison needs.
+    few = len(digits.train_pixels) // 3
+    pixels, labels = digits.train_pixels[:few], digits.train_labels[:few]
     regression = make_pipeline(FunctionTransformer(_blur), LogisticRegression(max_iter=2000, random_state=0))
+    bayes = GaussianNB(var_smoothing=0.1)
     neighbours = KNeighborsClassifier(n_neighbors=3)
-    machine = SVC(gamma=0.001)
-    regression.fit(pixels, labels)
-    neighbours.fit(pixels[:few], labels[:few])
-    machine.fit(pixels, labels)
+    for estimator in (regression, bayes, neighbours):
+        estimator.fit(pixels, labels)
+    catalogue = digits.train_pixels
     return (
         Classifier("digits_v1", "digits", "1.0.0", "logistic regression on 16 blurred pixels", regression),
-        Classifier("digits_v2", "digits", "2.0.0", f"3 nearest neighbours among {few} images", neighbours),
-        Classifier("digits_v3", "digits", "3.0.0", "support vector machine on all pixels", machine),
-        Ranker("search_rows", "search", "1.0.0", "similar images by the ink in each row", _ink(pixels), "rows"),
-        Ranker("search_pixels", "search", "2.0.0", "similar images by every pixel", pixels, "pixels"),
+        Classifier("digits_v2", "digits", "2.0.0", "naive Bayes on every pixel", bayes),
+        Classifier("digits_v3", "digits", "3.0.0", "3 nearest neighbours", neighbours),
+        Ranker("search_rows", "search", "1.0.0", "similar images by the ink in each row", _ink(catalogue), "rows"),
+        Ranker("search_pixels", "search", "2.0.0", "similar images by every pixel", catalogue, "pixels"),
     )
 
 

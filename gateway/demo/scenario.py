@@ -19,13 +19,17 @@ CANARY_SHARE: Final = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One route. ``better`` is compared with ``baseline`` and truly better, by its score on the held-out images."""
+    """One route. ``better`` is compared with ``baseline`` and truly better, by its score on the held-out images.
+
+    ``traffic`` is its share of all requests, in (0, 1].
+    """
 
     route: str
     task: Literal["digits", "search"]
     metric: Literal["correct", "click"]
     baseline: str
     better: str
+    traffic: float
     summary: str
     policy: str
 
@@ -42,6 +46,7 @@ SCENES: Final = (
         "correct",
         "digits_v2",
         "digits_v3",
+        0.16,
         "version 2 answers, version 3 gets a copy of every request",
         'kind = "shadow"\nprimary = "digits_v2"\nshadows = { digits_v3 = 1.0 }',
     ),
@@ -51,6 +56,7 @@ SCENES: Final = (
         "correct",
         "digits_v1",
         "digits_v2",
+        0.16,
         f"version 2 answers {CANARY_SHARE:.0%} of the users",
         f'kind = "canary"\nstable = "digits_v1"\ncandidate = "digits_v2"\nshare = {CANARY_SHARE}',
     ),
@@ -60,6 +66,7 @@ SCENES: Final = (
         "correct",
         "digits_v1",
         "digits_v3",
+        0.32,
         "versions 1 and 3 answer half of the users each",
         'kind = "ab"\nshares = { digits_v1 = 0.5, digits_v3 = 0.5 }',
     ),
@@ -69,6 +76,7 @@ SCENES: Final = (
         "click",
         "search_rows",
         "search_pixels",
+        0.16,
         "two rankers share every list of results",
         'kind = "interleave"\nrankers = ["search_rows", "search_pixels"]\n'
         f'items = "/outputs/0/data"\nitem_id = ""\nlength = {SHOWN}',
@@ -79,8 +87,9 @@ SCENES: Final = (
         "correct",
         "digits_v1",
         "digits_v3",
-        "Thompson sampling moves the traffic to the best of three",
-        'kind = "thompson"\nvariants = ["digits_v1", "digits_v2", "digits_v3"]\nreward = "correct"',
+        0.2,
+        "Thompson sampling moves the traffic to the better version",
+        'kind = "thompson"\nvariants = ["digits_v1", "digits_v3"]\nreward = "correct"',
     ),
 )
 

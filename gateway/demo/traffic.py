@@ -84,7 +84,7 @@ class Traffic:
         self._digits = digits
         self._gateway = gateway
         self._headers = (*_HEADERS, (b"host", host.encode()))
-        self._rate = rate / len(SCENES)
+        self._rate = rate
         self._chance = Random(seed)
         self._crowd = f"{seed:x}"
         self._waiting: list[_Due] = []
@@ -105,7 +105,7 @@ class Traffic:
 
     async def _arrivals(self, scene: Scene, end: float, group: asyncio.TaskGroup) -> None:
         loop, account = asyncio.get_running_loop(), self.accounts[scene.route]
-        users_per_second = self._rate * len(REQUESTS) / sum(REQUESTS)
+        users_per_second = self._rate * scene.traffic * len(REQUESTS) / sum(REQUESTS)
         at = loop.time()
         while (at := at + self._chance.expovariate(users_per_second)) < end:
             await asyncio.sleep(at - loop.time())

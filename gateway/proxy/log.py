@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from gateway.journal import Appender, FeedbackAppender, roll_bytes, size_bytes
 from gateway.proxy.counts import Counts
@@ -85,19 +86,22 @@ class Log:
         self._gateway = gateway
         self._appender.roll_bytes = self._feedback.roll_bytes = roll_bytes(gateway.max_journal_bytes)
 
-    def permits(self, rows: bytes) -> bool:
-        """Write the rows of an answer. False when it must not be sent: they could not be written, and we refuse."""
+    def admit(self, rows: bytes) -> Literal["written", "shed", "refused"]:
+        """Write the rows of an answer before it is sent; "refused" means that it must not be."""
         if self._write(rows):
-            return True
+            return "written"
         if self._gateway.journal_full == "refuse":
             self._counts.add("journal_refused")
-            return False
+            return "refused"
         self._counts.add("journal_shed", rows.count(b"\n"))
-        return True
+        return "shed"
 
-    def note(self, rows: bytes) -> None:
-        """Write rows that no answer waits for."""
-        if not self._write(rows):
+    def note(self, rows: bytes, *, owed: bool = False) -> None:
+        """Write rows that no answer waits for. ``owed`` ones are written even if the journal is full.
+
+        An ``open`` row whose ``close`` was shed would call a variant incomplete that was not.
+        """
+        if not self._write(rows, owed=owed):
             self._counts.add("journal_shed", rows.count(b"\n"))
 
     def beat(self, now_ms: int) -> None:
@@ -137,9 +141,9 @@ class Log:
             if self._feedback.size:
                 self._feedback.roll()
 
-    def _write(self, lines: bytes) -> bool:
+    def _write(self, lines: bytes, *, owed: bool = False) -> bool:
         # Those in flight when the journal fills up were admitted: where unlogged answers are refused, they are written.
-        if self.full and self._gateway.journal_full == "shed":
+        if self.full and self._gateway.journal_full == "shed" and not owed:
             return False
         try:
             self._appender.append(lines)

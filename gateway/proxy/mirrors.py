@@ -16,7 +16,7 @@ from gateway.proxy.case import Case, row_line
 from gateway.proxy.counts import Counts
 from gateway.proxy.headers import Header
 from gateway.proxy.log import Log
-from gateway.proxy.reading import NOTHING, READ_BYTES, read_answer
+from gateway.proxy.reading import NOTHING, Kept, read_answer, worth_reading
 from gateway.proxy.upstream import UpstreamFault
 
 logger = logging.getLogger(__name__)
@@ -109,19 +109,14 @@ class Mirrors:
         if came.answer is None:
             return came
         # Taken to its end as a client would, so that latencies compare; kept only as far as it is read.
-        kept: list[bytes] | None = []
-        size = 0
+        kept = Kept(worth_reading(case, variant, came.status, came.headers))
         try:
             async for chunk in came.answer.chunks():
-                size += len(chunk)
-                if size > READ_BYTES:
-                    kept = None
-                if kept is not None:
-                    kept.append(chunk)
+                kept.add(chunk)
         except UpstreamFault as fault:
             return Call(came.status, fault=fault.fault, detail=fault.detail, latency_ms=since(began))
         finally:
             came.close()
-        came.body = None if kept is None else b"".join(kept)
+        came.body = kept.whole()
         came.latency_ms = since(began)
         return came

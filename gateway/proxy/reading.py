@@ -41,6 +41,26 @@ class Reading:
 NOTHING: Final = Reading()
 
 
+class Kept:
+    """What is kept of an answer while it streams by: all of it, or nothing once it is too long or not ``wanted``."""
+
+    def __init__(self, wanted: bool) -> None:
+        self.wanted = wanted
+        self._chunks: list[bytes] = []
+        self._size = 0
+
+    def add(self, chunk: bytes) -> None:
+        if self.wanted and self._size <= READ_BYTES:
+            self._size += len(chunk)
+            self._chunks.append(chunk)
+            if self._size > READ_BYTES:
+                self._chunks.clear()
+
+    def whole(self) -> bytes | None:
+        """Return the body, or None if it was too long to keep."""
+        return b"".join(self._chunks) if self._size <= READ_BYTES else None
+
+
 def worth_reading(case: Case, variant: str, status: int | None, headers: Sequence[Header]) -> bool:
     """Return whether an answer holds something to find: only success is a prediction, and no stream of events is."""
     backend = case.generation.backends[variant]

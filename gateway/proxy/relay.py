@@ -14,7 +14,7 @@ from typing import Any, cast
 from gateway.proxy.calls import Call, call, fault_problem, fault_status, since
 from gateway.proxy.case import Case
 from gateway.proxy.headers import end_to_end
-from gateway.proxy.reading import READ_BYTES, read_answer, worth_reading
+from gateway.proxy.reading import Kept, read_answer, worth_reading
 from gateway.proxy.reply import LEFT, Reply
 from gateway.proxy.upstream import UpstreamFault
 
@@ -24,13 +24,12 @@ async def relay(reply: Reply, body: bytes | AsyncIterator[bytes]) -> None:
     case = reply.case
     variant, fallback = case.routing.decision.answering[0], case.routing.route.fallback
     began = perf_counter()
-    served: str | None = None
+    asked, served = variant, None
     try:
         first = shown = await _call(case, variant, body)
-        if first.failed and fallback not in (None, variant) and isinstance(body, bytes):
-            assert fallback is not None
+        if first.failed and fallback is not None and fallback != variant and isinstance(body, bytes):
             first.close()
-            shown = await _call(case, fallback, body)
+            asked, shown = fallback, await _call(case, fallback, body)
             served = fallback if shown.fault is None else None
     except LEFT as error:
         reply.left((variant,), "primary", error, since(began))
@@ -39,7 +38,6 @@ async def relay(reply: Reply, body: bytes | AsyncIterator[bytes]) -> None:
     outcome = {"fault": first.fault, "served": served, "latency_ms": first.latency_ms}
     own = reply.own(served or variant)
     if shown.fault is not None:
-        asked = variant if shown is first else fallback or variant
         headers, content = fault_problem(shown.fault, asked, shown.detail)
         row = case.row(variant, "primary", **outcome, status=fault_status(shown.fault), overhead_ms=case.overhead_ms)
         reply.send((row,), fault_status(shown.fault), headers + own, content)
@@ -71,7 +69,7 @@ async def _stream(reply: Reply, variant: str, shown: Call, outcome: dict[str, An
     if not reply.open(case.row(variant, "primary", **outcome | {"fault": "incomplete"})):
         return
     response.start(shown.status, end_to_end(shown.headers) + reply.own(served or variant), length=answer.length)
-    kept = _Kept(served is None and worth_reading(case, variant, shown.status, shown.headers))
+    kept = Kept(served is None and worth_reading(case, variant, shown.status, shown.headers))
     last, left = b"", answer.length
 
     def close() -> None:
@@ -103,22 +101,3 @@ async def _stream(reply: Reply, variant: str, shown: Call, outcome: dict[str, An
     else:
         close()
         response.finish(last)
-
-
-class _Kept:
-    """What is kept of a stream to be read at its end: all of it, or nothing once it grows too long."""
-
-    def __init__(self, wanted: bool) -> None:
-        self.wanted = wanted
-        self._chunks: list[bytes] = []
-        self._size = 0
-
-    def add(self, chunk: bytes) -> None:
-        if self.wanted and self._size <= READ_BYTES:
-            self._size += len(chunk)
-            self._chunks.append(chunk)
-            if self._size > READ_BYTES:
-                self._chunks.clear()
-
-    def whole(self) -> bytes | None:
-        return b"".join(self._chunks) if self._size <= READ_BYTES else None

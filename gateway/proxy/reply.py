@@ -36,6 +36,7 @@ class Reply:
         self.log = log
         self.counts = counts
         self._ticket = ticket
+        self._shed = False
 
     def own(self, *variants: str) -> list[Header]:
         """Return the fields that every answer of a route carries; ``variants`` are those whose answer it is."""
@@ -47,24 +48,27 @@ class Reply:
     def send(self, rows: Sequence[Prediction], status: int, headers: list[Header], body: bytes) -> None:
         """Write the rows, then send the whole answer."""
         self.case.logged = True
-        if self.log.permits(b"".join(map(row_line, rows))):
-            self.response.send(status, headers, body)
-        else:
+        if self.log.admit(b"".join(map(row_line, rows))) == "refused":
             refuse_unlogged(self.response)
+        else:
+            self.response.send(status, headers, body)
 
     def open(self, row: Prediction) -> bool:
         """Write that a stream begins; False when it must not, and the client has been told."""
         self.case.logged = True
-        if not self.log.permits(row_line(row, "open")):
+        admitted = self.log.admit(row_line(row, "open"))
+        if admitted == "refused":
             refuse_unlogged(self.response)
             return False
+        self._shed = admitted == "shed"
         # The row is in the journal: a stream that lasts for hours must not hold back the watermark.
         self.log.pending.end(self._ticket)
         return True
 
     def close(self, row: Prediction) -> None:
-        """Write how a stream ended, before its end is sent."""
-        self.log.note(row_line(row, "close"))
+        """Write how a stream ended, before its end is sent. One that was shed at its beginning was counted then."""
+        if not self._shed:
+            self.log.note(row_line(row, "close"), owed=True)
 
     def left(self, variants: Sequence[str], role: Role, error: BaseException, latency_ms: float) -> None:
         """Write that the client left before it had an answer. Harmless when the rows are written."""

@@ -56,8 +56,8 @@ class Upstream:
         content-length that ``headers`` declare; what it raises ends the call and comes out here (later: out of the
         answer) as it is.
 
-        Raises UpstreamFault: "overloaded", "refused", "timeout", "reset", "protocol", or "incomplete" if the answer broke
-        off at once.
+        Raises UpstreamFault: "overloaded", "refused", "timeout", "reset", "protocol", or "incomplete" if the answer
+        broke off at once.
         """
         backend = self._backend
         if self.in_flight >= backend.max_concurrency:

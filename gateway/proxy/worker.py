@@ -174,10 +174,12 @@ class Worker:
                 self._counts.add("snapshot_errors")
                 logger.error("snapshot refused, revision %d stays in force: %s", self._router.snapshot.revision, error)
             return
+        # A bandit's plans move every few seconds; an operator's edit is worth a line.
+        level = logging.DEBUG if snapshot.config == self._router.snapshot.config else logging.INFO
         self._router.swap(snapshot)
         self._log.swap(snapshot.gateway)
         self._edge.gateway = snapshot.gateway
-        logger.info("revision %d is in force", snapshot.revision)
+        logger.log(level, "revision %d is in force", snapshot.revision)
 
     def _beat(self, metrics: socket.socket) -> None:
         self._log.measure()

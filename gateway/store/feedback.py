@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import BigInteger, Select, Text, bindparam, case, literal_column, select, update
+from sqlalchemy import BigInteger, Select, Text, bindparam, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.expression import ColumnElement, FromClause
 
 from gateway.control.ledger import UNKNOWN, Status
 from gateway.store import sql
@@ -103,7 +104,7 @@ async def joined_in(connection: AsyncConnection, span: Span, metric: str) -> lis
 async def due(connection: AsyncConnection, watermark_ms: int, limit: int) -> list[tuple[Event, str | None]]:
     """Return waiting events whose time has come, each with the prediction its key leads to (None: none, or by id)."""
     query = (
-        select(*_COLUMNS, _by_key())
+        select(*_COLUMNS, _latest(feedback.c.route, feedback.c.key, feedback.c.event_ms, feedback))
         # The literal lets SQLite use the index of waiting events.
         .where(feedback.c.status == literal_column("'waiting'"), feedback.c.due_ms < bindparam("watermark"))
         .order_by(feedback.c.due_ms)
@@ -111,6 +112,18 @@ async def due(connection: AsyncConnection, watermark_ms: int, limit: int) -> lis
     )
     rows = await connection.execute(query, {"watermark": watermark_ms, "limit": limit})
     return [(_event(row[:-1]), row[-1]) for row in rows]
+
+
+async def leads(
+    connection: AsyncConnection, keys: Collection[tuple[str, str, int]]
+) -> dict[tuple[str, str, int], str | None]:
+    """Return the prediction that each (route, key, event_ms) leads to, None where there is none."""
+    if not keys:
+        return {}
+    wanted = sql.listed(connection, Text(), Text(), BigInteger())
+    query = select(wanted, _latest(wanted.c.c0, wanted.c.c1, wanted.c.c2, wanted))
+    found = await connection.execute(query, sql.as_list(set(keys)))
+    return {(route, key, event_ms): target for route, key, event_ms, target in found}
 
 
 async def led_elsewhere(
@@ -124,7 +137,7 @@ async def led_elsewhere(
         return []
     wanted = sql.listed(connection, Text(), Text(), BigInteger())
     query = (
-        select(*_COLUMNS, _by_key())
+        select(*_COLUMNS, _latest(feedback.c.route, feedback.c.key, feedback.c.event_ms, feedback))
         .distinct()
         .join(wanted, (feedback.c.route == wanted.c.c0) & (feedback.c.key == wanted.c.c1))
         .where(feedback.c.key.is_not(None), feedback.c.event_ms >= wanted.c.c2)
@@ -150,18 +163,17 @@ def as_json(event: Event) -> dict[str, Any]:
     }
 
 
-def _by_key() -> Any:
-    """The latest prediction of the event's route and key that is not younger than the event; equal times by id."""
-    latest = (
+def _latest(route: ColumnElement[Any], key: ColumnElement[Any], event_ms: ColumnElement[Any], of: FromClause) -> Any:
+    """The latest prediction of a route and key that is not younger than the event; of equal times the greatest id."""
+    return (
         select(predictions.c.id)
-        .where(predictions.c.route == feedback.c.route, predictions.c.key == feedback.c.key)
-        .where(predictions.c.key.is_not(None), predictions.c.at_ms <= feedback.c.event_ms)
+        .where(predictions.c.route == route, predictions.c.key == key)
+        .where(predictions.c.key.is_not(None), predictions.c.at_ms <= event_ms)
         .order_by(predictions.c.at_ms.desc(), predictions.c.id.desc())
         .limit(1)
-        .correlate(feedback)
+        .correlate(of)
         .scalar_subquery()
     )
-    return case((feedback.c.prediction_id.is_(None), latest), else_=None)
 
 
 async def _among(connection: AsyncConnection, query: Select[Any], column: Any, values: Collection[str]) -> list[Event]:

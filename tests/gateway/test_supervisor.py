@@ -139,6 +139,13 @@ class Served:
         return self.process.wait(seconds)
 
 
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One supervisor for the tests that leave it as it was."""
+    with Served(tmp_path_factory.mktemp("running")) as served:
+        yield served
+
+
 def alive(pid: int) -> bool:
     with contextlib.suppress(OSError):
         return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -167,14 +174,13 @@ def test_a_request_under_way_is_finished_before_it_ends(tmp_path: Path, url: str
         assert answers == [200]
 
 
-def test_a_worker_that_is_killed_is_replaced_and_the_other_goes_on(tmp_path: Path) -> None:
-    with Served(tmp_path) as served:
-        before = served.workers()
-        os.kill(before[0], signal.SIGKILL)
-        assert served.ask("GET", "/-/livez") == 200
-        eventually(lambda: len(served.workers()) == 2 and served.workers() != before, "another worker")
-        assert "killed by SIGKILL" in served.said.read_text()
-        eventually(lambda: len(served.segments()) == 3, "it writes a journal of its own")
+def test_a_worker_that_is_killed_is_replaced_and_the_other_goes_on(running: Served) -> None:
+    workers, journals = running.workers(), running.segments()
+    os.kill(workers[0], signal.SIGKILL)
+    assert running.ask("GET", "/-/livez") == 200
+    eventually(lambda: len(running.workers()) == 2 and running.workers() != workers, "another worker")
+    eventually(lambda: set(running.segments()) - set(journals), "it writes a journal of its own")
+    assert "killed by SIGKILL" in running.said.read_text()
 
 
 def test_a_worker_that_dies_again_and_again_is_started_again_and_again(tmp_path: Path) -> None:
@@ -182,20 +188,19 @@ def test_a_worker_that_dies_again_and_again_is_started_again_and_again(tmp_path:
         seen = set(served.workers())
         for _ in range(4):
             os.kill(max(seen & set(served.workers())), signal.SIGKILL)
-            eventually(lambda: set(served.workers()) - seen, "another worker")
+            eventually(lambda: set(served.workers()) - seen, "another worker")  # noqa: B023
             seen |= set(served.workers())
         eventually(lambda: served.ask("GET", "/-/readyz") == 200, "ready again")
         said = served.said.read_text()
         assert said.count("WARNING supervisor worker 0") == said.count("killed by SIGKILL") == 4
 
 
-def test_sighup_is_for_the_controller_and_harms_nobody(tmp_path: Path) -> None:
-    with Served(tmp_path, workers=1) as served:
-        workers = served.workers()
-        served.process.send_signal(signal.SIGHUP)
-        time.sleep(0.2)
-        assert served.ask("GET", "/-/readyz") == 200
-        assert served.workers() == workers
+def test_sighup_is_for_the_controller_and_harms_nobody(running: Served) -> None:
+    workers = running.workers()
+    running.process.send_signal(signal.SIGHUP)
+    time.sleep(0.2)
+    assert running.ask("GET", "/-/readyz") == 200
+    assert running.workers() == workers
 
 
 def test_a_second_signal_ends_at_once(tmp_path: Path, url: str) -> None:
@@ -227,34 +232,31 @@ def test_without_the_supervisor_its_children_leave_and_the_next_one_serves(tmp_p
 # What stands in the way.
 
 
-def refused(served: Served) -> tuple[int, str]:
-    """Start another supervisor with the same file and return its exit code and what it said."""
-    ran = subprocess.run([sys.executable, "-c", SERVE, str(served.file)], capture_output=True, text=True, timeout=20)
+def refused(file: Path) -> tuple[int, str]:
+    """Start another supervisor and return its exit code and what it said."""
+    ran = subprocess.run([sys.executable, "-c", SERVE, str(file)], capture_output=True, text=True, timeout=20)
     return ran.returncode, ran.stderr
 
 
-def test_a_second_supervisor_is_told_who_was_first(tmp_path: Path) -> None:
-    with Served(tmp_path, workers=1) as served:
-        code, said = refused(served)
-        assert code == 69
-        assert said == f"not serving: {served.data_dir} is in use by the supervisor with pid {served.process.pid}\n"
+def test_a_second_supervisor_is_told_who_was_first(running: Served) -> None:
+    said = f"not serving: {running.data_dir} is in use by the supervisor with pid {running.process.pid}\n"
+    assert refused(running.file) == (69, said)
 
 
-def test_an_address_in_use_is_named(tmp_path: Path) -> None:
-    with Served(tmp_path, workers=1) as served:
-        served.file.write_text(served.file.read_text().replace('/data"', '/elsewhere"'))
-        code, said = refused(served)
-        assert code == 69
-        assert said == f"not serving: gateway.listen: 127.0.0.1:{served.port} is in use by another process\n"
+def test_an_address_in_use_is_named(running: Served, tmp_path: Path) -> None:
+    file = tmp_path / "turnout.toml"
+    file.write_text(running.file.read_text().replace(str(running.data_dir), str(tmp_path / "data")))
+    said = f"not serving: gateway.listen: 127.0.0.1:{running.port} is in use by another process\n"
+    assert refused(file) == (69, said)
 
 
 def test_a_bad_config_is_told_problem_by_problem_and_nothing_is_started(tmp_path: Path) -> None:
     file = tmp_path / "turnout.toml"
     given = {"port": 1, "admin": 2, "data_dir": tmp_path / "data", "workers": 0, "url": "nonsense"}
     file.write_text(CONFIG.format(**given))
-    ran = subprocess.run([sys.executable, "-c", SERVE, str(file)], capture_output=True, text=True, timeout=20)
-    assert ran.returncode == 78
-    assert ran.stderr.count("error:") == 2
-    assert f"{file}:7:" in ran.stderr
-    assert "Traceback" not in ran.stderr
+    code, said = refused(file)
+    assert code == 78
+    assert said.count("error:") == 2
+    assert f"{file}:7:" in said
+    assert "Traceback" not in said
     assert not (tmp_path / "data").exists()

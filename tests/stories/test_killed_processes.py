@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import signal
@@ -56,7 +57,8 @@ ROLES = {"/answer": {"primary": 1}, "/search": {"draft": 2}}
 
 
 async def items(asked: Asked) -> Any:
-    """Ten items, in an order that depends on the request."""
+    """Ten items in an order that depends on the request, slowly enough that some are always under way."""
+    await asyncio.sleep(0.03)
     found = [f"i{number}" for number in range(10)]
     random.Random(asked.body).shuffle(found)
     return {"items": found}

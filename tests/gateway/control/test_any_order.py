@@ -130,9 +130,9 @@ def journals(draw: Callable[[Any], Any]) -> tuple[list[Prediction], list[Feedbac
             lines += [Line(PREDICTIONS, writer, call_line(row))] * (2 if way == "twice" else 1)
     lines += [Line(FEEDBACK, draw(st.sampled_from([WRITER, OTHER])), feedback_line(one)) for one in events]
     shuffled = draw(st.permutations(lines))
-    # A stream's end stands behind its beginning; everything else stands where it fell.
-    late = [line for line in shuffled if line.after is not None]
-    return told, events, T0 + watermark, [line for line in shuffled if line.after is None] + late
+    # The dead write before they have successors, a stream's end stands behind its beginning; the rest as it fell.
+    shuffled.sort(key=lambda line: (line.writer != DEAD, line.after is not None))
+    return told, events, T0 + watermark, shuffled
 
 
 async def counted(desk: Desk) -> tuple[Any, Any, Any, Ledger]:

@@ -51,7 +51,7 @@ REPORTS = {
         better="search_pixels", status="better", low=0.21, difference=0.30, high=0.38,
     ),
     "bandit": report(
-        variant("digits_v1", 0, share=0.02), variant("digits_v2", 0, share=0.02), variant("digits_v3", 3, share=0.96),
+        variant("digits_v1", 0, share=0.04), variant("digits_v3", 3, share=0.96),
         better="digits_v3", status="worse", low=-0.3, difference=-0.2, high=-0.1,
     ),
 }  # fmt: skip
@@ -99,7 +99,7 @@ def test_merged_rankers_are_told_by_preference(found: dict[str, Finding]) -> Non
 
 
 def test_the_bandit_says_where_its_traffic_went(found: dict[str, Finding]) -> None:
-    assert "share 33% at the start, 96% at the end (P(best) 0.960)" in found["bandit"].claim
+    assert "share 50% at the start, 96% at the end (P(best) 0.960)" in found["bandit"].claim
     assert found["bandit"].share == 0.96
 
 

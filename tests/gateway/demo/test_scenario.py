@@ -52,6 +52,10 @@ def test_the_better_variant_of_a_scene_is_truly_the_best_of_its_route(
     assert of_route[scene.better] - of_route[scene.baseline] >= 0.03
 
 
+def test_the_routes_share_all_of_the_traffic() -> None:
+    assert sum(scene.traffic for scene in SCENES) == pytest.approx(1)
+
+
 def test_all_feedback_falls_due_within_the_window() -> None:
     """A correction follows its label, and a busy machine needs some slack."""
     assert DELAY_SECONDS[1] + AGAIN_SECONDS + 2 <= WINDOW_SECONDS

@@ -60,13 +60,13 @@ class Client:
 
     async def rest(self) -> bytes:
         """Read to the end; a reset ends it too."""
-        data = b""
+        pieces = []
         try:
             while piece := await self.reader.read(65_536):
-                data += piece
+                pieces.append(piece)
         except ConnectionResetError:
-            data += b"<reset>"
-        return data
+            pieces.append(b"<reset>")
+        return b"".join(pieces)
 
     async def ask(self, *pieces: bytes) -> bytes:
         """Send, and read to the end."""

@@ -1,3 +1,5 @@
+"""Our own errors: problem+json that names what is wrong (RFC 9457)."""
+
 from __future__ import annotations
 
 import orjson

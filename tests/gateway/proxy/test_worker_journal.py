@@ -147,3 +147,23 @@ def test_the_watermark_is_the_oldest_arrival_that_is_not_in_the_journal() -> Non
     pending.end(first)
     assert pending.watermark_ms(100) == 100
     assert len(pending) == 0
+
+
+def test_a_stream_that_was_opened_is_closed_though_the_journal_is_full_by_then(tmp_path: Path) -> None:
+    """Without its close row, a variant that answered well would count as incomplete."""
+
+    async def stepwise(asked: Asked) -> None:
+        await asked.start()
+        await asked.chunk(b"some")
+        await asyncio.sleep(0.1)
+        asked.writer.write(b"0\r\n\r\n")
+
+    async def main() -> None:
+        async with Model(stepwise) as model, staged(tmp_path, cast(model, "shed")) as stage:
+            await asyncio.gather(*(stage.ask("/r") for _ in range(10)))
+        opened, closed = stage.rows("open"), stage.rows("close")
+        assert 1 <= len(opened) < 4
+        assert {row["id"] for row in opened} == {row["id"] for row in closed}
+        assert stage.counters == {("journal_shed",): 10 - len(opened)}
+
+    play(main())

@@ -1,0 +1,225 @@
+"""One database, opened by one controller, with tables of a known version."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import BigInteger, Text, select, text
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from gateway.control.ledger import Ledger
+from gateway.store import Happening, Store, StoreError, calls, migrations, plans, sql, tables
+from gateway.store.calls import Kin, Span, Stored
+from router.outcomes import counted
+from router.records import Prediction
+from tests.gateway.control.builders import T0, WRITER, call, metric, snapshot
+
+
+def in_store(path: Path, story: Callable[[Store], Awaitable[None]]) -> None:
+    async def run() -> None:
+        store = await Store.open("sqlite", path)
+        try:
+            await story(store)
+        finally:
+            await store.close()
+
+    asyncio.run(run())
+
+
+def test_nothing_is_counted_in_an_empty_store(tmp_path: Path) -> None:
+    async def story(store: Store) -> None:
+        assert await store.ledger("r", "e") == Ledger("r", "e")
+        assert await store.prediction("p") is None
+        assert await store.events() == []
+        assert await store.plans("r") == []
+
+    in_store(tmp_path, story)
+
+
+def test_a_store_is_open_once(tmp_path: Path) -> None:
+    async def story(store: Store) -> None:
+        with pytest.raises(StoreError, match="another controller"):
+            await Store.open("sqlite", tmp_path)
+
+    in_store(tmp_path, story)
+    in_store(tmp_path, lambda store: store.settle())
+
+
+def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
+    async def newer(store: Store) -> None:
+        async with store.begin() as connection:
+            await connection.execute(tables.schema_version.update(), {"version": migrations.VERSION + 1})
+
+    in_store(tmp_path, newer)
+    with pytest.raises(StoreError, match=f"schema version {migrations.VERSION + 1}"):
+        in_store(tmp_path, newer)
+
+
+def test_an_older_schema_walks_up_the_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def nothing(store: Store) -> None:
+        pass
+
+    async def upgraded(store: Store) -> None:
+        async with store.begin() as connection:
+            found = await connection.execute(text("SELECT added FROM numbers"))
+            assert found.all() == []
+            version = await connection.execute(select(tables.schema_version.c.version))
+            assert version.scalar_one() == migrations.VERSION
+
+    in_store(tmp_path, nothing)
+    monkeypatch.setattr(migrations, "STEPS", {migrations.VERSION + 1: ["ALTER TABLE numbers ADD COLUMN added TEXT"]})
+    monkeypatch.setattr(migrations, "VERSION", migrations.VERSION + 1)
+    in_store(tmp_path, upgraded)
+    in_store(tmp_path, upgraded)
+
+
+@pytest.mark.parametrize("obstacle", ["a directory", "not a database", "a folder without a name"])
+def test_a_store_that_cannot_be_opened_says_so_and_can_be_tried_again(tmp_path: Path, obstacle: str) -> None:
+    async def story(store: Store) -> None:
+        pass
+
+    path = tmp_path / "turnout.db"
+    if obstacle == "a directory":
+        path.mkdir()
+    elif obstacle == "not a database":
+        path.write_text("a shopping list\n" * 1_000)
+    else:
+        (tmp_path / "x").write_text("a file")
+        with pytest.raises(StoreError):
+            in_store(tmp_path / "x", story)
+        return
+    with pytest.raises(StoreError, match="cannot be opened"):
+        in_store(tmp_path, story)
+    path.rmdir() if path.is_dir() else path.unlink()
+    in_store(tmp_path, story)
+
+
+def test_a_transaction_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    async def story(store: Store) -> None:
+        with pytest.raises(ZeroDivisionError):
+            async with store.begin() as connection:
+                await calls.write(connection, [Stored(call(1), WRITER, False)])
+                raise ZeroDivisionError
+        assert await store.prediction(call(1).id) is None
+
+    in_store(tmp_path, story)
+
+
+@pytest.mark.parametrize(
+    "prediction",
+    [
+        call(1),
+        call(2, prediction=None, features={"x": [1, None]}, items=("a", "b"), key="k", unit="u", by_unit=True),
+        call(3, prediction={"a": [1.5, True, "é\x00"]}, fault="timeout", status=None, propensity=None, forced=True),
+        call(4, prediction=2**64 - 1, served="b", request_id="r", traceparent="t", reported_version="9"),
+    ],
+)
+def test_a_call_comes_back_as_it_was_written(tmp_path: Path, prediction: Prediction) -> None:
+    async def story(store: Store) -> None:
+        async with store.begin() as connection:
+            await calls.write(connection, [Stored(prediction, WRITER, True)])
+            assert await calls.of(connection, [prediction.id]) == {prediction.id: [Stored(prediction, WRITER, True)]}
+            assert await calls.open_of(connection, WRITER) == [Stored(prediction, WRITER, True)]
+
+    in_store(tmp_path, story)
+
+
+def test_a_column_stands_for_each_field_in_its_order() -> None:
+    names = [column.name for column in tables.predictions.columns]
+    assert names == [*(field.name for field in fields(Prediction)), "writer", "open"]
+
+
+CALLS = [
+    call(1),
+    call(1, "s", role="shadow"),
+    call(1, "t", role="shadow", fault="dropped"),
+    call(2, "b", forced=True),
+    call(3, "b", fault="timeout"),
+    call(4, role="draft", items=("x",)),
+    call(5, fault="client_gone"),
+    call(6),
+]
+
+
+@pytest.mark.parametrize("kind", ["label", "event"])
+def test_a_span_is_counted_in_sql_as_calls_are_one_by_one(tmp_path: Path, kind: str) -> None:
+    async def story(store: Store) -> None:
+        span, judged = Span("r", T0 + 1, T0 + 6), metric(kind)
+        async with store.begin() as connection:
+            await calls.write(connection, [Stored(one, WRITER, False) for one in CALLS])
+            await calls.write(connection, [Stored(call(2, "z"), WRITER, True)])
+            found = await calls.counted_in(connection, span, judged)
+        expected: dict[Kin, int] = {}
+        for one in CALLS:
+            if span.since_ms <= one.at_ms < span.until_ms and counted(one, judged):
+                kin = Kin(one.route, one.epoch, one.period, one.variant, one.version, one.role)
+                expected[kin] = expected.get(kin, 0) + 1
+        assert dict(found) == expected
+
+    in_store(tmp_path, story)
+
+
+def test_a_chunk_of_predictions_never_parts_a_millisecond(tmp_path: Path) -> None:
+    async def story(store: Store) -> None:
+        async with store.begin() as connection:
+            await calls.write(connection, [Stored(one, WRITER, False) for one in CALLS])
+            reached = await calls.reach(connection, "r", T0, T0 + 100, 3)
+            assert reached == T0 + 2
+            assert set(await calls.ids_in(connection, Span("r", T0, reached))) == {call(1).id}
+            assert await calls.reach(connection, "r", T0 + 1, T0 + 100, 1) == T0 + 2
+            assert await calls.reach(connection, "r", T0, T0 + 100, 50) == T0 + 100
+
+    in_store(tmp_path, story)
+
+
+@given(
+    rows=st.lists(st.tuples(st.integers(-(2**62), 2**62), st.text(alphabet=st.characters(exclude_categories=["Cs"]))))
+)
+def test_any_values_can_be_listed(rows: list[tuple[int, str]]) -> None:
+    async def run() -> None:
+        engine = create_async_engine("sqlite+aiosqlite://")
+        try:
+            async with engine.connect() as connection:
+                listed = sql.listed(connection, BigInteger(), Text())
+                found = await connection.execute(select(listed), sql.as_list(rows))
+                assert [tuple(row) for row in found] == rows
+                found = await connection.execute(sql.among(connection, Text()), sql.as_values([t for _, t in rows]))
+                assert [row[0] for row in found] == [t for _, t in rows]
+        finally:
+            await engine.dispose()
+
+    asyncio.run(run())
+
+
+def test_plans_and_epochs_are_stored_once(tmp_path: Path) -> None:
+    async def story(store: Store) -> None:
+        async with store.begin() as connection:
+            assert await plans.newest_revision(connection) == 0
+            route = snapshot().routes["r"]
+            assert await plans.write_plans(connection, [route], 5) == [route]
+            assert await plans.write_plans(connection, [route], 6) == []
+            assert await plans.newest_revision(connection) == 1
+            happening = Happening(7, "epoch_began", "r", "e")
+            await plans.write_events(connection, [happening, happening._replace(at_ms=8)])
+        [plan] = await store.plans("r")
+        assert (plan["revision"], plan["epoch"], plan["at_ms"], plan["shares"]) == (1, "e", 5, {"a": 0.5, "b": 0.5})
+        assert [one.at_ms for one in await store.events()] == [8, 7]
+
+    in_store(tmp_path, story)
+
+
+def test_the_tables_can_be_made_by_postgresql() -> None:
+    dialect = postgresql.dialect()
+    for table in tables.metadata.sorted_tables:
+        made = str(CreateTable(table).compile(dialect=dialect))
+        assert "WITHOUT ROWID" not in made
+        for index in table.indexes:
+            assert str(CreateIndex(index).compile(dialect=dialect))
