@@ -21,13 +21,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, TextIO
 
+from gateway.configuration import load
 from gateway.journal import JOURNAL, next_run
 from gateway.lifeline import VARIABLE
 from gateway.premises import Unavailable, listening, sole_processes, sole_supervisor
 from gateway.published import SNAPSHOT, SnapshotFile, publish
 from policies.types import Evidence
 from router.compile import compile_snapshot
-from router.config import Config, ConfigError, load
+from router.config import Config, ConfigError
 from router.diagnostics import render
 from router.snapshot import Snapshot
 
@@ -149,10 +150,13 @@ class Supervisor:
         scheme = "http" if gateway.tls_cert_file is None else "https"
         host, port = self._sock.getsockname()[:2]
         workers = "1 worker" if gateway.workers == 1 else f"{gateway.workers} workers"
+        admin, _, admin_port = gateway.admin.rpartition(":")
+        # The controller binds it, and says in the log which it got.
+        operators = f"http://{gateway.admin}" if admin_port != "0" else f"on a free port of {admin}"
         _say(
             sys.stdout,
             f"turnout serves {scheme}://{f'[{host}]' if ':' in host else host}:{port} with {workers}, "
-            f"operators http://{gateway.admin}, revision {revision}, data in {self._data_dir}",
+            f"operators {operators}, revision {revision}, data in {self._data_dir}",
         )
 
     def _worker(self, slot: int) -> list[str]:

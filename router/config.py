@@ -169,8 +169,8 @@ def _route(route: RouteDraft, policy: Policy) -> RouteConfig:
 
 def _environment(draft: Draft, document: dict[str, Any], environ: Mapping[str, str]) -> Iterator[Finding]:
     """Yield what is not there of what the file refers to."""
-    named: list[tuple[Path, Placeholder]] = [
-        (("gateway", name), Placeholder("file", value))
+    named: list[tuple[Path, Placeholder, bool]] = [
+        (("gateway", name), Placeholder("file", value), False)
         for name, value in draft.gateway.values.items()
         if name.endswith("_file") and value is not None
     ]
@@ -179,23 +179,35 @@ def _environment(draft: Draft, document: dict[str, Any], environ: Mapping[str, s
             # The names as the file writes them: the values are kept under lower-case ones.
             for header, value in document["backends"][backend]["request_headers"].items():
                 where: Path = ("backends", backend, "request_headers", header)
-                named += [(where, placeholder) for placeholder in placeholders(value)]
-    for path, placeholder in named:
-        problem = _secret_problem(placeholder, environ)
+                named += [(where, placeholder, True) for placeholder in placeholders(value)]
+    for path, placeholder, in_header in named:
+        problem = _secret_problem(placeholder, environ, in_header=in_header)
         if problem is not None:
             yield Finding(path, f"{dotted(path)}: {problem}")
 
 
-def _secret_problem(placeholder: Placeholder, environ: Mapping[str, str]) -> str | None:
+def _secret_problem(placeholder: Placeholder, environ: Mapping[str, str], *, in_header: bool) -> str | None:
+    """Say what is wrong with a secret, never the secret itself: workers refuse what is refused here."""
     name = placeholder.name
     if placeholder.source == "env":
-        return None if environ.get(name) else f"the environment variable {name} is not set"
-    try:
-        with open(name, "rb") as file:
-            content = file.read(MAX_BYTES)
-    except (OSError, ValueError) as error:
-        return f'the file "{name}" cannot be read: {_reason(error)}'
-    return None if content.strip() else f'the file "{name}" is empty'
+        what, text = f"the environment variable {name}", environ.get(name, "")
+        if not text:
+            return f"{what} is not set"
+    else:
+        what = f'the file "{name}"'
+        try:
+            with open(name, "rb") as file:
+                text = file.read(MAX_BYTES).decode()
+        except UnicodeDecodeError:
+            return f"{what} is not UTF-8 text"
+        except (OSError, ValueError) as error:
+            return f"{what} cannot be read: {_reason(error)}"
+        if not text.strip():
+            return f"{what} is empty"
+        text = text.removesuffix("\n")
+    if in_header and any(character in text for character in "\r\n\0"):
+        return f"{what} has more than one line, and a header has one"
+    return None
 
 
 def _reason(error: OSError | ValueError) -> str:

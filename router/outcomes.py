@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from math import fsum
 from typing import Any
 
+from router.extract import equal
 from router.records import Feedback, Outcome, Prediction, Role
 from router.snapshot import Metric
 
@@ -96,27 +97,10 @@ def agreements(calls: Sequence[Prediction]) -> tuple[tuple[Prediction, bool], ..
     if primary is None or not _comparable(primary):
         return ()
     return tuple(
-        (call, same(call.prediction, primary.prediction))
+        (call, equal(call.prediction, primary.prediction))
         for call in calls
         if call.role == "shadow" and _comparable(call)
     )
-
-
-def same(a: Any, b: Any) -> bool:
-    """Return whether two JSON values are equal: numbers by value, and a boolean is not a number.
-
-    >>> same([1, {"a": 2.0}], [1.0, {"a": 2}]), same(True, 1), same(None, False)
-    (True, False, False)
-    """
-    if isinstance(a, bool) or isinstance(b, bool) or a is None or b is None:
-        return a is b
-    if isinstance(a, (int, float)) and isinstance(b, (int, float)):
-        return a == b
-    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
-        return len(a) == len(b) and all(map(same, a, b))
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    return isinstance(a, str) and isinstance(b, str) and a == b
 
 
 def _own_value(call: Prediction, events: Sequence[Feedback], metric: Metric, *, closed: bool, ripe: bool) -> Value:
@@ -168,7 +152,7 @@ def _score(call: Prediction, event: Feedback, metric: Metric) -> float | None:
     if not call.predicted:
         return None
     if metric.score == "match":
-        return float(same(event.value, call.prediction))
+        return float(equal(event.value, call.prediction))
     label, prediction = event.value, call.prediction
     if isinstance(label, bool) or isinstance(prediction, bool):
         return None

@@ -19,7 +19,7 @@ from gateway.admin.series import Series
 from gateway.admin.workers import Workers
 from gateway.control.ledger import STATUSES, UNKNOWN
 from gateway.report.comparison import STATUSES as VERDICTS
-from router.records import Fault, Prediction, Role
+from router.records import VARIANT_FAULTS, Fault, Prediction, Role
 from router.snapshot import Snapshot
 
 #: Names kept over all reloads of one controller. Beyond it something generates them, and they become "unknown".
@@ -90,7 +90,7 @@ class Metrics:
         route, variant = names.of("route", prediction.route), names.of("variant", prediction.variant)
         release = names.of("version", prediction.variant, prediction.version)
         role = names.of("role", prediction.role)
-        series.requests.labels(route, variant, release, role, _status_class(prediction.status)).inc()
+        series.requests.labels(route, variant, release, role, _status_class(prediction)).inc()
         if prediction.fault is not None:
             series.faults.labels(route, variant, role, names.of("fault", prediction.fault)).inc()
         if prediction.latency_ms is not None:
@@ -231,7 +231,15 @@ def _set(gauge: Gauge, labels: tuple[str, ...], value: float | None) -> None:
         gauge.labels(*labels).set(value)
 
 
-def _status_class(status: int | None) -> str:
+def _status_class(call: Prediction) -> str:
+    """Return the class of the status with which the variant answered.
+
+    The row has the status that the client saw. Of a variant whose failure a fallback or another ranker made good, that
+    is the other's: a dead variant must not look well because it is covered for.
+    """
+    status = call.status
+    if call.served is not None or (call.role == "draft" and call.fault in VARIANT_FAULTS):
+        status = 502
     return f"{status // 100}xx" if status is not None and 100 <= status < 600 else "none"
 
 

@@ -51,7 +51,8 @@ class Series:
     def _declare_traffic(self) -> None:
         self.requests = self._counter(
             "requests_total",
-            "Calls to a variant, by role (primary, shadow, draft) and class of the status (2xx; none: no answer came).",
+            "Calls to a variant, by role (primary, shadow, draft) and class of its status (none: no answer came; 5xx "
+            "too when a fallback or another ranker made its failure good).",
             (*_CALL, "status_class"),
         )
         self.faults = self._counter(
@@ -162,10 +163,11 @@ class Series:
         self.journal_lag_bytes = self._gauge("journal_lag_bytes", "Journal that is not in the store yet.")
         self.journal_bytes = self._gauge("journal_bytes", "Journal on disk, as the workers last said.")
         self.journal_shed = self._counter(
-            "journal_shed_total", "Calls answered but not logged, because the journal was full."
+            "journal_shed_total", "Calls answered but not logged, because the journal was full or could not be written."
         )
         self.journal_refused = self._counter(
-            "journal_refused_total", "Requests refused with 503, because the journal was full."
+            "journal_refused_total",
+            "Requests and feedback refused with 503, because the journal was full or could not be written.",
         )
         self.snapshot_errors = self._counter(
             "snapshot_errors_total", "Times a worker could not read the published snapshot and kept its own."

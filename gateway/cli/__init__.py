@@ -18,6 +18,7 @@ INTERRUPTED: Final = 130
 
 def main() -> None:
     """Run the ``turnout`` command and leave with its exit code."""
+    _open_streams()
     sys.exit(run(sys.argv[1:]))
 
 
@@ -26,23 +27,41 @@ def run(arguments: Sequence[str]) -> int:
     try:
         code = _run(arguments)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read us has enough (`turnout report | head`). What Python still wants to flush goes nowhere.
+    except OSError as error:
+        # A broken pipe: whoever read us has enough (`turnout report | head`), and there is nothing to say.
+        if not isinstance(error, BrokenPipeError):
+            where = f"{error.filename}: " if error.filename else ""
+            print(f"turnout: error: {where}{error.strerror or error}", file=sys.stderr)
+        # What Python still wants to flush goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = PROBLEM
     return code
 
 
-def _run(arguments: Sequence[str]) -> int:
-    from gateway.cli.app import app
+def _open_streams() -> None:
+    """Open on nothing the standard streams that whoever started us has closed (`turnout check >&-`).
 
+    Python has None for them, which cannot be written to; and the next file or socket that is opened would get their
+    number, and what is printed with it.
+    """
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
+        from gateway.cli.app import app  # the slowest part of a short command: an interrupt may well meet it
+
         app(args=list(arguments), prog_name="turnout")
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else 0 if ended.code is None else PROBLEM
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
+    except OSError:  # of what was written to, or of a file: the machine's fault, not ours
         raise
     except Exception as error:  # the last resort: whatever went wrong, an operator gets one line
         if os.environ.get("TURNOUT_DEBUG"):

@@ -21,7 +21,8 @@ def check(context: typer.Context, config: ConfigOption = None, as_json: JsonOpti
 
     Each comes with its line, and what would do. Leaves with 1 if there is one; warnings alone leave with 0.
     """
-    from router.config import ConfigError, load
+    from gateway.configuration import load
+    from router.config import ConfigError
     from router.diagnostics import as_json as listed
 
     path, valid = chosen(context, config), None

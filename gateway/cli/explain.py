@@ -73,8 +73,10 @@ def explained(route: Route, unit: str) -> dict[str, Any]:
     """
     from policies.plans import Mirror
     from policies.types import Occasion
+    from router.extract import text_of
 
-    carried = unit if route.unit is not None else None
+    # The text by which a request would be known: of an empty header the request itself stands in.
+    carried = text_of(unit) if route.unit is not None else None
     occasions = [Occasion(route.salt, carried, f"explained-{index}") for index in range(TRIED)]
     decisions = [route.plan.decide(occasion) for occasion in occasions]
     first = decisions[0]

@@ -50,6 +50,9 @@ def ask(gateway: Gateway, where: str, config: Path) -> dict[str, Any]:
     """Return the answer of the admin API; leaves with 1 and a sentence if there is none."""
     import httpx
 
+    if gateway.admin.endswith(":0"):
+        hint = f"give it a port in {config}; which one it has now is in the log of turnout serve"
+        raise fail(f'gateway.admin is "{gateway.admin}", any free port, and only the running gateway knows which', hint)
     base = f"http://{reachable(gateway.admin)}"
     try:
         # No proxy of the environment may come between: the admin port is this machine's, or near.

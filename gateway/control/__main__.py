@@ -82,14 +82,17 @@ async def run(config_path: Path, data_dir: Path, run: str | None) -> int:
         try:
             held.callback((await listen(data_dir / METRICS, control.hear)).close)
         except OSError as error:
-            control.happened("metrics_socket_unavailable", None, f"gauges of workers are missing: {error}")
-        for chore in chores:
-            chore.add_done_callback(_ended)
+            control.happenings.note("metrics_socket_unavailable", None, f"gauges of workers are missing: {error}")
+        for task in (*chores, recording):
+            task.add_done_callback(lambda ended: stopping.set())  # a controller that lacks a part is none
         await stopping.wait()
-        await recording
+        failure = next((task.exception() for task in (*chores, recording) if task.done()), None)
+        if failure is not None:
+            logger.error("a part of the controller failed, it ends to be started again", exc_info=failure)
+        await asyncio.gather(recording, return_exceptions=True)
         await control.close(DRAIN_SECONDS)
     await _stop(server, chores)
-    return 0
+    return 0 if failure is None else 1
 
 
 class _Reloads:
@@ -127,7 +130,9 @@ async def _serve(server: AdminServer, control: Control) -> None:
         except OSError as error:
             sock.close()
             if not told:
-                control.happened("admin_unavailable", None, f"{control.snapshot.gateway.admin}: {error.strerror}")
+                control.happenings.note(
+                    "admin_unavailable", None, f"{control.snapshot.gateway.admin}: {error.strerror}"
+                )
             told = True
             await asyncio.sleep(BIND_PAUSE_SECONDS)
             continue
@@ -161,11 +166,6 @@ async def _stop(server: AdminServer, chores: list[asyncio.Task[None]]) -> None:
         await asyncio.wait_for(asyncio.shield(asyncio.gather(serving, return_exceptions=True)), 5)
     serving.cancel()
     await asyncio.gather(*chores, return_exceptions=True)
-
-
-def _ended(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and task.exception() is not None:
-        logger.error("a part of the controller failed", exc_info=task.exception())
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -9,22 +9,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from gateway.control.happenings import MOST, Happenings, now_ms
 from gateway.control.ledger import Ledger
 from gateway.control.moves import Told
 from gateway.control.planner import evidence_of, plan
+from gateway.control.publisher import Publisher, with_plans_of
 from gateway.control.recorder import Recorder
 from gateway.control.reload import needs_restart
 from gateway.control.tail import Tail
 from gateway.journal import JOURNAL, size_bytes
 from gateway.published import SNAPSHOT, SnapshotFile, publish
-from gateway.store import Happening, Store, StoreError, plans
+from gateway.store import Store, StoreError, reason
 from policies.types import Evidence
 from router.compile import compile_snapshot, epoch_of
 from router.config import Config, ConfigError, load
@@ -36,10 +37,6 @@ logger = logging.getLogger(__name__)
 
 METRICS: Final = "metrics.sock"
 
-#: What is kept of what happened: a few screens.
-MOST_EVENTS: Final = 500
-#: A plan that moves is told when a share has moved this far since it was last told: a bandit's moves all the time.
-TOLD_SHARE: Final = 0.05
 PLAN_SECONDS: Final = 1.0
 LONGEST_BACKOFF_SECONDS: Final = 10.0
 
@@ -76,25 +73,32 @@ class Control:
         self.data_dir = data_dir
         self.journal = data_dir / JOURNAL
         self.observer: Observer | None = None
-        self.events: deque[dict[str, Any]] = deque(maxlen=MOST_EVENTS)
+        self.happenings = Happenings()
         self.workers: dict[str, Mapping[str, Any]] = {}
         self.recorder: Recorder | None = None
         self.tail = Tail(self.journal, self._observe_prediction)
         self._run = run
         self._store: Store | None = None
-        self._unsaved: deque[Happening] = deque(maxlen=MOST_EVENTS)
-        self._unsaved_plans = True
-        self._newest_stored = 0
-        self._shares_told: dict[str, Mapping[str, float]] = {}
         self._started = time.monotonic()
         self._turn = asyncio.Lock()
         self._to_plan: set[str] = set()
+        self._reloads: set[asyncio.Task[ReloadResult]] = set()
         self.config: Config | None = None
-        self.snapshot = self._begin()
+        self._publisher = Publisher(data_dir, self._begin(), self.happenings)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What is in force."""
+        return self._publisher.snapshot
 
     @property
     def store_ready(self) -> bool:
         return self._store is not None
+
+    @property
+    def events(self) -> Iterable[Mapping[str, Any]]:
+        """What happened, the oldest first."""
+        return self.happenings.newest
 
     def lag(self) -> tuple[float, int]:
         """Return how far the store is behind the journal: seconds, and bytes."""
@@ -113,7 +117,13 @@ class Control:
         return await self._store.prediction(prediction_id) if self._store is not None else None
 
     async def reload(self) -> ReloadResult:
-        """Read the file again: in force as a whole, or refused as a whole."""
+        """Read the file again: in force as a whole, or refused as a whole, though the caller may stop waiting."""
+        task = asyncio.ensure_future(self._reload())
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+        return await asyncio.shield(task)
+
+    async def _reload(self) -> ReloadResult:
         async with self._turn:
             problems: tuple[Diagnostic, ...]
             try:
@@ -122,17 +132,17 @@ class Control:
             except ConfigError as error:
                 problems = error.diagnostics
             if problems:
-                return self._refused(problems)
+                return self._refused(problems, self.snapshot.revision)
             self.config = config
             fresh = await self._compiled(config)
             if replace(fresh, revision=self.snapshot.revision) == self.snapshot:
-                self.happened("config_unchanged", None, f"revision {self.snapshot.revision} stays in force")
+                self.happenings.note("config_unchanged", None, f"revision {self.snapshot.revision} stays in force")
             else:
                 await self._put_in_force(fresh)
-                self.happened("config_reloaded", None, f"revision {fresh.revision} is in force")
+                self.happenings.note("config_reloaded", None, f"revision {fresh.revision} is in force")
             self._to_plan |= fresh.routes.keys()
             if self.observer is not None:
-                self.observer.observe_reload(ok=True, at_ms=_now_ms())
+                self.observer.observe_reload(ok=True, at_ms=now_ms())
             return ReloadResult(True, self.snapshot.revision, config.warnings)
 
     async def plan(self) -> None:
@@ -140,15 +150,16 @@ class Control:
         async with self._turn:
             if self._store is None or self.recorder is None or self.config is None:
                 return
-            await self._save()
+            await self._publisher.save(self._store)
             self._to_plan |= self.recorder.take_matured()
             routes, self._to_plan = self._to_plan, set()
             if not routes:
                 return
             try:
-                planned = await plan(self.snapshot, self.config, routes, self._store.ledger, self._next_revision())
+                revision = self._publisher.next_revision
+                planned = await plan(self.snapshot, self.config, routes, self._store.ledger, revision)
                 for route, reason in planned.failures.items():
-                    self.happened("plan_failed", route, f"{reason}; its last plan stays in force")
+                    self.happenings.note("plan_failed", route, f"{reason}; its last plan stays in force")
                 if planned.snapshot is not self.snapshot:
                     await self._put_in_force(planned.snapshot)
             except Exception:
@@ -165,7 +176,8 @@ class Control:
                 failing = False
             except Exception as error:
                 if not failing:
-                    logger.error("no plans can be made, the last ones stay in force: %s", error, exc_info=error)
+                    logger.error("no plans can be made, the last ones stay in force: %s", reason(error))
+                    logger.debug("no plans can be made", exc_info=error)
                 failing = True
 
     async def keep_recording(self, stopping: asyncio.Event) -> None:
@@ -177,7 +189,7 @@ class Control:
             except StoreError as error:
                 if str(error) != told:
                     told = str(error)
-                    self.happened("store_unavailable", None, f"{told}; the journal keeps what comes")
+                    self.happenings.note("store_unavailable", None, f"{told}; the journal keeps what comes")
                 with suppress(TimeoutError):
                     await asyncio.wait_for(stopping.wait(), pause)
                 pause = min(pause * 2, LONGEST_BACKOFF_SECONDS)
@@ -186,11 +198,15 @@ class Control:
 
     async def close(self, timeout_seconds: float) -> None:
         """Record what the journal still holds, within the time, and close the store."""
-        if self.recorder is not None and not await self.recorder.drain(timeout_seconds):
-            logger.warning("%d bytes of the journal are left for the next start", self.recorder.lag()[1])
+        if self.recorder is not None:
+            drained = await self.recorder.drain(timeout_seconds)
+            with suppress(OSError):
+                await self.tail.step()  # lets go of what it still reads, to be deleted
+            if not drained or not await self.recorder.drain(1):
+                logger.warning("%d bytes of the journal are left for the next start", self.recorder.lag()[1])
         if self._store is not None:
             with suppress(Exception):
-                await self._save()
+                await self._publisher.save(self._store)
             store, self._store = self._store, None
             await store.close()
 
@@ -198,7 +214,7 @@ class Control:
         """Take in what a worker says of itself."""
         writer = str(datagram.get("writer"))
         if writer not in self.workers:
-            self.happened("worker_started", None, f"worker {datagram.get('slot')}, pid {datagram.get('pid')}")
+            self.happenings.note("worker_started", None, f"worker {datagram.get('slot')}, pid {datagram.get('pid')}")
         # The newest is last; those that were not heard of for longest are forgotten.
         self.workers.pop(writer, None)
         self.workers[writer] = datagram
@@ -206,13 +222,6 @@ class Control:
             del self.workers[next(iter(self.workers))]
         if self.observer is not None:
             self.observer.observe_datagram(datagram)
-
-    def happened(self, kind: str, route: str | None, detail: str) -> None:
-        """Note something that an operator may want to know."""
-        happening = Happening(_now_ms(), kind, route, detail)
-        self.events.append(happening._asdict())
-        self._unsaved.append(happening)
-        logger.log(logging.WARNING if kind in _TROUBLE else logging.INFO, "%s %s%s", kind, _of(route), detail)
 
     def _begin(self) -> Snapshot:
         """The snapshot that is published, or the file's own where there is none."""
@@ -228,7 +237,7 @@ class Control:
         except ConfigError as error:
             if published is None:
                 raise
-            self._refused(error.diagnostics, revision=published.revision)
+            self._refused(error.diagnostics, published.revision)
             return published
         if published is not None:
             if published.config == config.hash:
@@ -236,7 +245,7 @@ class Control:
             return published  # an edit made in the meantime is taken over by the first reload
         self.config = config
         first = compile_snapshot(
-            config, previous=None, evidence=lambda route, epoch: Evidence(), now_ms=_now_ms(), revision=1
+            config, previous=None, evidence=lambda route, epoch: Evidence(), now_ms=now_ms(), revision=1
         )
         publish(self.data_dir / SNAPSHOT, first)
         return first
@@ -251,18 +260,17 @@ class Control:
                 raise StoreError(f"store_password_file cannot be read: {error}") from error
         store = await Store.open(gateway.store, self.data_dir, password=password)
         try:
-            async with store.begin() as connection:
-                self._newest_stored = await plans.newest_revision(connection)
-                before = await plans.events_of(connection, MOST_EVENTS - len(self.events))
+            before = await store.events(MOST)
+            await self._publisher.begin(store)
         except Exception as error:
             await store.close()
-            raise StoreError(f"the store cannot be read: {error}") from error
+            raise StoreError(f"the store cannot be read: {reason(error)}") from error
         recorder = Recorder(store, self.journal, run=self._run, tell=self._tell, spare=self.tail.reading)
-        recorder.adopt(self.snapshot, _now_ms())
+        recorder.adopt(self.snapshot, now_ms())
         self._store, self.recorder = store, recorder
-        self.events.extendleft(happening._asdict() for happening in before)
+        self.happenings.recall(before)
         self._to_plan |= self.snapshot.routes.keys()
-        self.happened("store_opened", None, gateway.store.partition("://")[0])
+        self.happenings.note("store_opened", None, gateway.store.partition("://")[0])
 
     async def _compiled(self, config: Config) -> Snapshot:
         """The snapshot of a config, by the evidence there is; without a store, plans that need not change stay."""
@@ -279,72 +287,25 @@ class Control:
             config,
             previous=self.snapshot,
             evidence=lambda route, epoch: evidence.get((route, epoch), Evidence()),
-            now_ms=_now_ms(),
-            revision=self._next_revision(),
+            now_ms=now_ms(),
+            revision=self._publisher.next_revision,
         )
-        return fresh if known else _with_plans_of(self.snapshot, fresh)
+        return fresh if known else with_plans_of(self.snapshot, fresh)
 
     async def _put_in_force(self, fresh: Snapshot) -> None:
-        """Store the plans, publish the snapshot, and go by it. The caller holds the turn."""
         before = self.snapshot
-        if self._store is not None:
-            try:
-                await self._store_plans(fresh)
-            except Exception as error:
-                if fresh.config == before.config:
-                    raise  # a plan that is not stored could not be replayed: the last one stays
-                logger.error("plans could not be stored, they will be: %s", error)
-                self._unsaved_plans = True
-        else:
-            self._unsaved_plans = True
-        await asyncio.to_thread(publish, self.data_dir / SNAPSHOT, fresh)
-        self.snapshot = fresh
+        await self._publisher.put_in_force(fresh)
         if self.recorder is not None and fresh.config != before.config:
-            self.recorder.adopt(fresh, _now_ms())
-        self._tell_plans()
+            self.recorder.adopt(fresh, now_ms())
 
-    async def _store_plans(self, snapshot: Snapshot) -> None:
-        assert self._store is not None
-        async with self._store.begin() as connection:
-            began = await plans.write_plans(connection, snapshot.routes.values(), _now_ms())
-        self._newest_stored = max(self._newest_stored, snapshot.revision)
-        self._unsaved_plans = False
-        for route in began:
-            self.happened("epoch_began", route.name, f"epoch {route.epoch}, {', '.join(route.variants)}")
-
-    async def _save(self) -> None:
-        """Store what could not be stored before."""
-        if self._unsaved_plans:
-            await self._store_plans(self.snapshot)
-        if self._unsaved and self._store is not None:
-            happenings = list(self._unsaved)
-            async with self._store.begin() as connection:
-                await plans.write_events(connection, happenings)
-            for _ in happenings:
-                self._unsaved.popleft()
-
-    def _refused(self, problems: tuple[Diagnostic, ...], revision: int | None = None) -> ReloadResult:
-        stays = self.snapshot.revision if revision is None else revision
+    def _refused(self, problems: tuple[Diagnostic, ...], stays: int) -> ReloadResult:
         errors = [problem for problem in problems if problem.severity == "error"]
         first = errors[0].headline if errors else ""
         count = f"{len(errors)} problem{'s' * (len(errors) != 1)}"
-        self.happened("config_refused", None, f"{count}; revision {stays} stays in force; {first}")
+        self.happenings.note("config_refused", None, f"{count}; revision {stays} stays in force; {first}")
         if self.observer is not None:
-            self.observer.observe_reload(ok=False, at_ms=_now_ms())
+            self.observer.observe_reload(ok=False, at_ms=now_ms())
         return ReloadResult(False, stays, problems)
-
-    def _tell_plans(self) -> None:
-        """Note plans whose shares moved noticeably."""
-        for name, route in self.snapshot.routes.items():
-            shares, told = dict(route.plan.shares), self._shares_told.get(name, {})
-            moved = max((abs(shares.get(v, 0.0) - told.get(v, 0.0)) for v in shares.keys() | told.keys()), default=0.0)
-            if moved >= TOLD_SHARE:
-                self._shares_told[name] = shares
-                listed = ", ".join(f"{variant} {share:.3f}" for variant, share in shares.items())
-                self.happened("plan_moved", name, f"revision {route.revision}: {listed}")
-
-    def _next_revision(self) -> int:
-        return max(self.snapshot.revision, self._newest_stored) + 1
 
     def _observe_prediction(self, prediction: Prediction) -> None:
         if self.observer is not None:
@@ -354,24 +315,3 @@ class Control:
         if self.observer is not None:
             for one in told:
                 self.observer.observe_status(*one)
-
-
-_TROUBLE: Final = frozenset({"config_refused", "plan_failed", "store_unavailable"})
-
-
-def _with_plans_of(previous: Snapshot, fresh: Snapshot) -> Snapshot:
-    """Keep what evidence had made of the routes whose policy is the same as before."""
-    routes = dict(fresh.routes)
-    for name, route in fresh.routes.items():
-        before = previous.routes.get(name)
-        if before is not None and (before.epoch, before.settings) == (route.epoch, route.settings):
-            routes[name] = replace(route, plan=before.plan, revision=before.revision)
-    return replace(fresh, routes=routes)
-
-
-def _of(route: str | None) -> str:
-    return "" if route is None else f"route={route} "
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -12,19 +12,27 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.control.definitions import Definition, Definitions
-from gateway.control.ledger import UNKNOWN
 from gateway.control.lines import Call
 from gateway.control.moves import Moves
-from gateway.control.standing import Known, looked_up_ms, patience_ends_ms, standing
+from gateway.control.standing import Known, looked_up_ms, patience_ends_ms, restate
 from gateway.store import calls, feedback, plans
 from gateway.store.calls import Stored
 from gateway.store.feedback import Event
 from router.outcomes import agreements, changes, counted, values
 from router.records import Feedback, Prediction
+
+
+class _State(NamedTuple):
+    """What is known of a request: finished calls, joined events, whether the window has closed (None: look it up)."""
+
+    calls: Sequence[Prediction]
+    events: Sequence[Feedback]
+    closed: bool | None = None
 
 
 class Joiner:
@@ -112,115 +120,79 @@ class Joiner:
         for event in await feedback.about(connection, {stored.call.id for stored in written}):
             about[event.target or ""].append(event)
         for prediction_id, new in fresh.items():
-            old = _finished(known.get(prediction_id, ()))
-            self._count(old, new, [e for e in about.get(prediction_id, ()) if e.status == "joined"], moves)
+            for call in new:
+                moves.call(call)
+            closed = self.definitions.closed_at(new[0].route, new[0].at_ms)
+            if closed or prediction_id in known or prediction_id in about or len(new) > 1:
+                old = _finished(known.get(prediction_id, ()))
+                joined = [event for event in about.get(prediction_id, ()) if event.status == "joined"]
+                self._count(old, new, joined, closed, moves)
         awaited = (events for prediction_id, events in about.items() if prediction_id not in known)
         await self._restate(connection, [event for events in awaited for event in events], moves)
 
     def _count(
-        self, old: Sequence[Prediction], new: Sequence[Prediction], joined: Sequence[Event], moves: Moves
+        self,
+        old: Sequence[Prediction],
+        new: Sequence[Prediction],
+        joined: Sequence[Event],
+        closed: Sequence[Definition],
+        moves: Moves,
     ) -> None:
-        """Count finished calls of one request, of which ``old`` were counted before."""
-        for call in new:
-            moves.call(call)
-        first = new[0]
+        """Count what ``new`` calls add to a request's ``old`` ones, given what has closed and what joined."""
         both = (*old, *new)
-        closed = self.definitions.closed_at(first.route, first.at_ms)
-        if len(both) > 1:
-            agreed = {shadow.variant for shadow, _ in agreements(old)}
-            for shadow, agrees in agreements(both):
-                if shadow.variant not in agreed:
-                    moves.agreement(shadow, agrees)
+        agreed = {shadow.variant for shadow, _ in agreements(old)}
+        for shadow, agrees in agreements(both):
+            if shadow.variant not in agreed:
+                moves.agreement(shadow, agrees)
         for definition in closed:
             assert definition.metric is not None
             for call in new:
                 if counted(call, definition.metric):
                     moves.closed(call, definition.metric)
-        if not closed and not joined:
-            return
         by_metric: dict[str, list[Feedback]] = {definition.name: [] for definition in closed}
         for event in joined:
             by_metric.setdefault(event.feedback.metric, []).append(event.feedback)
         for metric, events in by_metric.items():
-            if definition_ := self.definitions.at(first.route, metric, first.at_ms):
-                self._move(definition_, (old, events), (both, events), moves)
+            self._move(metric, _State(old, events), _State(both, events), moves)
 
-    def _move(
-        self,
-        definition: Definition,
-        before: tuple[Sequence[Prediction], Sequence[Feedback]],
-        after: tuple[Sequence[Prediction], Sequence[Feedback]],
-        moves: Moves,
-        *,
-        closing: bool = False,
-    ) -> None:
-        """Move tallies by what a request's calls and events are worth now and were before."""
-        calls_, _ = after
-        if not calls_ or definition.metric is None:
+    def _move(self, metric: str, before: _State, after: _State, moves: Moves) -> None:
+        """Move tallies by what a request is worth now and was before."""
+        if not after.calls:
             return
-        metric = definition.metric
-        closed = closing or definition.closed(calls_[0].at_ms)
-        was = values(*before, metric, closed=closed and not closing)
-        now = values(*after, metric, closed=closed)
+        first = after.calls[0]
+        definition = self.definitions.at(first.route, metric, first.at_ms)
+        if definition is None or definition.metric is None:
+            return
+        closed = definition.closed(first.at_ms)
+        was, now = (
+            values(
+                state.calls, state.events, definition.metric, closed=closed if state.closed is None else state.closed
+            )
+            for state in (before, after)
+        )
         for value, live, mature in changes(was, now):
-            moves.outcome(calls_[0], metric, value, live, mature)
+            moves.outcome(first, definition.metric, value, live, mature)
 
     async def _restate(self, connection: AsyncConnection, touched: Sequence[Event], moves: Moves) -> None:
-        """Find out anew what these events, and those that share their identities, end as; and what that changes.
+        """Find out anew what these events, and those that share their identities, end as; write what that changes.
 
-        ``touched`` are events not yet stored, or stored ones as they shall be but for status and the route it counts
-        under.
+        ``touched`` are events not yet stored, or stored ones whose target changed.
         """
         if not touched:
             return
         stored = await feedback.with_identities(connection, {event.identity for event in touched})
-        old: dict[int | None, Event] = {event.seq: event for event in stored}
-        shall: dict[int | None, Event] = {event.seq: event for event in touched if event.seq is not None}
-        groups: dict[str, list[Event]] = defaultdict(list)
-        for event in sorted(stored, key=lambda e: e.seq or 0):
-            groups[event.identity].append(shall.get(event.seq, event))
-        for event in touched:
-            if event.seq is None:
-                groups[event.identity].append(event)
-        about = {event.target for event in stored if event.target} | {event.target for event in touched if event.target}
-        requests = await calls.of(connection, about)
-        fresh: list[Event] = []
-        changed: list[Event] = []
-        shifts: dict[tuple[str, str], tuple[list[Event], list[Event]]] = defaultdict(lambda: ([], []))
-        for group in groups.values():
-            known = [self._known(event, requests) for event in group]
-            for event, status, at in zip(group, standing(group, known, self.watermark_ms), known, strict=True):
-                was = old.get(event.seq)
-                now = replace(event, status=status, counted=_counted(event, at))
-                if was is not None and was == now:
-                    continue
-                (fresh if was is None else changed).append(now)
-                _tell(was, now, at, moves)
-                _shift(was, now, shifts)
-        await self._shift_outcomes(connection, shifts, requests, moves)
-        await feedback.insert(connection, fresh)
-        await feedback.restate(connection, changed)
-
-    async def _shift_outcomes(
-        self,
-        connection: AsyncConnection,
-        shifts: Mapping[tuple[str, str], tuple[list[Event], list[Event]]],
-        requests: Mapping[str, Sequence[Stored]],
-        moves: Moves,
-    ) -> None:
-        """Move tallies for predictions and metrics whose joined events change: those that leave, those that come."""
-        joined = await feedback.joined(connection, {target for target, _ in shifts})
-        for (target, metric), (leaving, coming) in shifts.items():
-            finished = _finished(requests[target])
-            if not finished:
-                continue
+        requests = await calls.of(connection, {event.target for event in (*stored, *touched) if event.target})
+        found = restate(stored, touched, lambda event: self._known(event, requests), self.watermark_ms)
+        joined = await feedback.joined(connection, {target for target, _ in found.shifts})
+        for (target, metric), shift in found.shifts.items():
             before = [event for event in joined.get(target, ()) if event.feedback.metric == metric]
-            gone = {event.seq for event in leaving}
-            after = [event for event in before if event.seq not in gone] + coming
-            definition = self.definitions.at(finished[0].route, metric, finished[0].at_ms)
-            if definition is not None:
-                told = [e.feedback for e in before], [e.feedback for e in after]
-                self._move(definition, (finished, told[0]), (finished, told[1]), moves)
+            gone = {event.seq for event in shift.leaving}
+            after = [*(event for event in before if event.seq not in gone), *shift.coming]
+            finished = _finished(requests[target])
+            self._move(metric, _State(finished, _learned(before)), _State(finished, _learned(after)), moves)
+        moves.told += found.told
+        await feedback.insert(connection, found.fresh)
+        await feedback.restate(connection, found.changed)
 
     async def _close(
         self, connection: AsyncConnection, definition: Definition, until: int, moves: Moves, limit: int
@@ -243,8 +215,8 @@ class Joiner:
         joined = await feedback.joined(connection, ids)
         for prediction_id, stored in requests.items():
             events = [e.feedback for e in joined.get(prediction_id, ()) if e.feedback.metric == definition.name]
-            now = _finished(stored), events
-            self._move(definition, now, now, moves, closing=True)
+            open_, closed = (_State(_finished(stored), events, closed) for closed in (False, True))
+            self._move(definition.name, open_, closed, moves)
         await plans.close_definition(connection, definition, reached)
         self.definitions.close(definition, reached)
         return reached
@@ -265,6 +237,10 @@ class Joiner:
             self.unsettled = True
 
 
+def _learned(events: Iterable[Event]) -> list[Feedback]:
+    return [event.feedback for event in events]
+
+
 def _name(call: Prediction) -> tuple[str, str, str]:
     return call.id, call.role, call.variant
 
@@ -283,31 +259,3 @@ def _led(event: Event, leads: str | None) -> Event:
 def _key(event: Feedback) -> tuple[str, str, int]:
     """Where an event by key is looked up; of an event by id, a place where nothing is."""
     return event.route or "", event.key or "", event.event_ms
-
-
-def _counted(event: Event, known: Known | None) -> str:
-    return known.route if known is not None else event.feedback.route or UNKNOWN
-
-
-def _tell(was: Event | None, now: Event, known: Known | None, moves: Moves) -> None:
-    """Count the event under its status, and no longer under the one it had."""
-    if was is not None:
-        if (was.counted, was.status) == (now.counted, now.status):
-            return
-        moves.tell(was.counted, was.feedback.metric, was.status, -1)
-    delay = None
-    if known is not None and now.status == "joined":
-        delay = max(0, now.feedback.received_ms - known.at_ms) / 1000
-    moves.tell(now.counted, now.feedback.metric, now.status, 1, delay)
-
-
-def _shift(was: Event | None, now: Event, shifts: Mapping[tuple[str, str], tuple[list[Event], list[Event]]]) -> None:
-    """Note that an event stops or begins to count for a prediction."""
-    old = was.target if was is not None and was.status == "joined" else None
-    new = now.target if now.status == "joined" else None
-    if old == new:
-        return
-    if was is not None and old is not None:
-        shifts[old, was.feedback.metric][0].append(was)
-    if new is not None:
-        shifts[new, now.feedback.metric][1].append(now)

@@ -47,7 +47,8 @@ class Batch:
         for line in lines:
             self.lines += 1
             try:
-                self._take(orjson.loads(line), writer)
+                value = orjson.loads(line)
+                self._take(_without_nul(value) if _NUL in line else value, writer)
             except (ValueError, TypeError, KeyError, AttributeError):
                 self.corrupt += 1
 
@@ -88,6 +89,17 @@ def _feedback(value: dict[str, Any]) -> Feedback:
     return Feedback(**value)
 
 
+def _without_nul(value: dict[str, Any]) -> dict[str, Any]:
+    """The line with another character for NUL, which databases cannot keep or find; what is kept as JSON keeps it."""
+    return {name: content if name in _ANY else _shown(content) for name, content in value.items()}
+
+
+def _shown(content: Any) -> Any:
+    if isinstance(content, str):
+        return content.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return [_shown(item) for item in content] if isinstance(content, list) else content
+
+
 def _check(value: Mapping[str, Any], types: Mapping[str, frozenset[type]]) -> None:
     """Raise KeyError for a field that is unknown, and ValueError for one that has another type than its own."""
     for name, content in value.items():
@@ -104,11 +116,12 @@ def _whole(value: Any) -> int:
     return value
 
 
+_NUL: Final = b"\\u0000"
 #: What a database's integer holds; JSON can hold more.
 _LIMIT: Final = 2**63
 _ROLES: Final = frozenset(get_args(Role))
 _FAULTS: Final = frozenset({*get_args(Fault), None})
-_ANY: Final = frozenset({"prediction", "value"})
+_ANY: Final = frozenset({"prediction", "value", "features"})
 _JSON: Final[frozenset[type]] = frozenset({str, int, float, bool, list, dict, type(None)})
 _TYPES: Final[Mapping[str, frozenset[type]]] = {
     "str": frozenset({str}),

@@ -45,7 +45,8 @@ async def plan(
         try:
             snapshot = await asyncio.to_thread(replan, snapshot, config, name, evidence, revision)
         except Exception as error:
-            logger.error("route %s cannot be planned, its last plan stays: %s", name, error, exc_info=error)
+            logger.error("route %s cannot be planned, its last plan stays: %r", name, error)
+            logger.debug("route %s cannot be planned", name, exc_info=error)
             failures[name] = f"{type(error).__name__}: {error}"
     return Planned(snapshot, failures)
 

@@ -16,8 +16,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Final
 
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.control.definitions import Definition, newly_defined
@@ -28,7 +27,7 @@ from gateway.control.moves import Moves, Told
 from gateway.control.segments import Segments
 from gateway.control.watermark import Writers
 from gateway.journal import Segment
-from gateway.store import Store, calls, plans, positions, tallies
+from gateway.store import Store, calls, plans, positions, reason, tallies
 from gateway.store.tallies import Remembered
 from router.snapshot import Snapshot
 
@@ -40,11 +39,8 @@ LINES: Final = 2_000
 #: Predictions whose windows close, and events that are looked up, per transaction (and metric).
 SWEEP: Final = 5_000
 
-POLL_SECONDS: Final = 0.1
+POLL_SECONDS: Final = 0.2
 LONGEST_BACKOFF_SECONDS: Final = 10.0
-
-#: What is the store's trouble and passes, unlike a line that cannot be recorded.
-_TROUBLE: Final = (OperationalError, InterfaceError, PoolTimeout, OSError)
 
 
 @dataclass(slots=True)
@@ -120,7 +116,8 @@ class Recorder:
             except Exception as error:
                 more = False
                 if not failing:
-                    logger.error("recording stopped, the journal keeps what comes: %s", error, exc_info=error)
+                    logger.error("recording stopped, the journal keeps what comes: %s", reason(error))
+                    logger.debug("recording stopped", exc_info=error)
                 failing, pause = True, min(pause * 2, LONGEST_BACKOFF_SECONDS)
             if not more:
                 with suppress(TimeoutError):
@@ -136,7 +133,7 @@ class Recorder:
             try:
                 await self.step()
             except Exception as error:
-                logger.warning("the journal keeps what is not recorded yet: %s", error)
+                logger.warning("the journal keeps what is not recorded yet: %s", reason(error))
                 return False
         return True
 
@@ -145,9 +142,9 @@ class Recorder:
         async with self._turn:
             try:
                 return await self._step(self._lines)
-            except _TROUBLE:
-                raise
             except Exception as error:
+                if not _is_of_a_line(error):
+                    raise
                 return await self._isolate(error)
 
     async def _step(self, limit: int) -> bool:
@@ -179,11 +176,16 @@ class Recorder:
         known.segments.offsets.update(offsets)
         self._offsets = dict(known.segments.offsets)
         self._matured |= moves.matured
-        self._tell(moves.told)
+        try:
+            self._tell(moves.told)
+        except Exception:
+            logger.exception("what was recorded could not be told")
         return more
 
     async def _load(self) -> _Known:
         async with self._store.begin() as connection:
+            if self._run is not None:
+                await positions.forget_writers(connection, self._run)
             writers = await positions.read_writers(connection)
             segments = Segments(self._journal, await positions.read_offsets(connection))
             definitions = await plans.read_definitions(connection)
@@ -202,7 +204,7 @@ class Recorder:
     async def _isolate(self, error: Exception) -> bool:
         """A batch could not be recorded: record smaller ones, down to the one line at fault, and skip that."""
         if self._lines > 1:
-            logger.warning("a batch of %d lines could not be recorded, trying fewer: %s", self._lines, error)
+            logger.warning("a batch of %d lines could not be recorded, trying fewer: %s", self._lines, reason(error))
             self._lines = max(1, self._lines // 8)
             return True
         skipped = self._attempted
@@ -217,8 +219,15 @@ class Recorder:
             await tallies.apply(connection, unrecordable, known.remembered)
         known.segments.offsets.update(skipped)
         for name, end in skipped.items():
-            logger.error("the line that ends at byte %d of %s cannot be recorded", end, name, exc_info=error)
+            logger.error("the line that ends at byte %d of %s cannot be recorded: %s", end, name, reason(error))
         return True
+
+
+def _is_of_a_line(error: Exception) -> bool:
+    """Return whether a line may be at fault, and not the store, whose trouble passes or needs a hand."""
+    if isinstance(error, SQLAlchemyError):
+        return isinstance(error, IntegrityError | DataError)
+    return not isinstance(error, OSError)
 
 
 async def _record(

@@ -17,13 +17,15 @@ about and of the watermark; so the order of arrival cannot matter. Precedence, f
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import orjson
 
-from gateway.control.ledger import Status
+from gateway.control.ledger import UNKNOWN, Status
+from gateway.control.moves import Told
 from gateway.store.feedback import Event
 from router.outcomes import in_time
 from router.records import Feedback
@@ -43,6 +45,75 @@ class Known:
     route: str
     at_ms: int
     metric: Metric | None
+
+
+@dataclass(slots=True)
+class Shift:
+    """The events that no longer count for a prediction and metric, and those that do from now on."""
+
+    leaving: list[Event] = field(default_factory=list)
+    coming: list[Event] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Restated:
+    """What became of events: ``fresh`` ones are to be stored, ``changed`` ones to be written again."""
+
+    fresh: list[Event] = field(default_factory=list)
+    changed: list[Event] = field(default_factory=list)
+    told: list[Told] = field(default_factory=list)
+    #: By prediction id and metric.
+    shifts: defaultdict[tuple[str, str], Shift] = field(default_factory=lambda: defaultdict(Shift))
+
+    def add(self, was: Event | None, now: Event, known: Known | None) -> None:
+        """Note what an event is now; ``was`` None: it is new."""
+        if was == now:
+            return
+        (self.fresh if was is None else self.changed).append(now)
+        metric = now.feedback.metric
+        if was is None or (was.counted, was.status) != (now.counted, now.status):
+            if was is not None:
+                self.told.append(Told(was.counted, metric, was.status, -1, None))
+            joins = known is not None and now.status == "joined"
+            delay = max(0, now.feedback.received_ms - known.at_ms) / 1000 if known is not None and joins else None
+            self.told.append(Told(now.counted, metric, now.status, 1, delay))
+        counted = was.target if was is not None and was.status == "joined" else None
+        counts = now.target if now.status == "joined" else None
+        if counted == counts:
+            return
+        if was is not None and counted is not None:
+            self.shifts[counted, metric].leaving.append(was)
+        if counts is not None:
+            self.shifts[counts, metric].coming.append(now)
+
+
+def restate(
+    stored: Iterable[Event],
+    touched: Sequence[Event],
+    known: Callable[[Event], Known | None],
+    watermark_ms: int | None,
+) -> Restated:
+    """Find out what events end as, and what that changes.
+
+    ``stored`` are all events that share an identity with one of ``touched``; those are not stored yet, or stored ones
+    whose target changed.
+    """
+    old = {event.seq: event for event in stored}
+    shall = {event.seq: event for event in touched if event.seq is not None}
+    groups: defaultdict[str, list[Event]] = defaultdict(list)
+    for seq in sorted(seq for seq in old if seq is not None):
+        groups[old[seq].identity].append(shall.get(seq, old[seq]))
+    for event in touched:
+        if event.seq is None:
+            groups[event.identity].append(event)
+    found = Restated()
+    for group in groups.values():
+        about = [known(event) for event in group]
+        for event, status, at in zip(group, standing(group, about, watermark_ms), about, strict=True):
+            route = at.route if at is not None else event.feedback.route or UNKNOWN
+            was = old.get(event.seq) if event.seq is not None else None
+            found.add(was, replace(event, status=status, counted=route), at)
+    return found
 
 
 def standing(group: Sequence[Event], known: Sequence[Known | None], watermark_ms: int | None) -> list[Status]:

@@ -97,7 +97,7 @@ def _finding(scene: Scene, report: Report, account: Account, truth: Mapping[str,
     comparison = _comparison(scene, report, truth)
     right = {"better": True, "worse": False}.get(comparison.status) if comparison else None
     share = next((float(v["share"]) for v in report["variants"] if v["name"] == scene.better), None)
-    claim = " ".join(filter(None, (_claim(scene, comparison), _moved(scene, report), _split(scene, account))))
+    claim = " ".join(filter(None, (_moved(scene, report), _claim(scene, comparison), _split(scene, account))))
     return Finding(scene.route, claim, right, comparison, share, _balances(scene, report, account))
 
 

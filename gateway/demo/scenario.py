@@ -100,9 +100,10 @@ kind = "label"
 score = "match"
 window = "{WINDOW_SECONDS}s"
 
-# A user clicked on an item of the list.
+# A user clicked on an item of the list; a list that nobody clicked on counts as 0.
 [metrics.click]
 kind = "event"
+missing = 0
 window = "{WINDOW_SECONDS}s"
 """
 

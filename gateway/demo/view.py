@@ -74,8 +74,8 @@ class _Lines:
         events = sum(account.events for account in progress.accounts.values())
         failed = sum(account.failed for account in progress.accounts.values())
         self.console.print(
-            f"{progress.phase}: {progress.done:3.0f} of {progress.total:.0f} s · {answered:,} answers, "
-            f"{failed:,} failures, {events:,} labels and clicks sent back",
+            f"{progress.phase}: {min(progress.done, progress.total):3.0f} of {progress.total:.0f} s · "
+            f"{answered:,} answers, {failed:,} failures, {events:,} labels and clicks sent back",
             highlight=False,
         )
 
@@ -120,7 +120,9 @@ def findings_text(findings: tuple[Finding, ...]) -> RenderableType:
 def _board(progress: Progress) -> RenderableType:
     bar = ProgressBar(total=progress.total, completed=min(progress.done, progress.total), width=40)
     head = Table.grid(padding=(0, 1))
-    head.add_row(Text(progress.phase, "bold"), bar, f"{progress.done:.0f} of {progress.total:.0f} s")
+    head.add_row(
+        Text(progress.phase, "bold"), bar, f"{min(progress.done, progress.total):.0f} of {progress.total:.0f} s"
+    )
     table = Table(box=None, pad_edge=False)
     table.add_column("route", style="bold")
     for heading in ("users", "answers", "failed", "labels"):

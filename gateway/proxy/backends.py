@@ -2,7 +2,7 @@
 
 Rule: a request holds on to the *generation* it began with, so that a swap never takes a connection away from it. An
 upstream lives on from generation to generation while its backend stays the same, and is closed when nobody can call it
-any more. A snapshot whose secrets cannot be read is refused whole.
+any more. A snapshot whose secrets cannot be read is refused whole; secrets that change in their files are taken over.
 """
 
 from __future__ import annotations
@@ -11,11 +11,15 @@ import asyncio
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Final
 
 from gateway.proxy.headers import Header
 from gateway.proxy.upstream import Upstream
-from router.placeholders import Placeholder, fill
+from router.placeholders import Placeholder, fill, placeholders
 from router.snapshot import Backend, Gateway, Snapshot
+
+#: The settings that name a file with a token of which workers know.
+_TOKENS: Final = ("force_token_file", "feedback_token_file")
 
 
 class SecretMissing(ValueError):
@@ -78,16 +82,31 @@ class Backends:
 
     def __init__(self, snapshot: Snapshot) -> None:
         """Raises SecretMissing."""
+        self._snapshot, self._marks = snapshot, _marks(snapshot)
         self.current = _generation(snapshot, None, self._leave)
         self._old: set[Generation] = set()
         self._closing: set[asyncio.Task[None]] = set()
 
     def swap(self, snapshot: Snapshot) -> None:
         """Call by this snapshot from now on. Raises SecretMissing and keeps the present one."""
+        marks = _marks(snapshot)  # before they are read: a change in between is seen the next time
         fresh = _generation(snapshot, self.current, self._leave)
+        self._snapshot, self._marks = snapshot, marks
         old, self.current = self.current, fresh
         self._old.add(old)
         self._leave(old)
+
+    def refresh(self) -> bool:
+        """Read the secrets again if a file of theirs changed; return whether one did.
+
+        Raises SecretMissing, once per change, and keeps the secrets there are.
+        """
+        marks = _marks(self._snapshot)
+        if marks == self._marks:
+            return False
+        self._marks = marks
+        self.swap(self._snapshot)
+        return True
 
     async def close(self) -> None:
         """Close everything, in use or not."""
@@ -119,6 +138,23 @@ def _generation(snapshot: Snapshot, before: Generation | None, idle: Callable[[G
         else:
             answering[name], mirroring[name] = Upstream(backend), Upstream(backend)
     return Generation(snapshot.backends, answering, mirroring, headers, force_token, feedback_token, idle)
+
+
+def _marks(snapshot: Snapshot) -> tuple[tuple[int, int, int] | None, ...]:
+    """Return by what a change of each file that holds a secret shows; None for one that is not there."""
+    files = [path for path in (getattr(snapshot.gateway, setting) for setting in _TOKENS) if path is not None]
+    for backend in snapshot.backends.values():
+        for _, text in backend.request_headers:
+            files += [secret.name for secret in placeholders(text) if secret.source == "file"]
+    return tuple(map(_mark, files))
+
+
+def _mark(path: str) -> tuple[int, int, int] | None:
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_ino, stat.st_size
 
 
 def _headers(backend: Backend) -> tuple[Header, ...]:

@@ -88,7 +88,7 @@ class OwnPaths:
             return refuse(response, 422, "Unprocessable Content", str(error))
         if problems:
             self._reject(count, "invalid")
-            detail = f"{len(problems):,} problems in {count:,} events; nothing is stored"
+            detail = f"{_number(len(problems), 'problem')} in {_number(count, 'event')}; nothing is stored"
             errors = [{"index": found.index, "detail": found.detail} for found in problems]
             return response.send(422, *problem(422, "Unprocessable Content", detail, errors=errors))
         try:
@@ -99,6 +99,7 @@ class OwnPaths:
                 await self._journal.append(lines)
                 self._log.grew(len(lines))
         except JournalFailed as error:
+            self._counts.add("journal_refused")
             return refuse(response, 503, "Service Unavailable", str(error), (b"retry-after", b"1"))
         return response.send(202, _JSON, orjson.dumps({"accepted": len(events)}))
 
@@ -131,3 +132,7 @@ def _bears(request: Request, token: bytes) -> bool:
     scheme, _, given = (field(request.headers, b"authorization") or b"").partition(b" ")
     # A constant time, so that the token cannot be guessed byte by byte.
     return scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), token)
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

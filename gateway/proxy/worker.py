@@ -15,7 +15,6 @@ import logging
 import os
 import signal
 import socket
-import ssl
 import sys
 import threading
 import time
@@ -27,6 +26,7 @@ from typing import Any, Final
 import orjson
 import uvloop
 
+from gateway import tls
 from gateway.journal import (
     FEEDBACK,
     JOURNAL,
@@ -38,7 +38,7 @@ from gateway.journal import (
     roll_bytes,
 )
 from gateway.lifeline import watch_lifeline
-from gateway.proxy.backends import Backends
+from gateway.proxy.backends import Backends, SecretMissing
 from gateway.proxy.counts import Counts
 from gateway.proxy.edge import Edge
 from gateway.proxy.exchange import Exchange
@@ -93,7 +93,7 @@ class Worker:
         gateway = snapshot.gateway
         self._router = Router(snapshot)
         self._backends = Backends(snapshot)
-        context = tls(gateway)
+        context = tls.context(gateway)
         journal = post.data_dir / JOURNAL
         try:
             self.writer = next_writer(journal, post.run, post.slot, now_ms())
@@ -167,6 +167,7 @@ class Worker:
         try:
             snapshot = self._file.read()
             if snapshot is None:
+                self._refresh()
                 return
             self._backends.swap(snapshot)
         except (OSError, ValueError) as error:
@@ -180,6 +181,14 @@ class Worker:
         self._log.swap(snapshot.gateway)
         self._edge.gateway = snapshot.gateway
         logger.log(level, "revision %d is in force", snapshot.revision)
+
+    def _refresh(self) -> None:
+        """Take over secrets that were changed in their files, as they are when they are rotated."""
+        try:
+            if self._backends.refresh():
+                logger.info("secrets were read again")
+        except SecretMissing as error:
+            logger.error("secrets cannot be read again, those there are stay in force: %s", error)
 
     def _beat(self, metrics: socket.socket) -> None:
         self._log.measure()
@@ -212,17 +221,6 @@ class Worker:
             if error.errno == errno.EMSGSIZE and not self._oversized:
                 self._oversized = True
                 logger.error("gauges and counters do not fit a datagram of %d bytes", len(datagram))
-
-
-def tls(gateway: Gateway) -> ssl.SSLContext | None:
-    """Return the context of the data port, None for plain HTTP. Raises OSError or ValueError if a file is no good."""
-    if gateway.tls_cert_file is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=gateway.tls_client_ca_file)
-    context.load_cert_chain(gateway.tls_cert_file, gateway.tls_key_file)
-    if gateway.tls_client_ca_file is not None:
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
 
 
 async def run(post: Post, sock: socket.socket) -> int:

@@ -5,6 +5,6 @@ transaction; the journal stays the record until that transaction is safe on the 
 """
 
 from gateway.store.plans import Happening
-from gateway.store.store import Store, StoreError
+from gateway.store.store import Store, StoreError, reason
 
-__all__ = ["Happening", "Store", "StoreError"]
+__all__ = ["Happening", "Store", "StoreError", "reason"]

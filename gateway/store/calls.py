@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 import orjson
-from sqlalchemy import Text, bindparam, func, select
+from sqlalchemy import Select, Text, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store import sql
@@ -60,6 +61,18 @@ INSIDE: Final = (
 )
 
 
+_BEYOND: Final = (
+    select(predictions.c.at_ms).where(*INSIDE).order_by(predictions.c.at_ms).offset(bindparam("limit")).limit(1)
+)
+_COUNTED: Final = (
+    select(*(predictions.c[name] for name in Kin._fields), func.count())
+    .where(*INSIDE, ~predictions.c.open, ~predictions.c.forced)
+    .where(predictions.c.fault.is_(None) | (predictions.c.fault != "dropped"))
+    .group_by(*(predictions.c[name] for name in Kin._fields))
+)
+_COUNTED_ANSWERS: Final = _COUNTED.where(predictions.c.role != "shadow")
+
+
 async def write(connection: AsyncConnection, rows: Iterable[Stored]) -> None:
     """Write calls; one that was open is replaced by its end."""
     await sql.upsert(connection, predictions, [_row(stored) for stored in rows])
@@ -69,9 +82,8 @@ async def of(connection: AsyncConnection, ids: Collection[str]) -> dict[str, lis
     """Return every call of these prediction ids; an id without any is left out."""
     if not ids:
         return {}
-    query = select(predictions).where(predictions.c.id.in_(sql.among(connection, Text())))
     found: dict[str, list[Stored]] = {}
-    for row in await connection.execute(query, sql.as_values(ids)):
+    for row in await connection.execute(_of(connection.dialect.name), sql.as_values(ids)):
         found.setdefault(row[0], []).append(_stored(row))
     return found
 
@@ -95,8 +107,7 @@ async def reach(connection: AsyncConnection, route: str, since_ms: int, until_ms
     Calls of one millisecond are never parted.
     """
     span = Span(route, since_ms, until_ms)
-    query = select(predictions.c.at_ms).where(*INSIDE).order_by(predictions.c.at_ms).offset(bindparam("limit")).limit(1)
-    beyond: int | None = (await connection.execute(query, {**span._asdict(), "limit": limit})).scalar()
+    beyond: int | None = (await connection.execute(_BEYOND, {**span._asdict(), "limit": limit})).scalar()
     return until_ms if beyond is None else max(beyond, since_ms + 1)
 
 
@@ -108,20 +119,18 @@ async def ids_in(connection: AsyncConnection, span: Span) -> list[str]:
 
 async def counted_in(connection: AsyncConnection, span: Span, metric: Metric) -> list[tuple[Kin, int]]:
     """Return how many finished calls of a span could have a value, as ``router.outcomes.counted`` says one by one."""
-    query = (
-        select(*(predictions.c[name] for name in Kin._fields), func.count())
-        .where(*INSIDE, ~predictions.c.open, ~predictions.c.forced)
-        .where(predictions.c.fault.is_(None) | (predictions.c.fault != "dropped"))
-        .group_by(*(predictions.c[name] for name in Kin._fields))
-    )
-    if metric.kind != "label":
-        query = query.where(predictions.c.role != "shadow")
+    query = _COUNTED if metric.kind == "label" else _COUNTED_ANSWERS
     return [(Kin(*kin), n) for *kin, n in await connection.execute(query, span._asdict())]
 
 
 def as_json(call: Prediction) -> dict[str, Any]:
     """Return the call as plain JSON values, every field named."""
     return dict(zip(_NAMES, _FIELDS(call), strict=True))
+
+
+@cache
+def _of(dialect: str) -> Select[Any]:
+    return select(predictions).where(predictions.c.id.in_(sql.among(dialect, Text())))
 
 
 def _row(stored: Stored) -> tuple[Any, ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 import orjson
@@ -71,19 +72,18 @@ async def restate(connection: AsyncConnection, events: Sequence[Event]) -> None:
 
 async def with_identities(connection: AsyncConnection, identities: Collection[str]) -> list[Event]:
     """Return every event that has one of these identities."""
-    return await _among(connection, select(feedback), feedback.c.identity, identities)
+    return await _found(connection, "identity", identities)
 
 
 async def about(connection: AsyncConnection, targets: Collection[str]) -> list[Event]:
     """Return every event about one of these predictions, whatever its status."""
-    return await _among(connection, select(feedback), feedback.c.target, targets)
+    return await _found(connection, "target", targets)
 
 
 async def joined(connection: AsyncConnection, targets: Collection[str]) -> dict[str, list[Event]]:
     """Return the events that count for these predictions; a prediction without any is left out."""
     found: dict[str, list[Event]] = {}
-    query = select(feedback).where(feedback.c.status == "joined")
-    for event in await _among(connection, query, feedback.c.target, targets):
+    for event in await _found(connection, "target", targets, "joined"):
         assert event.target is not None
         found.setdefault(event.target, []).append(event)
     return found
@@ -91,26 +91,12 @@ async def joined(connection: AsyncConnection, targets: Collection[str]) -> dict[
 
 async def joined_in(connection: AsyncConnection, span: Span, metric: str) -> list[str]:
     """Return the ids of a span's predictions for which an event of this metric counts."""
-    query = (
-        select(feedback.c.target)
-        .distinct()
-        .select_from(predictions)
-        .join(feedback, feedback.c.target == predictions.c.id)
-        .where(*INSIDE, feedback.c.status == "joined", feedback.c.metric == bindparam("metric"))
-    )
-    return [row[0] for row in await connection.execute(query, {**span._asdict(), "metric": metric})]
+    return [row[0] for row in await connection.execute(_JOINED_IN, {**span._asdict(), "metric": metric})]
 
 
 async def due(connection: AsyncConnection, watermark_ms: int, limit: int) -> list[tuple[Event, str | None]]:
     """Return waiting events whose time has come, each with the prediction its key leads to (None: none, or by id)."""
-    query = (
-        select(*_COLUMNS, _latest(feedback.c.route, feedback.c.key, feedback.c.event_ms, feedback))
-        # The literal lets SQLite use the index of waiting events.
-        .where(feedback.c.status == literal_column("'waiting'"), feedback.c.due_ms < bindparam("watermark"))
-        .order_by(feedback.c.due_ms)
-        .limit(bindparam("limit"))
-    )
-    rows = await connection.execute(query, {"watermark": watermark_ms, "limit": limit})
+    rows = await connection.execute(_DUE, {"watermark": watermark_ms, "limit": limit})
     return [(_event(row[:-1]), row[-1]) for row in rows]
 
 
@@ -120,7 +106,7 @@ async def leads(
     """Return the prediction that each (route, key, event_ms) leads to, None where there is none."""
     if not keys:
         return {}
-    wanted = sql.listed(connection, Text(), Text(), BigInteger())
+    wanted = sql.listed(connection.dialect.name, Text(), Text(), BigInteger())
     query = select(wanted, _latest(wanted.c.c0, wanted.c.c1, wanted.c.c2, wanted))
     found = await connection.execute(query, sql.as_list(set(keys)))
     return {(route, key, event_ms): target for route, key, event_ms, target in found}
@@ -135,7 +121,7 @@ async def led_elsewhere(
     """
     if not keys:
         return []
-    wanted = sql.listed(connection, Text(), Text(), BigInteger())
+    wanted = sql.listed(connection.dialect.name, Text(), Text(), BigInteger())
     query = (
         select(*_COLUMNS, _latest(feedback.c.route, feedback.c.key, feedback.c.event_ms, feedback))
         .distinct()
@@ -176,11 +162,35 @@ def _latest(route: ColumnElement[Any], key: ColumnElement[Any], event_ms: Column
     )
 
 
-async def _among(connection: AsyncConnection, query: Select[Any], column: Any, values: Collection[str]) -> list[Event]:
+_DUE: Final = (
+    select(*_COLUMNS, _latest(feedback.c.route, feedback.c.key, feedback.c.event_ms, feedback))
+    # The literal lets SQLite use the index of waiting events.
+    .where(feedback.c.status == literal_column("'waiting'"), feedback.c.due_ms < bindparam("watermark"))
+    .order_by(feedback.c.due_ms)
+    .limit(bindparam("limit"))
+)
+_JOINED_IN: Final = (
+    select(feedback.c.target)
+    .distinct()
+    .select_from(predictions)
+    .join(feedback, feedback.c.target == predictions.c.id)
+    .where(*INSIDE, feedback.c.status == "joined", feedback.c.metric == bindparam("metric"))
+)
+
+
+async def _found(
+    connection: AsyncConnection, column: str, values: Collection[str], status: Status | None = None
+) -> list[Event]:
     if not values:
         return []
-    query = query.where(column.in_(sql.among(connection, Text())))
+    query = _having(connection.dialect.name, column, status)
     return [_event(row) for row in await connection.execute(query, sql.as_values(values))]
+
+
+@cache
+def _having(dialect: str, column: str, status: Status | None) -> Select[Any]:
+    query = select(feedback).where(feedback.c[column].in_(sql.among(dialect, Text())))
+    return query if status is None else query.where(feedback.c.status == status)
 
 
 def _row(event: Event) -> tuple[Any, ...]:

@@ -68,6 +68,21 @@ async def write_plans(connection: AsyncConnection, routes: Iterable[Route], now_
     return fresh
 
 
+async def taken(connection: AsyncConnection, routes: Iterable[Route]) -> set[str]:
+    """Return the routes whose revision is stored already, and is another plan."""
+    found = set()
+    query = select(plans).where(
+        plans.c.route == bindparam("b_route"),
+        plans.c.revision == bindparam("b_revision"),
+    )
+    for route in routes:
+        row = (await connection.execute(query, {"b_route": route.name, "b_revision": route.revision})).first()
+        mine = _plan(route, 0)
+        if row is not None and (row.epoch, row.period, row.plan) != (mine[2], mine[3], mine[5]):
+            found.add(route.name)
+    return found
+
+
 async def newest_revision(connection: AsyncConnection) -> int:
     """Return the highest plan revision ever stored, 0 if none."""
     return (await connection.execute(select(func.max(plans.c.revision)))).scalar() or 0

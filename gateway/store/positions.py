@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from sqlalchemy import Text, delete, select
+from sqlalchemy import Text, bindparam, delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.control.watermark import Writer, Writers
@@ -31,7 +31,7 @@ async def write_offsets(connection: AsyncConnection, drained: Mapping[str, int])
 async def forget_offsets(connection: AsyncConnection, segments: Collection[str]) -> None:
     """Forget segments whose files are gone."""
     if segments:
-        query = delete(offsets).where(offsets.c.segment.in_(sql.among(connection, Text())))
+        query = delete(offsets).where(offsets.c.segment.in_(sql.among(connection.dialect.name, Text())))
         await connection.execute(query, sql.as_values(segments))
 
 
@@ -39,6 +39,11 @@ async def read_writers(connection: AsyncConnection) -> Writers:
     """Return every writer's last mark, and the watermark."""
     known = {name: Writer(*rest) for name, *rest in await connection.execute(select(writers))}
     return Writers(known, await number(connection, _WATERMARK))
+
+
+async def forget_writers(connection: AsyncConnection, run: str) -> None:
+    """Forget writers of runs before ``run`` that are gone: they hold nothing back, and names sort by age."""
+    await connection.execute(delete(writers).where(writers.c.gone, writers.c.writer < bindparam("run")), {"run": run})
 
 
 async def write_writers(

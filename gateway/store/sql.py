@@ -1,7 +1,7 @@
 """The few statement forms everything here is written with: many rows in, many rows found by a list.
 
-Rule: one statement and one hop to the database's thread per call, however many rows; what differs between SQLite and
-PostgreSQL stays in this file.
+Rule: one statement per call, however many rows; what differs between SQLite and PostgreSQL stays in this file, and
+statements are put together once (``cache``), because that costs as much as running them.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ async def add(connection: AsyncConnection, table: Table, counts: Collection[tupl
         await connection.exec_driver_sql(_insert(connection.dialect, table, "add"), rows)
 
 
-def listed(connection: AsyncConnection, *types: TypeEngine[Any]) -> Subquery:
+def listed(dialect: str, *types: TypeEngine[Any]) -> Subquery:
     """Return a table of the columns c0, c1, … whose rows are the parameter ``listed``: ``as_list`` of tuples.
 
     One parameter however long the list is: databases bound the number of parameters, and parse each.
     """
-    if connection.dialect.name == "sqlite":
+    if dialect == "sqlite":
         each = func.json_each(bindparam("listed")).table_valued("value")
         # Strings and integers keep their types in JSON, so that nothing need be cast.
         columns: list[ColumnElement[Any]] = [func.json_extract(each.c.value, f"$[{i}]") for i in range(len(types))]
@@ -63,9 +63,9 @@ def as_list(rows: Collection[tuple[Any, ...]]) -> dict[str, str]:
     return {"listed": orjson.dumps(list(rows)).decode()}
 
 
-def among(connection: AsyncConnection, kind: TypeEngine[Any]) -> Select[Any]:
+def among(dialect: str, kind: TypeEngine[Any]) -> Select[Any]:
     """Return the select for ``column.in_(…)`` whose values are the parameter ``listed``: ``as_values`` of them."""
-    if connection.dialect.name == "sqlite":
+    if dialect == "sqlite":
         return select(func.json_each(bindparam("listed")).table_valued("value").c.value)
     each = func.jsonb_array_elements_text(cast(bindparam("listed"), postgresql.JSONB)).table_valued("value")
     return select(cast(each.c.value, kind))

@@ -5,10 +5,12 @@ Rule: one connection, one transaction at a time, and whoever waits for it waits 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import fcntl
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import sqlite3
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -64,10 +66,12 @@ class Store:
         try:
             if store == "sqlite":
                 lock = _lock(data_dir / f"{FILE}.lock")
+                await asyncio.to_thread(_probe, data_dir / FILE)
                 engine = _sqlite(data_dir / FILE)
             else:
                 engine = _postgresql(make_url(store), password)
-        except (OSError, SQLAlchemyError, ImportError) as error:
+        except (OSError, SQLAlchemyError, ImportError, sqlite3.Error) as error:
+            _unlock(lock)
             raise StoreError(f"the store cannot be opened: {error}") from error
         opened = cls(engine, lock)
         try:
@@ -78,7 +82,7 @@ class Store:
             raise StoreError(f"{error}; run the newer program, or point `store` elsewhere") from error
         except (OSError, SQLAlchemyError, ImportError) as error:
             await opened.close()
-            raise StoreError(f"the store cannot be opened: {_reason(error)}") from error
+            raise StoreError(f"the store cannot be opened: {reason(error)}") from error
         except BaseException:
             await opened.close()
             raise
@@ -87,11 +91,10 @@ class Store:
     async def close(self) -> None:
         """Let go of the database."""
         await self._engine.dispose()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        _unlock(self._lock)
+        self._lock = None
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:
         """Give the one connection, in a transaction that is committed at the end and undone by any exception."""
         async with self._engine.begin() as connection:
@@ -146,6 +149,11 @@ class Store:
             "feedback": [feedback.as_json(e) for e in sorted(events, key=lambda e: e.seq or 0)],
             "outcomes": outcomes,
         }
+
+    async def counts(self) -> Mapping[str, int]:
+        """Return what was met while recording: duplicate rows; corrupt, torn and unrecordable lines."""
+        async with self.begin() as connection:
+            return await tallies.counted(connection)
 
     async def plans(self, route: str, limit: int = 100) -> list[dict[str, Any]]:
         """Return a route's plans, the newest first."""
@@ -208,6 +216,17 @@ def _lock(path: Path) -> int:
     return fd
 
 
-def _reason(error: Exception) -> str:
-    """What the driver said, without the statement and the link that follow."""
+def _unlock(lock: int | None) -> None:
+    if lock is not None:
+        os.close(lock)
+
+
+def _probe(path: Path) -> None:
+    """Raise sqlite3.Error if this is no database: here, because the async driver's thread would outlive its failure."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA schema_version").fetchone()
+
+
+def reason(error: BaseException) -> str:
+    """Return what the driver said, without the statement and the link that follow."""
     return str(getattr(error, "orig", None) or error)

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import BigInteger, Text, bindparam, case, select, update
+from sqlalchemy import BigInteger, Select, Text, bindparam, case, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.control.ledger import Ledger, Stretch, TallyKey
@@ -154,7 +155,7 @@ async def _ids(connection: AsyncConnection, places: Collection[Place], ids: dict
     if not missing:
         return ids
     epochs = {(place.route, place.epoch) for place in missing}
-    wanted = sql.listed(connection, Text(), Text())
+    wanted = sql.listed(connection.dialect.name, Text(), Text())
     query = select(tallies.c.id, *_PLACE).join(
         wanted, (tallies.c.route == wanted.c.c0) & (tallies.c.epoch == wanted.c.c1)
     )
@@ -180,8 +181,7 @@ async def _move_units(
         for unit in changes.keys() - remembered.setdefault(ids[place], {}).keys()
     ]
     if missing:
-        wanted = sql.listed(connection, BigInteger(), Text())
-        query = select(units).join(wanted, (units.c.tally == wanted.c.c0) & (units.c.unit == wanted.c.c1))
+        query = _units(connection.dialect.name)
         for tally, unit, m, d in await connection.execute(query, sql.as_list(missing)):
             remembered[tally][unit] = (m, d)
     rows: list[tuple[Any, ...]] = []
@@ -236,16 +236,27 @@ async def _recall_arrivals(
 ) -> None:
     if not missing:
         return
-    wanted = sql.listed(connection, Text(), Text(), BigInteger(), Text())
-    query = select(arrivals).join(
+    query = _arrivals(connection.dialect.name)
+    for route, epoch, period, unit, *rest in await connection.execute(query, sql.as_list(missing)):
+        remembered[Stint(route, epoch, period)][unit] = Arrival(*rest)
+
+
+@cache
+def _units(dialect: str) -> Select[Any]:
+    wanted = sql.listed(dialect, BigInteger(), Text())
+    return select(units).join(wanted, (units.c.tally == wanted.c.c0) & (units.c.unit == wanted.c.c1))
+
+
+@cache
+def _arrivals(dialect: str) -> Select[Any]:
+    wanted = sql.listed(dialect, Text(), Text(), BigInteger(), Text())
+    return select(arrivals).join(
         wanted,
         (arrivals.c.route == wanted.c.c0)
         & (arrivals.c.epoch == wanted.c.c1)
         & (arrivals.c.period == wanted.c.c2)
         & (arrivals.c.unit == wanted.c.c3),
     )
-    for route, epoch, period, unit, *rest in await connection.execute(query, sql.as_list(missing)):
-        remembered[Stint(route, epoch, period)][unit] = Arrival(*rest)
 
 
 async def _stretches(connection: AsyncConnection, route: str, epoch: str) -> tuple[Stretch, ...]:

@@ -236,6 +236,32 @@ request_headers = {{ a = "${{SET}}", B = "${{UNSET}}", c = "${{file:{tmp_path}/f
     ]
 
 
+def test_secrets_that_no_worker_could_send_are_refused_without_telling_them(tmp_path: Path) -> None:
+    """Or the controller would publish what every worker refuses."""
+    (tmp_path / "lines").write_text("hush\nhush\n")
+    (tmp_path / "bytes").write_bytes(b"hush\xff")
+    path = tmp_path / "turnout.toml"
+    path.write_text(
+        f"""[gateway]
+force_token_file = "{tmp_path}/bytes"
+{SMALL}
+[backends.b]
+url = "http://b"
+version = "1"
+request_headers = {{ a = "${{SET}}", b = "${{file:{tmp_path}/lines}}", c = "${{file:{tmp_path}/bytes}}" }}
+"""
+    )
+    with pytest.raises(ConfigError) as error:
+        load(path, environ={"SET": "hush\r\n"})
+    several = "has more than one line, and a header has one"
+    assert [d.message for d in error.value.diagnostics] == [
+        f'gateway.force_token_file: the file "{tmp_path}/bytes" is not UTF-8 text',
+        f"backends.b.request_headers.a: the environment variable SET {several}",
+        f'backends.b.request_headers.b: the file "{tmp_path}/lines" {several}',
+        f'backends.b.request_headers.c: the file "{tmp_path}/bytes" is not UTF-8 text',
+    ]
+
+
 def test_secrets_never_enter_a_config(tmp_path: Path) -> None:
     (tmp_path / "turnout.toml").write_text(
         SMALL + '\n[backends.b]\nurl = "http://b"\nversion = "1"\nrequest_headers = { a = "Bearer ${TOKEN}" }\n'

@@ -62,7 +62,7 @@ def test_equal_variants_keep_equal_shares_though_one_hears_of_its_clicks_three_s
     with Backend(fixed({})) as backend, Turnout(tmp_path, CONFIG.format(url=backend.url)) as program:
         looks: list[float] = []
         with Users(program.traffic.base_url, ("/r",), rate=40, then=click):
-            for _ in range(22):
+            for _ in range(16):
                 time.sleep(1)
                 looks.append(program.report("r")["variants"][0]["share"])
 
@@ -72,7 +72,7 @@ def test_equal_variants_keep_equal_shares_though_one_hears_of_its_clicks_three_s
 
         eventually(closed, "the last windows close", seconds=15)
         variants = {variant["name"]: variant for variant in program.report("r")["variants"]}
-        assert sum(variant["metrics"]["click"]["mature"]["n"] for variant in variants.values()) > 600
+        assert sum(variant["metrics"]["click"]["mature"]["n"] for variant in variants.values()) > 450
         for name, variant in variants.items():
             assert variant["metrics"]["click"]["mature"]["mean"] == pytest.approx(0.5, abs=0.01)
             assert abs(variant["share"] - 0.5) <= 0.1, (name, variant["share"], looks)

@@ -61,6 +61,23 @@ def test_a_call_without_an_answer_has_no_status_but_a_fault() -> None:
     assert value(metrics, "faults_total", route="digits", variant="old", role="primary", fault="timeout") == 1
 
 
+@pytest.mark.parametrize(
+    "covered",
+    [
+        {"status": 200, "served": "new"},
+        {"status": 200, "served": "new", "fault": "refused"},
+        {"status": 200, "role": "draft", "fault": "timeout"},
+    ],
+)
+def test_a_failure_that_another_variant_made_good_is_still_a_failure(covered: dict[str, Any]) -> None:
+    """Or nobody would be told of a variant that is down behind its fallback."""
+    metrics = new()
+    metrics.observe_prediction(replace(prediction(), **covered))
+    labels = {"route": "digits", "variant": "old", "version": "1.3.0", "role": covered.get("role", "primary")}
+    assert value(metrics, "requests_total", **labels, status_class="5xx") == 1
+    assert value(metrics, "requests_total", **labels, status_class="2xx") is None
+
+
 def test_overhead_is_counted_once_per_request() -> None:
     """A shadow has none of its own, and the rankers of one request share theirs."""
     metrics = new()

@@ -138,6 +138,12 @@ def test_a_route_that_decides_per_request_has_shares_and_no_variant(
     assert isinstance(compiled(write_config(tmp_path)).routes["bandit"].plan, Weighted)
 
 
+def test_an_empty_unit_is_none_and_each_request_stands_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As the router has it: whoever sends an empty header is nobody, and not all the same user."""
+    found = explained(write_config(tmp_path), capsys, unit="")
+    assert (found["per_request"], found["variant"], found["reason"]) == (True, None, "request")
+
+
 def test_copies_and_merged_lists_are_explained_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_config(tmp_path)
     copied = explained(path, capsys, route="shadowed")

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,20 @@ def test_an_interruption_is_quiet_and_leaves_with_130(
     assert capsys.readouterr().err == ""
 
 
+def test_an_interruption_while_it_is_still_loading_is_quiet_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Interrupted(MetaPathFinder):
+        def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+            if fullname == "gateway.cli.app":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "gateway.cli.app")
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    assert run(["check"]) == cli.INTERRUPTED
+    assert capsys.readouterr().err == ""
+
+
 def test_ctrl_c_while_a_command_waits_leaves_with_130(tmp_path: Path) -> None:
     """A port that takes connections and says nothing holds the report up."""
     import socket
@@ -147,6 +162,24 @@ def test_a_reader_that_leaves_early_is_no_news(tmp_path: Path) -> None:
     finally:
         os.close(write)
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("arguments", ["check", "schema", "explain --route digits --unit u1"])
+def test_a_stream_that_was_closed_beforehand_changes_nothing(arguments: str, closed: str, tmp_path: Path) -> None:
+    """Scripts that want the exit code alone close stdout."""
+    write_config(tmp_path)
+    command = f'exec "{sys.executable}" -m gateway.cli {arguments} {closed}'
+    done = subprocess.run(["/bin/sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("arguments", [["check"], ["schema"], ["--help"]])
+def test_output_that_cannot_be_written_is_said_in_a_line(arguments: list[str], tmp_path: Path) -> None:
+    write_config(tmp_path)
+    with open("/dev/full", "wb") as full:
+        done = turnout(*arguments, cwd=tmp_path, capture_output=False, stdout=full, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (cli.PROBLEM, "turnout: error: No space left on device\n")
 
 
 def test_colours_are_for_terminals(tmp_path: Path) -> None:

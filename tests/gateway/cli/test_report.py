@@ -81,6 +81,11 @@ def test_a_gateway_that_does_not_run_is_said_with_what_would_help(
     assert f"turnout serve -c {path}" in said.err
 
 
+def test_a_port_that_only_the_gateway_knows_cannot_be_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["report", "-c", str(write_config(tmp_path, admin="127.0.0.1:0"))]) == PROBLEM
+    assert 'gateway.admin is "127.0.0.1:0", any free port' in capsys.readouterr().err
+
+
 def test_the_token_comes_from_its_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     token = tmp_path / "token"
     token.write_text("s3cret\n")

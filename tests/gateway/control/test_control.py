@@ -189,7 +189,10 @@ def test_mature_evidence_moves_the_plan_and_the_plan_is_stored_before_it_is_publ
         async with recording(house.control()) as control:
             await until(lambda: control.store_ready)
             await control.plan()
-            assert control.snapshot.revision == 3, "numbers go on where the store's ended"
+            assert control._store is not None
+            assert control.snapshot.revision == 4, "numbers go on where the store's ended: begun anew, and planned"
+            stored = await control._store.plans("r")
+            assert [p["revision"] for p in stored] == [4, 3, 2, 1]
             assert control.snapshot.routes["r"].plan.shares["b"] > 0.9
             assert "epoch_began" in kinds(control), "what happened before is remembered"
 

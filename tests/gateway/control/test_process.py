@@ -100,8 +100,10 @@ def test_it_records_reloads_listens_and_drains_at_the_end(tmp_path: Path) -> Non
         assert 'turnout_requests_total{role="primary",route="r"' in process.ask("/metrics")[1]
         late = call(20, epoch="e")
         journal.calls(late)
+        journal.bye(30)
         process.child.send_signal(signal.SIGTERM)
         assert process.child.wait(20) == 0
+        assert [path for path in journal.path.rglob("*") if path.is_file()] == []
         restarted = Process(process.house, process.port)
         try:
             restarted.until(lambda: restarted.ask(f"/api/v1/predictions/{late.id}")[0] == 200)

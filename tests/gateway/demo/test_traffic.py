@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -51,6 +52,15 @@ def run(gateway: Gateway, *, seconds: float = 1.0, rate: float = 150.0, seed: in
 
     with Server(gateway) as server:
         return asyncio.run(go(server.url))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _hurried() -> Iterator[None]:
+    """Nobody watches here: what takes seconds in the demo takes tenths."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gateway.demo.traffic.DELAY_SECONDS", (0.1, 0.4))
+        patch.setattr("gateway.demo.traffic.AGAIN_SECONDS", 0.1)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -95,6 +95,15 @@ def test_a_body_that_turns_out_too_long_is_413_as_well(tmp_path: Path) -> None:
     play(main())
 
 
+def test_one_problem_in_one_event_is_said_in_the_singular(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with staged(tmp_path, snapshot(*parts())) as stage:
+            status, body = await send(stage, {**GOOD, "metric": "corect"})
+        assert (status, body["detail"]) == (422, "1 problem in 1 event; nothing is stored")
+
+    play(main())
+
+
 @pytest.mark.parametrize(
     ("authorization", "status"),
     [("Bearer s3cret", 202), ("bearer  s3cret ", 202), ("Bearer s3cre", 401), ("Basic s3cret", 401), ("", 401)],
@@ -122,6 +131,7 @@ def test_feedback_that_cannot_be_made_durable_is_503(tmp_path: Path, monkeypatch
                 status, body = await send(stage, GOOD)
                 assert (status, body["detail"]) == (503, "the journal could not be written: Input/output error")
             assert (await send(stage, GOOD))[0] == 202
+        assert stage.counters == {("journal_refused",): 1}
 
     play(main())
 
@@ -139,6 +149,7 @@ def test_feedback_is_503_while_the_journal_is_full_whatever_the_policy(tmp_path:
         async with staged(tmp_path, snapshot(Gateway(max_journal_bytes=4000), *parts())) as stage:
             status, body = await send(stage, GOOD)
         assert (status, body["detail"]) == (503, "the journal is full")
+        assert stage.counters[("journal_refused",)] == 1
 
     play(main())
 

@@ -351,6 +351,39 @@ def test_a_worker_imports_nothing_of_the_control_plane() -> None:
     assert not heavy & set(ran.stdout.split())
 
 
+def test_a_secret_that_changes_in_its_file_is_taken_over(tmp_path: Path) -> None:
+    """Secrets are rotated without an edit of the configuration. A file that is gone for a moment changes nothing."""
+    token, key = tmp_path / "token", tmp_path / "key"
+    token.write_text("first")
+    key.write_text("first")
+
+    async def main() -> None:
+        async with Model(one) as model:
+            settings = Gateway(feedback_token_file=str(token))
+            called = backend("a", model.url, request_headers=(("authorization", f"Bearer ${{file:{key}}}"),))
+            async with staged(tmp_path, snapshot(settings, called, route("r", only("a")))) as stage:
+
+                async def welcome(word: str) -> bool:
+                    got = await stage.ask("/-/feedback", b"[]", headers={"authorization": f"Bearer {word}"})
+                    return got.status == 202
+
+                assert await welcome("first")
+                token.unlink()
+                await asyncio.sleep(0.3)
+                assert await welcome("first")
+                for file in (key, token):
+                    (tmp_path / "new").write_text("second")
+                    (tmp_path / "new").replace(file)
+                async with asyncio.timeout(5):
+                    while not await welcome("second"):
+                        await asyncio.sleep(0.05)
+                assert not await welcome("first")
+                await stage.ask("/r")
+        assert model.asked[-1].headers["authorization"] == "Bearer second"
+
+    play(main())
+
+
 # TLS.
 
 #: Worthless: made for this test, known to everybody.

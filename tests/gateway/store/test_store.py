@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import BigInteger, Text, select, text
 from sqlalchemy.dialects import postgresql
@@ -104,10 +104,13 @@ def test_a_store_that_cannot_be_opened_says_so_and_can_be_tried_again(tmp_path: 
 
 def test_a_transaction_that_fails_leaves_nothing(tmp_path: Path) -> None:
     async def story(store: Store) -> None:
-        with pytest.raises(ZeroDivisionError):
+        async def failing() -> None:
             async with store.begin() as connection:
                 await calls.write(connection, [Stored(call(1), WRITER, False)])
                 raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            await failing()
         assert await store.prediction(call(1).id) is None
 
     in_store(tmp_path, story)
@@ -180,18 +183,21 @@ def test_a_chunk_of_predictions_never_parts_a_millisecond(tmp_path: Path) -> Non
     in_store(tmp_path, story)
 
 
-@given(
-    rows=st.lists(st.tuples(st.integers(-(2**62), 2**62), st.text(alphabet=st.characters(exclude_categories=["Cs"]))))
-)
+#: SQLite's JSON ends a string at NUL, and PostgreSQL refuses it: ``lines`` lets none in.
+texts = st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+
+
+@settings(max_examples=30, deadline=None)
+@given(rows=st.lists(st.tuples(st.integers(-(2**62), 2**62), texts)))
 def test_any_values_can_be_listed(rows: list[tuple[int, str]]) -> None:
     async def run() -> None:
         engine = create_async_engine("sqlite+aiosqlite://")
         try:
             async with engine.connect() as connection:
-                listed = sql.listed(connection, BigInteger(), Text())
+                listed = sql.listed("sqlite", BigInteger(), Text())
                 found = await connection.execute(select(listed), sql.as_list(rows))
                 assert [tuple(row) for row in found] == rows
-                found = await connection.execute(sql.among(connection, Text()), sql.as_values([t for _, t in rows]))
+                found = await connection.execute(sql.among("sqlite", Text()), sql.as_values([t for _, t in rows]))
                 assert [row[0] for row in found] == [t for _, t in rows]
         finally:
             await engine.dispose()
@@ -217,7 +223,7 @@ def test_plans_and_epochs_are_stored_once(tmp_path: Path) -> None:
 
 
 def test_the_tables_can_be_made_by_postgresql() -> None:
-    dialect = postgresql.dialect()
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
     for table in tables.metadata.sorted_tables:
         made = str(CreateTable(table).compile(dialect=dialect))
         assert "WITHOUT ROWID" not in made

@@ -1,0 +1,46 @@
+"""The operator's file, as a process that serves takes it.
+
+Rule: ``check`` and ``serve`` ask here, so that what one calls valid the other can serve by. ``router.config`` knows the
+file and that what it names is there; whether a certificate is one, and a driver is installed, is known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+from gateway import tls
+from router import config
+from router.config import Config, ConfigError
+from router.diagnostics import locate
+from router.findings import Finding
+from router.snapshot import Gateway
+
+
+def load(path: Path) -> Config:
+    """Return the configuration. Raises ConfigError with every problem, and nothing else."""
+    found = config.load(path)
+    findings = [*_tls(found.gateway), *_store(found.gateway)]
+    if not findings:
+        return found
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError):
+        text = ""
+    raise ConfigError((*locate(findings, text, str(path)), *found.warnings))
+
+
+def _tls(gateway: Gateway) -> Iterator[Finding]:
+    try:
+        tls.context(gateway)
+    except tls.Unusable as error:
+        yield Finding(("gateway", error.setting), str(error))
+    except OSError as error:  # gone since it was looked for
+        yield Finding(("gateway", "tls_cert_file"), f"gateway.tls_cert_file: {error.strerror}")
+
+
+def _store(gateway: Gateway) -> Iterator[Finding]:
+    if gateway.store != "sqlite" and find_spec("psycopg") is None:
+        hint = 'pip install "turnout[postgres]"'
+        yield Finding(("gateway", "store"), "gateway.store: PostgreSQL needs psycopg, which is not installed", hint)

@@ -1,0 +1,113 @@
+"""The snapshot in force: stored, published, and only then gone by.
+
+Rule: a plan that decided anything can be found in the store under its route and revision. So plans are stored before
+they are published. Where they cannot be, an operator's edit is published all the same and stored later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from gateway.control.happenings import Happenings, now_ms
+from gateway.published import SNAPSHOT, publish
+from gateway.store import Store, plans, reason
+from router.snapshot import Snapshot
+
+logger = logging.getLogger(__name__)
+
+#: A plan that moves is told when a share has moved this far since it was last told: a bandit's moves all the time.
+TOLD_SHARE: Final = 0.05
+
+
+class Publisher:
+    """Holds the snapshot in force and its place, ``data_dir/snapshot.json``."""
+
+    def __init__(self, data_dir: Path, snapshot: Snapshot, happenings: Happenings) -> None:
+        self.snapshot = snapshot
+        self.store: Store | None = None
+        self._path = data_dir / SNAPSHOT
+        self._happenings = happenings
+        self._unsaved = True
+        self._newest_stored = 0
+        self._told: dict[str, Mapping[str, float]] = {}
+
+    @property
+    def next_revision(self) -> int:
+        """The number of the next snapshot: higher than any before, also than those of a snapshot that was lost."""
+        return max(self.snapshot.revision, self._newest_stored) + 1
+
+    async def begin(self, store: Store) -> None:
+        """Go on where this store's plans ended. Raises what the store raises."""
+        async with store.begin() as connection:
+            self._newest_stored = await plans.newest_revision(connection)
+        self.store = store
+
+    async def put_in_force(self, fresh: Snapshot) -> None:
+        """Store the plans, publish the snapshot, and go by it. Raises OSError if it cannot be published.
+
+        A plan of our own that cannot be stored is not published: raises what the store raises.
+        """
+        self._unsaved = True
+        if self.store is not None:
+            try:
+                await self._store_plans(self.store, fresh)
+            except Exception as error:
+                if fresh.config == self.snapshot.config:
+                    raise
+                logger.error("plans could not be stored, they will be: %s", reason(error))
+        await asyncio.to_thread(publish, self._path, fresh)
+        self.snapshot = fresh
+        self._tell_plans()
+
+    async def save(self, store: Store) -> None:
+        """Store what could not be stored before."""
+        if self._unsaved:
+            async with store.begin() as connection:
+                taken = await plans.taken(connection, self.snapshot.routes.values())
+            if taken:  # the snapshot was lost and begun anew, the store was not
+                await self.put_in_force(_renumbered(self.snapshot, taken, self.next_revision))
+            else:
+                await self._store_plans(store, self.snapshot)
+        if unsaved := self._happenings.unsaved():
+            async with store.begin() as connection:
+                await plans.write_events(connection, unsaved)
+            self._happenings.saved(unsaved)
+
+    async def _store_plans(self, store: Store, snapshot: Snapshot) -> None:
+        async with store.begin() as connection:
+            began = await plans.write_plans(connection, snapshot.routes.values(), now_ms())
+        self._newest_stored = max(self._newest_stored, snapshot.revision)
+        self._unsaved = False
+        for route in began:
+            self._happenings.note("epoch_began", route.name, f"epoch {route.epoch}, {', '.join(route.variants)}")
+
+    def _tell_plans(self) -> None:
+        """Note plans whose shares moved noticeably."""
+        for name, route in self.snapshot.routes.items():
+            shares, told = dict(route.plan.shares), self._told.get(name, {})
+            moved = max((abs(shares.get(v, 0.0) - told.get(v, 0.0)) for v in shares.keys() | told.keys()), default=0.0)
+            if moved >= TOLD_SHARE:
+                self._told[name] = shares
+                listed = ", ".join(f"{variant} {share:.3f}" for variant, share in shares.items())
+                self._happenings.note("plan_moved", name, f"revision {route.revision}: {listed}")
+
+
+def with_plans_of(previous: Snapshot, fresh: Snapshot) -> Snapshot:
+    """Keep what evidence had made of the routes whose policy is the same as before: for when there is no evidence."""
+    routes = dict(fresh.routes)
+    for name, route in fresh.routes.items():
+        before = previous.routes.get(name)
+        if before is not None and (before.epoch, before.settings) == (route.epoch, route.settings):
+            routes[name] = replace(route, plan=before.plan, revision=before.revision)
+    return replace(fresh, routes=routes)
+
+
+def _renumbered(snapshot: Snapshot, routes: Iterable[str], revision: int) -> Snapshot:
+    """Give these routes' plans another revision."""
+    renamed = {name: replace(snapshot.routes[name], revision=revision) for name in routes}
+    return replace(snapshot, revision=revision, routes={**snapshot.routes, **renamed})

@@ -1,0 +1,63 @@
+"""TLS on the data port: the operator's files → a context.
+
+Rule: one function for the worker that serves with it and for ``check``, so that what is called valid can be served.
+Nothing here asks a terminal for a password.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import Final
+
+from router.snapshot import Gateway
+
+#: What OpenSSL says of a key that does not belong to the certificate; the last when it is of another type altogether.
+_OF_ANOTHER: Final = frozenset({"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"})
+
+
+class Unusable(ValueError):
+    """A file of ``setting`` is there, and cannot be used."""
+
+    def __init__(self, setting: str, reason: str) -> None:
+        super().__init__(f"gateway.{setting}: {reason}")
+        self.setting = setting
+        self.reason = reason
+
+
+def context(gateway: Gateway) -> ssl.SSLContext | None:
+    """Return the context of the data port, None for plain HTTP.
+
+    Raises OSError if a file cannot be read, and Unusable if it does not hold what it should.
+    """
+    cert, key, authorities = gateway.tls_cert_file, gateway.tls_key_file, gateway.tls_client_ca_file
+    if cert is None:
+        return None
+    made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        made.load_cert_chain(cert, key, password=_no_password)
+    except ssl.SSLError as error:
+        raise _unusable(error, cert, key or cert) from None
+    if authorities is not None:
+        try:
+            made.load_verify_locations(authorities)
+        except ssl.SSLError:
+            raise Unusable("tls_client_ca_file", f'"{authorities}" holds no certificate (PEM)') from None
+        made.verify_mode = ssl.CERT_REQUIRED
+    return made
+
+
+def _unusable(error: ssl.SSLError, cert: str, key: str) -> Unusable:
+    """Say which of the two it is: OpenSSL says "PEM lib" of either."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cert)
+    except ssl.SSLError:
+        return Unusable("tls_cert_file", f'"{cert}" holds no certificate (PEM)')
+    if error.reason in _OF_ANOTHER:
+        return Unusable("tls_key_file", f'"{key}" is not the key of the certificate in "{cert}"')
+    if error.reason in (None, "PEM_LIB"):
+        return Unusable("tls_key_file", f'"{key}" holds no private key (PEM)')
+    return Unusable("tls_cert_file", f'"{cert}" is refused: {error.reason.lower().replace("_", " ")}')
+
+
+def _no_password() -> bytes:
+    raise Unusable("tls_key_file", "is encrypted, and there is nobody to ask for the password; decrypt it")

@@ -1,0 +1,60 @@
+"""What events end as, without a store."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import pytest
+
+from gateway.control.standing import Known, looked_up_ms, patience_ends_ms, restate, standing
+from gateway.store.feedback import Event
+from router.records import Feedback
+from tests.gateway.control.builders import T0, event, keyed, metric
+
+KNOWN = Known("r", T0 + 10, metric())
+
+
+def stored(feedback: Feedback, seq: int | None = None) -> Event:
+    return Event(feedback, feedback.identity, feedback.prediction_id, due_ms=looked_up_ms(feedback), seq=seq)
+
+
+@pytest.mark.parametrize("order", list(permutations(range(5))))
+def test_statuses_do_not_depend_on_the_order(order: tuple[int, ...]) -> None:
+    events = [
+        event(10, 1, at=20),
+        event(10, 2, at=30),
+        event(10, 3, at=40, revision=1),
+        event(10, 4, at=50, revision=2),
+        event(10, 5, at=5_000, revision=3),
+    ]
+    found = standing([stored(events[i]) for i in order], [KNOWN] * 5, T0)
+    assert [found[order.index(i)] for i in range(5)] == ["corrected", "repeated", "corrected", "joined", "late"]
+
+
+def test_what_is_not_known_waits_and_is_then_given_up() -> None:
+    one = [stored(event(10, 1, at=20))]
+    assert standing(one, [None], None) == ["waiting"]
+    assert standing(one, [None], T0 + 5_020) == ["waiting"]
+    assert standing(one, [None], T0 + 5_021) == ["orphaned"]
+    assert standing(one, [Known("r", T0, None)], T0) == ["not_applicable"]
+
+
+def test_a_key_is_looked_up_when_everything_before_the_event_is_known() -> None:
+    by_key, by_id = keyed("k", 1, at=900, occurred_ms=T0 + 700), event(10, 1, at=900)
+    assert (looked_up_ms(by_key), patience_ends_ms(by_key)) == (T0 + 700, T0 + 5_900)
+    assert looked_up_ms(by_id) == patience_ends_ms(by_id) == T0 + 5_900
+    ahead = keyed("k", 1, at=900, occurred_ms=T0 + 9_000)
+    assert patience_ends_ms(ahead) == T0 + 9_000
+
+
+def test_a_change_of_status_moves_both_counters_and_tells_the_delay() -> None:
+    waiting = stored(event(10, 1, at=20), seq=1)
+    found = restate([waiting], [waiting], lambda _: KNOWN, T0)
+    assert [(t.route, t.status, t.n, t.delay_seconds) for t in found.told] == [
+        ("unknown", "waiting", -1, None),
+        ("r", "joined", 1, 0.01),
+    ]
+    [shift] = found.shifts.values()
+    assert (shift.leaving, [e.feedback for e in shift.coming]) == ([], [waiting.feedback])
+    again = restate(found.changed, found.changed, lambda _: KNOWN, T0)
+    assert (again.told, again.changed, again.shifts) == ([], [], {})

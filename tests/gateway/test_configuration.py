@@ -1,0 +1,29 @@
+"""What a file may say and this installation cannot do is refused before anything is started."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from gateway.configuration import load
+from router.config import ConfigError
+from tests.gateway.cli.running import write_config
+
+POSTGRESQL = 'store = "postgresql://turnout@db/turnout"'
+
+
+def test_a_store_whose_driver_is_not_installed_is_refused_at_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or the journal would fill up while the controller tries again and again."""
+    path = write_config(tmp_path, more=POSTGRESQL)
+    assert load(path).gateway.store.startswith("postgresql:")
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    (problem,) = (one for one in caught.value.diagnostics if one.severity == "error")
+    assert path.read_text().splitlines()[problem.line - 1] == POSTGRESQL
+    assert problem.message == "gateway.store: PostgreSQL needs psycopg, which is not installed"
+    assert problem.hint == 'pip install "turnout[postgres]"'

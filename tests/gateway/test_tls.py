@@ -1,0 +1,75 @@
+"""Files for TLS: what cannot be served with is refused by `check`, at its place, before a worker dies of it."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from gateway import tls
+from gateway.configuration import load
+from gateway.supervisor import EXIT_CONFIG, serve
+from router.config import ConfigError
+from router.snapshot import Gateway
+from tests.gateway.cli.running import write_config
+from tests.gateway.proxy.certificates import certificate
+
+
+def gateway(directory: Path, **files: str) -> Gateway:
+    named = {"tls_cert_file": "cert.pem", "tls_key_file": "key.pem"} | files
+    return Gateway(**{setting: str(directory / name) for setting, name in named.items()})  # type: ignore[arg-type]
+
+
+def openssl(directory: Path, *arguments: str) -> None:
+    subprocess.run(["openssl", *arguments], cwd=directory, check=True, capture_output=True)
+
+
+def test_without_a_certificate_there_is_no_tls() -> None:
+    assert tls.context(Gateway()) is None
+
+
+def test_clients_are_asked_for_a_certificate_only_where_an_authority_is_named(tmp_path: Path) -> None:
+    certificate(tmp_path)
+    modes = [tls.context(gateway(tmp_path, **more)) for more in ({}, {"tls_client_ca_file": "cert.pem"})]
+    assert [made and made.verify_mode for made in modes] == [ssl.CERT_NONE, ssl.CERT_REQUIRED]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"tls_cert_file": "nothing.pem"}, r'tls_cert_file: ".*nothing.pem" holds no certificate'),
+        ({"tls_key_file": "nothing.pem"}, r'tls_key_file: ".*nothing.pem" holds no private key'),
+        ({"tls_key_file": "other.pem"}, r'tls_key_file: ".*other.pem" is not the key of the certificate in'),
+        ({"tls_key_file": "another.pem"}, r'tls_key_file: ".*another.pem" is not the key of the certificate in'),
+        ({"tls_key_file": "encrypted.pem"}, r"tls_key_file: is encrypted"),
+        ({"tls_client_ca_file": "nothing.pem"}, r'tls_client_ca_file: ".*nothing.pem" holds no certificate'),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named_with_its_setting(
+    files: dict[str, str], message: str, tmp_path: Path
+) -> None:
+    certificate(tmp_path)
+    (tmp_path / "nothing.pem").write_text("nothing")
+    openssl(tmp_path, "genpkey", "-algorithm", "ed25519", "-out", "other.pem")
+    openssl(tmp_path, "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", "another.pem")
+    openssl(tmp_path, "pkey", "-in", "key.pem", "-aes128", "-passout", "pass:hush", "-out", "encrypted.pem")
+    with pytest.raises(tls.Unusable, match=rf"^gateway\.{message}"):
+        tls.context(gateway(tmp_path, **files))
+
+
+def test_check_says_it_with_the_line_and_serve_does_not_begin(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A worker that cannot start is started again for ever, and its port takes connections that nobody serves."""
+    bad = tmp_path / "bad.pem"
+    bad.write_text("nothing")
+    path = write_config(tmp_path, more=f'tls_cert_file = "{bad}"\ntls_key_file = "{bad}"')
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    (problem,) = (one for one in caught.value.diagnostics if one.severity == "error")
+    assert path.read_text().splitlines()[problem.line - 1][problem.column - 1 :] == f'"{bad}"'
+    assert problem.message == f'gateway.tls_cert_file: "{bad}" holds no certificate (PEM)'
+    assert serve(path) == EXIT_CONFIG
+    assert problem.message in capsys.readouterr().err
