@@ -17,7 +17,6 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Final, TextIO
 
@@ -27,7 +26,7 @@ from gateway.lifeline import VARIABLE
 from gateway.premises import Unavailable, listening, sole_processes, sole_supervisor
 from gateway.published import SNAPSHOT, SnapshotFile, publish
 from policies.types import Evidence
-from router.compile import compile_snapshot
+from router.compile import compile_snapshot, with_plans_of
 from router.config import Config, ConfigError
 from router.diagnostics import render
 from router.snapshot import Snapshot
@@ -100,7 +99,7 @@ def ensure_snapshot(path: Path, config: Config, now_ms: int) -> Snapshot:
         config, previous=previous, evidence=lambda route, epoch: Evidence(), now_ms=now_ms, revision=revision
     )
     if previous is not None:
-        fresh = _with_plans_of(previous, fresh)
+        fresh = with_plans_of(previous, fresh)
     publish(path, fresh)
     return fresh
 
@@ -229,16 +228,6 @@ class Supervisor:
         if child is not None:
             with contextlib.suppress(ProcessLookupError):
                 child.send_signal(number)
-
-
-def _with_plans_of(previous: Snapshot, fresh: Snapshot) -> Snapshot:
-    """Keep what evidence had made of the routes whose policy is the same as before."""
-    routes = dict(fresh.routes)
-    for name, route in fresh.routes.items():
-        before = previous.routes.get(name)
-        if before is not None and (before.epoch, before.settings) == (route.epoch, route.settings):
-            routes[name] = replace(route, plan=before.plan, revision=before.revision)
-    return replace(fresh, routes=routes)
 
 
 def _how(code: int) -> str:

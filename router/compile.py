@@ -57,6 +57,16 @@ def replan(snapshot: Snapshot, config: Config, route: str, evidence: Evidence, r
     return replace(snapshot, revision=revision, routes={**snapshot.routes, route: moved})
 
 
+def with_plans_of(previous: Snapshot, fresh: Snapshot) -> Snapshot:
+    """Keep what evidence had made of the routes whose policy is the same as before: for when there is no evidence."""
+    routes = dict(fresh.routes)
+    for name, route in fresh.routes.items():
+        before = previous.routes.get(name)
+        if before is not None and (before.epoch, before.settings) == (route.epoch, route.settings):
+            routes[name] = replace(route, plan=before.plan, revision=before.revision)
+    return replace(fresh, routes=routes)
+
+
 def epoch_of(config: Config, route: RouteConfig) -> str:
     """Return the hash within which a route's statistics may be added up.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import policies
-from gateway.control.ledger import STATUSES
+from gateway.ledger import STATUSES
 from router.config import parse
 
 ROOT = Path(__file__).parent.parent

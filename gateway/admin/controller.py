@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from gateway.control.ledger import Ledger
+from gateway.ledger import Ledger
 from router.config import Config
 from router.diagnostics import Diagnostic
 from router.snapshot import Snapshot

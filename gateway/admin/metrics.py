@@ -17,7 +17,7 @@ from prometheus_client.exposition import choose_encoder
 
 from gateway.admin.series import Series
 from gateway.admin.workers import Workers
-from gateway.control.ledger import STATUSES, UNKNOWN
+from gateway.ledger import STATUSES, UNKNOWN
 from gateway.report.comparison import STATUSES as VERDICTS
 from router.records import VARIANT_FAULTS, Fault, Prediction, Role
 from router.snapshot import Snapshot

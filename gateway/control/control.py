@@ -16,18 +16,18 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from gateway.control.happenings import MOST, Happenings, now_ms
-from gateway.control.ledger import Ledger
-from gateway.control.moves import Told
 from gateway.control.planner import evidence_of, plan
-from gateway.control.publisher import Publisher, with_plans_of
+from gateway.control.publisher import Publisher
 from gateway.control.recorder import Recorder
 from gateway.control.reload import needs_restart
 from gateway.control.tail import Tail
 from gateway.journal import JOURNAL, size_bytes
+from gateway.ledger import Ledger
 from gateway.published import SNAPSHOT, SnapshotFile, publish
 from gateway.store import Store, StoreError, reason
+from gateway.store.moves import Told
 from policies.types import Evidence
-from router.compile import compile_snapshot, epoch_of
+from router.compile import compile_snapshot, epoch_of, with_plans_of
 from router.config import Config, ConfigError, load
 from router.diagnostics import Diagnostic
 from router.records import Prediction
@@ -148,6 +148,7 @@ class Control:
     async def plan(self) -> None:
         """Make new plans where mature tallies moved, and put them in force."""
         async with self._turn:
+            await self._publisher.mend()
             if self._store is None or self.recorder is None or self.config is None:
                 return
             await self._publisher.save(self._store)

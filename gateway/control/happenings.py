@@ -19,7 +19,14 @@ MOST: Final = 500
 
 #: What an operator should look at.
 _TROUBLE: Final = frozenset(
-    {"config_refused", "plan_failed", "store_unavailable", "admin_unavailable", "metrics_socket_unavailable"}
+    {
+        "config_refused",
+        "plan_failed",
+        "snapshot_mended",
+        "store_unavailable",
+        "admin_unavailable",
+        "metrics_socket_unavailable",
+    }
 )
 
 

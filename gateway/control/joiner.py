@@ -16,13 +16,13 @@ from typing import NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.control.definitions import Definition, Definitions
 from gateway.control.lines import Call
-from gateway.control.moves import Moves
 from gateway.control.standing import Known, looked_up_ms, patience_ends_ms, restate
 from gateway.store import calls, feedback, plans
 from gateway.store.calls import Stored
+from gateway.store.definitions import Definition, Definitions
 from gateway.store.feedback import Event
+from gateway.store.moves import Moves
 from router.outcomes import agreements, changes, counted, values
 from router.records import Feedback, Prediction
 

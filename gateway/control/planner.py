@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from gateway.control.ledger import Ledger
+from gateway.ledger import Ledger
 from policies.types import Evidence
 from router.compile import replan
 from router.config import Config

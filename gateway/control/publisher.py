@@ -34,7 +34,10 @@ class Publisher:
         self._happenings = happenings
         self._unsaved = True
         self._newest_stored = 0
-        self._told: dict[str, Mapping[str, float]] = {}
+        self._published = _seen(self._path)
+        self._told: dict[str, Mapping[str, float]] = {
+            name: route.plan.shares for name, route in snapshot.routes.items()
+        }
 
     @property
     def next_revision(self) -> int:
@@ -60,9 +63,18 @@ class Publisher:
                 if fresh.config == self.snapshot.config:
                     raise
                 logger.error("plans could not be stored, they will be: %s", reason(error))
-        await asyncio.to_thread(publish, self._path, fresh)
+        await self._publish(fresh)
         self.snapshot = fresh
         self._tell_plans()
+
+    async def mend(self) -> None:
+        """Publish again what is in force, should its file be gone or changed: a worker that starts needs it.
+
+        Raises OSError if it cannot be published.
+        """
+        if _seen(self._path) != self._published:
+            await self._publish(self.snapshot)
+            self._happenings.note("snapshot_mended", None, f"{self._path.name} was not as published; it is again")
 
     async def save(self, store: Store) -> None:
         """Store what could not be stored before."""
@@ -78,6 +90,10 @@ class Publisher:
                 await plans.write_events(connection, unsaved)
             self._happenings.saved(unsaved)
 
+    async def _publish(self, snapshot: Snapshot) -> None:
+        await asyncio.to_thread(publish, self._path, snapshot)
+        self._published = _seen(self._path)
+
     async def _store_plans(self, store: Store, snapshot: Snapshot) -> None:
         async with store.begin() as connection:
             began = await plans.write_plans(connection, snapshot.routes.values(), now_ms())
@@ -89,7 +105,8 @@ class Publisher:
     def _tell_plans(self) -> None:
         """Note plans whose shares moved noticeably."""
         for name, route in self.snapshot.routes.items():
-            shares, told = dict(route.plan.shares), self._told.get(name, {})
+            shares = route.plan.shares
+            told = self._told.setdefault(name, shares)
             moved = max((abs(shares.get(v, 0.0) - told.get(v, 0.0)) for v in shares.keys() | told.keys()), default=0.0)
             if moved >= TOLD_SHARE:
                 self._told[name] = shares
@@ -97,14 +114,13 @@ class Publisher:
                 self._happenings.note("plan_moved", name, f"revision {route.revision}: {listed}")
 
 
-def with_plans_of(previous: Snapshot, fresh: Snapshot) -> Snapshot:
-    """Keep what evidence had made of the routes whose policy is the same as before: for when there is no evidence."""
-    routes = dict(fresh.routes)
-    for name, route in fresh.routes.items():
-        before = previous.routes.get(name)
-        if before is not None and (before.epoch, before.settings) == (route.epoch, route.settings):
-            routes[name] = replace(route, plan=before.plan, revision=before.revision)
-    return replace(fresh, routes=routes)
+def _seen(path: Path) -> tuple[int, int, int] | None:
+    """What tells one published file from another; None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _renumbered(snapshot: Snapshot, routes: Iterable[str], revision: int) -> Snapshot:

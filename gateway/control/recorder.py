@@ -19,16 +19,16 @@ from typing import Final
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.control.definitions import Definition, newly_defined
 from gateway.control.joiner import Joiner
-from gateway.control.ledger import UNKNOWN
 from gateway.control.lines import Batch
-from gateway.control.moves import Moves, Told
 from gateway.control.segments import Segments
-from gateway.control.watermark import Writers
 from gateway.journal import Segment
+from gateway.ledger import UNKNOWN
 from gateway.store import Store, calls, plans, positions, reason, tallies
+from gateway.store.definitions import Definition, newly_defined
+from gateway.store.moves import Moves, Told
 from gateway.store.tallies import Remembered
+from gateway.store.watermark import Writers
 from router.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)

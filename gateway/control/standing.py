@@ -24,9 +24,9 @@ from typing import Final
 
 import orjson
 
-from gateway.control.ledger import UNKNOWN, Status
-from gateway.control.moves import Told
+from gateway.ledger import UNKNOWN, Status
 from gateway.store.feedback import Event
+from gateway.store.moves import Told
 from router.outcomes import in_time
 from router.records import Feedback
 from router.snapshot import Metric

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from gateway.control.ledger import STATUSES, Ledger
+from gateway.ledger import STATUSES, Ledger
 from gateway.report.account import Account
 from gateway.report.comparison import ALPHA, Comparison
 from gateway.report.variants import Believes, unit_of_analysis, variants

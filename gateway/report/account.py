@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Final
 
 import policies
-from gateway.control.ledger import CALLS, Ledger, Phase
+from gateway.ledger import CALLS, Ledger, Phase
 from policies import Policy, Tally
 from policies.types import EMPTY
 from router.records import Role

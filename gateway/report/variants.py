@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, Protocol, runtime_checkable
 
-from gateway.control.ledger import AGREEMENT, Ledger
+from gateway.ledger import AGREEMENT, Ledger
 from gateway.report.account import SHADOWING, Account
 from gateway.report.comparison import ALPHA, paired_interval
 from gateway.report.verdict import coverage_tally

@@ -15,7 +15,7 @@ from sqlalchemy import BigInteger, Select, Text, bindparam, literal_column, sele
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.expression import ColumnElement, FromClause
 
-from gateway.control.ledger import UNKNOWN, Status
+from gateway.ledger import UNKNOWN, Status
 from gateway.store import sql
 from gateway.store.calls import INSIDE, Span
 from gateway.store.tables import feedback, predictions

@@ -13,8 +13,8 @@ import orjson
 from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.control.definitions import Definition, Definitions
 from gateway.store import sql
+from gateway.store.definitions import Definition, Definitions
 from gateway.store.tables import definitions, epochs, events, plans
 from policies.plans import encode_plan
 from router.snapshot import Metric, Route

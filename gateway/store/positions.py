@@ -11,10 +11,10 @@ from collections.abc import Collection, Iterable, Mapping
 from sqlalchemy import Text, bindparam, delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.control.watermark import Writer, Writers
 from gateway.store import sql
 from gateway.store.tables import numbers, offsets, writers
 from gateway.store.tallies import number
+from gateway.store.watermark import Writer, Writers
 
 _WATERMARK = "watermark_ms"
 

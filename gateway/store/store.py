@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
-from gateway.control.ledger import Ledger
+from gateway.ledger import Ledger
 from gateway.store import calls, feedback, plans, tallies
 from gateway.store.migrations import NewerSchema, migrate
 from gateway.store.plans import Happening

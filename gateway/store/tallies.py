@@ -15,9 +15,9 @@ import orjson
 from sqlalchemy import BigInteger, Select, Text, bindparam, case, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.control.ledger import Ledger, Stretch, TallyKey
-from gateway.control.moves import Arrival, Moves, Place, Stint
+from gateway.ledger import Ledger, Stretch, TallyKey
 from gateway.store import sql
+from gateway.store.moves import Arrival, Moves, Place, Stint
 from gateway.store.tables import (
     arrivals,
     counts,

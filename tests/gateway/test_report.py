@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 import policies
-from gateway.control.ledger import AGREEMENT, STATUSES, Ledger
+from gateway.ledger import AGREEMENT, STATUSES, Ledger
 from gateway.report import report
 from policies import Evidence, Policy, Tally, Thompson, Weighted
 from policies.statistics.sequential import mean_interval

@@ -12,7 +12,7 @@ import pytest
 import policies
 from gateway import cli
 from gateway.admin.metrics import Metrics
-from gateway.control.ledger import CALLS, Ledger, TallyKey
+from gateway.ledger import CALLS, Ledger, TallyKey
 from gateway.report import report
 from policies import Tally, Weighted
 from policies.types import Evidence, Plan, Policy, Problem

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from gateway.admin.app import create
-from gateway.control.ledger import Ledger
+from gateway.ledger import Ledger
 from router.config import Config
 from router.diagnostics import Diagnostic
 from router.snapshot import Gateway, Snapshot

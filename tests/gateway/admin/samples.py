@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.admin.metrics import Metrics
-from gateway.control.ledger import STATUSES
+from gateway.ledger import STATUSES
 from gateway.report import report
 from policies import Tally, Weighted
 from router.records import Prediction

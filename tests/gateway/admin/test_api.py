@@ -11,7 +11,7 @@ import pytest
 
 from gateway.admin import api, reports
 from gateway.admin.app import create
-from gateway.control.ledger import Ledger, TallyKey
+from gateway.ledger import Ledger, TallyKey
 from gateway.report import report
 from policies import Evidence, Tally
 from policies.statistics.best_arm import probabilities_best

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.admin.metrics import MOST_NAMES, Metrics
 from gateway.admin.workers import MOST_WRITERS, SILENT_SECONDS
-from gateway.control.ledger import STATUSES
+from gateway.ledger import STATUSES
 from router.records import Prediction
 from router.snapshot import Snapshot
 from tests.gateway.admin.fake import Control, ask, control

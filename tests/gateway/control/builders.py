@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gateway.control.ledger import Ledger, TallyKey
-from gateway.control.moves import Told
 from gateway.control.recorder import Recorder
 from gateway.journal import FEEDBACK, PREDICTIONS
+from gateway.ledger import Ledger, TallyKey
 from gateway.store import Store
+from gateway.store.moves import Told
 from policies.plans import Weighted
 from policies.types import Tally
 from router.records import Feedback, Prediction, call_line, feedback_line, mark_line

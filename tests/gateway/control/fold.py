@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.control.ledger import AGREEMENT, CALLS, UNKNOWN, TallyKey
+from gateway.ledger import AGREEMENT, CALLS, UNKNOWN, TallyKey
 from policies.types import Tally
 from router.records import Feedback, Prediction
 from router.snapshot import Metric

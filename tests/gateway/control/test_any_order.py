@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from gateway.control.ledger import Ledger, TallyKey
 from gateway.journal import FEEDBACK, PREDICTIONS
+from gateway.ledger import Ledger, TallyKey
 from gateway.store import tables, tallies
 from router.records import Feedback, Prediction, call_line, feedback_line, mark_line
 from router.snapshot import Metric

@@ -155,6 +155,7 @@ def test_a_reload_takes_over_the_whole_file_or_nothing_of_it(tmp_path: Path) -> 
             assert house.published() == 2
             assert isinstance(control.observer, Watcher)
             assert control.observer.reloads == [True, True, False, False]
+            assert "plan_moved" not in kinds(control), "an edit that moves no share tells of none"
 
     asyncio.run(story())
 
@@ -197,6 +198,26 @@ def test_mature_evidence_moves_the_plan_and_the_plan_is_stored_before_it_is_publ
             assert "epoch_began" in kinds(control), "what happened before is remembered"
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize("content", [None, b"half a snaps"])
+def test_a_published_snapshot_that_is_lost_or_damaged_is_published_again(tmp_path: Path, content: bytes | None) -> None:
+    """A worker that runs goes on without it; one that has to start could not."""
+    house = House(tmp_path)
+
+    async def main() -> None:
+        control = house.control()
+        published = house.data / SNAPSHOT
+        if content is None:
+            published.unlink()
+        else:
+            published.write_bytes(content)
+        await control.plan()
+        assert SnapshotFile(published).read() == control.snapshot
+        await control.plan()
+        assert kinds(control).count("snapshot_mended") == 1
+
+    asyncio.run(main())
 
 
 def test_a_policy_that_fails_leaves_its_last_plan_in_force(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.control.ledger import AGREEMENT, CALLS, UNKNOWN
+from gateway.ledger import AGREEMENT, CALLS, UNKNOWN
 from gateway.store import tallies
 from tests.gateway.control.builders import (
     OTHER,

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from gateway.control.ledger import Ledger, TallyKey
 from gateway.control.planner import plan
+from gateway.ledger import Ledger, TallyKey
 from policies.types import Evidence, Path, Plan, Policy, Tally
 from router.compile import compile_snapshot
 from router.config import Config, parse

@@ -14,9 +14,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from gateway.control.ledger import CALLS, UNKNOWN
 from gateway.control.recorder import Recorder
 from gateway.journal import FEEDBACK, PREDICTIONS
+from gateway.ledger import CALLS, UNKNOWN
 from gateway.store import Store, tallies
 from router.records import call_line, mark_line
 from tests.gateway.control.builders import (

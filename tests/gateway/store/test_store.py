@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from gateway.control.ledger import Ledger
+from gateway.ledger import Ledger
 from gateway.store import Happening, Store, StoreError, calls, migrations, plans, sql, tables
 from gateway.store.calls import Kin, Span, Stored
 from router.outcomes import counted

@@ -1,6 +1,6 @@
 """What the store knows of one route and epoch: the one thing that plans and reports are made from.
 
-Rule: values only. The store reads them (``gateway.store``), the joiner moves them, the planner and the report look.
+Rule: values only. The store reads them, the joiner moves them, the planner and the report look.
 """
 
 from __future__ import annotations
@@ -16,9 +16,7 @@ Phase = Literal["live", "mature", "closed"]
 
 #: The built-in metrics. A user's metric cannot begin with "@".
 CALLS = "@calls"  # M = the variant's failures, D = calls; live only
-AGREEMENT = (
-    "@agreement"  # a shadow's prediction equals the primary's: M = 1 or 0, D = 1 where both predicted; live only
-)
+AGREEMENT = "@agreement"  # a shadow predicts what the primary does: M = 1 or 0, D = 1 where both predicted; live only
 
 #: What a feedback event can end as. Each event is in exactly one.
 Status = Literal["rejected", "repeated", "corrected", "not_applicable", "orphaned", "late", "waiting", "joined"]

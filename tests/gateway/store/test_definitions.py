@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from gateway.control.definitions import Definition, Definitions, newly_defined
-from gateway.control.ledger import Ledger
+from gateway.ledger import Ledger
 from gateway.store import plans
+from gateway.store.definitions import Definition, Definitions, newly_defined
 from tests.gateway.control.builders import Desk, at_desk, call, event, metric, snapshot, statuses, sums
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import NamedTuple, Protocol
 
-from gateway.control.ledger import AGREEMENT, CALLS, Phase, Status
+from gateway.ledger import AGREEMENT, CALLS, Phase, Status
 from policies.statistics.latency import bucket
 from policies.types import EMPTY, Tally
 from router.outcomes import Value
