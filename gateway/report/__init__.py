@@ -12,7 +12,7 @@ from typing import Any
 from gateway.ledger import STATUSES, Ledger
 from gateway.report.account import Account
 from gateway.report.comparison import ALPHA, Comparison
-from gateway.report.variants import Believes, unit_of_analysis, variants
+from gateway.report.variants import unit_of_analysis, variants
 from gateway.report.verdict import shares_as_planned, verdict
 from policies import Policy
 from router.snapshot import Metric, Snapshot
@@ -129,4 +129,4 @@ def _rfc3339(at_ms: int | None) -> str | None:
     return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-__all__ = ["Believes", "report"]
+__all__ = ["report"]

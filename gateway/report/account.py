@@ -91,6 +91,13 @@ class Account:
         found = self.primary if name is None else self.snapshot.metrics.get(name)
         return found if found is not None and found.binary else None
 
+    @cached_property
+    def best(self) -> Mapping[str, float]:
+        """The policy's own belief: the probability that each variant is the best. Empty where it holds none."""
+        if self.policy is None or self.reward is None:
+            return {}
+        return self.policy.probability_best(self.ledger.evidence({self.reward.name: self.reward.definition}))
+
     def calls(self, variant: str, roles: tuple[Role, ...]) -> Tally:
         """Return the tally of calls: D calls, of which M failed."""
         return self.pooled(variant, roles, CALLS, "", "live")

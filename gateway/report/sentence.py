@@ -30,7 +30,7 @@ def summary(account: Account, metric: Metric, found: Sequence[Comparison]) -> st
     leading, *others = sorted(found, key=lambda one: _importance(one, metric))
     said = one_comparison(account, metric, leading)
     if account.adaptive:
-        said += f" {_traffic(account)}"
+        said = f"{_traffic(account)} {said}"
     return " ".join([said, *(_clause(one, account.route.baseline) for one in others)])
 
 
@@ -133,8 +133,15 @@ def _judgement(one: Comparison, metric: Metric) -> str:
 
 
 def _traffic(account: Account) -> str:
+    """Say where an adaptive policy sends its traffic, and how sure it is. It may be sure before the interval is."""
     most = max(account.shares, key=lambda name: account.shares[name])
-    return f"{most} now gets {account.shares[most]:.0%} of the requests."
+    sent = f"{most} now gets {account.shares[most]:.0%} of the requests"
+    best = account.best.get(most)
+    if best is None:
+        return f"{sent}."
+    # Never 100 %: a posterior is sure of nothing.
+    chance = "above 99.9%" if best > 0.999 else f"{best:.1%}"
+    return f"{sent}: the chance that it is the best is {chance}."
 
 
 def _clause(one: Comparison, baseline: str) -> str:

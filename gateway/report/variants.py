@@ -6,14 +6,13 @@ Rule: numbers only. Where nothing was counted there is null, and no interval tha
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final
 
 from gateway.ledger import AGREEMENT, Ledger
 from gateway.report.account import SHADOWING, Account
 from gateway.report.comparison import ALPHA, paired_interval
 from gateway.report.verdict import coverage_tally
 from policies import Tally
-from policies.statistics.best_arm import probabilities_best
 from policies.statistics.latency import quantile
 from policies.statistics.sequential import Bounds, Interval, mean_interval
 from policies.types import EMPTY
@@ -21,13 +20,6 @@ from router.records import Role
 from router.snapshot import Metric
 
 QUANTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
-
-
-@runtime_checkable
-class Believes(Protocol):
-    """A policy that has a Beta(a, b) posterior for the rate of each variant."""
-
-    def posterior(self, tally: Tally) -> tuple[float, float]: ...
 
 
 def variants(account: Account) -> list[dict[str, Any]]:
@@ -141,21 +133,13 @@ def _beliefs(account: Account) -> Mapping[str, dict[str, Any]]:
     if metric is None:
         return {}
     evidence = account.ledger.evidence({metric.name: metric.definition})
-    names = [name for name in account.route.variants if account.answers(name)]
-    tallies = [evidence.tally(name, metric.name) for name in names]
-    posterior = account.policy.posterior if isinstance(account.policy, Believes) else _flat
-    best = probabilities_best([posterior(tally) for tally in tallies])
-    return {
-        name: {
-            "p_best": p,
-            "evidence": {"metric": metric.name, "successes": count(tally.m), "trials": count(tally.d)},
-        }
-        for name, p, tally in zip(names, best, tallies, strict=True)
-    }
-
-
-def _flat(tally: Tally) -> tuple[float, float]:
-    return 1 + max(tally.m, 0.0), 1 + max(tally.d - tally.m, 0.0)
+    believed: dict[str, dict[str, Any]] = {}
+    for name in account.route.variants:
+        if account.answers(name):
+            tally = evidence.tally(name, metric.name)
+            known = {"metric": metric.name, "successes": count(tally.m), "trials": count(tally.d)}
+            believed[name] = {"p_best": account.best.get(name), "evidence": known}
+    return believed
 
 
 def _interval(tally: Tally, bounds: Bounds | None) -> dict[str, Any]:

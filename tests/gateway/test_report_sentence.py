@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from gateway.report import report
-from policies import Tally, Weighted
+from policies import Tally, Thompson, Weighted
 from router.snapshot import Route, Snapshot
 from tests.gateway.ledgers import METRICS, Book, draft_route, route, shadow_route, snapshot
 
@@ -121,7 +121,11 @@ def test_of_variants_that_show_no_difference_the_most_promising_leads() -> None:
 def test_a_bandit_says_where_its_traffic_went() -> None:
     plan = Weighted((("old", 0.16), ("new", 0.84)), sticky=False)
     book = Book().rate("old", "correct", 700, 1000).rate("new", "correct", 850, 1000)
-    assert sentence(book, route("thompson", plan, by_unit=False)).endswith("new now gets 84% of the requests.")
+    given = snapshot(route("thompson", plan, by_unit=False))
+    assert sentence(book, given).startswith("new now gets 84% of the requests. new gets 15.0 points more right")
+    policy = Thompson(variants=("old", "new"), reward="correct")
+    said = report(given, book.ledger(), policy)["verdict"]["sentence"]
+    assert said.startswith("new now gets 84% of the requests: the chance that it is the best is above 99.9%.")
 
 
 def test_numbers_that_cannot_be_trusted_are_not_said() -> None:

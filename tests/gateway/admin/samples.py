@@ -5,12 +5,13 @@ from __future__ import annotations
 from gateway.admin.metrics import Metrics
 from gateway.ledger import STATUSES
 from gateway.report import report
-from policies import Tally, Weighted
+from policies import Tally, Thompson, Weighted
 from router.records import Prediction
 from tests.gateway.admin.fake import Control, control
 from tests.gateway.ledgers import Book, route, snapshot
 
 NOW_MS = 1_760_000_000_000
+POLICIES = {"bandit": Thompson(variants=("old", "new"), reward="correct")}
 
 
 def writer(spawned_ms: int = NOW_MS, slot: int = 0) -> str:
@@ -96,4 +97,4 @@ def observe(metrics: Metrics, round_: int = 1) -> None:
 def refresh(metrics: Metrics, fake: Control) -> None:
     metrics.refresh_plans()
     metrics.refresh_health(lag=fake.lag(), store_ready=fake.store_ready)
-    metrics.refresh_quality(report(fake.snapshot, ledger) for ledger in fake.ledgers.values())
+    metrics.refresh_quality(report(fake.snapshot, book, POLICIES.get(name)) for name, book in fake.ledgers.items())
