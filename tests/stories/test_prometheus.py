@@ -64,4 +64,5 @@ def test_every_panel_of_the_dashboard_has_an_answer_from_the_running_program(tmp
         # A quantile of empty buckets is NaN: an answer, but not to the question.
         assert not [name for name, values in numbers.items() if all(map(isnan, values))]
         (answered,) = numbers["Requests per second A"]
-        assert 10 < answered < 60
+        # At most the 30 a second that were sent, and less while part of the window lies before the first request.
+        assert 0 < answered < 40
