@@ -27,13 +27,18 @@ class SnapshotFile:
 
         Raises OSError if it cannot be read, and ValueError if it is no snapshot: then not again before the next change.
         """
-        stat = os.stat(self._path)
-        now = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
+        now = fingerprint(self._path)
         if now == self._seen:
             return None
         content = self._path.read_bytes()
         self._seen = now
         return decode(content)
+
+
+def fingerprint(path: Path) -> tuple[int, int, int]:
+    """Return what tells this version of the file from any other. Raises OSError if it cannot be looked at."""
+    status = path.stat()
+    return status.st_mtime_ns, status.st_ino, status.st_size
 
 
 def publish(path: Path, snapshot: Snapshot) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from gateway.control.happenings import Happenings, now_ms
-from gateway.published import SNAPSHOT, publish
+from gateway.published import SNAPSHOT, fingerprint, publish
 from gateway.store import Store, plans, reason
 from router.snapshot import Snapshot
 
@@ -115,12 +116,10 @@ class Publisher:
 
 
 def _seen(path: Path) -> tuple[int, int, int] | None:
-    """What tells one published file from another; None where there is none."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_size, status.st_mtime_ns
+    """The published file's fingerprint; None where there is none."""
+    with suppress(OSError):
+        return fingerprint(path)
+    return None
 
 
 def _renumbered(snapshot: Snapshot, routes: Iterable[str], revision: int) -> Snapshot:

@@ -57,6 +57,9 @@ def test_every_panel_of_the_dashboard_has_an_answer_from_the_running_program(tmp
         ):
             with Users(program.traffic.base_url, ("/watched", "/learning"), rate=30, then=tell) as users:
                 assert server.empty(queries, within_seconds=20) == []
+                # A rate is low while part of its window lies before the first request: wait until it means something.
+                steady = {"steady": f"({queries['Requests per second A']}) > 10"}
+                assert server.empty(steady, within_seconds=20) == []
                 numbers = {
                     name: [float(sample["value"][1]) for sample in server.ask(queries[name])] for name in queries
                 }
@@ -64,5 +67,4 @@ def test_every_panel_of_the_dashboard_has_an_answer_from_the_running_program(tmp
         # A quantile of empty buckets is NaN: an answer, but not to the question.
         assert not [name for name, values in numbers.items() if all(map(isnan, values))]
         (answered,) = numbers["Requests per second A"]
-        # At most the 30 a second that were sent, and less while part of the window lies before the first request.
-        assert 0 < answered < 40
+        assert 10 < answered < 60
