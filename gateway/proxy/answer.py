@@ -6,10 +6,10 @@ However it ends, the connection and the place it took among the backend's calls 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final
 
+from gateway.proxy.fiber import Bell
 from gateway.proxy.headers import Header
 from router.records import Fault
 
@@ -44,7 +44,7 @@ class Answer:
         "_fault",
         "_link",
         "_replica",
-        "_waiter",
+        "bell",
         "complete",
         "headers",
         "length",
@@ -64,7 +64,8 @@ class Answer:
         self._buffered = 0
         self._ended = False
         self._fault: Exception | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        #: Rung when the head is here, when more of the body is, and at the end.
+        self.bell = Bell()
         replica.enter()
 
     def __repr__(self) -> str:
@@ -104,7 +105,7 @@ class Answer:
             elif self._ended:
                 return
             else:
-                await self._more()
+                await self.bell
 
     def close(self) -> None:
         """End the call. A connection on which something is still to come is dropped. Harmless when repeated."""
@@ -120,11 +121,9 @@ class Answer:
         """Why there is no more of it: an UpstreamFault, or what the request's own body raised."""
         return self._fault
 
-    def expect(self, link: Link) -> asyncio.Future[None]:
-        """This connection will bring it; return what is done when the head is here, or a fault."""
+    def expect(self, link: Link) -> None:
+        """This connection will bring it."""
         self._link = link
-        self._waiter = waiter = asyncio.get_running_loop().create_future()
-        return waiter
 
     def begin(self, status: int, reason: bytes, headers: list[Header], length: int | None) -> None:
         """The head is here."""
@@ -147,25 +146,14 @@ class Answer:
         self._link = None
         self._ended = True
         self._leave()
-        self.wake()
+        self.bell.ring()
 
     def fail(self, fault: Exception) -> None:
         """Nothing more will come."""
         self._link = None
         self._fault = fault
         self._leave()
-        self.wake()
-
-    def wake(self) -> None:
-        """Let the one who waits look."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def _more(self) -> asyncio.Future[None]:
-        if self._waiter is not None and not self._waiter.done():
-            raise RuntimeError("the answer has a reader already")
-        self._waiter = waiter = asyncio.get_running_loop().create_future()
-        return waiter
+        self.bell.ring()
 
     def _take(self) -> bytes:
         chunks, self._chunks, self._buffered = self._chunks, [], 0

@@ -4,8 +4,9 @@ Rules:
 
 1. One request at a time, in the order they came (``intake`` cuts them). While one is under way only so much more is
    read.
-2. The handler begins with the head, in a task of its own. When the client is lost the task is cancelled; when it
-   fails, the client is told if the head of the answer is not out yet, else the connection breaks.
+2. The handler begins with the head and whatever came with it, in a fiber of its own, and that is the last thing done
+   with what came: the handler may answer at once. When the client is lost the fiber is cancelled; when it fails, the
+   client is told if the head of the answer is not out yet, else the connection breaks.
 3. A request that cannot be taken is answered once, by us, and the connection *leaves*: what still comes is thrown away
    and nothing of it is parsed. It goes on reading for a short while, because a close with unread bytes is a reset, and
    the client may lose the answer to it.
@@ -28,6 +29,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from gateway.proxy.accept import Refusal
 from gateway.proxy.deadlines import NEVER
+from gateway.proxy.fiber import Bell, Fiber
 from gateway.proxy.headers import Header
 from gateway.proxy.intake import BETWEEN, BODY, HEAD, WHOLE, Intake
 from gateway.proxy.problems import problem
@@ -54,7 +56,7 @@ _RESET: Final = struct.pack("ii", 1, 0)
 
 
 class Connection(asyncio.Protocol):
-    """One client's connection. ``task`` is the handler at work on its request, or the last one that was."""
+    """One client's connection."""
 
     __slots__ = (
         "_client",
@@ -62,6 +64,7 @@ class Connection(asyncio.Protocol):
         "_drain",
         "_edge",
         "_eof",
+        "_fiber",
         "_intake",
         "_keep_alive",
         "_last",
@@ -75,12 +78,10 @@ class Connection(asyncio.Protocol):
         "_unsent",
         "_write_paused",
         "deadline",
-        "task",
     )
 
     def __init__(self, edge: Edge, loop: asyncio.AbstractEventLoop) -> None:
         self.deadline = NEVER
-        self.task: asyncio.Task[None] | None = None
         self._edge = edge
         self._loop = loop
         self._transport = cast("asyncio.Transport", None)
@@ -89,6 +90,8 @@ class Connection(asyncio.Protocol):
         # The request whose answer is not out yet.
         self._request: Request | None = None
         self._response: Response | None = None
+        # The handler at work on it. None while it has not begun.
+        self._fiber: Fiber | None = None
         self._keep_alive = True  # as far as we are concerned
         self._last = False  # the answer under way says that the connection closes
         self._delimits = False  # closing is what ends that answer
@@ -99,7 +102,7 @@ class Connection(asyncio.Protocol):
         self._probed = False
         self._write_paused = False
         self._unsent = 0
-        self._drain: asyncio.Future[None] | None = None
+        self._drain = Bell()
 
     # The transport says.
 
@@ -117,11 +120,9 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._leaving = True
         self._edge.departed(self)
-        self._give_up()
-        if self.task is not None and not self.task.done():
-            self._edge.keep(self.task)
-        self._wake()
         self._intake.end()
+        self._give_up()
+        self._drain.ring()
 
     def data_received(self, data: bytes) -> None:
         if self._leaving:
@@ -142,6 +143,7 @@ class Connection(asyncio.Protocol):
                 self._pause()
         elif stage != before:
             self._set_deadline()
+        self._run()
 
     def eof_received(self) -> bool:
         self._eof = True
@@ -154,10 +156,10 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._write_paused = False
-        self._wake()
         if not self._leaving:
             self._set_deadline()
             self._proceed()
+        self._drain.ring()
 
     # The intake says.
 
@@ -175,12 +177,9 @@ class Connection(asyncio.Protocol):
         edge = self._edge
         has_body = chunked or bool(length)
         request = Request(self, method, target, headers, http10, self._client, edge.scheme, length, has_body, expects)
-        response = Response(self, request)
-        self._request, self._response = request, response
+        self._request, self._response = request, Response(self, request)
+        self._fiber = None
         self._last = False
-        if self.task is not None and not self.task.done():
-            edge.keep(self.task)
-        self.task = self._loop.create_task(self._serve(request, response))
 
     def body(self, data: bytes) -> None:
         """A piece of its body; of one that is answered already, for nobody."""
@@ -246,7 +245,6 @@ class Connection(asyncio.Protocol):
     async def drained(self) -> None:
         """Return when the client has taken enough of what was written. Raises ClientGone if it never will."""
         if self._write_paused and not self._leaving:
-            self._drain = self._loop.create_future()
             await self._drain
         if self._leaving:
             raise ClientGone
@@ -268,6 +266,7 @@ class Connection(asyncio.Protocol):
                 self._leave(linger=True)
             else:
                 self.take_more()
+            request.bell.ring()
 
     def abort(self) -> None:
         """Break the connection in the middle of an answer."""
@@ -281,26 +280,41 @@ class Connection(asyncio.Protocol):
 
     # The handler.
 
-    async def _serve(self, request: Request, response: Response) -> None:
-        try:
-            await self._edge.handler(request, response)
-            if response.finished or request.client_gone:
-                return
-            logger.error("no answer was given to %s %s", request.method, request.path.decode("latin-1"))
+    def _run(self) -> None:
+        """Let the handler see what came: begin it, or let it go on."""
+        request, response = self._request, self._response
+        if request is None or response is None:
+            return
+        if self._fiber is None:
+            edge = self._edge
+            self._fiber = fiber = Fiber(edge.handler(request, response), response.ended)
+            fiber.run()
+            if not fiber.done:
+                edge.fibers.add(fiber)
+        else:
+            request.bell.ring()
+
+    def handled(self, handler: Fiber, request: Request, response: Response, error: BaseException | None) -> None:
+        """The handler of a request has ended."""
+        self._edge.handled(handler)
+        if error is None and (response.finished or request.client_gone):
+            return
+        what = f"{request.method} {request.path.decode('latin-1')}"
+        if error is None:
+            logger.error("no answer was given to %s", what)
             refusal = Refusal(500, "the gateway gave no answer")
-        except asyncio.CancelledError:
-            self._fail(request, response, Refusal(503, "the gateway is shutting down"))
-            raise
-        except ClientGone:
+        elif isinstance(error, asyncio.CancelledError):
+            refusal = Refusal(503, "the gateway is shutting down")
+        elif isinstance(error, ClientGone):
             if not response.finished:
                 response.abort()
             return
-        except BodyTooLarge:
+        elif isinstance(error, BodyTooLarge):
             refusal = Refusal(413, f"the body is longer than {self._edge.max_body_bytes} bytes")
-        except BodyTimeout:
+        elif isinstance(error, BodyTimeout):
             refusal = Refusal(408, "the body stopped coming")
-        except Exception:
-            logger.exception("unhandled error at %s %s", request.method, request.path.decode("latin-1"))
+        else:
+            logger.error("unhandled error at %s", what, exc_info=error)
             refusal = Refusal(500, "the gateway failed to handle the request")
         self._fail(request, response, refusal)
 
@@ -321,8 +335,9 @@ class Connection(asyncio.Protocol):
         self._request = self._response = None
         request.client_gone = True
         request.fail(ClientGone())
-        if self.task is not None:
-            self.task.cancel()
+        if self._fiber is not None:
+            self._fiber.cancel()
+        request.bell.ring()
 
     # From one request to the next.
 
@@ -351,6 +366,8 @@ class Connection(asyncio.Protocol):
             self.take_more()
         if self._eof and not self._half_closed():
             self._leave(linger=False)
+            return
+        self._run()
 
     def _pause(self) -> None:
         if not self._paused and not self._eof:
@@ -386,15 +403,15 @@ class Connection(asyncio.Protocol):
 
     def _leave(self, *, linger: bool) -> None:
         self._leaving = True
-        self._wake()
         self._unsent = sys.maxsize
         self.deadline = self._loop.time() + _LINGER_SECONDS
         if not linger or self._eof:
             self._transport.close()
-            return
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
-        self.take_more()
+        else:
+            if self._transport.can_write_eof():
+                self._transport.write_eof()
+            self.take_more()
+        self._drain.ring()
 
     def _half_closed(self) -> bool:
         """The client's side has ended. True when there is still something to answer."""
@@ -418,11 +435,6 @@ class Connection(asyncio.Protocol):
         if request is not None and response is not None and not (self._probed or response.started or request.http10):
             self._probed = True
             self._transport.write(_CONTINUE)
-
-    def _wake(self) -> None:
-        drain, self._drain = self._drain, None
-        if drain is not None and not drain.done():
-            drain.set_result(None)
 
     # Deadlines.
 
@@ -456,6 +468,7 @@ class Connection(asyncio.Protocol):
             self.deadline = NEVER
             self._keep_alive = False
             self._request.fail(BodyTimeout())
+            self._request.bell.ring()
         elif stage == WHOLE:
             self._probe(now)
         else:

@@ -56,5 +56,6 @@ class Deadlines:
             return
         now = self._loop.time()
         for late in [waiter for waiter in self._waiters if waiter.deadline <= now]:
-            late.expire(now)
+            if late.deadline <= now:  # one that expires can run what moves another
+                late.expire(now)
         self._timer = self._loop.call_later(self.interval, self._sweep)

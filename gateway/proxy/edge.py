@@ -13,26 +13,27 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from ssl import SSLContext
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from gateway.proxy.connection import Connection
 from gateway.proxy.deadlines import Deadlines
+from gateway.proxy.fiber import Bell, Fiber
 from gateway.proxy.request import BodyTimeout, BodyTooLarge, ClientGone, Request
 from gateway.proxy.response import Response
 from router.snapshot import Gateway
 
 __all__ = ["BodyTimeout", "BodyTooLarge", "ClientGone", "Edge", "Handler", "Request", "Response"]
 
-#: Answers one request. It runs in a task of its own, which is cancelled when the client is lost.
-Handler = Callable[[Request, Response], Awaitable[None]]
+#: Answers one request. It runs in a fiber of its own, which is cancelled when the client is lost.
+Handler = Callable[[Request, Response], Coroutine[Any, Any, None]]
 
 logger = logging.getLogger(__name__)
 
 #: Connections the kernel holds for us while we are busy.
 _BACKLOG: Final = 4_096
-#: Seconds for handlers to end when they are cancelled at the end of a drain.
+#: Seconds for handlers to end when they are cancelled at the end of a drain, and for their answers to be taken.
 _CANCEL_SECONDS: Final = 1.0
 
 
@@ -46,8 +47,9 @@ class Edge:
         self._ssl = ssl
         self._server: asyncio.AbstractServer | None = None
         self._connections: set[Connection] = set()
-        self._late: set[asyncio.Task[None]] = set()  # handlers that go on after their answer is out
-        self._deserted: asyncio.Future[None] | None = None
+        #: The handlers that had to wait for something, and those that ended since somebody looked.
+        self.fibers: set[Fiber] = set()
+        self._deserted = Bell()
         self.deadlines = Deadlines(1.0)
         self.gateway = gateway
 
@@ -92,28 +94,23 @@ class Edge:
             self._server.close()
         for connection in list(self._connections):
             connection.retire()
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                await self._empty()
-        except TimeoutError:
-            logger.warning("drain timed out with %d connections", len(self._connections))
-            tasks = self._late | {c.task for c in self._connections if c.task is not None and not c.task.done()}
-            for task in tasks:
-                task.cancel()
-            if tasks:
-                await asyncio.wait(tasks, timeout=_CANCEL_SECONDS)
+        if await self._deserted_within(timeout_seconds):
+            return
+        logger.warning("drain timed out with %d connections", len(self._connections))
+        for fiber in list(self.fibers):
+            fiber.cancel()
+        if not await self._deserted_within(_CANCEL_SECONDS):
             for connection in list(self._connections):
                 connection.cut()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_CANCEL_SECONDS):
-                    await self._empty()
+            await self._deserted_within(_CANCEL_SECONDS)
 
-    async def _empty(self) -> None:
-        while self._connections:
-            self._deserted = asyncio.get_running_loop().create_future()
-            await self._deserted
-        if self._late:
-            await asyncio.wait(self._late)
+    async def _deserted_within(self, seconds: float) -> bool:
+        """Wait until no connection is left and no handler at work; return whether it came to that."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._connections or self.fibers:
+                    await self._deserted
+        return not (self._connections or self.fibers)
 
     def arrived(self, connection: Connection) -> int:
         """Count a connection in; return by how many they are too many, if above 0."""
@@ -125,10 +122,9 @@ class Edge:
         """Count a connection out."""
         self._connections.discard(connection)
         self.deadlines.forget(connection)
-        if not self._connections and self._deserted is not None and not self._deserted.done():
-            self._deserted.set_result(None)
+        self._deserted.ring()
 
-    def keep(self, task: asyncio.Task[None]) -> None:
-        """Own a handler whose connection goes on without it."""
-        self._late.add(task)
-        task.add_done_callback(self._late.discard)
+    def handled(self, fiber: Fiber) -> None:
+        """A handler has ended."""
+        self.fibers.discard(fiber)
+        self._deserted.ring()

@@ -7,6 +7,7 @@ anything is called is given no id and leaves no row.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections import Counter
 from collections.abc import Callable
@@ -120,7 +121,8 @@ class Exchange:
                 self._mirrors.send(case, body)
             reply = Reply(case, response, self._log, self._counts, ticket)
             if routing.draft is not None and body is not None:
-                await draft(reply, routing.draft, body)
+                # In a task: it waits for several calls at once.
+                await asyncio.get_running_loop().create_task(draft(reply, routing.draft, body))
             else:
                 await relay(reply, request.chunks() if body is None else body)
         finally:

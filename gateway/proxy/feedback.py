@@ -6,6 +6,7 @@ refused is in the journal as a number, so that what was sent always adds up.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections.abc import Callable
 from typing import Final
@@ -96,7 +97,8 @@ class OwnPaths:
                 raise JournalFailed("the journal is full")
             if events:
                 lines = b"".join(map(feedback_line, events))
-                await self._journal.append(lines)
+                # In a task: it has a deadline.
+                await asyncio.get_running_loop().create_task(self._journal.append(lines))
                 self._log.grew(len(lines))
         except JournalFailed as error:
             self._counts.add("journal_refused")

@@ -96,15 +96,16 @@ class Link(asyncio.Protocol):
 
     # The call.
 
-    def begin(self, answer: Answer, head: bytes, body: bytes, *, bodyless: bool) -> asyncio.Future[None]:
+    def begin(self, answer: Answer, head: bytes, body: bytes, *, bodyless: bool) -> None:
         """Send a request whose ``body`` is here, or (empty) will be uploaded; what comes back goes to ``answer``.
 
-        Return what is done when the head of the answer is here, or a fault.
+        Its bell rings when the head of the answer is here, or a fault.
         """
         transport = self._transport
         if transport is None:
             raise RuntimeError("not connected")
         self.answer = answer
+        answer.expect(self)
         self._bodyless = bodyless
         self._heading = True
         self._unended = self._whole = False
@@ -114,7 +115,6 @@ class Link(asyncio.Protocol):
             transport.writelines((head, body))
         else:
             transport.write(head + body)
-        return answer.expect(self)
 
     def upload(self, body: AsyncIterator[bytes], length: int | None) -> None:
         """Go on sending the request's body: ``length`` bytes of it, or chunked when that is None."""
@@ -183,17 +183,16 @@ class Link(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._replica.lost(self)
-        answer = self.answer
-        if answer is not None:
-            if self._heading:
-                self.closed_early = not self._framed_bytes
-                self.drop(UpstreamFault("reset", "the connection broke before the answer's head"))
-            elif self._unended and exc is None:
-                self._finish(at_once=False)
-            else:
-                self.drop(UpstreamFault("incomplete", "the connection broke within the answer's body"))
-        self._close()
         del self._parser  # it holds our methods: a cycle
+        if self.answer is None:
+            self._close()
+        elif self._heading:
+            self.closed_early = not self._framed_bytes
+            self.drop(UpstreamFault("reset", "the connection broke before the answer's head"))
+        elif self._unended and exc is None:
+            self._finish(at_once=False)
+        else:
+            self.drop(UpstreamFault("incomplete", "the connection broke within the answer's body"))
 
     def eof_received(self) -> None:
         if self.answer is None:
@@ -230,7 +229,7 @@ class Link(asyncio.Protocol):
             self.drop(UpstreamFault("protocol", "the answer is mostly framing"))
         elif not self._heading:
             self.deadline = NEVER if self._paused else self._loop.time() + self._replica.idle_seconds
-            answer.wake()
+            answer.bell.ring()
 
     def expire(self, now: float) -> None:
         """The deadline has passed: rule 5."""

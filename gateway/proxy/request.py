@@ -6,10 +6,10 @@ Rule: what is held of a body is bounded. ``chunks`` stops the client while nobod
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final, Literal
 
+from gateway.proxy.fiber import Bell
 from gateway.proxy.headers import Header
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Request:
         "_collecting",
         "_connection",
         "_fault",
-        "_waiter",
+        "bell",
         "client",
         "client_gone",
         "complete",
@@ -95,7 +95,8 @@ class Request:
         self._collecting = False
         self._all: bytes | None = None
         self._fault: Exception | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        #: Rung when there is more of the body, and when there will be no more.
+        self.bell = Bell()
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.target!r}>"
@@ -109,7 +110,8 @@ class Request:
             self._collecting = True
             self._connection.take_more()
             while not self.complete:
-                await self._more()
+                self._ask()
+                await self.bell
             chunks = self._chunks
             self._all = chunks[0] if len(chunks) == 1 else b"".join(chunks)
             self._chunks = []
@@ -132,41 +134,31 @@ class Request:
             elif self.complete:
                 return
             else:
-                await self._more()
+                self._ask()
+                await self.bell
 
-    def _more(self) -> asyncio.Future[None]:
+    def _ask(self) -> None:
         if self._fault is not None:
             raise self._fault
-        if self._waiter is not None and not self._waiter.done():
-            raise RuntimeError("the body has a reader already")
         if self.expects:
             self.expects = False
             self._connection.send_continue()
-        self._waiter = waiter = asyncio.get_running_loop().create_future()
-        return waiter
 
-    # What the connection says.
+    # What the connection says. It rings when it has said everything.
 
     def receive(self, data: bytes) -> bool:
         """Add a piece of the body; False when the client should wait."""
         self.expects = False
         self._chunks.append(data)
         self._buffered += len(data)
-        self._wake()
         return self._collecting or self._buffered < HELD_BYTES
 
     def end(self) -> None:
         """The last byte has come; after a fault that makes nothing whole."""
         if self._fault is None:
             self.complete = True
-            self._wake()
 
     def fail(self, fault: Exception) -> None:
         """The rest of the body will never come. The first fault stands."""
         if self._fault is None and not self.complete:
             self._fault = fault
-            self._wake()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)

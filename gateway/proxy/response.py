@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from gateway.proxy.fiber import Fiber
 from gateway.proxy.headers import Header
 from gateway.proxy.request import Request
 from gateway.proxy.wire import answer_head, chunk
@@ -115,6 +116,10 @@ class Response:
         if not self.finished:
             self.finished = True
             self._connection.abort()
+
+    def ended(self, handler: Fiber, error: BaseException | None) -> None:
+        """The handler that was to give it has ended, with this exception or none."""
+        self._connection.handled(handler, self._request, self, error)
 
     def _begin(self, status: int) -> None:
         if self.started:

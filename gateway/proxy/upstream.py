@@ -87,10 +87,10 @@ class Upstream:
                 fresh = link is None
                 if link is None:
                     link = await replica.connect()
-                begun = link.begin(answer, head, payload, bodyless=method == "HEAD")
+                link.begin(answer, head, payload, bodyless=method == "HEAD")
                 if upload is not None:
                     link.upload(upload, length)
-                await begun
+                await answer.bell
                 if answer.fault is None:
                     return answer
                 if fresh or not link.closed_early or upload is not None or method not in _IDEMPOTENT:
@@ -182,6 +182,14 @@ class Replica:
 
     async def connect(self) -> Link:
         """Return a new connection, its name resolved anew. Raises UpstreamFault: "refused" or "timeout"."""
+        connecting = asyncio.get_running_loop().create_task(self._connect())  # in a task: it has a deadline
+        try:
+            return await connecting
+        except asyncio.CancelledError:
+            connecting.add_done_callback(_unwanted)
+            raise
+
+    async def _connect(self) -> Link:
         loop = asyncio.get_running_loop()
         link = Link(self, loop)
         backend = self._backend
@@ -252,6 +260,12 @@ class Replica:
 
 def _in_flight(replica: Replica) -> int:
     return replica.in_flight
+
+
+def _unwanted(connecting: asyncio.Task[Link]) -> None:
+    """Drop a connection that came up in the moment in which its call was cancelled."""
+    if not connecting.cancelled() and connecting.exception() is None:
+        connecting.result().drop(UpstreamFault("reset", "nobody wants it any more"))
 
 
 def _quoted(path: str) -> bytes:
