@@ -11,6 +11,7 @@ from math import log
 
 #: 2**53 times this, the largest number drawn, is the last one before 1. Multiplying is cheaper than dividing.
 _SCALE = 1 / (2**53 + 1)
+_FOREVER = float("inf")
 
 
 def chance(salt: str, key: str, label: str = "") -> float:
@@ -24,8 +25,8 @@ def chance(salt: str, key: str, label: str = "") -> float:
     return _uniform(_subject(salt, key) + label.encode())
 
 
-def pick(salt: str, key: str, weights: Iterable[tuple[str, float]]) -> str:
-    """Return one name with probability proportional to its weight; names of weight 0 are never picked.
+def pick(salt: str, key: str, weights: Iterable[tuple[str, float]]) -> tuple[str, float]:
+    """Return one name and its weight, with probability proportional to that; names of weight 0 are never picked.
 
     Weighted rendezvous hashing: each name draws an exponential waiting time with its weight as the rate and the
     first to ring wins, so shares are hit exactly, and raising one weight moves keys only towards that name.
@@ -33,15 +34,16 @@ def pick(salt: str, key: str, weights: Iterable[tuple[str, float]]) -> str:
     Raises ValueError if no weight is positive.
     Source: Schindelhauer & Schomaker 2005, "Weighted distributed hash tables", logarithmic method.
     """
-    best, shortest = "", float("inf")
+    best, shortest = None, _FOREVER
     subject = _subject(salt, key)
-    for name, weight in weights:
+    for pair in weights:
+        name, weight = pair
         if weight > 0:
             # chance(salt, key, name), with what all names share written once.
             waiting = -log(_uniform(subject + name.encode())) / weight
             if waiting < shortest:
-                best, shortest = name, waiting
-    if not best:
+                best, shortest = pair, waiting
+    if best is None:
         raise ValueError("pick needs at least one positive weight")
     return best
 

@@ -28,9 +28,14 @@ class Mirror:
     share: float
 
     def takes(self, occasion: Occasion) -> bool:
-        """Return whether this request is copied: by unit when there is one, so the same units are always copied."""
-        key = occasion.request_id if occasion.unit is None else occasion.unit
-        return self.share >= 1 or chance(occasion.salt, key, f"mirror/{self.variant}") < self.share
+        """Return whether this request is copied."""
+        return is_copied(self.variant, self.share, occasion)
+
+
+def is_copied(variant: str, share: float, occasion: Occasion) -> bool:
+    """Return whether a mirror takes this request: by unit when there is one, so the same units are always copied."""
+    key = occasion.request_id if occasion.unit is None else occasion.unit
+    return share >= 1 or chance(occasion.salt, key, f"mirror/{variant}") < share
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +60,7 @@ class Weighted:
             variant, share, reason = self.weights[0][0], 1.0, "only"
         else:
             key = occasion.unit if by_unit and occasion.unit is not None else occasion.request_id
-            variant = pick(occasion.salt, key, self.weights)
-            share = dict(self.weights)[variant]
+            variant, share = pick(occasion.salt, key, self.weights)
             reason = "unit" if by_unit else "request"
         if not self.mirrors:
             return Decision((variant,), (), share, reason)

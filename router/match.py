@@ -1,6 +1,6 @@
 """Match a request to its route.
 
-Rule: matching looks at nothing but RequestFacts, and at the path's bytes as they came: nothing is decoded or cleaned
+Rule: matching looks at nothing but Facts, and at the path's bytes as they came: nothing is decoded or cleaned
 up, because the same bytes go on to the backend. Of the routes that take a request, the most specific path wins: an
 exact path before a prefix, a longer prefix before a shorter one. Two routes with the same path that could both take one
 request are refused when the config is read (``overlap``), not when traffic arrives.
@@ -8,16 +8,35 @@ request are refused when the config is read (``overlap``), not when traffic arri
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from router.snapshot import Route
 
 
+class Facts(Protocol):
+    """What routing may look at. ``path`` is the raw path without query."""
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def query(self) -> str: ...
+
+    def header(self, name: str) -> str | None:
+        """Return the value of a header by its lower-case name, several lines joined with ", "; None without one."""
+        ...
+
+    def lines(self, name: str) -> Sequence[str]:
+        """Return the value of each line of a header."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class RequestFacts:
-    """What routing may look at. ``path`` is the raw path without query; ``headers`` are (lower-case name, value)."""
+    """Facts that somebody made up; ``headers`` are (lower-case name, value)."""
 
     method: str
     path: str
@@ -25,13 +44,10 @@ class RequestFacts:
     headers: tuple[tuple[str, str], ...]
 
     def header(self, name: str) -> str | None:
-        """Return the value of a header by its lower-case name, several lines joined with ", "; None without one."""
-        found = None
-        for candidate, value in self.headers:
-            if candidate == name:
-                value = value.strip(" \t")
-                found = value if found is None else f"{found}, {value}"
-        return found
+        return ", ".join(lines) if (lines := self.lines(name)) else None
+
+    def lines(self, name: str) -> Sequence[str]:
+        return [value.strip(" \t") for candidate, value in self.headers if candidate == name]
 
 
 class Pattern(Protocol):
@@ -58,7 +74,7 @@ class RouteTable:
             table[path] = (*table.get(path, ()), route)
         self._lengths = sorted({len(prefix) for prefix in self._prefixes}, reverse=True)
 
-    def find(self, facts: RequestFacts) -> Route | None:
+    def find(self, facts: Facts) -> Route | None:
         """Return the route that takes this request, or None.
 
         "/v1/*" takes every path that begins with "/v1/", and not "/v1" itself.
@@ -88,7 +104,7 @@ def overlap(one: Pattern, other: Pattern) -> bool:
     return all(wanted.get(name, value) == value for name, value in other.headers)
 
 
-def _takes(route: Route, facts: RequestFacts) -> bool:
+def _takes(route: Route, facts: Facts) -> bool:
     if route.methods and facts.method not in route.methods:
         return False
-    return all(facts.header(name) == value for name, value in route.headers)
+    return not route.headers or all(facts.header(name) == value for name, value in route.headers)

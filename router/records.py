@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NewType
 
 import orjson
 
@@ -127,14 +127,31 @@ class Outcome:
     after: float | None
 
 
-def call_line(prediction: Prediction, line: Literal["call", "open", "close"] = "call") -> bytes:
+#: What the calls to one variant of one route have in common, as the beginning of their journal lines.
+Stamp = NewType("Stamp", bytes)
+CallLine = Literal["call", "open", "close"]
+
+
+def stamp(line: CallLine = "call", **common: Any) -> Stamp:
+    """Return the fields of Prediction that many calls share, encoded once for all of them."""
+    return Stamp(orjson.dumps({"line": line, **common})[:-1] + b",")
+
+
+def stamped(common: Stamp, fields: Mapping[str, Any]) -> bytes:
+    """Return one call's journal line, newline included: what is common, then ``fields``, of which there is one or more.
+
+    Fields that are at their default are better left out. Raises TypeError if a value cannot be written as JSON.
+
+    >>> stamped(stamp(route="r"), {"id": "p"})
+    b'{"line":"call","route":"r","id":"p"}\n'
+    """
+    return common + orjson.dumps(fields, option=_LINE)[1:]
+
+
+def call_line(prediction: Prediction, line: CallLine = "call") -> bytes:
     """Return the prediction as one journal line, newline included; fields at their default are left out."""
-    value: dict[str, Any] = {"line": line}
-    for name, default in _PREDICTION:
-        content = getattr(prediction, name)
-        if content is not default and content != default:
-            value[name] = content
-    return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS)
+    content = {name: getattr(prediction, name) for name, _ in _PREDICTION}
+    return stamped(stamp(line), {name: content[name] for name, default in _PREDICTION if content[name] != default})
 
 
 def feedback_line(feedback: Feedback) -> bytes:
@@ -171,6 +188,7 @@ def feedback_of(value: Mapping[str, Any]) -> Feedback:
         raise ValueError(f"not a feedback event: {error}") from error
 
 
+_LINE: Final = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
 # Fields without a default have MISSING there, which equals no value: they are always written.
 _PREDICTION = tuple((f.name, f.default) for f in fields(Prediction))
 _FEEDBACK = tuple((f.name, f.default) for f in fields(Feedback))

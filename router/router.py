@@ -7,18 +7,17 @@ the route it was given carries everything, so a swap in between changes nothing 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from policies.plans import Mirror, TeamDraft
+from policies.plans import TeamDraft, is_copied
 from policies.types import Decision, Occasion
 from router.extract import MISSING
-from router.match import RequestFacts, RouteTable
+from router.match import Facts, RouteTable
 from router.snapshot import Backend, Metric, Route, Snapshot
 from router.unit import reference
 
 
-@dataclass(frozen=True, slots=True)
-class Routing:
+class Routing(NamedTuple):
     """What to do with one request.
 
     ``mirrored`` is the decision's mirrors and the route's together, answering variants left out. ``unit_missing`` says
@@ -54,12 +53,12 @@ class Router:
         table = RouteTable(snapshot.routes.values())
         self.snapshot, self._table = snapshot, table
 
-    def match(self, facts: RequestFacts) -> Route | None:
+    def match(self, facts: Facts) -> Route | None:
         """Return the route that takes this request, or None; ``needs_body`` says whether to read its body first."""
         return self._table.find(facts)
 
     def route(
-        self, route: Route, facts: RequestFacts, request_id: str, body: object = MISSING, force: str | None = None
+        self, route: Route, facts: Facts, request_id: str, body: object = MISSING, force: str | None = None
     ) -> Routing:
         """Decide for a request that matched ``route``.
 
@@ -69,7 +68,10 @@ class Router:
         """
         unit = None if route.unit is None else reference(route.unit).identity(facts, body)
         key = None if route.key is None else reference(route.key).identity(facts, body)
-        occasion = Occasion(route.salt, unit, request_id, _features(route, facts, body) if route.features else {})
+        if route.features:
+            occasion = Occasion(route.salt, unit, request_id, _features(route, facts, body))
+        else:
+            occasion = Occasion(route.salt, unit, request_id)
         if force is None:
             decision = route.plan.decide(occasion)
             mirrored = decision.mirrored
@@ -77,40 +79,41 @@ class Router:
                 mirrored += _mirrors(route, facts, occasion, decision)
         else:
             decision, mirrored = _forced(route, force), ()
-        return Routing(
-            route=route,
-            occasion=occasion,
-            decision=decision,
-            mirrored=mirrored,
-            key=key,
-            unit_missing=route.unit is not None and unit is None,
-            forced=force is not None,
-        )
+        unit_missing = unit is None and route.unit is not None
+        return Routing(route, occasion, decision, mirrored, key, unit_missing, force is not None)
 
 
 def needs_body(route: Route) -> bool:
     """Return whether unit, key or a feature is read from the body, so that it must be buffered before deciding."""
-    for text in (route.unit, route.key, *(text for _, text in route.features)):
-        if text is not None and text.startswith("body:"):
-            return True
-    return False
+    return (
+        _in_body(route.unit)
+        or _in_body(route.key)
+        or (bool(route.features) and any(_in_body(text) for _, text in route.features))
+    )
 
 
-def _features(route: Route, facts: RequestFacts, body: object) -> dict[str, object]:
+def _in_body(text: str | None) -> bool:
+    return text is not None and text.startswith("body:")
+
+
+def _features(route: Route, facts: Facts, body: object) -> dict[str, object]:
     found = ((name, reference(text).read(facts, body)) for name, text in route.features)
     return {name: value for name, value in found if value is not MISSING}
 
 
-def _mirrors(route: Route, facts: RequestFacts, occasion: Occasion, decision: Decision) -> tuple[str, ...]:
+def _mirrors(route: Route, facts: Facts, occasion: Occasion, decision: Decision) -> tuple[str, ...]:
     """Return the variants that the route's own mirrors add to those the decision mirrors already."""
-    taken = {*decision.answering, *decision.mirrored}
-    return tuple(
-        mirror.variant
-        for mirror in route.mirrors
-        if mirror.variant not in taken
-        and (not mirror.methods or facts.method in mirror.methods)
-        and Mirror(mirror.variant, mirror.share).takes(occasion)
-    )
+    added: tuple[str, ...] = ()
+    for mirror in route.mirrors:
+        variant = mirror.variant
+        if (
+            variant not in decision.answering
+            and variant not in decision.mirrored
+            and (not mirror.methods or facts.method in mirror.methods)
+            and is_copied(variant, mirror.share, occasion)
+        ):
+            added += (variant,)
+    return added
 
 
 def _forced(route: Route, variant: str) -> Decision:
@@ -120,4 +123,4 @@ def _forced(route: Route, variant: str) -> Decision:
     return Decision((variant,), (), 1.0, "forced")
 
 
-__all__ = ["Backend", "Metric", "RequestFacts", "Router", "Routing", "needs_body"]
+__all__ = ["Backend", "Facts", "Metric", "Router", "Routing", "needs_body"]

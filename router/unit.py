@@ -13,7 +13,7 @@ from typing import Final, Literal
 from urllib.parse import unquote_plus
 
 from router.extract import MISSING, Pointer, text_of
-from router.match import RequestFacts
+from router.match import Facts
 
 Source = Literal["header", "cookie", "query", "body"]
 
@@ -31,7 +31,7 @@ class Reference:
     name: str
     pointer: Pointer | None = None
 
-    def read(self, facts: RequestFacts, body: object = MISSING) -> object:
+    def read(self, facts: Facts, body: object = MISSING) -> object:
         """Return the value as it stands, or MISSING. ``body`` is the decoded body, needed by "body:" alone.
 
         A header that came twice counts as one list, joined with ", "; of cookies and query parameters the first counts.
@@ -46,7 +46,7 @@ class Reference:
             return MISSING if self.pointer is None else self.pointer.find(body)
         return MISSING if value is None else value
 
-    def identity(self, facts: RequestFacts, body: object = MISSING) -> str | None:
+    def identity(self, facts: Facts, body: object = MISSING) -> str | None:
         """Return the value as the text that identifies somebody, or None if it identifies nobody."""
         return text_of(self.read(facts, body))
 
@@ -69,13 +69,12 @@ def reference(text: str) -> Reference:
     raise ValueError(_FORM)
 
 
-def _cookie(facts: RequestFacts, name: str) -> str | None:
-    for header, value in facts.headers:
-        if header == "cookie":
-            for pair in value.split(";"):
-                key, _, content = pair.partition("=")
-                if key.strip() == name:
-                    return content.strip().strip('"')
+def _cookie(facts: Facts, name: str) -> str | None:
+    for line in facts.lines("cookie"):
+        for pair in line.split(";"):
+            key, _, content = pair.partition("=")
+            if key.strip() == name:
+                return content.strip().strip('"')
     return None
 
 

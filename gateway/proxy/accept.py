@@ -38,8 +38,9 @@ class Refusal(Exception):
         self.headers = headers
 
 
-#: target, headers, declared length of the body, whether it is chunked, whether 100 Continue is expected before it.
-Accepted = tuple[bytes, list[Header], int | None, bool, bool]
+#: target, headers, what they mean together, declared length of the body, whether it is chunked, whether 100 Continue is
+#: expected before it.
+Accepted = tuple[bytes, list[Header], int, int | None, bool, bool]
 
 
 def accept(method: str, target: bytes, version: str, headers: list[Header]) -> Accepted:
@@ -55,8 +56,10 @@ def accept(method: str, target: bytes, version: str, headers: list[Header]) -> A
     length: int | None = None
     codings: bytes | None = None
     expects = False
+    meanings = 0
     for name, value in headers:
         meaning = MEANING[name]
+        meanings |= meaning
         if not meaning & _JUDGED:
             continue
         if meaning & HOST:
@@ -85,7 +88,7 @@ def accept(method: str, target: bytes, version: str, headers: list[Header]) -> A
         target, headers = _reduced(method, target, headers)
     if b"#" in target:
         raise Refusal(400, "a request target has no fragment")
-    return target, headers, length, codings is not None, expects
+    return target, headers, meanings, length, codings is not None, expects
 
 
 def _check_coding(codings: bytes, version: str, length: int | None) -> None:

@@ -31,7 +31,7 @@ class UpstreamFault(Exception):
 
 
 class Answer:
-    """An answer whose head is here. ``headers`` are as received, in order.
+    """An answer whose head is here. ``headers`` are as received, in order; ``meanings`` what they mean, together.
 
     ``length`` is the declared length of the body (of a HEAD's absent one too), None when only its end will tell.
     ``complete`` is the whole body if it came together with the head: then the connection is given back already.
@@ -48,6 +48,7 @@ class Answer:
         "complete",
         "headers",
         "length",
+        "meanings",
         "reason",
         "status",
     )
@@ -56,6 +57,7 @@ class Answer:
         self.status = 0
         self.reason = b""
         self.headers: list[Header] = []
+        self.meanings = 0
         self.length: int | None = None
         self.complete: bytes | None = None
         self._replica: Replica | None = replica
@@ -125,11 +127,12 @@ class Answer:
         """This connection will bring it."""
         self._link = link
 
-    def begin(self, status: int, reason: bytes, headers: list[Header], length: int | None) -> None:
+    def begin(self, status: int, reason: bytes, headers: list[Header], meanings: int, length: int | None) -> None:
         """The head is here."""
         self.status = status
         self.reason = reason
         self.headers = headers
+        self.meanings = meanings
         self.length = length
 
     def receive(self, data: bytes) -> bool:

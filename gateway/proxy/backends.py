@@ -16,7 +16,8 @@ from typing import Final
 from gateway.proxy.headers import Header
 from gateway.proxy.upstream import Upstream
 from router.placeholders import Placeholder, fill, placeholders
-from router.snapshot import Backend, Gateway, Snapshot
+from router.records import CallLine, Role, Stamp, stamp
+from router.snapshot import Backend, Gateway, Route, Snapshot
 
 #: The settings that name a file with a token of which workers know.
 _TOKENS: Final = ("force_token_file", "feedback_token_file")
@@ -47,6 +48,7 @@ class Generation:
         self.feedback_token = feedback_token
         self.users = 0
         self._idle = idle
+        self._stamps: dict[tuple[str, str, Role, CallLine], Stamp] = {}
 
     def answering(self, variant: str) -> Upstream:
         """Return what answers clients."""
@@ -64,6 +66,26 @@ class Generation:
         self.users -= 1
         if self.users == 0:
             self._idle(self)
+
+    def stamp(self, route: Route, variant: str, role: Role, kind: CallLine) -> Stamp:
+        """Return what the rows of one variant of one route have in common; the route is of the same snapshot."""
+        which = (route.name, variant, role, kind)
+        found = self._stamps.get(which)
+        if found is None:
+            backend = self.backends[variant]
+            found = self._stamps[which] = stamp(
+                kind,
+                route=route.name,
+                epoch=route.epoch,
+                period=route.period,
+                revision=route.revision,
+                variant=variant,
+                model=backend.model,
+                version=backend.version,
+                role=role,
+                **({"by_unit": True} if route.by_unit else {}),
+            )
+        return found
 
     def upstreams(self) -> set[Upstream]:
         return {*self._answering.values(), *self._mirroring.values()}

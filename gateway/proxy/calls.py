@@ -6,11 +6,10 @@ Rule: a backend's failure is a value here, not an exception. Whatever is not rea
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Final
+from typing import Any, Final
 
-from gateway.proxy.case import Case
+from gateway.proxy.case import Case, milliseconds
 from gateway.proxy.headers import Header
 from gateway.proxy.problems import Problem, problem
 from gateway.proxy.reading import READ_BYTES
@@ -22,20 +21,28 @@ from router.records import Fault
 WHOLE_BYTES: Final = 2**20
 
 
-@dataclass(slots=True)
 class Call:
-    """What came of a call: a fault, a whole ``body``, or an ``answer`` that is still arriving.
+    """What came of a call: a ``fault``, a whole ``body``, or an ``answer`` of which the body is still arriving.
 
-    ``latency_ms`` is until the last byte that is here: of a whole answer, else of the head.
+    ``status``, ``headers`` and ``meanings`` are the answer's, ``latency_ms`` is until the last byte that is here: of a
+    whole answer, else of the head.
     """
 
-    status: int | None = None
-    headers: list[Header] = field(default_factory=list)
-    body: bytes | None = None
-    answer: Answer | None = None
-    fault: Fault | None = None
-    detail: str = ""
-    latency_ms: float = 0.0
+    __slots__ = ("answer", "body", "detail", "fault", "headers", "latency_ms", "meanings", "status")
+
+    def __init__(self, answer: Answer | None, latency_ms: float, fault: Fault | None = None, detail: str = "") -> None:
+        self.answer = answer
+        self.body: bytes | None = None
+        self.fault = fault
+        self.detail = detail
+        self.latency_ms = latency_ms
+        self.status: int | None = None
+        self.headers: list[Header] = []
+        self.meanings = 0
+        if answer is not None:
+            self.status = answer.status
+            self.headers = answer.headers
+            self.meanings = answer.meanings
 
     @property
     def failed(self) -> bool:
@@ -45,6 +52,15 @@ class Call:
     @property
     def succeeded(self) -> bool:
         return self.fault is None and 200 <= (self.status or 0) < 300
+
+    def outcome(self) -> dict[str, Any]:
+        """Return the fields of a row that tell how it went."""
+        told: dict[str, Any] = {"latency_ms": self.latency_ms}
+        if self.status is not None:
+            told["status"] = self.status
+        if self.fault is not None:
+            told["fault"] = self.fault
+        return told
 
     def close(self) -> None:
         """Let go of an answer that is still arriving."""
@@ -67,28 +83,27 @@ async def call(
     """
     began = perf_counter()
     answer: Answer | None = None
-    came = Call()
     try:
         answer = await upstream.call(case.method, case.target, headers, body)
-        came.status, came.headers = answer.status, answer.headers
-        if answer.complete is not None:
-            came.body = answer.complete
-        elif whole or (answer.length is not None and answer.length <= WHOLE_BYTES):
-            came.body = await answer.read(READ_BYTES if whole else WHOLE_BYTES)
-        else:
-            came.answer, answer = answer, None
+        complete = answer.complete
+        if complete is None:
+            if not whole and (answer.length is None or answer.length > WHOLE_BYTES):
+                came, answer = Call(answer, since(began)), None
+                return came
+            complete = await answer.read(READ_BYTES if whole else WHOLE_BYTES)
+        came = Call(answer, since(began))
+        came.body, came.answer = complete, None
+        return came
     except UpstreamFault as fault:
-        came = Call(fault=fault.fault, detail=fault.detail)
+        return Call(None, since(began), fault.fault, fault.detail)
     finally:
         if answer is not None:
             answer.close()
-    came.latency_ms = since(began)
-    return came
 
 
 def since(began: float) -> float:
     """Return the milliseconds since ``began`` on the performance counter."""
-    return round((perf_counter() - began) * 1000, 3)
+    return milliseconds(perf_counter() - began)
 
 
 def fault_status(fault: Fault) -> int:

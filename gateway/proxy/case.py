@@ -5,85 +5,109 @@ Rule: every row of a request comes from here, so that they agree on everything b
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from time import perf_counter
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from gateway.proxy.backends import Generation
 from gateway.proxy.headers import Header
-from router.records import Prediction, Role, call_line
+from router.records import CallLine, Role, stamped
 from router.router import Routing
 
 #: A longer row is written without its features. A prediction alone may take a MiB.
 ROW_BYTES: Final = 2**21
 
 
-@dataclass(slots=True)
 class Case:
     """A decided request. ``headers`` are what backends get to see; ``at_ms`` is when it was decided, as in its id.
 
-    ``waited_ms`` adds up what was spent waiting for others, and ``logged`` turns true with the one set of rows that a
-    request's answer leaves; both are the exchange's to set.
+    ``began`` is when it came, on the performance counter; ``waited`` adds up the seconds spent waiting for others, and
+    ``logged`` turns true with the one set of rows that a request's answer leaves: both are the exchange's to set.
     """
 
-    id: str
-    at_ms: int
-    routing: Routing
-    generation: Generation
-    method: str
-    target: bytes
-    headers: list[Header]
-    request_id: str | None
-    traceparent: str | None
-    began: float = field(default_factory=perf_counter)
-    waited_ms: float = 0.0
-    logged: bool = False
+    __slots__ = (
+        "at_ms",
+        "began",
+        "generation",
+        "headers",
+        "id",
+        "logged",
+        "method",
+        "request_id",
+        "routing",
+        "target",
+        "traceparent",
+        "waited",
+    )
+
+    def __init__(
+        self,
+        at_ms: int,
+        routing: Routing,
+        generation: Generation,
+        method: str,
+        target: bytes,
+        headers: list[Header],
+        began: float,
+        waited: float,
+    ) -> None:
+        self.id = routing.occasion.request_id
+        self.at_ms = at_ms
+        self.routing = routing
+        self.generation = generation
+        self.method = method
+        self.target = target
+        self.headers = headers
+        #: The ids by which the caller follows its request, for the log.
+        self.request_id: str | None = None
+        self.traceparent: str | None = None
+        self.began = began
+        self.waited = waited
+        self.logged = False
 
     @property
     def overhead_ms(self) -> float:
         """What the gateway itself took so far."""
-        return round(max(0.0, (perf_counter() - self.began) * 1000 - self.waited_ms), 3)
+        return max(0.0, milliseconds(perf_counter() - self.began - self.waited))
 
-    def row(self, variant: str, role: Role, **outcome: Any) -> Prediction:
-        """Return the row of one call; ``outcome`` are the fields of Prediction that differ from call to call."""
-        routing, route, backend = self.routing, self.routing.route, self.generation.backends[variant]
+    def line(self, variant: str, role: Role, outcome: dict[str, Any], kind: CallLine = "call") -> bytes:
+        """Return the row of one call as a journal line; ``outcome`` are the fields of Prediction that tell of the call.
+
+        It is left without its features if they are too much or cannot be written. JSON that can be read cannot always
+        be written again: it may nest too deep. And a body of ten megabytes is a body, but no feature.
+        """
+        routing = self.routing
+        route, occasion, decision = routing.route, routing.occasion, routing.decision
         shadow = role == "shadow"
-        return Prediction(
-            id=self.id,
-            at_ms=self.at_ms,
-            route=route.name,
-            epoch=route.epoch,
-            period=route.period,
-            revision=route.revision,
-            variant=variant,
-            model=backend.model,
-            version=backend.version,
-            role=role,
-            reason="mirror" if shadow else routing.decision.reason,
+        row: dict[str, Any] = {
+            "id": self.id,
+            "at_ms": self.at_ms,
+            "reason": "mirror" if shadow else decision.reason,
             # Of a forced variant the propensity means nothing; a copy has none of its own.
-            propensity=None if shadow or routing.forced else routing.decision.propensity,
-            unit=routing.occasion.unit,
-            by_unit=route.by_unit,
-            key=routing.key,
-            features=routing.occasion.features or None,
-            forced=routing.forced,
-            method=self.method,
-            request_id=self.request_id,
-            traceparent=self.traceparent,
-            **outcome,
-        )
+            "propensity": None if shadow or routing.forced else decision.propensity,
+        }
+        if occasion.unit is not None:
+            row["unit"] = occasion.unit
+        if routing.key is not None:
+            row["key"] = routing.key
+        if routing.forced:
+            row["forced"] = True
+        if self.method != "POST":
+            row["method"] = self.method
+        if self.request_id is not None:
+            row["request_id"] = self.request_id
+        if self.traceparent is not None:
+            row["traceparent"] = self.traceparent
+        row.update(outcome)
+        common = self.generation.stamp(route, variant, role, kind)
+        if not occasion.features:
+            return stamped(common, row)
+        try:
+            line = stamped(common, {**row, "features": occasion.features})
+        except TypeError:
+            return stamped(common, row)
+        return line if len(line) <= ROW_BYTES else stamped(common, row)
 
 
-def row_line(row: Prediction, line: Literal["call", "open", "close"] = "call") -> bytes:
-    """Return the row as one journal line, without its features if they are too much or cannot be written.
-
-    JSON that can be read cannot always be written again: it may nest too deep. And a body of ten megabytes is a body,
-    but no feature.
-    """
-    try:
-        written = call_line(row, line)
-    except TypeError:
-        return call_line(replace(row, features=None), line)
-    return (
-        written if len(written) <= ROW_BYTES or row.features is None else call_line(replace(row, features=None), line)
-    )
+def milliseconds(seconds: float) -> float:
+    """Return seconds as milliseconds with three decimals: microseconds are as exact as it gets."""
+    return int(seconds * 1_000_000) / 1_000

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Final, cast
 from gateway.proxy.accept import Refusal
 from gateway.proxy.deadlines import NEVER
 from gateway.proxy.fiber import Bell, Fiber
-from gateway.proxy.headers import Header
+from gateway.proxy.headers import Header, way
 from gateway.proxy.intake import BETWEEN, BODY, HEAD, WHOLE, Intake
 from gateway.proxy.problems import problem
 from gateway.proxy.request import HELD_BYTES, BodyTimeout, BodyTooLarge, ClientGone, Request
@@ -59,7 +59,6 @@ class Connection(asyncio.Protocol):
     """One client's connection."""
 
     __slots__ = (
-        "_client",
         "_delimits",
         "_drain",
         "_edge",
@@ -76,6 +75,7 @@ class Connection(asyncio.Protocol):
         "_response",
         "_transport",
         "_unsent",
+        "_way",
         "_write_paused",
         "deadline",
     )
@@ -86,7 +86,7 @@ class Connection(asyncio.Protocol):
         self._loop = loop
         self._transport = cast("asyncio.Transport", None)
         self._intake = Intake(self, edge)
-        self._client = ""
+        self._way: tuple[Header, ...] = ()
         # The request whose answer is not out yet.
         self._request: Request | None = None
         self._response: Response | None = None
@@ -109,7 +109,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
-        self._client = peer[0] if isinstance(peer, tuple) else ""
+        self._way = way(peer[0] if isinstance(peer, tuple) else "", self._edge.scheme)
         self.deadline = self._loop.time() + self._edge.header_seconds
         excess = self._edge.arrived(self)
         if excess > _TURNED_AWAY:
@@ -168,15 +168,15 @@ class Connection(asyncio.Protocol):
         method: str,
         target: bytes,
         headers: list[Header],
+        meanings: int,
         http10: bool,
         length: int | None,
         chunked: bool,
         expects: bool,
     ) -> None:
         """A request has begun: its head is here."""
-        edge = self._edge
         has_body = chunked or bool(length)
-        request = Request(self, method, target, headers, http10, self._client, edge.scheme, length, has_body, expects)
+        request = Request(self, method, target, headers, meanings, self._way, http10, length, has_body, expects)
         self._request, self._response = request, Response(self, request)
         self._fiber = None
         self._last = False
@@ -299,7 +299,7 @@ class Connection(asyncio.Protocol):
         self._edge.handled(handler)
         if error is None and (response.finished or request.client_gone):
             return
-        what = f"{request.method} {request.path.decode('latin-1')}"
+        what = f"{request.method} {request.path}"
         if error is None:
             logger.error("no answer was given to %s", what)
             refusal = Refusal(500, "the gateway gave no answer")

@@ -20,7 +20,6 @@ from gateway.proxy.reply import LEFT, Reply
 from policies.plans import TeamDraft
 from router.extract import MISSING, UNREADABLE, decode_json
 from router.merge import merge
-from router.records import Prediction
 
 #: A part of an answer, an encoded one or none at all cannot be merged, so rankers are not asked for such.
 _UNASKED: Final = frozenset(
@@ -75,7 +74,7 @@ async def draft(reply: Reply, plan: TeamDraft, body: bytes) -> None:
     except LEFT as error:
         reply.left(plan.rankers, "draft", error, since(began))
         raise
-    case.waited_ms += since(began)
+    case.waited += perf_counter() - began
     own = reply.own(*shown.variants)
     if shown.call.fault is not None:
         status = fault_status(shown.call.fault)
@@ -103,7 +102,7 @@ def _merged(reply: Reply, plan: TeamDraft, calls: Sequence[Call]) -> _Shown | No
         return None
     result = merge(plan, reply.case.routing.occasion, [_document(came) for came in calls])
     envelope = calls[result.first]
-    headers = end_to_end(envelope.headers)
+    headers = end_to_end(envelope.headers, envelope.meanings)
     if result.body is None:
         reason = result.reason or "one_answer"
         reply.counts.add("merge_failures", route=reply.case.routing.route.name, reason=reason)
@@ -131,7 +130,8 @@ def _passed(plan: TeamDraft, calls: Sequence[Call]) -> _Shown | None:
 def _shown(plan: TeamDraft, calls: Sequence[Call], index: int) -> _Shown:
     """One ranker's answer, untouched."""
     came = calls[index]
-    return _Shown(came, came.body, end_to_end(came.headers), (plan.rankers[index],), (None,) * len(calls))
+    headers = end_to_end(came.headers, came.meanings)
+    return _Shown(came, came.body, headers, (plan.rankers[index],), (None,) * len(calls))
 
 
 async def _fallback(case: Case, plan: TeamDraft, body: bytes) -> _Shown | None:
@@ -142,27 +142,21 @@ async def _fallback(case: Case, plan: TeamDraft, body: bytes) -> _Shown | None:
     (came,) = await _calls(case, (name,), body)
     if came.fault is not None:
         return None
-    return _Shown(came, came.body, end_to_end(came.headers), (name,), (None,) * len(plan.rankers), name)
+    return _Shown(came, came.body, end_to_end(came.headers, came.meanings), (name,), (None,) * len(plan.rankers), name)
 
 
-def _rows(reply: Reply, plan: TeamDraft, calls: Sequence[Call], shown: _Shown, status: int) -> list[Prediction]:
+def _rows(reply: Reply, plan: TeamDraft, calls: Sequence[Call], shown: _Shown, status: int) -> bytes:
     case = reply.case
     overhead_ms = case.overhead_ms
-    rows: list[Prediction] = []
+    rows: list[bytes] = []
     for name, came, items in zip(plan.rankers, calls, shown.items, strict=True):
-        reading = read_answer(case, name, came.status, came.headers, came.body, reply.counts)
-        rows.append(
-            case.row(
-                name,
-                "draft",
-                # The client did not see a failing ranker's status, but the row is where its failure counts.
-                status=came.status if (came.status or 0) >= 500 else status,
-                fault=came.fault,
-                served=shown.served,
-                latency_ms=came.latency_ms,
-                overhead_ms=overhead_ms,
-                items=items,
-                **reading.fields(),
-            )
-        )
-    return rows
+        # The client did not see a failing ranker's status, but the row is where its failure counts.
+        seen = came.status if (came.status or 0) >= 500 else status
+        outcome = came.outcome() | {"status": seen, "overhead_ms": overhead_ms}
+        if shown.served is not None:
+            outcome["served"] = shown.served
+        if items is not None:
+            outcome["items"] = items
+        read_answer(outcome, case, name, came, came.body, reply.counts)
+        rows.append(case.line(name, "draft", outcome))
+    return b"".join(rows)

@@ -27,7 +27,7 @@ from router.records import feedback_line
 from router.router import Router
 
 #: Where the gateway's own paths begin; no route can.
-OWN_PATHS: Final = b"/-/"
+OWN_PATHS: Final = "/-/"
 #: A thousand events with room to spare; the operator's max_body_bytes is for models.
 MAX_BODY_BYTES: Final = 2**20
 
@@ -56,19 +56,18 @@ class OwnPaths:
 
     async def __call__(self, request: Request, response: Response) -> None:
         match request.path:
-            case b"/-/feedback":
+            case "/-/feedback":
                 if _allowed(request, response, b"POST"):
                     await self._feedback(request, response)
-            case b"/-/livez":
+            case "/-/livez":
                 if _allowed(request, response, b"GET", b"HEAD"):
                     response.send(200, _JSON, b'{"status":"alive"}')
-            case b"/-/readyz":
+            case "/-/readyz":
                 if _allowed(request, response, b"GET", b"HEAD"):
                     status, word = (200, b"ready") if self.ready else (503, b"draining")
                     response.send(status, _JSON, b'{"status":"%b"}' % word)
             case _:
-                path = request.path.decode("latin-1")
-                refuse(response, 404, "Not Found", f"{path} is none of the gateway's own paths")
+                refuse(response, 404, "Not Found", f"{request.path} is none of the gateway's own paths")
 
     async def _feedback(self, request: Request, response: Response) -> None:
         token = self._backends.current.feedback_token
@@ -126,7 +125,7 @@ def _allowed(request: Request, response: Response, *methods: bytes) -> bool:
     if request.method.encode() in methods:
         return True
     allow = b", ".join(methods)
-    refuse(response, 405, "Method Not Allowed", f"{request.path.decode()} takes {allow.decode()}", (b"allow", allow))
+    refuse(response, 405, "Method Not Allowed", f"{request.path} takes {allow.decode()}", (b"allow", allow))
     return False
 
 

@@ -23,9 +23,13 @@ DATE: Final = 32
 HOP: Final = 64
 REPLACED: Final = 128
 OWN: Final = 256
+#: An id by which the caller follows its request.
+CALLERS_ID: Final = 512
+CODED: Final = 1_024
 
 _KNOWN: Final = {
     b"connection": HOP | CONNECTION,
+    b"content-encoding": CODED,
     b"content-length": LENGTH,
     b"date": DATE,
     # The edge answers it, and asks for the body itself.
@@ -39,12 +43,14 @@ _KNOWN: Final = {
     b"proxy-authorization": HOP,
     b"proxy-connection": HOP,
     b"te": HOP,
+    b"traceparent": CALLERS_ID,
     b"trailer": HOP,
     b"transfer-encoding": HOP | CODING,
     b"upgrade": HOP,
     b"x-forwarded-for": REPLACED,
     b"x-forwarded-host": REPLACED,
     b"x-forwarded-proto": REPLACED,
+    b"x-request-id": CALLERS_ID,
 }
 _VIA: Final = (b"via", b"1.1 turnout")
 #: Spellings remembered; clients choose them, so there is an end to it.
@@ -65,24 +71,35 @@ class _Meanings(dict[bytes, int]):
 MEANING: Final = _Meanings()
 
 
-def end_to_end(headers: Sequence[Header]) -> list[Header]:
-    """Return the fields that may cross the gateway, in order.
+def end_to_end(headers: list[Header], meanings: int) -> list[Header]:
+    """Return the fields that may cross the gateway, in order. ``meanings`` is what the fields mean, taken together.
 
     Gone are hop-by-hop fields, those ``Connection`` lists, and every ``turnout-*``: only we may set them.
     Content-Length stays: whoever writes the next head replaces it where there is a body, and the answer to HEAD needs
     it.
     """
-    return _without(headers, HOP | OWN)
+    return _without(headers, HOP | OWN) if meanings & (HOP | OWN) else headers
 
 
-def forwarded(headers: Sequence[Header], client: str, scheme: str) -> list[Header]:
+def way(client: str, scheme: str) -> tuple[Header, ...]:
+    """Return the fields that tell a backend by which way a request came: the same for all of one connection.
+
+    ``client`` is the peer's address, ``scheme`` what it spoke.
+    """
+    return _VIA, (b"x-forwarded-for", client.encode()), (b"x-forwarded-proto", scheme.encode())
+
+
+def forwarded(headers: Sequence[Header], meanings: int, came: tuple[Header, ...]) -> list[Header]:
     """Return what a backend gets to see of a client's fields: those that cross, and the way they came.
 
-    ``client`` is the peer's address, ``scheme`` what it spoke. The peer is not trusted: ``X-Forwarded-For``, ``-Host``
-    and ``-Proto`` say what this gateway saw itself, ``Forwarded`` is gone. ``Via`` grows by one line.
+    ``meanings`` is what the fields mean, taken together. The peer is not trusted: ``X-Forwarded-For``, ``-Host`` and
+    ``-Proto`` say what this gateway saw itself, ``Forwarded`` is gone. ``Via`` grows by one line.
     """
-    kept = _without(headers, HOP | OWN | REPLACED)
-    kept += (_VIA, (b"x-forwarded-for", client.encode()), (b"x-forwarded-proto", scheme.encode()))
+    if meanings & (HOP | OWN | REPLACED):
+        kept = _without(headers, HOP | OWN | REPLACED)
+        kept += came
+    else:
+        kept = [*headers, *came]
     for name, value in headers:
         if MEANING[name] & HOST:
             kept.append((b"x-forwarded-host", value))

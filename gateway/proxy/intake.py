@@ -193,7 +193,7 @@ class Intake:
         parser = self._parser
         method = parser.get_method().decode()
         version = parser.get_http_version()
-        target, headers, length, chunked, expects = accept(method, self.target, version, self._headers)
+        target, headers, meanings, length, chunked, expects = accept(method, self.target, version, self._headers)
         limit = self._limits.max_body_bytes
         if length is not None and length > limit:
             raise Refusal(413, f"the body is longer than {limit} bytes")
@@ -204,7 +204,7 @@ class Intake:
         self.remaining = length or 0
         self.keep_alive = parser.should_keep_alive()
         self.stage = BODY
-        self._connection.begin(method, target, headers, version == "1.0", length, chunked, expects)
+        self._connection.begin(method, target, headers, meanings, version == "1.0", length, chunked, expects)
 
     def on_body(self, data: bytes) -> None:
         if self._chunked:

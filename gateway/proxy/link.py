@@ -53,6 +53,7 @@ class Link(asyncio.Protocol):
         "_interim",
         "_keep_alive",
         "_loop",
+        "_meanings",
         "_parser",
         "_paused",
         "_reason",
@@ -86,6 +87,7 @@ class Link(asyncio.Protocol):
         self._interim = False  # the head being read is not the final one
         self._reason = b""
         self._headers: list[Header] = []
+        self._meanings = 0
         self._framed_bytes = 0  # received, and those of them that are the body's
         self._body_bytes = 0
         self._keep_alive = False
@@ -278,12 +280,14 @@ class Link(asyncio.Protocol):
             self._extra = True
         self._reason = b""
         self._headers = []
+        self._meanings = 0
 
     def on_status(self, reason: bytes) -> None:
         self._reason = self._reason + reason if self._reason else reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers.append((name, value))
+        self._meanings |= MEANING[name]
 
     def on_headers_complete(self) -> None:
         answer = self.answer
@@ -299,7 +303,8 @@ class Link(asyncio.Protocol):
         if version not in ("1.1", "1.0"):
             raise _Unreadable(f"HTTP/{version}")
         headers, self._headers = self._headers, []  # trailers go to the new one, for nobody
-        length, chunked = _framing(headers)
+        meanings = self._meanings
+        length, chunked = _framing(headers) if meanings & (LENGTH | CODING) else (None, False)
         self._heading = False
         self._keep_alive = self._parser.should_keep_alive()
         if self._bodyless:
@@ -309,7 +314,7 @@ class Link(asyncio.Protocol):
             length = 0
         elif status != 304:
             self._unended = length is None and not chunked
-        answer.begin(status, self._reason, headers, length)
+        answer.begin(status, self._reason, headers, meanings, length)
 
     def on_body(self, data: bytes) -> None:
         answer = self.answer

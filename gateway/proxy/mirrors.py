@@ -12,11 +12,11 @@ from time import perf_counter
 from typing import Final
 
 from gateway.proxy.calls import Call, call, since
-from gateway.proxy.case import Case, row_line
+from gateway.proxy.case import Case
 from gateway.proxy.counts import Counts
 from gateway.proxy.headers import Header
 from gateway.proxy.log import Log
-from gateway.proxy.reading import NOTHING, Kept, read_answer, worth_reading
+from gateway.proxy.reading import Kept, read_answer, worth_reading
 from gateway.proxy.upstream import UpstreamFault
 
 logger = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class Mirrors:
 
     def _drop(self, case: Case, variant: str, reason: str) -> None:
         self._counts.add("mirror_drops", route=case.routing.route.name, variant=variant, reason=reason)
-        self._log.note(row_line(case.row(variant, "shadow", fault="dropped")))
+        self._log.note(case.line(variant, "shadow", {"fault": "dropped"}))
 
     async def _copy(self, case: Case, variant: str, body: bytes) -> None:
         backend = case.generation.backends[variant]
@@ -92,15 +92,14 @@ class Mirrors:
             async with asyncio.timeout((backend.timeout_ms + backend.idle_timeout_ms) / 1000):
                 came = await self._call(case, variant, body)
         except TimeoutError:
-            came = Call(fault="timeout", latency_ms=since(began))
+            came = Call(None, since(began), "timeout")
         except asyncio.CancelledError:
             self._drop(case, variant, "draining")
             raise
-        reading = NOTHING
+        outcome = came.outcome()
         if came.fault is None:
-            reading = read_answer(case, variant, came.status, came.headers, came.body, self._counts)
-        outcome = {"status": came.status, "fault": came.fault, "latency_ms": came.latency_ms, **reading.fields()}
-        self._log.note(row_line(case.row(variant, "shadow", **outcome)))
+            read_answer(outcome, case, variant, came, came.body, self._counts)
+        self._log.note(case.line(variant, "shadow", outcome))
 
     async def _call(self, case: Case, variant: str, body: bytes) -> Call:
         began = perf_counter()
@@ -109,12 +108,13 @@ class Mirrors:
         if came.answer is None:
             return came
         # Taken to its end as a client would, so that latencies compare; kept only as far as it is read.
-        kept = Kept(worth_reading(case, variant, came.status, came.headers))
+        kept = Kept(worth_reading(case, variant, came))
         try:
             async for chunk in came.answer.chunks():
                 kept.add(chunk)
         except UpstreamFault as fault:
-            return Call(came.status, fault=fault.fault, detail=fault.detail, latency_ms=since(began))
+            came.fault, came.detail, came.latency_ms = fault.fault, fault.detail, since(began)
+            return came
         finally:
             came.close()
         came.body = kept.whole()

@@ -8,37 +8,23 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from gateway.proxy.case import Case
 from gateway.proxy.counts import Counts
-from gateway.proxy.headers import Header, field
+from gateway.proxy.headers import CODED, Header, field
 from router.extract import MISSING, UNREADABLE, pointer, text_of
+
+if TYPE_CHECKING:
+    from gateway.proxy.calls import Call
+
+#: Kinds of values that JSON can always hold. Text may hold half a character, and a number too many digits.
+_ALWAYS_WRITTEN: Final = frozenset({float, bool, type(None), type(MISSING)})
 
 #: A longer answer is not read, before and after decompression: a prediction stands in a document, not in a data set.
 READ_BYTES: Final = 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What was found in an answer: the fields of a Prediction that come from its body."""
-
-    predicted: bool = False
-    prediction: Any = None
-    reported_version: str | None = None
-
-    def fields(self) -> dict[str, Any]:
-        return {
-            "predicted": self.predicted,
-            "prediction": self.prediction,
-            "reported_version": self.reported_version,
-        }
-
-
-NOTHING: Final = Reading()
 
 
 class Kept:
@@ -61,36 +47,43 @@ class Kept:
         return b"".join(self._chunks) if self._size <= READ_BYTES else None
 
 
-def worth_reading(case: Case, variant: str, status: int | None, headers: Sequence[Header]) -> bool:
+def worth_reading(case: Case, variant: str, came: Call) -> bool:
     """Return whether an answer holds something to find: only success is a prediction, and no stream of events is."""
-    backend = case.generation.backends[variant]
-    if case.routing.route.prediction is None and backend.reported_version is None:
+    if case.routing.route.prediction is None and case.generation.backends[variant].reported_version is None:
         return False
+    status = came.status
     if status is None or not 200 <= status < 300 or status == 204 or case.method == "HEAD":
         return False
-    kind = field(headers, b"content-type") or b""
-    return not kind.lower().startswith(b"text/event-stream")
+    kind = field(came.headers, b"content-type")
+    return kind is None or not kind.lower().startswith(b"text/event-stream")
 
 
 def read_answer(
-    case: Case, variant: str, status: int | None, headers: Sequence[Header], body: bytes | None, counts: Counts
-) -> Reading:
-    """Return what a variant's answer says; ``body`` is None when it was too long to keep."""
-    if not worth_reading(case, variant, status, headers):
-        return NOTHING
+    outcome: dict[str, Any], case: Case, variant: str, came: Call, body: bytes | None, counts: Counts
+) -> None:
+    """Add to the fields of a row what a variant's answer says; ``body`` is None when it was too long to keep."""
+    if not worth_reading(case, variant, came):
+        return
     route, backend = case.routing.route, case.generation.backends[variant]
-    document = UNREADABLE if body is None else _decoded(body, headers)
-    prediction = _found(route.prediction, document)
-    version = text_of(_found(backend.reported_version, document))
-    if (route.prediction is not None and prediction is MISSING) or (
-        backend.reported_version is not None and version is None
-    ):
+    document = UNREADABLE if body is None else _decoded(body, came)
+    missed = False
+    if route.prediction is not None:
+        prediction = _found(route.prediction, document)
+        if prediction is MISSING:
+            missed = True
+        else:
+            outcome["predicted"] = True
+            outcome["prediction"] = prediction
+    if backend.reported_version is not None:
+        version = text_of(_found(backend.reported_version, document))
+        if version is None:
+            missed = True
+        else:
+            outcome["reported_version"] = version
+            if version != backend.version:
+                counts.add("version_mismatches", route=route.name, variant=variant)
+    if missed:
         counts.add("extraction_failures", route=route.name, variant=variant)
-    if version is not None and version != backend.version:
-        counts.add("version_mismatches", route=route.name, variant=variant)
-    if prediction is MISSING:
-        return Reading(reported_version=version)
-    return Reading(True, prediction, version)
 
 
 def plain_body(body: bytes, headers: Sequence[Header]) -> bytes | None:
@@ -111,13 +104,13 @@ def plain_body(body: bytes, headers: Sequence[Header]) -> bytes | None:
     return None
 
 
-def _found(text: str | None, document: object) -> object:
+def _found(text: str, document: object) -> object:
     """Return what a pointer finds, if it can be written into the journal: MISSING otherwise.
 
     JSON that can be read cannot always be written again: it may nest too deep, or hold half a character.
     """
-    value = MISSING if text is None or document is UNREADABLE else pointer(text).find(document)
-    if value is not MISSING:
+    value = MISSING if document is UNREADABLE else pointer(text).find(document)
+    if type(value) not in _ALWAYS_WRITTEN:
         try:
             orjson.dumps(value)
         except TypeError:
@@ -125,9 +118,9 @@ def _found(text: str | None, document: object) -> object:
     return value
 
 
-def _decoded(body: bytes, headers: Sequence[Header]) -> object:
+def _decoded(body: bytes, came: Call) -> object:
     """Return the JSON value of a body, or UNREADABLE. NaN and Infinity, which models do emit, are read."""
-    plain = plain_body(body, headers)
+    plain = plain_body(body, came.headers) if came.meanings & CODED else body
     if plain is None:
         return UNREADABLE
     try:

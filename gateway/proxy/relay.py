@@ -12,7 +12,6 @@ from time import perf_counter
 from typing import Any, cast
 
 from gateway.proxy.calls import Call, call, fault_problem, fault_status, since
-from gateway.proxy.case import Case
 from gateway.proxy.headers import end_to_end
 from gateway.proxy.reading import Kept, read_answer, worth_reading
 from gateway.proxy.reply import LEFT, Reply
@@ -22,41 +21,44 @@ from gateway.proxy.upstream import UpstreamFault
 async def relay(reply: Reply, body: bytes | AsyncIterator[bytes]) -> None:
     """Call the variant that was chosen and answer the client; ``body`` must be whole where the route has a fallback."""
     case = reply.case
+    generation = case.generation
     variant, fallback = case.routing.decision.answering[0], case.routing.route.fallback
     began = perf_counter()
     asked, served = variant, None
     try:
-        first = shown = await _call(case, variant, body)
-        if first.failed and fallback is not None and fallback != variant and isinstance(body, bytes):
+        first = shown = await call(generation.answering(variant), case, generation.dressed(case.headers, variant), body)
+        if fallback is not None and first.failed and fallback != variant and isinstance(body, bytes):
             first.close()
-            asked, shown = fallback, await _call(case, fallback, body)
+            headers = generation.dressed(case.headers, fallback)
+            asked, shown = fallback, await call(generation.answering(fallback), case, headers, body)
             served = fallback if shown.fault is None else None
     except LEFT as error:
         reply.left((variant,), "primary", error, since(began))
         raise
-    case.waited_ms += since(began)
-    outcome = {"fault": first.fault, "served": served, "latency_ms": first.latency_ms}
+    case.waited += perf_counter() - began
+    outcome: dict[str, Any] = {"latency_ms": first.latency_ms}
+    if first.fault is not None:
+        outcome["fault"] = first.fault
+    if served is not None:
+        outcome["served"] = served
     own = reply.own(served or variant)
     if shown.fault is not None:
+        status = outcome["status"] = fault_status(shown.fault)
         headers, content = fault_problem(shown.fault, asked, shown.detail)
-        row = case.row(variant, "primary", **outcome, status=fault_status(shown.fault), overhead_ms=case.overhead_ms)
-        reply.send((row,), fault_status(shown.fault), headers + own, content)
+        outcome["overhead_ms"] = case.overhead_ms
+        reply.send(case.line(variant, "primary", outcome), status, headers + own, content)
     elif shown.body is not None:
+        status = outcome["status"] = shown.status or 502
         if served is None:
-            reading = read_answer(case, variant, shown.status, shown.headers, shown.body, reply.counts)
-            outcome |= reading.fields()
-        row = case.row(variant, "primary", **outcome, status=shown.status, overhead_ms=case.overhead_ms)
-        reply.send((row,), shown.status or 502, end_to_end(shown.headers) + own, shown.body)
+            read_answer(outcome, case, variant, shown, shown.body, reply.counts)
+        outcome["overhead_ms"] = case.overhead_ms
+        line = case.line(variant, "primary", outcome)
+        reply.send(line, status, end_to_end(shown.headers, shown.meanings) + own, shown.body)
     else:
         try:
             await _stream(reply, variant, shown, outcome, began)
         finally:
             shown.close()
-
-
-async def _call(case: Case, variant: str, body: bytes | AsyncIterator[bytes]) -> Call:
-    generation = case.generation
-    return await call(generation.answering(variant), case, generation.dressed(case.headers, variant), body)
 
 
 async def _stream(reply: Reply, variant: str, shown: Call, outcome: dict[str, Any], began: float) -> None:
@@ -65,20 +67,22 @@ async def _stream(reply: Reply, variant: str, shown: Call, outcome: dict[str, An
     assert answer is not None
     assert shown.status is not None
     outcome |= {"status": shown.status, "overhead_ms": case.overhead_ms}
-    served = outcome["served"]
-    if not reply.open(case.row(variant, "primary", **outcome | {"fault": "incomplete"})):
+    served = outcome.get("served")
+    if not reply.open(case.line(variant, "primary", outcome | {"fault": "incomplete"}, "open")):
         return
-    response.start(shown.status, end_to_end(shown.headers) + reply.own(served or variant), length=answer.length)
-    kept = Kept(served is None and worth_reading(case, variant, shown.status, shown.headers))
+    headers = end_to_end(shown.headers, shown.meanings) + reply.own(served or variant)
+    response.start(shown.status, headers, length=answer.length)
+    kept = Kept(served is None and worth_reading(case, variant, shown))
     last, left = b"", answer.length
 
-    def close() -> None:
+    def close(fault: str | None) -> None:
+        if fault is not None:
+            outcome.setdefault("fault", fault)
         if served is None:
             outcome["latency_ms"] = since(began)
-        if outcome["fault"] is None and kept.wanted:
-            reading = read_answer(case, variant, shown.status, shown.headers, kept.whole(), reply.counts)
-            outcome.update(reading.fields())
-        reply.close(case.row(variant, "primary", **outcome))
+        if "fault" not in outcome and kept.wanted:
+            read_answer(outcome, case, variant, shown, kept.whole(), reply.counts)
+        reply.close(case.line(variant, "primary", outcome, "close"))
 
     try:
         async with aclosing(cast("AsyncGenerator[bytes, None]", answer.chunks())) as chunks:
@@ -91,13 +95,11 @@ async def _stream(reply: Reply, variant: str, shown: Call, outcome: dict[str, An
                         continue
                 await response.write(chunk)
     except UpstreamFault as fault:
-        outcome["fault"] = outcome["fault"] or fault.fault
-        close()
+        close(fault.fault)
         response.abort()
     except LEFT:
-        outcome["fault"] = outcome["fault"] or "client_gone"
-        close()
+        close("client_gone")
         raise
     else:
-        close()
+        close(None)
         response.finish(last)

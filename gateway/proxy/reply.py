@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
-from gateway.proxy.case import Case, row_line
+from gateway.proxy.case import Case
 from gateway.proxy.counts import Counts
 from gateway.proxy.headers import Header
 from gateway.proxy.log import Log
 from gateway.proxy.problems import problem
 from gateway.proxy.request import BodyTimeout, BodyTooLarge, ClientGone
 from gateway.proxy.response import Response
-from router.records import Prediction, Role
+from router.records import Role
 
 PREDICTION_ID: Final = b"turnout-prediction-id"
 VARIANT: Final = b"turnout-variant"
@@ -29,6 +29,8 @@ _LEFT_STATUS: Final[dict[type[BaseException], int]] = {BodyTooLarge: 413, BodyTi
 
 class Reply:
     """The end of one request, from whichever path comes there first."""
+
+    __slots__ = ("_shed", "_ticket", "case", "counts", "log", "response")
 
     def __init__(self, case: Case, response: Response, log: Log, counts: Counts, ticket: int) -> None:
         self.case = case
@@ -45,18 +47,18 @@ class Reply:
             fields.append((VARIANT, ", ".join(variants).encode()))
         return fields
 
-    def send(self, rows: Sequence[Prediction], status: int, headers: list[Header], body: bytes) -> None:
+    def send(self, rows: bytes, status: int, headers: list[Header], body: bytes) -> None:
         """Write the rows, then send the whole answer."""
         self.case.logged = True
-        if self.log.admit(b"".join(map(row_line, rows))) == "refused":
+        if self.log.admit(rows) == "refused":
             refuse_unlogged(self.response)
         else:
             self.response.send(status, headers, body)
 
-    def open(self, row: Prediction) -> bool:
+    def open(self, row: bytes) -> bool:
         """Write that a stream begins; False when it must not, and the client has been told."""
         self.case.logged = True
-        admitted = self.log.admit(row_line(row, "open"))
+        admitted = self.log.admit(row)
         if admitted == "refused":
             refuse_unlogged(self.response)
             return False
@@ -65,19 +67,20 @@ class Reply:
         self.log.pending.end(self._ticket)
         return True
 
-    def close(self, row: Prediction) -> None:
+    def close(self, row: bytes) -> None:
         """Write how a stream ended, before its end is sent. One that was shed at its beginning was counted then."""
         if not self._shed:
-            self.log.note(row_line(row, "close"), owed=True)
+            self.log.note(row, owed=True)
 
     def left(self, variants: Sequence[str], role: Role, error: BaseException, latency_ms: float) -> None:
         """Write that the client left before it had an answer. Harmless when the rows are written."""
         if self.case.logged:
             return
         self.case.logged = True
-        status = _LEFT_STATUS.get(type(error))
-        rows = (self.case.row(v, role, status=status, fault="client_gone", latency_ms=latency_ms) for v in variants)
-        self.log.note(b"".join(map(row_line, rows)))
+        outcome: dict[str, Any] = {"fault": "client_gone", "latency_ms": latency_ms}
+        if status := _LEFT_STATUS.get(type(error)):
+            outcome["status"] = status
+        self.log.note(b"".join(self.case.line(variant, role, outcome) for variant in variants))
 
 
 def refuse(response: Response, status: int, title: str, detail: str, *fields: Header) -> None:

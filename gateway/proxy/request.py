@@ -7,7 +7,7 @@ Rule: what is held of a body is bounded. ``chunks`` stops the client while nobod
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from gateway.proxy.fiber import Bell
 from gateway.proxy.headers import Header
@@ -32,11 +32,12 @@ class BodyTimeout(Exception):
 
 
 class Request:
-    """One request. ``headers`` are as received, in order, but for the Host of an absolute-form target.
+    """One request, which is also the facts that routing looks at.
 
-    ``target`` is in origin-form (or ``*``) with its bytes unchanged; ``path`` and ``query`` are what lies before and
-    after its first question mark. ``client`` is the peer's address. ``client_gone`` turns true when the answer has
-    nobody to go to.
+    ``headers`` are as received, in order, but for the Host of an absolute-form target, and ``meanings`` is what they
+    mean, taken together. ``target`` is in origin-form (or ``*``) with its bytes unchanged; ``path`` and ``query`` are
+    what lies before and after its first question mark, byte by byte. ``way`` are the fields that tell by which way it
+    came. ``client_gone`` turns true when the answer has nobody to go to.
     """
 
     __slots__ = (
@@ -47,7 +48,6 @@ class Request:
         "_connection",
         "_fault",
         "bell",
-        "client",
         "client_gone",
         "complete",
         "content_length",
@@ -55,11 +55,12 @@ class Request:
         "has_body",
         "headers",
         "http10",
+        "meanings",
         "method",
         "path",
         "query",
-        "scheme",
         "target",
+        "way",
     )
 
     def __init__(
@@ -68,20 +69,20 @@ class Request:
         method: str,
         target: bytes,
         headers: list[Header],
+        meanings: int,
+        way: tuple[Header, ...],
         http10: bool,
-        client: str,
-        scheme: Literal["http", "https"],
         content_length: int | None,
         has_body: bool,
         expects: bool,
     ) -> None:
         self.method = method
         self.target = target
-        self.path, _, self.query = target.partition(b"?")
+        self.path, _, self.query = target.decode("latin-1").partition("?")
         self.headers = headers
+        self.meanings = meanings
+        self.way = way
         self.http10 = http10
-        self.client = client
-        self.scheme = scheme
         self.content_length = content_length
         self.has_body = has_body
         self.client_gone = False
@@ -100,6 +101,14 @@ class Request:
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.target!r}>"
+
+    def header(self, name: str) -> str | None:
+        lines = self.lines(name)
+        return None if not lines else lines[0] if len(lines) == 1 else ", ".join(lines)
+
+    def lines(self, name: str) -> list[str]:
+        wanted, length = name.encode(), len(name)
+        return [_text(value) for key, value in self.headers if len(key) == length and key.lower() == wanted]
 
     async def body(self) -> bytes:
         """Return the whole body, as often as asked.
@@ -162,3 +171,11 @@ class Request:
         """The rest of the body will never come. The first fault stands."""
         if self._fault is None and not self.complete:
             self._fault = fault
+
+
+def _text(value: bytes) -> str:
+    """Header values are bytes; those who put text in them mean UTF-8 today, and Latin-1 in old times."""
+    try:
+        return value.decode().strip(" \t")
+    except UnicodeDecodeError:
+        return value.decode("latin-1").strip(" \t")

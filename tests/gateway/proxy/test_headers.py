@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import or_
+
 import pytest
 
-from gateway.proxy.headers import MEANING, Header, end_to_end, field, forwarded
+from gateway.proxy import headers
+from gateway.proxy.headers import MEANING, Header, field, way
+
+
+def meanings(given: list[Header]) -> int:
+    return reduce(or_, (MEANING[name] for name, _ in given), 0)
+
+
+def end_to_end(given: list[Header]) -> list[Header]:
+    return headers.end_to_end(given, meanings(given))
+
+
+def forwarded(given: list[Header], client: str, scheme: str) -> list[Header]:
+    return headers.forwarded(given, meanings(given), way(client, scheme))
 
 
 def names(headers: list[Header]) -> list[bytes]:
