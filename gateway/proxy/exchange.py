@@ -110,7 +110,7 @@ class Exchange:
                 generation=generation,
                 method=request.method,
                 target=request.target,
-                headers=forwarded(request.headers, request.client, request.scheme),
+                headers=forwarded(request.headers, request.peer, http10=request.http10),
                 request_id=_caller_id(facts, "x-request-id"),
                 traceparent=_caller_id(facts, "traceparent"),
                 began=began,

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from gateway.proxy.headers import Header
 
 if TYPE_CHECKING:
     from gateway.proxy.connection import Connection
+    from gateway.proxy.peer import Peer
 
 #: Bytes of a body held for a handler that does not take them, then the client has to wait. One read may exceed it.
 HELD_BYTES: Final = 65_536
@@ -28,14 +29,14 @@ class BodyTooLarge(Exception):
 
 
 class BodyTimeout(Exception):
-    """No byte of the body came for ``body_timeout_ms``."""
+    """No byte of the body came for ``body_timeout_ms``, or fewer than ``min_body_bytes_per_second`` on the whole."""
 
 
 class Request:
-    """One request. ``headers`` are as received, in order, but for the Host of an absolute-form target.
+    """One request. ``headers`` are as received, in order, but for the Host of an absolute-form target and Max-Forwards.
 
     ``target`` is in origin-form (or ``*``) with its bytes unchanged; ``path`` and ``query`` are what lies before and
-    after its first question mark. ``client`` is the peer's address. ``client_gone`` turns true when the answer has
+    after its first question mark. ``peer`` is who sent it. ``client_gone`` turns true when the answer has
     nobody to go to.
     """
 
@@ -47,7 +48,6 @@ class Request:
         "_connection",
         "_fault",
         "_waiter",
-        "client",
         "client_gone",
         "complete",
         "content_length",
@@ -57,8 +57,8 @@ class Request:
         "http10",
         "method",
         "path",
+        "peer",
         "query",
-        "scheme",
         "target",
     )
 
@@ -69,8 +69,7 @@ class Request:
         target: bytes,
         headers: list[Header],
         http10: bool,
-        client: str,
-        scheme: Literal["http", "https"],
+        peer: Peer,
         content_length: int | None,
         has_body: bool,
         expects: bool,
@@ -80,8 +79,7 @@ class Request:
         self.path, _, self.query = target.partition(b"?")
         self.headers = headers
         self.http10 = http10
-        self.client = client
-        self.scheme = scheme
+        self.peer = peer
         self.content_length = content_length
         self.has_body = has_body
         self.client_gone = False
