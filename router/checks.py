@@ -51,6 +51,10 @@ def _gateway(gateway: Reading) -> Iterator[Finding]:
     listen, admin = has("listen"), has("admin")
     if listen and admin and _same_socket(listen, admin):
         yield _wrong(gateway.path, "admin", f"must differ from listen, which has {quoted(listen)}")
+    head, target = has("max_header_bytes"), has("max_target_bytes")
+    if head is not None and target is not None and target > head:
+        message = f"must be at most max_header_bytes, {head}, got {target}: a target is part of the head"
+        yield _wrong(gateway.path, "max_target_bytes", message)
     for name, token, what in (
         ("listen", "feedback_token_file", "anybody who reaches it may send feedback"),
         ("admin", "admin_token_file", "anybody who reaches it may reload and change"),

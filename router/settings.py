@@ -142,13 +142,27 @@ GATEWAY: Final = table_of(
         "tls_cert_file": Setting(Text, "The certificate chain (PEM) with which listen speaks TLS."),
         "tls_key_file": Setting(Text, "The certificate's private key (PEM)."),
         "tls_client_ca_file": Setting(Text, "The authorities (PEM) that a client's certificate must come from."),
+        "trusted_proxies": Setting(
+            many(spelled(spellings.network, keep=True)),
+            "Addresses and networks of the proxies in front of listen: what they say in X-Forwarded-For, -Proto and "
+            "-Host is passed on; of others it is replaced.",
+        ),
         "max_header_bytes": Setting(
             Annotated[int, Field(ge=1_024)], "Largest head of a request; a larger one gets 431."
+        ),
+        "max_headers": Setting(Positive, "Most header fields of a request; one more gets 431."),
+        "max_target_bytes": Setting(
+            Annotated[int, Field(ge=256)],
+            "Longest request target, path and query; a longer one gets 414. At most max_header_bytes.",
         ),
         "max_body_bytes": Setting(Positive, "Largest body of a request; a larger one gets 413."),
         "max_connections": Setting(Positive, "Open connections per worker; one more gets 503."),
         "header_timeout_ms": Setting(Positive, "How long a client may take for the head of a request."),
         "body_timeout_ms": Setting(Positive, "How long a client may pause between bytes of a body."),
+        "min_body_bytes_per_second": Setting(
+            Annotated[int, Field(ge=0)],
+            "How fast a body must come on the whole, after body_timeout_ms; 0 lets it drip for ever.",
+        ),
         "keepalive_timeout_ms": Setting(Positive, "How long a connection may stay idle between requests."),
         "drain_timeout_ms": Setting(
             Annotated[int, Field(ge=0)], "How long requests may take to finish when serving ends."

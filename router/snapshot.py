@@ -35,11 +35,15 @@ class Gateway:
     tls_cert_file: str | None = None
     tls_key_file: str | None = None
     tls_client_ca_file: str | None = None
+    trusted_proxies: tuple[str, ...] = ()
     max_header_bytes: int = 65_536
+    max_headers: int = 128
+    max_target_bytes: int = 8_192
     max_body_bytes: int = 10_485_760
     max_connections: int = 10_000
     header_timeout_ms: int = 10_000
     body_timeout_ms: int = 30_000
+    min_body_bytes_per_second: int = 500
     keepalive_timeout_ms: int = 75_000
     drain_timeout_ms: int = 30_000
     max_journal_bytes: int = 10 * 2**30
@@ -176,7 +180,7 @@ def decode(data: bytes) -> Snapshot:
         return Snapshot(
             revision=value["revision"],
             config=value["config"],
-            gateway=Gateway(**value["gateway"]),
+            gateway=Gateway(**_tuples(value["gateway"])),
             backends={b["name"]: Backend(**_tuples(b)) for b in value["backends"]},
             metrics={m["name"]: Metric(**_tuples(m)) for m in value["metrics"]},
             routes={r["name"]: _decode_route(r) for r in value["routes"]},

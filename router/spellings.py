@@ -7,7 +7,7 @@ Rule: each function returns the value or raises ValueError with the words that f
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -56,6 +56,23 @@ def address(text: str) -> tuple[str, int]:
     if port > 65_535:
         raise ValueError("must have a port of at most 65535")
     return host, port
+
+
+def network(text: str) -> IPv4Network | IPv6Network:
+    """Return the network of an address or of a prefix in CIDR notation.
+
+    >>> network("10.0.0.0/8"), network("::1")
+    (IPv4Network('10.0.0.0/8'), IPv6Network('::1/128'))
+    """
+    try:
+        return ip_network(text)
+    except ValueError:
+        pass
+    try:
+        meant = ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError('must be an address or a network, as in "192.0.2.7", "10.0.0.0/8" or "fd00::/8"') from None
+    raise ValueError(f'must have no bits set behind its prefix, as in "{meant}"')
 
 
 def is_loopback(text: str) -> bool:

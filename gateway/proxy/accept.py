@@ -14,7 +14,7 @@ from typing import Final
 
 from httptools import HttpParserError, HttpParserInvalidMethodError
 
-from gateway.proxy.headers import CODING, EXPECT, HOST, LENGTH, MEANING, Header, field
+from gateway.proxy.headers import CODING, EXPECT, HOPS, HOST, LENGTH, MEANING, VIA, Header, field
 
 # uri-host [ ":" port ]: a name or IPv4 address, or an address in brackets. No userinfo, nothing empty.
 _HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(?::[0-9]*)?")
@@ -22,9 +22,15 @@ _HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)
 _good_hosts: Final[set[bytes]] = set()
 _REMEMBERED: Final = 256
 _ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/?]*)(.*)", re.DOTALL)
-_JUDGED: Final = HOST | LENGTH | CODING | EXPECT
+_JUDGED: Final = HOST | LENGTH | CODING | EXPECT | VIA | HOPS
+#: Gateways of this name that one request may pass: an edge, a region, a team and one to spare. In a loop it would pass
+#: them for ever, and each pass may send copies; with one name for all of them, a single own Via is no proof of a loop.
+_MAX_PASSES: Final = 4
+#: Digits of a length or a number of hops. Python refuses to read numbers of thousands of them, zeros included.
+_MAX_DIGITS: Final = 20
 _METHOD: Final = re.compile(rb"[\r\n]*[!#$%&'*+.^_`|~0-9A-Za-z-]+ ")
-_METHODS: Final = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+#: What may be asked of a route, unless it says which methods it takes.
+METHODS: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
 
 class Refusal(Exception):
@@ -46,17 +52,22 @@ Accepted = tuple[bytes, list[Header], int, int | None, bool, bool]
 def accept(method: str, target: bytes, version: str, headers: list[Header]) -> Accepted:
     """Return what the head means: target in origin-form (or ``*``), and Host from the target where that names one.
 
-    Raises Refusal with 400, 405 (CONNECT), 417, 501 (a transfer coding we do not know) or 505.
+    What is asked of this gateway itself, because no hop is left for an OPTIONS, has the target ``*``.
+
+    Raises Refusal with 400, 405 (CONNECT, or a TRACE without hops left), 417, 501 (a transfer coding we do not know),
+    505 or 508.
     """
     if version not in ("1.1", "1.0"):
         raise Refusal(505, f"HTTP/{version} is not served here; HTTP/1.1 is")
     if method == "CONNECT":
-        raise Refusal(405, "this is a gateway, not a tunnel", (b"allow", _METHODS.encode()))
+        raise Refusal(405, "this is a gateway, not a tunnel", (b"allow", METHODS))
     host: bytes | None = None
     length: int | None = None
     codings: bytes | None = None
+    hops: bytes | None = None
     expects = False
     meanings = 0
+    passes = 0
     for name, value in headers:
         meaning = MEANING[name]
         meanings |= meaning
@@ -67,13 +78,19 @@ def accept(method: str, target: bytes, version: str, headers: list[Header]) -> A
                 raise Refusal(400, "more than one Host field")
             host = value
         elif meaning & LENGTH:
+            if len(value) > _MAX_DIGITS:
+                raise Refusal(400, "the Content-Length has too many digits")
             length = int(value)  # the parser took it: digits, and only one
         elif meaning & CODING:
             codings = value if codings is None else codings + b"," + value
-        else:
+        elif meaning & EXPECT:
             if value.strip().lower() != b"100-continue":
                 raise Refusal(417, "the only expectation known here is 100-continue")
             expects = version == "1.1"
+        elif meaning & VIA:
+            passes += _passes(value)
+        else:
+            hops = value if hops is None else hops + b"," + value
     if codings is not None:
         _check_coding(codings, version, length)
     if host is None:
@@ -88,6 +105,10 @@ def accept(method: str, target: bytes, version: str, headers: list[Header]) -> A
         target, headers = _reduced(method, target, headers)
     if b"#" in target:
         raise Refusal(400, "a request target has no fragment")
+    if passes > _MAX_PASSES:
+        raise Refusal(508, f"the request passed {passes} gateways of this name: it goes in circles")
+    if hops is not None and method in ("OPTIONS", "TRACE"):
+        target, headers = _one_hop_less(method, target, headers, hops)
     return target, headers, meanings, length, codings is not None, expects
 
 
@@ -101,6 +122,24 @@ def _check_coding(codings: bytes, version: str, length: int | None) -> None:
         if names[-1] == b"chunked" and names.count(b"chunked") == 1:
             raise Refusal(501, "the only transfer coding known here is chunked")
         raise Refusal(400, "chunked must be the last transfer coding, and once")
+
+
+def _passes(via: bytes) -> int:
+    """Return how often one Via field names us. Comments may hold commas, and then count for nothing."""
+    return sum(hop.split(None, 2)[1:2] == [b"turnout"] for hop in via.split(b","))
+
+
+def _one_hop_less(method: str, target: bytes, headers: list[Header], hops: bytes) -> tuple[bytes, list[Header]]:
+    """Count down Max-Forwards; at 0 the request is for us (RFC 9110, section 7.6.2). Other methods do not have it."""
+    hops = hops.strip(b" \t")
+    if not hops.isdigit() or len(hops) > _MAX_DIGITS:
+        raise Refusal(400, "Max-Forwards is not a number")
+    if int(hops) > 0:
+        left = b"%d" % (int(hops) - 1)
+        return target, [(name, left if MEANING[name] & HOPS else value) for name, value in headers]
+    if method == "TRACE":
+        raise Refusal(405, "a request is not shown to its sender here", (b"allow", METHODS))
+    return b"*", headers
 
 
 def _reduced(method: str, target: bytes, headers: list[Header]) -> tuple[bytes, list[Header]]:

@@ -11,7 +11,8 @@ Rules:
    and nothing of it is parsed. It goes on reading for a short while, because a close with unread bytes is a reset, and
    the client may lose the answer to it.
 4. Every wait has a deadline: for a request keepalive_timeout_ms; for its head header_timeout_ms in all; for its body
-   body_timeout_ms between bytes, while we read; for a client that does not take its answer, as long between bytes. The
+   body_timeout_ms between bytes and min_body_bytes_per_second on the whole (``pace``), while we read, and from when a
+   client that expects 100 Continue was told so; for a client that does not take its answer, as long between bytes. The
    handler has none here: what it waits for has.
 5. A client that ends its side (half-close) is still answered. One that has left altogether looks the same until
    something is sent: after a moment an interim ``100 Continue`` is, which clients ignore, and the reset it provokes is
@@ -30,8 +31,9 @@ from typing import TYPE_CHECKING, Final, cast
 from gateway.proxy.accept import Refusal
 from gateway.proxy.deadlines import NEVER
 from gateway.proxy.fiber import Bell, Fiber
-from gateway.proxy.headers import Header, way
+from gateway.proxy.headers import Header
 from gateway.proxy.intake import BETWEEN, BODY, HEAD, WHOLE, Intake
+from gateway.proxy.pace import Pace
 from gateway.proxy.problems import problem
 from gateway.proxy.request import HELD_BYTES, BodyTimeout, BodyTooLarge, ClientGone, Request
 from gateway.proxy.response import Response
@@ -39,6 +41,7 @@ from gateway.proxy.wire import answer_head
 
 if TYPE_CHECKING:
     from gateway.proxy.edge import Edge
+    from gateway.proxy.peer import Peer
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +72,9 @@ class Connection(asyncio.Protocol):
         "_last",
         "_leaving",
         "_loop",
+        "_pace",
         "_paused",
+        "_peer",
         "_probed",
         "_request",
         "_response",
@@ -86,7 +91,7 @@ class Connection(asyncio.Protocol):
         self._loop = loop
         self._transport = cast("asyncio.Transport", None)
         self._intake = Intake(self, edge)
-        self._way: tuple[Header, ...] = ()
+        self._peer = cast("Peer", None)
         # The request whose answer is not out yet.
         self._request: Request | None = None
         self._response: Response | None = None
@@ -95,6 +100,7 @@ class Connection(asyncio.Protocol):
         self._keep_alive = True  # as far as we are concerned
         self._last = False  # the answer under way says that the connection closes
         self._delimits = False  # closing is what ends that answer
+        self._pace: Pace | None = None  # of the body that is still to come
         # The transport.
         self._leaving = False
         self._paused = False
@@ -109,7 +115,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
-        self._way = way(peer[0] if isinstance(peer, tuple) else "", self._edge.scheme)
+        self._peer = self._edge.peer(peer[0] if isinstance(peer, tuple) else "")
         self.deadline = self._loop.time() + self._edge.header_seconds
         excess = self._edge.arrived(self)
         if excess > _TURNED_AWAY:
@@ -137,7 +143,7 @@ class Connection(asyncio.Protocol):
         stage = intake.stage
         if stage == BODY:
             if not self._paused:
-                self.deadline = self._loop.time() + self._edge.body_seconds
+                self._set_deadline()
         elif stage == WHOLE:
             if intake.held >= HELD_BYTES:
                 self._pause()
@@ -176,9 +182,10 @@ class Connection(asyncio.Protocol):
     ) -> None:
         """A request has begun: its head is here."""
         has_body = chunked or bool(length)
-        request = Request(self, method, target, headers, meanings, self._way, http10, length, has_body, expects)
+        request = Request(self, method, target, headers, meanings, self._peer, http10, length, has_body, expects)
         self._request, self._response = request, Response(self, request)
         self._fiber = None
+        self._pace = None
         self._last = False
 
     def body(self, data: bytes) -> None:
@@ -208,6 +215,8 @@ class Connection(asyncio.Protocol):
         """Read on, if reading was paused."""
         if self._paused:
             self._paused = False
+            if self._pace is not None:
+                self._pace.resume(self._loop.time())
             if not self._transport.is_closing():
                 self._transport.resume_reading()
             if not self._leaving:
@@ -218,6 +227,7 @@ class Connection(asyncio.Protocol):
         request, response = self._request, self._response
         if request is not None and response is not None and not response.started:
             self.send(_CONTINUE)
+            self._set_deadline()
 
     # The response asks.
 
@@ -312,7 +322,7 @@ class Connection(asyncio.Protocol):
         elif isinstance(error, BodyTooLarge):
             refusal = Refusal(413, f"the body is longer than {self._edge.max_body_bytes} bytes")
         elif isinstance(error, BodyTimeout):
-            refusal = Refusal(408, "the body stopped coming")
+            refusal = Refusal(408, "the body stopped coming, or came too slowly")
         else:
             logger.error("unhandled error at %s", what, exc_info=error)
             refusal = Refusal(500, "the gateway failed to handle the request")
@@ -375,6 +385,12 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
             if self._intake.stage == BODY:
                 self.deadline = NEVER
+                if self._pace is not None:
+                    self._pace.pause(self._loop.time())
+
+    def acquaint(self) -> None:
+        """See anew who the peer is: the trusted proxies have changed."""
+        self._peer = self._edge.peer(self._peer.address)
 
     # The end.
 
@@ -448,9 +464,17 @@ class Connection(asyncio.Protocol):
         elif stage == HEAD:
             self.deadline = now + edge.header_seconds
         elif stage == BODY:
-            self.deadline = NEVER if self._paused else now + edge.body_seconds
+            self.deadline = self._body_deadline(now)
         else:
             self.deadline = now + _PROBE_SECONDS if self._eof else NEVER
+
+    def _body_deadline(self, now: float) -> float:
+        request = self._request
+        if self._paused or (request is not None and request.expects):
+            return NEVER
+        if self._pace is None:
+            self._pace = Pace(now)
+        return self._pace.deadline(now, self._intake.received, self._edge)
 
     def expire(self, now: float) -> None:
         """The deadline has passed: rule 4."""

@@ -14,12 +14,14 @@ import contextlib
 import logging
 import socket
 from collections.abc import Callable, Coroutine
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from ssl import SSLContext
 from typing import Any, Final, Literal
 
 from gateway.proxy.connection import Connection
 from gateway.proxy.deadlines import Deadlines
 from gateway.proxy.fiber import Bell, Fiber
+from gateway.proxy.peer import Peer, lies_within
 from gateway.proxy.request import BodyTimeout, BodyTooLarge, ClientGone, Request
 from gateway.proxy.response import Response
 from router.snapshot import Gateway
@@ -51,6 +53,7 @@ class Edge:
         self.fibers: set[Fiber] = set()
         self._deserted = Bell()
         self.deadlines = Deadlines(1.0)
+        self._trusted: tuple[IPv4Network | IPv6Network, ...] = ()
         self.gateway = gateway
 
     @property
@@ -62,11 +65,19 @@ class Edge:
     def gateway(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self.max_header_bytes = gateway.max_header_bytes
+        self.max_headers = gateway.max_headers
+        self.max_target_bytes = gateway.max_target_bytes
         self.max_body_bytes = gateway.max_body_bytes
         self.header_seconds = gateway.header_timeout_ms / 1000
         self.body_seconds = gateway.body_timeout_ms / 1000
+        self.min_body_rate = gateway.min_body_bytes_per_second
         self.keepalive_seconds = gateway.keepalive_timeout_ms / 1000
         self.deadlines.expect(min(self.header_seconds, self.body_seconds, self.keepalive_seconds))
+        trusted = tuple(map(ip_network, gateway.trusted_proxies))
+        if trusted != self._trusted:
+            self._trusted = trusted
+            for connection in self._connections:
+                connection.acquaint()
 
     @property
     def connections(self) -> int:
@@ -111,6 +122,10 @@ class Edge:
                 while self._connections or self.fibers:
                     await self._deserted
         return not (self._connections or self.fibers)
+
+    def peer(self, address: str) -> Peer:
+        """Return who is at this address."""
+        return Peer(address, self.scheme, trusted=bool(self._trusted) and lies_within(address, self._trusted))
 
     def arrived(self, connection: Connection) -> int:
         """Count a connection in; return by how many they are too many, if above 0."""

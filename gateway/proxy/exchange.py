@@ -103,7 +103,7 @@ class Exchange:
                     waiting = perf_counter()
                     body = await request.body()
                     waited += perf_counter() - waiting
-            headers = forwarded(request.headers, request.meanings, request.way)
+            headers = forwarded(request.headers, request.meanings, request.peer, http10=request.http10)
             case = Case(at_ms, routing, generation, request.method, request.target, headers, began, waited)
             if request.meanings & CALLERS_ID:
                 case.request_id = _callers_id(request, "x-request-id")

@@ -1,4 +1,4 @@
-"""The gateway's own paths on the data port: ``POST /-/feedback``, ``GET /-/livez``, ``GET /-/readyz``.
+"""The gateway's own paths on the data port: ``POST /-/feedback``, ``GET /-/livez``, ``GET /-/readyz``, ``OPTIONS *``.
 
 Rule: feedback is acknowledged when it is durable and not before. A body is taken whole or refused whole, and what is
 refused is in the journal as a number, so that what was sent always adds up.
@@ -14,6 +14,7 @@ from typing import Final
 import orjson
 
 from gateway.journal import FeedbackAppender, JournalFailed
+from gateway.proxy.accept import METHODS
 from gateway.proxy.backends import Backends
 from gateway.proxy.counts import Counts
 from gateway.proxy.events import NotEvents, read_events
@@ -26,8 +27,8 @@ from gateway.proxy.response import Response
 from router.records import feedback_line
 from router.router import Router
 
-#: Where the gateway's own paths begin; no route can.
-OWN_PATHS: Final = "/-/"
+#: How the gateway's own paths begin; no route's can.
+OWN_PATHS: Final = ("/-/", "*")
 #: A thousand events with room to spare; the operator's max_body_bytes is for models.
 MAX_BODY_BYTES: Final = 2**20
 
@@ -66,6 +67,8 @@ class OwnPaths:
                 if _allowed(request, response, b"GET", b"HEAD"):
                     status, word = (200, b"ready") if self.ready else (503, b"draining")
                     response.send(status, _JSON, b'{"status":"%b"}' % word)
+            case "*":
+                response.send(204, [(b"allow", METHODS)], b"")
             case _:
                 refuse(response, 404, "Not Found", f"{request.path} is none of the gateway's own paths")
 

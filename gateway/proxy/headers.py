@@ -9,7 +9,10 @@ Source: RFC 9110, sections 7.6.1 (Connection) and 7.6.3 (Via).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from gateway.proxy.peer import Peer
 
 Header = tuple[bytes, bytes]
 
@@ -23,9 +26,11 @@ DATE: Final = 32
 HOP: Final = 64
 REPLACED: Final = 128
 OWN: Final = 256
+VIA: Final = 512
+HOPS: Final = 1_024
 #: An id by which the caller follows its request.
-CALLERS_ID: Final = 512
-CODED: Final = 1_024
+CALLERS_ID: Final = 2_048
+CODED: Final = 4_096
 
 _KNOWN: Final = {
     b"connection": HOP | CONNECTION,
@@ -38,6 +43,7 @@ _KNOWN: Final = {
     b"host": HOST,
     b"http2-settings": HOP,
     b"keep-alive": HOP,
+    b"max-forwards": HOPS,
     b"proxy-authenticate": HOP,
     b"proxy-authentication-info": HOP,
     b"proxy-authorization": HOP,
@@ -47,12 +53,12 @@ _KNOWN: Final = {
     b"trailer": HOP,
     b"transfer-encoding": HOP | CODING,
     b"upgrade": HOP,
+    b"via": VIA,
     b"x-forwarded-for": REPLACED,
     b"x-forwarded-host": REPLACED,
     b"x-forwarded-proto": REPLACED,
     b"x-request-id": CALLERS_ID,
 }
-_VIA: Final = (b"via", b"1.1 turnout")
 #: Spellings remembered; clients choose them, so there is an end to it.
 _REMEMBERED: Final = 2_048
 
@@ -81,29 +87,42 @@ def end_to_end(headers: list[Header], meanings: int) -> list[Header]:
     return _without(headers, HOP | OWN) if meanings & (HOP | OWN) else headers
 
 
-def way(client: str, scheme: str) -> tuple[Header, ...]:
-    """Return the fields that tell a backend by which way a request came: the same for all of one connection.
-
-    ``client`` is the peer's address, ``scheme`` what it spoke.
-    """
-    return _VIA, (b"x-forwarded-for", client.encode()), (b"x-forwarded-proto", scheme.encode())
-
-
-def forwarded(headers: Sequence[Header], meanings: int, came: tuple[Header, ...]) -> list[Header]:
+def forwarded(headers: Sequence[Header], meanings: int, peer: Peer, *, http10: bool = False) -> list[Header]:
     """Return what a backend gets to see of a client's fields: those that cross, and the way they came.
 
-    ``meanings`` is what the fields mean, taken together. The peer is not trusted: ``X-Forwarded-For``, ``-Host`` and
-    ``-Proto`` say what this gateway saw itself, ``Forwarded`` is gone. ``Via`` grows by one line.
+    ``meanings`` is what the fields mean, taken together. ``X-Forwarded-For``, ``-Proto`` and ``-Host`` say what this
+    gateway saw itself, unless the peer is one of the operator's own proxies: then its address is added to those it
+    names, and the rest is its word. ``Forwarded`` is gone in any case. ``Via`` grows by one line; ``http10`` is the
+    version it names.
     """
+    if peer.trusted:
+        return _vouched(headers, peer, http10=http10)
+    way = peer.way_1_0 if http10 else peer.way
     if meanings & (HOP | OWN | REPLACED):
         kept = _without(headers, HOP | OWN | REPLACED)
-        kept += came
+        kept += way
     else:
-        kept = [*headers, *came]
+        kept = [*headers, *way]
     for name, value in headers:
         if MEANING[name] & HOST:
             kept.append((b"x-forwarded-host", value))
             break
+    return kept
+
+
+def _vouched(headers: Sequence[Header], peer: Peer, *, http10: bool) -> list[Header]:
+    crossing = _without(headers, HOP | OWN)
+    via, (_, address), (_, scheme) = peer.way_1_0 if http10 else peer.way
+    named = [value for name, value in crossing if name.lower() == b"x-forwarded-for" and value.strip()]
+    host = field(crossing, b"x-forwarded-host") or field(headers, b"host")
+    kept = [header for header in crossing if not MEANING[header[0]] & REPLACED]
+    kept += (
+        via,
+        (b"x-forwarded-for", b", ".join([*named, address])),
+        (b"x-forwarded-proto", field(crossing, b"x-forwarded-proto") or scheme),
+    )
+    if host is not None:
+        kept.append((b"x-forwarded-host", host))
     return kept
 
 

@@ -34,7 +34,7 @@ WHOLE: Final = 3  # bytes are held until ``proceed``
 _BLANK_LINE: Final = b"\r\n\r\n"
 #: No request line has more bytes than this beside its target.
 _AROUND_TARGET: Final = 32
-#: Bytes of chunk sizes, extensions and trailers for each byte of a chunked body, beyond max_header_bytes.
+#: Bytes of chunk sizes and extensions for each byte of a chunked body, beyond max_header_bytes.
 _CHUNK_OVERHEAD: Final = 16
 
 
@@ -44,6 +44,7 @@ class Intake:
     __slots__ = (
         "_at",
         "_body_bytes",
+        "_body_seen",
         "_chunked",
         "_connection",
         "_framed_bytes",
@@ -53,8 +54,10 @@ class Intake:
         "_limits",
         "_parser",
         "_tail",
+        "_unbodied",
         "_upgrade",
         "keep_alive",
+        "length",
         "remaining",
         "stage",
         "target",
@@ -63,7 +66,8 @@ class Intake:
     def __init__(self, connection: Connection, limits: Edge) -> None:
         self.stage = BETWEEN
         self.keep_alive = True
-        #: Bytes of a body of known length still to come.
+        #: Bytes of a body of known length, and those of them still to come.
+        self.length = 0
         self.remaining = 0
         #: The target of the head under way, as far as it is here.
         self.target = b""
@@ -76,6 +80,8 @@ class Intake:
         self._chunked = False
         self._body_bytes = 0  # of a chunked body, without and with its framing
         self._framed_bytes = 0
+        self._body_seen = 0  # body bytes when framing was last counted
+        self._unbodied = 0  # bytes of framing since there was any of the body: trailers, or an extension without end
         # What came and is not parsed yet, from ``_at``; and the end of what was, in which an empty line may begin.
         self._held = b""
         self._at = 0
@@ -87,6 +93,11 @@ class Intake:
         return len(self._held) - self._at
 
     @property
+    def received(self) -> int:
+        """Bytes of the body under way that are here, without framing."""
+        return self._body_bytes if self._chunked else self.length - self.remaining
+
+    @property
     def head_only(self) -> bool:
         """True when the request under way is a HEAD, whose answer has no body."""
         return bool(self.target) and self._parser.get_method() == b"HEAD"
@@ -94,7 +105,8 @@ class Intake:
     def feed(self, data: bytes) -> None:
         """Take what came. Raises Refusal."""
         if self._held:
-            self._held += data
+            self._held = self._held[self._at :] + data
+            self._at = 0
         elif self.stage == WHOLE:
             self._held = data
         else:
@@ -145,6 +157,7 @@ class Intake:
             at = end
         if self.stage == HEAD or (self.stage == BODY and self._chunked):
             self._tail = data[-3:] if size >= 3 else (self._tail + data)[-3:]
+            self._count_headers()
 
     def _joined(self, data: bytes, end: int) -> int:
         """Return where the empty line ends that begins in what came before this data; else ``end``."""
@@ -163,10 +176,24 @@ class Intake:
             in_line = before < len(self.target) + _AROUND_TARGET
             raise too_long(self.target + (data[at:end] if in_line else b""), limit)
 
+    def _count_headers(self) -> None:
+        if len(self._headers) > self._limits.max_headers:
+            raise Refusal(431, f"the request has more than {self._limits.max_headers} header fields")
+
     def _count_framing(self, size: int) -> None:
+        limit = self._limits.max_header_bytes
         self._framed_bytes += size
-        if self._framed_bytes > self._limits.max_header_bytes + self._body_bytes * _CHUNK_OVERHEAD:
+        if self._framed_bytes > limit + self._body_bytes * _CHUNK_OVERHEAD:
             raise Refusal(400, "the chunked body is mostly framing")
+        if self._headers:
+            self._headers = []
+        if self._body_bytes > self._body_seen:
+            self._body_seen = self._body_bytes
+            self._unbodied = 0
+        else:
+            self._unbodied += size
+            if self._unbodied > limit:
+                raise Refusal(431, f"the trailer section, or a chunk's extension, is longer than {limit} bytes")
 
     def _splice(self) -> None:
         """The parser stopped at an upgrade, behind the head. Read its body, if any, with a fresh one: rule 3."""
@@ -182,7 +209,9 @@ class Intake:
     # What the parser says.
 
     def on_url(self, url: bytes) -> None:
-        self.target = self.target + url if self.target else url
+        self.target = target = self.target + url if self.target else url
+        if len(target) > self._limits.max_target_bytes:
+            raise Refusal(414, f"the request target is longer than {self._limits.max_target_bytes} bytes")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers.append((name, value))
@@ -193,6 +222,7 @@ class Intake:
         parser = self._parser
         method = parser.get_method().decode()
         version = parser.get_http_version()
+        self._count_headers()
         target, headers, meanings, length, chunked, expects = accept(method, self.target, version, self._headers)
         limit = self._limits.max_body_bytes
         if length is not None and length > limit:
@@ -200,8 +230,8 @@ class Intake:
         self._headers = []
         self._upgrade = parser.should_upgrade()
         self._chunked = chunked
-        self._body_bytes = self._framed_bytes = 0
-        self.remaining = length or 0
+        self._body_bytes = self._framed_bytes = self._body_seen = self._unbodied = 0
+        self.length = self.remaining = length or 0
         self.keep_alive = parser.should_keep_alive()
         self.stage = BODY
         self._connection.begin(method, target, headers, meanings, version == "1.0", length, chunked, expects)

@@ -14,6 +14,7 @@ from gateway.proxy.headers import Header
 
 if TYPE_CHECKING:
     from gateway.proxy.connection import Connection
+    from gateway.proxy.peer import Peer
 
 #: Bytes of a body held for a handler that does not take them, then the client has to wait. One read may exceed it.
 HELD_BYTES: Final = 65_536
@@ -28,16 +29,16 @@ class BodyTooLarge(Exception):
 
 
 class BodyTimeout(Exception):
-    """No byte of the body came for ``body_timeout_ms``."""
+    """No byte of the body came for ``body_timeout_ms``, or fewer than ``min_body_bytes_per_second`` on the whole."""
 
 
 class Request:
     """One request, which is also the facts that routing looks at.
 
-    ``headers`` are as received, in order, but for the Host of an absolute-form target, and ``meanings`` is what they
-    mean, taken together. ``target`` is in origin-form (or ``*``) with its bytes unchanged; ``path`` and ``query`` are
-    what lies before and after its first question mark, byte by byte. ``way`` are the fields that tell by which way it
-    came. ``client_gone`` turns true when the answer has nobody to go to.
+    ``headers`` are as received, in order, but for the Host of an absolute-form target and Max-Forwards, and
+    ``meanings`` is what they mean, taken together. ``target`` is in origin-form (or ``*``) with its bytes unchanged;
+    ``path`` and ``query`` are what lies before and after its first question mark, byte by byte. ``peer`` is who sent
+    it. ``client_gone`` turns true when the answer has nobody to go to.
     """
 
     __slots__ = (
@@ -58,9 +59,9 @@ class Request:
         "meanings",
         "method",
         "path",
+        "peer",
         "query",
         "target",
-        "way",
     )
 
     def __init__(
@@ -70,7 +71,7 @@ class Request:
         target: bytes,
         headers: list[Header],
         meanings: int,
-        way: tuple[Header, ...],
+        peer: Peer,
         http10: bool,
         content_length: int | None,
         has_body: bool,
@@ -81,8 +82,8 @@ class Request:
         self.path, _, self.query = target.decode("latin-1").partition("?")
         self.headers = headers
         self.meanings = meanings
-        self.way = way
         self.http10 = http10
+        self.peer = peer
         self.content_length = content_length
         self.has_body = has_body
         self.client_gone = False

@@ -66,6 +66,17 @@ MISTAKES = [
     (in_gateway("workers = ‹101›"), "gateway.workers must be at most 100, got 101"),
     (in_gateway("workers = ‹true›"), "gateway.workers must be a whole number, got true"),
     (in_gateway("max_body_bytes = ‹0›"), "gateway.max_body_bytes must be at least 1, got 0"),
+    (
+        in_gateway("max_header_bytes = 2_000\nmax_target_bytes = ‹2_001›"),
+        "gateway.max_target_bytes must be at most max_header_bytes, 2000, got 2001: a target is part of the head",
+    ),
+    (in_gateway("max_headers = ‹0›"), "gateway.max_headers must be at least 1, got 0"),
+    (in_gateway("min_body_bytes_per_second = ‹-1›"), "gateway.min_body_bytes_per_second must be at least 0, got -1"),
+    (
+        in_gateway('trusted_proxies = ["::1", ‹"10.0.0.1/8"›]'),
+        'gateway.trusted_proxies[1] must have no bits set behind its prefix, as in "10.0.0.0/8", got "10.0.0.1/8"',
+    ),
+    (in_gateway('trusted_proxies = ‹"10.0.0.0/8"›'), 'gateway.trusted_proxies must be a list, got "10.0.0.0/8"'),
     (in_gateway("max_journal_bytes = ‹1_000›"), "gateway.max_journal_bytes must be at least 1048576, got 1000"),
     (in_gateway('journal_full = ‹"refuze"›'), 'gateway.journal_full must be "shed" or "refuse", got "refuze"'),
     (in_gateway('data_dir = ‹""›'), 'gateway.data_dir must not be empty, got ""'),

@@ -12,7 +12,7 @@ from policies import Canary
 from router.config import MAX_BYTES, ConfigError, load
 from router.settings import BACKEND, GATEWAY, METRIC, MIRROR, ROUTE
 from router.snapshot import Backend, Gateway, Metric, Route, RouteMirror
-from tests.router.builders import SMALL, changed, config_of
+from tests.router.builders import SMALL, changed, config_of, messages_of
 
 
 def test_a_file_without_a_gateway_has_its_defaults() -> None:
@@ -25,8 +25,16 @@ def test_every_key_of_the_gateway_is_the_field_of_that_name_and_has_its_default(
 
 
 def test_a_gateway_is_what_the_file_says() -> None:
-    config = config_of('[gateway]\nworkers = 4\njournal_full = "refuse"\n' + SMALL)
-    assert config.gateway == Gateway(workers=4, journal_full="refuse")
+    text = '[gateway]\nworkers = 4\njournal_full = "refuse"\ntrusted_proxies = ["10.0.0.0/8", "::1"]\n'
+    config = config_of(text + SMALL)
+    assert config.gateway == Gateway(workers=4, journal_full="refuse", trusted_proxies=("10.0.0.0/8", "::1"))
+
+
+def test_a_head_smaller_than_the_longest_target_needs_a_shorter_target() -> None:
+    """Said even where the longest target is the default one: what is enforced is what the file, read whole, says."""
+    [message] = messages_of("[gateway]\nmax_header_bytes = 4096\n" + SMALL)
+    assert "max_target_bytes must be at most max_header_bytes, 4096, got 8192" in message
+    assert config_of("[gateway]\nmax_header_bytes = 4096\nmax_target_bytes = 4096\n" + SMALL)
 
 
 def test_a_backend_is_its_urls_with_the_defaults_of_its_fields() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from policies.types import Evidence
 from router.compile import compile_snapshot
 from router.config import load
-from router.snapshot import Snapshot, decode, encode
+from router.snapshot import Gateway, Snapshot, decode, encode
 from tests.router.builders import snapshot_of
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
@@ -26,6 +27,8 @@ def example() -> Snapshot:
 def test_what_is_encoded_decodes_to_the_same() -> None:
     assert decode(encode(example())) == example()
     assert decode(encode(snapshot_of())) == snapshot_of()
+    trusting = replace(example(), gateway=Gateway(trusted_proxies=("10.0.0.0/8",)))
+    assert decode(encode(trusting)) == trusting
 
 
 def test_what_is_decoded_is_made_of_values_that_cannot_change() -> None:

@@ -49,6 +49,7 @@ def test_a_url_loses_its_final_slash() -> None:
 WRONG: dict[Callable[[str], object], list[str]] = {
     spellings.duration_ms: ["", "24", "24 h", "1h30m", "-1s", "0s", "1.5h", "4000d", "99999999999999999999d", "٣s"],
     spellings.address: ["", "8080", ":8080", "::1:80", "[x]:80", "[::zz]:80", "a:b", "a:65536", "a b:1", "h:1 "],
+    spellings.network: ["", "localhost", "10.0.0.1/8", "10.0.0.0/33", "10.0.0.0/", "10.0.0", "::/129", "[::1]"],
     spellings.backend_url: ["", "localhost:80", "ftp://a", "http://", "http://a b", "http://a?b", "http://a#b"],
     spellings.absolute_path: ["", "a", "/a b", "/a?b", "/a#b", "/é"],
     spellings.route_path: ["", "a/*", "/a*", "/*/a", "/a/**", "/-/feedback", "/-/*", "/-"],

@@ -98,6 +98,29 @@ def test_a_second_request_waits_for_the_answer_to_the_first() -> None:
     play(main())
 
 
+def test_what_is_held_of_an_endless_pipeline_does_not_grow() -> None:
+    """Requests are taken off its front as others come in behind; for hours, so nothing of the old ones may stay."""
+
+    async def main() -> None:
+        one = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 30000\r\n\r\n" + b"x" * 30_000
+        taker, held = None, 0
+
+        async def handler(request: Request, response: Response) -> None:
+            nonlocal taker, held
+            taker = request._connection._intake
+            held = max(held, len(taker._held))
+            await asyncio.sleep(0.001)
+            response.send(200, [], b"")
+
+        async with served(handler) as edge, edge.client() as client:
+            client.writer.write(one * 300)
+            for _ in range(300):
+                await client.answer()
+        assert 30_000 < held < 600_000
+
+    play(main())
+
+
 def test_a_flood_of_pipelined_requests_is_not_read_while_one_is_unanswered() -> None:
     """What is held for later is bounded: the client's own send buffer fills instead."""
 
@@ -172,6 +195,11 @@ def test_endless_chunk_extensions_and_trailers_are_cut_off() -> None:
         async with served(seen, max_header_bytes=2000) as edge:
             assert status(await edge.ask(CHUNKED + b"1;" + b"x" * 5000)) == 400
             assert status(await edge.ask(CHUNKED + b"1\r\nx\r\n0\r\nT: ", b"x" * 5000)) == 400
+            # A long body does not buy long trailers.
+            long = CHUNKED + b"3e8\r\n" + b"x" * 1000 + b"\r\n"
+            assert status(await edge.ask(long + b"0\r\nT: ", *[b"x" * 500] * 6)) == 431
+            assert status(await edge.ask(long + b"0\r\n", *[b"T: x\r\n" * 100] * 6)) == 431
+            assert status(await edge.ask(long + b"1;", *[b"x" * 500] * 6)) == 431
             assert status(await edge.ask(CHUNKED, b"1\r\nx\r\n" * 3000 + b"0\r\n\r\n" + LAST)) == 200
             assert seen.bodies == [b"x" * 3000, b""]
 

@@ -172,6 +172,56 @@ def test_a_head_over_the_limit_is_431_and_a_target_over_it_414() -> None:
     play(main())
 
 
+def test_more_fields_than_allowed_are_431_and_a_longer_target_414() -> None:
+    async def main() -> None:
+        seen = Seen()
+        async with served(seen, max_headers=10, max_target_bytes=300) as edge:
+
+            def head(target: bytes, fields: int) -> bytes:
+                lines = b"".join(b"X-%d: 1\r\n" % n for n in range(fields - 2))
+                return b"GET " + target + b" HTTP/1.1\r\nHost: a\r\n" + lines + CLOSE
+
+            longest = b"/" + b"x" * 299
+            assert status(await edge.ask(head(longest, 10))) == 200
+            assert status(await edge.ask(head(b"/", 11))) == 431
+            assert status(await edge.ask(head(b"/", 5000)[:-4])) == 431  # and does not wait for its end
+            assert status(await edge.ask(head(longest + b"x", 2))) == 414
+            assert status(await edge.ask(b"GET " + longest, b"xx")) == 414
+            assert status(await edge.ask(b"GET http://a" + longest + b" HTTP/1.1\r\nHost: a\r\n" + CLOSE)) == 414
+            assert [request.target for request in seen.requests] == [longest]
+
+    play(main())
+
+
+@pytest.mark.parametrize(
+    ("via", "expected"),
+    [
+        (b"1.1 turnout, 1.0 turnout, 1.1 turnout (Turnout, inner), 1.1 turnout", 200),
+        (b"1.1 turnout, 1.0 turnout\r\nVia: 1.1 turnout (Turnout, inner)\r\nvia:\tHTTP/1.1 turnout,1.1 turnout", 508),
+        (b"1.1 a, 1.1 b, 1.1 c, 1.1 d, 1.1 e, 1.1 f, , x", 200),
+    ],
+)
+def test_a_request_that_passed_this_kind_of_gateway_five_times_goes_in_circles(via: bytes, expected: int) -> None:
+    async def main() -> None:
+        seen = Seen()
+        async with served(seen) as edge:
+            assert status(await edge.ask(b"GET / HTTP/1.1\r\nHost: a\r\nVia: " + via + b"\r\n" + CLOSE)) == expected
+        assert len(seen.requests) == (expected == 200)
+
+    play(main())
+
+
+@pytest.mark.parametrize("number", [b"0" * 5_000 + b"2", b"0" * 21])
+def test_a_number_of_thousands_of_digits_is_refused_and_not_read(number: bytes) -> None:
+    async def main() -> None:
+        async with served(Seen()) as edge:
+            head = b"OPTIONS / HTTP/1.1\r\nHost: a\r\n"
+            assert status(await edge.ask(head + b"Content-Length: " + number + b"\r\n\r\nab")) == 400
+            assert status(await edge.ask(head + b"Max-Forwards: " + number + b"\r\n\r\n")) == 400
+
+    play(main())
+
+
 def test_a_refused_head_request_has_no_body() -> None:
     async def main() -> None:
         async with served(Seen()) as edge:

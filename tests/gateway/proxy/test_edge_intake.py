@@ -44,7 +44,7 @@ class Taken:
 
 def intake() -> tuple[Intake, Taken]:
     taken = Taken()
-    limits = SimpleNamespace(max_header_bytes=65_536, max_body_bytes=2**20)
+    limits = SimpleNamespace(max_header_bytes=65_536, max_headers=128, max_target_bytes=8_192, max_body_bytes=2**20)
     return Intake(cast("Any", taken), cast("Any", limits)), taken
 
 

@@ -53,7 +53,7 @@ def test_a_body_that_stops_is_408_and_one_that_drips_is_not(reading: str) -> Non
                 raise BodyTimeout
 
         post = b"POST /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 8\r\n\r\n"
-        async with served(handler, body_timeout_ms=200) as edge:
+        async with served(handler, body_timeout_ms=200, min_body_bytes_per_second=0) as edge:
             assert status(await edge.ask(post + b"abc")) == 408
             if reading != "nothing":
                 async with edge.client() as client:
@@ -66,6 +66,53 @@ def test_a_body_that_stops_is_408_and_one_that_drips_is_not(reading: str) -> Non
     play(main())
 
 
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+def test_a_body_that_drips_below_the_least_rate_is_408_and_one_that_keeps_it_up_is_not(framing: str) -> None:
+    """Each byte comes in time for the limit between bytes, for longer than a whole body may take at this rate."""
+
+    async def main() -> None:
+        async def handler(request: Request, response: Response) -> None:
+            response.send(200, [], b"%d" % len(await request.body()))
+
+        def wire(data: bytes) -> bytes:
+            return data if framing == "length" else b"%x\r\n%b\r\n" % (len(data), data)
+
+        field = b"Content-Length: 100000" if framing == "length" else b"Transfer-Encoding: chunked"
+        post = b"POST /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n" + field + b"\r\n\r\n"
+        async with served(handler, body_timeout_ms=300, min_body_bytes_per_second=1_000) as edge:
+            for piece, expected in ((b"x", 408), (b"x" * 1_000, 200)):
+                async with edge.client() as client:
+                    await client.send(post)
+                    answering = asyncio.create_task(client.rest())
+                    for _ in range(100):
+                        await asyncio.sleep(0.01)
+                        if answering.done():
+                            break
+                        await client.send(wire(piece))
+                    if framing == "chunked" and not answering.done():
+                        await client.send(b"0\r\n\r\n")
+                    assert status(await answering) == expected
+
+    play(main())
+
+
+def test_a_client_that_waits_to_be_asked_for_its_body_does_not_run_out_of_time() -> None:
+    async def main() -> None:
+        async def handler(request: Request, response: Response) -> None:
+            await asyncio.sleep(0.4)
+            response.send(200, [], await request.body())
+
+        async with served(handler, body_timeout_ms=200) as edge, edge.client() as client:
+            await client.send(b"POST /x HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
+            assert await client.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+            await client.send(b"abc")
+            assert (await client.answer()).endswith(b"abc")
+            await client.send(b"POST /x HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
+            assert b"408" in await client.rest()  # asked, and did not send it
+
+    play(main())
+
+
 def test_a_client_that_is_made_to_wait_does_not_run_out_of_time() -> None:
     async def main() -> None:
         size = 2_000_000
@@ -74,7 +121,8 @@ def test_a_client_that_is_made_to_wait_does_not_run_out_of_time() -> None:
             await asyncio.sleep(0.4)
             response.send(200, [], b"%d" % sum([len(piece) async for piece in request.chunks()]))
 
-        async with served(handler, body_timeout_ms=100) as edge:
+        # At the least rate, the time that passes while nobody reads would be nearly all the time there is.
+        async with served(handler, body_timeout_ms=100, min_body_bytes_per_second=5_000_000) as edge:
             head = b"POST /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % size
             assert (await edge.ask(head + b"x" * size)).endswith(b"\r\n\r\n%d" % size)
 
@@ -229,7 +277,7 @@ def test_clients_are_served_over_tls(tmp_path: Path) -> None:
             stranger = ssl.create_default_context()
             with pytest.raises(ssl.SSLError):
                 await asyncio.open_connection("127.0.0.1", edge.port, ssl=stranger, server_hostname="localhost")
-        assert [dict(request.way)[b"x-forwarded-proto"] for request in seen.requests] == [b"https", b"https"]
+        assert [request.peer.scheme for request in seen.requests] == ["https", "https"]
         assert seen.bodies == [b"abc", b""]
 
     play(main())

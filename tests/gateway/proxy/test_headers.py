@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from functools import reduce
+from ipaddress import ip_network
 from operator import or_
 
 import pytest
 
 from gateway.proxy import headers
-from gateway.proxy.headers import MEANING, Header, field, way
+from gateway.proxy.headers import MEANING, Header, field
+from gateway.proxy.peer import Peer, lies_within
+
+STRANGER = Peer("192.0.2.1", "http")
+PROXY = Peer("10.0.0.7", "http", trusted=True)
 
 
 def meanings(given: list[Header]) -> int:
@@ -19,8 +24,8 @@ def end_to_end(given: list[Header]) -> list[Header]:
     return headers.end_to_end(given, meanings(given))
 
 
-def forwarded(given: list[Header], client: str, scheme: str) -> list[Header]:
-    return headers.forwarded(given, meanings(given), way(client, scheme))
+def forwarded(given: list[Header], peer: Peer, *, http10: bool = False) -> list[Header]:
+    return headers.forwarded(given, meanings(given), peer, http10=http10)
 
 
 def names(headers: list[Header]) -> list[bytes]:
@@ -60,7 +65,7 @@ def test_connection_cannot_take_away_what_the_message_needs() -> None:
 def test_nobody_but_the_gateway_speaks_in_its_name() -> None:
     given = [(b"Turnout-Variant", b"x"), (b"turnout-force-token", b"secret"), (b"turnouts", b"1")]
     assert names(end_to_end(given)) == [b"turnouts"]
-    assert b"secret" not in dict(forwarded(given, "192.0.2.1", "http")).values()
+    assert b"secret" not in dict(forwarded(given, STRANGER)).values()
 
 
 def test_a_backend_learns_the_way_a_request_came_from_the_gateway_alone() -> None:
@@ -75,7 +80,7 @@ def test_a_backend_learns_the_way_a_request_came_from_the_gateway_alone() -> Non
         (b"X-Request-Id", b"7"),
         (b"Connection", b"via, x-forwarded-for, x-forwarded-proto, x-forwarded-host"),
     ]
-    assert forwarded(given, "192.0.2.1", "https") == [
+    assert forwarded(given, Peer("192.0.2.1", "https")) == [
         (b"Host", b"models.example"),
         (b"X-Request-Id", b"7"),
         (b"via", b"1.1 turnout"),
@@ -85,12 +90,53 @@ def test_a_backend_learns_the_way_a_request_came_from_the_gateway_alone() -> Non
     ]
 
 
-def test_via_grows() -> None:
-    assert forwarded([(b"Via", b"1.0 fred")], "::1", "http")[:2] == [(b"Via", b"1.0 fred"), (b"via", b"1.1 turnout")]
+@pytest.mark.parametrize(("http10", "version"), [(False, b"1.1"), (True, b"1.0")])
+def test_via_grows_by_the_version_in_which_the_request_came(http10: bool, version: bytes) -> None:
+    kept = forwarded([(b"Via", b"1.0 fred")], STRANGER, http10=http10)
+    assert kept[:2] == [(b"Via", b"1.0 fred"), (b"via", version + b" turnout")]
+
+
+def test_a_trusted_proxys_word_is_passed_on_with_its_own_address_behind() -> None:
+    given = [
+        (b"X-Forwarded-For", b"203.0.113.9"),
+        (b"Host", b"models.example"),
+        (b"x-forwarded-for", b""),
+        (b"X-FORWARDED-FOR", b"198.51.100.1, 198.51.100.2"),
+        (b"X-Forwarded-Proto", b"https"),
+        (b"X-Forwarded-Host", b"api.example"),
+        (b"Forwarded", b"for=203.0.113.9"),
+    ]
+    assert forwarded(given, PROXY) == [
+        (b"Host", b"models.example"),
+        (b"via", b"1.1 turnout"),
+        (b"x-forwarded-for", b"203.0.113.9, 198.51.100.1, 198.51.100.2, 10.0.0.7"),
+        (b"x-forwarded-proto", b"https"),
+        (b"x-forwarded-host", b"api.example"),
+    ]
+
+
+def test_what_a_trusted_proxy_does_not_say_is_what_we_saw() -> None:
+    """And what it lists in Connection was said to us alone."""
+    given = [(b"Host", b"a"), (b"Connection", b"x-forwarded-for"), (b"X-Forwarded-For", b"203.0.113.9")]
+    assert forwarded(given, PROXY)[1:] == [
+        (b"via", b"1.1 turnout"), (b"x-forwarded-for", b"10.0.0.7"), (b"x-forwarded-proto", b"http"),
+        (b"x-forwarded-host", b"a"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("address", "within"),
+    [
+        ("10.0.0.7", True), ("::ffff:10.9.9.9", True), ("11.0.0.1", False), ("fd00::1", True), ("fe80::1%eth0", False),
+        ("", False), ("unix", False),
+    ],
+)  # fmt: skip
+def test_an_address_lies_within_a_network_or_not(address: str, within: bool) -> None:
+    assert lies_within(address, [ip_network("10.0.0.0/8"), ip_network("fd00::/8")]) is within
 
 
 def test_a_request_without_host_gets_no_forwarded_host() -> None:
-    assert b"x-forwarded-host" not in names(forwarded([(b"a", b"1")], "::1", "http"))
+    assert b"x-forwarded-host" not in names(forwarded([(b"a", b"1")], STRANGER))
 
 
 def test_a_field_is_found_by_its_name_in_any_case_and_the_first_counts() -> None:
