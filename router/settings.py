@@ -167,6 +167,13 @@ GATEWAY: Final = table_of(
         "drain_timeout_ms": Setting(
             Annotated[int, Field(ge=0)], "How long requests may take to finish when serving ends."
         ),
+        "mirror_max_concurrency": Setting(
+            Annotated[int, Field(ge=0)], "Copies under way per worker; one more is dropped and counted."
+        ),
+        "mirror_max_body_bytes": Setting(
+            Annotated[int, Field(ge=0)], "Largest body that is copied; a request with a larger one is not."
+        ),
+        "mirror_timeout_ms": Setting(Positive, "How long a copy may take in all, its answer included."),
         "max_journal_bytes": Setting(
             Annotated[int, Field(ge=2**20)], "Largest journal that has not been recorded yet; at least 1 MiB."
         ),

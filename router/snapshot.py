@@ -46,6 +46,9 @@ class Gateway:
     min_body_bytes_per_second: int = 500
     keepalive_timeout_ms: int = 75_000
     drain_timeout_ms: int = 30_000
+    mirror_max_concurrency: int = 128
+    mirror_max_body_bytes: int = 1_048_576
+    mirror_timeout_ms: int = 60_000
     max_journal_bytes: int = 10 * 2**30
     journal_full: Literal["shed", "refuse"] = "shed"
     journal_fsync_ms: int = 500

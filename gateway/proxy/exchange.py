@@ -21,7 +21,7 @@ from gateway.proxy.drafting import draft
 from gateway.proxy.headers import CALLERS_ID, OWN, forwarded
 from gateway.proxy.ids import new_id
 from gateway.proxy.log import Log
-from gateway.proxy.mirrors import MAX_BODY_BYTES, Mirrors
+from gateway.proxy.mirrors import Mirrors, Tee
 from gateway.proxy.relay import relay
 from gateway.proxy.reply import Reply, refuse, refuse_unlogged
 from gateway.proxy.request import Request
@@ -78,8 +78,8 @@ class Exchange:
         force = request.header(FORCE_VARIANT) if request.meanings & OWN else None
         if force is not None and not (route.allow_force or _knows(request, generation.force_token)):
             return refuse(response, 403, "Forbidden", f"{FORCE_VARIANT} needs a valid {FORCE_TOKEN} on this route")
-        # The body is awaited where deciding needs it, or sending it more than once; else it streams through, unless it
-        # is here already.
+        # The body is awaited where deciding needs it, or sending it again; else it streams through (and is teed to
+        # mirrors), unless it is here already.
         body: bytes | None = None
         document: object = MISSING
         waited = 0.0
@@ -89,6 +89,7 @@ class Exchange:
             waited = perf_counter() - began
         at_ms = self._now_ms()
         ticket = self._log.pending.begin(at_ms)
+        tee: Tee | None = None
         try:
             try:
                 routing = self._router.route(route, request, new_id(at_ms), document, force)
@@ -108,15 +109,19 @@ class Exchange:
             if request.meanings & CALLERS_ID:
                 case.request_id = _callers_id(request, "x-request-id")
                 case.traceparent = _callers_id(request, "traceparent")
-            if routing.mirrored:
+            if routing.mirrored and body is not None:
                 self._mirrors.send(case, body)
+            elif routing.mirrored:
+                tee = self._mirrors.tee(case, request.chunks(), request.content_length)
             reply = Reply(case, response, self._log, self._counts, ticket)
             if body is not None and (plan := routing.draft) is not None:
                 # In a task: it waits for several calls at once.
                 await asyncio.get_running_loop().create_task(draft(reply, plan, body))
             else:
-                await relay(reply, request.chunks() if body is None else body)
+                await relay(reply, body if body is not None else tee or request.chunks())
         finally:
+            if tee is not None:
+                tee.close()
             self._log.pending.end(ticket)
 
 
@@ -133,8 +138,5 @@ def _callers_id(request: Request, name: str) -> str | None:
 
 
 def _keeps_body(routing: Routing, request: Request) -> bool:
-    """Return whether the whole body is needed: to be sent more than once."""
-    if not request.has_body or routing.draft is not None or routing.route.fallback is not None:
-        return True
-    # What is too long for every mirror need not be kept for them.
-    return bool(routing.mirrored) and (request.content_length or 0) <= MAX_BODY_BYTES
+    """Return whether the whole body is needed: to be sent to several, or again."""
+    return not request.has_body or routing.draft is not None or routing.route.fallback is not None

@@ -107,7 +107,7 @@ class Worker:
         self._predictions = Appender(journal / PREDICTIONS, self.writer, roll_bytes=roll)
         self._feedback = FeedbackAppender(journal / FEEDBACK, self.writer, roll_bytes=roll)
         self._log = Log(self._predictions, self._feedback, journal, gateway, self._counts)
-        self._mirrors = Mirrors(self._log, self._counts)
+        self._mirrors = Mirrors(self._log, self._counts, gateway)
         self._exchange = Exchange(self._router, self._backends, self._mirrors, self._log, self._counts, now_ms)
         self._own = OwnPaths(self._router, self._backends, self._feedback, self._log, self._counts, now_ms)
         self._oversized = False
@@ -179,6 +179,7 @@ class Worker:
         level = logging.DEBUG if snapshot.config == self._router.snapshot.config else logging.INFO
         self._router.swap(snapshot)
         self._log.swap(snapshot.gateway)
+        self._mirrors.swap(snapshot.gateway)
         self._edge.gateway = snapshot.gateway
         logger.log(level, "revision %d is in force", snapshot.revision)
 

@@ -6,9 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from gateway.proxy import mirrors
+from gateway.published import SNAPSHOT, publish
 from policies.plans import Mirror, Weighted
 from router.snapshot import Backend, Gateway, Route, RouteMirror
 from tests.gateway.proxy.builders import backend, only, route, snapshot
@@ -123,26 +121,33 @@ def test_a_long_answer_to_a_copy_is_taken_to_its_end_and_not_kept(tmp_path: Path
 
 
 def test_a_body_too_long_to_copy_is_dropped_counted_and_listed(tmp_path: Path) -> None:
-    body = b"x" * (mirrors.MAX_BODY_BYTES + 1)
+    body = b"x" * 1001
 
     async def main() -> None:
-        async with Model(seven) as one, Model(eight) as two, staged(tmp_path, snapshot(*parts(one, two))) as stage:
+        bound = Gateway(mirror_max_body_bytes=1000)
+        async with (
+            Model(seven) as one,
+            Model(eight) as two,
+            staged(tmp_path, snapshot(bound, *parts(one, two))) as stage,
+        ):
             assert (await stage.ask("/r", body)).status == 200
             chunked = {"transfer-encoding": "chunked", "content-length": ""}
             reader, writer = await stage.send("/r", headers=chunked)
             writer.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
             await reader.readuntil(b'{"p":7}')
             writer.close()
-        assert (len(one.asked), len(two.asked)) == (2, 0)
-        assert [row["fault"] for row in shadows(stage)] == ["dropped"] * 2
+            # To the byte: the longest that is copied.
+            assert (await stage.ask("/r", body[:-1])).status == 200
+            await stage.eventually(lambda: two.asked)
+        assert [len(asked.body) for asked in one.asked] == [1001, 1001, 1000]
+        assert [len(asked.body) for asked in two.asked] == [1000]
+        assert [row.get("fault") for row in shadows(stage)] == ["dropped", "dropped", None]
         assert stage.counters == {("mirror_drops", "r", "b", "body_too_large"): 2}
 
     play(main())
 
 
-def test_more_copies_than_may_be_under_way_are_dropped_counted_and_listed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_more_copies_than_may_be_under_way_are_dropped_counted_and_listed(tmp_path: Path) -> None:
     free = asyncio.Event()
 
     async def held(asked: Asked) -> None:
@@ -153,13 +158,13 @@ def test_more_copies_than_may_be_under_way_are_dropped_counted_and_listed(
         async with (
             Model(seven) as one,
             Model(held) as two,
-            staged(tmp_path, snapshot(*parts(one, two, max_concurrency=1000))) as stage,
+            staged(tmp_path, snapshot(Gateway(mirror_max_concurrency=20), *parts(one, two))) as stage,
         ):
-            await asyncio.gather(*(stage.ask("/r") for _ in range(mirrors.MAX_COPIES + 5)))
+            await asyncio.gather(*(stage.ask("/r") for _ in range(25)))
             free.set()
-            await stage.eventually(lambda: len(shadows(stage)) == mirrors.MAX_COPIES + 5)
+            await stage.eventually(lambda: len(shadows(stage)) == 25)
         faults = [row.get("fault") for row in shadows(stage)]
-        assert (faults.count("dropped"), faults.count(None)) == (5, mirrors.MAX_COPIES)
+        assert (faults.count("dropped"), faults.count(None)) == (5, 20)
         assert stage.counters == {("mirror_drops", "r", "b", "full"): 5}
 
     play(main())
@@ -223,5 +228,46 @@ def test_copies_under_way_at_the_end_are_finished_and_those_too_late_are_listed(
                 await stage.eventually(lambda: len(two.asked) == 2)
         assert sorted(row.get("fault", "") for row in shadows(stage)) == ["", "dropped"]
         assert stage.counters == {("mirror_drops", "r", "b", "draining"): 1}
+
+    play(main())
+
+
+def test_a_copy_has_a_total_however_steadily_its_answer_drips(tmp_path: Path) -> None:
+    """A stream has none for clients, but a copy's row holds back the watermark."""
+
+    async def drip(asked: Asked) -> None:
+        await asked.start()
+        while True:
+            await asked.chunk(b"x")
+            await asyncio.sleep(0.01)
+
+    async def main() -> None:
+        bound = Gateway(mirror_timeout_ms=100)
+        async with (
+            Model(seven) as one,
+            Model(drip) as two,
+            staged(tmp_path, snapshot(bound, *parts(one, two))) as stage,
+        ):
+            assert (await stage.ask("/r")).status == 200
+            await stage.eventually(lambda: shadows(stage))
+            assert shadows(stage)[0]["fault"] == "timeout"
+            assert shadows(stage)[0]["latency_ms"] >= 100
+
+    play(main())
+
+
+def test_new_bounds_are_in_force_without_a_restart(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Model(seven) as one, Model(eight) as two, staged(tmp_path, snapshot(*parts(one, two))) as stage:
+            await stage.ask("/r")
+            await stage.eventually(lambda: shadows(stage))
+            bound = Gateway(mirror_max_concurrency=0)
+            publish(tmp_path / SNAPSHOT, snapshot(bound, *parts(one, two), revision=4))
+
+            async def dropped() -> None:
+                while shadows(stage)[-1].get("fault") != "dropped":
+                    await stage.ask("/r")
+
+            await asyncio.wait_for(dropped(), 5)
 
     play(main())
