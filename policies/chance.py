@@ -5,12 +5,14 @@ Rule: standard library only, deterministic, about a microsecond. Runs once per r
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from math import log
+from struct import Struct
 
 #: 2**53 times this, the largest number drawn, is the last one before 1. Multiplying is cheaper than dividing.
 _SCALE = 1 / (2**53 + 1)
+_UNSIGNED: Callable[[bytes], tuple[int]] = Struct(">Q").unpack
 _FOREVER = float("inf")
 
 
@@ -50,10 +52,14 @@ def pick(salt: str, key: str, weights: Iterable[tuple[str, float]]) -> tuple[str
 
 def _subject(salt: str, key: str) -> bytes:
     # A header may hold bytes that are no UTF-8: they reach us as lone surrogates, and must hash, not fail.
-    return f"{len(salt)}:{salt}{len(key)}:{key}".encode("utf-8", "surrogatepass")
+    subject = f"{len(salt)}:{salt}{len(key)}:{key}"
+    try:
+        return subject.encode()
+    except UnicodeEncodeError:
+        return subject.encode("utf-8", "surrogatepass")
 
 
 def _uniform(text: bytes) -> float:
-    digest = blake2b(text, digest_size=8).digest()
+    (bits,) = _UNSIGNED(blake2b(text, digest_size=8).digest())
     # 53 bits, and never 0 or 1: 64 bits would round up to 1.0, and the caller takes the logarithm.
-    return ((int.from_bytes(digest, "big") >> 11) + 1) * _SCALE
+    return ((bits >> 11) + 1) * _SCALE

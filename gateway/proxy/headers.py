@@ -63,6 +63,10 @@ _KNOWN: Final = {
 _REMEMBERED: Final = 2_048
 
 
+#: What most Connection fields say, which is nothing about other fields.
+_LISTING_NOTHING: Final = frozenset({b"keep-alive", b"Keep-Alive", b"close", b"Close"})
+
+
 class _Meanings(dict[bytes, int]):
     """Field name as spelled → what it means. Each name is looked up thrice: lower-casing it each time costs more."""
 
@@ -136,15 +140,17 @@ def field(headers: Sequence[Header], name: bytes) -> bytes | None:
 
 
 def _without(headers: Sequence[Header], meanings: int) -> list[Header]:
-    kept = [header for header in headers if not MEANING[header[0]] & meanings]
-    if len(kept) == len(headers):
-        return kept
-    listed: set[bytes] = set()
-    for name, value in headers:
-        if MEANING[name] & CONNECTION:
-            listed.update(option.strip(b" \t").lower() for option in value.split(b","))
-    # Without these a message would mean something else to its reader.
-    listed -= {b"host", b"content-length", b"close", b"keep-alive"}
-    if listed:
+    kept: list[Header] = []
+    listed: set[bytes] | None = None
+    for header in headers:
+        meaning = MEANING[header[0]]
+        if meaning & meanings:
+            if meaning & CONNECTION and header[1] not in _LISTING_NOTHING:
+                listed = (listed or set()) | {option.strip(b" \t").lower() for option in header[1].split(b",")}
+        else:
+            kept.append(header)
+    if listed is not None:
+        # Without these a message would mean something else to its reader.
+        listed -= {b"host", b"content-length", b"close", b"keep-alive"}
         return [header for header in kept if header[0].lower() not in listed]
     return kept

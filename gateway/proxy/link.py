@@ -53,7 +53,6 @@ class Link(asyncio.Protocol):
         "_interim",
         "_keep_alive",
         "_loop",
-        "_meanings",
         "_parser",
         "_paused",
         "_reason",
@@ -87,7 +86,6 @@ class Link(asyncio.Protocol):
         self._interim = False  # the head being read is not the final one
         self._reason = b""
         self._headers: list[Header] = []
-        self._meanings = 0
         self._framed_bytes = 0  # received, and those of them that are the body's
         self._body_bytes = 0
         self._keep_alive = False
@@ -280,14 +278,12 @@ class Link(asyncio.Protocol):
             self._extra = True
         self._reason = b""
         self._headers = []
-        self._meanings = 0
 
     def on_status(self, reason: bytes) -> None:
         self._reason = self._reason + reason if self._reason else reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers.append((name, value))
-        self._meanings |= MEANING[name]
 
     def on_headers_complete(self) -> None:
         answer = self.answer
@@ -303,8 +299,7 @@ class Link(asyncio.Protocol):
         if version not in ("1.1", "1.0"):
             raise _Unreadable(f"HTTP/{version}")
         headers, self._headers = self._headers, []  # trailers go to the new one, for nobody
-        meanings = self._meanings
-        length, chunked = _framing(headers) if meanings & (LENGTH | CODING) else (None, False)
+        meanings, length, chunked = _meaning(headers)
         self._heading = False
         self._keep_alive = self._parser.should_keep_alive()
         if self._bodyless:
@@ -337,16 +332,19 @@ class _Unreadable(Exception):
     """An answer that is HTTP, and not one we can pass on."""
 
 
-def _framing(headers: list[Header]) -> tuple[int | None, bool]:
-    """Return the body's length, if declared, and whether it is chunked."""
+def _meaning(headers: list[Header]) -> tuple[int, int | None, bool]:
+    """Return what the fields mean, taken together, the body's length, if declared, and whether it is chunked."""
+    meanings = 0
     length: int | None = None
     chunked = False
     for name, value in headers:
         meaning = MEANING[name]
-        if meaning & LENGTH:
-            length = int(value)
-        elif meaning & CODING:
-            if chunked or value.strip(b" \t").lower() != b"chunked":
-                raise _Unreadable("a transfer coding other than chunked")
-            chunked = True
-    return length, chunked
+        if meaning:
+            meanings |= meaning
+            if meaning & LENGTH:
+                length = int(value)
+            elif meaning & CODING:
+                if chunked or value.strip(b" \t").lower() != b"chunked":
+                    raise _Unreadable("a transfer coding other than chunked")
+                chunked = True
+    return meanings, length, chunked

@@ -104,8 +104,12 @@ class Request:
         return f"<Request {self.method} {self.target!r}>"
 
     def header(self, name: str) -> str | None:
-        lines = self.lines(name)
-        return None if not lines else lines[0] if len(lines) == 1 else ", ".join(lines)
+        wanted, length = name.encode(), len(name)
+        found: str | None = None
+        for key, value in self.headers:
+            if len(key) == length and key.lower() == wanted:
+                found = _text(value) if found is None else f"{found}, {_text(value)}"
+        return found
 
     def lines(self, name: str) -> list[str]:
         wanted, length = name.encode(), len(name)

@@ -38,11 +38,7 @@ def answer_head(
     Raises ValueError if the status has not three digits or a field contains a line break.
     """
     lines = [_STATUS_LINES.get(status) or _status_line(status)]
-    lines += map(_COLON.join, [header for header in headers if not MEANING[header[0]] & _FRAMING])
-    for name, _ in headers:
-        if MEANING[name] & DATE:
-            break
-    else:
+    if not _write(lines, headers) & DATE:
         lines.append(_date_line())
     if declared:
         value = field(headers, b"content-length")
@@ -73,11 +69,7 @@ def request_head(
     Raises ValueError if a field contains a line break.
     """
     lines = [b"%b %b HTTP/1.1" % (method.encode(), target)]
-    lines += map(_COLON.join, [header for header in headers if not MEANING[header[0]] & _FRAMING])
-    for name, _ in headers:
-        if MEANING[name] & HOST:
-            break
-    else:
+    if not _write(lines, headers) & HOST:
         lines.append(b"host: " + authority)
     if length is not None:
         lines.append(b"content-length: %d" % length)
@@ -89,6 +81,19 @@ def request_head(
 def chunk(data: bytes) -> bytes:
     """Return the data as one chunk of the chunked coding. Empty data would be the end: nothing comes of it."""
     return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+
+
+def _write(lines: list[bytes], headers: Sequence[Header]) -> int:
+    """Add a line for each field that is not framing; return what they mean, taken together."""
+    written = 0
+    for header in headers:
+        meaning = MEANING[header[0]]
+        if meaning:
+            if meaning & _FRAMING:
+                continue
+            written |= meaning
+        lines.append(_COLON.join(header))
+    return written
 
 
 def _joined(lines: list[bytes]) -> bytes:
