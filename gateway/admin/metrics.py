@@ -16,11 +16,13 @@ from prometheus_client import Counter, Gauge
 from prometheus_client.exposition import choose_encoder
 
 from gateway.admin.series import Series
-from gateway.admin.workers import Workers
+from gateway.admin.workers import Labels, Workers
 from gateway.ledger import STATUSES, UNKNOWN
+from gateway.proxy.health import STATES
 from gateway.report.comparison import STATUSES as VERDICTS
 from router.records import VARIANT_FAULTS, Fault, Prediction, Role
 from router.snapshot import Snapshot
+from router.spellings import replica
 
 #: Names kept over all reloads of one controller. Beyond it something generates them, and they become "unknown".
 MOST_NAMES: Final = 2_000
@@ -64,6 +66,7 @@ class Names:
         named |= {("metric", name) for name in snapshot.metrics}
         for backend in snapshot.backends.values():
             named |= {("variant", backend.name), ("version", backend.name, backend.version)}
+            named |= {("replica", replica(url)) for url in backend.urls}
         if len(self._known | named) <= MOST_NAMES:
             self._known |= named
 
@@ -148,6 +151,12 @@ class Metrics:
         series.in_flight_requests.clear()
         for name in snapshot.routes:
             series.in_flight_requests.labels(name).set(gauges.get(("in_flight", (("route", name),)), 0.0))
+        series.replica_state.clear()
+        series.waiting_calls.clear()
+        for backend in snapshot.backends.values():
+            series.waiting_calls.labels(backend.name).set(gauges.get(("waiting", (("variant", backend.name),)), 0.0))
+            for url in backend.urls:
+                self._set_replica(gauges, backend.name, replica(url))
         series.connections.set(gauges.get(("connections", ()), 0.0))
         series.journal_bytes.set(gauges.get(("journal_bytes", ()), 0.0))
 
@@ -170,6 +179,11 @@ class Metrics:
         """Return all series as text, and its content type, in the best format that ``accept`` allows."""
         encoder, content_type = choose_encoder(accept)
         return encoder(self.series.registry), content_type
+
+    def _set_replica(self, gauges: Mapping[tuple[str, Labels], float], variant: str, name: str) -> None:
+        for state in STATES:
+            place = ("replicas", (("replica", name), ("state", state), ("variant", variant)))
+            self.series.replica_state.labels(variant, name, state).set(gauges.get(place, 0.0))
 
     def _set_verdict(self, report: Mapping[str, Any]) -> None:
         series, route, verdict = self.series, report["route"], report["verdict"]
@@ -219,6 +233,9 @@ class Metrics:
             "journal_refused": (series.journal_refused, ()),
             "snapshot_errors": (series.snapshot_errors, ()),
             "feedback_rejected": (series.feedback_rejected, ("reason",)),
+            "retries": (series.retries, ("variant", "reason")),
+            "retry_budget_exhausted": (series.retry_budget_exhausted, ("variant",)),
+            "ejections": (series.ejections, ("variant", "replica", "reason")),
         }.get(name)
 
     def _label(self, label: str, value: str) -> str:
