@@ -99,18 +99,18 @@ class Replica:
         try:
             await done
         except BaseException:
-            _abandon(opening, link)
+            self._abandon(opening, link)
             raise
         finally:
             timer.cancel()
         if not opening.done():
-            _abandon(opening, link)
+            self._abandon(opening, link)
             if latest < limit:
                 raise UpstreamFault("timeout", "the time of the call was over before there was a connection")
             raise UpstreamFault("timeout", f"no connection within {self._backend.connect_timeout_ms} ms")
         error = opening.exception()
         if error is not None:
-            _drop(link)
+            self._abandon(opening, link)
             if isinstance(error, OSError | UnicodeError):
                 raise UpstreamFault("refused", str(error)) from error
             raise error
@@ -179,6 +179,19 @@ class Replica:
         self._links.discard(link)
         self._upstream.lost()
 
+    def _abandon(self, opening: asyncio.Task[object], link: Link) -> None:
+        """Nobody wants this connection any more: it must not stay, not even if it comes up all the same."""
+
+        def ended(task: asyncio.Task[object]) -> None:
+            _drop(link)
+            if task.cancelled() or task.exception() is not None:
+                # uvloop closes what had just come up without a word to it.
+                self.lost(link)
+
+        opening.cancel()
+        opening.add_done_callback(ended)
+        _drop(link)
+
 
 def _finish(done: asyncio.Future[None]) -> None:
     if not done.done():
@@ -187,19 +200,6 @@ def _finish(done: asyncio.Future[None]) -> None:
 
 def _drop(link: Link) -> None:
     link.drop(UpstreamFault("reset", "not connected"))
-
-
-def _abandon(opening: asyncio.Task[object], link: Link) -> None:
-    """Nobody wants this connection any more: it must not stay, not even if it comes up all the same."""
-
-    def ended(task: asyncio.Task[object]) -> None:
-        if not task.cancelled():
-            task.exception()  # looked at, or it would be complained of
-        _drop(link)
-
-    opening.cancel()
-    opening.add_done_callback(ended)
-    _drop(link)
 
 
 def _place(url: str, tls: ssl.SSLContext | None) -> tuple[_Connect, bytes, str]:

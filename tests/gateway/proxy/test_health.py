@@ -14,6 +14,13 @@ def health(replicas: int = 2, **settings: object) -> Health:
     return Health(backend("b", *urls, **{"eject_after": 2, "eject_ms": 10_000, **settings}))
 
 
+def told(found: Health) -> str:
+    """The states of two replicas, which must be those that are asked unless nobody is fit."""
+    states = [found.state(index) for index in range(2)]
+    assert found.fit == (tuple(index for index in range(2) if states[index] == "fit") or (0, 1))
+    return ", ".join(states)
+
+
 def failing(found: Health, index: int, now: float) -> float | None:
     """Two connections in a row fail; return for how long the replica is ejected by it."""
     found.failed(index, "connection", now)
@@ -39,7 +46,7 @@ def test_failures_in_a_row_eject_and_one_good_answer_begins_the_row_anew() -> No
 
 
 def test_broken_connections_and_bad_answers_are_two_rows() -> None:
-    """A backend that alternates is no worse than its longest row; but an answer, bad as it is, came over a connection."""
+    """Each is a fault of its own kind, and neither makes the other's row longer."""
     found = health(eject_after=3)
     for now in range(2):
         found.failed(0, "answer", now)
@@ -101,7 +108,8 @@ def test_after_its_time_a_replica_gets_one_call_and_is_back_if_that_is_answered(
     assert found.trial(10.1) is None  # one
     assert found.fit == (1,)
     assert found.succeeded(0, 10.2)
-    assert (found.fit, found.state(0), found.trial_at) == ((0, 1), "fit", NEVER)
+    assert told(found) == "fit, fit"
+    assert found.trial_at == NEVER
 
 
 def test_an_answer_to_a_call_from_before_the_ejection_does_not_bring_it_back() -> None:
@@ -122,7 +130,8 @@ def test_a_trial_of_which_nothing_is_heard_is_made_again() -> None:
 
 
 def test_each_failed_trial_makes_the_next_wait_longer_up_to_the_longest() -> None:
-    found, now, lengths = health(), 0.0, []
+    found, now = health(), 0.0
+    lengths: list[float] = []
     seconds = failing(found, 0, now)
     while seconds is not None and len(lengths) < 40:
         lengths.append(seconds)
@@ -160,7 +169,7 @@ def test_probes_know_no_share_and_an_unhealthy_replica_gets_no_trial() -> None:
     assert found.fit == (0, 1)  # nobody is left
     assert found.trial(100.0) is None
     found.probed(1, well=True)
-    assert found.fit == (1,)
+    assert told(found) == "unhealthy, fit"
     found.probed(0, well=True)
-    assert found.state(0) == "ejected"  # that its probe is answered does not say that calls are
+    assert told(found) == "ejected, fit"  # that its probe is answered does not say that calls are
     assert found.trial(100.0) == 0
