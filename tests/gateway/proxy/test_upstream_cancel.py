@@ -8,6 +8,7 @@ from collections import Counter
 
 import pytest
 
+from gateway.proxy.fiber import Fiber
 from gateway.proxy.upstream import Upstream, UpstreamFault
 from tests.gateway.proxy import builders
 from tests.gateway.proxy.faults import HOST, OK, Wire, backend, get, upstream
@@ -38,16 +39,20 @@ class Crowd:
         self._chance = random.Random(11)
 
     async def one(self) -> None:
+        """Begin a call as a request does, in a fiber, and cancel it."""
         stage = ["before"]
-        call = asyncio.create_task(self._call(stage))
+        ended: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
+        fiber = Fiber(self._call(stage), lambda _, error: ended.set_result(error))
+        fiber.run()
         await asyncio.sleep(self._chance.random() * 0.03)
-        call.cancel()
-        try:
-            await call
-        except asyncio.CancelledError:
+        fiber.cancel()
+        error = await ended
+        if isinstance(error, asyncio.CancelledError):
             self.stages[stage[0]] += 1
-        except UpstreamFault as fault:
-            self.stages[fault.fault] += 1
+        elif isinstance(error, UpstreamFault):
+            self.stages[error.fault] += 1
+        elif error is not None:
+            raise error
 
     async def _call(self, stage: list[str]) -> None:
         stage[0] = "waiting or head"
@@ -59,7 +64,6 @@ class Crowd:
             answer.close()
         stage[0] = "answered"
         self.stages["answered"] += 1
-        await asyncio.sleep(0)
 
 
 async def whole(up: Upstream) -> None:
@@ -98,22 +102,32 @@ def test_ten_thousand_cancelled_calls_leave_the_capacity_unchanged(replicas: int
     play(main())
 
 
-def test_calls_cancelled_while_they_connect_leave_no_connection_behind() -> None:
+@pytest.mark.parametrize("as_task", [False, True])
+def test_calls_cancelled_while_they_connect_leave_no_connection_behind(as_task: bool) -> None:
     """Whether it was on its way, or had just come up and nobody had taken it yet."""
+
+    async def asked(up: Upstream) -> None:
+        await get(up)
+
+    def begin(up: Upstream) -> asyncio.Task[None] | Fiber:
+        if as_task:
+            return asyncio.create_task(asked(up))
+        fiber = Fiber(asked(up), lambda _, __: None)
+        fiber.run()
+        return fiber
 
     async def main() -> None:
         async with backend() as b:
             up = Upstream(builders.backend("b", b.url, max_concurrency=PLACES))
             for turn in range(300):
-                calls = [asyncio.create_task(get(up)) for _ in range(PLACES)]
+                calls = [begin(up) for _ in range(PLACES)]
                 for _ in range(turn % 12):
                     await asyncio.sleep(0)
                 if turn % 12 == 11:
                     await asyncio.sleep(0.001)
                 for call in calls:
                     call.cancel()
-                await asyncio.gather(*calls, return_exceptions=True)
-                assert up.in_flight == 0
+                await until(lambda: not up.in_flight)
             await whole(up)
             await until(lambda: b.open <= PLACES)
             assert len(up.replicas[0].links) == b.open
