@@ -11,7 +11,7 @@ import pytest
 from gateway.proxy.fiber import Fiber
 from gateway.proxy.upstream import Upstream, UpstreamFault
 from tests.gateway.proxy import builders
-from tests.gateway.proxy.faults import HOST, OK, Wire, backend, get, upstream
+from tests.gateway.proxy.faults import HOST, OK, Backend, Wire, backend, get, upstream
 from tests.gateway.proxy.raw import play, until
 
 PLACES = 8
@@ -133,5 +133,45 @@ def test_calls_cancelled_while_they_connect_leave_no_connection_behind(as_task: 
             assert len(up.replicas[0].links) == b.open
             await up.close()
             await until(lambda: not b.open)
+
+    play(main())
+
+
+def test_a_call_cancelled_in_the_moment_it_is_handed_a_place_gives_it_back_and_sends_nothing() -> None:
+    """What it waited for is there, so that nothing is left to cancel but the call itself."""
+
+    async def main() -> None:
+        async def held(wire: Wire) -> None:
+            await wire.request()
+            await wire.gone()
+
+        ended: list[BaseException | None] = []
+
+        async def asked(up: Upstream) -> None:
+            await get(up)
+
+        async with backend(held) as b:
+            up = upstream(b, max_concurrency=1)
+            first = await begun(up, b)
+            second = Fiber(asked(up), lambda _, error: ended.append(error))
+            second.run()
+            assert len(up.waiting) == 1
+            first.cancel()
+            assert (up.in_flight, len(up.waiting)) == (1, 0)  # the place is the second's, which does not know yet
+            second.cancel()
+            await until(lambda: ended)
+            assert isinstance(ended[0], asyncio.CancelledError)
+            assert up.in_flight == 0
+            assert len(b.requests) == 1
+            await up.close()
+
+    async def begun(up: Upstream, b: Backend) -> Fiber:
+        async def asked() -> None:
+            await get(up)
+
+        fiber = Fiber(asked(), lambda _, __: None)
+        fiber.run()
+        await until(lambda: b.requests)
+        return fiber
 
     play(main())
