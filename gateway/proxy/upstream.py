@@ -68,11 +68,8 @@ class Upstream:
         """
         self._backend = backend
         self._counts = Counts() if counts is None else counts
-        shortest = min(
-            *(backend.timeout_ms / 1000, backend.idle_timeout_ms / 1000, backend.wait_timeout_ms / 1000, IDLE_SECONDS),
-            NEVER if backend.total_timeout_ms is None else backend.total_timeout_ms / 1000,
-        )
-        self.deadlines = Deadlines(shortest)
+        total = NEVER if backend.total_timeout_ms is None else backend.total_timeout_ms / 1000
+        self.deadlines = Deadlines(min(backend.timeout_ms / 1000, backend.idle_timeout_ms / 1000, IDLE_SECONDS, total))
         context = client_context(backend) if tls is None else tls
         self.replicas = tuple(Replica(self, i, url, backend, context) for i, url in enumerate(backend.urls))
         self._health = Health(backend)
@@ -82,13 +79,12 @@ class Upstream:
         #: Calls under way: from their beginning until the answer is whole, closed or failed.
         self.in_flight = 0
         self._limit = backend.max_concurrency
-        self._line = Line(
-            self.deadlines, backend.max_waiting if waits else 0, backend.wait_timeout_ms / 1000, self._give_back
-        )
+        wait = backend.wait_timeout_ms / 1000
+        self._line = Line(Deadlines(min(wait, total)), backend.max_waiting if waits else 0, wait, self._give_back)
         #: Those who wait for a place.
         self.waiting = self._line.turns
         self._retrying = 0
-        self._total = None if backend.total_timeout_ms is None else _Total(self, backend.total_timeout_ms / 1000)
+        self._total = None if total == NEVER else _Total(self, total)
         self.probes: Probes | None = None
         self._gone: asyncio.Future[None] | None = None
 
@@ -107,7 +103,7 @@ class Upstream:
         latest = NEVER if self._total is None else asyncio.get_running_loop().time() + self._total.seconds
         if self.in_flight >= self._limit:
             await self._line.wait(latest, f"{self._limit} calls are under way")
-            self.in_flight -= 1  # the place that was kept for us, until the next line but one takes it
+            self.in_flight -= 1  # the place that was kept for this call: the answer takes it now
         replica = self._only or self._pick()
         answer = Answer(replica)
         upload: AsyncIterator[bytes] | None = None
@@ -145,7 +141,8 @@ class Upstream:
                 except UpstreamFault as fault:
                     fault.retries = len(tried)
                     stale = link is not None and link.closed_early and not fresh
-                    if not answer.status and not stale:
+                    # A stream may have been broken off for its client's sake, who was slow to send it.
+                    if not (answer.status or stale or (upload and link)):
                         self.failed(replica, fault)
                     harmless = link is None or (link.silent and method in _IDEMPOTENT)
                     again = self._again(replica, tried, fault, latest, stale=stale) if harmless and not upload else None

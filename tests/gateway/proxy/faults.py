@@ -155,9 +155,9 @@ def stays(*answers: bytes) -> Script:
 
 @asynccontextmanager
 async def backend(
-    script: Script = polite, *, tls: ssl.SSLContext | None = None, path: Path | None = None
+    script: Script = polite, *, tls: ssl.SSLContext | None = None, path: Path | None = None, port: int = 0
 ) -> AsyncIterator[Backend]:
-    """Run a backend on 127.0.0.1 and a port of its own, or on the socket at ``path``."""
+    """Run a backend on 127.0.0.1 and a port of its own (or this one), or on the socket at ``path``."""
     running = Backend(secure=tls is not None, socket=path)
     tasks: set[asyncio.Task[None]] = set()
 
@@ -177,7 +177,7 @@ async def backend(
             writer.close()
 
     if path is None:
-        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+        server = await asyncio.start_server(serve, "127.0.0.1", port, ssl=tls)
         running.port = server.sockets[0].getsockname()[1]
     else:
         server = await asyncio.start_unix_server(serve, path)

@@ -127,6 +127,64 @@ def test_a_replica_that_is_gone_costs_its_variant_no_call() -> None:
     play(main())
 
 
+def test_under_load_a_replica_may_go_and_come_again_and_every_idempotent_call_is_answered() -> None:
+    async def main() -> None:
+        going = True
+        answers: list[bytes] = []
+
+        async def client(up: Upstream) -> None:
+            while going:
+                answers.append(await get(up))
+
+        async with backend(slowly) as stays_up:
+            async with backend(slowly) as first:
+                port = first.port
+                up = upstream(stays_up, first, eject_after=3, eject_ms=100)
+                # As many as may be repeated at a time, should all of them be there when it goes.
+                clients = [asyncio.create_task(client(up)) for _ in range(LEAST_RETRIES)]
+                await until(lambda: len(first.requests) > 100)
+            await until(lambda: up.states()[1][1] == "ejected")
+            async with backend(slowly, port=port) as second:
+                await until(lambda: len(second.requests) > 100)
+                assert up.states()[1][1] == "fit"
+                going = False
+                await asyncio.gather(*clients)
+                assert set(answers) == {b"ok"}
+                await up.close()
+
+    async def slowly(wire: Wire) -> None:
+        while await wire.request() is not None:
+            await asyncio.sleep(0.001)
+            await wire.send(OK)
+
+    play(main())
+
+
+def test_a_stream_that_its_client_was_slow_to_send_is_no_failure_of_the_replica() -> None:
+    """Or a few slow clients would take replicas out for everybody."""
+
+    async def main() -> None:
+        async def impatient(wire: Wire) -> None:
+            await wire.head()
+            await asyncio.sleep(0.02)
+
+        async def slow_body() -> AsyncIterator[bytes]:
+            yield b"x"
+            await asyncio.sleep(10)
+            yield b"y"
+
+        async with backend(impatient) as one, backend(impatient) as two:
+            up = upstream(one, two, eject_after=1)
+            for _ in range(4):
+                with pytest.raises(UpstreamFault, match="reset"):
+                    await up.call("POST", b"/", HOST, slow_body())
+            assert [state for _, state in up.states()] == ["fit", "fit"]
+            assert up.in_flight == 0
+            await up.close()
+
+    play(main())
+
+
 def test_an_answer_that_breaks_off_is_a_failure_and_one_that_nobody_reads_to_its_end_is_none() -> None:
     async def main() -> None:
         async with backend(says(HEAD + b"abc")) as one, backend(says(HEAD + b"abc")) as two:
