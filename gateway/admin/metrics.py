@@ -15,8 +15,9 @@ from typing import Any, Final, get_args
 from prometheus_client import Counter, Gauge
 from prometheus_client.exposition import choose_encoder
 
+from gateway.admin.replicas import backends
 from gateway.admin.series import Series
-from gateway.admin.workers import Labels, Workers
+from gateway.admin.workers import Workers
 from gateway.ledger import STATUSES, UNKNOWN
 from gateway.proxy.health import STATES
 from gateway.report.comparison import STATUSES as VERDICTS
@@ -129,6 +130,10 @@ class Metrics:
             values = [self._label(label, increase.labels.get(label, UNKNOWN)) for label in labels]
             (counter.labels(*values) if labels else counter).inc(increase.by)
 
+    def backends(self) -> list[dict[str, Any]]:
+        """Return what the workers see of the backends right now."""
+        return backends(self._snapshot(), self._workers.gauges())
+
     def observe_reload(self, *, ok: bool, at_ms: int) -> None:
         """Note whether a configuration was taken over or refused."""
         self.series.config_last_reload_successful.set(int(ok))
@@ -153,10 +158,11 @@ class Metrics:
             series.in_flight_requests.labels(name).set(gauges.get(("in_flight", (("route", name),)), 0.0))
         series.replica_state.clear()
         series.waiting_calls.clear()
-        for backend in snapshot.backends.values():
-            series.waiting_calls.labels(backend.name).set(gauges.get(("waiting", (("variant", backend.name),)), 0.0))
-            for url in backend.urls:
-                self._set_replica(gauges, backend.name, replica(url))
+        for backend in self.backends():
+            series.waiting_calls.labels(backend["name"]).set(backend["waiting"])
+            for one in backend["replicas"]:
+                for state in STATES:
+                    series.replica_state.labels(backend["name"], one["name"], state).set(one[state])
         series.connections.set(gauges.get(("connections", ()), 0.0))
         series.journal_bytes.set(gauges.get(("journal_bytes", ()), 0.0))
 
@@ -179,11 +185,6 @@ class Metrics:
         """Return all series as text, and its content type, in the best format that ``accept`` allows."""
         encoder, content_type = choose_encoder(accept)
         return encoder(self.series.registry), content_type
-
-    def _set_replica(self, gauges: Mapping[tuple[str, Labels], float], variant: str, name: str) -> None:
-        for state in STATES:
-            place = ("replicas", (("replica", name), ("state", state), ("variant", variant)))
-            self.series.replica_state.labels(variant, name, state).set(gauges.get(place, 0.0))
 
     def _set_verdict(self, report: Mapping[str, Any]) -> None:
         series, route, verdict = self.series, report["route"], report["verdict"]

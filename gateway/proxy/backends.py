@@ -18,7 +18,7 @@ from gateway.proxy.counts import Counts
 from gateway.proxy.headers import Header
 from gateway.proxy.probes import Probes
 from gateway.proxy.upstream import Upstream
-from gateway.tls import client_context
+from gateway.tls import Unusable, client_context
 from router.placeholders import Placeholder, fill, placeholders
 from router.records import CallLine, Role, Stamp, stamp
 from router.snapshot import Backend, Gateway, Route, Snapshot
@@ -206,6 +206,8 @@ def _generation(
 def _context(backend: Backend) -> ssl.SSLContext | None:
     try:
         return client_context(backend)
+    except Unusable as error:
+        raise SecretMissing(str(error)) from None
     except OSError as error:
         where = f"backends.{backend.name}.tls_ca_file"
         raise SecretMissing(f"{where}: {backend.tls_ca_file} cannot be read: {error.strerror or error}") from None

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.proxy import replica
+from gateway.proxy.backends import Backends, SecretMissing
 from gateway.proxy.upstream import Upstream, UpstreamFault
 from tests.gateway.proxy import builders
 from tests.gateway.proxy.certificates import certificate
@@ -177,5 +178,32 @@ def test_an_answer_in_time_is_not_touched_and_nothing_is_left_to_watch() -> None
                 await asyncio.sleep(0.15)
             assert b.wires == 1
             await up.close()
+
+    play(main())
+
+
+def test_authorities_that_change_in_their_file_are_taken_over(tmp_path: Path) -> None:
+    """They are renewed before the backend's certificate is, and nobody should have to restart for it."""
+
+    async def main() -> None:
+        trusted = tmp_path / "trusted.pem"
+        (tmp_path / "other").mkdir()
+        certificate(tmp_path / "other")
+        trusted.write_bytes((tmp_path / "other" / "cert.pem").read_bytes())
+        async with backend(polite, tls=certificate(tmp_path)) as b:
+            held = Backends(builders.snapshot(builders.backend("b", b.url, tls_ca_file=str(trusted))))
+            before = held.current.answering("b")
+            with pytest.raises(UpstreamFault, match="certificate"):
+                await get(before)
+            assert not held.refresh()
+            trusted.write_text("nothing")
+            with pytest.raises(SecretMissing, match="holds no certificate"):
+                held.refresh()
+            assert held.current.answering("b") is before
+            trusted.write_bytes((tmp_path / "cert.pem").read_bytes())
+            assert held.refresh()
+            assert await get(held.current.answering("b")) == b"ok"
+            assert not held.refresh()
+            await held.close()
 
     play(main())
