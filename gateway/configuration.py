@@ -6,7 +6,7 @@ file and that what it names is there; whether a certificate is one, and a driver
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,13 +15,13 @@ from router import config
 from router.config import Config, ConfigError
 from router.diagnostics import locate
 from router.findings import Finding
-from router.snapshot import Gateway
+from router.snapshot import Backend, Gateway
 
 
 def load(path: Path) -> Config:
     """Return the configuration. Raises ConfigError with every problem, and nothing else."""
     found = config.load(path)
-    findings = [*_tls(found.gateway), *_store(found.gateway)]
+    findings = [*_tls(found.gateway), *_authorities(found.backends.values()), *_store(found.gateway)]
     if not findings:
         return found
     try:
@@ -38,6 +38,17 @@ def _tls(gateway: Gateway) -> Iterator[Finding]:
         yield Finding(("gateway", error.setting), str(error))
     except OSError as error:  # gone since it was looked for
         yield Finding(("gateway", "tls_cert_file"), f"gateway.tls_cert_file: {error.strerror}")
+
+
+def _authorities(backends: Iterable[Backend]) -> Iterator[Finding]:
+    for backend in backends:
+        where = ("backends", backend.name, "tls_ca_file")
+        try:
+            tls.client_context(backend)
+        except tls.Unusable as error:
+            yield Finding(where, str(error))
+        except OSError as error:
+            yield Finding(where, f"{'.'.join(where)}: {error.strerror}")
 
 
 def _store(gateway: Gateway) -> Iterator[Finding]:

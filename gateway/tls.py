@@ -1,6 +1,6 @@
-"""TLS on the data port: the operator's files → a context.
+"""TLS on the data port and towards backends: the operator's files → contexts.
 
-Rule: one function for the worker that serves with it and for ``check``, so that what is called valid can be served.
+Rule: one function for the worker that uses it and for ``check``, so that what is called valid can be served.
 Nothing here asks a terminal for a password.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import ssl
 from typing import Final
 
-from router.snapshot import Gateway
+from router.snapshot import Backend, Gateway
 
 #: What OpenSSL says of a key that does not belong to the certificate; the last when it is of another type altogether.
 _OF_ANOTHER: Final = frozenset({"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"})
@@ -18,8 +18,8 @@ _OF_ANOTHER: Final = frozenset({"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_
 class Unusable(ValueError):
     """A file of ``setting`` is there, and cannot be used."""
 
-    def __init__(self, setting: str, reason: str) -> None:
-        super().__init__(f"gateway.{setting}: {reason}")
+    def __init__(self, setting: str, reason: str, *, table: str = "gateway") -> None:
+        super().__init__(f"{table}.{setting}: {reason}")
         self.setting = setting
         self.reason = reason
 
@@ -44,6 +44,23 @@ def context(gateway: Gateway) -> ssl.SSLContext | None:
             raise Unusable("tls_client_ca_file", f'"{authorities}" holds no certificate (PEM)') from None
         made.verify_mode = ssl.CERT_REQUIRED
     return made
+
+
+def client_context(backend: Backend) -> ssl.SSLContext | None:
+    """Return the context for a backend's ``https`` replicas, None if it has none of them.
+
+    Certificates are checked, and that they are the host's: against ``tls_ca_file``, else the system's authorities.
+
+    Raises OSError if the file cannot be read, and Unusable if it does not hold what it should.
+    """
+    if not any(url.startswith("https:") for url in backend.urls):
+        return None
+    authorities = backend.tls_ca_file
+    try:
+        return ssl.create_default_context(cafile=authorities)
+    except ssl.SSLError:
+        table = f"backends.{backend.name}"
+        raise Unusable("tls_ca_file", f'"{authorities}" holds no certificate (PEM)', table=table) from None
 
 
 def _unusable(error: ssl.SSLError, cert: str, key: str) -> Unusable:

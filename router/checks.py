@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from policies.types import Evidence, Occasion, Path, Plan, Policy
 from router import spellings
 from router.draft import Draft, RouteDraft
 from router.findings import Finding, did_you_mean, dotted, listed, quoted
 from router.match import overlap
+from router.settings import BACKEND
 from router.tables import Reading
 
 
@@ -70,7 +71,33 @@ def _same_socket(one: str, other: str) -> bool:
     return port == other_port != 0 and (host == other_host or bool(anywhere & {host, other_host}))
 
 
+#: A setting of a backend, the value with which others have no effect, and those.
+_IDLE: Final = (
+    ("max_waiting", 0, ("wait_timeout_ms",)),
+    ("eject_after", 0, ("eject_ms", "max_ejected_share")),
+    ("health_path", None, ("health_interval_ms", "health_timeout_ms", "unhealthy_after", "healthy_after")),
+)
+
+
 def _backend(backend: Reading) -> Iterator[Finding]:
+    yield from _replicas(backend)
+    has: Callable[[str], Any] = backend.values.get
+    for name, off, others in _IDLE:
+        if name in backend.broken or has(name) != off:
+            continue
+        for other in others:
+            # What is given as it is by default does no harm.
+            if has(other) not in (None, BACKEND.settings[other].default):
+                because = f"with {name} = {off}" if off is not None else f"without {name}"
+                yield _wrong(backend.path, other, f"has no effect {because}")
+    interval, timeout = has("health_interval_ms"), has("health_timeout_ms")
+    if has("health_path") and interval and timeout and timeout > interval:
+        yield _wrong(
+            backend.path, "health_timeout_ms", f"must not exceed health_interval_ms, {interval}, got {timeout}"
+        )
+
+
+def _replicas(backend: Reading) -> Iterator[Finding]:
     if backend.broken & {"url", "urls"}:
         return
     url, urls = backend.values["url"], backend.values["urls"]
@@ -79,6 +106,9 @@ def _backend(backend: Reading) -> Iterator[Finding]:
     if url is not None and urls is not None:
         yield _wrong(backend.path, "urls", "and url are both given; write all replicas in urls")
     yield from _repeated((*backend.path, "urls"), urls or (), "names each replica once")
+    known = urls or ((url,) if url else ())
+    if backend.values.get("tls_ca_file") and known and not any(one.startswith("https:") for one in known):
+        yield _wrong(backend.path, "tls_ca_file", "has no effect without an https url")
 
 
 def _metric(metric: Reading) -> Iterator[Finding]:

@@ -175,6 +175,9 @@ def _environment(draft: Draft, document: dict[str, Any], environ: Mapping[str, s
         if name.endswith("_file") and value is not None
     ]
     for backend, reading in draft.backends.items():
+        if reading.values.get("tls_ca_file"):
+            authorities = Placeholder("file", reading.values["tls_ca_file"])
+            named.append((("backends", backend, "tls_ca_file"), authorities, False))
         if reading.values.get("request_headers"):
             # The names as the file writes them: the values are kept under lower-case ones.
             for header, value in document["backends"][backend]["request_headers"].items():

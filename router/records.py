@@ -31,7 +31,7 @@ Fault = Literal[
     "reset",  # the connection broke before the head
     "incomplete",  # the answer broke off in the middle, or its worker died
     "protocol",  # not valid HTTP
-    "overloaded",  # max_concurrency of the backend reached
+    "overloaded",  # max_concurrency of the backend reached, and no place in time
     "client_gone",  # the client left first
     "dropped",  # a mirror's copy that was never sent
 ]
@@ -48,6 +48,7 @@ class Prediction:
     credited for in a merged list, in the order shown, None outside interleaving. ``latency_ms`` is until the last byte
     from the backend, ``overhead_ms`` the request's total time less the time spent waiting for backends.
     ``status`` is the status the client saw for primary and draft calls, the backend's own for shadows; None: none came.
+    ``retries`` is how often the call was sent again, to another replica of the variant; it stays in the journal.
     """
 
     id: str
@@ -79,6 +80,7 @@ class Prediction:
     items: tuple[str, ...] | None = None
     request_id: str | None = None
     traceparent: str | None = None
+    retries: int = 0
 
     @property
     def failed(self) -> bool:

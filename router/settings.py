@@ -109,6 +109,7 @@ def _bounds(given: object) -> object:
 Text = Annotated[str, Field(min_length=1)]
 Line = spelled(_line)
 Positive = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
 Share = Annotated[float, AfterValidator(_share), WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1})]
 Duration = spelled(spellings.duration_ms, spellings.DURATION)
 Address = spelled(spellings.address, keep=True)
@@ -188,7 +189,12 @@ GATEWAY: Final = table_of(
 BACKEND: Final = table_of(
     Backend,
     {
-        "url": Setting(spelled(spellings.backend_url), "Where it is, http or https, perhaps with a base path.", None),
+        "url": Setting(
+            spelled(spellings.backend_url),
+            'Where it is, http or https, perhaps with a base path; or a socket, "unix:/run/model.sock" or '
+            '"unix:/run/model.sock:/base".',
+            None,
+        ),
         "urls": Setting(some(spelled(spellings.backend_url)), "Its replicas, instead of url.", None),
         "path": Setting(
             spelled(spellings.absolute_path), "Replaces the client's path; without it that goes on unchanged."
@@ -201,7 +207,33 @@ BACKEND: Final = table_of(
         "timeout_ms": Setting(Positive, "How long until the head of an answer."),
         "connect_timeout_ms": Setting(Positive, "How long until a connection stands."),
         "idle_timeout_ms": Setting(Positive, "How long between bytes of an answer; a stream has no total."),
-        "max_concurrency": Setting(Positive, "Requests at a time per worker; one more fails at once."),
+        "total_timeout_ms": Setting(
+            Positive, "How long until the end of an answer, waiting and retries included; without it, no total."
+        ),
+        "max_concurrency": Setting(Positive, "Requests at a time per worker; one more waits."),
+        "max_waiting": Setting(Whole, "Requests per worker that wait for a place; one more gets 503 at once."),
+        "wait_timeout_ms": Setting(Positive, "How long they may wait before they get 503."),
+        "retries": Setting(
+            Annotated[int, Field(ge=0, le=10)],
+            "How often a failed request is sent again, to another replica: where nothing was sent, or where the method "
+            "is idempotent and no byte of an answer came.",
+        ),
+        "eject_after": Setting(
+            Whole, "Failures in a row, of connections or of answers (5xx), that take a replica out of use; 0: none do."
+        ),
+        "eject_ms": Setting(Positive, "For how long the first time; the second time twice as long, and so on."),
+        "max_ejected_share": Setting(Share, "The largest share of the replicas that failures may take out of use."),
+        "health_path": Setting(
+            spelled(spellings.absolute_path),
+            "The path, on each replica's host, that is asked with GET whether it is well; without it nothing is asked.",
+        ),
+        "health_interval_ms": Setting(Annotated[int, Field(ge=100)], "How often each worker asks; at least 100."),
+        "health_timeout_ms": Setting(Positive, "How long until a 2xx is there, or it is not well."),
+        "unhealthy_after": Setting(Positive, "Failed questions in a row that take a replica out of use."),
+        "healthy_after": Setting(Positive, "Good answers in a row that bring it back."),
+        "tls_ca_file": Setting(
+            Text, "The authorities (PEM) that https replicas' certificates must come from; without it the system's."
+        ),
         "request_headers": Setting(
             Annotated[mapping(spelled(_request_header), spelled(_sent_value)), BeforeValidator(_each_once)],
             'Headers added to each request. Secrets by reference: "${NAME}", "${file:PATH}".',

@@ -67,7 +67,20 @@ class Backend:
     timeout_ms: int = 30_000
     connect_timeout_ms: int = 2_000
     idle_timeout_ms: int = 60_000
+    total_timeout_ms: int | None = None
     max_concurrency: int = 256
+    max_waiting: int = 256
+    wait_timeout_ms: int = 1_000
+    retries: int = 1
+    eject_after: int = 5
+    eject_ms: int = 10_000
+    max_ejected_share: float = 0.5
+    health_path: str | None = None
+    health_interval_ms: int = 5_000
+    health_timeout_ms: int = 1_000
+    unhealthy_after: int = 3
+    healthy_after: int = 2
+    tls_ca_file: str | None = None
     request_headers: tuple[tuple[str, str], ...] = ()
 
 

@@ -18,6 +18,8 @@ METHOD: Final = r"[A-Z][A-Z0-9!#$%&'*+.^_`|~-]*"
 _UNIT_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _LONGEST_MS: Final = 3_650 * _UNIT_MS["d"]
 _ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})", re.ASCII)
+#: What Linux takes for the path of a socket, in bytes.
+_LONGEST_SOCKET: Final = 107
 _UNSAFE: Final = re.compile(r"[^\x21-\x7e]")
 
 RESERVED_PREFIX: Final = "/-/"
@@ -85,7 +87,15 @@ def is_loopback(text: str) -> bool:
 
 
 def backend_url(text: str) -> str:
-    """Return the URL of a replica without a final slash: http or https, a host, perhaps a port and a base path."""
+    """Return the URL of a replica without a final slash: http or https, a host, perhaps a port and a base path.
+
+    Or ``unix:``, the path of a socket, and perhaps ":" and a base path. Two slashes after the scheme are left out.
+
+    >>> backend_url("https://models.example/base/"), backend_url("unix:///run/model.sock:/base/")
+    ('https://models.example/base', 'unix:/run/model.sock:/base')
+    """
+    if text.startswith("unix:"):
+        return _socket_url(text)
     form = 'must be a URL such as "http://127.0.0.1:9001" or "https://models.example/base"'
     try:
         url = urlsplit(text)
@@ -99,6 +109,29 @@ def backend_url(text: str) -> str:
     if "?" in text or "#" in text:
         raise ValueError("must not have a query or fragment; it is the base for every request")
     return text.rstrip("/")
+
+
+def _socket_url(text: str) -> str:
+    path = text.removeprefix("unix:")
+    socket, colon, base = (path[2:] if path.startswith("///") else path).partition(":")
+    if not socket.startswith("/") or (colon and not base.startswith("/")) or _UNSAFE.search(path):
+        form = '"unix:/run/model.sock" or "unix:/run/model.sock:/base"'
+        raise ValueError(f"must name a socket by its whole path, as in {form}")
+    if "?" in path or "#" in path:
+        raise ValueError("must not have a query or fragment; it is the base for every request")
+    if len(socket) > _LONGEST_SOCKET:
+        raise ValueError(f"must name a socket by a path of at most {_LONGEST_SOCKET} bytes")
+    base = base.rstrip("/")
+    return f"unix:{socket}:{base}" if base else f"unix:{socket}"
+
+
+def replica(url: str) -> str:
+    """Return what a replica is called in logs and metrics: its URL without the scheme of the web.
+
+    >>> replica("http://10.0.0.7:9001/base"), replica("unix:/run/model.sock")
+    ('10.0.0.7:9001/base', 'unix:/run/model.sock')
+    """
+    return url.partition("://")[2] or url
 
 
 def absolute_path(text: str) -> str:

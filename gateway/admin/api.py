@@ -48,6 +48,7 @@ class API:
             Route("/api/v1/routes", _answering(self.list_routes)),
             Route("/api/v1/routes/{route}", _answering(self.one_route)),
             Route("/api/v1/predictions/{prediction}", _answering(self.one_prediction)),
+            Route("/api/v1/backends", _answering(self.list_backends)),
             Route("/api/v1/config", _answering(self.config)),
             Route("/api/v1/events", _answering(self.events)),
             Route("/-/reload", _answering(self.reload), methods=["POST"]),
@@ -67,6 +68,10 @@ class API:
             return _json(await self.reports.one(name))
         except KeyError:
             return unknown("route", name, self.controller.snapshot.routes)
+
+    async def list_backends(self, request: Request) -> Response:
+        """Every backend's replicas, and how many workers see them fit, ejected or unhealthy."""
+        return _json({"revision": self.controller.snapshot.revision, "backends": self.metrics.backends()})
 
     async def one_prediction(self, request: Request) -> Response:
         """One prediction's calls, the feedback that names it, and how its values changed."""

@@ -32,7 +32,7 @@ def create(control: Controller, metrics: Metrics | None = None) -> Starlette:
     metrics = metrics or new_metrics(control)
     reports = Reports(control, clock=time.monotonic)
     app = Starlette(
-        routes=[*API(control, reports, metrics).routes(), *Console(control, reports).routes()],
+        routes=[*API(control, reports, metrics).routes(), *Console(control, reports, metrics).routes()],
         middleware=[Middleware(Guard, gateway=lambda: control.snapshot.gateway)],
         exception_handlers={HTTPException: _refused},
     )

@@ -19,6 +19,8 @@ from starlette.routing import Route
 from gateway import nearest
 from gateway.admin.controller import Controller
 from gateway.admin.forest import Row, forest
+from gateway.admin.metrics import Metrics
+from gateway.admin.replicas import out_of_use
 from gateway.admin.reports import Report, Reports, StoreUnavailable
 
 STATUS_WORDS: Final = {
@@ -52,6 +54,7 @@ class Console:
 
     controller: Controller
     reports: Reports
+    metrics: Metrics
 
     def routes(self) -> list[Route]:
         return [
@@ -76,9 +79,9 @@ class Console:
             return self._page("trouble.html", 404, title="Not found", trouble=detail)
         except StoreUnavailable as error:
             return self._page("trouble.html", 503, title="Numbers have to wait", trouble=str(error))
-        return self._page(
-            "route.html", title=name, report=report, charts=charts(report), difference=differences(report)
-        )
+        out = out_of_use(self.metrics.backends(), {variant["name"] for variant in report["variants"]})
+        shown: dict[str, Any] = {"charts": charts(report), "difference": differences(report), "out": out}
+        return self._page("route.html", title=name, report=report, **shown)
 
     async def style(self, request: Request) -> Response:
         headers = {"cache-control": "public, max-age=31536000, immutable"}  # its address changes with its content

@@ -15,12 +15,15 @@ from typing import Any, Final, get_args
 from prometheus_client import Counter, Gauge
 from prometheus_client.exposition import choose_encoder
 
+from gateway.admin.replicas import backends
 from gateway.admin.series import Series
 from gateway.admin.workers import Workers
 from gateway.ledger import STATUSES, UNKNOWN
+from gateway.proxy.health import STATES
 from gateway.report.comparison import STATUSES as VERDICTS
 from router.records import VARIANT_FAULTS, Fault, Prediction, Role
 from router.snapshot import Snapshot
+from router.spellings import replica
 
 #: Names kept over all reloads of one controller. Beyond it something generates them, and they become "unknown".
 MOST_NAMES: Final = 2_000
@@ -64,6 +67,7 @@ class Names:
         named |= {("metric", name) for name in snapshot.metrics}
         for backend in snapshot.backends.values():
             named |= {("variant", backend.name), ("version", backend.name, backend.version)}
+            named |= {("replica", replica(url)) for url in backend.urls}
         if len(self._known | named) <= MOST_NAMES:
             self._known |= named
 
@@ -126,6 +130,10 @@ class Metrics:
             values = [self._label(label, increase.labels.get(label, UNKNOWN)) for label in labels]
             (counter.labels(*values) if labels else counter).inc(increase.by)
 
+    def backends(self) -> list[dict[str, Any]]:
+        """Return what the workers see of the backends right now."""
+        return backends(self._snapshot(), self._workers.gauges())
+
     def observe_reload(self, *, ok: bool, at_ms: int) -> None:
         """Note whether a configuration was taken over or refused."""
         self.series.config_last_reload_successful.set(int(ok))
@@ -148,6 +156,13 @@ class Metrics:
         series.in_flight_requests.clear()
         for name in snapshot.routes:
             series.in_flight_requests.labels(name).set(gauges.get(("in_flight", (("route", name),)), 0.0))
+        series.replica_state.clear()
+        series.waiting_calls.clear()
+        for backend in self.backends():
+            series.waiting_calls.labels(backend["name"]).set(backend["waiting"])
+            for one in backend["replicas"]:
+                for state in STATES:
+                    series.replica_state.labels(backend["name"], one["name"], state).set(one[state])
         series.connections.set(gauges.get(("connections", ()), 0.0))
         series.journal_bytes.set(gauges.get(("journal_bytes", ()), 0.0))
 
@@ -219,6 +234,9 @@ class Metrics:
             "journal_refused": (series.journal_refused, ()),
             "snapshot_errors": (series.snapshot_errors, ()),
             "feedback_rejected": (series.feedback_rejected, ("reason",)),
+            "retries": (series.retries, ("variant", "reason")),
+            "retry_budget_exhausted": (series.retry_budget_exhausted, ("variant",)),
+            "ejections": (series.ejections, ("variant", "replica", "reason")),
         }.get(name)
 
     def _label(self, label: str, value: str) -> str:

@@ -91,6 +91,29 @@ class Series:
         self.version_mismatches = self._counter(
             "version_mismatches_total", "Answers that reported another version than the file declares.", _VARIANT
         )
+        self.retries = self._counter(
+            "retries_total",
+            "Calls sent again to another replica of their variant, by what had happened to them.",
+            ("variant", "reason"),
+        )
+        self.retry_budget_exhausted = self._counter(
+            "retry_budget_exhausted_total",
+            "Calls that were not sent again because too many were being repeated already.",
+            ("variant",),
+        )
+        self.ejections = self._counter(
+            "replica_ejections_total",
+            "Times a worker took a replica out of use, by what had failed (connection, answer).",
+            ("variant", "replica", "reason"),
+        )
+        self.replica_state = self._gauge(
+            "replica_state",
+            "Workers that see the replica in this state: fit, ejected (calls failed) or unhealthy (probes failed).",
+            ("variant", "replica", "state"),
+        )
+        self.waiting_calls = self._gauge(
+            "waiting_calls", "Calls that wait for a place under max_concurrency right now.", ("variant",)
+        )
         self.share = self._gauge("share", "Probability that the variant answers a request, from 0 to 1.", _VARIANT)
         self.in_flight_requests = self._gauge("in_flight_requests", "Requests being answered right now.", ("route",))
         self.connections = self._gauge("connections", "Client connections open right now.")

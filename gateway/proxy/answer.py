@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final
 
+from gateway.proxy.deadlines import NEVER
 from gateway.proxy.fiber import Bell
 from gateway.proxy.headers import Header
 from router.records import Fault
 
 if TYPE_CHECKING:
     from gateway.proxy.link import Link
-    from gateway.proxy.upstream import Replica
+    from gateway.proxy.replica import Replica
 
 #: Bytes of an answer held for a reader that does not take them, then the backend has to wait. One read may exceed it.
 HELD_BYTES: Final = 65_536
@@ -28,6 +29,8 @@ class UpstreamFault(Exception):
         super().__init__(f"{fault}: {detail}")
         self.fault: Fault = fault
         self.detail = detail
+        #: How often the call had been sent again before it ended in this.
+        self.retries = 0
 
 
 class Answer:
@@ -35,6 +38,7 @@ class Answer:
 
     ``length`` is the declared length of the body (of a HEAD's absent one too), None when only its end will tell.
     ``complete`` is the whole body if it came together with the head: then the connection is given back already.
+    ``retries`` is how often the call was sent again, and ``latest`` when it must have ended, on the loop's clock.
     """
 
     __slots__ = (
@@ -47,9 +51,11 @@ class Answer:
         "bell",
         "complete",
         "headers",
+        "latest",
         "length",
         "meanings",
         "reason",
+        "retries",
         "status",
     )
 
@@ -60,6 +66,8 @@ class Answer:
         self.meanings = 0
         self.length: int | None = None
         self.complete: bytes | None = None
+        self.retries = 0
+        self.latest = NEVER
         self._replica: Replica | None = replica
         self._link: Link | None = None
         self._chunks: list[bytes] = []
@@ -111,10 +119,12 @@ class Answer:
 
     def close(self) -> None:
         """End the call. A connection on which something is still to come is dropped. Harmless when repeated."""
-        link = self._link
+        link, replica = self._link, self._replica
+        if replica is not None and self.status >= 500:
+            replica.answered(self.status)
+        self._leave()  # first: that nobody wants the rest is no failure of the replica
         if link is not None:
             link.drop(UpstreamFault("incomplete", "the answer was closed before its end"))
-        self._leave()
 
     # What the call and its connection say.
 
@@ -148,14 +158,19 @@ class Answer:
             self.complete = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         self._link = None
         self._ended = True
+        replica = self._replica
+        if replica is not None and (replica.suspect or self.status >= 500):
+            replica.answered(self.status)
         self._leave()
         self.bell.ring()
 
     def fail(self, fault: Exception) -> None:
-        """Nothing more will come."""
+        """Nothing more will come. Without a head the place stays the call's, which may try again or closes this."""
         self._link = None
         self._fault = fault
-        self._leave()
+        if self.status and self._replica is not None:
+            self._replica.failed(fault)
+            self._leave()
         self.bell.ring()
 
     def _take(self) -> bytes:

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+from gateway.proxy.counts import Counts
 from gateway.proxy.headers import Header
+from gateway.proxy.probes import Probes
 from gateway.proxy.upstream import Upstream
+from gateway.tls import Unusable, client_context
 from router.placeholders import Placeholder, fill, placeholders
 from router.records import CallLine, Role, Stamp, stamp
 from router.snapshot import Backend, Gateway, Route, Snapshot
@@ -23,8 +27,12 @@ from router.snapshot import Backend, Gateway, Route, Snapshot
 _TOKENS: Final = ("force_token_file", "feedback_token_file")
 
 
+#: By what a change of a file shows; None for one that is not there.
+Mark = tuple[int, int, int] | None
+
+
 class SecretMissing(ValueError):
-    """A secret that the config refers to cannot be read here."""
+    """A secret, or a file of authorities, that the config refers to cannot be read here."""
 
 
 class Generation:
@@ -36,6 +44,7 @@ class Generation:
         answering: Mapping[str, Upstream],
         mirroring: Mapping[str, Upstream],
         headers: Mapping[str, tuple[Header, ...]],
+        authorities: Mapping[str, Mark],
         force_token: bytes | None,
         feedback_token: bytes | None,
         idle: Callable[[Generation], None],
@@ -44,6 +53,8 @@ class Generation:
         self._answering = answering
         self._mirroring = mirroring
         self._headers = headers
+        #: The state of each backend's ``tls_ca_file`` when it was read.
+        self.authorities = authorities
         self.force_token = force_token
         self.feedback_token = feedback_token
         self.users = 0
@@ -102,17 +113,18 @@ class Generation:
 class Backends:
     """Holds the generation in force and closes what is no longer needed."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
-        """Raises SecretMissing."""
+    def __init__(self, snapshot: Snapshot, counts: Counts | None = None) -> None:
+        """What upstreams repeat and eject is added to ``counts``. Raises SecretMissing."""
         self._snapshot, self._marks = snapshot, _marks(snapshot)
-        self.current = _generation(snapshot, None, self._leave)
+        self._counts = Counts() if counts is None else counts
+        self.current = _generation(snapshot, None, self._leave, self._counts)
         self._old: set[Generation] = set()
         self._closing: set[asyncio.Task[None]] = set()
 
     def swap(self, snapshot: Snapshot) -> None:
         """Call by this snapshot from now on. Raises SecretMissing and keeps the present one."""
         marks = _marks(snapshot)  # before they are read: a change in between is seen the next time
-        fresh = _generation(snapshot, self.current, self._leave)
+        fresh = _generation(snapshot, self.current, self._leave, self._counts)
         self._snapshot, self._marks = snapshot, marks
         old, self.current = self.current, fresh
         self._old.add(old)
@@ -129,6 +141,20 @@ class Backends:
         self._marks = marks
         self.swap(self._snapshot)
         return True
+
+    def gauges(self) -> list[tuple[str, dict[str, str], float]]:
+        """Return the state of every replica, and how many calls wait at each backend, as a datagram carries them.
+
+        A replica that is out for its copies alone is out: a shadow has no other calls.
+        """
+        found: list[tuple[str, dict[str, str], float]] = []
+        for name in self.current.backends:
+            answering, mirroring = self.current.answering(name), self.current.mirroring(name)
+            for (replica, state), (_, other) in zip(answering.states(), mirroring.states(), strict=True):
+                labels = {"variant": name, "replica": replica, "state": other if state == "fit" else state}
+                found.append(("replicas", labels, 1))
+            found.append(("waiting", {"variant": name}, len(answering.waiting)))
+        return found
 
     async def close(self) -> None:
         """Close everything, in use or not."""
@@ -147,31 +173,60 @@ class Backends:
             task.add_done_callback(self._closing.discard)
 
 
-def _generation(snapshot: Snapshot, before: Generation | None, idle: Callable[[Generation], None]) -> Generation:
+def _generation(
+    snapshot: Snapshot, before: Generation | None, idle: Callable[[Generation], None], counts: Counts
+) -> Generation:
     """Build the generation of a snapshot, with the upstreams that ``before`` has for backends that are the same."""
     headers = {name: _headers(backend) for name, backend in snapshot.backends.items()}
+    authorities = {name: _mark(backend.tls_ca_file) for name, backend in snapshot.backends.items()}
     force_token = _token(snapshot.gateway, "force_token_file")
     feedback_token = _token(snapshot.gateway, "feedback_token_file")
+    contexts = {
+        name: _context(backend)
+        for name, backend in snapshot.backends.items()
+        if before is None or before.backends.get(name) != backend or before.authorities[name] != authorities[name]
+    }
+    # Nothing can fail any more: what is begun here would not be ended.
     answering: dict[str, Upstream] = {}
     mirroring: dict[str, Upstream] = {}
     for name, backend in snapshot.backends.items():
-        if before is not None and before.backends.get(name) == backend:
+        if before is not None and name not in contexts:
             answering[name], mirroring[name] = before.answering(name), before.mirroring(name)
         else:
-            answering[name], mirroring[name] = Upstream(backend), Upstream(backend)
-    return Generation(snapshot.backends, answering, mirroring, headers, force_token, feedback_token, idle)
+            tls = contexts[name]
+            answering[name] = Upstream(backend, tls=tls, counts=counts)
+            mirroring[name] = Upstream(backend, tls=tls, counts=counts, waits=False)
+            if backend.health_path is not None:
+                answering[name].probes = Probes(backend, (answering[name], mirroring[name]), tls)
+        if (probes := answering[name].probes) is not None:
+            probes.headers = headers[name]
+    return Generation(snapshot.backends, answering, mirroring, headers, authorities, force_token, feedback_token, idle)
 
 
-def _marks(snapshot: Snapshot) -> tuple[tuple[int, int, int] | None, ...]:
-    """Return by what a change of each file that holds a secret shows; None for one that is not there."""
+def _context(backend: Backend) -> ssl.SSLContext | None:
+    try:
+        return client_context(backend)
+    except Unusable as error:
+        raise SecretMissing(str(error)) from None
+    except OSError as error:
+        where = f"backends.{backend.name}.tls_ca_file"
+        raise SecretMissing(f"{where}: {backend.tls_ca_file} cannot be read: {error.strerror or error}") from None
+
+
+def _marks(snapshot: Snapshot) -> tuple[Mark, ...]:
+    """Return by what a change of each file that a worker reads shows."""
     files = [path for path in (getattr(snapshot.gateway, setting) for setting in _TOKENS) if path is not None]
     for backend in snapshot.backends.values():
+        if backend.tls_ca_file is not None:
+            files.append(backend.tls_ca_file)
         for _, text in backend.request_headers:
             files += [secret.name for secret in placeholders(text) if secret.source == "file"]
     return tuple(map(_mark, files))
 
 
-def _mark(path: str) -> tuple[int, int, int] | None:
+def _mark(path: str | None) -> Mark:
+    if path is None:
+        return None
     try:
         stat = os.stat(path)
     except OSError:

@@ -25,10 +25,10 @@ class Call:
     """What came of a call: a ``fault``, a whole ``body``, or an ``answer`` of which the body is still arriving.
 
     ``status``, ``headers`` and ``meanings`` are the answer's, ``latency_ms`` is until the last byte that is here: of a
-    whole answer, else of the head.
+    whole answer, else of the head. Waiting for a place and ``retries`` are in it.
     """
 
-    __slots__ = ("answer", "body", "detail", "fault", "headers", "latency_ms", "meanings", "status")
+    __slots__ = ("answer", "body", "detail", "fault", "headers", "latency_ms", "meanings", "retries", "status")
 
     def __init__(self, answer: Answer | None, latency_ms: float, fault: Fault | None = None, detail: str = "") -> None:
         self.answer = answer
@@ -39,10 +39,12 @@ class Call:
         self.status: int | None = None
         self.headers: list[Header] = []
         self.meanings = 0
+        self.retries = 0
         if answer is not None:
             self.status = answer.status
             self.headers = answer.headers
             self.meanings = answer.meanings
+            self.retries = answer.retries
 
     @property
     def failed(self) -> bool:
@@ -60,6 +62,8 @@ class Call:
             told["status"] = self.status
         if self.fault is not None:
             told["fault"] = self.fault
+        if self.retries:
+            told["retries"] = self.retries
         return told
 
     def close(self) -> None:
@@ -95,7 +99,9 @@ async def call(
         came.body, came.answer = complete, None
         return came
     except UpstreamFault as fault:
-        return Call(None, since(began), fault.fault, fault.detail)
+        came = Call(None, since(began), fault.fault, fault.detail)
+        came.retries = fault.retries if answer is None else answer.retries
+        return came
     finally:
         if answer is not None:
             answer.close()

@@ -18,6 +18,9 @@ Name = Literal[
     "journal_refused",
     "snapshot_errors",
     "feedback_rejected",
+    "retries",
+    "retry_budget_exhausted",
+    "ejections",
 ]
 
 

@@ -27,12 +27,14 @@ class Waiter(Protocol):
 class Deadlines:
     """Sweeps its waiters as long as there are any. ``shortest`` is their shortest wait in seconds."""
 
-    __slots__ = ("_loop", "_timer", "_waiters", "interval")
+    __slots__ = ("_loop", "_timer", "_waiters", "interval", "now")
 
     def __init__(self, shortest: float) -> None:
         self._waiters: set[Waiter] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        #: The loop's time at the last sweep: for what need not be exact, without asking the loop.
+        self.now = 0.0
         self.expect(shortest)
 
     def expect(self, shortest: float) -> None:
@@ -44,6 +46,7 @@ class Deadlines:
         self._waiters.add(waiter)
         if self._timer is None:
             self._loop = asyncio.get_running_loop()
+            self.now = self._loop.time()
             self._timer = self._loop.call_later(self.interval, self._sweep)
 
     def forget(self, waiter: Waiter) -> None:
@@ -54,7 +57,7 @@ class Deadlines:
         if not self._waiters or self._loop is None:
             self._timer = None
             return
-        now = self._loop.time()
+        self.now = now = self._loop.time()
         for late in [waiter for waiter in self._waiters if waiter.deadline <= now]:
             if late.deadline <= now:  # one that expires can run what moves another
                 late.expire(now)

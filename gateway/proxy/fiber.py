@@ -101,8 +101,8 @@ class Fiber:
         elif type(waiting) is Bell:
             waiting.hang(None)
             self._step(asyncio.CancelledError())
-        else:
-            waiting.cancel()
+        elif not waiting.cancel():
+            self._cancelled = True  # it is done, and about to run us on
 
     def _step(self, error: BaseException | None) -> None:
         self._running = True
@@ -130,7 +130,8 @@ class Fiber:
             self.cancel()
 
     def _woken(self, future: object) -> None:
-        self._step(None)
+        cancelled, self._cancelled = self._cancelled, False
+        self._step(asyncio.CancelledError() if cancelled else None)
 
     def _end(self, error: BaseException | None) -> None:
         self.done = True

@@ -28,7 +28,7 @@ from gateway.proxy.headers import CODING, LENGTH, MEANING, Header
 from gateway.proxy.wire import chunk
 
 if TYPE_CHECKING:
-    from gateway.proxy.upstream import Replica
+    from gateway.proxy.replica import Replica
 
 #: Bytes of an answer's heads, interim ones included; and of chunk framing beyond a fair share of the body.
 _MAX_HEAD_BYTES: Final = 262_144
@@ -65,6 +65,7 @@ class Link(asyncio.Protocol):
         "answer",
         "closed_early",
         "deadline",
+        "made_at",
     )
 
     def __init__(self, replica: Replica, loop: asyncio.AbstractEventLoop) -> None:
@@ -72,6 +73,7 @@ class Link(asyncio.Protocol):
         self.answer: Answer | None = None
         #: True when the other side closed before any byte of an answer: it may never have seen the request.
         self.closed_early = False
+        self.made_at = loop.time()
         self._replica = replica
         self._loop = loop
         self._transport: asyncio.Transport | None = None
@@ -93,6 +95,11 @@ class Link(asyncio.Protocol):
         self._whole = False
         self._extra = False  # something came after it
         self._paused = False
+
+    @property
+    def silent(self) -> bool:
+        """True when not one byte came in answer to the last request."""
+        return not self._framed_bytes
 
     # The call.
 

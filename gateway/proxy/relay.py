@@ -41,6 +41,8 @@ async def relay(reply: Reply, body: bytes | AsyncIterator[bytes]) -> None:
         outcome["fault"] = first.fault
     if served is not None:
         outcome["served"] = served
+    if first.retries:
+        outcome["retries"] = first.retries
     own = reply.own(served or variant)
     if shown.fault is not None:
         status = outcome["status"] = fault_status(shown.fault)

@@ -92,7 +92,8 @@ class Worker:
         assert snapshot is not None
         gateway = snapshot.gateway
         self._router = Router(snapshot)
-        self._backends = Backends(snapshot)
+        self._counts = Counts()
+        self._backends = Backends(snapshot, self._counts)
         context = tls.context(gateway)
         journal = post.data_dir / JOURNAL
         try:
@@ -103,7 +104,6 @@ class Worker:
             with contextlib.suppress(OSError):
                 (journal / kind).mkdir(parents=True, exist_ok=True)
         roll = roll_bytes(gateway.max_journal_bytes)
-        self._counts = Counts()
         self._predictions = Appender(journal / PREDICTIONS, self.writer, roll_bytes=roll)
         self._feedback = FeedbackAppender(journal / FEEDBACK, self.writer, roll_bytes=roll)
         self._log = Log(self._predictions, self._feedback, journal, gateway, self._counts)
@@ -202,6 +202,7 @@ class Worker:
             ("in_flight", {"route": route}, number) for route, number in self._exchange.in_flight.items()
         ]
         gauges.append(("connections", {}, self._edge.connections))
+        gauges += self._backends.gauges()
         if self._post.slot == 0:  # gauges are added up, and the journal is one for all workers
             gauges.append(("journal_bytes", {}, self._log.journal_bytes))
         datagram = orjson.dumps(

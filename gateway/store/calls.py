@@ -1,7 +1,7 @@
 """Predictions as rows: one per call.
 
-Rule: a row says what its journal line said, column for field and in the same order. A call whose stream has not ended
-is ``open``: it is there to be found, and counts nowhere.
+Rule: a row says what its journal line said, column for field and in the same order, but for ``retries``. A call whose
+stream has not ended is ``open``: it is there to be found, and counts nowhere.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from gateway.store.tables import predictions
 from router.records import Prediction, Role
 from router.snapshot import Metric
 
-_NAMES: Final = tuple(f.name for f in fields(Prediction))
+#: How often a call was repeated is no column: nobody asks for it call by call, and the metrics have it.
+_NAMES: Final = tuple(f.name for f in fields(Prediction) if f.name in predictions.c)
 _FIELDS: Final = attrgetter(*_NAMES)
 _FEATURES, _PREDICTED, _PREDICTION, _ITEMS = map(_NAMES.index, ("features", "predicted", "prediction", "items"))
 

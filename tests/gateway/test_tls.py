@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from gateway import tls
 from gateway.configuration import load
 from gateway.supervisor import EXIT_CONFIG, serve
 from router.config import ConfigError
-from router.snapshot import Gateway
+from router.snapshot import Backend, Gateway
 from tests.gateway.cli.running import write_config
 from tests.gateway.proxy.certificates import certificate
 
@@ -57,6 +58,31 @@ def test_a_file_that_cannot_be_used_is_named_with_its_setting(
     openssl(tmp_path, "pkey", "-in", "key.pem", "-aes128", "-passout", "pass:hush", "-out", "encrypted.pem")
     with pytest.raises(tls.Unusable, match=rf"^gateway\.{message}"):
         tls.context(gateway(tmp_path, **files))
+
+
+def test_a_backends_authorities_are_looked_at_before_it_is_called(tmp_path: Path) -> None:
+    (tmp_path / "nothing.pem").write_text("nothing")
+    described = Backend(
+        name="b", urls=("https://b",), version="1", model="b", tls_ca_file=str(tmp_path / "nothing.pem")
+    )
+    with pytest.raises(tls.Unusable, match=r'^backends\.b\.tls_ca_file: ".*nothing.pem" holds no certificate'):
+        tls.client_context(described)
+    assert tls.client_context(replace(described, urls=("http://b",))) is None
+
+
+def test_check_finds_authorities_that_are_none_or_not_there(tmp_path: Path) -> None:
+    path = write_config(tmp_path)
+    bad = tmp_path / "bad.pem"
+    extra = f'\n[backends.more]\nurl = "https://b"\nversion = "1"\ntls_ca_file = "{bad}"\n'
+    path.write_text(path.read_text() + extra)
+    for words in ("cannot be read", "holds no certificate (PEM)"):
+        with pytest.raises(ConfigError) as caught:
+            load(path)
+        (problem,) = (one for one in caught.value.diagnostics if one.severity == "error")
+        assert path.read_text().splitlines()[problem.line - 1][problem.column - 1 :] == f'"{bad}"'
+        assert problem.message.startswith("backends.more.tls_ca_file: ")
+        assert words in problem.message
+        bad.write_text("nothing")
 
 
 def test_check_says_it_with_the_line_and_serve_does_not_begin(

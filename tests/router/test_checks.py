@@ -98,6 +98,40 @@ MISTAKES = [
         "backends.more needs url, or urls for several replicas",
     ),
     (in_backend('url = "http://a"\nmax_concurrency = ‹0›'), "backends.more.max_concurrency must be at least 1, got 0"),
+    (in_backend('url = "http://a"\nretries = ‹11›'), "backends.more.retries must be at most 10, got 11"),
+    (
+        in_backend('url = "http://a"\nmax_waiting = 0\nwait_timeout_ms = ‹5›'),
+        "backends.more.wait_timeout_ms has no effect with max_waiting = 0",
+    ),
+    (
+        in_backend('url = "http://a"\neject_after = 0\nmax_ejected_share = ‹0.1›'),
+        "backends.more.max_ejected_share has no effect with eject_after = 0",
+    ),
+    (
+        in_backend('url = "http://a"\nunhealthy_after = ‹1›'),
+        "backends.more.unhealthy_after has no effect without health_path",
+    ),
+    (
+        in_backend('url = "http://a"\nhealth_path = "/up"\nhealth_interval_ms = 500\nhealth_timeout_ms = ‹501›'),
+        "backends.more.health_timeout_ms must not exceed health_interval_ms, 500, got 501",
+    ),
+    (
+        in_backend('url = "http://a"\ntls_ca_file = ‹"ca.pem"›'),
+        "backends.more.tls_ca_file has no effect without an https url",
+    ),
+    (
+        in_backend('url = ‹"unix:run/m.sock"›'),
+        'backends.more.url must name a socket by its whole path, as in "unix:/run/model.sock" or '
+        '"unix:/run/model.sock:/base", got "unix:run/m.sock"',
+    ),
+    (
+        in_backend(f'url = ‹"unix:/{"x" * 107}"›'),
+        f'backends.more.url must name a socket by a path of at most 107 bytes, got "unix:/{"x" * 53}…"',
+    ),
+    (
+        in_backend('urls = ["unix:/run/m.sock", ‹"unix:///run/m.sock"›]'),
+        'backends.more.urls[1] repeats "unix:/run/m.sock"; backends.more.urls names each replica once',
+    ),
     (
         in_backend('url = "http://a"\nreported_version = ‹"version"›'),
         "backends.more.reported_version must be a JSON Pointer: "

@@ -52,7 +52,20 @@ reported_version = "/v"
 timeout_ms = 1
 connect_timeout_ms = 2
 idle_timeout_ms = 3
+total_timeout_ms = 5
 max_concurrency = 4
+max_waiting = 6
+wait_timeout_ms = 7
+retries = 8
+eject_after = 9
+eject_ms = 10
+max_ejected_share = 0.25
+health_path = "/healthz"
+health_interval_ms = 120
+health_timeout_ms = 12
+unhealthy_after = 13
+healthy_after = 14
+tls_ca_file = "ca.pem"
 request_headers = { Authorization = "Bearer ${TOKEN}", x-a = "${file:/f}" }
 """
     assert config_of(SMALL + text).backends["b"] == Backend(
@@ -65,7 +78,20 @@ request_headers = { Authorization = "Bearer ${TOKEN}", x-a = "${file:/f}" }
         timeout_ms=1,
         connect_timeout_ms=2,
         idle_timeout_ms=3,
+        total_timeout_ms=5,
         max_concurrency=4,
+        max_waiting=6,
+        wait_timeout_ms=7,
+        retries=8,
+        eject_after=9,
+        eject_ms=10,
+        max_ejected_share=0.25,
+        health_path="/healthz",
+        health_interval_ms=120,
+        health_timeout_ms=12,
+        unhealthy_after=13,
+        healthy_after=14,
+        tls_ca_file="ca.pem",
         request_headers=(("authorization", "Bearer ${TOKEN}"), ("x-a", "${file:/f}")),
     )
 

@@ -11,6 +11,7 @@ from tests.gateway.admin.fake import Control, control
 from tests.gateway.ledgers import Book, route, snapshot
 
 NOW_MS = 1_760_000_000_000
+REPLICA = "127.0.0.1:9100"
 POLICIES = {"bandit": Thompson(variants=("old", "new"), reward="correct")}
 
 
@@ -48,7 +49,13 @@ def datagram(
         "pid": 1234,
         "at_ms": NOW_MS,
         "revision": revision,
-        "gauges": [["in_flight", {"route": "digits"}, 3], ["connections", {}, 5], ["journal_bytes", {}, 4096]],
+        "gauges": [
+            ["in_flight", {"route": "digits"}, 3],
+            ["connections", {}, 5],
+            ["journal_bytes", {}, 4096],
+            ["replicas", {"variant": "new", "replica": REPLICA, "state": "ejected"}, 1],
+            ["waiting", {"variant": "new"}, 2],
+        ],
         "counters": counters,
     }
 
@@ -89,6 +96,9 @@ def observe(metrics: Metrics, round_: int = 1) -> None:
                 ["journal_refused", {}, round_],
                 ["snapshot_errors", {}, round_],
                 ["feedback_rejected", {"reason": "not_json"}, round_],
+                ["retries", {"variant": "new", "reason": "refused"}, round_],
+                ["retry_budget_exhausted", {"variant": "new"}, round_],
+                ["ejections", {"variant": "new", "replica": REPLICA, "reason": "connection"}, round_],
             ]
         )
     )

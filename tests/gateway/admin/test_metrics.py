@@ -17,7 +17,7 @@ from gateway.ledger import STATUSES
 from router.records import Prediction
 from router.snapshot import Snapshot
 from tests.gateway.admin.fake import Control, ask, control
-from tests.gateway.admin.samples import NOW_MS, datagram, filled_control, observe, prediction, refresh, writer
+from tests.gateway.admin.samples import NOW_MS, REPLICA, datagram, filled_control, observe, prediction, refresh, writer
 from tests.gateway.ledgers import route, snapshot
 
 
@@ -205,6 +205,26 @@ def test_reasons_are_words_and_few() -> None:
     assert "Whatever" not in text(metrics)
 
 
+def test_a_replica_is_in_as_many_states_as_there_are_workers_that_see_it() -> None:
+    metrics = new()
+    metrics.observe_datagram(datagram([]))
+    metrics.observe_datagram(datagram([], slot=1))
+    metrics.refresh_plans()
+    labels = {"variant": "new", "replica": REPLICA}
+    assert value(metrics, "replica_state", **labels, state="ejected") == 2
+    assert value(metrics, "replica_state", **labels, state="fit") == 0
+    assert value(metrics, "waiting_calls", variant="new") == 4
+    assert value(metrics, "waiting_calls", variant="old") == 0
+
+
+def test_a_replica_that_nobody_configured_is_unknown() -> None:
+    metrics = new()
+    metrics.observe_datagram(
+        datagram([["ejections", {"variant": "new", "replica": "10.0.0.1:1", "reason": "answer"}, 1]])
+    )
+    assert value(metrics, "replica_ejections_total", variant="new", replica="unknown", reason="answer") == 1
+
+
 def test_a_worker_that_falls_silent_is_gone() -> None:
     clock = Clock()
     metrics = new(clock=clock)
@@ -317,7 +337,7 @@ def test_no_label_can_hold_a_unit_or_an_id() -> None:
     refresh(metrics, fake)
     allowed = {
         *("route", "variant", "version", "role", "metric", "status"),
-        *("status_class", "fault", "reason", "slot", "python", "le"),
+        *("status_class", "fault", "reason", "slot", "python", "le", "replica", "state"),
     }
     for family in text_string_to_metric_families(text(metrics)):
         for sample in family.samples:

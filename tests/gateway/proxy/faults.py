@@ -13,7 +13,9 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from gateway.proxy.counts import Counts
 from gateway.proxy.upstream import Upstream
 from tests.gateway.proxy import builders
 
@@ -110,12 +112,15 @@ class Backend:
 
     port: int = 0
     secure: bool = False
+    socket: Path | None = None
     requests: list[Received] = field(default_factory=list)
     wires: int = 0
     open: int = 0
 
     @property
     def url(self) -> str:
+        if self.socket is not None:
+            return f"unix:{self.socket}"
         # A name and not an address: what clients keep by host (cookies) they keep for names only.
         return f"{'https' if self.secure else 'http'}://localhost:{self.port}"
 
@@ -149,9 +154,11 @@ def stays(*answers: bytes) -> Script:
 
 
 @asynccontextmanager
-async def backend(script: Script = polite, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[Backend]:
-    """Run a backend on 127.0.0.1 and a port of its own."""
-    running = Backend(secure=tls is not None)
+async def backend(
+    script: Script = polite, *, tls: ssl.SSLContext | None = None, path: Path | None = None, port: int = 0
+) -> AsyncIterator[Backend]:
+    """Run a backend on 127.0.0.1 and a port of its own (or this one), or on the socket at ``path``."""
+    running = Backend(secure=tls is not None, socket=path)
     tasks: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -169,8 +176,11 @@ async def backend(script: Script = polite, *, tls: ssl.SSLContext | None = None)
             tasks.discard(task)
             writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
-    running.port = server.sockets[0].getsockname()[1]
+    if path is None:
+        server = await asyncio.start_server(serve, "127.0.0.1", port, ssl=tls)
+        running.port = server.sockets[0].getsockname()[1]
+    else:
+        server = await asyncio.start_unix_server(serve, path)
     try:
         yield running
     finally:
@@ -181,9 +191,17 @@ async def backend(script: Script = polite, *, tls: ssl.SSLContext | None = None)
         await asyncio.sleep(0)
 
 
-def upstream(*backends: Backend, **settings: object) -> Upstream:
-    """Return the client side of these replicas."""
-    return Upstream(builders.backend("b", *(b.url for b in backends), **settings))
+def upstream(*backends: Backend | str, counts: Counts | None = None, **settings: object) -> Upstream:
+    """Return the client side of these replicas, some of which may be urls where nobody is."""
+    urls = (b if isinstance(b, str) else b.url for b in backends)
+    return Upstream(builders.backend("b", *urls, **settings), counts=counts)
+
+
+def nowhere() -> str:
+    """Return a url at which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    return f"http://127.0.0.1:{port}"
 
 
 async def get(up: Upstream, target: bytes = b"/", method: str = "GET", body: bytes = b"") -> bytes:

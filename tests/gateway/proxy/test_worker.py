@@ -189,6 +189,9 @@ def test_once_a_second_it_writes_a_heartbeat_and_sends_its_numbers(tmp_path: Pat
                     assert told["writer"].startswith(f"{RUN}-00-")
                     assert began - 5 < told["at_ms"] / 1000 < began + 5
                     assert ["connections", {}, 1] in told["gauges"]
+                    replica = {"variant": "a", "replica": model.url.removeprefix("http://"), "state": "fit"}
+                    assert ["replicas", replica, 1] in told["gauges"]
+                    assert ["waiting", {"variant": "a"}, 0] in told["gauges"]
                     assert any(name == "journal_bytes" and number > 0 for name, _, number in told["gauges"])
                     go.set()
                     await asking
