@@ -148,6 +148,7 @@ class Metrics:
         series.in_flight_requests.clear()
         for name in snapshot.routes:
             series.in_flight_requests.labels(name).set(gauges.get(("in_flight", (("route", name),)), 0.0))
+        series.in_flight_limit.set(gauges.get(("in_flight_limit", ()), 0.0))
         series.connections.set(gauges.get(("connections", ()), 0.0))
         series.journal_bytes.set(gauges.get(("journal_bytes", ()), 0.0))
 
@@ -211,6 +212,7 @@ class Metrics:
         series = self.series
         return {
             "mirror_drops": (series.mirror_drops, ("route", "variant", "reason")),
+            "shed": (series.shed, ("reason",)),
             "unit_fallbacks": (series.unit_fallbacks, ("route",)),
             "merge_failures": (series.merge_failures, ("route", "reason")),
             "extraction_failures": (series.extraction_failures, ("route", "variant")),

@@ -49,6 +49,8 @@ class Edge:
         self._ssl = ssl
         self._server: asyncio.AbstractServer | None = None
         self._connections: set[Connection] = set()
+        #: Connections beyond max_connections, since the start.
+        self.turned_away = 0
         #: The handlers that had to wait for something, and those that ended since somebody looked.
         self.fibers: set[Fiber] = set()
         self._deserted = Bell()
@@ -131,7 +133,10 @@ class Edge:
         """Count a connection in; return by how many they are too many, if above 0."""
         self._connections.add(connection)
         self.deadlines.watch(connection)
-        return len(self._connections) - self._gateway.max_connections
+        excess = len(self._connections) - self._gateway.max_connections
+        if excess > 0:
+            self.turned_away += 1
+        return excess
 
     def departed(self, connection: Connection) -> None:
         """Count a connection out."""

@@ -150,7 +150,7 @@ def test_prometheus_takes_the_example_and_the_rules(tmp_path: Path) -> None:
     dashboards.export(tmp_path)
     checked = run(tmp_path, "check", "config", "prometheus.yaml")
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert "SUCCESS: 11 rules found" in checked.stdout
+    assert "SUCCESS: 12 rules found" in checked.stdout
 
 
 def rule_lines() -> list[str]:
@@ -177,6 +177,7 @@ FIRING = {
     "TurnoutSampleRatioMismatch": ("turnout_sample_ratio_p{instance='i', route='r'}", "0.0001x20", "0.2x20"),
     "TurnoutStoreBehind": ("turnout_journal_lag_seconds{instance='i'}", "90x20", "2x20"),
     "TurnoutConfigRefused": ("turnout_config_last_reload_successful{instance='i'}", "0x20", "1x20"),
+    "TurnoutShedding": ("turnout_shed_total{instance='i', reason='overload'}", "0+5x20", "5x20"),
     "TurnoutMirrorDrops": (
         "turnout_mirror_drops_total{instance='i', route='r', variant='v', reason='full'}",
         "0+5x20",

@@ -48,7 +48,12 @@ def datagram(
         "pid": 1234,
         "at_ms": NOW_MS,
         "revision": revision,
-        "gauges": [["in_flight", {"route": "digits"}, 3], ["connections", {}, 5], ["journal_bytes", {}, 4096]],
+        "gauges": [
+            ["in_flight", {"route": "digits"}, 3],
+            ["connections", {}, 5],
+            ["in_flight_limit", {}, 100],
+            ["journal_bytes", {}, 4096],
+        ],
         "counters": counters,
     }
 
@@ -81,6 +86,7 @@ def observe(metrics: Metrics, round_: int = 1) -> None:
         datagram(
             [
                 ["mirror_drops", {**variant_labels, "reason": "full"}, 2 * round_],
+                ["shed", {"reason": "overload"}, round_],
                 ["unit_fallbacks", {"route": "digits"}, round_],
                 ["merge_failures", {"route": "search", "reason": "not_json"}, round_],
                 ["extraction_failures", variant_labels, round_],
