@@ -14,6 +14,7 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Final
 
+from gateway.proxy.admission import Admission
 from gateway.proxy.backends import Backends, Generation
 from gateway.proxy.case import Case
 from gateway.proxy.counts import Counts
@@ -46,6 +47,7 @@ class Exchange:
         mirrors: Mirrors,
         log: Log,
         counts: Counts,
+        admission: Admission,
         now_ms: Callable[[], int],
     ) -> None:
         self._router = router
@@ -53,25 +55,32 @@ class Exchange:
         self._mirrors = mirrors
         self._log = log
         self._counts = counts
+        self._admission = admission
         self._now_ms = now_ms
         self.in_flight: Counter[str] = Counter()
 
     async def __call__(self, request: Request, response: Response) -> None:
-        route = self._router.match(request)
-        if route is None:
-            return refuse(response, 404, "Not Found", f"no route takes {request.method} {request.path}")
-        if self._log.refusing:
-            self._counts.add("journal_refused")
-            return refuse_unlogged(response)
-        # Taken together with the route, before anything is awaited: both are of the same snapshot.
-        generation = self._backends.current
-        generation.enter()
-        self.in_flight[route.name] += 1
+        if not self._admission.admit():
+            self._counts.add("shed", reason=self._admission.reason)
+            return refuse(response, 503, "Service Unavailable", "the gateway is overloaded", (b"retry-after", b"1"))
         try:
-            await self._matched(request, response, route, generation)
+            route = self._router.match(request)
+            if route is None:
+                return refuse(response, 404, "Not Found", f"no route takes {request.method} {request.path}")
+            if self._log.refusing:
+                self._counts.add("journal_refused")
+                return refuse_unlogged(response)
+            # Taken together with the route, before anything is awaited: both are of the same snapshot.
+            generation = self._backends.current
+            generation.enter()
+            self.in_flight[route.name] += 1
+            try:
+                await self._matched(request, response, route, generation)
+            finally:
+                self.in_flight[route.name] -= 1
+                generation.leave()
         finally:
-            self.in_flight[route.name] -= 1
-            generation.leave()
+            self._admission.leave()
 
     async def _matched(self, request: Request, response: Response, route: Route, generation: Generation) -> None:
         began = perf_counter()
