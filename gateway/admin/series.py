@@ -68,7 +68,8 @@ class Series:
         )
         self.overhead_seconds = self._histogram(
             "overhead_seconds",
-            "Time of a request spent in the gateway: its whole time less the waiting for backends.",
+            "Time of a request spent in the gateway: until its answer (of a stream, the head) less the waiting for backends "
+            "and for the client's body.",
             ("route",),
             OVERHEAD_BUCKETS,
         )
