@@ -60,6 +60,7 @@ class Exchange:
         self.in_flight: Counter[str] = Counter()
 
     async def __call__(self, request: Request, response: Response) -> None:
+        began = perf_counter()
         if not self._admission.admit():
             self._counts.add("shed", reason=self._admission.reason)
             return refuse(response, 503, "Service Unavailable", "the gateway is overloaded", (b"retry-after", b"1"))
@@ -75,15 +76,16 @@ class Exchange:
             generation.enter()
             self.in_flight[route.name] += 1
             try:
-                await self._matched(request, response, route, generation)
+                await self._matched(request, response, route, generation, began)
             finally:
                 self.in_flight[route.name] -= 1
                 generation.leave()
         finally:
             self._admission.leave()
 
-    async def _matched(self, request: Request, response: Response, route: Route, generation: Generation) -> None:
-        began = perf_counter()
+    async def _matched(
+        self, request: Request, response: Response, route: Route, generation: Generation, began: float
+    ) -> None:
         force = request.header(FORCE_VARIANT) if request.meanings & OWN else None
         if force is not None and not (route.allow_force or _knows(request, generation.force_token)):
             return refuse(response, 403, "Forbidden", f"{FORCE_VARIANT} needs a valid {FORCE_TOKEN} on this route")
@@ -93,9 +95,10 @@ class Exchange:
         document: object = MISSING
         waited = 0.0
         if needs_body(route):
+            waiting = perf_counter()
             body = await request.body()
+            waited = perf_counter() - waiting
             document = decode_json(body)
-            waited = perf_counter() - began
         at_ms = self._now_ms()
         ticket = self._log.pending.begin(at_ms)
         tee: Tee | None = None
