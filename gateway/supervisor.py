@@ -39,7 +39,7 @@ EXIT_CONFIG: Final = 78
 EXIT_UNAVAILABLE: Final = 69
 
 #: Seconds that a worker gets beyond its drain, and the controller for draining the journal.
-_WORKER_GRACE: Final = 5.0
+_WORKER_GRACE: Final = 10.0
 _CONTROLLER_GRACE: Final = 30.0
 #: A child that lived so many seconds is started again at once, a shorter life doubles the pause.
 _LONG_LIFE_SECONDS: Final = 10.0

@@ -158,6 +158,12 @@ GATEWAY: Final = table_of(
         ),
         "max_body_bytes": Setting(Positive, "Largest body of a request; a larger one gets 413."),
         "max_connections": Setting(Positive, "Open connections per worker; one more gets 503."),
+        "admission": Setting(
+            Literal["adaptive", "fixed", "off"],
+            "Who is turned away with 503: adaptive, whom a worker that cannot keep up cannot carry, and beyond "
+            "max_in_flight; fixed, beyond max_in_flight; off, nobody.",
+        ),
+        "max_in_flight": Setting(Positive, "Requests under way per worker; one more gets 503."),
         "header_timeout_ms": Setting(Positive, "How long a client may take for the head of a request."),
         "body_timeout_ms": Setting(Positive, "How long a client may pause between bytes of a body."),
         "min_body_bytes_per_second": Setting(

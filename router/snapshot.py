@@ -41,6 +41,8 @@ class Gateway:
     max_target_bytes: int = 8_192
     max_body_bytes: int = 10_485_760
     max_connections: int = 10_000
+    admission: Literal["adaptive", "fixed", "off"] = "adaptive"
+    max_in_flight: int = 10_000
     header_timeout_ms: int = 10_000
     body_timeout_ms: int = 30_000
     min_body_bytes_per_second: int = 500

@@ -163,6 +163,7 @@ class Metrics:
             for one in backend["replicas"]:
                 for state in STATES:
                     series.replica_state.labels(backend["name"], one["name"], state).set(one[state])
+        series.in_flight_limit.set(gauges.get(("in_flight_limit", ()), 0.0))
         series.connections.set(gauges.get(("connections", ()), 0.0))
         series.journal_bytes.set(gauges.get(("journal_bytes", ()), 0.0))
 
@@ -226,6 +227,7 @@ class Metrics:
         series = self.series
         return {
             "mirror_drops": (series.mirror_drops, ("route", "variant", "reason")),
+            "shed": (series.shed, ("reason",)),
             "unit_fallbacks": (series.unit_fallbacks, ("route",)),
             "merge_failures": (series.merge_failures, ("route", "reason")),
             "extraction_failures": (series.extraction_failures, ("route", "variant")),

@@ -68,12 +68,19 @@ class Series:
         )
         self.overhead_seconds = self._histogram(
             "overhead_seconds",
-            "Time of a request spent in the gateway: its whole time less the waiting for backends.",
+            "Time of a request spent in the gateway: until its answer (of a stream, the head) less the waiting for backends "
+            "and for the client's body.",
             ("route",),
             OVERHEAD_BUCKETS,
         )
         self.mirror_drops = self._counter(
             "mirror_drops_total", "Copies for a shadow that were never sent, by reason.", (*_VARIANT, "reason")
+        )
+        self.shed = self._counter(
+            "shed_total",
+            "Requests answered 503 before anything was done for them, by reason: overload (the worker cannot keep up), "
+            "max_in_flight, max_connections.",
+            ("reason",),
         )
         self.unit_fallbacks = self._counter(
             "unit_fallbacks_total",
@@ -116,6 +123,10 @@ class Series:
         )
         self.share = self._gauge("share", "Probability that the variant answers a request, from 0 to 1.", _VARIANT)
         self.in_flight_requests = self._gauge("in_flight_requests", "Requests being answered right now.", ("route",))
+        self.in_flight_limit = self._gauge(
+            "in_flight_limit",
+            "Requests that may be under way, over all workers, as admission has it now; 0 when it is off.",
+        )
         self.connections = self._gauge("connections", "Client connections open right now.")
 
     def _declare_feedback(self) -> None:

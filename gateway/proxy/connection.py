@@ -352,7 +352,7 @@ class Connection(asyncio.Protocol):
     # From one request to the next.
 
     def _rest(self) -> None:
-        if (self._eof or self._edge.draining) and not self._intake.held:
+        if (self._eof or self._edge.closing) and not self._intake.held:
             self._leave(linger=False)
             return
         self._intake.rest()

@@ -10,6 +10,7 @@ from typing import Literal
 
 Name = Literal[
     "mirror_drops",
+    "shed",
     "unit_fallbacks",
     "merge_failures",
     "extraction_failures",

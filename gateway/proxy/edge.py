@@ -37,6 +37,11 @@ logger = logging.getLogger(__name__)
 _BACKLOG: Final = 4_096
 #: Seconds for handlers to end when they are cancelled at the end of a drain, and for their answers to be taken.
 _CANCEL_SECONDS: Final = 1.0
+#: Seconds of a drain in which clients and balancers are told and still let in, at most this share of its time; and how
+#: long it is when nobody is there: time for those whom the kernel has accepted already.
+_TELLING_SECONDS: Final = 0.5
+_TELLING_SHARE: Final = 0.25
+_TELLING_NOBODY_SECONDS: Final = 0.02
 
 
 class Edge:
@@ -44,11 +49,15 @@ class Edge:
 
     def __init__(self, handler: Handler, gateway: Gateway, *, ssl: SSLContext | None = None) -> None:
         self.handler = handler
+        #: Every answer says that its connection closes; and: connections without a request are closed.
         self.draining = False
+        self.closing = False
         self.scheme: Literal["http", "https"] = "http" if ssl is None else "https"
         self._ssl = ssl
         self._server: asyncio.AbstractServer | None = None
         self._connections: set[Connection] = set()
+        #: Connections beyond max_connections, since the start.
+        self.turned_away = 0
         #: The handlers that had to wait for something, and those that ended since somebody looked.
         self.fibers: set[Fiber] = set()
         self._deserted = Bell()
@@ -96,16 +105,22 @@ class Edge:
         )
 
     async def drain(self, timeout_seconds: float) -> None:
-        """Accept nobody more, close idle connections, let requests finish; after the timeout cancel what is left.
+        """Tell who is there, accept nobody more, close idle connections, let requests finish; in the end cancel them.
 
-        A request that is cancelled unanswered gets 503. When this returns, no connection is left.
+        For a moment clients are still taken, and told with their answers that the connection closes: who closes a
+        connection at once meets the request that is on its way on it. A request that is cancelled unanswered gets 503.
+        When this returns, no connection is left.
         """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         self.draining = True
+        await self._tell(min(_TELLING_SECONDS, timeout_seconds * _TELLING_SHARE))
+        self.closing = True
         if self._server is not None:
             self._server.close()
         for connection in list(self._connections):
             connection.retire()
-        if await self._deserted_within(timeout_seconds):
+        if await self._deserted_within(max(0.0, began + timeout_seconds - loop.time())):
             return
         logger.warning("drain timed out with %d connections", len(self._connections))
         for fiber in list(self.fibers):
@@ -114,6 +129,13 @@ class Edge:
             for connection in list(self._connections):
                 connection.cut()
             await self._deserted_within(_CANCEL_SECONDS)
+
+    async def _tell(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await asyncio.sleep(min(seconds, _TELLING_NOBODY_SECONDS))
+        if self._connections:
+            await self._deserted_within(max(0.0, began + seconds - loop.time()))
 
     async def _deserted_within(self, seconds: float) -> bool:
         """Wait until no connection is left and no handler at work; return whether it came to that."""
@@ -131,7 +153,10 @@ class Edge:
         """Count a connection in; return by how many they are too many, if above 0."""
         self._connections.add(connection)
         self.deadlines.watch(connection)
-        return len(self._connections) - self._gateway.max_connections
+        excess = len(self._connections) - self._gateway.max_connections
+        if excess > 0:
+            self.turned_away += 1
+        return excess
 
     def departed(self, connection: Connection) -> None:
         """Count a connection out."""

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Final
 
+from gateway.proxy.admission import Admission
 from gateway.proxy.backends import Backends, Generation
 from gateway.proxy.case import Case
 from gateway.proxy.counts import Counts
@@ -46,6 +47,7 @@ class Exchange:
         mirrors: Mirrors,
         log: Log,
         counts: Counts,
+        admission: Admission,
         now_ms: Callable[[], int],
     ) -> None:
         self._router = router
@@ -53,28 +55,37 @@ class Exchange:
         self._mirrors = mirrors
         self._log = log
         self._counts = counts
+        self._admission = admission
         self._now_ms = now_ms
         self.in_flight: Counter[str] = Counter()
 
     async def __call__(self, request: Request, response: Response) -> None:
-        route = self._router.match(request)
-        if route is None:
-            return refuse(response, 404, "Not Found", f"no route takes {request.method} {request.path}")
-        if self._log.refusing:
-            self._counts.add("journal_refused")
-            return refuse_unlogged(response)
-        # Taken together with the route, before anything is awaited: both are of the same snapshot.
-        generation = self._backends.current
-        generation.enter()
-        self.in_flight[route.name] += 1
-        try:
-            await self._matched(request, response, route, generation)
-        finally:
-            self.in_flight[route.name] -= 1
-            generation.leave()
-
-    async def _matched(self, request: Request, response: Response, route: Route, generation: Generation) -> None:
         began = perf_counter()
+        if not self._admission.admit():
+            self._counts.add("shed", reason=self._admission.reason)
+            return refuse(response, 503, "Service Unavailable", "the gateway is overloaded", (b"retry-after", b"1"))
+        try:
+            route = self._router.match(request)
+            if route is None:
+                return refuse(response, 404, "Not Found", f"no route takes {request.method} {request.path}")
+            if self._log.refusing:
+                self._counts.add("journal_refused")
+                return refuse_unlogged(response)
+            # Taken together with the route, before anything is awaited: both are of the same snapshot.
+            generation = self._backends.current
+            generation.enter()
+            self.in_flight[route.name] += 1
+            try:
+                await self._matched(request, response, route, generation, began)
+            finally:
+                self.in_flight[route.name] -= 1
+                generation.leave()
+        finally:
+            self._admission.leave()
+
+    async def _matched(
+        self, request: Request, response: Response, route: Route, generation: Generation, began: float
+    ) -> None:
         force = request.header(FORCE_VARIANT) if request.meanings & OWN else None
         if force is not None and not (route.allow_force or _knows(request, generation.force_token)):
             return refuse(response, 403, "Forbidden", f"{FORCE_VARIANT} needs a valid {FORCE_TOKEN} on this route")
@@ -84,9 +95,10 @@ class Exchange:
         document: object = MISSING
         waited = 0.0
         if needs_body(route):
+            waiting = perf_counter()
             body = await request.body()
+            waited = perf_counter() - waiting
             document = decode_json(body)
-            waited = perf_counter() - began
         at_ms = self._now_ms()
         ticket = self._log.pending.begin(at_ms)
         tee: Tee | None = None

@@ -38,6 +38,7 @@ from gateway.journal import (
     roll_bytes,
 )
 from gateway.lifeline import watch_lifeline
+from gateway.proxy.admission import SAMPLE_SECONDS, Admission
 from gateway.proxy.backends import Backends, SecretMissing
 from gateway.proxy.counts import Counts
 from gateway.proxy.edge import Edge
@@ -108,7 +109,10 @@ class Worker:
         self._feedback = FeedbackAppender(journal / FEEDBACK, self.writer, roll_bytes=roll)
         self._log = Log(self._predictions, self._feedback, journal, gateway, self._counts)
         self._mirrors = Mirrors(self._log, self._counts, gateway)
-        self._exchange = Exchange(self._router, self._backends, self._mirrors, self._log, self._counts, now_ms)
+        self._admission = Admission(gateway, time.monotonic())
+        self._exchange = Exchange(
+            self._router, self._backends, self._mirrors, self._log, self._counts, self._admission, now_ms
+        )
         self._own = OwnPaths(self._router, self._backends, self._feedback, self._log, self._counts, now_ms)
         self._oversized = False
         self._edge = Edge(self._handle, gateway, ssl=context)
@@ -128,6 +132,7 @@ class Worker:
                 asyncio.create_task(_every(_POLL_SECONDS, self._poll)),
                 asyncio.create_task(_every(_BEAT_SECONDS, lambda: self._beat(metrics))),
             ]
+            self._sample_lag(time.monotonic())
             await stop.wait()
             self._own.ready = False
             # The chores go on meanwhile: a drain may take half a minute, and the watermark must move.
@@ -141,6 +146,7 @@ class Worker:
             for chore in chores:
                 chore.cancel()
             await asyncio.gather(*chores, return_exceptions=True)
+            self._lag_timer.cancel()
             await self._feedback.close()
             self._log.beat(now_ms())
             self._log.bye(now_ms())
@@ -162,6 +168,13 @@ class Worker:
     def _handle(self, request: Request, response: Response) -> Coroutine[Any, Any, None]:
         return (self._own if request.path.startswith(OWN_PATHS) else self._exchange)(request, response)
 
+    def _sample_lag(self, due: float) -> None:
+        """Tell admission how late the loop is, and ask for the next look."""
+        now = time.monotonic()
+        self._admission.sample(max(0.0, now - due), now)
+        loop = asyncio.get_running_loop()
+        self._lag_timer = loop.call_later(SAMPLE_SECONDS, self._sample_lag, now + SAMPLE_SECONDS)
+
     def _poll(self) -> None:
         """Swap to the published snapshot if there is another; keep the present one if it cannot be used."""
         try:
@@ -180,6 +193,7 @@ class Worker:
         self._router.swap(snapshot)
         self._log.swap(snapshot.gateway)
         self._mirrors.swap(snapshot.gateway)
+        self._admission.swap(snapshot.gateway)
         self._edge.gateway = snapshot.gateway
         logger.log(level, "revision %d is in force", snapshot.revision)
 
@@ -203,8 +217,13 @@ class Worker:
         ]
         gauges.append(("connections", {}, self._edge.connections))
         gauges += self._backends.gauges()
+        if self._gateway.admission != "off":
+            gauges.append(("in_flight_limit", {}, self._admission.limit))
         if self._post.slot == 0:  # gauges are added up, and the journal is one for all workers
             gauges.append(("journal_bytes", {}, self._log.journal_bytes))
+        counters = self._counts.listed()
+        if self._edge.turned_away:
+            counters.append(("shed", {"reason": "max_connections"}, self._edge.turned_away))
         datagram = orjson.dumps(
             {
                 "writer": self.writer,
@@ -213,7 +232,7 @@ class Worker:
                 "at_ms": now_ms(),
                 "revision": self._router.snapshot.revision,
                 "gauges": gauges,
-                "counters": self._counts.listed(),
+                "counters": counters,
             }
         )
         try:

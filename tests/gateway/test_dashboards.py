@@ -182,6 +182,7 @@ FIRING = {
         "1x20",
         "0x20",
     ),
+    "TurnoutShedding": ("turnout_shed_total{instance='i', reason='overload'}", "0+5x20", "5x20"),
     "TurnoutMirrorDrops": (
         "turnout_mirror_drops_total{instance='i', route='r', variant='v', reason='full'}",
         "0+5x20",

@@ -52,6 +52,7 @@ def datagram(
         "gauges": [
             ["in_flight", {"route": "digits"}, 3],
             ["connections", {}, 5],
+            ["in_flight_limit", {}, 100],
             ["journal_bytes", {}, 4096],
             ["replicas", {"variant": "new", "replica": REPLICA, "state": "ejected"}, 1],
             ["waiting", {"variant": "new"}, 2],
@@ -88,6 +89,7 @@ def observe(metrics: Metrics, round_: int = 1) -> None:
         datagram(
             [
                 ["mirror_drops", {**variant_labels, "reason": "full"}, 2 * round_],
+                ["shed", {"reason": "overload"}, round_],
                 ["unit_fallbacks", {"route": "digits"}, round_],
                 ["merge_failures", {"route": "search", "reason": "not_json"}, round_],
                 ["extraction_failures", variant_labels, round_],
