@@ -76,10 +76,11 @@ class Wire:
         return request
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the chunks of a request's body as they were sent."""
+        """Yield the chunks of a request's body as they were sent; trailers are passed over."""
         while size := int(await self._reader.readuntil(b"\r\n"), 16):
             yield (await self._reader.readexactly(size + 2))[:-2]
-        await self._reader.readexactly(2)
+        while await self._reader.readuntil(b"\r\n") != b"\r\n":
+            pass
 
     async def send(self, *pieces: bytes) -> None:
         """Send pieces, each in a packet of its own as far as one can tell."""

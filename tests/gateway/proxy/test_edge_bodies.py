@@ -143,14 +143,7 @@ def test_a_flood_of_pipelined_requests_is_not_read_while_one_is_unanswered() -> 
     play(main())
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"0x1\r\nx\r\n", b"+1\r\nx\r\n", b"-1\r\nx\r\n", b"1_0\r\nx\r\n", b"11111111111111111\r\nx\r\n", b"1\r\nxGET",
-        b"1\nx\r\n", b"1\r\nx\n0\r\n\r\n", b"1 \r\nx\r\n", b"\r\n", b"1;a\nb\r\nx\r\n", b"0\r\n\rX", b"g\r\n",
-        b"0\r\nContent-Length: 5\r\n\r\n", b"0\r\nbad trailer\r\n\r\n",
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("body", [b"0x1\r\nx\r\n", b"1\r\nxGET", b"0\r\n\rX", b"0\r\nbad trailer\r\n\r\n"])
 @pytest.mark.parametrize("split", [False, True])
 def test_a_bad_chunk_is_400_and_the_end_of_the_connection(body: bytes, split: bool) -> None:
     async def main() -> None:

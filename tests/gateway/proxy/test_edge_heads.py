@@ -1,4 +1,7 @@
-"""Which request heads the edge takes, and what its handler sees of them. Each case is one a server was caught with."""
+"""Which request heads the edge takes, and what its handler sees of them.
+
+What is refused stands in ``payloads``, and is sent through the whole worker by ``test_duties_acceptance``.
+"""
 
 from __future__ import annotations
 
@@ -7,77 +10,6 @@ import pytest
 from tests.gateway.proxy.raw import Seen, heads, play, served, status
 
 CLOSE = b"Connection: close\r\n\r\n"
-
-
-@pytest.mark.parametrize(
-    ("head", "expected"),
-    [
-        (b"GET / HTTP/1.1\r\n\r\n", 400),  # no Host
-        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nHost: a\r\nhost: b\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nHost:\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nHost: user@a\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nHost: a:80x\r\n\r\n", 400),
-        (b"GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        (b"GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        (b"GET http:///x HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        (b"GET * HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        (b"GET admin HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        (b"GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        (b"GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        (b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", 405),
-        (b"BREW / HTTP/1.1\r\nHost: a\r\n\r\n", 501),
-        (b"G@T / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),  # TLS on a plain port
-        (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
-        (b"GET / HTTP/1.2\r\nHost: a\r\n\r\n", 505),
-        (b"GET / HTTP/0.9\r\nHost: a\r\n\r\n", 505),
-        (b"GET /\r\n", 400),
-        (b"GET / http/1.1\r\nHost: a\r\n\r\n", 400),
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\nHost: a\n\n", 400),  # bare line feeds
-        (b"GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n b\r\n\r\n", 400),  # folded
-        (b"GET / HTTP/1.1\r\n X: a\r\nHost: a\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nHost: a\r\nX y: 1\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nab", 400),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nabc", 400),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +2\r\n\r\nab", 400),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -2\r\n\r\nab", 400),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2,2\r\n\r\nab", 400),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\nab", 400),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\nab", 400),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n0\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 501),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\r\n\r\n", 400),
-        (b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nExpect: payment\r\nContent-Length: 2\r\n\r\n", 417),
-    ],
-)
-def test_what_two_readers_could_read_in_two_ways_is_refused_and_nothing_after_it_is_read(
-    head: bytes, expected: int
-) -> None:
-    async def main() -> None:
-        seen = Seen()
-        async with served(seen) as edge:
-            answer = await edge.ask(head + b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n")
-            assert status(answer) == expected
-            assert heads(answer) == 1
-            assert b"application/problem+json" in answer
-            assert b"connection: close" in answer
-            assert not seen.requests
-
-    play(main())
 
 
 @pytest.mark.parametrize(
