@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,12 +25,12 @@ from gateway.journal import JOURNAL, size_bytes
 from gateway.ledger import Ledger
 from gateway.published import SNAPSHOT, SnapshotFile, publish
 from gateway.store import Store, StoreError, reason
+from gateway.store.calls import Call
 from gateway.store.moves import Told
 from policies.types import Evidence
 from router.compile import compile_snapshot, epoch_of, with_plans_of
 from router.config import Config, ConfigError, load
 from router.diagnostics import Diagnostic
-from router.records import Prediction
 from router.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ LONGEST_BACKOFF_SECONDS: Final = 10.0
 class Observer(Protocol):
     """Whoever counts what happens, for Prometheus."""
 
-    def observe_prediction(self, prediction: Prediction) -> None: ...
+    def observe_calls(self, calls: Sequence[Call]) -> None: ...
     def observe_status(
         self, route: str, metric: str, status: str, n: int = 1, delay_seconds: float | None = None
     ) -> None: ...
@@ -76,7 +76,7 @@ class Control:
         self.happenings = Happenings()
         self.workers: dict[str, Mapping[str, Any]] = {}
         self.recorder: Recorder | None = None
-        self.tail = Tail(self.journal, self._observe_prediction)
+        self.tail = Tail(self.journal, self._observe_calls)
         self._run = run
         self._store: Store | None = None
         self._started = time.monotonic()
@@ -308,9 +308,9 @@ class Control:
             self.observer.observe_reload(ok=False, at_ms=now_ms())
         return ReloadResult(False, stays, problems)
 
-    def _observe_prediction(self, prediction: Prediction) -> None:
+    def _observe_calls(self, calls: Sequence[Call]) -> None:
         if self.observer is not None:
-            self.observer.observe_prediction(prediction)
+            self.observer.observe_calls(calls)
 
     def _tell(self, told: Iterable[Told]) -> None:
         if self.observer is not None:

@@ -24,7 +24,7 @@ from gateway.control.lines import Batch
 from gateway.control.segments import Segments
 from gateway.journal import Segment
 from gateway.ledger import UNKNOWN
-from gateway.store import Store, calls, plans, positions, reason, tallies
+from gateway.store import Store, calls, feedback, plans, positions, reason, tallies
 from gateway.store.definitions import Definition, newly_defined
 from gateway.store.moves import Moves, Told
 from gateway.store.tallies import Remembered
@@ -188,8 +188,13 @@ class Recorder:
                 await positions.forget_writers(connection, self._run)
             writers = await positions.read_writers(connection)
             segments = Segments(self._journal, await positions.read_offsets(connection))
-            definitions = await plans.read_definitions(connection)
-        return _Known(segments, writers, Joiner(definitions, writers.watermark_ms), Remembered())
+            joiner = Joiner(
+                await plans.read_definitions(connection),
+                writers.watermark_ms,
+                newest=await calls.newest(connection),
+                farthest=await feedback.farthest(connection),
+            )
+        return _Known(segments, writers, joiner, Remembered())
 
     async def _dispose(self, segments: Segments) -> None:
         """Delete segments that are finished and recorded, once nothing can take the record back."""
@@ -245,7 +250,7 @@ async def _record(
     for name, at_ms, bye in batch.marks:
         writers.meet(name)
         writers.mark(name, at_ms, bye=bye)
-    streaming = {line.writer for line in batch.calls if line.kind == "open"}
+    streaming = {call.row.open_by for call in batch.calls if call.row.open_by is not None}
     for name in known.segments.drained_writers(set(dead) & {*writers.living(), *streaming}, offsets):
         await joiner.abandon(connection, name, moves)
         writers.bury(name)

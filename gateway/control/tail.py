@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 from gateway.control.lines import Batch
 from gateway.journal import PREDICTIONS, Segment, read_lines, segments
-from router.records import Prediction
+from gateway.store.calls import Call
 
 logger = logging.getLogger(__name__)
 
@@ -23,11 +23,11 @@ CHUNK_BYTES: Final = 2**20
 
 
 class Tail:
-    """Calls ``on_prediction`` for every finished call that is journaled from now on."""
+    """Tells ``on_calls`` of every finished call that is journaled from now on."""
 
-    def __init__(self, journal: Path, on_prediction: Callable[[Prediction], None]) -> None:
+    def __init__(self, journal: Path, on_calls: Callable[[Sequence[Call]], None]) -> None:
         self._folder = journal / PREDICTIONS
-        self._on_prediction = on_prediction
+        self._on_calls = on_calls
         self._offsets = {segment.path: segment.size for segment in segments(self._folder)}
 
     def reading(self, segment: Segment) -> bool:
@@ -56,9 +56,7 @@ class Tail:
             # A torn end is nothing to wait for: its writer has gone on to another segment.
             last = not any(s.writer == segment.writer and s.seq > segment.seq for s in found)
             self._offsets[segment.path] = end if batch.lines or last else segment.size
-            for line in batch.calls:
-                if line.kind != "open":
-                    self._on_prediction(line.call)
+            self._on_calls([call for call in batch.calls if not call.open])
         return more
 
     def _read(self, segment: Segment) -> tuple[Batch, int]:

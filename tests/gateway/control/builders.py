@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
+from gateway.control.lines import Batch
 from gateway.control.recorder import Recorder
 from gateway.journal import FEEDBACK, PREDICTIONS
 from gateway.ledger import Ledger, TallyKey
 from gateway.store import Store
+from gateway.store.calls import Call
 from gateway.store.moves import Told
 from policies.plans import Weighted
 from policies.types import Tally
@@ -52,6 +54,14 @@ def call(number: int, variant: str = "a", **more: Any) -> Prediction:
     if "prediction" in more:
         content["predicted"] = True
     return Prediction(**{**content, **more})
+
+
+def row(prediction: Prediction, line: Literal["call", "open", "close"] = "call", writer: str = WRITER) -> Call:
+    """The call as it is read from its line, and stored."""
+    batch = Batch()
+    batch.read([call_line(prediction, line)], writer)
+    [made] = batch.calls
+    return made
 
 
 def event(number: int, value: Any, at: int, **more: Any) -> Feedback:

@@ -238,14 +238,14 @@ def test_segments_of_one_writer_are_read_in_their_order(tmp_path: Path) -> None:
 
 def test_a_line_that_the_store_refuses_is_skipped_alone(tmp_path: Path) -> None:
     refuse = """
-        CREATE TRIGGER refuse BEFORE INSERT ON predictions WHEN NEW.method = 'CURSED'
+        CREATE TRIGGER refuse BEFORE INSERT ON calls WHEN NEW.key = 'cursed'
         BEGIN SELECT RAISE(ABORT, 'no'); END
     """
 
     async def story(desk: Desk) -> None:
         async with desk.store.begin() as connection:
             await connection.execute(text(refuse))
-        desk.journal.calls(*(call(n, method="CURSED" if n == 17 else "POST") for n in range(30)))
+        desk.journal.calls(*(call(n, key="cursed" if n == 17 else None) for n in range(30)))
         desk.journal.calls(*(call(n) for n in range(100, 110)), writer=OTHER)
         for _ in range(40):
             await desk.recorder.step()

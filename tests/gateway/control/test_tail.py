@@ -7,19 +7,20 @@ from pathlib import Path
 
 from gateway.control.tail import Tail
 from gateway.journal import PREDICTIONS, segments
-from router.records import Prediction, call_line
+from gateway.store.calls import Call
+from router.records import call_line
 from tests.gateway.control.builders import OTHER, Journal, call
 
 
-def numbers(seen: list[Prediction]) -> list[int]:
+def numbers(seen: list[Call]) -> list[int]:
     return [int(one.id[-4:], 16) for one in seen]
 
 
 def test_every_finished_call_is_told_once_from_the_end_on(tmp_path: Path) -> None:
     async def story() -> None:
-        journal, seen = Journal(tmp_path), list[Prediction]()
+        journal, seen = Journal(tmp_path), list[Call]()
         journal.calls(call(1))
-        tail = Tail(tmp_path, seen.append)
+        tail = Tail(tmp_path, seen.extend)
         await tail.step()
         assert seen == []
         journal.calls(call(2))
@@ -37,8 +38,8 @@ def test_every_finished_call_is_told_once_from_the_end_on(tmp_path: Path) -> Non
 
 def test_half_a_line_is_waited_for_and_a_torn_one_is_left(tmp_path: Path) -> None:
     async def story() -> None:
-        journal, seen = Journal(tmp_path), list[Prediction]()
-        tail = Tail(tmp_path, seen.append)
+        journal, seen = Journal(tmp_path), list[Call]()
+        tail = Tail(tmp_path, seen.extend)
         line = call_line(call(1))
         journal.write(PREDICTIONS, [line[:20]])
         await tail.step()
