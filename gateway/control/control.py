@@ -202,7 +202,7 @@ class Control:
         if self.recorder is not None:
             drained = await self.recorder.drain(timeout_seconds)
             with suppress(OSError):
-                await self.tail.step()  # lets go of what it still reads, to be deleted
+                await self.tail.step(at_once=True)  # lets go of what it still reads, to be deleted
             if not drained or not await self.recorder.drain(1):
                 logger.warning("%d bytes of the journal are left for the next start", self.recorder.lag()[1])
         if self._store is not None:
@@ -266,7 +266,7 @@ class Control:
         except Exception as error:
             await store.close()
             raise StoreError(f"the store cannot be read: {reason(error)}") from error
-        recorder = Recorder(store, self.journal, run=self._run, tell=self._tell, spare=self.tail.reading)
+        recorder = Recorder(store, self.journal, run=self._run, tell=self._tell, follower=self.tail)
         recorder.adopt(self.snapshot, now_ms())
         self._store, self.recorder = store, recorder
         self.happenings.recall(before)

@@ -21,8 +21,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.control.joiner import Joiner
 from gateway.control.lines import Batch
-from gateway.control.segments import Segments
-from gateway.journal import Segment
+from gateway.control.segments import Follower, Segments
+from gateway.journal import PREDICTIONS, Segment
 from gateway.ledger import UNKNOWN
 from gateway.store import Store, calls, feedback, plans, positions, reason, tallies
 from gateway.store.definitions import Definition, newly_defined
@@ -62,7 +62,7 @@ class Recorder:
     """Records one journal into one store.
 
     ``run`` is the present supervisor's: writers of older ones are dead. ``tell`` hears of feedback statuses after each
-    commit; ``spare`` says of a finished segment whether somebody still reads it.
+    commit; ``follower`` of every call when it is read, and keeps a segment from being deleted before.
     """
 
     def __init__(
@@ -72,14 +72,14 @@ class Recorder:
         *,
         run: str | None = None,
         tell: Callable[[Iterable[Told]], None] = lambda _: None,
-        spare: Callable[[Segment], bool] = lambda _: False,
+        follower: Follower | None = None,
         lines: int = LINES,
     ) -> None:
         self._store = store
         self._journal = journal
         self._run = run
         self._tell = tell
-        self._spare = spare
+        self._follower = follower
         self._most = self._lines = lines
         self._known: _Known | None = None
         self._adopting: tuple[Snapshot, int] | None = None
@@ -153,7 +153,10 @@ class Recorder:
         known.segments.look(dead)
         for name in known.segments.writers():
             known.writers.meet(name)
-        batch, self._attempted = await asyncio.to_thread(known.segments.read, limit)
+        batch, self._attempted, readings = await asyncio.to_thread(known.segments.read, limit, self._follower)
+        if self._follower is not None:
+            for reading in readings:
+                self._follower.hear(reading.segment, reading.start, reading.end, batch.calls[reading.calls])
         more = False
         if self._attempted or self._adopting is not None or known.due(dead):
             more = await self._commit(known, batch, self._attempted, dead)
@@ -198,13 +201,19 @@ class Recorder:
 
     async def _dispose(self, segments: Segments) -> None:
         """Delete segments that are finished and recorded, once nothing can take the record back."""
-        disposable = [(name, segment) for name, segment in segments.disposable() if not self._spare(segment)]
+        disposable = [segment for name, segment in segments.disposable() if not self._followed(name, segment)]
         if not disposable:
             return
         await self._store.settle()
-        for _, segment in disposable:
+        for segment in disposable:
             with suppress(FileNotFoundError):
                 segment.path.unlink()
+
+    def _followed(self, name: str, segment: Segment) -> bool:
+        """Return whether somebody has yet to hear of what stands in a segment."""
+        if self._follower is None or not name.startswith(PREDICTIONS):
+            return False
+        return self._follower.reached(segment) < segment.size
 
     async def _isolate(self, error: Exception) -> bool:
         """A batch could not be recorded: record smaller ones, down to the one line at fault, and skip that."""

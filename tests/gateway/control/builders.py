@@ -191,6 +191,12 @@ class Desk:
         assert await self.recorder.drain(20)
         return await self.ledger()
 
+    async def read_only(self, on: bool) -> None:
+        """Put the store in trouble, or out of it."""
+        async with self.store._engine.connect() as connection:
+            driver: Any = (await connection.get_raw_connection()).driver_connection
+            await driver.execute_fetchall(f"PRAGMA query_only = {int(on)}")
+
     async def ledger(self) -> Ledger:
         return await self.store.ledger("r", "e")
 
