@@ -33,7 +33,7 @@ from router.snapshot import Route
 
 UNITS = 1_000
 MIRRORED = 0.1
-LATENCIES_MS = tuple(round(random.Random(7).lognormvariate(0.5, 0.6), 3) for _ in range(997))
+LATENCIES_MS = tuple(round(random.Random(n).lognormvariate(0.5, 0.6), 3) for n in range(19_997))
 
 #: The wait for the controller to begin and for the last rows to be recorded.
 PATIENCE_SECONDS = 120.0

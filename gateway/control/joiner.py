@@ -56,18 +56,12 @@ class Joiner:
 
     async def record(self, connection: AsyncConnection, lines: Sequence[Call], moves: Moves) -> None:
         """Store calls, count those that are finished, and join what already waits for them."""
-        known = await calls.of(connection, {call.row.id for call in lines if call.row.id <= self._newest})
+        known = await calls.of(connection, {row.id for _, row in lines if row.id <= self._newest})
         there = {_name(call): call for group in known.values() for call in group}
-        written: dict[tuple[str, str, str], Call] = {}
-        for call in lines:
-            name = _name(call)
-            old = written.get(name) or there.get(name)
-            if old is not None and (call.open or not old.open):
-                moves.counts["duplicate_rows"] += 1
-            else:
-                written[name] = call
-        ended = [there[name] for name in there.keys() & written.keys()]
-        await self._finish(connection, known, list(written.values()), ended, moves)
+        if there or len({(row.id, kin.role, kin.variant) for kin, row in lines}) < len(lines):
+            lines = _without_repeats(lines, there, moves)
+        ended = [there[name] for call in lines if (name := _name(call)) in there] if there else ()
+        await self._finish(connection, known, lines, ended, moves)
 
     async def abandon(self, connection: AsyncConnection, writer: str, moves: Moves) -> None:
         """Count the streams whose writer died as what they are: incomplete."""
@@ -121,19 +115,20 @@ class Joiner:
     ) -> None:
         """Write calls, in place of those that ended, and count those that are no longer open."""
         await calls.write(connection, written, ended=ended, stored=self._stored_kin)
+        ids = [row.id for _, row in written]
         about: dict[str, list[Event]] = defaultdict(list)
-        for event in await feedback.about(connection, {c.row.id for c in written if c.row.id <= self._farthest}):
+        for event in await feedback.about(connection, {one for one in ids if one <= self._farthest}):
             about[event.target or ""].append(event)
-        finished = [call for call in written if not call.open]
+        finished = [call for call in written if call[1].open_by is None]
         moves.calls(finished)
         for prediction_id, new in self._in_company(finished, known.keys() | about.keys()).items():
             closed = self.definitions.closed_at(new[0].route, new[0].at_ms)
             joined = [event for event in about.get(prediction_id, ()) if event.status == "joined"]
             self._count(_finished(known.get(prediction_id, ())), new, joined, closed, moves)
         for call in written:
-            if call.row.key is not None:
+            if call[1].key is not None:
                 self._note_key(call)
-        self._newest = max([self._newest, *(call.row.id for call in written)])
+        self._newest = max([self._newest, *ids])
         awaited = (events for prediction_id, events in about.items() if prediction_id not in known)
         await self._restate(connection, [event for events in awaited for event in events], moves)
 
@@ -142,11 +137,11 @@ class Joiner:
 
         Those are calls of a request of which more is known or several came, or whose window has closed.
         """
-        number = Counter([call.row.id for call in finished])
-        closed = {route: self.definitions.closed_until(route) for route in {call.row.route for call in finished}}
+        number = Counter([row.id for _, row in finished])
+        closed = {route: self.definitions.closed_until(route) for route in {kin.route for kin, _ in finished}}
         found: defaultdict[str, list[Call]] = defaultdict(list)
         for call in finished:
-            row = call.row
+            row = call[1]
             if number[row.id] > 1 or row.id in expected or row.at_ms < closed[row.route]:
                 found[row.id].append(call)
         return found
@@ -257,6 +252,19 @@ class Joiner:
         if call.row.key is not None and self.watermark_ms is not None and call.at_ms < self.watermark_ms:
             self._missed.add((call.route, call.row.key, call.at_ms))
             self.unsettled = True
+
+
+def _without_repeats(lines: Sequence[Call], there: Mapping[tuple[str, str, str], Call], moves: Moves) -> Sequence[Call]:
+    """Return the calls that say something new: the first of each name, or the end of one that is open."""
+    written: dict[tuple[str, str, str], Call] = {}
+    for call in lines:
+        name = _name(call)
+        old = written.get(name) or there.get(name)
+        if old is not None and (call.open or not old.open):
+            moves.counts["duplicate_rows"] += 1
+        else:
+            written[name] = call
+    return list(written.values())
 
 
 def _learned(events: Iterable[Event]) -> list[Feedback]:

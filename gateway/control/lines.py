@@ -7,9 +7,9 @@ thousands a second.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from itertools import product
+from functools import partial
 from operator import itemgetter
 from types import NoneType
 from typing import Any, Final, get_args
@@ -18,6 +18,7 @@ import orjson
 
 from gateway.store import kin
 from gateway.store.calls import RARE, Call, Row, json_of
+from gateway.store.kin import Kin
 from router.records import Fault, Feedback, Prediction, Role
 
 
@@ -43,7 +44,8 @@ class Batch:
             self.lines += 1
             try:
                 value = orjson.loads(line)
-                self._take(_without_nul(value) if _NUL in line else value, writer)
+                # One byte is found faster than six.
+                self._take(_without_nul(value) if b"\\" in line and _NUL in line else value, writer)
             except (ValueError, TypeError, KeyError, AttributeError):
                 self.corrupt += 1
 
@@ -70,39 +72,33 @@ def _call(value: dict[str, Any], open_by: str | None) -> Call:
     if len(content) != len(_BLANK):
         raise KeyError("no such field")
     id_, at_ms, unit, key, latency_ms, overhead_ms, predicted, prediction = _OWN(content)
+    period, revision, by_unit, forced, status, propensity = _CONFUSABLE(content)
     if not (
         type(id_) is str
-        and type(at_ms) is int
+        and type(at_ms) is type(period) is type(revision) is int
         and -_LIMIT <= at_ms < _LIMIT
         and type(unit) in _TEXT
         and type(key) in _TEXT
+        and type(predicted) is type(by_unit) is type(forced) is bool
         and (type(latency_ms) is float or _is_number(latency_ms))
         and (type(overhead_ms) is float or _is_number(overhead_ms))
-        and type(predicted) is bool
+        and type(status) in _WHOLE
+        and type(propensity) in _NUMBER
     ):
         raise ValueError("a field of a type that is not its own")
-    said = _SAID(content)
-    common = kin.known(said)
-    # Of numbers and booleans one type can equal another, and what was met before would be taken for this.
-    if common is None or tuple(map(type, _CONFUSABLE(content))) not in _CONFUSABLE_TYPES:
-        _check({name: content[name] for name in kin.NAMES}, _PREDICTION)
-        if content["role"] not in _ROLES or content["fault"] not in _FAULTS:
-            raise ValueError("no such role or fault")
-        common = kin.met(said)
-    row = Row(
-        id_,
-        common.number,
-        common.route,
-        at_ms,
-        unit,
-        key,
-        latency_ms,
-        overhead_ms,
-        json_of(prediction) if predicted else None,
-        None if (rare := _RARE(content)) == _NOTHING else _more(rare),
-        open_by,
-    )
-    return Call(common, row)
+    common = kin.known(said := _SAID(content)) or _met(content, said)
+    predicted_json = json_of(prediction) if predicted else None
+    more = None if (rare := _RARE(content)) == _NOTHING else _more(rare)
+    own = (id_, common.number, common.route, at_ms, unit, key, latency_ms, overhead_ms, predicted_json, more, open_by)
+    return _new_call((common, _new_row(own)))
+
+
+def _met(content: Mapping[str, Any], said: tuple[Any, ...]) -> Kin:
+    """The kin of a call whose like was not met before."""
+    _check({name: content[name] for name in kin.NAMES}, _PREDICTION)
+    if content["role"] not in _ROLES or content["fault"] not in _FAULTS:
+        raise ValueError("no such role or fault")
+    return kin.met(said)
 
 
 def _more(values: tuple[Any, ...]) -> str:
@@ -176,6 +172,8 @@ _TYPES: Final[Mapping[str, frozenset[type]]] = {
 _PREDICTION: Final = {f.name: _TYPES[str(f.type)] for f in fields(Prediction)}
 _FEEDBACK: Final = {f.name: _TYPES[str(f.type)] for f in fields(Feedback)}
 _TEXT: Final = _TYPES["str | None"]
+_WHOLE: Final = _TYPES["int | None"]
+_NUMBER: Final = _TYPES["float | None"]
 
 #: A call's line with what it leaves out; what it may not leave out is of a type that no field has.
 _BLANK: Final = {"line": "", **{f.name: ... if f.default is MISSING else f.default for f in fields(Prediction)}}
@@ -183,5 +181,8 @@ _OWN: Final = itemgetter("id", "at_ms", "unit", "key", "latency_ms", "overhead_m
 _SAID: Final = itemgetter(*kin.NAMES)
 _RARE: Final = itemgetter(*RARE)
 _NOTHING: Final = (None,) * len(RARE)
+#: Of numbers and booleans one equals another of another type: what was met before would be taken for this.
 _CONFUSABLE: Final = itemgetter("period", "revision", "by_unit", "forced", "status", "propensity")
-_CONFUSABLE_TYPES: Final = frozenset(product([int], [int], [bool], [bool], [int, NoneType], [float, int, NoneType]))
+#: As Row(…) and Call(…), at a third of the time.
+_new_row: Final[Callable[[tuple[Any, ...]], Row]] = partial(tuple.__new__, Row)
+_new_call: Final[Callable[[tuple[Kin, Row]], Call]] = partial(tuple.__new__, Call)

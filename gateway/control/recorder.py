@@ -34,12 +34,16 @@ from router.snapshot import Snapshot
 logger = logging.getLogger(__name__)
 
 #: Lines per transaction: so many that its fixed cost disappears, and so few that reports get their turn.
-LINES: Final = 2_000
+LINES: Final = 10_000
 
 #: Predictions whose windows close, and events that are looked up, per transaction (and metric).
 SWEEP: Final = 5_000
 
+#: Until the next look at the journal. Where much comes, more of it at once is cheaper: units that come again are
+#: written once, pages are filled, and workers are left alone meanwhile.
 POLL_SECONDS: Final = 0.2
+BUSY_POLL_SECONDS: Final = 1.0
+BUSY_LINES_PER_SECOND: Final = 500
 LONGEST_BACKOFF_SECONDS: Final = 10.0
 
 
@@ -86,6 +90,7 @@ class Recorder:
         self._caught_up = monotonic()
         self._turn = asyncio.Lock()
         self._idle_steps = 0
+        self._read, self._paused = 0, monotonic()  # lines since the last pause
         self._offsets: Mapping[str, int] = {}
         self._attempted: Mapping[str, int] = {}
         self._matured: set[str] = set()
@@ -121,7 +126,14 @@ class Recorder:
                 failing, pause = True, min(pause * 2, LONGEST_BACKOFF_SECONDS)
             if not more:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(stopping.wait(), pause)
+                    await asyncio.wait_for(stopping.wait(), max(pause, self._pause()))
+
+    def _pause(self) -> float:
+        """How long to wait for more, by how much came since the last time."""
+        now = monotonic()
+        busy = self._read > BUSY_LINES_PER_SECOND * (now - self._paused)
+        self._read, self._paused = 0, now
+        return BUSY_POLL_SECONDS if busy else POLL_SECONDS
 
     async def drain(self, timeout_seconds: float) -> bool:
         """Record what the journal holds, to its end; return whether that was reached in time."""
@@ -161,6 +173,7 @@ class Recorder:
         if self._attempted or self._adopting is not None or known.due(dead):
             more = await self._commit(known, batch, self._attempted, dead)
         self._known = known
+        self._read += batch.lines
         self._idle_steps = 0 if batch.lines or more else self._idle_steps + 1
         if not known.segments.undrained_bytes():
             self._caught_up = monotonic()

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol
+from functools import lru_cache
+from typing import Final, NamedTuple, Protocol
 
 from gateway.ledger import AGREEMENT, CALLS, Phase, Status
 from gateway.store.calls import Call, Row, by_kin
@@ -17,6 +18,9 @@ from policies.types import EMPTY, Tally
 from router.outcomes import Value
 from router.records import Outcome, Role
 from router.snapshot import Metric
+
+#: Microseconds are what is measured, and most calls take few milliseconds: the same ones come again and again.
+_bucket: Final = lru_cache(maxsize=2**15)(bucket)
 
 
 class Place(NamedTuple):
@@ -112,7 +116,7 @@ class Moves:
             self.faults[kin.route, kin.epoch, kin.variant, kin.role, kin.fault] += len(rows)
             if kin.fault == "dropped":
                 return
-        buckets = Counter([bucket(row.latency_ms) for row in rows if row.latency_ms is not None])
+        buckets = Counter([_bucket(row.latency_ms) for row in rows if row.latency_ms is not None])
         for index, n in buckets.items():
             self.latency[kin.route, kin.epoch, kin.variant, kin.role, index] += n
         place, value = _place(kin, "", CALLS, "", "live"), float(kin.failed)
@@ -188,10 +192,11 @@ class Moves:
             self.stretches[stint, kin.revision, kin.variant] += len(rows) - len(named)
         arrivals = self.arrivals[stint]
         for row in named:
-            assert row.unit is not None
-            known = arrivals.get(row.unit)
-            if known is None or (row.at_ms, row.id) < (known.at_ms, known.id):
-                arrivals[row.unit] = Arrival(row.at_ms, row.id, kin.revision, kin.variant)
+            unit, at_ms = row.unit, row.at_ms
+            assert unit is not None
+            known = arrivals.get(unit)
+            if known is None or at_ms < known.at_ms or (at_ms == known.at_ms and row.id < known.id):
+                arrivals[unit] = Arrival(at_ms, row.id, kin.revision, kin.variant)
 
 
 def times(tally: Tally, n: int) -> Tally:
