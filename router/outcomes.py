@@ -23,11 +23,42 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import fsum
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from router.extract import equal
-from router.records import Feedback, Outcome, Prediction, Role
+from router.records import Fault, Feedback, Outcome, Role
 from router.snapshot import Metric
+
+
+class Countable(Protocol):
+    """What says whether a call could have a value."""
+
+    @property
+    def role(self) -> Role: ...
+    @property
+    def fault(self) -> Fault | None: ...
+    @property
+    def forced(self) -> bool: ...
+
+
+class Call(Countable, Protocol):
+    """What a call is scored by: a Prediction, or a row that stands for one."""
+
+    @property
+    def variant(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def failed(self) -> bool: ...
+    @property
+    def predicted(self) -> bool: ...
+    @property
+    def prediction(self) -> Any: ...
+    @property
+    def items(self) -> tuple[str, ...] | None: ...
+
+
+AnyCall = TypeVar("AnyCall", bound=Call)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +78,7 @@ class Value:
     mature: float | None
 
 
-def values(
-    calls: Sequence[Prediction], events: Sequence[Feedback], metric: Metric, *, closed: bool
-) -> tuple[Value, ...]:
+def values(calls: Sequence[Call], events: Sequence[Feedback], metric: Metric, *, closed: bool) -> tuple[Value, ...]:
     """Return what each call of one request, and each pair of calls, is worth; those without any value are left out.
 
     ``calls`` are finished calls that share one prediction id, ``events`` those of this metric that belong (``in_time``
@@ -86,12 +115,12 @@ def in_time(event_ms: int, at_ms: int, metric: Metric) -> bool:
     return event_ms <= at_ms + metric.window_ms
 
 
-def counted(call: Prediction, metric: Metric) -> bool:
+def counted(call: Countable, metric: Metric) -> bool:
     """Return whether a call could have a value, so that it belongs in the denominator of coverage."""
     return not call.forced and call.fault != "dropped" and (call.role != "shadow" or metric.kind == "label")
 
 
-def agreements(calls: Sequence[Prediction]) -> tuple[tuple[Prediction, bool], ...]:
+def agreements(calls: Sequence[AnyCall]) -> tuple[tuple[AnyCall, bool], ...]:
     """Return, for each shadow that predicted something where the primary did too, whether they predicted the same."""
     primary = next((call for call in calls if call.role == "primary"), None)
     if primary is None or not _comparable(primary):
@@ -103,7 +132,7 @@ def agreements(calls: Sequence[Prediction]) -> tuple[tuple[Prediction, bool], ..
     )
 
 
-def _own_value(call: Prediction, events: Sequence[Feedback], metric: Metric, *, closed: bool, ripe: bool) -> Value:
+def _own_value(call: Call, events: Sequence[Feedback], metric: Metric, *, closed: bool, ripe: bool) -> Value:
     live = mature = None
     if credited := _credited(call, events, metric):
         live = _fold(call, credited, metric)
@@ -113,7 +142,7 @@ def _own_value(call: Prediction, events: Sequence[Feedback], metric: Metric, *, 
     return Value(call.variant, call.version, call.role, "", live, mature)
 
 
-def _credited(call: Prediction, events: Sequence[Feedback], metric: Metric) -> Sequence[Feedback]:
+def _credited(call: Call, events: Sequence[Feedback], metric: Metric) -> Sequence[Feedback]:
     """The events that say something about this call: in a merged answer, those that name one of its own items."""
     if metric.kind == "label" or call.role != "draft":
         return events
@@ -121,7 +150,7 @@ def _credited(call: Prediction, events: Sequence[Feedback], metric: Metric) -> S
     return [event for event in events if event.item in items]
 
 
-def _fold(call: Prediction, events: Sequence[Feedback], metric: Metric) -> float | None:
+def _fold(call: Call, events: Sequence[Feedback], metric: Metric) -> float | None:
     """Several events of one call as one number. The sums are exact, so that the order of arrival cannot show."""
     if metric.fold in {"first", "last"}:
         choose = min if metric.fold == "first" else max
@@ -144,7 +173,7 @@ def _when(event: Feedback) -> tuple[int, str]:
     return event.event_ms, event.identity
 
 
-def _score(call: Prediction, event: Feedback, metric: Metric) -> float | None:
+def _score(call: Call, event: Feedback, metric: Metric) -> float | None:
     if metric.kind != "label":
         return _number(event.value)
     if call.failed:
@@ -187,9 +216,7 @@ def _difference(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else a - b
 
 
-def _ranker_pairs(
-    calls: Sequence[Prediction], events: Sequence[Feedback], metric: Metric, *, ripe: bool
-) -> list[Value]:
+def _ranker_pairs(calls: Sequence[Call], events: Sequence[Feedback], metric: Metric, *, ripe: bool) -> list[Value]:
     """Whose items earned more, for every ordered pair of rankers, where any ranker earned anything at all.
 
     A ranker that failed, or that was not merged, makes no pair: the other did not win, it played alone.
@@ -220,5 +247,5 @@ def _ranker_pairs(
     return pairs
 
 
-def _comparable(call: Prediction) -> bool:
+def _comparable(call: Call) -> bool:
     return call.predicted and not call.failed and not call.forced and call.fault != "dropped"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final, get_args
 
@@ -21,7 +21,9 @@ from gateway.admin.workers import Workers
 from gateway.ledger import STATUSES, UNKNOWN
 from gateway.proxy.health import STATES
 from gateway.report.comparison import STATUSES as VERDICTS
-from router.records import VARIANT_FAULTS, Fault, Prediction, Role
+from gateway.store.calls import Call, Row, by_kin
+from gateway.store.kin import Kin
+from router.records import VARIANT_FAULTS, Fault, Role
 from router.snapshot import Snapshot
 from router.spellings import replica
 
@@ -88,19 +90,24 @@ class Metrics:
         # The configuration that this controller started from was valid, or it would not have started.
         self.observe_reload(ok=True, at_ms=started_ms)
 
-    def observe_prediction(self, prediction: Prediction) -> None:
-        """Count one finished call."""
+    def observe_calls(self, calls: Iterable[Call]) -> None:
+        """Count finished calls."""
+        for kin, rows in by_kin(calls).items():
+            self._observe_kin(kin, rows)
+
+    def _observe_kin(self, kin: Kin, rows: Sequence[Row]) -> None:
         names, series = self._names, self.series
-        route, variant = names.of("route", prediction.route), names.of("variant", prediction.variant)
-        release = names.of("version", prediction.variant, prediction.version)
-        role = names.of("role", prediction.role)
-        series.requests.labels(route, variant, release, role, _status_class(prediction)).inc()
-        if prediction.fault is not None:
-            series.faults.labels(route, variant, role, names.of("fault", prediction.fault)).inc()
-        if prediction.latency_ms is not None:
-            series.request_seconds.labels(route, variant, release, role).observe(prediction.latency_ms / 1000)
-        if prediction.overhead_ms is not None and self._speaks_for_its_request(prediction):
-            series.overhead_seconds.labels(route).observe(prediction.overhead_ms / 1000)
+        route, variant = names.of("route", kin.route), names.of("variant", kin.variant)
+        release = names.of("version", kin.variant, kin.version)
+        role = names.of("role", kin.role)
+        series.requests.labels(route, variant, release, role, _status_class(kin)).inc(len(rows))
+        if kin.fault is not None:
+            series.faults.labels(route, variant, role, names.of("fault", kin.fault)).inc(len(rows))
+        latencies_ms = [row.latency_ms for row in rows if row.latency_ms is not None]
+        series.request_seconds.observe((route, variant, release, role), latencies_ms)
+        if self._speaks_for_its_request(kin):
+            overheads_ms = [row.overhead_ms for row in rows if row.overhead_ms is not None]
+            series.overhead_seconds.observe((route,), overheads_ms)
 
     def observe_status(
         self, route: str, metric: str, status: str, n: int = 1, delay_seconds: float | None = None
@@ -215,12 +222,12 @@ class Metrics:
             _set(series.coverage_ratio, (route, name, metric), values["coverage"])
             _set(series.pending_predictions, (route, name, metric), values["pending"])
 
-    def _speaks_for_its_request(self, prediction: Prediction) -> bool:
+    def _speaks_for_its_request(self, kin: Kin) -> bool:
         """Return whether the request's overhead is counted with this call: once per request, whoever is called."""
-        if prediction.role == "draft":
-            route = self._snapshot().routes.get(prediction.route)
-            return route is not None and route.variants[0] == prediction.variant
-        return prediction.role == "primary"
+        if kin.role == "draft":
+            route = self._snapshot().routes.get(kin.route)
+            return route is not None and route.variants[0] == kin.variant
+        return kin.role == "primary"
 
     def _counter(self, name: str) -> tuple[Counter, tuple[str, ...]] | None:
         """Return the series of a worker's counter, and its labels in order."""
@@ -251,7 +258,7 @@ def _set(gauge: Gauge, labels: tuple[str, ...], value: float | None) -> None:
         gauge.labels(*labels).set(value)
 
 
-def _status_class(call: Prediction) -> str:
+def _status_class(call: Kin) -> str:
     """Return the class of the status with which the variant answered.
 
     The row has the status that the client saw. Of a variant whose failure a fallback or another ranker made good, that

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,12 +25,12 @@ from gateway.journal import JOURNAL, size_bytes
 from gateway.ledger import Ledger
 from gateway.published import SNAPSHOT, SnapshotFile, publish
 from gateway.store import Store, StoreError, reason
+from gateway.store.calls import Call
 from gateway.store.moves import Told
 from policies.types import Evidence
 from router.compile import compile_snapshot, epoch_of, with_plans_of
 from router.config import Config, ConfigError, load
 from router.diagnostics import Diagnostic
-from router.records import Prediction
 from router.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ LONGEST_BACKOFF_SECONDS: Final = 10.0
 class Observer(Protocol):
     """Whoever counts what happens, for Prometheus."""
 
-    def observe_prediction(self, prediction: Prediction) -> None: ...
+    def observe_calls(self, calls: Sequence[Call]) -> None: ...
     def observe_status(
         self, route: str, metric: str, status: str, n: int = 1, delay_seconds: float | None = None
     ) -> None: ...
@@ -76,7 +76,7 @@ class Control:
         self.happenings = Happenings()
         self.workers: dict[str, Mapping[str, Any]] = {}
         self.recorder: Recorder | None = None
-        self.tail = Tail(self.journal, self._observe_prediction)
+        self.tail = Tail(self.journal, self._observe_calls)
         self._run = run
         self._store: Store | None = None
         self._started = time.monotonic()
@@ -202,7 +202,7 @@ class Control:
         if self.recorder is not None:
             drained = await self.recorder.drain(timeout_seconds)
             with suppress(OSError):
-                await self.tail.step()  # lets go of what it still reads, to be deleted
+                await self.tail.step(at_once=True)  # lets go of what it still reads, to be deleted
             if not drained or not await self.recorder.drain(1):
                 logger.warning("%d bytes of the journal are left for the next start", self.recorder.lag()[1])
         if self._store is not None:
@@ -266,7 +266,7 @@ class Control:
         except Exception as error:
             await store.close()
             raise StoreError(f"the store cannot be read: {reason(error)}") from error
-        recorder = Recorder(store, self.journal, run=self._run, tell=self._tell, spare=self.tail.reading)
+        recorder = Recorder(store, self.journal, run=self._run, tell=self._tell, follower=self.tail)
         recorder.adopt(self.snapshot, now_ms())
         self._store, self.recorder = store, recorder
         self.happenings.recall(before)
@@ -308,9 +308,9 @@ class Control:
             self.observer.observe_reload(ok=False, at_ms=now_ms())
         return ReloadResult(False, stays, problems)
 
-    def _observe_prediction(self, prediction: Prediction) -> None:
+    def _observe_calls(self, calls: Sequence[Call]) -> None:
         if self.observer is not None:
-            self.observer.observe_prediction(prediction)
+            self.observer.observe_calls(calls)
 
     def _tell(self, told: Iterable[Told]) -> None:
         if self.observer is not None:

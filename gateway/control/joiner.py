@@ -9,63 +9,66 @@ that failed, the joiner is loaded anew.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.control.lines import Call
 from gateway.control.standing import Known, looked_up_ms, patience_ends_ms, restate
 from gateway.store import calls, feedback, plans
-from gateway.store.calls import Stored
+from gateway.store.calls import Call
 from gateway.store.definitions import Definition, Definitions
 from gateway.store.feedback import Event
 from gateway.store.moves import Moves
 from router.outcomes import agreements, changes, counted, values
-from router.records import Feedback, Prediction
+from router.records import Feedback
 
 
 class _State(NamedTuple):
     """What is known of a request: finished calls, joined events, whether the window has closed (None: look it up)."""
 
-    calls: Sequence[Prediction]
+    calls: Sequence[Call]
     events: Sequence[Feedback]
     closed: bool | None = None
 
 
 class Joiner:
-    """Joins calls and events. ``watermark_ms`` is the event time before which everything is known."""
+    """Joins calls and events. ``watermark_ms`` is the event time before which everything is known.
 
-    def __init__(self, definitions: Definitions, watermark_ms: int | None) -> None:
+    ``newest`` is the greatest id that a call is stored under, and ``farthest`` the greatest that any event is about.
+    Ids grow with time: beyond these nothing need be looked up, and nearly every call is beyond.
+    """
+
+    def __init__(
+        self, definitions: Definitions, watermark_ms: int | None, *, newest: str = "", farthest: str = ""
+    ) -> None:
         self.definitions = definitions
         self.watermark_ms = watermark_ms
         #: True when the watermark allows more than was done, or may: then ``settle`` is due though it did not move.
         self.unsettled = True
         #: Keys under which a prediction came that is older than the watermark: their events may have missed it.
         self._missed: set[tuple[str, str, int]] = set()
+        self._newest = newest
+        self._farthest = farthest
+        self._stored_kin: set[int] = set()
 
     async def record(self, connection: AsyncConnection, lines: Sequence[Call], moves: Moves) -> None:
         """Store calls, count those that are finished, and join what already waits for them."""
-        ids = {line.call.id for line in lines}
-        known = await calls.of(connection, ids)
-        written: dict[tuple[str, str, str], Stored] = {}
-        there = {_name(stored.call): stored for group in known.values() for stored in group}
-        for line in lines:
-            name = _name(line.call)
-            old = there.get(name)
-            if old is not None and (line.kind == "open" or not old.open):
-                moves.counts["duplicate_rows"] += 1
-                continue
-            there[name] = written[name] = Stored(line.call, line.writer, line.kind == "open")
-        await self._finish(connection, known, list(written.values()), moves)
+        known = await calls.of(connection, {row.id for _, row in lines if row.id <= self._newest})
+        there = {_name(call): call for group in known.values() for call in group}
+        if there or len({(row.id, kin.role, kin.variant) for kin, row in lines}) < len(lines):
+            lines = _without_repeats(lines, there, moves)
+        ended = [there[name] for call in lines if (name := _name(call)) in there] if there else ()
+        await self._finish(connection, known, lines, ended, moves)
 
     async def abandon(self, connection: AsyncConnection, writer: str, moves: Moves) -> None:
         """Count the streams whose writer died as what they are: incomplete."""
         stored = await calls.open_of(connection, writer)
-        known = await calls.of(connection, {one.call.id for one in stored})
-        await self._finish(connection, known, [replace(one, open=False) for one in stored], moves)
+        known = await calls.of(connection, {call.row.id for call in stored})
+        incomplete = [call._replace(row=call.row._replace(open_by=None)) for call in stored]
+        await self._finish(connection, known, incomplete, stored, moves)
 
     async def learn(self, connection: AsyncConnection, events: Sequence[Feedback], moves: Moves) -> None:
         """Store events and join those whose predictions are known."""
@@ -105,35 +108,48 @@ class Joiner:
     async def _finish(
         self,
         connection: AsyncConnection,
-        known: Mapping[str, Sequence[Stored]],
-        written: Sequence[Stored],
+        known: Mapping[str, Sequence[Call]],
+        written: Sequence[Call],
+        ended: Sequence[Call],
         moves: Moves,
     ) -> None:
-        """Write calls, and count those that are no longer open."""
-        await calls.write(connection, written)
-        fresh: dict[str, list[Prediction]] = defaultdict(list)
-        for stored in written:
-            if not stored.open:
-                fresh[stored.call.id].append(stored.call)
-            self._note_key(stored.call)
+        """Write calls, in place of those that ended, and count those that are no longer open."""
+        await calls.write(connection, written, ended=ended, stored=self._stored_kin)
+        ids = [row.id for _, row in written]
         about: dict[str, list[Event]] = defaultdict(list)
-        for event in await feedback.about(connection, {stored.call.id for stored in written}):
+        for event in await feedback.about(connection, {one for one in ids if one <= self._farthest}):
             about[event.target or ""].append(event)
-        for prediction_id, new in fresh.items():
-            for call in new:
-                moves.call(call)
+        finished = [call for call in written if call[1].open_by is None]
+        moves.calls(finished)
+        for prediction_id, new in self._in_company(finished, known.keys() | about.keys()).items():
             closed = self.definitions.closed_at(new[0].route, new[0].at_ms)
-            if closed or prediction_id in known or prediction_id in about or len(new) > 1:
-                old = _finished(known.get(prediction_id, ()))
-                joined = [event for event in about.get(prediction_id, ()) if event.status == "joined"]
-                self._count(old, new, joined, closed, moves)
+            joined = [event for event in about.get(prediction_id, ()) if event.status == "joined"]
+            self._count(_finished(known.get(prediction_id, ())), new, joined, closed, moves)
+        for call in written:
+            if call[1].key is not None:
+                self._note_key(call)
+        self._newest = max([self._newest, *ids])
         awaited = (events for prediction_id, events in about.items() if prediction_id not in known)
         await self._restate(connection, [event for events in awaited for event in events], moves)
 
+    def _in_company(self, finished: Sequence[Call], expected: Collection[str]) -> Mapping[str, list[Call]]:
+        """Return the calls that say more than themselves, by request.
+
+        Those are calls of a request of which more is known or several came, or whose window has closed.
+        """
+        number = Counter([row.id for _, row in finished])
+        closed = {route: self.definitions.closed_until(route) for route in {kin.route for kin, _ in finished}}
+        found: defaultdict[str, list[Call]] = defaultdict(list)
+        for call in finished:
+            row = call[1]
+            if number[row.id] > 1 or row.id in expected or row.at_ms < closed[row.route]:
+                found[row.id].append(call)
+        return found
+
     def _count(
         self,
-        old: Sequence[Prediction],
-        new: Sequence[Prediction],
+        old: Sequence[Call],
+        new: Sequence[Call],
         joined: Sequence[Event],
         closed: Sequence[Definition],
         moves: Moves,
@@ -191,6 +207,7 @@ class Joiner:
             finished = _finished(requests[target])
             self._move(metric, _State(finished, _learned(before)), _State(finished, _learned(after)), moves)
         moves.told += found.told
+        self._farthest = max([self._farthest, *(event.target or "" for event in (*found.fresh, *found.changed))])
         await feedback.insert(connection, found.fresh)
         await feedback.restate(connection, found.changed)
 
@@ -203,8 +220,8 @@ class Joiner:
         since = max(definition.closed_until, definition.since_ms)
         reached = await calls.reach(connection, definition.route, since, until, limit)
         span = calls.Span(definition.route, since, reached)
-        for call, n in await calls.counted_in(connection, span, metric):
-            moves.closed(call, metric, n)
+        for kin, n in await calls.counted_in(connection, span, metric):
+            moves.closed(kin, metric, n)
         if metric.missing is not None:
             ids = await calls.ids_in(connection, span)
         elif metric.mature == "window":
@@ -221,32 +238,45 @@ class Joiner:
         self.definitions.close(definition, reached)
         return reached
 
-    def _known(self, event: Event, requests: Mapping[str, Sequence[Stored]]) -> Known | None:
+    def _known(self, event: Event, requests: Mapping[str, Sequence[Call]]) -> Known | None:
         """What is known of the prediction that an event is about."""
         stored = requests.get(event.target or "")
         if not stored:
             return None
-        call = stored[0].call
+        call = stored[0]
         definition = self.definitions.at(call.route, event.feedback.metric, call.at_ms)
         return Known(call.route, call.at_ms, None if definition is None else definition.metric)
 
-    def _note_key(self, call: Prediction) -> None:
+    def _note_key(self, call: Call) -> None:
         """A keyed prediction behind the watermark (its writer was slow or died) may be what a looked-up event meant."""
-        if call.key is not None and self.watermark_ms is not None and call.at_ms < self.watermark_ms:
-            self._missed.add((call.route, call.key, call.at_ms))
+        if call.row.key is not None and self.watermark_ms is not None and call.at_ms < self.watermark_ms:
+            self._missed.add((call.route, call.row.key, call.at_ms))
             self.unsettled = True
+
+
+def _without_repeats(lines: Sequence[Call], there: Mapping[tuple[str, str, str], Call], moves: Moves) -> Sequence[Call]:
+    """Return the calls that say something new: the first of each name, or the end of one that is open."""
+    written: dict[tuple[str, str, str], Call] = {}
+    for call in lines:
+        name = _name(call)
+        old = written.get(name) or there.get(name)
+        if old is not None and (call.open or not old.open):
+            moves.counts["duplicate_rows"] += 1
+        else:
+            written[name] = call
+    return list(written.values())
 
 
 def _learned(events: Iterable[Event]) -> list[Feedback]:
     return [event.feedback for event in events]
 
 
-def _name(call: Prediction) -> tuple[str, str, str]:
-    return call.id, call.role, call.variant
+def _name(call: Call) -> tuple[str, str, str]:
+    return call.row.id, call.kin.role, call.kin.variant
 
 
-def _finished(stored: Iterable[Stored]) -> list[Prediction]:
-    return [one.call for one in stored if not one.open]
+def _finished(stored: Iterable[Call]) -> list[Call]:
+    return [call for call in stored if not call.open]
 
 
 def _led(event: Event, leads: str | None) -> Event:

@@ -21,10 +21,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.control.joiner import Joiner
 from gateway.control.lines import Batch
-from gateway.control.segments import Segments
-from gateway.journal import Segment
+from gateway.control.segments import Follower, Segments
+from gateway.journal import PREDICTIONS, Segment
 from gateway.ledger import UNKNOWN
-from gateway.store import Store, calls, plans, positions, reason, tallies
+from gateway.store import Store, calls, feedback, plans, positions, reason, tallies
 from gateway.store.definitions import Definition, newly_defined
 from gateway.store.moves import Moves, Told
 from gateway.store.tallies import Remembered
@@ -34,12 +34,16 @@ from router.snapshot import Snapshot
 logger = logging.getLogger(__name__)
 
 #: Lines per transaction: so many that its fixed cost disappears, and so few that reports get their turn.
-LINES: Final = 2_000
+LINES: Final = 10_000
 
 #: Predictions whose windows close, and events that are looked up, per transaction (and metric).
 SWEEP: Final = 5_000
 
+#: Until the next look at the journal. Where much comes, more of it at once is cheaper: units that come again are
+#: written once, pages are filled, and workers are left alone meanwhile.
 POLL_SECONDS: Final = 0.2
+BUSY_POLL_SECONDS: Final = 1.0
+BUSY_LINES_PER_SECOND: Final = 500
 LONGEST_BACKOFF_SECONDS: Final = 10.0
 
 
@@ -62,7 +66,7 @@ class Recorder:
     """Records one journal into one store.
 
     ``run`` is the present supervisor's: writers of older ones are dead. ``tell`` hears of feedback statuses after each
-    commit; ``spare`` says of a finished segment whether somebody still reads it.
+    commit; ``follower`` of every call when it is read, and keeps a segment from being deleted before.
     """
 
     def __init__(
@@ -72,20 +76,21 @@ class Recorder:
         *,
         run: str | None = None,
         tell: Callable[[Iterable[Told]], None] = lambda _: None,
-        spare: Callable[[Segment], bool] = lambda _: False,
+        follower: Follower | None = None,
         lines: int = LINES,
     ) -> None:
         self._store = store
         self._journal = journal
         self._run = run
         self._tell = tell
-        self._spare = spare
+        self._follower = follower
         self._most = self._lines = lines
         self._known: _Known | None = None
         self._adopting: tuple[Snapshot, int] | None = None
         self._caught_up = monotonic()
         self._turn = asyncio.Lock()
         self._idle_steps = 0
+        self._read, self._paused = 0, monotonic()  # lines since the last pause
         self._offsets: Mapping[str, int] = {}
         self._attempted: Mapping[str, int] = {}
         self._matured: set[str] = set()
@@ -121,7 +126,14 @@ class Recorder:
                 failing, pause = True, min(pause * 2, LONGEST_BACKOFF_SECONDS)
             if not more:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(stopping.wait(), pause)
+                    await asyncio.wait_for(stopping.wait(), max(pause, self._pause()))
+
+    def _pause(self) -> float:
+        """How long to wait for more, by how much came since the last time."""
+        now = monotonic()
+        busy = self._read > BUSY_LINES_PER_SECOND * (now - self._paused)
+        self._read, self._paused = 0, now
+        return BUSY_POLL_SECONDS if busy else POLL_SECONDS
 
     async def drain(self, timeout_seconds: float) -> bool:
         """Record what the journal holds, to its end; return whether that was reached in time."""
@@ -153,11 +165,15 @@ class Recorder:
         known.segments.look(dead)
         for name in known.segments.writers():
             known.writers.meet(name)
-        batch, self._attempted = await asyncio.to_thread(known.segments.read, limit)
+        batch, self._attempted, readings = await asyncio.to_thread(known.segments.read, limit, self._follower)
+        if self._follower is not None:
+            for reading in readings:
+                self._follower.hear(reading.segment, reading.start, reading.end, batch.calls[reading.calls])
         more = False
         if self._attempted or self._adopting is not None or known.due(dead):
             more = await self._commit(known, batch, self._attempted, dead)
         self._known = known
+        self._read += batch.lines
         self._idle_steps = 0 if batch.lines or more else self._idle_steps + 1
         if not known.segments.undrained_bytes():
             self._caught_up = monotonic()
@@ -188,18 +204,29 @@ class Recorder:
                 await positions.forget_writers(connection, self._run)
             writers = await positions.read_writers(connection)
             segments = Segments(self._journal, await positions.read_offsets(connection))
-            definitions = await plans.read_definitions(connection)
-        return _Known(segments, writers, Joiner(definitions, writers.watermark_ms), Remembered())
+            joiner = Joiner(
+                await plans.read_definitions(connection),
+                writers.watermark_ms,
+                newest=await calls.newest(connection),
+                farthest=await feedback.farthest(connection),
+            )
+        return _Known(segments, writers, joiner, Remembered())
 
     async def _dispose(self, segments: Segments) -> None:
         """Delete segments that are finished and recorded, once nothing can take the record back."""
-        disposable = [(name, segment) for name, segment in segments.disposable() if not self._spare(segment)]
+        disposable = [segment for name, segment in segments.disposable() if not self._followed(name, segment)]
         if not disposable:
             return
         await self._store.settle()
-        for _, segment in disposable:
+        for segment in disposable:
             with suppress(FileNotFoundError):
                 segment.path.unlink()
+
+    def _followed(self, name: str, segment: Segment) -> bool:
+        """Return whether somebody has yet to hear of what stands in a segment."""
+        if self._follower is None or not name.startswith(PREDICTIONS):
+            return False
+        return self._follower.reached(segment) < segment.size
 
     async def _isolate(self, error: Exception) -> bool:
         """A batch could not be recorded: record smaller ones, down to the one line at fault, and skip that."""
@@ -245,7 +272,7 @@ async def _record(
     for name, at_ms, bye in batch.marks:
         writers.meet(name)
         writers.mark(name, at_ms, bye=bye)
-    streaming = {line.writer for line in batch.calls if line.kind == "open"}
+    streaming = {call.row.open_by for call in batch.calls if call.row.open_by is not None}
     for name in known.segments.drained_writers(set(dead) & {*writers.living(), *streaming}, offsets):
         await joiner.abandon(connection, name, moves)
         writers.bury(name)

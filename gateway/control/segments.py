@@ -6,16 +6,33 @@ final only if the segment was finished before that look began.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple, Protocol
 
 from gateway.control.lines import Batch
 from gateway.journal import FEEDBACK, PREDICTIONS, Segment, read_lines, segments
+from gateway.store.calls import Call
 
 #: How much of a segment is read at once; longer lines are read whole all the same.
-CHUNK_BYTES: Final = 2**20
+CHUNK_BYTES: Final = 2**22
+
+
+class Follower(Protocol):
+    """Whoever hears of every call that is read, though it may be ahead."""
+
+    def reached(self, segment: Segment) -> int: ...
+    def hear(self, segment: Segment, start: int, end: int, calls: Sequence[Call]) -> None: ...
+
+
+class Reading(NamedTuple):
+    """Which part of a segment of predictions was read: bytes, and the batch's calls that stood in it."""
+
+    segment: Segment
+    start: int
+    end: int
+    calls: slice
 
 
 class Segments:
@@ -45,22 +62,28 @@ class Segments:
         """Return the writers of predictions: those whose word the watermark waits for."""
         return {segment.writer for name, segment in self.found.items() if name.startswith(f"{PREDICTIONS}/")}
 
-    def read(self, limit: int) -> tuple[Batch, dict[str, int]]:
+    def read(self, limit: int, follower: Follower | None = None) -> tuple[Batch, dict[str, int], list[Reading]]:
         """Read about ``limit`` lines that are not drained; return them and the offsets once they are recorded.
 
-        Writers take turns, so that a busy one starves nobody; of one writer, segments come in order.
+        Writers take turns, so that a busy one starves nobody; of one writer, segments come in order. Where ``follower``
+        has reached, reading stops, so that what was read is either all new to it or all known.
         """
-        batch, offsets = Batch(), dict[str, int]()
+        batch, offsets, readings = Batch(), dict[str, int](), list[Reading]()
         chains = list(self._chains())
         self._turn += 1
         for i in range(len(chains)):
             for name, segment in chains[(i + self._turn) % len(chains)]:
-                drained = self._read(name, segment, batch, offsets, limit - batch.lines)
+                start, first = self.offsets.get(name, 0), len(batch.calls)
+                reached = follower.reached(segment) if follower and name.startswith(PREDICTIONS) else 0
+                most = reached - start if start < reached < start + CHUNK_BYTES else CHUNK_BYTES
+                drained = self._read(name, segment, batch, offsets, limit - batch.lines, most)
+                if name in offsets and name.startswith(PREDICTIONS):
+                    readings.append(Reading(segment, start, offsets[name], slice(first, len(batch.calls))))
                 if not drained or name not in self._final:
                     break
             if batch.lines >= limit:
                 break
-        return batch, offsets
+        return batch, offsets, readings
 
     def drained(self, name: str) -> bool:
         """Return whether all of a segment that was there at the last look is recorded."""
@@ -88,13 +111,13 @@ class Segments:
         """Return how much is not recorded, as of the last look."""
         return sum(max(0, segment.size - self.offsets.get(name, 0)) for name, segment in self.found.items())
 
-    def _read(self, name: str, segment: Segment, batch: Batch, offsets: dict[str, int], limit: int) -> bool:
+    def _read(self, name: str, segment: Segment, batch: Batch, offsets: dict[str, int], limit: int, most: int) -> bool:
         """Read on in one segment; return whether its end is reached."""
         offset = self.offsets.get(name, 0)
         if offset >= segment.size or limit <= 0:
             return offset >= segment.size
         try:
-            lines, end = read_lines(segment.path, offset, CHUNK_BYTES)
+            lines, end = read_lines(segment.path, offset, most)
         except FileNotFoundError:
             return True
         if len(lines) > limit:

@@ -1,39 +1,119 @@
-"""Predictions as rows: one per call.
+"""Calls as rows: what is each one's own, and a number for what it shares with its kin.
 
-Rule: a row says what its journal line said, column for field and in the same order, but for ``retries``. A call whose
-stream has not ended is ``open``: it is there to be found, and counts nowhere.
+Rule: a row says what its journal line said, but for ``retries``, which nobody asks for call by call and the metrics
+have. A call whose stream has not ended is ``open``: it is there to be found, and counts nowhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
-from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 import orjson
-from sqlalchemy import Select, Text, bindparam, func, select
+from sqlalchemy import Select, Text, bindparam, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.store import sql
-from gateway.store.tables import predictions
-from router.records import Prediction, Role
+from gateway.store import kin, sql
+from gateway.store.kin import Kin
+from gateway.store.tables import calls
+from router.outcomes import counted
+from router.records import Fault, Role
 from router.snapshot import Metric
 
-#: How often a call was repeated is no column: nobody asks for it call by call, and the metrics have it.
-_NAMES: Final = tuple(f.name for f in fields(Prediction) if f.name in predictions.c)
-_FIELDS: Final = attrgetter(*_NAMES)
-_FEATURES, _PREDICTED, _PREDICTION, _ITEMS = map(_NAMES.index, ("features", "predicted", "prediction", "items"))
+
+class Row(NamedTuple):
+    """What is a call's own, as the table has it: ``prediction`` and ``more`` are JSON, ``more`` holds what is rare."""
+
+    id: str
+    kin: int
+    route: str
+    at_ms: int
+    unit: str | None
+    key: str | None
+    latency_ms: float | None
+    overhead_ms: float | None
+    prediction: str | None
+    more: str | None
+    open_by: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A call as stored, and the writer whose journal it came from."""
+#: The fields that are in ``more`` when they are anything but None.
+RARE: Final = ("features", "reported_version", "items", "request_id", "traceparent")
 
-    call: Prediction
-    writer: str
-    open: bool
+
+class Call(NamedTuple):
+    """A call, whole: it can be asked for any field of ``Prediction`` that something is counted by."""
+
+    kin: Kin
+    row: Row
+
+    @property
+    def id(self) -> str:
+        return self.row.id
+
+    @property
+    def at_ms(self) -> int:
+        return self.row.at_ms
+
+    @property
+    def route(self) -> str:
+        return self.kin.route
+
+    @property
+    def epoch(self) -> str:
+        return self.kin.epoch
+
+    @property
+    def period(self) -> int:
+        return self.kin.period
+
+    @property
+    def variant(self) -> str:
+        return self.kin.variant
+
+    @property
+    def version(self) -> str:
+        return self.kin.version
+
+    @property
+    def role(self) -> Role:
+        return self.kin.role
+
+    @property
+    def fault(self) -> Fault | None:
+        return self.kin.fault
+
+    @property
+    def forced(self) -> bool:
+        return self.kin.forced
+
+    @property
+    def failed(self) -> bool:
+        return self.kin.failed
+
+    @property
+    def counted_unit(self) -> str | None:
+        """Who is counted: None when the call is a unit of its own, as it is for a request that carries no unit."""
+        return self.row.unit if self.kin.by_unit else None
+
+    @property
+    def predicted(self) -> bool:
+        return self.row.prediction is not None
+
+    @property
+    def prediction(self) -> Any:
+        return None if self.row.prediction is None else orjson.loads(self.row.prediction)
+
+    @property
+    def items(self) -> tuple[str, ...] | None:
+        found = None if self.row.more is None else orjson.loads(self.row.more).get("items")
+        return None if found is None else tuple(found)
+
+    @property
+    def open(self) -> bool:
+        return self.row.open_by is not None
 
 
 class Span(NamedTuple):
@@ -44,60 +124,66 @@ class Span(NamedTuple):
     until_ms: int
 
 
-class Kin(NamedTuple):
-    """What calls that are counted together have in common."""
-
-    route: str
-    epoch: str
-    period: int
-    variant: str
-    version: str
-    role: Role
-
-
 INSIDE: Final = (
-    predictions.c.route == bindparam("route"),
-    predictions.c.at_ms >= bindparam("since_ms"),
-    predictions.c.at_ms < bindparam("until_ms"),
+    calls.c.route == bindparam("route"),
+    calls.c.at_ms >= bindparam("since_ms"),
+    calls.c.at_ms < bindparam("until_ms"),
 )
 
 
-_BEYOND: Final = (
-    select(predictions.c.at_ms).where(*INSIDE).order_by(predictions.c.at_ms).offset(bindparam("limit")).limit(1)
-)
-_COUNTED: Final = (
-    select(*(predictions.c[name] for name in Kin._fields), func.count())
-    .where(*INSIDE, ~predictions.c.open, ~predictions.c.forced)
-    .where(predictions.c.fault.is_(None) | (predictions.c.fault != "dropped"))
-    .group_by(*(predictions.c[name] for name in Kin._fields))
-)
-_COUNTED_ANSWERS: Final = _COUNTED.where(predictions.c.role != "shadow")
+_BEYOND: Final = select(calls.c.at_ms).where(*INSIDE).order_by(calls.c.at_ms).offset(bindparam("limit")).limit(1)
+_COUNTED: Final = select(calls.c.kin, func.count()).where(*INSIDE, calls.c.open_by.is_(None)).group_by(calls.c.kin)
+_DELETED: Final = delete(calls).where(calls.c.id == bindparam("b_id"), calls.c.kin == bindparam("b_kin"))
 
 
-async def write(connection: AsyncConnection, rows: Iterable[Stored]) -> None:
-    """Write calls; one that was open is replaced by its end."""
-    await sql.upsert(connection, predictions, [_row(stored) for stored in rows])
+def json_of(value: Any) -> str:
+    """Return a value as the table has it."""
+    return orjson.dumps(value).decode()
 
 
-async def of(connection: AsyncConnection, ids: Collection[str]) -> dict[str, list[Stored]]:
+def by_kin(made: Iterable[Call]) -> Mapping[Kin, list[Row]]:
+    """Return the rows of these calls, by what they have in common."""
+    rows: defaultdict[Kin, list[Row]] = defaultdict(list)
+    for common, row in made:
+        rows[common].append(row)
+    return rows
+
+
+async def write(
+    connection: AsyncConnection, fresh: Sequence[Call], *, ended: Sequence[Call] = (), stored: set[int] | None = None
+) -> None:
+    """Write calls, in place of the ``ended`` ones, which were open. ``stored`` numbers the kin that are known to be."""
+    stored = set() if stored is None else stored
+    unstored = {call.kin.number: call.kin for call in fresh if call.kin.number not in stored}
+    await kin.write(connection, unstored.values())
+    stored.update(unstored)
+    if ended:
+        await connection.execute(_DELETED, [{"b_id": row.id, "b_kin": row.kin} for _, row in ended])
+    await sql.insert(connection, calls, [row for _, row in fresh])
+
+
+async def of(connection: AsyncConnection, ids: Collection[str]) -> dict[str, list[Call]]:
     """Return every call of these prediction ids; an id without any is left out."""
-    if not ids:
-        return {}
-    found: dict[str, list[Stored]] = {}
-    for row in await connection.execute(_of(connection.dialect.name), sql.as_values(ids)):
-        found.setdefault(row[0], []).append(_stored(row))
+    found: dict[str, list[Call]] = {}
+    if ids:
+        for call in await _calls(connection, _of(connection.dialect.name), sql.as_values(ids)):
+            found.setdefault(call.row.id, []).append(call)
     return found
 
 
-async def open_of(connection: AsyncConnection, writer: str) -> list[Stored]:
+async def open_of(connection: AsyncConnection, writer: str) -> list[Call]:
     """Return the calls of a writer whose end it has not told."""
-    query = select(predictions).where(predictions.c.open, predictions.c.writer == bindparam("writer"))
-    return [_stored(row) for row in await connection.execute(query, {"writer": writer})]
+    return await _calls(connection, select(calls).where(calls.c.open_by == bindparam("writer")), {"writer": writer})
+
+
+async def newest(connection: AsyncConnection) -> str:
+    """Return the greatest id there is, "" where there is none: nothing is known of a greater one."""
+    return (await connection.execute(select(func.max(calls.c.id)))).scalar() or ""
 
 
 async def latest_ms(connection: AsyncConnection, route: str) -> int | None:
     """Return when the route's youngest prediction was made, None if it has none."""
-    query = select(func.max(predictions.c.at_ms)).where(predictions.c.route == bindparam("route"))
+    query = select(func.max(calls.c.at_ms)).where(calls.c.route == bindparam("route"))
     found: int | None = (await connection.execute(query, {"route": route})).scalar()
     return found
 
@@ -114,47 +200,42 @@ async def reach(connection: AsyncConnection, route: str, since_ms: int, until_ms
 
 async def ids_in(connection: AsyncConnection, span: Span) -> list[str]:
     """Return the ids of a route's predictions in a span."""
-    query = select(predictions.c.id).distinct().where(*INSIDE)
+    query = select(calls.c.id).distinct().where(*INSIDE)
     return [row[0] for row in await connection.execute(query, span._asdict())]
 
 
 async def counted_in(connection: AsyncConnection, span: Span, metric: Metric) -> list[tuple[Kin, int]]:
-    """Return how many finished calls of a span could have a value, as ``router.outcomes.counted`` says one by one."""
-    query = _COUNTED if metric.kind == "label" else _COUNTED_ANSWERS
-    return [(Kin(*kin), n) for *kin, n in await connection.execute(query, span._asdict())]
+    """Return how many finished calls of a span could have a value, by kin."""
+    rows = [(number, n) for number, n in await connection.execute(_COUNTED, span._asdict())]
+    of_number = await kin.numbered(connection, [number for number, _ in rows])
+    return [(of_number[number], n) for number, n in rows if counted(of_number[number], metric)]
 
 
-def as_json(call: Prediction) -> dict[str, Any]:
+def as_json(call: Call) -> dict[str, Any]:
     """Return the call as plain JSON values, every field named."""
-    return dict(zip(_NAMES, _FIELDS(call), strict=True))
+    row = call.row
+    rare = dict.fromkeys(RARE) | ({} if row.more is None else orjson.loads(row.more))
+    return {
+        "id": row.id,
+        "at_ms": row.at_ms,
+        **{name: getattr(call.kin, name) for name in kin.NAMES},
+        "unit": row.unit,
+        "key": row.key,
+        "latency_ms": row.latency_ms,
+        "overhead_ms": row.overhead_ms,
+        "predicted": call.predicted,
+        "prediction": call.prediction,
+        **rare,
+        "open": call.open,
+    }
+
+
+async def _calls(connection: AsyncConnection, query: Select[Any], parameters: Mapping[str, Any]) -> list[Call]:
+    rows = [Row(*row) for row in await connection.execute(query, parameters)]
+    of_number = await kin.numbered(connection, {row.kin for row in rows})
+    return [Call(of_number[row.kin], row) for row in rows]
 
 
 @cache
 def _of(dialect: str) -> Select[Any]:
-    return select(predictions).where(predictions.c.id.in_(sql.among(dialect, Text())))
-
-
-def _row(stored: Stored) -> tuple[Any, ...]:
-    values = list(_FIELDS(stored.call))
-    if values[_FEATURES] is not None:
-        values[_FEATURES] = _json(values[_FEATURES])
-    values[_PREDICTION] = _json(values[_PREDICTION]) if values[_PREDICTED] else None
-    if values[_ITEMS] is not None:
-        values[_ITEMS] = _json(values[_ITEMS])
-    values += (stored.writer, stored.open)
-    return tuple(values)
-
-
-def _stored(row: Sequence[Any]) -> Stored:
-    *values, writer, is_open = row
-    content: dict[str, Any] = dict(zip(_NAMES, values, strict=True))
-    for name in ("features", "prediction", "items"):
-        if content[name] is not None:
-            content[name] = orjson.loads(content[name])
-    if content["items"] is not None:
-        content["items"] = tuple(content["items"])
-    return Stored(Prediction(**content), writer, is_open)
-
-
-def _json(value: Any) -> str:
-    return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
+    return select(calls).where(calls.c.id.in_(sql.among(dialect, Text())))

@@ -87,6 +87,10 @@ class Definitions:
                 return definition if definition.metric is not None else None
         return None
 
+    def closed_until(self, route: str) -> int:
+        """Return the time before which windows of a route's predictions may have closed."""
+        return self._closed.get(route, 0)
+
     def closed_at(self, route: str, at_ms: int) -> list[Definition]:
         """Return the definitions under which the window of a prediction made at ``at_ms`` has closed already."""
         if at_ms >= self._closed.get(route, 0):

@@ -11,14 +11,14 @@ from functools import cache
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import BigInteger, Select, Text, bindparam, literal_column, select, update
+from sqlalchemy import BigInteger, Select, Text, bindparam, func, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.expression import ColumnElement, FromClause
 
 from gateway.ledger import UNKNOWN, Status
 from gateway.store import sql
 from gateway.store.calls import INSIDE, Span
-from gateway.store.tables import feedback, predictions
+from gateway.store.tables import calls, feedback
 from router.records import Feedback
 
 
@@ -78,6 +78,11 @@ async def with_identities(connection: AsyncConnection, identities: Collection[st
 async def about(connection: AsyncConnection, targets: Collection[str]) -> list[Event]:
     """Return every event about one of these predictions, whatever its status."""
     return await _found(connection, "target", targets)
+
+
+async def farthest(connection: AsyncConnection) -> str:
+    """Return the greatest id that any event is about, "" where there is none: no event is about a greater one."""
+    return (await connection.execute(select(func.max(feedback.c.target)))).scalar() or ""
 
 
 async def joined(connection: AsyncConnection, targets: Collection[str]) -> dict[str, list[Event]]:
@@ -152,10 +157,10 @@ def as_json(event: Event) -> dict[str, Any]:
 def _latest(route: ColumnElement[Any], key: ColumnElement[Any], event_ms: ColumnElement[Any], of: FromClause) -> Any:
     """The latest prediction of a route and key that is not younger than the event; of equal times the greatest id."""
     return (
-        select(predictions.c.id)
-        .where(predictions.c.route == route, predictions.c.key == key)
-        .where(predictions.c.key.is_not(None), predictions.c.at_ms <= event_ms)
-        .order_by(predictions.c.at_ms.desc(), predictions.c.id.desc())
+        select(calls.c.id)
+        .where(calls.c.route == route, calls.c.key == key)
+        .where(calls.c.key.is_not(None), calls.c.at_ms <= event_ms)
+        .order_by(calls.c.at_ms.desc(), calls.c.id.desc())
         .limit(1)
         .correlate(of)
         .scalar_subquery()
@@ -172,8 +177,8 @@ _DUE: Final = (
 _JOINED_IN: Final = (
     select(feedback.c.target)
     .distinct()
-    .select_from(predictions)
-    .join(feedback, feedback.c.target == predictions.c.id)
+    .select_from(calls)
+    .join(feedback, feedback.c.target == calls.c.id)
     .where(*INSIDE, feedback.c.status == "joined", feedback.c.metric == bindparam("metric"))
 )
 

@@ -6,14 +6,21 @@ Rule: only sums and differences, so that any two may be added in either order; w
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from typing import NamedTuple, Protocol
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Final, NamedTuple, Protocol
 
 from gateway.ledger import AGREEMENT, CALLS, Phase, Status
+from gateway.store.calls import Call, Row, by_kin
+from gateway.store.kin import Kin
 from policies.statistics.latency import bucket
 from policies.types import EMPTY, Tally
 from router.outcomes import Value
-from router.records import Outcome, Prediction, Role
+from router.records import Outcome, Role
 from router.snapshot import Metric
+
+#: Microseconds are what is measured, and most calls take few milliseconds: the same ones come again and again.
+_bucket: Final = lru_cache(maxsize=2**15)(bucket)
 
 
 class Place(NamedTuple):
@@ -92,31 +99,42 @@ class Moves:
         self.told: list[Told] = []
         self.matured: set[str] = set()
 
-    def call(self, call: Prediction) -> None:
-        """Count a finished call: itself, its fault, its time, and its unit's arrival."""
-        if call.forced:
-            if call.role == "primary":
-                self.forced[call.route, call.epoch] += 1
-            return
-        if call.role == "primary":
-            self._arrival(call)
-        if call.fault is not None:
-            self.faults[call.route, call.epoch, call.variant, call.role, call.fault] += 1
-            if call.fault == "dropped":
-                return
-        if call.latency_ms is not None:
-            self.latency[call.route, call.epoch, call.variant, call.role, bucket(call.latency_ms)] += 1
-        self._outcome(_place(call, "", CALLS, "", "live"), _unit(call), None, float(call.failed))
+    def calls(self, finished: Iterable[Call]) -> None:
+        """Count calls: themselves, their faults, their times, and the arrivals of their units."""
+        for kin, rows in by_kin(finished).items():
+            self._kin(kin, rows)
 
-    def agreement(self, shadow: Prediction, agrees: bool) -> None:
+    def _kin(self, kin: Kin, rows: Sequence[Row]) -> None:
+        """Count calls that differ in nothing but what is their own."""
+        if kin.forced:
+            if kin.role == "primary":
+                self.forced[kin.route, kin.epoch] += len(rows)
+            return
+        if kin.role == "primary":
+            self._arrivals(kin, rows)
+        if kin.fault is not None:
+            self.faults[kin.route, kin.epoch, kin.variant, kin.role, kin.fault] += len(rows)
+            if kin.fault == "dropped":
+                return
+        buckets = Counter([_bucket(row.latency_ms) for row in rows if row.latency_ms is not None])
+        for index, n in buckets.items():
+            self.latency[kin.route, kin.epoch, kin.variant, kin.role, index] += n
+        place, value = _place(kin, "", CALLS, "", "live"), float(kin.failed)
+        for unit, n in Counter([row.unit for row in rows] if kin.by_unit else {None: len(rows)}).items():
+            if unit is None:
+                self.alone[place, None, value] += n
+            else:
+                self._add(place, unit, value * n, n)
+
+    def agreement(self, shadow: Call, agrees: bool) -> None:
         """Count whether a shadow predicted what the primary did."""
-        self._outcome(_place(shadow, "", AGREEMENT, "", "live"), _unit(shadow), None, float(agrees))
+        self._outcome(_place(shadow, "", AGREEMENT, "", "live"), shadow.counted_unit, None, float(agrees))
 
     def closed(self, call: Origin, metric: Metric, n: int = 1) -> None:
         """Count calls whose window has closed."""
         self.alone[_place(call, "", metric.name, metric.definition, "closed"), None, 0.0] += n
 
-    def outcome(self, call: Prediction, metric: Metric, value: Value, live: Outcome, mature: Outcome) -> None:
+    def outcome(self, call: Call, metric: Metric, value: Value, live: Outcome, mature: Outcome) -> None:
         """Move the live and the mature tally of one value; ``call`` is any call of the request."""
         place = Place(
             call.route,
@@ -130,7 +148,7 @@ class Moves:
             metric.definition,
             "live",
         )
-        unit = _unit(call)
+        unit = call.counted_unit
         self._outcome(place, unit, live.before, live.after)
         if mature.before != mature.after:
             self._outcome(place._replace(phase="mature"), unit, mature.before, mature.after)
@@ -160,19 +178,25 @@ class Moves:
         if unit is None:
             self.alone[place, before, after] += 1
             return
+        self._add(place, unit, (after or 0.0) - (before or 0.0), (after is not None) - (before is not None))
+
+    def _add(self, place: Place, unit: str, more_m: float, more_d: float) -> None:
         units = self.units[place]
         m, d = units.get(unit, (0.0, 0.0))
-        units[unit] = (m + (after or 0.0) - (before or 0.0), d + (after is not None) - (before is not None))
+        units[unit] = (m + more_m, d + more_d)
 
-    def _arrival(self, call: Prediction) -> None:
-        stint, unit = Stint(call.route, call.epoch, call.period), _unit(call)
-        if unit is None:
-            self.stretches[stint, call.revision, call.variant] += 1
-            return
-        arrival = Arrival(call.at_ms, call.id, call.revision, call.variant)
+    def _arrivals(self, kin: Kin, rows: Sequence[Row]) -> None:
+        stint = Stint(kin.route, kin.epoch, kin.period)
+        named = [row for row in rows if row.unit is not None] if kin.by_unit else []
+        if len(named) < len(rows):
+            self.stretches[stint, kin.revision, kin.variant] += len(rows) - len(named)
         arrivals = self.arrivals[stint]
-        if unit not in arrivals or arrival < arrivals[unit]:
-            arrivals[unit] = arrival
+        for row in named:
+            unit, at_ms = row.unit, row.at_ms
+            assert unit is not None
+            known = arrivals.get(unit)
+            if known is None or at_ms < known.at_ms or (at_ms == known.at_ms and row.id < known.id):
+                arrivals[unit] = Arrival(at_ms, row.id, kin.revision, kin.variant)
 
 
 def times(tally: Tally, n: int) -> Tally:
@@ -194,11 +218,6 @@ def times(tally: Tally, n: int) -> Tally:
 
 def _one(value: float | None) -> Tally:
     return EMPTY if value is None else Tally.of_unit(value, 1.0)
-
-
-def _unit(call: Prediction) -> str | None:
-    """Who is counted: None when the prediction is a unit of its own, as it is for a request that carries no unit."""
-    return call.unit if call.by_unit else None
 
 
 def _place(call: Origin, against: str, metric: str, definition: str, phase: Phase) -> Place:

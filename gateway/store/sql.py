@@ -6,9 +6,11 @@ statements are put together once (``cache``), because that costs as much as runn
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from functools import lru_cache
-from typing import Any
+from itertools import chain
+from typing import Any, Final
 
 import orjson
 from sqlalchemy import Dialect, Select, Table, bindparam, cast, func, select
@@ -17,29 +19,37 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.expression import ColumnElement, Subquery
 from sqlalchemy.types import TypeEngine
 
+#: Rows per statement. A statement's own cost is that of some rows; parameters are bounded at 32,766.
+ROWS: Final = 50
+
 
 async def insert(connection: AsyncConnection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
     """Insert rows, each in the order of the table's columns (a serial column left out)."""
-    if rows:
-        await connection.exec_driver_sql(_insert(connection.dialect, table, "fail"), list(rows))
+    await _write(connection, table, rows, "fail")
 
 
 async def upsert(connection: AsyncConnection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Insert rows; one whose primary key exists replaces the old one."""
-    if rows:
-        await connection.exec_driver_sql(_insert(connection.dialect, table, "replace"), list(rows))
+    """Insert rows, of different primary keys; one whose primary key exists replaces the old one."""
+    await _write(connection, table, rows, "replace")
 
 
 async def ensure(connection: AsyncConnection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
     """Insert rows, leaving alone what conflicts with one that exists."""
-    if rows:
-        await connection.exec_driver_sql(_insert(connection.dialect, table, "ignore"), list(rows))
+    await _write(connection, table, rows, "ignore")
 
 
 async def add(connection: AsyncConnection, table: Table, counts: Collection[tuple[tuple[Any, ...], int]]) -> None:
-    """Add to the column ``n`` of the rows with these primary keys, which begin at 0."""
-    if rows := [(*key, n) for key, n in counts if n]:
-        await connection.exec_driver_sql(_insert(connection.dialect, table, "add"), rows)
+    """Add to the column ``n`` of the rows with these primary keys, which are different and begin at 0."""
+    await _write(connection, table, [(*key, n) for key, n in counts if n], "add")
+
+
+async def _write(connection: AsyncConnection, table: Table, rows: Sequence[tuple[Any, ...]], conflict: str) -> None:
+    whole = len(rows) - len(rows) % ROWS
+    if whole:
+        many = [tuple(chain.from_iterable(rows[at : at + ROWS])) for at in range(0, whole, ROWS)]
+        await connection.exec_driver_sql(_insert(connection.dialect, table, conflict, ROWS), many)
+    if whole < len(rows):
+        await connection.exec_driver_sql(_insert(connection.dialect, table, conflict), list(rows[whole:]))
 
 
 def listed(dialect: str, *types: TypeEngine[Any]) -> Subquery:
@@ -77,10 +87,10 @@ def as_values(values: Collection[str] | Collection[int]) -> dict[str, str]:
 
 
 @lru_cache(maxsize=128)
-def _insert(dialect: Dialect, table: Table, conflict: str) -> str:
-    """The statement's text, with one placeholder per column: rows then go to the driver as they are.
+def _insert(dialect: Dialect, table: Table, conflict: str, rows: int = 1) -> str:
+    """The statement's text, with one placeholder per column and row: values then go to the driver as they are.
 
-    Binding 31 named parameters a row through the expression language costs more than the insert itself.
+    Binding named parameters row by row through the expression language costs more than the insert itself.
     """
     columns = [column for column in table.columns if column is not table.autoincrement_column]
     keys = [column.name for column in table.primary_key]
@@ -95,4 +105,8 @@ def _insert(dialect: Dialect, table: Table, conflict: str) -> str:
     names = [column.name for column in columns]
     compiled = build.compile(dialect=dialect, column_keys=names)
     assert list(compiled.positiontup) == names, "the driver's placeholders must be positional and in column order"
-    return str(compiled)
+    head, row, tail = _VALUES.fullmatch(str(compiled)).groups()  # type: ignore[union-attr]
+    return f"{head}{', '.join([row] * rows)}{tail}"
+
+
+_VALUES: Final = re.compile(r"(.* VALUES )(\([^()]*\))(.*)", re.DOTALL)

@@ -123,10 +123,10 @@ class Store:
                 return None
             events = await feedback.about(connection, [prediction_id])
             definitions = await plans.read_definitions(connection)
-        finished = [one.call for one in stored if not one.open]
+        finished = [call for call in stored if not call.open]
+        call = stored[0]
         outcomes = []
-        for name in definitions.names(stored[0].call.route):
-            call = stored[0].call
+        for name in definitions.names(call.route):
             definition = definitions.at(call.route, name, call.at_ms)
             if definition is None or definition.metric is None:
                 continue
@@ -145,7 +145,7 @@ class Store:
                 )
         return {
             "prediction_id": prediction_id,
-            "calls": [{**calls.as_json(one.call), "open": one.open} for one in stored],
+            "calls": [calls.as_json(one) for one in stored],
             "feedback": [feedback.as_json(e) for e in sorted(events, key=lambda e: e.seq or 0)],
             "outcomes": outcomes,
         }

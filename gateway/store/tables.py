@@ -8,7 +8,21 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, Table, Text, text
+from sqlalchemy import (
+    DDL,
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    event,
+    select,
+    text,
+)
 
 metadata: Final = MetaData()
 
@@ -18,6 +32,11 @@ _Serial = BigInteger().with_variant(Integer, "sqlite")
 
 def _text(name: str, *, key: bool = False, null: bool = False) -> Column[Any]:
     return Column(name, Text, primary_key=key, nullable=null)
+
+
+def _id(name: str, *, key: bool = False, null: bool = False) -> Column[Any]:
+    """A prediction's id: ordered byte by byte everywhere, as Python orders it, and as they are made: by time."""
+    return Column(name, Text().with_variant(Text(collation="C"), "postgresql"), primary_key=key, nullable=null)
 
 
 def _integer(name: str, *, key: bool = False, null: bool = False) -> Column[Any]:
@@ -38,56 +57,64 @@ def _table(name: str, *columns: Column[Any], wide: bool = False) -> Table:
     return Table(name, metadata, *columns, sqlite_with_rowid=wide or serial)
 
 
-#: One call of one request, as its journal line said. ``open`` until the end of its stream is known.
-predictions: Final = _table(
-    "predictions",
-    _text("id", key=True),
-    _integer("at_ms"),
+#: What many calls have in common; ``id`` is a hash of the rest.
+kin: Final = _table(
+    "kin",
+    _integer("id", key=True),
     _text("route"),
     _text("epoch"),
     _integer("period"),
     _integer("revision"),
-    _text("variant", key=True),
+    _text("variant"),
     _text("model"),
     _text("version"),
-    _text("role", key=True),
+    _text("role"),
     _text("reason"),
     _number("propensity", null=True),
-    _text("unit", null=True),
     _flag("by_unit"),
-    _text("key", null=True),
-    _text("features", null=True),
     _flag("forced"),
     _text("method"),
     _integer("status", null=True),
     _text("fault", null=True),
     _text("served", null=True),
+)
+
+#: One call of one request, as its journal line said. ``prediction`` is NULL where there was none, and JSON else; what
+#: few calls have is in ``more``, as JSON. ``open_by`` is its writer until the end of its stream is known.
+calls: Final = _table(
+    "calls",
+    _id("id", key=True),
+    _integer("kin", key=True),
+    _text("route"),
+    _integer("at_ms"),
+    _text("unit", null=True),
+    _text("key", null=True),
     _number("latency_ms", null=True),
     _number("overhead_ms", null=True),
-    _flag("predicted"),
     _text("prediction", null=True),
-    _text("reported_version", null=True),
-    _text("items", null=True),
-    _text("request_id", null=True),
-    _text("traceparent", null=True),
-    _text("writer"),
-    _flag("open"),
+    _text("more", null=True),
+    _text("open_by", null=True),
     wide=True,
 )
-Index("predictions_at", predictions.c.route, predictions.c.at_ms)
-_KEYED = predictions.c.key.is_not(None)
+Index("calls_at", calls.c.route, calls.c.at_ms)
+_KEYED = calls.c.key.is_not(None)
 Index(
-    "predictions_key",
-    *(predictions.c.route, predictions.c.key, predictions.c.at_ms),
+    "calls_key",
+    *(calls.c.route, calls.c.key, calls.c.at_ms),
     sqlite_where=_KEYED,
     postgresql_where=_KEYED,
 )
-Index(
-    "predictions_open",
-    predictions.c.writer,
-    sqlite_where=predictions.c.open,
-    postgresql_where=predictions.c.open,
-)
+_OPEN = calls.c.open_by.is_not(None)
+Index("calls_open", calls.c.open_by, sqlite_where=_OPEN, postgresql_where=_OPEN)
+
+#: The same for people, who ask in SQL: each call with all its fields.
+PREDICTIONS: Final = select(
+    *(calls.c.id, calls.c.at_ms, *(column for column in kin.c if column.name != "id"), calls.c.unit, calls.c.key),
+    *(calls.c.latency_ms, calls.c.overhead_ms, calls.c.prediction, calls.c.more),
+    _OPEN.label("open"),
+).join_from(calls, kin, kin.c.id == calls.c.kin)
+_VIEW: Final = DDL(f"CREATE VIEW predictions AS {PREDICTIONS}")  # type: ignore[no-untyped-call]
+event.listen(metadata, "after_create", _VIEW)
 
 #: One event. ``target`` is the prediction it is about, once known; ``counted`` the route it is counted under;
 #: ``due_ms`` the watermark at which a waiting one must be looked at again.
@@ -106,7 +133,7 @@ feedback: Final = _table(
     _text("key", null=True),
     _text("item", null=True),
     _text("event_id", null=True),
-    _text("target", null=True),
+    _id("target", null=True),
     _text("status"),
     _text("counted"),
     _integer("due_ms"),

@@ -8,6 +8,7 @@ from gateway.report import report
 from policies import Tally, Thompson, Weighted
 from router.records import Prediction
 from tests.gateway.admin.fake import Control, control
+from tests.gateway.control.builders import row
 from tests.gateway.ledgers import Book, route, snapshot
 
 NOW_MS = 1_760_000_000_000
@@ -77,11 +78,11 @@ def filled_control() -> Control:
 def observe(metrics: Metrics, round_: int = 1) -> None:
     """Tell the metrics one of everything; each further round counts on."""
     for variant in ("old", "new"):
-        metrics.observe_prediction(prediction(variant))
-        metrics.observe_prediction(prediction(variant, status=None, fault="timeout"))
-    metrics.observe_prediction(prediction("new", role="shadow", route="shadowed"))
+        metrics.observe_calls([row(prediction(variant))])
+        metrics.observe_calls([row(prediction(variant, status=None, fault="timeout"))])
+    metrics.observe_calls([row(prediction("new", role="shadow", route="shadowed"))])
     for variant in ("old", "new"):
-        metrics.observe_prediction(prediction(variant, role="draft", route="search"))
+        metrics.observe_calls([row(prediction(variant, role="draft", route="search"))])
     for status in STATUSES:
         metrics.observe_status("digits", "correct", status, 1, 30.0 if status == "joined" else None)
     variant_labels = {"route": "digits", "variant": "new"}

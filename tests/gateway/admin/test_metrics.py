@@ -18,6 +18,7 @@ from router.records import Prediction
 from router.snapshot import Snapshot
 from tests.gateway.admin.fake import Control, ask, control
 from tests.gateway.admin.samples import NOW_MS, REPLICA, datagram, filled_control, observe, prediction, refresh, writer
+from tests.gateway.control.builders import row
 from tests.gateway.ledgers import route, snapshot
 
 
@@ -43,7 +44,7 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
 
 def test_a_call_is_counted_under_its_variant_version_role_and_class() -> None:
     metrics = new()
-    metrics.observe_prediction(prediction(status=503))
+    metrics.observe_calls([row(prediction(status=503))])
     labels = {"route": "digits", "variant": "old", "version": "1.3.0", "role": "primary"}
     assert value(metrics, "requests_total", **labels, status_class="5xx") == 1
     assert value(metrics, "request_seconds_count", **labels) == 1
@@ -54,7 +55,7 @@ def test_a_call_is_counted_under_its_variant_version_role_and_class() -> None:
 
 def test_a_call_without_an_answer_has_no_status_but_a_fault() -> None:
     metrics = new()
-    metrics.observe_prediction(prediction(status=None, fault="timeout", latency_ms=None))
+    metrics.observe_calls([row(prediction(status=None, fault="timeout", latency_ms=None))])
     labels = {"route": "digits", "variant": "old", "version": "1.3.0", "role": "primary"}
     assert value(metrics, "requests_total", **labels, status_class="none") == 1
     assert value(metrics, "request_seconds_count", **labels) is None
@@ -72,7 +73,7 @@ def test_a_call_without_an_answer_has_no_status_but_a_fault() -> None:
 def test_a_failure_that_another_variant_made_good_is_still_a_failure(covered: dict[str, Any]) -> None:
     """Or nobody would be told of a variant that is down behind its fallback."""
     metrics = new()
-    metrics.observe_prediction(replace(prediction(), **covered))
+    metrics.observe_calls([row(replace(prediction(), **covered))])
     labels = {"route": "digits", "variant": "old", "version": "1.3.0", "role": covered.get("role", "primary")}
     assert value(metrics, "requests_total", **labels, status_class="5xx") == 1
     assert value(metrics, "requests_total", **labels, status_class="2xx") is None
@@ -82,8 +83,8 @@ def test_overhead_is_counted_once_per_request() -> None:
     """A shadow has none of its own, and the rankers of one request share theirs."""
     metrics = new()
     for variant in ("old", "new"):
-        metrics.observe_prediction(prediction(variant, role="draft", route="search"))
-    metrics.observe_prediction(prediction("new", role="shadow", route="search"))
+        metrics.observe_calls([row(prediction(variant, role="draft", route="search"))])
+    metrics.observe_calls([row(prediction("new", role="shadow", route="search"))])
     assert value(metrics, "overhead_seconds_count", route="search") == 1
 
 
@@ -93,7 +94,8 @@ def test_overhead_is_counted_once_per_request() -> None:
 )
 def test_what_nobody_configured_is_unknown(changes: dict[str, Any]) -> None:
     metrics = new()
-    metrics.observe_prediction(replace(prediction(), **changes))
+    made = row(prediction())
+    metrics.observe_calls([made._replace(kin=replace(made.kin, **changes))])
     assert "u-12345" not in text(metrics)
     assert 'unknown"' in text(metrics)
 
@@ -102,9 +104,9 @@ def test_a_name_that_a_reload_removed_is_still_its_own() -> None:
     """Answers of the old configuration are logged for a moment after the new one is in force."""
     fake = control()
     metrics = new(fake)
-    metrics.observe_prediction(prediction())
+    metrics.observe_calls([row(prediction())])
     fake.snapshot = snapshot(route(name="another"))
-    metrics.observe_prediction(prediction())
+    metrics.observe_calls([row(prediction())])
     assert 'requests_total{role="primary",route="digits"' in text(metrics)
     assert 'status_class="2xx",variant="old",version="1.3.0"} 2.0' in text(metrics)
 
@@ -114,7 +116,7 @@ def test_names_that_something_generates_do_not_pile_up() -> None:
     metrics = new(fake)
     for batch in range(5):
         fake.snapshot = snapshot(*(route(name=f"r{batch}-{index}") for index in range(MOST_NAMES // 2)))
-        metrics.observe_prediction(replace(prediction(), route=f"r{batch}-1"))
+        metrics.observe_calls([row(replace(prediction(), route=f"r{batch}-1"))])
     assert len(metrics._names._known) <= MOST_NAMES
     assert 'route="unknown"' in text(metrics)
 
@@ -333,7 +335,7 @@ def test_no_label_can_hold_a_unit_or_an_id() -> None:
     metrics = new(fake)
     observe(metrics)
     odd: Prediction = prediction(unit="u-77", key="k-77", request_id="x-77")
-    metrics.observe_prediction(odd)
+    metrics.observe_calls([row(odd)])
     refresh(metrics, fake)
     allowed = {
         *("route", "variant", "version", "role", "metric", "status"),
@@ -352,7 +354,7 @@ def test_the_number_of_series_is_bounded_by_the_configuration() -> None:
     observe(metrics)
     before = text(metrics).count("\n")
     for index in range(1000):
-        metrics.observe_prediction(prediction(unit=f"u{index}", key=f"k{index}", request_id=f"x{index}"))
+        metrics.observe_calls([row(prediction(unit=f"u{index}", key=f"k{index}", request_id=f"x{index}"))])
         metrics.observe_status("digits", "correct", STATUSES[index % len(STATUSES)], 1, float(index))
     assert text(metrics).count("\n") == before
 

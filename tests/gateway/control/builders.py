@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
+from gateway.control.lines import Batch
 from gateway.control.recorder import Recorder
 from gateway.journal import FEEDBACK, PREDICTIONS
 from gateway.ledger import Ledger, TallyKey
 from gateway.store import Store
+from gateway.store.calls import Call
 from gateway.store.moves import Told
 from policies.plans import Weighted
 from policies.types import Tally
@@ -52,6 +54,14 @@ def call(number: int, variant: str = "a", **more: Any) -> Prediction:
     if "prediction" in more:
         content["predicted"] = True
     return Prediction(**{**content, **more})
+
+
+def row(prediction: Prediction, line: Literal["call", "open", "close"] = "call", writer: str = WRITER) -> Call:
+    """The call as it is read from its line, and stored."""
+    batch = Batch()
+    batch.read([call_line(prediction, line)], writer)
+    [made] = batch.calls
+    return made
 
 
 def event(number: int, value: Any, at: int, **more: Any) -> Feedback:
@@ -180,6 +190,12 @@ class Desk:
         """Record all there is, and return what is counted."""
         assert await self.recorder.drain(20)
         return await self.ledger()
+
+    async def read_only(self, on: bool) -> None:
+        """Put the store in trouble, or out of it."""
+        async with self.store._engine.connect() as connection:
+            driver: Any = (await connection.get_raw_connection()).driver_connection
+            await driver.execute_fetchall(f"PRAGMA query_only = {int(on)}")
 
     async def ledger(self) -> Ledger:
         return await self.store.ledger("r", "e")

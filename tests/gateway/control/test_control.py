@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +16,8 @@ from gateway.control.control import Control, ReloadResult
 from gateway.journal import JOURNAL
 from gateway.published import SNAPSHOT, SnapshotFile
 from gateway.store import Store
+from gateway.store.calls import Call
 from router.config import ConfigError
-from router.records import Prediction
 from tests.gateway.control.builders import RUN, Journal, call, event
 from tests.gateway.control.test_planner import CONFIG, Broken
 
@@ -28,11 +28,11 @@ class Watcher:
     def __init__(self) -> None:
         self.statuses: list[tuple[Any, ...]] = []
         self.reloads: list[bool] = []
-        self.predictions: list[Prediction] = []
+        self.calls: list[Call] = []
         self.datagrams: list[Mapping[str, Any]] = []
 
-    def observe_prediction(self, prediction: Prediction) -> None:
-        self.predictions.append(prediction)
+    def observe_calls(self, calls: Sequence[Call]) -> None:
+        self.calls += calls
 
     def observe_status(
         self, route: str, metric: str, status: str, n: int = 1, delay_seconds: float | None = None
@@ -283,7 +283,7 @@ def test_statuses_and_predictions_are_told_to_whoever_observes(tmp_path: Path) -
             await until(lambda: bool(watcher.statuses))
             assert watcher.statuses == [("r", "click", "joined", 1, 0.005)]
             await control.tail.step()
-            assert len(watcher.predictions) == 2
+            assert len(watcher.calls) == 2
 
     asyncio.run(story())
 

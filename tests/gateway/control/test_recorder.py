@@ -7,17 +7,18 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from gateway.control.recorder import Recorder
-from gateway.journal import FEEDBACK, PREDICTIONS
+from gateway.journal import FEEDBACK, PREDICTIONS, Segment
 from gateway.ledger import CALLS, UNKNOWN
 from gateway.store import Store, tallies
+from gateway.store.calls import Call
 from router.records import call_line, mark_line
 from tests.gateway.control.builders import (
     OTHER,
@@ -32,6 +33,18 @@ from tests.gateway.control.builders import (
     snapshot,
     sums,
 )
+
+
+class Slow:
+    """A follower that has heard of nothing until it has of everything."""
+
+    there = False
+
+    def reached(self, segment: Segment) -> int:
+        return segment.size if self.there else 0
+
+    def hear(self, segment: Segment, start: int, end: int, calls: Sequence[Call]) -> None: ...
+
 
 NEXT_RUN = f"{T0 + 60_000:012x}"
 SUCCESSOR = f"{RUN}-00-{T0 + 1_000:012x}"
@@ -203,14 +216,14 @@ def test_a_stream_whose_writer_died_is_an_incomplete_answer(tmp_path: Path, end:
 
 def test_segments_are_deleted_when_finished_and_drained_and_nobody_reads_them(tmp_path: Path) -> None:
     async def story(desk: Desk) -> None:
-        reading = {True}
-        desk.recorder = Recorder(desk.store, desk.journal.path, run=RUN, spare=lambda _: bool(reading))
+        slow = Slow()
+        desk.recorder = Recorder(desk.store, desk.journal.path, run=RUN, follower=slow)
         desk.journal.calls(call(10))
         desk.journal.roll()
         desk.journal.calls(call(11))
         await desk.record()
         assert len(list((desk.journal.path / PREDICTIONS).iterdir())) == 2
-        reading.clear()
+        slow.there = True
         await desk.record()
         assert list((desk.journal.path / PREDICTIONS).iterdir()) == [desk.journal.file()]
         desk.journal.bye(500)
@@ -238,14 +251,14 @@ def test_segments_of_one_writer_are_read_in_their_order(tmp_path: Path) -> None:
 
 def test_a_line_that_the_store_refuses_is_skipped_alone(tmp_path: Path) -> None:
     refuse = """
-        CREATE TRIGGER refuse BEFORE INSERT ON predictions WHEN NEW.method = 'CURSED'
+        CREATE TRIGGER refuse BEFORE INSERT ON calls WHEN NEW.key = 'cursed'
         BEGIN SELECT RAISE(ABORT, 'no'); END
     """
 
     async def story(desk: Desk) -> None:
         async with desk.store.begin() as connection:
             await connection.execute(text(refuse))
-        desk.journal.calls(*(call(n, method="CURSED" if n == 17 else "POST") for n in range(30)))
+        desk.journal.calls(*(call(n, key="cursed" if n == 17 else None) for n in range(30)))
         desk.journal.calls(*(call(n) for n in range(100, 110)), writer=OTHER)
         for _ in range(40):
             await desk.recorder.step()
@@ -258,20 +271,15 @@ def test_a_line_that_the_store_refuses_is_skipped_alone(tmp_path: Path) -> None:
 
 def test_while_the_store_is_in_trouble_the_journal_keeps(tmp_path: Path) -> None:
     async def story(desk: Desk) -> None:
-        async def read_only(on: int) -> None:
-            async with desk.store._engine.connect() as connection:
-                driver: Any = (await connection.get_raw_connection()).driver_connection
-                await driver.execute_fetchall(f"PRAGMA query_only = {on}")
-
         desk.journal.calls(call(10))
         await desk.record()
-        await read_only(1)
+        await desk.read_only(True)
         desk.journal.calls(call(11))
         with pytest.raises(OperationalError):
             await desk.recorder.step()
         assert desk.recorder.lag()[1] == len(call_line(call(11)))
         assert not await desk.recorder.drain(1)
-        await read_only(0)
+        await desk.read_only(False)
         await desk.record()
         assert await calls(desk) == (0, 2)
         assert desk.recorder.lag() == (0.0, 0)
