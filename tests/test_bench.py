@@ -1,37 +1,143 @@
-"""The bench measures what it says: a real round against the bench's own model, and the table it makes of rounds."""
+"""The bench measures what it says: its arithmetic, its table, and a real round against its own backend.
+
+Nothing here is timed, and nothing needs wrk, nginx or Envoy.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from loadtests.__main__ import Round, measure, report, running
+from loadtests.bench import rounds
 from loadtests.client import ask
+from loadtests.figures import brief, differences, percentile, ratios, spread
+from loadtests.machine import Machine, cpu_seconds, rss_bytes
+from loadtests.origin import backends
+from loadtests.parity import compare
+from loadtests.peers import PEERS, Job, envoy, nginx, turnout
+from loadtests.request import BODY, REQUESTS
+from loadtests.scenarios import SCENARIOS
+from loadtests.table import Finding, Target, as_json, grid, markdown
+from router.config import parse
+
+MACHINE = Machine(cores=2, model="test", kernel="6.1", load_before=0.0)
 
 
-def test_a_round_counts_what_was_answered_and_the_cpu_it_cost(tmp_path: Path) -> None:
-    with running(("-m", "loadtests.backend"), tmp_path / "log", says=True) as model:
-        assert model.stdout is not None
-        port = int(model.stdout.readline())
-        found = measure(port, model.pid, connections=2, seconds=0.5)
-    assert found.answers > 100
-    assert 0 < found.p50_ms <= found.p99_ms
-    assert found.cpu_us is not None
-    assert 0 < found.cpu_us < 1e6 * 0.5 / found.answers * 2
+def test_what_is_compared_is_compared_within_a_round() -> None:
+    """The machine was four times slower in the second round; that must not look like a cost."""
+    assert ratios([10.0, 40.0], [5.0, 20.0]) == spread([2.0, 2.0])
+    assert differences([1.5, 5.5], [1.0, 5.0]) == spread([0.5, 0.5])
+
+
+def test_a_ratio_to_nothing_is_infinite_and_no_crash() -> None:
+    assert ratios([1.0], [0.0]).median == float("inf")
+
+
+@pytest.mark.parametrize(("share", "found"), [(0.0, 1.0), (0.5, 50.0), (0.99, 99.0), (1.0, 100.0)])
+def test_a_percentile_is_one_of_the_numbers(share: float, found: float) -> None:
+    assert percentile([float(n) for n in range(100, 0, -1)], share) == found
+
+
+def test_a_spread_shows_its_least_and_its_most() -> None:
+    assert str(spread([3.0, 1.0, 2.0])) == "2.00 (1.00 to 3.00)"
+    assert str(spread([250.0])) == brief(250.0) == "250"
+
+
+def test_peers_alternate_and_change_who_goes_first() -> None:
+    order: list[str] = []
+
+    def turn(name: str) -> int:
+        order.append(name)
+        return len(order)
+
+    found = rounds(3, {name: partial(turn, name) for name in "ab"})
+    assert "".join(order) == "abbaab"
+    assert found == {"a": [1, 4, 5], "b": [2, 3, 6]}
+
+
+@pytest.mark.parametrize(
+    ("target", "verdict"),
+    [
+        (Target("x", spread([0.8, 0.9, 5.0]), bound=0.9), "reached"),
+        (Target("x", spread([0.91]), bound=0.9), "NOT REACHED"),
+        (Target("x", spread([0.99]), "at least", 1.0), "NOT REACHED"),
+        (Target("x", spread([1.0]), "at least", 1.0), "reached"),
+        (Target("x", spread([7.0])), "report"),
+    ],
+)
+def test_a_target_is_judged_by_the_median(target: Target, verdict: str) -> None:
+    assert target.verdict == verdict
+
+
+def test_the_table_lines_up_and_names_who_is_absent() -> None:
+    assert grid(("peer", "µs"), [("Turnout", "26.4")]).splitlines() == [
+        "| peer    | µs   |",
+        "| ------- | ---- |",
+        "| Turnout | 26.4 |",
+    ]
+    finding = Finding("split", "how", ("peer",), (("Turnout",),), (Target("cost", spread([0.5]), bound=0.9),), ("so",))
+    page = markdown([finding], {"Envoy": "not installed"}, MACHINE)
+    assert "| split    | cost | ≤ 0.9  | 0.50  | reached |" in page
+    assert "- Envoy: not installed" in page
+    assert json.loads(as_json([finding], {}, MACHINE))["targets"][0]["reached"] is True
+
+
+def test_every_answer_has_its_row_or_parity_is_broken() -> None:
+    """What was answered and not read when a generator stopped is at most what was in flight."""
+    rows = [("primary", None, 103), ("primary", "client_gone", 2), ("shadow", None, 10)]
+    found = compare(100, 4, rows, ["a", "b"], Counter(a=1, b=1))
+    assert found.holds
+    assert (found.unread, found.further) == (3, {"primary (client_gone)": 2, "shadow": 10})
+    assert not compare(100, 2, rows, [], Counter()).holds, "more rows than can have been in flight"
+    assert not compare(104, 4, rows, [], Counter()).holds, "an answer without its row"
+    assert not compare(100, 4, rows, ["a", "b"], Counter(a=1)).holds, "a sampled id without a row"
+    assert not compare(100, 4, rows, ["a", "b"], Counter(a=1, b=2)).holds, "a sampled id with two"
+    assert not compare(100, 4, rows, ["a", "a"], Counter(a=1)).holds, "an id given twice"
+
+
+def test_peers_and_scenarios_have_names_of_their_own() -> None:
+    assert len({peer.name for peer in PEERS}) == len(PEERS)
+    assert len({scenario.name for scenario in SCENARIOS}) == len(SCENARIOS)
+
+
+def test_whoever_is_absent_says_why() -> None:
+    assert all(reason is None or len(reason) > 10 for reason in (peer.absent() for peer in PEERS))
+
+
+@pytest.mark.parametrize("job", [Job((1,)), Job((1, 2)), Job((1, 2), mirror=3)])
+def test_every_job_can_be_said_to_every_peer(job: Job, tmp_path: Path) -> None:
+    values = {"listen": 8080, "admin": 9090, "data_dir": "data", "workers": 1, "rest": turnout.config(job)}
+    assert parse(turnout.CONFIG.format(**values), "turnout.toml").routes["infer"].path
+    assert str(8080) in nginx.config(job, 8080, tmp_path)
+    assert json.dumps(envoy.config(job, 8080, tmp_path / "log")).count('"port_value"') == 1 + len(job.variants) + bool(
+        job.mirror
+    )
+
+
+def test_the_request_is_200_bytes_of_json() -> None:
+    assert len(BODY) == 200
+    assert json.loads(BODY)
+
+
+def test_a_round_counts_what_was_answered_and_the_kernel_what_it_cost(tmp_path: Path) -> None:
+    with backends([()], tmp_path) as (port,):
+        found = ask("127.0.0.1", port, REQUESTS, connections=2, seconds=10, most=500)
+    assert len(found.seconds) == 500
+    assert found.ids == []
+
+
+def test_the_kernel_says_what_a_process_used() -> None:
+    before = cpu_seconds([os.getpid()])
+    assert sum(range(1_000_000))
+    assert cpu_seconds([os.getpid()]) > before > 0
+    assert rss_bytes([os.getpid()]) > 2**20
 
 
 def test_nobody_to_ask_is_an_error_and_no_number() -> None:
     with pytest.raises(ConnectionError):
-        ask("127.0.0.1", 9, b"", connections=1, seconds=0.1)
-
-
-def test_what_is_added_is_the_difference_within_a_pair_of_rounds() -> None:
-    """The machine was slower in the second pair; that must not look like a cost."""
-    direct = [Round(10, 1.0, 2.0, None), Round(10, 5.0, 6.0, None)]
-    through = [Round(10, 1.5, 3.0, 40.0), Round(10, 5.5, 7.0, 60.0)]
-    table = report(direct, through, connections=1, seconds=1)
-    assert "added" in table
-    assert "0.500 ms (0.500 to 0.500)" in table
-    assert "1.000 ms (1.000 to 1.000)" in table
-    assert "50.0 µs (40.0 to 60.0)" in table
+        ask("127.0.0.1", 9, [b""], connections=1, seconds=0.1)

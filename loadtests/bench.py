@@ -1,0 +1,95 @@
+"""One run: how long things take, where scratch files go, and the rounds in which peers alternate.
+
+Rule: peers take turns within a round, so that whatever changes on the machine meets all of them alike; after its turn
+each is left to settle, so that what it still has to do is not charged to the next.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from loadtests.peers import Gateway, Job, Peer
+from loadtests.wrk import Answers, Load, wrk
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What every scenario is given. ``seconds`` is the length of a round, ``peers`` are those that are there."""
+
+    directory: Path
+    peers: tuple[Peer, ...]
+    rounds: int = 5
+    seconds: int = 5
+    soak_minutes: float = 10.0
+    quick: bool = False
+
+    def scratch(self, name: str) -> Path:
+        """Make a directory for one part of a scenario."""
+        found = self.directory / name
+        found.mkdir(parents=True)
+        return found
+
+    def say(self, text: str) -> None:
+        """Tell whoever waits how far it is."""
+        print(f"  {text}", file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One peer's turn. ``cpu_us`` is a request's share of what its carriers used during the load; ``all_cpu_us`` of
+    what everything of it used until it had settled, ``lag_seconds`` after the load."""
+
+    answers: int
+    per_second: float
+    errors: int
+    cpu_us: float
+    all_cpu_us: float
+    p50_ms: float
+    p99_ms: float
+    lag_seconds: float
+
+
+@contextmanager
+def standing(peers: Sequence[Peer], job: Job, directory: Path) -> Iterator[dict[str, Gateway]]:
+    """Start all peers beside each other; they cost nothing while nobody asks them."""
+    with ExitStack() as held:
+        yield {peer.name: held.enter_context(peer.serve(job, directory)) for peer in peers}
+
+
+def turn(gateway: Gateway, load: Load, directory: Path) -> Round:
+    """Load one gateway for one round and let it settle."""
+    before, all_before = gateway.carrying_seconds(), gateway.all_seconds()
+    answers = wrk(gateway.port, load, directory)
+    carried = gateway.carrying_seconds() - before
+    lag = gateway.settle()
+    return _round(answers, carried, gateway.all_seconds() - all_before, lag)
+
+
+def rounds(count: int, turns: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:
+    """Let everyone take a turn, so many times; every second round the other way round."""
+    found: dict[str, list[T]] = {name: [] for name in turns}
+    for number in range(count):
+        for name in turns if number % 2 == 0 else reversed(list(turns)):
+            found[name].append(turns[name]())
+    return found
+
+
+def _round(answers: Answers, carried: float, everything: float, lag: float) -> Round:
+    each = 1e6 / max(1, answers.count)
+    return Round(
+        answers=answers.count,
+        per_second=answers.per_second,
+        errors=answers.errors,
+        cpu_us=carried * each,
+        all_cpu_us=everything * each,
+        p50_ms=answers.p50_ms,
+        p99_ms=answers.p99_ms,
+        lag_seconds=lag,
+    )

@@ -1,0 +1,14 @@
+"""The peers, in the order of the tables. Adding one is one file and one name here."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from loadtests.peers.envoy import ENVOY
+from loadtests.peers.nginx import NGINX
+from loadtests.peers.peer import Gateway, Job, Peer
+from loadtests.peers.turnout import TURNOUT
+
+PEERS: Final = (TURNOUT, ENVOY, NGINX)
+
+__all__ = ["PEERS", "Gateway", "Job", "Peer"]
