@@ -30,6 +30,20 @@ class Bench:
     soak_minutes: float = 10.0
     quick: bool = False
 
+    @property
+    def proxies(self) -> tuple[Peer, ...]:
+        """The peers that are products: they stream, and hold what they are asked to hold."""
+        return tuple(peer for peer in self.peers if not peer.handmade)
+
+    def named(self, *names: str) -> tuple[Peer, ...]:
+        """Those of the peers that are there and have one of these names."""
+        return tuple(peer for peer in self.peers if peer.name in names)
+
+    @property
+    def short(self) -> int:
+        """The length in seconds of a turn where many are needed."""
+        return max(1, self.seconds - 1)
+
     def scratch(self, name: str) -> Path:
         """Make a directory for one part of a scenario."""
         found = self.directory / name

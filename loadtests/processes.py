@@ -49,7 +49,7 @@ def until(fact: Callable[[], bool], what: str, *, seconds: float = START_SECONDS
         time.sleep(pause)
 
 
-def listening(port: int, process: subprocess.Popen[str], log: Path) -> None:
+def listening(port: int, process: subprocess.Popen[str], log: Path, *, seconds: float = START_SECONDS) -> None:
     """Wait until a process takes connections. Raises RuntimeError with its last words if it ends instead."""
 
     def fact() -> bool:
@@ -59,7 +59,7 @@ def listening(port: int, process: subprocess.Popen[str], log: Path) -> None:
             return True
         return False
 
-    until(fact, f"port {port} is open")
+    until(fact, f"port {port} is open", seconds=seconds)
 
 
 def _last_words(log: Path) -> str:

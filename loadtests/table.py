@@ -69,7 +69,8 @@ def markdown(findings: Sequence[Finding], absent: dict[str, str], machine: Machi
     if targets:
         parts += ["## Must reach", target_table(targets)]
     for finding in findings:
-        parts += [f"## {finding.scenario}", finding.method, grid(finding.columns, finding.rows)]
+        took = f" It took {finding.seconds:.0f} s." if finding.seconds else ""
+        parts += [f"## {finding.scenario}", finding.method + took, grid(finding.columns, finding.rows)]
         parts += [f"- {note}" for note in finding.notes]
     if absent:
         parts += ["## Absent", *(f"- {name}: {reason}" for name, reason in absent.items())]

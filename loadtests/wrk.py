@@ -36,6 +36,7 @@ function request()
   at = at % {users} + 1
   return requests[at]
 end
+{delay}
 function done(summary, latency, each)
   local e = summary.errors
   io.stderr:write(string.format('{{"answers":%d,"seconds":%.6f,"status":%d,"broken":%d,"timeout":%d,"p50":%d,"p99":%d}}',
@@ -45,9 +46,20 @@ end
 """
 
 
+# Connections that all begin at once also go on in step, and a backend that takes its time keeps them there.
+_SPREAD: Final = """
+local begun = 0
+function delay()
+  begun = begun + 1
+  if begun > {connections} then return 0 end
+  return {spread_ms} * (begun * 0.618 % 1)
+end
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What wrk is asked to do."""
+    """What wrk is asked to do; ``spread_ms`` is over how long its connections begin."""
 
     seconds: float
     connections: int = 32
@@ -55,6 +67,7 @@ class Load:
     body: bytes = BODY
     users: int = USERS
     method: str = "POST"
+    spread_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +102,7 @@ def wrk(port: int, load: Load, directory: Path) -> Answers:
     """Load one server. The scratch ``directory`` takes wrk's script. Raises RuntimeError with what wrk said."""
     body, script = directory / "wrk.body", directory / "wrk.lua"
     body.write_bytes(load.body)
-    script.write_text(_SCRIPT.format(body=body, users=load.users, path=load.path, method=load.method))
+    script.write_text(_script(load, body))
     command = ["wrk", "-t1", f"-c{load.connections}", f"-d{load.seconds:g}s", f"--timeout={_TIMEOUT_SECONDS}s"]
     with pinned(LOAD_CORE):
         run = subprocess.run(
@@ -102,6 +115,11 @@ def wrk(port: int, load: Load, directory: Path) -> Answers:
     if run.returncode or not found[1]:
         raise RuntimeError(f"wrk ended with {run.returncode}: {run.stdout}{run.stderr}")
     return _answers(found[1] + found[2])
+
+
+def _script(load: Load, body: Path) -> str:
+    spread = _SPREAD.format(connections=load.connections, spread_ms=load.spread_ms) if load.spread_ms else ""
+    return _SCRIPT.format(body=body, users=load.users, path=load.path, method=load.method, delay=spread)
 
 
 def _answers(text: str) -> Answers:

@@ -16,12 +16,15 @@ import pytest
 from loadtests.bench import rounds
 from loadtests.client import ask
 from loadtests.figures import brief, differences, percentile, ratios, spread
+from loadtests.holders import holding
 from loadtests.machine import Machine, cpu_seconds, rss_bytes
+from loadtests.openloop import Schedule, Tally, open_loop, summary
 from loadtests.origin import backends
 from loadtests.parity import compare
-from loadtests.peers import PEERS, Job, envoy, nginx, turnout
+from loadtests.peers import PEERS, Job, envoy, haproxy, nginx, turnout
 from loadtests.request import BODY, REQUESTS
 from loadtests.scenarios import SCENARIOS
+from loadtests.streams import stream
 from loadtests.table import Finding, Target, as_json, grid, markdown
 from router.config import parse
 
@@ -113,10 +116,66 @@ def test_whoever_is_absent_says_why() -> None:
 def test_every_job_can_be_said_to_every_peer(job: Job, tmp_path: Path) -> None:
     values = {"listen": 8080, "admin": 9090, "data_dir": "data", "workers": 1, "rest": turnout.config(job)}
     assert parse(turnout.CONFIG.format(**values), "turnout.toml").routes["infer"].path
-    assert str(8080) in nginx.config(job, 8080, tmp_path)
+    assert ":8080" in nginx.config(job, 8080, tmp_path)
+    assert ":8080" in haproxy.config(job, 8080)
     assert json.dumps(envoy.config(job, 8080, tmp_path / "log")).count('"port_value"') == 1 + len(job.variants) + bool(
         job.mirror
     )
+
+
+def test_an_open_loop_is_on_schedule_however_late_it_looks() -> None:
+    """A generator that sends less when it is slow would hide exactly what it is to show."""
+    schedule = Schedule(rate=4, seconds=1)
+    assert schedule.count == 4
+    assert schedule.due(0.3) == [0.0, 0.25]
+    assert schedule.due(0.3) == []
+    assert schedule.next_at == 0.5
+    assert schedule.due(60.0) == [0.5, 0.75]
+    assert schedule.next_at is None
+
+
+def test_what_was_offered_is_answered_refused_broken_cancelled_or_unanswered() -> None:
+    tally = Tally(answered=[0.001, 0.003], refused=[0.002], broken=1, cancelled=1)
+    found = summary(10, tally)
+    assert (found.answered, found.refused, found.broken, found.cancelled, found.unanswered) == (2, 1, 1, 1, 5)
+    assert found.errors == 7
+    assert (found.p50_ms, found.p99_ms) == (1.0, 3.0)
+
+
+def test_an_open_loop_without_an_answer_has_no_latency_and_no_crash() -> None:
+    assert summary(3, Tally()).p99_ms == 0.0
+
+
+def test_a_stalled_backend_is_charged_for_everyone_who_came_meanwhile(tmp_path: Path) -> None:
+    """One lane and 100 ms an answer: the fifth of five requests waits for the other four, and that is its latency."""
+    with backends([("--wait-ms", "100")], tmp_path) as (port,):
+        found = open_loop(port, rate=1_000, seconds=0.005, connections=1)
+    assert (found.offered, found.answered, found.errors) == (5, 5, 0)
+    assert found.p99_ms > 400
+
+
+def test_cancelled_requests_are_counted_and_others_go_on(tmp_path: Path) -> None:
+    with backends([("--wait-ms", "500")], tmp_path) as (port,):
+        found = open_loop(port, rate=100, seconds=0.2, connections=10, cancel_every=5)
+    assert (found.answered, found.cancelled, found.errors) == (16, 4, 0)
+
+
+def test_a_limited_backend_answers_everybody_in_the_end(tmp_path: Path) -> None:
+    with backends([("--wait-ms", "20", "--at-a-time", "2")], tmp_path) as (port,):
+        found = open_loop(port, rate=200, seconds=0.1, connections=20)
+    assert (found.answered, found.errors) == (20, 0)
+
+
+def test_streams_are_read_to_their_end(tmp_path: Path) -> None:
+    with backends([("--wait-ms", "1", "--events", "10")], tmp_path) as (port,):
+        found = stream(port, count=5, seconds=30)
+    assert (found.whole, found.events) == (5, 50)
+
+
+@pytest.mark.parametrize("kind", ["idle", "slow-header", "slow-body", "deaf"])
+def test_a_connection_can_be_held(kind: str, tmp_path: Path) -> None:
+    with backends([()], tmp_path) as (port,), holding(kind, 3, port, tmp_path):
+        assert len(ask("127.0.0.1", port, REQUESTS, connections=1, seconds=10, most=10).seconds) == 10
 
 
 def test_the_request_is_200_bytes_of_json() -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 from loadtests.peers.envoy import ENVOY
+from loadtests.peers.handmade import AIOHTTP, HTTPX
+from loadtests.peers.haproxy import HAPROXY
+from loadtests.peers.litellm import LITELLM
 from loadtests.peers.nginx import NGINX
 from loadtests.peers.peer import Gateway, Job, Peer
 from loadtests.peers.turnout import TURNOUT
 
-PEERS: Final = (TURNOUT, ENVOY, NGINX)
+PEERS: Final = (TURNOUT, ENVOY, NGINX, HAPROXY, AIOHTTP, HTTPX, LITELLM)
 
 __all__ = ["PEERS", "Gateway", "Job", "Peer"]

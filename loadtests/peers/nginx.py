@@ -34,7 +34,7 @@ http {{
   split_clients $request_id $copied {{ {copied} }}
   server {{
     listen 127.0.0.1:{port} backlog=4096;
-    proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off;
+    proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off; {requests}
     location / {{ {mirror} proxy_pass http://$variant; }}
     location = /-copy {{ internal; if ($copied = 0) {{ return 204; }} proxy_pass http://copy$request_uri; }}
   }}
@@ -59,6 +59,8 @@ def config(job: Job, port: int, here: Path) -> str:
         ),
         shares=shares,
         copied=f"{job.mirror_share:.0%} 1; * 0;" if job.mirror is not None else "* 0;",
+        # A mirror needs the whole body; without one it need not go through a file.
+        requests="proxy_request_buffering off;" if job.mirror is None else "",
         mirror="mirror /-copy;" if job.mirror is not None else "",
     )
 

@@ -57,12 +57,17 @@ class Gateway:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """``absent`` returns why it cannot take part, or None; ``serve`` starts it in a scratch directory."""
+    """``absent`` returns why it cannot take part, or None; ``serve`` starts it in a scratch directory.
+
+    A ``handmade`` one takes part in the plainest scenarios only; ``splits`` False: not where users are split.
+    """
 
     name: str
     note: str
     absent: Callable[[], str | None]
     serve: Callable[[Job, Path], AbstractContextManager[Gateway]]
+    handmade: bool = False
+    splits: bool = True
 
 
 def scratch(directory: Path, name: str) -> Path:

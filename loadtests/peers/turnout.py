@@ -42,12 +42,12 @@ workers = {workers}
 _ROUTE: Final = """
 [metrics]
 correct = {{ kind = "label" }}
+click = {{ kind = "event" }}
 
 [routes.infer]
 path = "{path}"
 unit = "header:x-user-id"
-prediction = "/outputs/0/data/0"
-metrics = ["correct"]
+metrics = [{metrics}]
 {policy}
 """
 
@@ -61,14 +61,19 @@ def config(job: Job) -> str:
     if job.mirror is not None:
         names["copy"] = job.mirror
     mirrors = f'mirrors = [{{ variant = "copy", share = {job.mirror_share} }}]\n' if job.mirror is not None else ""
-    policy = mirrors + (_AB if len(job.variants) == 2 else _SINGLE)
-    return backends(names) + _ROUTE.format(path=PATH, policy=policy)
+    policy = _AB if len(job.variants) == 2 else _SINGLE
+    return backends(names) + route(f'prediction = "/outputs/0/data/0"\n{mirrors}{policy}')
 
 
-def backends(ports: Mapping[str, int], *, more: str = "") -> str:
-    """Return the table of backends; none of them is to be the limit."""
+def route(policy: str, *, metrics: str = '"correct"') -> str:
+    """Return the tables of the one route and of what may be learned of it."""
+    return _ROUTE.format(path=PATH, metrics=metrics, policy=policy)
+
+
+def backends(ports: Mapping[str, int], *, max_concurrency: int = 4096) -> str:
+    """Return the table of backends; unless it is said, none of them is to be the limit."""
     lines = [
-        f'{name} = {{ url = "http://127.0.0.1:{port}", version = "1", max_concurrency = 4096{more} }}'
+        f'{name} = {{ url = "http://127.0.0.1:{port}", version = "1", max_concurrency = {max_concurrency} }}'
         for name, port in ports.items()
     ]
     return "\n".join(["[backends]", *lines, ""])

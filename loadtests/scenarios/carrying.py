@@ -33,7 +33,7 @@ COLUMNS: Final = (
 SAMPLE: Final = 5_000
 
 
-def warm(bench: Bench, gateways: Mapping[str, Gateway], directory: Path) -> dict[str, Round]:
+def warm(gateways: Mapping[str, Gateway], directory: Path) -> dict[str, Round]:
     """Load everyone once without counting: pools fill, caches warm."""
     return {name: turn(gateway, Load(2), directory) for name, gateway in gateways.items()}
 

@@ -17,7 +17,7 @@ def _run(bench: Bench) -> Finding:
     directory, load = bench.scratch("plain"), Load(bench.seconds)
     times = max(2, bench.rounds - 2)
     with origins(1, directory) as ports, standing(bench.peers, Job(ports), directory) as gateways:
-        warm(bench, gateways, directory)
+        warm(gateways, directory)
         found = alternate(bench, gateways, load, directory, times=times)
     return Finding(
         scenario="plain",

@@ -26,8 +26,8 @@ def _run(bench: Bench) -> Finding:
     long = Load(min(_LONG_SECONDS, 6 * bench.seconds) if bench.quick else _LONG_SECONDS)
     with origins(3, directory) as (one, two, copy):
         job = Job((one, two), mirror=copy)
-        with standing(bench.peers, job, directory) as gateways:
-            warmed = warm(bench, gateways, directory)
+        with standing([p for p in bench.peers if p.splits], job, directory) as gateways:
+            warmed = warm(gateways, directory)
             found = alternate(bench, gateways, load, directory)
             judged = {name: gateway for name, gateway in gateways.items() if name in _JUDGED}
             held = alternate(bench, judged, long, directory, times=1)
@@ -44,7 +44,7 @@ def _run(bench: Bench) -> Finding:
         notes=(
             f"journal lag when {long.seconds:g} s of load end: {lag:.1f} s until all of it is in the store",
             str(rows_kept),
-            *(f"{peer.name}: {peer.note}" for peer in bench.peers),
+            *(f"{peer.name}: {peer.note}" for peer in bench.peers if peer.splits),
         ),
         raw={"rounds": raw(found), "long": raw(held), "parity_holds": rows_kept.holds},
     )
