@@ -24,7 +24,7 @@ format: .venv/ready ## let ruff format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/ready .venv-bench/ready ## what a request costs, beside Envoy, nginx and others (loopback only, half an hour)
+bench: .venv/ready .venv-bench/ready ## what a request costs, beside Envoy, nginx and others (loopback only, 25 minutes)
 	$(BIN)/python -m loadtests
 
 lock: .venv/ready ## pin every dependency anew in requirements.lock

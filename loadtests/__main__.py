@@ -7,6 +7,8 @@ target that is not reached is a number in the table and no failure: machines are
 from __future__ import annotations
 
 import argparse
+import resource
+import signal
 import sys
 import tempfile
 import time
@@ -19,10 +21,15 @@ from loadtests import wrk
 from loadtests.bench import Bench
 from loadtests.machine import describe
 from loadtests.peers import PEERS
+from loadtests.peers.turnout import peer
 from loadtests.scenarios import SCENARIOS, Scenario
 from loadtests.table import Finding, as_json, markdown
 
 RESULTS: Final = Path(__file__).parent / "results"
+
+
+#: More connections are open at a time than most shells allow at first.
+_DESCRIPTORS: Final = 8_192
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,25 +38,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if lacking:
         print(f"nothing can be measured: {lacking}", file=sys.stderr)
         return 1
-    absent = {peer.name: reason for peer in PEERS if (reason := peer.absent())}
-    peers = tuple(p for p in PEERS if p.name not in absent and _wanted(p.name, options.peers, "Turnout"))
-    chosen = [s for s in SCENARIOS if _wanted(s.name, options.only)]
-    machine, findings = describe(), list[Finding]()
-    with tempfile.TemporaryDirectory(prefix="turnout-bench-") as directory:
-        bench = Bench(
-            Path(directory),
-            peers,
-            rounds=options.rounds or (3 if options.quick else 5),
-            seconds=options.seconds or (2 if options.quick else 5),
-            soak_minutes=options.soak if options.soak is not None else (0 if options.quick else 10),
-            quick=options.quick,
-        )
-        for scenario in chosen:
+    _prepare()
+    bench, machine, findings = _bench(options), describe(), list[Finding]()
+    for scenario in SCENARIOS:
+        if _wanted(scenario.name, options.only):
             findings.append(_measured(scenario, bench))
-            _write(markdown(findings, absent, machine), as_json(findings, absent, machine))
-    print(markdown(findings, absent, machine))
+            _write(markdown(findings, bench.absent, machine), as_json(findings, bench.absent, machine))
+    print(markdown(findings, bench.absent, machine))
     print(f"written to {RESULTS}/latest.md and latest.json", file=sys.stderr)
     return int(any(not finding.rows for finding in findings))
+
+
+def _prepare() -> None:
+    """Leave in order when told to end, with everything that was started; and allow for many connections."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, _DESCRIPTORS), hard), hard))
+
+
+def _bench(options: argparse.Namespace) -> Bench:
+    absent = {p.name: reason for p in PEERS if (reason := p.absent())}
+    peers = tuple(p for p in PEERS if p.name not in absent and _wanted(p.name, options.peers, "Turnout"))
+    if options.against:
+        peers = (*peers, peer("Turnout against", options.against))
+    return Bench(
+        directory=Path(),
+        peers=peers,
+        rounds=options.rounds or (2 if options.quick else 5),
+        seconds=options.seconds or (2 if options.quick else 4),
+        soak_minutes=options.soak if options.soak is not None else (0 if options.quick else 10),
+        quick=options.quick,
+        absent=absent,
+    )
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -57,9 +77,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     names = ", ".join(s.name for s in SCENARIOS)
     parser.add_argument("--only", action="append", metavar="SCENARIO", help=f"of {names}; may be repeated")
     parser.add_argument("--peers", action="append", metavar="PEER", help="beside Turnout, of those that are there")
+    parser.add_argument(
+        "--against", type=Path, metavar="PYTHON", help="another Turnout as a peer: the one this interpreter has"
+    )
     parser.add_argument("--quick", action="store_true", help="short rounds, for a look; no soak")
     parser.add_argument("--rounds", type=int, help="rounds in which peers alternate (5)")
-    parser.add_argument("--seconds", type=int, help="length of one turn (5)")
+    parser.add_argument("--seconds", type=int, help="length of one turn (4)")
     parser.add_argument("--soak", type=float, metavar="MINUTES", help="length of the soak (10); 0: none")
     options = parser.parse_args(arguments)
     unknown = set(options.only or ()) - {s.name for s in SCENARIOS}
@@ -78,7 +101,8 @@ def _measured(scenario: Scenario, bench: Bench) -> Finding:
     print(f"{scenario.name}: {scenario.shows}", file=sys.stderr, flush=True)
     began = time.monotonic()
     try:
-        finding = scenario.run(bench)
+        with tempfile.TemporaryDirectory(prefix="turnout-bench-") as directory:
+            finding = scenario.run(replace(bench, directory=Path(directory)))
     except Exception as error:
         finding = Finding(scenario.name, f"failed: {type(error).__name__}: {error}", ("peer",), ())
         print(f"  {finding.method}", file=sys.stderr, flush=True)

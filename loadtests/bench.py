@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,14 +21,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What every scenario is given. ``seconds`` is the length of a round, ``peers`` are those that are there."""
+    """What every scenario is given. ``seconds`` is the length of a turn, ``peers`` are those that are there, and
+    ``absent`` says of the others why."""
 
     directory: Path
     peers: tuple[Peer, ...]
     rounds: int = 5
-    seconds: int = 5
+    seconds: int = 4
     soak_minutes: float = 10.0
     quick: bool = False
+    absent: dict[str, str] = field(default_factory=dict)
 
     @property
     def proxies(self) -> tuple[Peer, ...]:
@@ -38,6 +40,11 @@ class Bench:
     def named(self, *names: str) -> tuple[Peer, ...]:
         """Those of the peers that are there and have one of these names."""
         return tuple(peer for peer in self.peers if peer.name in names)
+
+    @property
+    def few(self) -> int:
+        """How many rounds there are where the peers differ by much, or are many."""
+        return max(1, self.rounds - 2)
 
     @property
     def short(self) -> int:
@@ -71,10 +78,22 @@ class Round:
 
 
 @contextmanager
-def standing(peers: Sequence[Peer], job: Job, directory: Path) -> Iterator[dict[str, Gateway]]:
-    """Start all peers beside each other; they cost nothing while nobody asks them."""
+def standing(bench: Bench, peers: Sequence[Peer], job: Job, directory: Path) -> Iterator[dict[str, Gateway]]:
+    """Start all peers beside each other; they cost nothing while nobody asks them.
+
+    A peer that does not come up is left out and reported as absent; without Turnout there is nothing to measure.
+    """
     with ExitStack() as held:
-        yield {peer.name: held.enter_context(peer.serve(job, directory)) for peer in peers}
+        gateways = {}
+        for peer in peers:
+            try:
+                gateways[peer.name] = held.enter_context(peer.serve(job, directory))
+            except (OSError, RuntimeError) as error:
+                if peer.name == "Turnout":
+                    raise
+                bench.say(f"{peer.name} did not come up: {error}")
+                bench.absent[peer.name] = f"did not come up: {error}"
+        yield gateways
 
 
 def turn(gateway: Gateway, load: Load, directory: Path) -> Round:

@@ -62,9 +62,11 @@ def percentile(numbers: Sequence[float], share: float) -> float:
 def brief(number: float) -> str:
     """Write a number with as many digits as say something.
 
-    >>> brief(0.8741), brief(26.43), brief(12345.6)
-    ('0.87', '26.4', '12,346')
+    >>> brief(0.8741), brief(26.43), brief(12345.6), brief(0.0)
+    ('0.87', '26.4', '12,346', '0')
     """
+    if not number:
+        return "0"
     size = abs(number)
     return f"{number:,.0f}" if size >= 100 else f"{number:.1f}" if size >= 10 else f"{number:.2f}"
 

@@ -35,9 +35,15 @@ class Parity:
         return self.answered - self.answers
 
     @property
+    def broken(self) -> int:
+        """How many answers have not their one row, and how many rows nobody can explain."""
+        unexplained = max(0, -self.unread) + max(0, self.unread - self.stops)
+        return unexplained + self.sample_missing + self.sample_doubled
+
+    @property
     def holds(self) -> bool:
         """Whether every answer has its one row, and no row is left unexplained."""
-        return 0 <= self.unread <= self.stops and not self.sample_missing and not self.sample_doubled
+        return not self.broken
 
     def __str__(self) -> str:
         further = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self.further.items())) or "none"

@@ -17,7 +17,7 @@ from typing import Final
 from loadtests.machine import pinned
 
 #: How long a process may take to come up, and to end.
-START_SECONDS: Final = 20.0
+START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 40.0
 
 
@@ -40,12 +40,15 @@ def running(
         _end(process)
 
 
-def until(fact: Callable[[], bool], what: str, *, seconds: float = START_SECONDS, pause: float = 0.05) -> None:
-    """Wait until something is so. Raises TimeoutError, saying what, when the time is up."""
+def until(
+    fact: Callable[[], bool], what: str, *, seconds: float = START_SECONDS, pause: float = 0.05, log: Path | None = None
+) -> None:
+    """Wait until something is so. Raises TimeoutError, with what and the end of the log, when the time is up."""
     deadline = time.monotonic() + seconds
     while not fact():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"after {seconds:g} s still not so: {what}")
+            said = f"\n{_last_words(log)}" if log else ""
+            raise TimeoutError(f"after {seconds:g} s still not so: {what}{said}")
         time.sleep(pause)
 
 

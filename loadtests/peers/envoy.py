@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.demo.processes import free_ports
-from loadtests.machine import GATEWAY_CORE
+from loadtests.machine import GATEWAY_CORE, children
 from loadtests.peers.install import INSTALLED
 from loadtests.peers.peer import Gateway, Job, Peer, scratch
 from loadtests.processes import listening, running
@@ -128,7 +128,8 @@ def _serve(job: Job, directory: Path) -> Iterator[Gateway]:
     options = ("--concurrency", str(job.workers), "--disable-hot-restart", "--log-level", "error")
     with running((binary, "-c", file, *options), log, core=GATEWAY_CORE) as process:
         listening(port, process, log)
-        yield Gateway(port=port, carriers=(process.pid,))
+        # The wheel's command becomes Envoy; were it to start one instead, that would be counted as well.
+        yield Gateway(port=port, carriers=(process.pid, *(pid for pid, _ in children(process.pid))))
 
 
 ENVOY: Final = Peer(

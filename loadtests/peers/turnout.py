@@ -80,18 +80,21 @@ def backends(ports: Mapping[str, int], *, max_concurrency: int = 4096) -> str:
 
 
 @contextmanager
-def serving(rest: str, directory: Path, *, workers: int = 1) -> Iterator[Gateway]:
-    """Start Turnout with a configuration of one's own."""
+def serving(rest: str, directory: Path, *, workers: int = 1, python: Path = Path(sys.executable)) -> Iterator[Gateway]:
+    """Start the Turnout that is installed for an interpreter, with a configuration of one's own."""
     listen, admin = free_ports(2)
     file, log, data_dir = directory / "turnout.toml", directory / "turnout.log", directory / "data"
     values = {"listen": listen, "admin": admin, "data_dir": data_dir, "workers": workers, "rest": rest}
     file.write_text(CONFIG.format(**values))
-    with running((sys.executable, "-m", "gateway.cli", "serve", "-c", file), log) as process:
+    # -P: what is installed for that interpreter, and not what happens to lie in this directory.
+    with running((python, "-P", "-m", "gateway.cli", "serve", "-c", file), log) as process:
         listening(listen, process, log)
-        until(lambda: _ready(listen), "a worker is ready")
-        until(lambda: len(_carriers(process.pid)) == workers, f"{workers} workers run")
-        until(lambda: (data_dir / "journal").exists() and bool(_controllers(process.pid)), "the controller runs")
-        until(lambda: _open_offsets(data_dir), "the controller has a store")
+        until(lambda: _ready(listen), "a worker is ready", log=log)
+        until(lambda: len(_carriers(process.pid)) == workers, f"{workers} workers run", log=log)
+        until(
+            lambda: (data_dir / "journal").exists() and bool(_controllers(process.pid)), "the controller runs", log=log
+        )
+        until(lambda: _open_offsets(data_dir), "the controller has a store", log=log)
         carriers = _carriers(process.pid)
         for number, pid in enumerate(carriers):
             pin(pid, (GATEWAY_CORE, LOAD_CORE)[number % 2])
@@ -157,15 +160,21 @@ def _carriers(supervisor: int) -> tuple[int, ...]:
     return tuple(pid for pid, command in children(supervisor) if "gateway.proxy" in command)
 
 
-@contextmanager
-def _serve(job: Job, directory: Path) -> Iterator[Gateway]:
-    with serving(config(job), scratch(directory, "turnout"), workers=job.workers) as gateway:
-        yield gateway
+def peer(name: str, python: Path) -> Peer:
+    """Return the Turnout that is installed for an interpreter as a peer."""
+
+    @contextmanager
+    def serve(job: Job, directory: Path) -> Iterator[Gateway]:
+        here = scratch(directory, name.lower().replace(" ", "-"))
+        with serving(config(job), here, workers=job.workers, python=python) as gateway:
+            yield gateway
+
+    return Peer(
+        name=name,
+        note="one line a call in the journal, recorded in SQLite by the controller beside it; reads the prediction",
+        absent=lambda: None,
+        serve=serve,
+    )
 
 
-TURNOUT: Final = Peer(
-    name="Turnout",
-    note="one line a call in the journal, recorded in SQLite by the controller beside it",
-    absent=lambda: None,
-    serve=_serve,
-)
+TURNOUT: Final = peer("Turnout", Path(sys.executable))

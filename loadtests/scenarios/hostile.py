@@ -24,16 +24,16 @@ def _run(bench: Bench) -> Finding:
     directory = bench.scratch("hostile")
     with (
         origins(3, directory) as (one, two, copy),
-        standing(bench.named("Turnout", "Envoy"), Job((one, two), mirror=copy), directory) as gateways,
+        standing(bench, bench.named("Turnout", "Envoy"), Job((one, two), mirror=copy), directory) as gateways,
     ):
         turns = {name: partial(_turn, gateway, bench.short) for name, gateway in gateways.items()}
         turns |= {_beside(name): partial(_beset, g, bench.short, directory) for name, g in gateways.items()}
         rounds(1, turns)  # nobody counts the first
-        found = rounds(bench.rounds, turns)
+        found = rounds(bench.few, turns)
     p99 = {name: [r.p99_ms for r in own] for name, own in found.items()}
     return Finding(
         scenario="hostile",
-        method=f"Open loop, {_RATE:,} requests/s for {bench.short} s, {bench.rounds} rounds in turns, with and without "
+        method=f"Open loop, {_RATE:,} requests/s for {bench.short} s, {bench.few} rounds in turns, with and without "
         f"{_EACH} slow-header and {_EACH} slow-body clients, each of which comes again when it is closed.",
         columns=("peer", "p50 ms", "p99 ms", "p99 ÷ without", "errors"),
         rows=tuple(

@@ -23,16 +23,16 @@ def _run(bench: Bench) -> Finding:
     directory, load = bench.scratch("idle"), Load(bench.short)
     with (
         origins(3, directory) as (one, two, copy),
-        standing(bench.named("Turnout", "Envoy"), Job((one, two), mirror=copy), directory) as gateways,
+        standing(bench, bench.named("Turnout", "Envoy"), Job((one, two), mirror=copy), directory) as gateways,
     ):
         warm(gateways, directory)
         turns = {name: partial(turn, gateway, load, directory) for name, gateway in gateways.items()}
         turns |= {_beside(name): partial(_turn, g, load, directory) for name, g in gateways.items()}
-        found = rounds(bench.rounds, turns)
+        found = rounds(bench.few, turns)
     cpu = {name: [r.cpu_us for r in own] for name, own in found.items()}
     return Finding(
         scenario="idle",
-        method=f"wrk, {load.connections} connections, {bench.rounds} rounds of {load.seconds:g} s in turns, with and "
+        method=f"wrk, {load.connections} connections, {bench.few} rounds of {load.seconds:g} s in turns, with and "
         f"without {_IDLE:,} keep-alive connections that have asked once.",
         columns=("peer", "CPU µs/request", "÷ without", "requests/s", "p99 ms", "errors"),
         rows=tuple(

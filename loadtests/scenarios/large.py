@@ -28,10 +28,10 @@ _STATED_KIB: Final = 256.0
 
 def _run(bench: Bench) -> Finding:
     directory, load = bench.scratch("large"), Load(bench.short, connections=_CONNECTIONS, body=b"x" * _BYTES, users=7)
-    times = max(2, bench.rounds - 2)
+    times = bench.few
     with (
         backends([("--bytes", str(_BYTES))], directory) as ports,
-        standing(bench.proxies, Job(ports), directory) as gateways,
+        standing(bench, bench.proxies, Job(ports), directory) as gateways,
     ):
         kept = {name: _kept_kib(gateway, directory) for name, gateway in gateways.items()}
         alternate(bench, gateways, Load(1, connections=_CONNECTIONS, body=load.body, users=7), directory, times=1)

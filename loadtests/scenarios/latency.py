@@ -28,7 +28,7 @@ def _run(bench: Bench) -> Finding:
 
     with (
         origins(3, directory) as (one, two, copy),
-        standing(bench.proxies, Job((one, two), mirror=copy), directory) as gateways,
+        standing(bench, bench.proxies, Job((one, two), mirror=copy), directory) as gateways,
     ):
         for gateway in gateways.values():
             open_loop(gateway.port, rate=_RATE / 4, seconds=1)

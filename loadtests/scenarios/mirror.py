@@ -32,11 +32,11 @@ def _run(bench: Bench) -> Finding:
         }
         turns = {name: partial(_turn, gateway, bench.short) for name, gateway in gateways.items()}
         rounds(1, turns)  # nobody counts the first
-        found = rounds(bench.rounds, turns)
+        found = rounds(bench.few, turns)
     p99 = {name: [r.p99_ms for r in own] for name, own in found.items()}
     return Finding(
         scenario="mirror",
-        method=f"Open loop, {_RATE:,} requests/s for {bench.short} s, {bench.rounds} rounds in turns; 10 % mirrored.",
+        method=f"Open loop, {_RATE:,} requests/s for {bench.short} s, {bench.few} rounds in turns; 10 % mirrored.",
         columns=("mirror", "p50 ms", "p99 ms", "p99 − none ms", "errors"),
         rows=tuple(
             (

@@ -15,8 +15,8 @@ from loadtests.wrk import Load
 
 def _run(bench: Bench) -> Finding:
     directory, load = bench.scratch("plain"), Load(bench.seconds)
-    times = max(2, bench.rounds - 2)
-    with origins(1, directory) as ports, standing(bench.peers, Job(ports), directory) as gateways:
+    times = bench.few
+    with origins(1, directory) as ports, standing(bench, bench.peers, Job(ports), directory) as gateways:
         warm(gateways, directory)
         found = alternate(bench, gateways, load, directory, times=times)
     return Finding(

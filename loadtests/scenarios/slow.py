@@ -22,7 +22,7 @@ def _run(bench: Bench) -> Finding:
     directory, load = bench.scratch("slow"), Load(max(3, bench.seconds), connections=_CONCURRENT, spread_ms=1000)
     with (
         backends([("--wait-ms", str(_WAIT_MS))], directory) as (port,),
-        standing(bench.proxies, Job((port,)), directory) as gateways,
+        standing(bench, bench.proxies, Job((port,)), directory) as gateways,
     ):
         turns = {"direct": partial(_turn, port, None, load, directory)}
         turns |= {name: partial(_turn, g.port, g, load, directory) for name, g in gateways.items()}

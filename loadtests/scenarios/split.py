@@ -26,7 +26,7 @@ def _run(bench: Bench) -> Finding:
     long = Load(min(_LONG_SECONDS, 6 * bench.seconds) if bench.quick else _LONG_SECONDS)
     with origins(3, directory) as (one, two, copy):
         job = Job((one, two), mirror=copy)
-        with standing([p for p in bench.peers if p.splits], job, directory) as gateways:
+        with standing(bench, [p for p in bench.peers if p.splits], job, directory) as gateways:
             warmed = warm(gateways, directory)
             found = alternate(bench, gateways, load, directory)
             judged = {name: gateway for name, gateway in gateways.items() if name in _JUDGED}
@@ -40,7 +40,10 @@ def _run(bench: Bench) -> Finding:
         f"{long.seconds:g} s each.",
         columns=COLUMNS,
         rows=(*rows(found), *((f"{row[0]}, {long.seconds:g} s", *row[1:]) for row in rows(held))),
-        targets=_targets(found, held, long),
+        targets=(
+            *_targets(found, held, long),
+            Target("answers without their one row, and rows without an answer", spread([rows_kept.broken]), bound=0),
+        ),
         notes=(
             f"journal lag when {long.seconds:g} s of load end: {lag:.1f} s until all of it is in the store",
             str(rows_kept),

@@ -30,7 +30,7 @@ def _run(bench: Bench) -> Finding:
 
     with (
         backends([("--events", str(events), "--wait-ms", str(_EVERY_MS))], directory) as (port,),
-        standing(bench.proxies, Job((port,)), directory) as gateways,
+        standing(bench, bench.proxies, Job((port,)), directory) as gateways,
     ):
         turns = {"direct": partial(turn, port, None)}
         turns |= {name: partial(turn, gateway.port, gateway) for name, gateway in gateways.items()}

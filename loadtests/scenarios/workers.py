@@ -17,7 +17,7 @@ from loadtests.wrk import Load
 
 
 def _run(bench: Bench) -> Finding:
-    directory, load, times = bench.scratch("workers"), Load(bench.short), max(2, bench.rounds - 2)
+    directory, load, times = bench.scratch("workers"), Load(bench.short), bench.few
     with (
         origins(1, directory) as ports,
         TURNOUT.serve(Job(ports), bench.scratch("workers/one")) as one,
