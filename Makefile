@@ -42,8 +42,7 @@ lock: .venv/ready ## pin every dependency anew in requirements.lock
 .venv-bench/ready: requirements.bench
 	$(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.bench \
-		|| echo "the packages of some peers cannot be installed: those peers will be reported as absent"
-	@touch $@
+		&& touch $@ || echo "the packages of some peers cannot be installed: those peers will be reported as absent"
 
 clean: ## remove the virtual environments and caches
 	rm -rf .venv .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis

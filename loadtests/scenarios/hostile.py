@@ -35,13 +35,14 @@ def _run(bench: Bench) -> Finding:
         scenario="hostile",
         method=f"Open loop, {_RATE:,} requests/s for {bench.short} s, {bench.few} rounds in turns, with and without "
         f"{_EACH} slow-header and {_EACH} slow-body clients, each of which comes again when it is closed.",
-        columns=("peer", "p50 ms", "p99 ms", "p99 ÷ without", "errors"),
+        columns=("peer", "p50 ms", "p99 ms", "p99 ÷ without", "generator late by p99 ms", "errors"),
         rows=tuple(
             (
                 name,
                 str(spread([r.p50_ms for r in own])),
                 str(spread(p99[name])),
                 str(ratios(p99[name], p99[name.partition(",")[0]])),
+                str(spread([r.late_p99_ms for r in own])),
                 count(sum(r.errors for r in own)),
             )
             for name, own in found.items()

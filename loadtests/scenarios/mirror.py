@@ -37,13 +37,14 @@ def _run(bench: Bench) -> Finding:
     return Finding(
         scenario="mirror",
         method=f"Open loop, {_RATE:,} requests/s for {bench.short} s, {bench.few} rounds in turns; 10 % mirrored.",
-        columns=("mirror", "p50 ms", "p99 ms", "p99 − none ms", "errors"),
+        columns=("mirror", "p50 ms", "p99 ms", "p99 − none ms", "generator late by p99 ms", "errors"),
         rows=tuple(
             (
                 name,
                 str(spread([r.p50_ms for r in own])),
                 str(spread(p99[name])),
                 str(differences(p99[name], p99["no mirror"])),
+                str(spread([r.late_p99_ms for r in own])),
                 count(sum(r.errors for r in own)),
             )
             for name, own in found.items()
