@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from loadtests.__main__ import main
 from loadtests.bench import rounds
 from loadtests.client import ask
 from loadtests.figures import brief, differences, percentile, ratios, spread
@@ -20,8 +21,9 @@ from loadtests.holders import holding
 from loadtests.machine import Machine, cpu_seconds, rss_bytes
 from loadtests.openloop import Schedule, Tally, open_loop, summary
 from loadtests.origin import backends
-from loadtests.parity import compare
+from loadtests.parity import Parity, compare, parity
 from loadtests.peers import PEERS, Job, envoy, haproxy, nginx, turnout
+from loadtests.processes import until
 from loadtests.request import BODY, REQUESTS
 from loadtests.scenarios import SCENARIOS
 from loadtests.streams import stream
@@ -101,6 +103,42 @@ def test_every_answer_has_its_row_or_parity_is_broken() -> None:
     assert not compare(100, 4, rows, ["a", "b"], Counter(a=1)).holds, "a sampled id without a row"
     assert not compare(100, 4, rows, ["a", "b"], Counter(a=1, b=2)).holds, "a sampled id with two"
     assert not compare(100, 4, rows, ["a", "a"], Counter(a=1)).holds, "an id given twice"
+
+
+@pytest.mark.story
+def test_what_a_real_gateway_answered_is_in_its_store(tmp_path: Path) -> None:
+    """The way every scenario goes: backends, Turnout, answers, and waiting until the journal is drained."""
+    with (
+        backends([(), (), ()], tmp_path) as (one, two, copy),
+        turnout.TURNOUT.serve(Job((one, two), mirror=copy, mirror_share=1.0), tmp_path) as gateway,
+    ):
+        asked = ask("127.0.0.1", gateway.port, REQUESTS, connections=4, seconds=30, most=200)
+        assert gateway.settle() >= 0
+        assert 0 < gateway.carrying_seconds() < gateway.all_seconds()
+        data_dir = gateway.data_dir
+        assert data_dir is not None
+
+        def compared() -> Parity:
+            return parity(data_dir, answers=len(asked.seconds), stops=0, ids=asked.ids)
+
+        assert compared().holds, str(compared())
+        assert compared().sampled == 200
+        # A copy may come to its end after the answer that it is a copy of.
+        until(lambda: compared().further == {"shadow": 200}, "every copy has its row")
+
+
+def test_without_a_generator_nothing_is_measured_and_it_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("loadtests.wrk.shutil.which", lambda _: None)
+    assert main([]) == 1
+    assert "wrk is not installed" in capsys.readouterr().err
+
+
+def test_a_scenario_that_nobody_knows_is_refused_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--only", "spilt"])
+    assert "split" in capsys.readouterr().err
 
 
 def test_peers_and_scenarios_have_names_of_their_own() -> None:

@@ -9,9 +9,9 @@ from loadtests.peers.handmade import AIOHTTP, HTTPX
 from loadtests.peers.haproxy import HAPROXY
 from loadtests.peers.litellm import LITELLM
 from loadtests.peers.nginx import NGINX
-from loadtests.peers.peer import Gateway, Job, Peer
+from loadtests.peers.peer import Gateway, Job, Peer, direct
 from loadtests.peers.turnout import TURNOUT
 
 PEERS: Final = (TURNOUT, ENVOY, NGINX, HAPROXY, AIOHTTP, HTTPX, LITELLM)
 
-__all__ = ["PEERS", "Gateway", "Job", "Peer"]
+__all__ = ["PEERS", "Gateway", "Job", "Peer", "direct"]

@@ -79,7 +79,7 @@ def _serve(job: Job, directory: Path) -> Iterator[Gateway]:
 
 NGINX: Final = Peer(
     name="nginx",
-    note="split_clients, mirror (a subrequest each, of which 10 % are sent), JSON log in a buffer; does not read answers",
+    note="split_clients, mirror (a subrequest each, 10 % of them sent), JSON log in a buffer; does not read answers",
     absent=lambda: None if shutil.which("nginx") else "nginx is not installed (Debian: apt install nginx-light)",
     serve=_serve,
 )

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from loadtests.bench import Bench, rounds, standing
-from loadtests.figures import ratios, spread
+from loadtests.figures import ratios
 from loadtests.holders import holding
-from loadtests.openloop import Latency, open_loop
+from loadtests.openloop import Latency
 from loadtests.origin import origins
 from loadtests.peers import Gateway, Job
+from loadtests.scenarios.pacing import COLUMNS, cells, p99s, paced, raw
 from loadtests.scenarios.scenario import Scenario
-from loadtests.table import Finding, Target, count
+from loadtests.table import Finding, Target
 
 _RATE: Final = 1_000
 _EACH: Final = 250
@@ -26,26 +26,18 @@ def _run(bench: Bench) -> Finding:
         origins(3, directory) as (one, two, copy),
         standing(bench, bench.named("Turnout", "Envoy"), Job((one, two), mirror=copy), directory) as gateways,
     ):
-        turns = {name: partial(_turn, gateway, bench.short) for name, gateway in gateways.items()}
+        turns = {name: partial(paced, g, rate=_RATE, seconds=bench.short) for name, g in gateways.items()}
         turns |= {_beside(name): partial(_beset, g, bench.short, directory) for name, g in gateways.items()}
         rounds(1, turns)  # nobody counts the first
         found = rounds(bench.few, turns)
-    p99 = {name: [r.p99_ms for r in own] for name, own in found.items()}
+    p99 = p99s(found)
     return Finding(
         scenario="hostile",
         method=f"Open loop, {_RATE:,} requests/s for {bench.short} s, {bench.few} rounds in turns, with and without "
         f"{_EACH} slow-header and {_EACH} slow-body clients, each of which comes again when it is closed.",
-        columns=("peer", "p50 ms", "p99 ms", "p99 ÷ without", "generator late by p99 ms", "errors"),
+        columns=("peer", "p99 ÷ without", *COLUMNS),
         rows=tuple(
-            (
-                name,
-                str(spread([r.p50_ms for r in own])),
-                str(spread(p99[name])),
-                str(ratios(p99[name], p99[name.partition(",")[0]])),
-                str(spread([r.late_p99_ms for r in own])),
-                count(sum(r.errors for r in own)),
-            )
-            for name, own in found.items()
+            (name, str(ratios(p99[name], p99[name.partition(",")[0]])), *cells(own)) for name, own in found.items()
         ),
         targets=(
             Target(
@@ -54,7 +46,7 @@ def _run(bench: Bench) -> Finding:
                 bound=1.2,
             ),
         ),
-        raw={name: [asdict(r) for r in own] for name, own in found.items()},
+        raw=raw(found),
     )
 
 
@@ -62,18 +54,12 @@ def _beside(name: str) -> str:
     return f"{name}, {2 * _EACH} hostile"
 
 
-def _turn(gateway: Gateway, seconds: float) -> Latency:
-    found = open_loop(gateway.port, rate=_RATE, seconds=seconds)
-    gateway.settle()
-    return found
-
-
 def _beset(gateway: Gateway, seconds: float, directory: Path) -> Latency:
     with (
         holding("slow-header", _EACH, gateway.port, directory),
         holding("slow-body", _EACH, gateway.port, directory),
     ):
-        return _turn(gateway, seconds)
+        return paced(gateway, rate=_RATE, seconds=seconds)
 
 
 HOSTILE: Final = Scenario("hostile", "500 slow clients beside normal load", _run)
