@@ -1,182 +1,119 @@
-"""``python -m loadtests``: what one worker adds to a request, in time and in CPU.
+"""``python -m loadtests``: run the scenarios against whoever is there, and write the table.
 
-Rule: the same requests go to the model directly and through Turnout in alternate rounds; what is printed is the median
-of the rounds and how far they spread. Everything on: a split by user, a 10 % mirror, the log and the prediction.
+Rule: a scenario that fails is reported in its place and the others go on; the exit code says whether one failed. A
+target that is not reached is a number in the table and no failure: machines are noisy.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import resource
 import signal
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
-import httpx
+from loadtests import wrk
+from loadtests.bench import Bench
+from loadtests.machine import describe
+from loadtests.peers import PEERS
+from loadtests.peers.turnout import peer
+from loadtests.scenarios import SCENARIOS, Scenario
+from loadtests.table import Finding, as_json, markdown
 
-from gateway.demo.processes import free_ports
-from loadtests.client import ask
-
-CONFIG = """
-schema_version = 1
-[gateway]
-listen = "127.0.0.1:{listen}"
-admin = "127.0.0.1:{admin}"
-data_dir = "{data_dir}"
-
-[backends]
-one = {{ url = "http://127.0.0.1:{model}", version = "1" }}
-two = {{ url = "http://127.0.0.1:{model}", version = "2" }}
-
-[metrics]
-correct = {{ kind = "label" }}
-
-[routes.infer]
-path = "/v2/models/m/infer"
-unit = "header:x-user-id"
-prediction = "/outputs/0/data/0"
-metrics = ["correct"]
-baseline = "one"
-mirrors = [{{ variant = "two", share = 0.1 }}]
-policy = {{ kind = "ab", shares = {{ one = 0.5, two = 0.5 }} }}
-"""
-
-BODY = b'{"inputs":[{"name":"x","shape":[1,16],"datatype":"FP64","data":[' + b",".join([b"0.5"] * 16) + b"]}]}"
-REQUEST = (
-    b"POST /v2/models/m/infer HTTP/1.1\r\nhost: m\r\nx-user-id: user-17\r\ncontent-type: application/json\r\n"
-    b"content-length: %d\r\n\r\n%b" % (len(BODY), BODY)
-)
+RESULTS: Final = Path(__file__).parent / "results"
 
 
-@dataclass(frozen=True, slots=True)
-class Round:
-    """One round: how many answers, the milliseconds of two quantiles, and the worker's CPU per answer."""
-
-    answers: int
-    p50_ms: float
-    p99_ms: float
-    cpu_us: float | None
+#: More connections are open at a time than most shells allow at first.
+_DESCRIPTORS: Final = 8_192
 
 
-@contextmanager
-def running(command: Sequence[str], log: Path, *, says: bool = False) -> Iterator[subprocess.Popen[str]]:
-    """Start a process of this interpreter, and end it, by its id, on leaving; ``says``: its output can be read."""
-    with log.open("w") as written:
-        process = subprocess.Popen(
-            [sys.executable, *command],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE if says else written,
-            stderr=written,
-            text=True,
-        )
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _options(arguments)
+    lacking = wrk.absent()
+    if lacking:
+        print(f"nothing can be measured: {lacking}", file=sys.stderr)
+        return 1
+    _prepare()
+    bench, machine, findings = _bench(options), describe(), list[Finding]()
+    for scenario in SCENARIOS:
+        if _wanted(scenario.name, options.only):
+            findings.append(_measured(scenario, bench))
+            _write(markdown(findings, bench.absent, machine), as_json(findings, bench.absent, machine))
+    print(markdown(findings, bench.absent, machine))
+    print(f"written to {RESULTS}/latest.md and latest.json", file=sys.stderr)
+    return int(any(not finding.rows for finding in findings))
+
+
+def _prepare() -> None:
+    """Leave in order when told to end, with everything that was started; and allow for many connections."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, _DESCRIPTORS), hard), hard))
+
+
+def _bench(options: argparse.Namespace) -> Bench:
+    absent = {p.name: reason for p in PEERS if (reason := p.absent())}
+    peers = tuple(p for p in PEERS if p.name not in absent and _wanted(p.name, options.peers, "Turnout"))
+    if options.against:
+        peers = (*peers, peer("Turnout against", options.against))
+    return Bench(
+        directory=Path(),
+        peers=peers,
+        rounds=options.rounds or (2 if options.quick else 5),
+        seconds=options.seconds or (2 if options.quick else 4),
+        soak_minutes=options.soak if options.soak is not None else (0 if options.quick else 10),
+        quick=options.quick,
+        absent=absent,
+    )
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m loadtests", description="What the gateway costs.")
+    names = ", ".join(s.name for s in SCENARIOS)
+    parser.add_argument("--only", action="append", metavar="SCENARIO", help=f"of {names}; may be repeated")
+    parser.add_argument("--peers", action="append", metavar="PEER", help="beside Turnout, of those that are there")
+    parser.add_argument(
+        "--against", type=Path, metavar="PYTHON", help="another Turnout as a peer: the one this interpreter has"
+    )
+    parser.add_argument("--quick", action="store_true", help="short rounds, for a look; no soak")
+    parser.add_argument("--rounds", type=int, help="rounds in which peers alternate (5)")
+    parser.add_argument("--seconds", type=int, help="length of one turn (4)")
+    parser.add_argument("--soak", type=float, metavar="MINUTES", help="length of the soak (10); 0: none")
+    options = parser.parse_args(arguments)
+    unknown = set(options.only or ()) - {s.name for s in SCENARIOS}
+    if unknown:
+        parser.error(f"no scenario is called {', '.join(sorted(unknown))}; there are {names}")
+    if any(value is not None and value < 1 for value in (options.rounds, options.seconds)):
+        parser.error("rounds and seconds must be 1 or more")
+    return options
+
+
+def _wanted(name: str, chosen: Sequence[str] | None, *always: str) -> bool:
+    return not chosen or name in always or name.lower() in {one.lower() for one in chosen}
+
+
+def _measured(scenario: Scenario, bench: Bench) -> Finding:
+    print(f"{scenario.name}: {scenario.shows}", file=sys.stderr, flush=True)
+    began = time.monotonic()
     try:
-        yield process
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=20)
+        with tempfile.TemporaryDirectory(prefix="turnout-bench-") as directory:
+            finding = scenario.run(replace(bench, directory=Path(directory)))
+    except Exception as error:
+        finding = Finding(scenario.name, f"failed: {type(error).__name__}: {error}", ("peer",), ())
+        print(f"  {finding.method}", file=sys.stderr, flush=True)
+    return replace(finding, seconds=time.monotonic() - began)
 
 
-@contextmanager
-def setting() -> Iterator[tuple[int, int, int]]:
-    """Start a model and Turnout in front of it; give both ports and the id of the worker."""
-    with tempfile.TemporaryDirectory(prefix="turnout-bench-") as name:
-        directory = Path(name)
-        with running(("-m", "loadtests.backend"), directory / "model.log", says=True) as model:
-            assert model.stdout is not None
-            port = int(model.stdout.readline())
-            listen, admin = free_ports(2)
-            file = directory / "turnout.toml"
-            file.write_text(CONFIG.format(listen=listen, admin=admin, data_dir=directory / "data", model=port))
-            with running(("-m", "gateway.cli", "serve", "-c", str(file)), directory / "turnout.log") as turnout:
-                _wait(f"http://127.0.0.1:{listen}/-/readyz", turnout, directory / "turnout.log")
-                yield port, listen, _worker(turnout.pid)
-
-
-def _wait(url: str, turnout: subprocess.Popen[str], log: Path) -> None:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline and turnout.poll() is None:
-        try:
-            if httpx.get(url).status_code == 200:
-                return
-        except httpx.TransportError:
-            time.sleep(0.1)
-    raise SystemExit(f"turnout serve did not come up:\n{log.read_text()}")
-
-
-def _worker(supervisor: int) -> int:
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == supervisor and "gateway.proxy" in (entry / "cmdline").read_text():
-                return int(entry.name)
-        except OSError:
-            continue
-    raise SystemExit("the supervisor has no worker")
-
-
-def measure(port: int, worker: int | None, *, connections: int, seconds: float) -> Round:
-    """Ask one server for one round."""
-    before = _cpu_seconds(worker) if worker else 0.0
-    taken = sorted(ask("127.0.0.1", port, REQUEST, connections=connections, seconds=seconds))
-    cpu = (_cpu_seconds(worker) - before) / len(taken) * 1e6 if worker else None
-    return Round(len(taken), 1000 * taken[len(taken) // 2], 1000 * taken[int(len(taken) * 0.99)], cpu)
-
-
-def _cpu_seconds(pid: int) -> float:
-    user, system = (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[11:13]
-    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
-
-
-def _spread(numbers: Sequence[float], unit: str) -> str:
-    return f"{statistics.median(numbers):8.3f} {unit} ({min(numbers):.3f} to {max(numbers):.3f})"
-
-
-def report(direct: Sequence[Round], through: Sequence[Round], *, connections: int, seconds: float) -> str:
-    """Return the table."""
-    added = [t.p50_ms - d.p50_ms for t, d in zip(through, direct, strict=True)]
-    tail = [t.p99_ms - d.p99_ms for t, d in zip(through, direct, strict=True)]
-    lines = [
-        f"{len(direct)} rounds of {seconds:g} s each way, {connections} connection(s), one worker, "
-        f"{os.cpu_count()} cores; median (least to most)",
-        "",
-        f"{'':24}{'median answer':34}{'99 % of answers':34}answers",
-    ]
-    for name, rounds in (("direct", direct), ("through Turnout", through)):
-        p50, p99 = (_spread(list(part), "ms") for part in zip(*((r.p50_ms, r.p99_ms) for r in rounds), strict=True))
-        lines.append(f"{name:24}{p50:34}{p99:34}{sum(r.answers for r in rounds):,}")
-    cpu = [r.cpu_us for r in through if r.cpu_us is not None]
-    lines += [
-        f"{'added':24}{_spread(added, 'ms'):34}{_spread(tail, 'ms')}",
-        "",
-        f"CPU of the worker per request: {statistics.median(cpu):.1f} µs ({min(cpu):.1f} to {max(cpu):.1f})",
-    ]
-    return "\n".join(lines)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m loadtests", description="What one worker adds to a request.")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds each way (5)")
-    parser.add_argument("--seconds", type=float, default=2.0, help="length of a round (2)")
-    parser.add_argument("--connections", type=int, default=1, help="connections that ask at a time (1)")
-    options = parser.parse_args()
-    if min(options.rounds, options.connections) < 1 or options.seconds <= 0:
-        parser.error("rounds, seconds and connections must be above 0")
-    load = {"connections": options.connections, "seconds": options.seconds}
-    with setting() as (model, listen, worker):
-        measure(listen, None, **load)  # a first round that nobody counts: pools fill, caches warm
-        direct, through = [], []
-        for _ in range(options.rounds):
-            direct.append(measure(model, None, **load))
-            through.append(measure(listen, worker, **load))
-    print(report(direct, through, **load))
+def _write(page: str, numbers: str) -> None:
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "latest.md").write_text(page)
+    (RESULTS / "latest.json").write_text(numbers)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -27,9 +27,32 @@ from gateway.journal import FEEDBACK, JOURNAL, PREDICTIONS, Appender, new_run, n
 from gateway.proxy.ids import new_id
 from gateway.published import SNAPSHOT, SnapshotFile
 from gateway.store.store import FILE
-from loadtests.__main__ import CONFIG
 from router.records import Prediction, Role, call_line, mark_line
 from router.snapshot import Route
+
+CONFIG = """
+schema_version = 1
+[gateway]
+listen = "127.0.0.1:{listen}"
+admin = "127.0.0.1:{admin}"
+data_dir = "{data_dir}"
+
+[backends]
+one = {{ url = "http://127.0.0.1:{model}", version = "1" }}
+two = {{ url = "http://127.0.0.1:{model}", version = "2" }}
+
+[metrics]
+correct = {{ kind = "label" }}
+
+[routes.infer]
+path = "/v2/models/m/infer"
+unit = "header:x-user-id"
+prediction = "/outputs/0/data/0"
+metrics = ["correct"]
+baseline = "one"
+mirrors = [{{ variant = "two", share = 0.1 }}]
+policy = {{ kind = "ab", shares = {{ one = 0.5, two = 0.5 }} }}
+"""
 
 UNITS = 1_000
 MIRRORED = 0.1

@@ -1,0 +1,266 @@
+"""Load in an open loop: requests leave on a schedule, whether or not earlier ones were answered.
+
+Rule: a latency counts from when its request was to leave, not from when it left, so a server that stalls is charged for
+everyone who came meanwhile. Every request is answered, refused, broken or unanswered, and they add up to the schedule.
+A process of its own (``python -m loadtests.openloop``): nothing else delays it.
+
+Timers are whole milliseconds in uvloop and in epoll: at 2,000 requests a second that alone would make half of them
+late. ``select`` takes microseconds, and its limit of 1,024 descriptors is no matter here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import selectors
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Final, cast
+
+import httptools
+
+from loadtests.figures import percentile
+from loadtests.machine import LOAD_CORE, pinned
+from loadtests.request import REQUESTS
+
+#: How long the last answers may take.
+GRACE_SECONDS: Final = 5.0
+#: How many connections one ``select`` can watch, with some to spare.
+MOST_CONNECTIONS: Final = 900
+#: A cancelled request is given up after this long.
+_CANCEL_SECONDS: Final = 0.005
+
+
+@dataclass(slots=True)
+class Schedule:
+    """When requests are to leave: evenly, ``rate`` a second for ``seconds``. Seconds are from the beginning."""
+
+    rate: float
+    seconds: float
+    _next: int = 0
+
+    @property
+    def count(self) -> int:
+        """How many there are in all."""
+        return round(self.rate * self.seconds)
+
+    @property
+    def next_at(self) -> float | None:
+        """When the next one is to leave; None: there is none."""
+        return self._next / self.rate if self._next < self.count else None
+
+    def due(self, now: float) -> list[float]:
+        """Take everything that was to leave by now: none is left out, however late one looks."""
+        found = []
+        while (at := self.next_at) is not None and at <= now:
+            found.append(at)
+            self._next += 1
+        return found
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of the requests."""
+
+    answered: list[float] = field(default_factory=list)
+    refused: list[float] = field(default_factory=list)
+    late: list[float] = field(default_factory=list)
+    broken: int = 0
+    cancelled: int = 0
+
+    @property
+    def count(self) -> int:
+        """How many have come to an end."""
+        return len(self.answered) + len(self.refused) + self.broken + self.cancelled
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """What an open loop found. ``late_p99_ms`` is the generator's own: how long after their time requests left."""
+
+    offered: int
+    answered: int
+    refused: int
+    broken: int
+    cancelled: int
+    unanswered: int
+    p50_ms: float
+    p99_ms: float
+    refused_p99_ms: float
+    late_p99_ms: float
+
+    @property
+    def errors(self) -> int:
+        """Whatever should have been answered and was not."""
+        return self.refused + self.broken + self.unanswered
+
+
+def summary(offered: int, tally: Tally) -> Latency:
+    """Return what a tally comes to."""
+    return Latency(
+        offered=offered,
+        answered=len(tally.answered),
+        refused=len(tally.refused),
+        broken=tally.broken,
+        cancelled=tally.cancelled,
+        unanswered=offered - tally.count,
+        p50_ms=_ms(tally.answered, 0.5),
+        p99_ms=_ms(tally.answered, 0.99),
+        refused_p99_ms=_ms(tally.refused, 0.99),
+        late_p99_ms=_ms(tally.late, 0.99),
+    )
+
+
+def _ms(seconds: Sequence[float], share: float) -> float:
+    return 1000 * percentile(seconds, share) if seconds else 0.0
+
+
+class Lane(asyncio.Protocol):
+    """One connection: carries one request at a time."""
+
+    def __init__(self, generator: Generator) -> None:
+        self._generator = generator
+        self._intended: float | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._generator.free(self)
+
+    def send(self, request: bytes, intended: float, *, cancel: bool) -> None:
+        """Send one request; ``cancel``: and hang up soon after."""
+        self._intended = intended
+        self._parser = httptools.HttpResponseParser(self)
+        self._transport.write(request)
+        if cancel:
+            self._generator.loop.call_later(_CANCEL_SECONDS, self._cancel)
+
+    def data_received(self, data: bytes) -> None:
+        self._parser.feed_data(data)
+
+    def on_message_complete(self) -> None:
+        intended, self._intended = self._intended, None
+        assert intended is not None
+        self._generator.answered(intended, self._parser.get_status_code())
+        if self._parser.should_keep_alive():
+            self._generator.free(self)
+        else:
+            self._transport.close()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._generator.lost(self, broke=self._intended is not None)
+
+    def _cancel(self) -> None:
+        if self._intended is not None:
+            self._intended = None
+            self._generator.tally.cancelled += 1
+            self._transport.abort()
+
+
+class Generator:
+    """Sends what is due on whatever lane is free; what finds none waits, and its time runs."""
+
+    def __init__(self, port: int, schedule: Schedule, *, connections: int, cancel_every: int = 0) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.tally = Tally()
+        self._port = port
+        self._schedule = schedule
+        self._connections = connections
+        self._cancel_every = cancel_every
+        self._free = deque[Lane]()
+        self._waiting = deque[float]()
+        self._sent = 0
+        self._began = 0.0
+        self._opening = set[asyncio.Task[None]]()
+        self._over = False
+
+    async def run(self) -> Latency:
+        """Send everything, wait for the last answers, and return what was found."""
+        await asyncio.gather(*(self._open() for _ in range(self._connections)))
+        self._began = self.loop.time()
+        self._tick()
+        deadline = self._began + self._schedule.seconds + GRACE_SECONDS
+        while self.tally.count < self._schedule.count and self.loop.time() < deadline:
+            await asyncio.sleep(0.05)
+        self._over = True
+        return summary(self._schedule.count, self.tally)
+
+    def free(self, lane: Lane) -> None:
+        """Take a lane that has nothing to do."""
+        if self._waiting:
+            self._send(lane, self._waiting.popleft())
+        else:
+            self._free.append(lane)
+
+    def answered(self, intended: float, status: int) -> None:
+        """Count one answer."""
+        taken = self.loop.time() - self._began - intended
+        (self.tally.answered if status < 400 else self.tally.refused).append(taken)
+
+    def lost(self, lane: Lane, *, broke: bool) -> None:
+        """Replace a lane that is gone."""
+        self.tally.broken += broke
+        if lane in self._free:
+            self._free.remove(lane)
+        if not self._over:
+            task = asyncio.ensure_future(self._open())
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
+
+    def _tick(self) -> None:
+        now = self.loop.time() - self._began
+        for intended in self._schedule.due(now):
+            self.tally.late.append(now - intended)
+            if self._free:
+                self._send(self._free.popleft(), intended)
+            else:
+                self._waiting.append(intended)
+        if (at := self._schedule.next_at) is not None:
+            self.loop.call_at(self._began + at, self._tick)
+
+    def _send(self, lane: Lane, intended: float) -> None:
+        self._sent += 1
+        cancel = bool(self._cancel_every) and self._sent % self._cancel_every == 0
+        lane.send(REQUESTS[self._sent % len(REQUESTS)], intended, cancel=cancel)
+
+    async def _open(self) -> None:
+        for pause in (0.0, 0.1, 0.5, 1.0):
+            await asyncio.sleep(pause)
+            try:
+                await self.loop.create_connection(lambda: Lane(self), "127.0.0.1", self._port)
+            except OSError:
+                continue
+            return
+
+
+def open_loop(port: int, *, rate: float, seconds: float, connections: int = 64, cancel_every: int = 0) -> Latency:
+    """Run the generator in a process of its own on the core of the load, and return what it found."""
+    command = [sys.executable, "-m", "loadtests.openloop", "--port", str(port), "--rate", str(rate)]
+    command += ["--seconds", str(seconds), "--connections", str(connections), "--cancel-every", str(cancel_every)]
+    with pinned(LOAD_CORE):
+        run = subprocess.run(command, capture_output=True, text=True, timeout=seconds + GRACE_SECONDS + 30)
+    if run.returncode:
+        raise RuntimeError(f"the generator ended with {run.returncode}: {run.stderr}")
+    return Latency(**json.loads(run.stdout))
+
+
+async def _main(options: argparse.Namespace) -> Latency:
+    schedule = Schedule(options.rate, options.seconds)
+    lanes = min(options.connections, MOST_CONNECTIONS)
+    return await Generator(options.port, schedule, connections=lanes, cancel_every=options.cancel_every).run()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m loadtests.openloop")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--rate", type=float, required=True)
+    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument(
+        "--cancel-every", type=int, default=0, help="give up every so-manyth request soon after it left"
+    )
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())) as runner:
+        print(json.dumps(asdict(runner.run(_main(parser.parse_args())))))

@@ -1,0 +1,180 @@
+"""Turnout, with everything on: split by user, mirror, prediction read from the answer, journal, controller, store.
+
+Rule: a black box: started by its command, asked through its ports, and what it recorded is read in its data directory.
+The worker has the gateway's core to itself; the controller may run anywhere, because that is how it is deployed: it
+takes what the worker leaves, also of the load's core.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from gateway.demo.processes import free_ports
+from gateway.store.store import FILE
+from loadtests.machine import GATEWAY_CORE, LOAD_CORE, children, pin
+from loadtests.peers.peer import Gateway, Job, Peer, scratch
+from loadtests.processes import listening, running, until
+from loadtests.request import PATH
+
+#: How long the controller may need for what a round left in the journal.
+_SETTLE_SECONDS: Final = 600.0
+
+CONFIG: Final = """
+schema_version = 1
+[gateway]
+listen = "127.0.0.1:{listen}"
+admin = "127.0.0.1:{admin}"
+data_dir = "{data_dir}"
+workers = {workers}
+
+{rest}
+"""
+
+_ROUTE: Final = """
+[metrics]
+correct = {{ kind = "label" }}
+click = {{ kind = "event" }}
+
+[routes.infer]
+path = "{path}"
+unit = "header:x-user-id"
+metrics = [{metrics}]
+{policy}
+"""
+
+_AB: Final = 'baseline = "one"\npolicy = { kind = "ab", shares = { one = 0.5, two = 0.5 } }'
+_SINGLE: Final = 'policy = { kind = "single", variant = "one" }'
+
+
+def config(job: Job) -> str:
+    """Return the part of the configuration that says what to do, without where to listen."""
+    names = dict(zip(("one", "two"), job.variants, strict=False))
+    if job.mirror is not None:
+        names["copy"] = job.mirror
+    mirrors = f'mirrors = [{{ variant = "copy", share = {job.mirror_share} }}]\n' if job.mirror is not None else ""
+    policy = _AB if len(job.variants) == 2 else _SINGLE
+    return backends(names) + route(f'prediction = "/outputs/0/data/0"\n{mirrors}{policy}')
+
+
+def route(policy: str, *, metrics: str = '"correct"') -> str:
+    """Return the tables of the one route and of what may be learned of it."""
+    return _ROUTE.format(path=PATH, metrics=metrics, policy=policy)
+
+
+def backends(ports: Mapping[str, int], *, max_concurrency: int = 4096) -> str:
+    """Return the table of backends; unless it is said, none of them is to be the limit."""
+    lines = [
+        f'{name} = {{ url = "http://127.0.0.1:{port}", version = "1", max_concurrency = {max_concurrency} }}'
+        for name, port in ports.items()
+    ]
+    return "\n".join(["[backends]", *lines, ""])
+
+
+@contextmanager
+def serving(rest: str, directory: Path, *, workers: int = 1, python: Path = Path(sys.executable)) -> Iterator[Gateway]:
+    """Start the Turnout that is installed for an interpreter, with a configuration of one's own."""
+    listen, admin = free_ports(2)
+    file, log, data_dir = directory / "turnout.toml", directory / "turnout.log", directory / "data"
+    values = {"listen": listen, "admin": admin, "data_dir": data_dir, "workers": workers, "rest": rest}
+    file.write_text(CONFIG.format(**values))
+    # -P: what is installed for that interpreter, and not what happens to lie in this directory.
+    with running((python, "-P", "-m", "gateway.cli", "serve", "-c", file), log) as process:
+        listening(listen, process, log)
+        until(lambda: _ready(listen), "a worker is ready", log=log)
+        until(lambda: len(_carriers(process.pid)) == workers, f"{workers} workers run", log=log)
+        until(
+            lambda: (data_dir / "journal").exists() and bool(_controllers(process.pid)), "the controller runs", log=log
+        )
+        until(lambda: _open_offsets(data_dir), "the controller has a store", log=log)
+        carriers = _carriers(process.pid)
+        for number, pid in enumerate(carriers):
+            pin(pid, (GATEWAY_CORE, LOAD_CORE)[number % 2])
+        yield Gateway(
+            port=listen,
+            carriers=carriers,
+            others=_controllers(process.pid),
+            settle=lambda: settle(data_dir),
+            data_dir=data_dir,
+            admin=admin,
+        )
+
+
+def settle(data_dir: Path) -> float:
+    """Wait until the store holds what the journal held when this was called; return the seconds."""
+    began = time.monotonic()
+    # Sizes as they are now: heartbeats go on, and a journal at work is never empty.
+    sizes = {f"{path.parent.name}/{path.name}": path.stat().st_size for path in _segments(data_dir)}
+    until(lambda: undrained(data_dir, sizes) == 0, "the journal is drained", seconds=_SETTLE_SECONDS)
+    return time.monotonic() - began
+
+
+def undrained(data_dir: Path, sizes: Mapping[str, int]) -> int:
+    """Return how many bytes of segments of these sizes are not in the store; a deleted segment is in it whole."""
+    present = {f"{path.parent.name}/{path.name}" for path in _segments(data_dir)}
+    with reading(data_dir) as store:
+        offsets = dict(store.execute("SELECT segment, offset FROM offsets"))
+    return sum(max(0, size - offsets.get(name, 0)) for name, size in sizes.items() if name in present)
+
+
+@contextmanager
+def reading(data_dir: Path) -> Iterator[sqlite3.Connection]:
+    """Open the store beside the controller, to read alone: a connection that may write could checkpoint beside it."""
+    with contextlib.closing(sqlite3.connect(f"file:{data_dir / FILE}?mode=ro", uri=True, timeout=10)) as store:
+        yield store
+
+
+def _segments(data_dir: Path) -> list[Path]:
+    return list((data_dir / "journal").glob("*/*.jsonl"))
+
+
+def _ready(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/-/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def _open_offsets(data_dir: Path) -> bool:
+    try:
+        with reading(data_dir) as store:
+            return store.execute("SELECT count(*) FROM offsets").fetchone() is not None
+    except sqlite3.Error:
+        return False
+
+
+def _controllers(supervisor: int) -> tuple[int, ...]:
+    return tuple(pid for pid, command in children(supervisor) if "gateway.control" in command)
+
+
+def _carriers(supervisor: int) -> tuple[int, ...]:
+    """Whatever the supervisor runs that is not the controller."""
+    return tuple(pid for pid, command in children(supervisor) if "gateway.proxy" in command)
+
+
+def peer(name: str, python: Path) -> Peer:
+    """Return the Turnout that is installed for an interpreter as a peer."""
+
+    @contextmanager
+    def serve(job: Job, directory: Path) -> Iterator[Gateway]:
+        here = scratch(directory, name.lower().replace(" ", "-"))
+        with serving(config(job), here, workers=job.workers, python=python) as gateway:
+            yield gateway
+
+    return Peer(
+        name=name,
+        note="one line a call in the journal, recorded in SQLite by the controller beside it; reads the prediction",
+        absent=lambda: None,
+        serve=serve,
+    )
+
+
+TURNOUT: Final = peer("Turnout", Path(sys.executable))

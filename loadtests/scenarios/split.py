@@ -1,0 +1,77 @@
+"""split: two variants, half of the users each, a 10 % mirror, log and extraction on; all that a peer can carry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from loadtests.bench import Bench, Round, standing
+from loadtests.figures import ratios, spread
+from loadtests.origin import origins
+from loadtests.peers import Job
+from loadtests.scenarios.carrying import COLUMNS, alternate, raw, rows, sampled_parity, warm
+from loadtests.scenarios.scenario import Scenario
+from loadtests.table import Finding, Target
+from loadtests.wrk import Load
+
+#: How long one turn takes in which the journal must keep up.
+_LONG_SECONDS: Final = 60
+
+#: Who takes part in that.
+_JUDGED: Final = ("Turnout", "Envoy")
+
+
+def _run(bench: Bench) -> Finding:
+    directory, load = bench.scratch("split"), Load(bench.seconds)
+    long = Load(min(_LONG_SECONDS, 6 * bench.seconds) if bench.quick else _LONG_SECONDS)
+    with origins(3, directory) as (one, two, copy):
+        job = Job((one, two), mirror=copy)
+        with standing(bench, [p for p in bench.peers if p.splits], job, directory) as gateways:
+            warmed = warm(gateways, directory)
+            found = alternate(bench, gateways, load, directory)
+            judged = {name: gateway for name, gateway in gateways.items() if name in _JUDGED}
+            held = alternate(bench, judged, long, directory, times=1)
+            own = [warmed["Turnout"], *found["Turnout"], *held["Turnout"]]
+            rows_kept = sampled_parity(gateways["Turnout"], own, load)
+    lag = held["Turnout"][0].lag_seconds
+    return Finding(
+        scenario="split",
+        method=f"wrk, {load.connections} connections, {bench.rounds} rounds of {load.seconds:g} s each in turns; then "
+        f"{long.seconds:g} s each.",
+        columns=COLUMNS,
+        rows=(*rows(found), *((f"{row[0]}, {long.seconds:g} s", *row[1:]) for row in rows(held))),
+        targets=(
+            *_targets(found, held, long),
+            Target("answers without their one row, and rows without an answer", spread([rows_kept.broken]), bound=0),
+        ),
+        notes=(
+            f"journal lag when {long.seconds:g} s of load end: {lag:.1f} s until all of it is in the store",
+            str(rows_kept),
+            *(f"{peer.name}: {peer.note}" for peer in bench.peers if peer.splits),
+        ),
+        raw={"rounds": raw(found), "long": raw(held), "parity_holds": rows_kept.holds},
+    )
+
+
+def _targets(
+    found: Mapping[str, Sequence[Round]], held: Mapping[str, Sequence[Round]], long: Load
+) -> tuple[Target, ...]:
+    own, seconds = found["Turnout"], f"{long.seconds:g} s"
+    lag = Target(f"journal lag at the end of {seconds}", spread([held["Turnout"][0].lag_seconds]), bound=5.0, unit=" s")
+    if "Envoy" not in found:
+        return (lag,)
+    envoy = [r.cpu_us for r in found["Envoy"]]
+    per_second = ratios([r.per_second for r in held["Turnout"]], [r.per_second for r in held["Envoy"]])
+    return (
+        Target("CPU per request of one worker ÷ Envoy's", ratios([r.cpu_us for r in own], envoy), bound=0.9),
+        Target(
+            "the same with the controller's CPU, counted until the journal's lag is 0",
+            ratios([r.all_cpu_us for r in own], envoy),
+            bound=1.8,
+        ),
+        Target(f"requests/s of one worker ÷ Envoy --concurrency 1, {seconds}", per_second, "at least", 1.0),
+        lag,
+    )
+
+
+SPLIT: Final = Scenario("split", "two variants by user, 10 % mirror, log and extraction: the cost of a request", _run)
