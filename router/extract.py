@@ -60,15 +60,16 @@ class Pointer:
 
     def find(self, document: object) -> object:
         """Return the value pointed at, or MISSING."""
-        for name, index in self.steps:
-            if isinstance(document, dict):
-                if name not in document:
+        try:
+            for name, index in self.steps:
+                if type(document) is dict:
+                    document = document[name]
+                elif type(document) is list and index is not None:
+                    document = document[index]
+                else:
                     return MISSING
-                document = document[name]
-            elif isinstance(document, list) and index is not None and index < len(document):
-                document = document[index]
-            else:
-                return MISSING
+        except (KeyError, IndexError):
+            return MISSING
         return document
 
     def replaced(self, document: object, value: object) -> object:

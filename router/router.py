@@ -43,7 +43,7 @@ class Routing(NamedTuple):
 class Router:
     """Holds the snapshot in force. ``swap`` replaces it whole; requests in flight keep the one they began with."""
 
-    __slots__ = ("_table", "snapshot")
+    __slots__ = ("_reading_bodies", "_table", "snapshot")
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.swap(snapshot)
@@ -51,7 +51,12 @@ class Router:
     def swap(self, snapshot: Snapshot) -> None:
         """Route by ``snapshot`` from the next request on."""
         table = RouteTable(snapshot.routes.values())
+        self._reading_bodies = frozenset(name for name, route in snapshot.routes.items() if needs_body(route))
         self.snapshot, self._table = snapshot, table
+
+    def needs_body(self, route: Route) -> bool:
+        """Return whether the body must be here before deciding; the route is one that ``match`` returned just now."""
+        return route.name in self._reading_bodies
 
     def match(self, facts: Facts) -> Route | None:
         """Return the route that takes this request, or None; ``needs_body`` says whether to read its body first."""

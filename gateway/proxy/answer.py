@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.proxy.deadlines import NEVER
 from gateway.proxy.fiber import Bell
-from gateway.proxy.headers import Header
+from gateway.proxy.headers import Fields
 from router.records import Fault
 
 if TYPE_CHECKING:
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 #: Bytes of an answer held for a reader that does not take them, then the backend has to wait. One read may exceed it.
 HELD_BYTES: Final = 65_536
+
+
+#: The fields of an answer that is not here yet.
+_NONE: Final = Fields()
 
 
 class UpstreamFault(Exception):
@@ -34,7 +38,7 @@ class UpstreamFault(Exception):
 
 
 class Answer:
-    """An answer whose head is here. ``headers`` are as received, in order; ``meanings`` what they mean, together.
+    """An answer whose head is here. ``headers`` are those of its fields that cross the gateway, in order.
 
     ``length`` is the declared length of the body (of a HEAD's absent one too), None when only its end will tell.
     ``complete`` is the whole body if it came together with the head: then the connection is given back already.
@@ -53,7 +57,6 @@ class Answer:
         "headers",
         "latest",
         "length",
-        "meanings",
         "reason",
         "retries",
         "status",
@@ -62,8 +65,7 @@ class Answer:
     def __init__(self, replica: Replica) -> None:
         self.status = 0
         self.reason = b""
-        self.headers: list[Header] = []
-        self.meanings = 0
+        self.headers = _NONE
         self.length: int | None = None
         self.complete: bytes | None = None
         self.retries = 0
@@ -137,12 +139,11 @@ class Answer:
         """This connection will bring it."""
         self._link = link
 
-    def begin(self, status: int, reason: bytes, headers: list[Header], meanings: int, length: int | None) -> None:
+    def begin(self, status: int, reason: bytes, headers: Fields, length: int | None) -> None:
         """The head is here."""
         self.status = status
         self.reason = reason
         self.headers = headers
-        self.meanings = meanings
         self.length = length
 
     def receive(self, data: bytes) -> bool:

@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import Any, Final
 
 from gateway.proxy.case import Case, milliseconds
-from gateway.proxy.headers import Header
+from gateway.proxy.headers import Fields, Header
 from gateway.proxy.problems import Problem, problem
 from gateway.proxy.reading import READ_BYTES
 from gateway.proxy.upstream import Answer, Upstream, UpstreamFault
@@ -24,11 +24,11 @@ WHOLE_BYTES: Final = 2**20
 class Call:
     """What came of a call: a ``fault``, a whole ``body``, or an ``answer`` of which the body is still arriving.
 
-    ``status``, ``headers`` and ``meanings`` are the answer's, ``latency_ms`` is until the last byte that is here: of a
+    ``status``, ``headers`` and ``length`` are the answer's, ``latency_ms`` is until the last byte that is here: of a
     whole answer, else of the head. Waiting for a place and ``retries`` are in it.
     """
 
-    __slots__ = ("answer", "body", "detail", "fault", "headers", "latency_ms", "meanings", "retries", "status")
+    __slots__ = ("answer", "body", "detail", "fault", "headers", "latency_ms", "length", "retries", "status")
 
     def __init__(self, answer: Answer | None, latency_ms: float, fault: Fault | None = None, detail: str = "") -> None:
         self.answer = answer
@@ -36,14 +36,15 @@ class Call:
         self.fault = fault
         self.detail = detail
         self.latency_ms = latency_ms
-        self.status: int | None = None
-        self.headers: list[Header] = []
-        self.meanings = 0
-        self.retries = 0
-        if answer is not None:
+        if answer is None:
+            self.status: int | None = None
+            self.headers = Fields()
+            self.length: int | None = None
+            self.retries = 0
+        else:
             self.status = answer.status
             self.headers = answer.headers
-            self.meanings = answer.meanings
+            self.length = answer.length
             self.retries = answer.retries
 
     @property

@@ -9,12 +9,15 @@ from time import perf_counter
 from typing import Any, Final
 
 from gateway.proxy.backends import Generation
-from gateway.proxy.headers import Header
+from gateway.proxy.headers import CALLERS_ID, Header, forwarded
+from gateway.proxy.request import Request
 from router.records import CallLine, Role, stamped
 from router.router import Routing
 
 #: A longer row is written without its features. A prediction alone may take a MiB.
 ROW_BYTES: Final = 2**21
+#: Ids of the caller's are logged as they came, up to this length.
+_ID_CHARACTERS: Final = 256
 
 
 class Case:
@@ -44,22 +47,28 @@ class Case:
         at_ms: int,
         routing: Routing,
         generation: Generation,
-        method: str,
-        target: bytes,
-        headers: list[Header],
+        request: Request,
         began: float,
         waited: float,
+        *,
+        streams: bool = False,
     ) -> None:
+        """``streams`` says that the body is not here yet."""
         self.id = routing.occasion.request_id
         self.at_ms = at_ms
         self.routing = routing
         self.generation = generation
-        self.method = method
-        self.target = target
-        self.headers = headers
+        self.method = request.method
+        self.target = request.target
+        self.headers: list[Header] = forwarded(request.headers, request.peer, http10=request.http10)
+        if streams and request.content_length is not None:
+            self.headers = [*self.headers, (b"content-length", b"%d" % request.content_length)]
         #: The ids by which the caller follows its request, for the log.
         self.request_id: str | None = None
         self.traceparent: str | None = None
+        if request.meanings & CALLERS_ID:
+            self.request_id = _callers_id(request, "x-request-id")
+            self.traceparent = _callers_id(request, "traceparent")
         self.began = began
         self.waited = waited
         self.logged = False
@@ -106,6 +115,12 @@ class Case:
         except TypeError:
             return stamped(common, row)
         return line if len(line) <= ROW_BYTES else stamped(common, row)
+
+
+def _callers_id(request: Request, name: str) -> str | None:
+    """Return an id that the caller gave its request, for the log."""
+    given = request.header(name)
+    return given[:_ID_CHARACTERS] if given else None
 
 
 def milliseconds(seconds: float) -> float:

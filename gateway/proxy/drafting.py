@@ -14,7 +14,7 @@ from typing import Final
 
 from gateway.proxy.calls import Call, call, fault_problem, fault_status, since
 from gateway.proxy.case import Case
-from gateway.proxy.headers import Header, end_to_end
+from gateway.proxy.headers import Header
 from gateway.proxy.reading import plain_body, read_answer
 from gateway.proxy.reply import LEFT, Reply
 from policies.plans import TeamDraft
@@ -104,7 +104,7 @@ def _merged(reply: Reply, plan: TeamDraft, calls: Sequence[Call]) -> _Shown | No
         return None
     result = merge(plan, reply.case.routing.occasion, [_document(came) for came in calls])
     envelope = calls[result.first]
-    headers = end_to_end(envelope.headers, envelope.meanings)
+    headers: list[Header] = envelope.headers
     if result.body is None:
         reason = result.reason or "one_answer"
         reply.counts.add("merge_failures", route=reply.case.routing.route.name, reason=reason)
@@ -132,8 +132,7 @@ def _passed(plan: TeamDraft, calls: Sequence[Call]) -> _Shown | None:
 def _shown(plan: TeamDraft, calls: Sequence[Call], index: int) -> _Shown:
     """One ranker's answer, untouched."""
     came = calls[index]
-    headers = end_to_end(came.headers, came.meanings)
-    return _Shown(came, came.body, headers, (plan.rankers[index],), (None,) * len(calls))
+    return _Shown(came, came.body, came.headers, (plan.rankers[index],), (None,) * len(calls))
 
 
 async def _fallback(case: Case, plan: TeamDraft, body: bytes) -> _Shown | None:
@@ -144,7 +143,7 @@ async def _fallback(case: Case, plan: TeamDraft, body: bytes) -> _Shown | None:
     (came,) = await _calls(case, (name,), body)
     if came.fault is not None:
         return None
-    return _Shown(came, came.body, end_to_end(came.headers, came.meanings), (name,), (None,) * len(plan.rankers), name)
+    return _Shown(came, came.body, came.headers, (name,), (None,) * len(plan.rankers), name)
 
 
 def _rows(reply: Reply, plan: TeamDraft, calls: Sequence[Call], shown: _Shown, status: int) -> bytes:

@@ -19,7 +19,7 @@ from gateway.proxy.backends import Backends, Generation
 from gateway.proxy.case import Case
 from gateway.proxy.counts import Counts
 from gateway.proxy.drafting import draft
-from gateway.proxy.headers import CALLERS_ID, OWN, forwarded
+from gateway.proxy.headers import OWN
 from gateway.proxy.ids import new_id
 from gateway.proxy.log import Log
 from gateway.proxy.mirrors import Mirrors, Tee
@@ -28,13 +28,11 @@ from gateway.proxy.reply import Reply, refuse, refuse_unlogged
 from gateway.proxy.request import Request
 from gateway.proxy.response import Response
 from router.extract import MISSING, decode_json
-from router.router import Router, Routing, needs_body
+from router.router import Router, Routing
 from router.snapshot import Route
 
 FORCE_VARIANT: Final = "turnout-force-variant"
 FORCE_TOKEN: Final = "turnout-force-token"
-#: Ids of the caller's are logged as they came, up to this length.
-_ID_CHARACTERS: Final = 256
 
 
 class Exchange:
@@ -86,15 +84,12 @@ class Exchange:
     async def _matched(
         self, request: Request, response: Response, route: Route, generation: Generation, began: float
     ) -> None:
-        force = request.header(FORCE_VARIANT) if request.meanings & OWN else None
-        if force is not None and not (route.allow_force or _knows(request, generation.force_token)):
-            return refuse(response, 403, "Forbidden", f"{FORCE_VARIANT} needs a valid {FORCE_TOKEN} on this route")
         # The body is awaited where deciding needs it, or sending it again; else it streams through (and is teed to
         # mirrors), unless it is here already.
         body: bytes | None = None
         document: object = MISSING
         waited = 0.0
-        if needs_body(route):
+        if self._router.needs_body(route):
             waiting = perf_counter()
             body = await request.body()
             waited = perf_counter() - waiting
@@ -103,12 +98,9 @@ class Exchange:
         ticket = self._log.pending.begin(at_ms)
         tee: Tee | None = None
         try:
-            try:
-                routing = self._router.route(route, request, new_id(at_ms), document, force)
-            except ValueError as error:
-                return refuse(response, 400, "Bad Request", f"unknown variant {force}: {error}")
-            if routing.unit_missing:
-                self._counts.add("unit_fallbacks", route=route.name)
+            routing = self._decided(request, response, route, generation, at_ms, document)
+            if routing is None:
+                return
             if body is None:
                 if request.complete:
                     body = await request.body()
@@ -116,37 +108,48 @@ class Exchange:
                     waiting = perf_counter()
                     body = await request.body()
                     waited += perf_counter() - waiting
-            headers = forwarded(request.headers, request.meanings, request.peer, http10=request.http10)
-            case = Case(at_ms, routing, generation, request.method, request.target, headers, began, waited)
-            if request.meanings & CALLERS_ID:
-                case.request_id = _callers_id(request, "x-request-id")
-                case.traceparent = _callers_id(request, "traceparent")
-            if routing.mirrored and body is not None:
-                self._mirrors.send(case, body)
-            elif routing.mirrored:
-                tee = self._mirrors.tee(case, request.chunks(), request.content_length)
+            case = Case(at_ms, routing, generation, request, began, waited, streams=body is None)
             reply = Reply(case, response, self._log, self._counts, ticket)
-            if body is not None and (plan := routing.draft) is not None:
+            if body is None:
+                pieces = request.chunks()
+                if routing.mirrored:
+                    pieces = tee = self._mirrors.tee(case, pieces, request.content_length)
+                await relay(reply, pieces)
+                return
+            if routing.mirrored:
+                self._mirrors.send(case, body)
+            if (plan := routing.draft) is None:
+                await relay(reply, body)
+            else:
                 # In a task: it waits for several calls at once.
                 await asyncio.get_running_loop().create_task(draft(reply, plan, body))
-            else:
-                await relay(reply, body if body is not None else tee or request.chunks())
         finally:
             if tee is not None:
                 tee.close()
             self._log.pending.end(ticket)
+
+    def _decided(
+        self, request: Request, response: Response, route: Route, generation: Generation, at_ms: int, document: object
+    ) -> Routing | None:
+        """Decide; None when the request asks for a variant that it may not have or that is none, and was told so."""
+        force = request.header(FORCE_VARIANT) if request.meanings & OWN else None
+        if force is not None and not (route.allow_force or _knows(request, generation.force_token)):
+            refuse(response, 403, "Forbidden", f"{FORCE_VARIANT} needs a valid {FORCE_TOKEN} on this route")
+            return None
+        try:
+            routing = self._router.route(route, request, new_id(at_ms), document, force)
+        except ValueError as error:
+            refuse(response, 400, "Bad Request", f"unknown variant {force}: {error}")
+            return None
+        if routing.unit_missing:
+            self._counts.add("unit_fallbacks", route=route.name)
+        return routing
 
 
 def _knows(request: Request, token: bytes | None) -> bool:
     given = request.header(FORCE_TOKEN)
     # A constant time, so that the token cannot be guessed byte by byte.
     return token is not None and given is not None and hmac.compare_digest(given.encode(), token)
-
-
-def _callers_id(request: Request, name: str) -> str | None:
-    """Return an id that the caller gave its request, for the log."""
-    given = request.header(name)
-    return given[:_ID_CHARACTERS] if given else None
 
 
 def _keeps_body(routing: Routing, request: Request) -> bool:

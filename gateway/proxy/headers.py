@@ -8,7 +8,7 @@ Source: RFC 9110, sections 7.6.1 (Connection) and 7.6.3 (Via).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ _REMEMBERED: Final = 2_048
 
 
 #: What most Connection fields say, which is nothing about other fields.
-_LISTING_NOTHING: Final = frozenset({b"keep-alive", b"Keep-Alive", b"close", b"Close"})
+LISTING_NOTHING: Final = frozenset({b"keep-alive", b"Keep-Alive", b"close", b"Close"})
 
 
 class _Meanings(dict[bytes, int]):
@@ -81,32 +81,61 @@ class _Meanings(dict[bytes, int]):
 MEANING: Final = _Meanings()
 
 
-def end_to_end(headers: list[Header], meanings: int) -> list[Header]:
-    """Return the fields that may cross the gateway, in order. ``meanings`` is what the fields mean, taken together.
+class Fields(list[Header]):
+    """Fields that may cross the gateway and hold no framing: a head is made of them as they are.
 
-    Gone are hop-by-hop fields, those ``Connection`` lists, and every ``turnout-*``: only we may set them.
-    Content-Length stays: whoever writes the next head replaces it where there is a body, and the answer to HEAD needs
-    it.
+    ``meanings`` is what they mean, taken together; who adds a field that means something adds that as well.
     """
-    return _without(headers, HOP | OWN) if meanings & (HOP | OWN) else headers
+
+    meanings: int = 0
 
 
-def forwarded(headers: Sequence[Header], meanings: int, peer: Peer, *, http10: bool = False) -> list[Header]:
+def end_to_end(headers: Iterable[Header], stopped: int = HOP | OWN | LENGTH) -> Fields:
+    """Return the fields that may cross the gateway, in order.
+
+    Gone are hop-by-hop fields, those ``Connection`` lists, every ``turnout-*``, as only we may set them, and
+    Content-Length, which whoever writes the next head knows.
+    """
+    kept = Fields()
+    listed: set[bytes] | None = None
+    meanings = 0
+    for header in headers:
+        meaning = MEANING[header[0]]
+        if meaning:
+            if meaning & stopped:
+                if meaning & CONNECTION and header[1] not in LISTING_NOTHING:
+                    listed = (listed or set()) | listing(header[1])
+                continue
+            meanings |= meaning
+        kept.append(header)
+    kept.meanings = meanings
+    return kept if listed is None else unlisted(kept, listed)
+
+
+def listing(connection: bytes) -> set[bytes]:
+    """Return the names that a Connection field lists, in lower case."""
+    return {option.strip(b" \t").lower() for option in connection.split(b",")}
+
+
+def unlisted(fields: Fields, listed: set[bytes]) -> Fields:
+    """Return the fields that are not listed. Without these a message would mean something else to its reader."""
+    listed -= {b"host", b"content-length", b"close", b"keep-alive"}
+    kept = Fields(header for header in fields if header[0].lower() not in listed)
+    kept.meanings = fields.meanings
+    return kept
+
+
+def forwarded(headers: Sequence[Header], peer: Peer, *, http10: bool = False) -> Fields:
     """Return what a backend gets to see of a client's fields: those that cross, and the way they came.
 
-    ``meanings`` is what the fields mean, taken together. ``X-Forwarded-For``, ``-Proto`` and ``-Host`` say what this
-    gateway saw itself, unless the peer is one of the operator's own proxies: then its address is added to those it
-    names, and the rest is its word. ``Forwarded`` is gone in any case. ``Via`` grows by one line; ``http10`` is the
-    version it names.
+    ``X-Forwarded-For``, ``-Proto`` and ``-Host`` say what this gateway saw itself, unless the peer is one of the
+    operator's own proxies: then its address is added to those it names, and the rest is its word. ``Forwarded`` is gone
+    in any case. ``Via`` grows by one line; ``http10`` is the version it names.
     """
     if peer.trusted:
         return _vouched(headers, peer, http10=http10)
-    way = peer.way_1_0 if http10 else peer.way
-    if meanings & (HOP | OWN | REPLACED):
-        kept = _without(headers, HOP | OWN | REPLACED)
-        kept += way
-    else:
-        kept = [*headers, *way]
+    kept = end_to_end(headers, HOP | OWN | LENGTH | REPLACED)
+    kept += peer.way_1_0 if http10 else peer.way
     for name, value in headers:
         if MEANING[name] & HOST:
             kept.append((b"x-forwarded-host", value))
@@ -114,12 +143,13 @@ def forwarded(headers: Sequence[Header], meanings: int, peer: Peer, *, http10: b
     return kept
 
 
-def _vouched(headers: Sequence[Header], peer: Peer, *, http10: bool) -> list[Header]:
-    crossing = _without(headers, HOP | OWN)
+def _vouched(headers: Sequence[Header], peer: Peer, *, http10: bool) -> Fields:
+    crossing = end_to_end(headers)
     via, (_, address), (_, scheme) = peer.way_1_0 if http10 else peer.way
     named = [value for name, value in crossing if name.lower() == b"x-forwarded-for" and value.strip()]
     host = field(crossing, b"x-forwarded-host") or field(headers, b"host")
-    kept = [header for header in crossing if not MEANING[header[0]] & REPLACED]
+    kept = Fields(header for header in crossing if not MEANING[header[0]] & REPLACED)
+    kept.meanings = crossing.meanings
     kept += (
         via,
         (b"x-forwarded-for", b", ".join([*named, address])),
@@ -137,20 +167,3 @@ def field(headers: Sequence[Header], name: bytes) -> bytes | None:
         if len(key) == length and key.lower() == name:
             return value
     return None
-
-
-def _without(headers: Sequence[Header], meanings: int) -> list[Header]:
-    kept: list[Header] = []
-    listed: set[bytes] | None = None
-    for header in headers:
-        meaning = MEANING[header[0]]
-        if meaning & meanings:
-            if meaning & CONNECTION and header[1] not in _LISTING_NOTHING:
-                listed = (listed or set()) | {option.strip(b" \t").lower() for option in header[1].split(b",")}
-        else:
-            kept.append(header)
-    if listed is not None:
-        # Without these a message would mean something else to its reader.
-        listed -= {b"host", b"content-length", b"close", b"keep-alive"}
-        return [header for header in kept if header[0].lower() not in listed]
-    return kept

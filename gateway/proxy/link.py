@@ -24,7 +24,19 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from gateway.proxy.answer import Answer, UpstreamFault
 from gateway.proxy.deadlines import NEVER
-from gateway.proxy.headers import CODING, LENGTH, MEANING, Header
+from gateway.proxy.headers import (
+    CODING,
+    CONNECTION,
+    HOP,
+    LENGTH,
+    LISTING_NOTHING,
+    MEANING,
+    OWN,
+    Fields,
+    Header,
+    listing,
+    unlisted,
+)
 from gateway.proxy.wire import chunk
 
 if TYPE_CHECKING:
@@ -306,7 +318,7 @@ class Link(asyncio.Protocol):
         if version not in ("1.1", "1.0"):
             raise _Unreadable(f"HTTP/{version}")
         headers, self._headers = self._headers, []  # trailers go to the new one, for nobody
-        meanings, length, chunked = _meaning(headers)
+        fields, length, chunked = _crossing(headers)
         self._heading = False
         self._keep_alive = self._parser.should_keep_alive()
         if self._bodyless:
@@ -316,7 +328,7 @@ class Link(asyncio.Protocol):
             length = 0
         elif status != 304:
             self._unended = length is None and not chunked
-        answer.begin(status, self._reason, headers, meanings, length)
+        answer.begin(status, self._reason, fields, length)
 
     def on_body(self, data: bytes) -> None:
         answer = self.answer
@@ -339,19 +351,28 @@ class _Unreadable(Exception):
     """An answer that is HTTP, and not one we can pass on."""
 
 
-def _meaning(headers: list[Header]) -> tuple[int, int | None, bool]:
-    """Return what the fields mean, taken together, the body's length, if declared, and whether it is chunked."""
+def _crossing(headers: list[Header]) -> tuple[Fields, int | None, bool]:
+    """Return the fields that cross, the body's length, if declared, and whether it is chunked: all in one pass."""
+    fields = Fields()
     meanings = 0
+    listed: set[bytes] | None = None
     length: int | None = None
     chunked = False
-    for name, value in headers:
-        meaning = MEANING[name]
+    for header in headers:
+        meaning = MEANING[header[0]]
         if meaning:
-            meanings |= meaning
             if meaning & LENGTH:
-                length = int(value)
-            elif meaning & CODING:
-                if chunked or value.strip(b" \t").lower() != b"chunked":
-                    raise _Unreadable("a transfer coding other than chunked")
-                chunked = True
-    return meanings, length, chunked
+                length = int(header[1])
+                continue
+            if meaning & (HOP | OWN):
+                if meaning & CODING:
+                    if chunked or header[1].strip(b" \t").lower() != b"chunked":
+                        raise _Unreadable("a transfer coding other than chunked")
+                    chunked = True
+                elif meaning & CONNECTION and header[1] not in LISTING_NOTHING:
+                    listed = (listed or set()) | listing(header[1])
+                continue
+            meanings |= meaning
+        fields.append(header)
+    fields.meanings = meanings
+    return fields if listed is None else unlisted(fields, listed), length, chunked

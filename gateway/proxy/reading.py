@@ -120,7 +120,7 @@ def _found(text: str, document: object) -> object:
 
 def _decoded(body: bytes, came: Call) -> object:
     """Return the JSON value of a body, or UNREADABLE. NaN and Infinity, which models do emit, are read."""
-    plain = plain_body(body, came.headers) if came.meanings & CODED else body
+    plain = plain_body(body, came.headers) if came.headers.meanings & CODED else body
     if plain is None:
         return UNREADABLE
     try:

@@ -12,7 +12,6 @@ from time import perf_counter
 from typing import Any, cast
 
 from gateway.proxy.calls import Call, call, fault_problem, fault_status, since
-from gateway.proxy.headers import end_to_end
 from gateway.proxy.reading import Kept, read_answer, worth_reading
 from gateway.proxy.reply import LEFT, Reply
 from gateway.proxy.upstream import UpstreamFault
@@ -55,7 +54,9 @@ async def relay(reply: Reply, body: bytes | AsyncIterator[bytes]) -> None:
             read_answer(outcome, case, variant, shown, shown.body, reply.counts)
         outcome["overhead_ms"] = case.overhead_ms
         line = case.line(variant, "primary", outcome)
-        reply.send(line, status, end_to_end(shown.headers, shown.meanings) + own, shown.body)
+        headers = shown.headers
+        headers += own
+        reply.send(line, status, headers, shown.body, shown.length)
     else:
         try:
             await _stream(reply, variant, shown, outcome, began)
@@ -72,7 +73,8 @@ async def _stream(reply: Reply, variant: str, shown: Call, outcome: dict[str, An
     served = outcome.get("served")
     if not reply.open(case.line(variant, "primary", outcome | {"fault": "incomplete"}, "open")):
         return
-    headers = end_to_end(shown.headers, shown.meanings) + reply.own(served or variant)
+    headers = shown.headers
+    headers += reply.own(served or variant)
     response.start(shown.status, headers, length=answer.length)
     kept = Kept(served is None and worth_reading(case, variant, shown))
     last, left = b"", answer.length

@@ -47,13 +47,13 @@ class Reply:
             fields.append((VARIANT, ", ".join(variants).encode()))
         return fields
 
-    def send(self, rows: bytes, status: int, headers: list[Header], body: bytes) -> None:
-        """Write the rows, then send the whole answer."""
+    def send(self, rows: bytes, status: int, headers: list[Header], body: bytes, declared: int | None = None) -> None:
+        """Write the rows, then send the whole answer; ``declared`` is the length of a body that HEAD leaves out."""
         self.case.logged = True
         if self.log.admit(rows) == "refused":
             refuse_unlogged(self.response)
         else:
-            self.response.send(status, headers, body)
+            self.response.send(status, headers, body, declared)
 
     def open(self, row: bytes) -> bool:
         """Write that a stream begins; False when it must not, and the client has been told."""

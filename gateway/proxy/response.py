@@ -36,10 +36,10 @@ class Response:
         self._bare = False
         self._left: int | None = None  # bytes of the announced length still to come
 
-    def send(self, status: int, headers: Sequence[Header], body: bytes) -> None:
+    def send(self, status: int, headers: Sequence[Header], body: bytes, declared: int | None = None) -> None:
         """Answer at once with all there is, in one write.
 
-        The length of a HEAD's or 304's absent body may be declared as content-length among ``headers``.
+        ``declared`` is the length of the body that a HEAD or 304 does not bring with it.
 
         Raises ValueError for a status below 200 or above 999 or a field with a line break, RuntimeError if there is an
         answer.
@@ -50,8 +50,8 @@ class Response:
         if status == 204:
             head = answer_head(status, headers, connection=connection.persistence())
         elif bare:
-            length = len(body) if body else None
-            head = answer_head(status, headers, length=length, declared=True, connection=connection.persistence())
+            length = len(body) if body else declared
+            head = answer_head(status, headers, length=length, connection=connection.persistence())
         else:
             head = answer_head(status, headers, length=len(body), connection=connection.persistence()) + body
         self.started = True
@@ -71,9 +71,7 @@ class Response:
         self._bare = self._request.method == "HEAD" or status in (204, 304)
         if self._bare:
             length = None if status == 204 else length
-            head = answer_head(
-                status, headers, length=length, declared=status != 204, connection=connection.persistence()
-            )
+            head = answer_head(status, headers, length=length, connection=connection.persistence())
         elif length is not None:
             head = answer_head(status, headers, length=length, connection=connection.persistence())
         elif self._request.http10:

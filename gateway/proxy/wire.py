@@ -1,8 +1,7 @@
 """How message heads are written, towards clients and towards backends.
 
 Rule: framing (Content-Length, Transfer-Encoding) and connection fields are written here and nowhere else; whatever the
-caller passed of them is left out, but for the length of a body that is declared and not sent (HEAD, 304). No field can
-break a line.
+caller passed of them is left out. No field can break a line.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import Final
 
-from gateway.proxy.headers import DATE, HOP, HOST, LENGTH, MEANING, Header, field
+from gateway.proxy.headers import DATE, HOP, HOST, LENGTH, MEANING, Fields, Header
 
 _COLON: Final = b": "
 _FRAMING: Final = HOP | LENGTH
@@ -26,23 +25,18 @@ def answer_head(
     headers: Sequence[Header],
     *,
     length: int | None = None,
-    declared: bool = False,
     chunked: bool = False,
     connection: bytes = b"",
 ) -> bytes:
     """Return the head of an answer, the empty line included; ``Date`` is added where it is missing.
 
-    ``length`` is the Content-Length to write, None for none. With ``declared`` a length among ``headers`` counts
-    instead.
+    ``length`` is the Content-Length to write, None for none.
 
     Raises ValueError if the status has not three digits or a field contains a line break.
     """
     lines = [_STATUS_LINES.get(status) or _status_line(status)]
     if not _write(lines, headers) & DATE:
         lines.append(_date_line())
-    if declared:
-        value = field(headers, b"content-length")
-        length = length if value is None else int(value)
     if length is not None:
         lines.append(b"content-length: %d" % length)
     if chunked:
@@ -85,6 +79,9 @@ def chunk(data: bytes) -> bytes:
 
 def _write(lines: list[bytes], headers: Sequence[Header]) -> int:
     """Add a line for each field that is not framing; return what they mean, taken together."""
+    if type(headers) is Fields:
+        lines += map(_COLON.join, headers)
+        return headers.meanings
     written = 0
     for header in headers:
         meaning = MEANING[header[0]]

@@ -57,7 +57,7 @@ def test_answers_that_have_no_body_send_none_and_the_next_answer_follows(code: i
     async def main() -> None:
         async def handler(request: Request, response: Response) -> None:
             if way == "send":
-                response.send(code, [(b"content-length", b"5")], b"hello" if code == 200 else b"")
+                response.send(code, [], b"hello" if code == 200 else b"", declared=5)
             else:
                 response.start(code, [], length=5)
                 await response.write(b"he")
