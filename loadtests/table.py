@@ -73,10 +73,10 @@ def markdown(findings: Sequence[Finding], absent: dict[str, str], machine: Machi
     for finding in findings:
         took = f" It took {finding.seconds:.0f} s." if finding.seconds else ""
         parts += [f"## {finding.scenario}", finding.method + took, grid(finding.columns, finding.rows)]
-        parts += [f"- {note}" for note in finding.notes]
+        parts += _listed(finding.notes)
     if absent:
-        parts += ["## Absent", *(f"- {name}: {reason}" for name, reason in absent.items())]
-    return "\n\n".join(parts).replace("\n\n- ", "\n- ").replace("|\n- ", "|\n\n- ") + "\n"
+        parts += ["## Absent", *_listed([f"{name}: {reason}" for name, reason in absent.items()])]
+    return "\n\n".join(parts) + "\n"
 
 
 def target_table(targets: Iterable[tuple[str, Target]]) -> str:
@@ -106,6 +106,11 @@ def as_json(findings: Sequence[Finding], absent: dict[str, str], machine: Machin
         "scenarios": [{k: v for k, v in asdict(f).items() if k != "targets"} for f in findings],
     }
     return json.dumps(content, indent=1, ensure_ascii=False, default=str)
+
+
+def _listed(notes: Sequence[str]) -> list[str]:
+    """Return the notes as one list, if there are any."""
+    return ["\n".join(f"- {note}" for note in notes)] if notes else []
 
 
 def in_turns(rounds: int, seconds: float) -> str:
