@@ -60,8 +60,10 @@ class Finding:
 
 def markdown(findings: Sequence[Finding], absent: dict[str, str], machine: Machine) -> str:
     """Return everything as one page."""
+    busy = machine.load_before > machine.cores / 4
     parts = [
         "# What the gateway costs",
+        *(["**The machine was busy before the run: look at ratios alone, and at their spread first.**"] * busy),
         f"{machine.cores} cores ({machine.model}, Linux {machine.kernel}), load {machine.load_before:.2f} before. "
         "Numbers are the median of the rounds (least to most); ratios are made within each round.",
     ]
@@ -71,10 +73,10 @@ def markdown(findings: Sequence[Finding], absent: dict[str, str], machine: Machi
     for finding in findings:
         took = f" It took {finding.seconds:.0f} s." if finding.seconds else ""
         parts += [f"## {finding.scenario}", finding.method + took, grid(finding.columns, finding.rows)]
-        parts += [f"- {note}" for note in finding.notes]
+        parts += _listed(finding.notes)
     if absent:
-        parts += ["## Absent", *(f"- {name}: {reason}" for name, reason in absent.items())]
-    return "\n\n".join(parts).replace("\n\n- ", "\n- ").replace("|\n- ", "|\n\n- ") + "\n"
+        parts += ["## Absent", *_listed([f"{name}: {reason}" for name, reason in absent.items()])]
+    return "\n\n".join(parts) + "\n"
 
 
 def target_table(targets: Iterable[tuple[str, Target]]) -> str:
@@ -106,9 +108,19 @@ def as_json(findings: Sequence[Finding], absent: dict[str, str], machine: Machin
     return json.dumps(content, indent=1, ensure_ascii=False, default=str)
 
 
+def _listed(notes: Sequence[str]) -> list[str]:
+    """Return the notes as one list, if there are any."""
+    return ["\n".join(f"- {note}" for note in notes)] if notes else []
+
+
+def in_turns(rounds: int, seconds: float) -> str:
+    """Write in how many rounds everyone had a turn of what length."""
+    return f"{rounds} round{'s' * (rounds != 1)} of {seconds:g} s in turns"
+
+
 def count(number: float) -> str:
     """Write how many there were."""
     return f"{number:,.0f}"
 
 
-__all__ = ["Finding", "Target", "as_json", "brief", "count", "grid", "markdown", "target_table"]
+__all__ = ["Finding", "Target", "as_json", "brief", "count", "grid", "in_turns", "markdown", "target_table"]

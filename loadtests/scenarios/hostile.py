@@ -14,7 +14,7 @@ from loadtests.origin import origins
 from loadtests.peers import Gateway, Job
 from loadtests.scenarios.pacing import COLUMNS, cells, p99s, paced, raw
 from loadtests.scenarios.scenario import Scenario
-from loadtests.table import Finding, Target
+from loadtests.table import Finding, Target, in_turns
 
 _RATE: Final = 1_000
 _EACH: Final = 250
@@ -33,7 +33,7 @@ def _run(bench: Bench) -> Finding:
     p99 = p99s(found)
     return Finding(
         scenario="hostile",
-        method=f"Open loop, {_RATE:,} requests/s for {bench.short} s, {bench.few} rounds in turns, with and without "
+        method=f"Open loop, {_RATE:,} requests/s, {in_turns(bench.few, bench.short)}, with and without "
         f"{_EACH} slow-header and {_EACH} slow-body clients, each of which comes again when it is closed.",
         columns=("peer", "p99 ÷ without", *COLUMNS),
         rows=tuple(

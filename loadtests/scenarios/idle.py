@@ -13,7 +13,7 @@ from loadtests.origin import origins
 from loadtests.peers import Gateway, Job
 from loadtests.scenarios.carrying import raw, warm
 from loadtests.scenarios.scenario import Scenario
-from loadtests.table import Finding, Target, count
+from loadtests.table import Finding, Target, count, in_turns
 from loadtests.wrk import Load
 
 _IDLE: Final = 1_000
@@ -32,7 +32,7 @@ def _run(bench: Bench) -> Finding:
     cpu = {name: [r.cpu_us for r in own] for name, own in found.items()}
     return Finding(
         scenario="idle",
-        method=f"wrk, {load.connections} connections, {bench.few} rounds of {load.seconds:g} s in turns, with and "
+        method=f"wrk, {load.connections} connections, {in_turns(bench.few, load.seconds)}, with and "
         f"without {_IDLE:,} keep-alive connections that have asked once.",
         columns=("peer", "CPU µs/request", "÷ without", "requests/s", "p99 ms", "errors"),
         rows=tuple(

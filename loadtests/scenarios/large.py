@@ -14,7 +14,7 @@ from loadtests.origin import backends
 from loadtests.peers import Gateway, Job
 from loadtests.scenarios.carrying import alternate, raw
 from loadtests.scenarios.scenario import Scenario
-from loadtests.table import Finding, Target, count
+from loadtests.table import Finding, Target, count, in_turns
 from loadtests.wrk import Load
 
 _BYTES: Final = 2**20
@@ -28,20 +28,19 @@ _STATED_KIB: Final = 256.0
 
 def _run(bench: Bench) -> Finding:
     directory, load = bench.scratch("large"), Load(bench.short, connections=_CONNECTIONS, body=b"x" * _BYTES, users=7)
-    times = bench.few
     with (
         backends([("--bytes", str(_BYTES))], directory) as ports,
         standing(bench, bench.proxies, Job(ports), directory) as gateways,
     ):
         kept = {name: _kept_kib(gateway, directory) for name, gateway in gateways.items()}
         alternate(bench, gateways, Load(1, connections=_CONNECTIONS, body=load.body, users=7), directory, times=1)
-        found = alternate(bench, gateways, load, directory, times=times)
+        found = alternate(bench, gateways, load, directory, times=bench.few)
         held = {name: gateway.carrying_bytes() / 2**20 for name, gateway in gateways.items()}
     rates = {name: [r.per_second for r in own] for name, own in found.items()}
     return Finding(
         scenario="large",
-        method=f"wrk, {_CONNECTIONS} connections, {_BYTES:,} bytes each way, {times} rounds of {load.seconds:g} s in "
-        f"turns; before that {_DEAF} clients that send such a request and do not read the answer.",
+        method=f"wrk, {_CONNECTIONS} connections, {_BYTES:,} bytes each way, {in_turns(bench.few, load.seconds)}; "
+        f"before that {_DEAF} clients that send such a request and do not read the answer.",
         columns=(
             "peer",
             "requests/s",

@@ -11,7 +11,7 @@ from loadtests.origin import origins
 from loadtests.peers import Job, direct
 from loadtests.scenarios.pacing import COLUMNS, cells, p99s, paced, raw
 from loadtests.scenarios.scenario import Scenario
-from loadtests.table import Finding, Target
+from loadtests.table import Finding, Target, in_turns
 
 _RATE: Final = 2_000
 
@@ -34,7 +34,7 @@ def _run(bench: Bench) -> Finding:
         targets.append(Target("p99 over Envoy's", differences(p99["Turnout"], p99["Envoy"]), bound=1.0, unit=" ms"))
     return Finding(
         scenario="latency",
-        method=f"Open loop, {_RATE:,} requests/s for {bench.short} s, {bench.rounds} rounds in turns; each latency "
+        method=f"Open loop, {_RATE:,} requests/s, {in_turns(bench.rounds, bench.short)}; each latency "
         "counts from when its request was to leave.",
         columns=("peer", "added p50 ms", "added p99 ms", *COLUMNS),
         rows=tuple(

@@ -14,7 +14,7 @@ from loadtests.peers import Job
 from loadtests.peers.turnout import TURNOUT
 from loadtests.scenarios.pacing import COLUMNS, cells, p99s, paced, raw
 from loadtests.scenarios.scenario import Scenario
-from loadtests.table import Finding, Target
+from loadtests.table import Finding, Target, in_turns
 
 _RATE: Final = 1_000
 
@@ -32,7 +32,7 @@ def _run(bench: Bench) -> Finding:
     p99 = p99s(found)
     return Finding(
         scenario="mirror",
-        method=f"Open loop, {_RATE:,} requests/s for {bench.short} s, {bench.few} rounds in turns; 10 % mirrored.",
+        method=f"Open loop, {_RATE:,} requests/s, {in_turns(bench.few, bench.short)}; 10 % mirrored.",
         columns=("Turnout with", "p99 − none ms", *COLUMNS),
         rows=tuple((name, str(differences(p99[name], p99["no mirror"])), *cells(own)) for name, own in found.items()),
         targets=tuple(

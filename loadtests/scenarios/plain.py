@@ -9,19 +9,18 @@ from loadtests.origin import origins
 from loadtests.peers import Job
 from loadtests.scenarios.carrying import COLUMNS, alternate, raw, rows, warm
 from loadtests.scenarios.scenario import Scenario
-from loadtests.table import Finding
+from loadtests.table import Finding, in_turns
 from loadtests.wrk import Load
 
 
 def _run(bench: Bench) -> Finding:
     directory, load = bench.scratch("plain"), Load(bench.seconds)
-    times = bench.few
     with origins(1, directory) as ports, standing(bench, bench.peers, Job(ports), directory) as gateways:
         warm(gateways, directory)
-        found = alternate(bench, gateways, load, directory, times=times)
+        found = alternate(bench, gateways, load, directory, times=bench.few)
     return Finding(
         scenario="plain",
-        method=f"wrk, {load.connections} connections, {times} rounds of {load.seconds:g} s each in turns.",
+        method=f"wrk, {load.connections} connections, {in_turns(bench.few, load.seconds)}.",
         columns=COLUMNS,
         rows=rows(found),
         raw=raw(found),

@@ -11,7 +11,7 @@ from loadtests.origin import origins
 from loadtests.peers import Job
 from loadtests.scenarios.carrying import COLUMNS, alternate, raw, rows, sampled_parity, warm
 from loadtests.scenarios.scenario import Scenario
-from loadtests.table import Finding, Target
+from loadtests.table import Finding, Target, in_turns
 from loadtests.wrk import Load
 
 #: How long one turn takes in which the journal must keep up.
@@ -36,7 +36,7 @@ def _run(bench: Bench) -> Finding:
     lag = held["Turnout"][0].lag_seconds
     return Finding(
         scenario="split",
-        method=f"wrk, {load.connections} connections, {bench.rounds} rounds of {load.seconds:g} s each in turns; then "
+        method=f"wrk, {load.connections} connections, {in_turns(bench.rounds, load.seconds)}; then "
         f"{long.seconds:g} s each.",
         columns=COLUMNS,
         rows=(*rows(found), *((f"{row[0]}, {long.seconds:g} s", *row[1:]) for row in rows(held))),

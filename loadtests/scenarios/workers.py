@@ -12,12 +12,12 @@ from loadtests.peers import Job
 from loadtests.peers.turnout import TURNOUT
 from loadtests.scenarios.carrying import COLUMNS, alternate, raw, rows, warm
 from loadtests.scenarios.scenario import Scenario
-from loadtests.table import Finding, Target
+from loadtests.table import Finding, Target, in_turns
 from loadtests.wrk import Load
 
 
 def _run(bench: Bench) -> Finding:
-    directory, load, times = bench.scratch("workers"), Load(bench.short), bench.few
+    directory, load = bench.scratch("workers"), Load(bench.short)
     with (
         origins(1, directory) as ports,
         TURNOUT.serve(Job(ports), bench.scratch("workers/one")) as one,
@@ -25,11 +25,11 @@ def _run(bench: Bench) -> Finding:
     ):
         gateways = {"one worker": one, "two workers": two}
         warm(gateways, directory)
-        found = alternate(bench, gateways, load, directory, times=times)
+        found = alternate(bench, gateways, load, directory, times=bench.few)
     gained = ratios([r.per_second for r in found["two workers"]], [r.per_second for r in found["one worker"]])
     return Finding(
         scenario="workers",
-        method=f"plain; wrk, {load.connections} connections, {times} rounds of {load.seconds:g} s in turns. "
+        method=f"plain; wrk, {load.connections} connections, {in_turns(bench.few, load.seconds)}. "
         f"{len(CORES)} cores: generator and backend have the last one, which the second worker shares.",
         columns=COLUMNS,
         rows=rows(found),
