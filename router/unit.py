@@ -48,6 +48,8 @@ class Reference:
 
     def identity(self, facts: Facts, body: object = MISSING) -> str | None:
         """Return the value as the text that identifies somebody, or None if it identifies nobody."""
+        if self.source == "header":
+            return facts.header(self.name) or None
         return text_of(self.read(facts, body))
 
 

@@ -103,7 +103,7 @@ class Exchange:
                 return
             if body is None:
                 if request.complete:
-                    body = await request.body()
+                    body = request.whole()
                 elif _keeps_body(routing, request):
                     waiting = perf_counter()
                     body = await request.body()

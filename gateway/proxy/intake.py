@@ -131,11 +131,13 @@ class Intake:
         size = len(data)
         while at < size:
             stage = self.stage
-            if stage == WHOLE:
+            if stage == BODY and not self._chunked:
+                end = at + self.remaining
+                if end > size:
+                    end = size
+            elif stage == WHOLE:
                 self._held, self._at = data, at
                 return
-            if stage == BODY and not self._chunked:
-                end = min(size, at + self.remaining)
             else:
                 # Where the next empty line ends, or the data: no head or chunked body ends elsewhere.
                 found = data.find(_BLANK_LINE, at)
@@ -144,7 +146,9 @@ class Intake:
                     end = self._joined(data, end)
                 if stage != BODY:
                     self.stage = HEAD
-                    self._count_head(data, at, end)
+                    self._head_bytes += end - at
+                    if self._head_bytes > self._limits.max_header_bytes:
+                        raise self._too_long(data, at, end)
             piece = data if end - at == size else data[at:end]
             try:
                 self._parser.feed_data(piece)
@@ -169,12 +173,10 @@ class Intake:
             self._tail = b""
         return end
 
-    def _count_head(self, data: bytes, at: int, end: int) -> None:
-        before, limit = self._head_bytes, self._limits.max_header_bytes
-        self._head_bytes = before + end - at
-        if self._head_bytes > limit:
-            in_line = before < len(self.target) + _AROUND_TARGET
-            raise too_long(self.target + (data[at:end] if in_line else b""), limit)
+    def _too_long(self, data: bytes, at: int, end: int) -> Refusal:
+        before = self._head_bytes - (end - at)
+        in_line = before < len(self.target) + _AROUND_TARGET
+        return too_long(self.target + (data[at:end] if in_line else b""), self._limits.max_header_bytes)
 
     def _count_headers(self) -> None:
         if len(self._headers) > self._limits.max_headers:

@@ -49,23 +49,31 @@ class Kept:
 
 def worth_reading(case: Case, variant: str, came: Call) -> bool:
     """Return whether an answer holds something to find: only success is a prediction, and no stream of events is."""
+    return _may_tell(case, variant, came) and not _is_event_stream(came)
+
+
+def _may_tell(case: Case, variant: str, came: Call) -> bool:
     if case.routing.route.prediction is None and case.generation.backends[variant].reported_version is None:
         return False
     status = came.status
-    if status is None or not 200 <= status < 300 or status == 204 or case.method == "HEAD":
-        return False
+    return status is not None and 200 <= status < 300 and status != 204 and case.method != "HEAD"
+
+
+def _is_event_stream(came: Call) -> bool:
     kind = field(came.headers, b"content-type")
-    return kind is None or not kind.lower().startswith(b"text/event-stream")
+    return kind is not None and kind.lower().startswith(b"text/event-stream")
 
 
 def read_answer(
     outcome: dict[str, Any], case: Case, variant: str, came: Call, body: bytes | None, counts: Counts
 ) -> None:
     """Add to the fields of a row what a variant's answer says; ``body`` is None when it was too long to keep."""
-    if not worth_reading(case, variant, came):
+    if not _may_tell(case, variant, came):
         return
     route, backend = case.routing.route, case.generation.backends[variant]
     document = UNREADABLE if body is None else _decoded(body, came)
+    if document is UNREADABLE and _is_event_stream(came):
+        return
     missed = False
     if route.prediction is not None:
         prediction = _found(route.prediction, document)

@@ -104,12 +104,8 @@ class Request:
         return f"<Request {self.method} {self.target!r}>"
 
     def header(self, name: str) -> str | None:
-        wanted, length = name.encode(), len(name)
-        found: str | None = None
-        for key, value in self.headers:
-            if len(key) == length and key.lower() == wanted:
-                found = _text(value) if found is None else f"{found}, {_text(value)}"
-        return found
+        lines = self.lines(name)
+        return lines[0] if len(lines) == 1 else ", ".join(lines) if lines else None
 
     def lines(self, name: str) -> list[str]:
         wanted, length = name.encode(), len(name)
@@ -126,9 +122,13 @@ class Request:
             while not self.complete:
                 self._ask()
                 await self.bell
-            chunks = self._chunks
+        return self.whole()
+
+    def whole(self) -> bytes:
+        """Return the whole body, which must be ``complete``, as often as asked."""
+        if self._all is None:
+            chunks, self._chunks = self._chunks, []
             self._all = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-            self._chunks = []
         return self._all
 
     async def chunks(self) -> AsyncIterator[bytes]:

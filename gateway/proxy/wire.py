@@ -15,6 +15,8 @@ from typing import Final
 from gateway.proxy.headers import DATE, HOP, HOST, LENGTH, MEANING, Fields, Header
 
 _COLON: Final = b": "
+_BREAK: Final = b"\r\n"
+_END: Final = b"\r\n"
 _FRAMING: Final = HOP | LENGTH
 _STATUS_LINES: Final = {s.value: f"HTTP/1.1 {s.value} {s.phrase}".encode() for s in HTTPStatus}
 _date: tuple[int, bytes] = (0, b"")
@@ -43,7 +45,8 @@ def answer_head(
         lines.append(b"transfer-encoding: chunked")
     if connection:
         lines.append(b"connection: " + connection)
-    return _joined(lines)
+    lines.append(_END)
+    return _BREAK.join(lines)
 
 
 def request_head(
@@ -69,7 +72,8 @@ def request_head(
         lines.append(b"content-length: %d" % length)
     if chunked:
         lines.append(b"transfer-encoding: chunked")
-    return _joined(lines)
+    lines.append(_END)
+    return _BREAK.join(lines)
 
 
 def chunk(data: bytes) -> bytes:
@@ -89,17 +93,12 @@ def _write(lines: list[bytes], headers: Sequence[Header]) -> int:
             if meaning & _FRAMING:
                 continue
             written |= meaning
-        lines.append(_COLON.join(header))
+        line = _COLON.join(header)
+        # Fields come from parsed messages, files and code; one with a line break in it would be a second message.
+        if b"\n" in line or b"\r" in line:
+            raise ValueError("a header field contains a line break")
+        lines.append(line)
     return written
-
-
-def _joined(lines: list[bytes]) -> bytes:
-    lines.append(b"\r\n")
-    head = b"\r\n".join(lines)
-    # Fields come from parsed messages, files and code; one with a line break in it would be a second message.
-    if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines):
-        raise ValueError("a header field contains a line break")
-    return head
 
 
 def _status_line(status: int) -> bytes:
