@@ -383,7 +383,10 @@ def test_duty_46_overload_is_503_with_a_time_to_come_back(tmp_path: Path) -> Non
     """RFC 9110, section 15.6.4. And a backend's own 503 passes as it is."""
 
     async def main() -> None:
-        async with chain(tmp_path, stays(b""), max_concurrency=1, timeout_ms=500) as c, c.client() as first:
+        async with (
+            chain(tmp_path, stays(b""), max_concurrency=1, max_waiting=0, timeout_ms=500) as c,
+            c.client() as first,
+        ):
             await first.send(GET)
             await until(lambda: c.seen)
             got = await c.get()
