@@ -92,9 +92,12 @@ def _backend(backend: Reading) -> Iterator[Finding]:
                 yield _wrong(backend.path, other, f"has no effect {because}")
     interval, timeout = has("health_interval_ms"), has("health_timeout_ms")
     if has("health_path") and interval and timeout and timeout > interval:
-        yield _wrong(
-            backend.path, "health_timeout_ms", f"must not exceed health_interval_ms, {interval}, got {timeout}"
-        )
+        if timeout != BACKEND.settings["health_timeout_ms"].default:
+            words = f"must not exceed health_interval_ms, {interval}, got {timeout}"
+            yield _wrong(backend.path, "health_timeout_ms", words)
+        else:
+            words = f"must be at least health_timeout_ms, {timeout}, got {interval}"
+            yield _wrong(backend.path, "health_interval_ms", words)
 
 
 def _replicas(backend: Reading) -> Iterator[Finding]:

@@ -116,6 +116,10 @@ MISTAKES = [
         "backends.more.health_timeout_ms must not exceed health_interval_ms, 500, got 501",
     ),
     (
+        in_backend('url = "http://a"\nhealth_path = "/up"\nhealth_interval_ms = ‹500›'),
+        "backends.more.health_interval_ms must be at least health_timeout_ms, 1000, got 500",
+    ),
+    (
         in_backend('url = "http://a"\ntls_ca_file = ‹"ca.pem"›'),
         "backends.more.tls_ca_file has no effect without an https url",
     ),
