@@ -21,7 +21,8 @@ from router.snapshot import Backend, Gateway
 def load(path: Path) -> Config:
     """Return the configuration. Raises ConfigError with every problem, and nothing else."""
     found = config.load(path)
-    findings = [*_tls(found.gateway), *_authorities(found.backends.values()), *_store(found.gateway)]
+    gateway = found.gateway
+    findings = [*_tls(gateway), *_authorities(found.backends.values()), *_store(gateway), *_tracing(gateway)]
     if not findings:
         return found
     try:
@@ -55,3 +56,18 @@ def _store(gateway: Gateway) -> Iterator[Finding]:
     if gateway.store != "sqlite" and find_spec("psycopg") is None:
         hint = 'pip install "turnout[postgres]"'
         yield Finding(("gateway", "store"), "gateway.store: PostgreSQL needs psycopg, which is not installed", hint)
+
+
+def _tracing(gateway: Gateway) -> Iterator[Finding]:
+    if gateway.tracing and not all(
+        map(_installed, ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http"))
+    ):
+        hint = 'pip install "turnout[tracing]"'
+        yield Finding(("gateway", "tracing"), "gateway.tracing: needs OpenTelemetry, which is not installed", hint)
+
+
+def _installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # a package above it is missing
+        return False

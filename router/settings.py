@@ -188,6 +188,11 @@ GATEWAY: Final = table_of(
             Literal["shed", "refuse"], "When it is reached: answer without logging, and count; or refuse with 503."
         ),
         "journal_fsync_ms": Setting(Positive, "How often predictions are forced to disk."),
+        "tracing": Setting(
+            bool,
+            "Whether requests and calls leave OpenTelemetry spans; OTEL_ environment variables say where they go. "
+            "Needs the extra of that name.",
+        ),
     },
     "The process itself. Relative files are looked for in the directory it is started in.",
 )

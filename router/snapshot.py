@@ -54,6 +54,7 @@ class Gateway:
     max_journal_bytes: int = 10 * 2**30
     journal_full: Literal["shed", "refuse"] = "shed"
     journal_fsync_ms: int = 500
+    tracing: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

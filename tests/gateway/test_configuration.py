@@ -27,3 +27,16 @@ def test_a_store_whose_driver_is_not_installed_is_refused_at_its_place(
     assert path.read_text().splitlines()[problem.line - 1] == POSTGRESQL
     assert problem.message == "gateway.store: PostgreSQL needs psycopg, which is not installed"
     assert problem.hint == 'pip install "turnout[postgres]"'
+
+
+def test_tracing_without_its_extra_is_refused_at_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or workers would be started again and again, and none would serve."""
+    path = write_config(tmp_path, more="tracing = true")
+    assert load(path).gateway.tracing
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    (problem,) = (one for one in caught.value.diagnostics if one.severity == "error")
+    assert path.read_text().splitlines()[problem.line - 1] == "tracing = true"
+    assert problem.message == "gateway.tracing: needs OpenTelemetry, which is not installed"
+    assert problem.hint == 'pip install "turnout[tracing]"'
