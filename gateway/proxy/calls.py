@@ -5,7 +5,8 @@ Rule: a backend's failure is a value here, not an exception. Whatever is not rea
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from functools import partial
 from time import perf_counter
 from typing import Any, Final
 
@@ -74,18 +75,26 @@ class Call:
             self.answer = None
 
 
-async def call(
+def call(
     upstream: Upstream,
     case: Case,
     headers: list[Header],
     body: bytes | AsyncIterator[bytes],
     *,
     whole: bool = False,
-) -> Call:
+) -> Coroutine[Any, Any, Call]:
     """Call a backend; with ``whole`` its answer is read to the end, else only if it is short and says so.
 
     Raises nothing of the backend's. What ``body`` raises while it is sent goes through.
     """
+    if case.trace is None:
+        return _call(upstream, case, body, whole, headers)
+    return case.trace.call(partial(_call, upstream, case, body, whole), case, upstream.backend, headers)
+
+
+async def _call(
+    upstream: Upstream, case: Case, body: bytes | AsyncIterator[bytes], whole: bool, headers: list[Header]
+) -> Call:
     began = perf_counter()
     answer: Answer | None = None
     try:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from gateway.proxy.backends import Generation
 from gateway.proxy.headers import CALLERS_ID, Header, forwarded
 from gateway.proxy.request import Request
+from gateway.proxy.tracing import Trace
 from router.records import CallLine, Role, stamped
 from router.router import Routing
 
@@ -38,6 +39,7 @@ class Case:
         "request_id",
         "routing",
         "target",
+        "trace",
         "traceparent",
         "waited",
     )
@@ -69,6 +71,8 @@ class Case:
         if request.meanings & CALLERS_ID:
             self.request_id = _callers_id(request, "x-request-id")
             self.traceparent = _callers_id(request, "traceparent")
+        #: Its span, where requests are traced.
+        self.trace: Trace | None = None
         self.began = began
         self.waited = waited
         self.logged = False

@@ -27,6 +27,7 @@ from gateway.proxy.relay import relay
 from gateway.proxy.reply import Reply, refuse, refuse_unlogged
 from gateway.proxy.request import Request
 from gateway.proxy.response import Response
+from gateway.proxy.tracing import Trace, Tracing
 from router.extract import MISSING, decode_json
 from router.router import Router, Routing
 from router.snapshot import Route
@@ -47,6 +48,7 @@ class Exchange:
         counts: Counts,
         admission: Admission,
         now_ms: Callable[[], int],
+        tracing: Tracing | None = None,
     ) -> None:
         self._router = router
         self._backends = backends
@@ -54,6 +56,7 @@ class Exchange:
         self._log = log
         self._counts = counts
         self._admission = admission
+        self._tracing = tracing
         self._now_ms = now_ms
         self.in_flight: Counter[str] = Counter()
 
@@ -97,6 +100,7 @@ class Exchange:
         at_ms = self._now_ms()
         ticket = self._log.pending.begin(at_ms)
         tee: Tee | None = None
+        trace: Trace | None = None
         try:
             routing = self._decided(request, response, route, generation, at_ms, document)
             if routing is None:
@@ -109,6 +113,8 @@ class Exchange:
                     body = await request.body()
                     waited += perf_counter() - waiting
             case = Case(at_ms, routing, generation, request, began, waited, streams=body is None)
+            if self._tracing is not None:
+                trace = case.trace = self._tracing.begin(request, case)
             reply = Reply(case, response, self._log, self._counts, ticket)
             if body is None:
                 pieces = request.chunks()
@@ -126,6 +132,8 @@ class Exchange:
         finally:
             if tee is not None:
                 tee.close()
+            if trace is not None:
+                trace.end(response)
             self._log.pending.end(ticket)
 
     def _decided(

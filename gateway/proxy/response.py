@@ -25,11 +25,13 @@ class Response:
     client that has gone is dropped, but ``write`` raises ClientGone.
     """
 
-    __slots__ = ("_bare", "_chunked", "_connection", "_left", "_request", "finished", "started")
+    __slots__ = ("_bare", "_chunked", "_connection", "_left", "_request", "finished", "started", "status")
 
     def __init__(self, connection: Connection, request: Request) -> None:
         self.started = False
         self.finished = False
+        #: That of the answer, 0 while there is none.
+        self.status = 0
         self._connection = connection
         self._request = request
         self._chunked = False
@@ -124,6 +126,7 @@ class Response:
             raise RuntimeError("the request has its answer already")
         if status < 200:
             raise ValueError(f"a final answer has a status from 200, got {status}")
+        self.status = status
 
     def _put(self, data: bytes, last: bytes = b"") -> None:
         if not self.started or self.finished:

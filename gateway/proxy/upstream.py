@@ -66,7 +66,7 @@ class Upstream:
         What is repeated and who is ejected is added to ``counts``. Unless it ``waits``, a call over the bound fails at
         once. Raises OSError or ValueError if ``tls_ca_file`` cannot be used.
         """
-        self._backend = backend
+        self.backend = self._backend = backend
         self._counts = Counts() if counts is None else counts
         total = NEVER if backend.total_timeout_ms is None else backend.total_timeout_ms / 1000
         self.deadlines = Deadlines(min(backend.timeout_ms / 1000, backend.idle_timeout_ms / 1000, IDLE_SECONDS, total))

@@ -48,6 +48,7 @@ from gateway.proxy.log import Log, keep_synced
 from gateway.proxy.mirrors import Mirrors
 from gateway.proxy.request import Request
 from gateway.proxy.response import Response
+from gateway.proxy.tracing import Tracing, exported
 from gateway.published import SNAPSHOT, SnapshotFile
 from router.router import Router
 from router.snapshot import Gateway
@@ -110,8 +111,16 @@ class Worker:
         self._log = Log(self._predictions, self._feedback, journal, gateway, self._counts)
         self._mirrors = Mirrors(self._log, self._counts, gateway)
         self._admission = Admission(gateway, time.monotonic())
+        self._tracing = Tracing(exported()) if gateway.tracing else None
         self._exchange = Exchange(
-            self._router, self._backends, self._mirrors, self._log, self._counts, self._admission, now_ms
+            self._router,
+            self._backends,
+            self._mirrors,
+            self._log,
+            self._counts,
+            self._admission,
+            now_ms,
+            self._tracing,
         )
         self._own = OwnPaths(self._router, self._backends, self._feedback, self._log, self._counts, now_ms)
         self._oversized = False
@@ -152,6 +161,8 @@ class Worker:
             self._log.bye(now_ms())
             self._report(metrics)
         await self._backends.close()
+        if self._tracing is not None:
+            await self._tracing.close()
         stopped.set()
         try:
             await asyncio.get_running_loop().run_in_executor(None, self._predictions.close)
