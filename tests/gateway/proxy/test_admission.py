@@ -116,7 +116,7 @@ def test_five_times_the_load_leaves_more_than_half_of_the_answers() -> None:
     worker.run(10)
     worker.run(10)
     assert worker.answered / 10 >= max(0.55 * CAPACITY, 0.9 * worker.best)
-    assert worker.worst_lag <= 4 * TARGET_SECONDS
+    assert worker.worst_lag <= 3 * TARGET_SECONDS
     assert max(worker.limits) <= 3 * min(worker.limits), "the limit settles"
 
 
@@ -125,7 +125,7 @@ def test_without_admission_the_same_load_waits_until_it_has_run_out_of_connectio
     worker.run(10)
     worker.run(10)
     assert worker.shed == 0
-    assert worker.worst_lag > 8 * TARGET_SECONDS
+    assert worker.worst_lag > 4 * TARGET_SECONDS
 
 
 def test_where_turning_away_is_dear_answers_are_not_given_up_for_it() -> None:
@@ -133,7 +133,7 @@ def test_where_turning_away_is_dear_answers_are_not_given_up_for_it() -> None:
     worker = Worker(adaptive(), rate=5 * CAPACITY, shed_cost=COST / 5)
     worker.run(10)
     worker.run(10)
-    assert worker.answered / 10 >= 0.45 * CAPACITY
+    assert worker.answered / 10 >= 0.4 * CAPACITY
 
 
 def test_overload_before_slow_backends_leaves_the_concurrency_that_they_need() -> None:
@@ -142,7 +142,7 @@ def test_overload_before_slow_backends_leaves_the_concurrency_that_they_need() -
     worker.run(20)
     worker.run(10)
     assert worker.shed > 0
-    assert worker.worst_lag <= 4 * TARGET_SECONDS
+    assert worker.worst_lag <= 3 * TARGET_SECONDS
     assert worker.answered / 10 >= 0.85 * CAPACITY
 
 
@@ -176,7 +176,7 @@ def test_one_late_sample_is_nothing_however_late() -> None:
 def test_the_limit_grows_back_when_the_load_is_gone() -> None:
     worker = Worker(adaptive(), rate=3 * CAPACITY).run(10)
     low = worker.admission.limit
-    assert low < 2_000
+    assert low < 4_000
     worker.rate = 0.2 * CAPACITY
     assert worker.run(2).admission.limit > low
     seconds = (10_000 - low) / INCREASE * INTERVAL_SECONDS
