@@ -163,6 +163,8 @@ async def write(
     stored = set() if stored is None else stored
     unstored = {call.kin.number: call.kin for call in fresh if call.kin.number not in stored}
     await kin.write(connection, unstored.values())
+    if len(stored) > kin.MOST:
+        stored.clear()  # to store one again does no harm
     stored.update(unstored)
     if ended:
         await connection.execute(_DELETED, [{"b_id": row.id, "b_kin": row.kin} for _, row in ended])
