@@ -103,8 +103,8 @@ def _met(content: Mapping[str, Any], said: tuple[Any, ...]) -> Kin:
 
 def _more(values: tuple[Any, ...]) -> str:
     """What few calls have, as JSON."""
-    rare = {name: value for name, value in zip(RARE, values, strict=True) if value is not None}
-    _check(rare, _PREDICTION)
+    _check(dict(zip(RARE, values, strict=True)), _PREDICTION)
+    rare = {name: value for (name, blank), value in zip(RARE.items(), values, strict=True) if value != blank}
     if not all(type(item) is str for item in rare.get("items", ())):
         raise ValueError("items are not ids")
     return json_of(rare)
@@ -180,7 +180,7 @@ _BLANK: Final = {"line": "", **{f.name: ... if f.default is MISSING else f.defau
 _OWN: Final = itemgetter("id", "at_ms", "unit", "key", "latency_ms", "overhead_ms", "predicted", "prediction")
 _SAID: Final = itemgetter(*kin.NAMES)
 _RARE: Final = itemgetter(*RARE)
-_NOTHING: Final = (None,) * len(RARE)
+_NOTHING: Final = tuple(RARE.values())
 #: Of numbers and booleans one equals another of another type: what was met before would be taken for this.
 _CONFUSABLE: Final = itemgetter("period", "revision", "by_unit", "forced", "status", "propensity")
 #: As Row(…) and Call(…), at a third of the time.

@@ -1,7 +1,7 @@
 """Calls as rows: what is each one's own, and a number for what it shares with its kin.
 
-Rule: a row says what its journal line said, but for ``retries``, which nobody asks for call by call and the metrics
-have. A call whose stream has not ended is ``open``: it is there to be found, and counts nowhere.
+Rule: a row says what its journal line said. A call whose stream has not ended is ``open``: it is there to be found, and
+counts nowhere.
 """
 
 from __future__ import annotations
@@ -39,8 +39,15 @@ class Row(NamedTuple):
     open_by: str | None
 
 
-#: The fields that are in ``more`` when they are anything but None.
-RARE: Final = ("features", "reported_version", "items", "request_id", "traceparent")
+#: The fields that are in ``more`` when they are anything but this.
+RARE: Final[Mapping[str, Any]] = {
+    "features": None,
+    "reported_version": None,
+    "items": None,
+    "request_id": None,
+    "traceparent": None,
+    "retries": 0,
+}
 
 
 class Call(NamedTuple):
@@ -156,6 +163,8 @@ async def write(
     stored = set() if stored is None else stored
     unstored = {call.kin.number: call.kin for call in fresh if call.kin.number not in stored}
     await kin.write(connection, unstored.values())
+    if len(stored) > kin.MOST:
+        stored.clear()  # to store one again does no harm
     stored.update(unstored)
     if ended:
         await connection.execute(_DELETED, [{"b_id": row.id, "b_kin": row.kin} for _, row in ended])
@@ -214,7 +223,7 @@ async def counted_in(connection: AsyncConnection, span: Span, metric: Metric) ->
 def as_json(call: Call) -> dict[str, Any]:
     """Return the call as plain JSON values, every field named."""
     row = call.row
-    rare = dict.fromkeys(RARE) | ({} if row.more is None else orjson.loads(row.more))
+    rare = {**RARE, **({} if row.more is None else orjson.loads(row.more))}
     return {
         "id": row.id,
         "at_ms": row.at_ms,

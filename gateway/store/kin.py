@@ -20,8 +20,8 @@ from gateway.store import sql
 from gateway.store.tables import kin
 from router.records import VARIANT_FAULTS, Fault, Role
 
-#: How many are kept in memory. A bandit makes a few a second.
-MOST: Final = 50_000
+#: How many are kept in memory: some ten megabytes. A bandit makes a few a second.
+MOST: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -29,7 +29,7 @@ def as_told(prediction: Prediction) -> dict[str, Any]:
 
 
 def test_what_was_written_is_what_is_read() -> None:
-    made = call(1, prediction={"a": [None, 1.5]}, items=("x",), features={"f": 1}, unit="u", by_unit=True)
+    made = call(1, prediction={"a": [None, 1.5]}, items=("x",), features={"f": 1}, unit="u", by_unit=True, retries=2)
     told = [event(1, [1, 2], at=5, item="x"), keyed("k", None, at=6, revision=2)]
     batch = read(call_line(made), call_line(made, "open"), *map(feedback_line, told), mark_line("bye", T0))
     finished, opened = batch.calls

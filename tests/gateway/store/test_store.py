@@ -148,7 +148,7 @@ def test_every_field_of_a_call_can_be_asked_for_in_sql(tmp_path: Path) -> None:
             made = call(2, prediction=[7], request_id="r", unit="u", status=503)
             await calls.write(connection, [row(made), row(call(3), "open")])
             found = (await connection.execute(text("SELECT * FROM predictions ORDER BY id"))).mappings().all()
-        names = {field.name for field in fields(Prediction)} - {*calls.RARE, "predicted", "retries"}
+        names = {field.name for field in fields(Prediction)} - {*calls.RARE, "predicted"}
         assert set(found[0]) == names | {"more", "open"}
         assert {name: found[0][name] for name in ("variant", "unit", "status", "prediction", "more", "open")} == {
             "variant": "a",
@@ -159,6 +159,26 @@ def test_every_field_of_a_call_can_be_asked_for_in_sql(tmp_path: Path) -> None:
             "open": 0,
         }
         assert [one["open"] for one in found] == [0, 1]
+
+    in_store(tmp_path, story)
+
+
+def test_what_calls_share_is_stored_once_and_remembered_within_bounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bandit changes its mind every second, and a client may send any method."""
+    monkeypatch.setattr(kin, "MOST", 5)
+
+    async def story(store: Store) -> None:
+        known = set[int]()
+        for number in range(40):
+            async with store.begin() as connection:
+                await calls.write(connection, [row(call(number, method=f"M{number % 20}"))], stored=known)
+            assert max(len(known), len(kin._KNOWN), len(kin._NUMBERED)) <= 6
+        async with store.begin() as connection:
+            assert (await connection.execute(text("SELECT count(*) FROM kin"))).scalar() == 20
+            found = await calls.of(connection, [call(7).id, call(39).id])
+        assert {one.kin.method for (one,) in found.values()} == {"M7", "M19"}
 
     in_store(tmp_path, story)
 
