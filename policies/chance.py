@@ -42,7 +42,8 @@ def pick(salt: str, key: str, weights: Iterable[tuple[str, float]]) -> tuple[str
         name, weight = pair
         if weight > 0:
             # chance(salt, key, name), with what all names share written once.
-            waiting = -log(_uniform(subject + name.encode())) / weight
+            (bits,) = _UNSIGNED(blake2b(subject + name.encode(), digest_size=8).digest())
+            waiting = -log(((bits >> 11) + 1) * _SCALE) / weight
             if waiting < shortest:
                 best, shortest = pair, waiting
     if best is None:

@@ -352,12 +352,14 @@ class Connection(asyncio.Protocol):
     # From one request to the next.
 
     def _rest(self) -> None:
-        if (self._eof or self._edge.closing) and not self._intake.held:
+        intake, edge = self._intake, self._edge
+        held = intake.held
+        if not held and (self._eof or edge.closing):
             self._leave(linger=False)
             return
-        self._intake.rest()
-        self._set_deadline()
-        if self._intake.held:
+        intake.stage = BETWEEN
+        self.deadline = self._loop.time() + (edge.body_seconds if self._write_paused else edge.keepalive_seconds)
+        if held:
             self._loop.call_soon(self._proceed)
 
     def _proceed(self) -> None:

@@ -65,46 +65,36 @@ class Exchange:
         if not self._admission.admit():
             self._counts.add("shed", reason=self._admission.reason)
             return refuse(response, 503, "Service Unavailable", "the gateway is overloaded", (b"retry-after", b"1"))
+        route: Route | None = None
+        ticket = 0
+        tee: Tee | None = None
+        trace: Trace | None = None
+        # Taken together with the route, before anything is awaited: both are of the same snapshot.
+        generation = self._backends.current
+        generation.users += 1
         try:
             route = self._router.match(request)
             if route is None:
                 return refuse(response, 404, "Not Found", f"no route takes {request.method} {request.path}")
+            self.in_flight[route.name] += 1
             if self._log.refusing:
                 self._counts.add("journal_refused")
                 return refuse_unlogged(response)
-            # Taken together with the route, before anything is awaited: both are of the same snapshot.
-            generation = self._backends.current
-            generation.enter()
-            self.in_flight[route.name] += 1
-            try:
-                await self._matched(request, response, route, generation, began)
-            finally:
-                self.in_flight[route.name] -= 1
-                generation.leave()
-        finally:
-            self._admission.leave()
-
-    async def _matched(
-        self, request: Request, response: Response, route: Route, generation: Generation, began: float
-    ) -> None:
-        # The body is awaited where deciding needs it, or sending it again; else it streams through (and is teed to
-        # mirrors), unless it is here already.
-        body: bytes | None = None
-        document: object = MISSING
-        waited = 0.0
-        if self._router.needs_body(route):
-            waiting = perf_counter()
-            body = await request.body()
-            waited = perf_counter() - waiting
-            document = decode_json(body)
-        at_ms = self._now_ms()
-        ticket = self._log.pending.begin(at_ms)
-        tee: Tee | None = None
-        trace: Trace | None = None
-        try:
+            # The body is awaited where deciding needs it, or sending it again; else it streams through (and is teed to
+            # mirrors), unless it is here already.
+            body: bytes | None = None
+            document: object = MISSING
+            waited = 0.0
+            if self._router.needs_body(route):
+                waiting = perf_counter()
+                body = await request.body()
+                waited = perf_counter() - waiting
+                document = decode_json(body)
+            at_ms = self._now_ms()
+            ticket = self._log.pending.begin(at_ms)
             routing = self._decided(request, response, route, generation, at_ms, document)
             if routing is None:
-                return
+                return None
             if body is None:
                 if request.complete:
                     body = request.whole()
@@ -120,21 +110,24 @@ class Exchange:
                 pieces = request.chunks()
                 if routing.mirrored:
                     pieces = tee = self._mirrors.tee(case, pieces, request.content_length)
-                await relay(reply, pieces)
-                return
+                return await relay(reply, pieces)
             if routing.mirrored:
                 self._mirrors.send(case, body)
             if (plan := routing.draft) is None:
-                await relay(reply, body)
-            else:
-                # In a task: it waits for several calls at once.
-                await asyncio.get_running_loop().create_task(draft(reply, plan, body))
+                return await relay(reply, body)
+            # In a task: it waits for several calls at once.
+            return await asyncio.get_running_loop().create_task(draft(reply, plan, body))
         finally:
             if tee is not None:
                 tee.close()
             if trace is not None:
                 trace.end(response)
-            self._log.pending.end(ticket)
+            if ticket:
+                self._log.pending.end(ticket)
+            if route is not None:
+                self.in_flight[route.name] -= 1
+            generation.leave()
+            self._admission.leave()
 
     def _decided(
         self, request: Request, response: Response, route: Route, generation: Generation, at_ms: int, document: object

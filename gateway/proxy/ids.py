@@ -8,8 +8,6 @@ Source: RFC 9562, section 5.7.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from itertools import repeat
 from typing import Final
 
 #: Ids for which chance is fetched at once: a system call for each cost more than the rest of it.
@@ -19,25 +17,30 @@ _VERSION: Final = bytes(0x70 | byte & 0x0F for byte in range(256))
 _VARIANT: Final = bytes(0x80 | byte & 0x3F for byte in range(256))
 
 
-def _endings() -> Iterator[str]:
-    """Yield what follows the time in an id, each once."""
-    for _ in repeat(None):
-        ids = bytearray(os.urandom(16 * _FETCHED))
-        ids[6::16] = ids[6::16].translate(_VERSION)
-        ids[8::16] = ids[8::16].translate(_VARIANT)
-        digits = ids.hex()
-        for at in range(0, len(digits), 32):
-            yield f"-{digits[at + 12 : at + 16]}-{digits[at + 16 : at + 20]}-{digits[at + 20 : at + 32]}"
-
-
-_next_ending: Callable[[], str] = _endings().__next__
+_endings: list[str] = []
 _time: tuple[int, str] = (-1, "")
 
 
 def new_id(at_ms: int) -> str:
     """Return a new prediction id made at ``at_ms``, as the usual 36 characters."""
     global _time
-    if _time[0] != at_ms:
+    if not _endings:
+        _fetch()
+    made, text = _time
+    if made != at_ms:
         digits = f"{at_ms & 0xFFFF_FFFF_FFFF:012x}"
-        _time = (at_ms, f"{digits[:8]}-{digits[8:]}")
-    return _time[1] + _next_ending()
+        text = f"{digits[:8]}-{digits[8:]}"
+        _time = (at_ms, text)
+    return text + _endings.pop()
+
+
+def _fetch() -> None:
+    """Make more of what follows the time in an id."""
+    ids = bytearray(os.urandom(16 * _FETCHED))
+    ids[6::16] = ids[6::16].translate(_VERSION)
+    ids[8::16] = ids[8::16].translate(_VARIANT)
+    digits = ids.hex()
+    _endings.extend(
+        f"-{digits[at + 12 : at + 16]}-{digits[at + 16 : at + 20]}-{digits[at + 20 : at + 32]}"
+        for at in range(0, len(digits), 32)
+    )

@@ -39,7 +39,10 @@ _CHUNK_OVERHEAD: Final = 16
 
 
 class Intake:
-    """One client's byte stream. ``stage`` says where in a request it is, ``keep_alive`` whether another may follow."""
+    """One client's byte stream. ``stage`` says where in a request it is, ``keep_alive`` whether another may follow.
+
+    The connection sets the stage back to BETWEEN when the request is answered.
+    """
 
     __slots__ = (
         "_at",
@@ -111,10 +114,6 @@ class Intake:
             self._held = data
         else:
             self._advance(data, 0)
-
-    def rest(self) -> None:
-        """The request is answered."""
-        self.stage = BETWEEN
 
     def proceed(self) -> None:
         """Begin the next request with what is held. Raises Refusal."""
