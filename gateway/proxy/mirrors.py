@@ -21,7 +21,7 @@ from typing import Final
 from gateway.proxy.calls import Call, call, since
 from gateway.proxy.case import Case
 from gateway.proxy.counts import Counts
-from gateway.proxy.deadlines import Deadlines
+from gateway.proxy.deadlines import NEVER, Deadlines
 from gateway.proxy.fiber import Fiber
 from gateway.proxy.headers import Header
 from gateway.proxy.log import Log
@@ -193,6 +193,8 @@ class Copy:
         self._mirrors.log.pending.end(self._ticket)
         case.generation.leave()
         self._mirrors.ended(self)
+        self.deadline = NEVER
+        del self._fiber  # it holds our method: a cycle
 
     async def _run(self) -> None:
         case, variant, mirrors = self._case, self._variant, self._mirrors
