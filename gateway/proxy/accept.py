@@ -12,7 +12,7 @@ import re
 from http import HTTPStatus
 from typing import Final
 
-from httptools import HttpParserError, HttpParserInvalidMethodError
+from httptools import HttpParserCallbackError, HttpParserError, HttpParserInvalidMethodError
 
 from gateway.proxy.headers import CODING, EXPECT, HOPS, HOST, LENGTH, MEANING, VIA, Header, field
 
@@ -22,7 +22,8 @@ _HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)
 _good_hosts: Final[set[bytes]] = set()
 _REMEMBERED: Final = 256
 _ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/?]*)(.*)", re.DOTALL)
-_JUDGED: Final = HOST | LENGTH | CODING | EXPECT | VIA | HOPS
+_JUDGED: Final = HOST | LENGTH | CODING | EXPECT
+_PASSING: Final = VIA | HOPS
 #: Gateways of this name that one request may pass: an edge, a region, a team and one to spare. In a loop it would pass
 #: them for ever, and each pass may send copies; with one name for all of them, a single own Via is no proof of a loop.
 _MAX_PASSES: Final = 4
@@ -64,10 +65,8 @@ def accept(method: str, target: bytes, version: str, headers: list[Header]) -> A
     host: bytes | None = None
     length: int | None = None
     codings: bytes | None = None
-    hops: bytes | None = None
     expects = False
     meanings = 0
-    passes = 0
     for name, value in headers:
         meaning = MEANING[name]
         meanings |= meaning
@@ -83,14 +82,10 @@ def accept(method: str, target: bytes, version: str, headers: list[Header]) -> A
             length = int(value)  # the parser took it: digits, and only one
         elif meaning & CODING:
             codings = value if codings is None else codings + b"," + value
-        elif meaning & EXPECT:
+        else:
             if value.strip().lower() != b"100-continue":
                 raise Refusal(417, "the only expectation known here is 100-continue")
             expects = version == "1.1"
-        elif meaning & VIA:
-            passes += _passes(value)
-        else:
-            hops = value if hops is None else hops + b"," + value
     if codings is not None:
         _check_coding(codings, version, length)
     if host is None:
@@ -105,10 +100,8 @@ def accept(method: str, target: bytes, version: str, headers: list[Header]) -> A
         target, headers = _reduced(method, target, headers)
     if b"#" in target:
         raise Refusal(400, "a request target has no fragment")
-    if passes > _MAX_PASSES:
-        raise Refusal(508, f"the request passed {passes} gateways of this name: it goes in circles")
-    if hops is not None and method in ("OPTIONS", "TRACE"):
-        target, headers = _one_hop_less(method, target, headers, hops)
+    if meanings & _PASSING:
+        target, headers = _passed(method, target, headers)
     return target, headers, meanings, length, codings is not None, expects
 
 
@@ -122,6 +115,17 @@ def _check_coding(codings: bytes, version: str, length: int | None) -> None:
         if names[-1] == b"chunked" and names.count(b"chunked") == 1:
             raise Refusal(501, "the only transfer coding known here is chunked")
         raise Refusal(400, "chunked must be the last transfer coding, and once")
+
+
+def _passed(method: str, target: bytes, headers: list[Header]) -> tuple[bytes, list[Header]]:
+    """A request that says which gateways it passed, or how many more it may pass."""
+    passes = sum(_passes(value) for name, value in headers if MEANING[name] & VIA)
+    if passes > _MAX_PASSES:
+        raise Refusal(508, f"the request passed {passes} gateways of this name: it goes in circles")
+    hops = [value for name, value in headers if MEANING[name] & HOPS]
+    if hops and method in ("OPTIONS", "TRACE"):
+        return _one_hop_less(method, target, headers, b",".join(hops))
+    return target, headers
 
 
 def _passes(via: bytes) -> int:
@@ -169,11 +173,11 @@ def too_long(head: bytes, limit: int) -> Refusal:
 
 def unreadable(error: HttpParserError, piece: bytes) -> Refusal:
     """Return what is said about bytes the parser refused; a refusal of ours, raised inside it, comes out as itself."""
-    cause = error.__context__
-    if isinstance(cause, Refusal):
-        return cause
-    if cause is not None:
-        raise cause
+    if isinstance(error, HttpParserCallbackError) and error.__context__ is not None:
+        # Of any other error the context is whatever was being handled when we were called.
+        if isinstance(error.__context__, Refusal):
+            return error.__context__
+        raise error.__context__
     if isinstance(error, HttpParserInvalidMethodError) and _METHOD.match(piece):
         return Refusal(501, "the request method is not known here")
     if "HTTP version" in str(error):

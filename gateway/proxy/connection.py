@@ -204,7 +204,8 @@ class Connection(asyncio.Protocol):
     def whole(self) -> None:
         """It is here to its end."""
         if self._request is not None:
-            self.deadline = NEVER
+            if not self._write_paused:
+                self.deadline = NEVER
             self._request.end()
         else:
             self._rest()
@@ -386,7 +387,8 @@ class Connection(asyncio.Protocol):
             self._paused = True
             self._transport.pause_reading()
             if self._intake.stage == BODY:
-                self.deadline = NEVER
+                if not self._write_paused:
+                    self.deadline = NEVER
                 if self._pace is not None:
                     self._pace.pause(self._loop.time())
 
@@ -457,11 +459,11 @@ class Connection(asyncio.Protocol):
     # Deadlines.
 
     def _set_deadline(self) -> None:
+        if self._write_paused:
+            return  # what counts is that the client takes its answer, whatever it sends
         edge, stage = self._edge, self._intake.stage
         now = self._loop.time()
-        if self._write_paused:
-            self.deadline = now + edge.body_seconds
-        elif stage == BETWEEN:
+        if stage == BETWEEN:
             self.deadline = now + edge.keepalive_seconds
         elif stage == HEAD:
             self.deadline = now + edge.header_seconds

@@ -160,7 +160,7 @@ class Intake:
             at = end
         if self.stage == HEAD or (self.stage == BODY and self._chunked):
             self._tail = data[-3:] if size >= 3 else (self._tail + data)[-3:]
-            self._count_headers()
+            self._count_parts()
 
     def _joined(self, data: bytes, end: int) -> int:
         """Return where the empty line ends that begins in what came before this data; else ``end``."""
@@ -177,9 +177,13 @@ class Intake:
         in_line = before < len(self.target) + _AROUND_TARGET
         return too_long(self.target + (data[at:end] if in_line else b""), self._limits.max_header_bytes)
 
-    def _count_headers(self) -> None:
-        if len(self._headers) > self._limits.max_headers:
-            raise Refusal(431, f"the request has more than {self._limits.max_headers} header fields")
+    def _count_parts(self) -> None:
+        """Look at what is here of a head; the end of it looks again."""
+        limits = self._limits
+        if len(self.target) > limits.max_target_bytes:
+            raise Refusal(414, f"the request target is longer than {limits.max_target_bytes} bytes")
+        if len(self._headers) > limits.max_headers:
+            raise Refusal(431, f"the request has more than {limits.max_headers} header fields")
 
     def _count_framing(self, size: int) -> None:
         limit = self._limits.max_header_bytes
@@ -210,9 +214,7 @@ class Intake:
     # What the parser says.
 
     def on_url(self, url: bytes) -> None:
-        self.target = target = self.target + url if self.target else url
-        if len(target) > self._limits.max_target_bytes:
-            raise Refusal(414, f"the request target is longer than {self._limits.max_target_bytes} bytes")
+        self.target = self.target + url if self.target else url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers.append((name, value))
@@ -223,15 +225,17 @@ class Intake:
         parser = self._parser
         method = parser.get_method().decode()
         version = parser.get_http_version()
-        self._count_headers()
-        target, headers, meanings, length, chunked, expects = accept(method, self.target, version, self._headers)
-        limit = self._limits.max_body_bytes
-        if length is not None and length > limit:
-            raise Refusal(413, f"the body is longer than {limit} bytes")
+        limits, given = self._limits, self._headers
+        if len(given) > limits.max_headers or len(self.target) > limits.max_target_bytes:
+            self._count_parts()
+        target, headers, meanings, length, chunked, expects = accept(method, self.target, version, given)
+        if length is not None and length > limits.max_body_bytes:
+            raise Refusal(413, f"the body is longer than {limits.max_body_bytes} bytes")
         self._headers = []
         self._upgrade = parser.should_upgrade()
         self._chunked = chunked
-        self._body_bytes = self._framed_bytes = self._body_seen = self._unbodied = 0
+        if chunked:
+            self._body_bytes = self._framed_bytes = self._body_seen = self._unbodied = 0
         self.length = self.remaining = length or 0
         self.keep_alive = parser.should_keep_alive()
         self.stage = BODY

@@ -165,6 +165,36 @@ def test_a_client_that_does_not_take_its_answer_is_cut_off() -> None:
     play(main())
 
 
+@pytest.mark.parametrize("rest", [b"", b"x" * 50_000, b"x" * 99_000])
+def test_a_client_that_does_not_take_its_answer_is_cut_off_though_it_goes_on_sending(rest: bytes) -> None:
+    """Drips of a body, a body that fills what is held of it, or its end: none of it is taking the answer."""
+
+    async def main() -> None:
+        async def handler(request: Request, response: Response) -> None:
+            response.start(200, [], length=None)
+            while True:
+                await response.write(b"x" * 100_000)
+
+        async with (
+            served(handler, body_timeout_ms=300, min_body_bytes_per_second=0) as edge,
+            edge.client() as client,
+        ):
+            client.reader._transport.pause_reading()  # type: ignore[attr-defined]
+            await client.send(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 99001\r\n\r\nx")
+            await until(lambda: edge.edge.connections == 1)
+            await asyncio.sleep(0.1)
+            client.writer.write(rest)
+            for _ in range(100):
+                if edge.edge.connections == 0:
+                    break
+                await asyncio.sleep(0.05)
+                if not rest:
+                    client.writer.write(b"x")
+            assert edge.edge.connections == 0
+
+    play(main())
+
+
 def test_limits_can_be_swapped_while_clients_are_connected() -> None:
     async def main() -> None:
         async with served(Seen()) as edge, edge.client() as client:
