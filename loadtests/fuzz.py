@@ -59,7 +59,7 @@ def read(data: bytes, cut: int) -> list[Read]:
         for at in range(0, len(data), cut):
             taker.feed(data[at : at + cut])
             while taker.stage == intake.WHOLE and taker.keep_alive:
-                taker.rest()
+                taker.stage = intake.BETWEEN
                 if taker.held:
                     taker.proceed()
     return taken.whole_ones
