@@ -20,7 +20,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from gateway.proxy.edge import Edge, Request, Response
+from loadtests.fuzz import check
 from router.snapshot import Gateway
+from tests.gateway.proxy.payloads import PAYLOADS, Payload
 from tests.gateway.proxy.raw import Client
 from tests.gateway.proxy.wires import Read, Sent, mangled, pieces, requests, second_reading
 
@@ -168,3 +170,9 @@ def test_noise_is_refused(caplog: pytest.LogCaptureFixture, beginning: bytes) ->
         example()
 
     fuzzed(caplog, holds)
+
+
+@pytest.mark.parametrize("payload", PAYLOADS, ids=lambda payload: payload.name)
+def test_of_no_payload_more_requests_are_made_than_a_second_reader_makes(payload: Payload) -> None:
+    """Those of the duties, by what ``python -m loadtests.fuzz`` holds of every input."""
+    check(payload.raw)
