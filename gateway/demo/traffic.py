@@ -220,7 +220,7 @@ class Traffic:
             content = await answer.read(MAX_ANSWER_BYTES)
         finally:
             answer.close()
-        return answer.status, {name.lower(): value for name, value in answer.headers}, content
+        return answer.status, {name.lower(): value for name, value in (*answer.headers, *answer.own)}, content
 
 
 def _inference(pixels: list[float]) -> bytes:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.proxy.deadlines import NEVER
 from gateway.proxy.fiber import Bell
-from gateway.proxy.headers import Fields
+from gateway.proxy.headers import Fields, Header
 from router.records import Fault
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class Answer:
         "headers",
         "latest",
         "length",
+        "own",
         "reason",
         "retries",
         "status",
@@ -66,6 +67,8 @@ class Answer:
         self.status = 0
         self.reason = b""
         self.headers = _NONE
+        #: Fields that speak in a gateway's name (``turnout-*``): for whoever asked a gateway, and never passed on.
+        self.own: tuple[Header, ...] = ()
         self.length: int | None = None
         self.complete: bytes | None = None
         self.retries = 0

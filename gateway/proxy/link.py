@@ -318,7 +318,9 @@ class Link(asyncio.Protocol):
         if version not in ("1.1", "1.0"):
             raise _Unreadable(f"HTTP/{version}")
         headers, self._headers = self._headers, []  # trailers go to the new one, for nobody
-        fields, length, chunked = _crossing(headers)
+        fields, own, length, chunked = _crossing(headers)
+        if own:
+            answer.own = own
         self._heading = False
         self._keep_alive = self._parser.should_keep_alive()
         if self._bodyless:
@@ -351,10 +353,14 @@ class _Unreadable(Exception):
     """An answer that is HTTP, and not one we can pass on."""
 
 
-def _crossing(headers: list[Header]) -> tuple[Fields, int | None, bool]:
-    """Return the fields that cross, the body's length, if declared, and whether it is chunked: all in one pass."""
+def _crossing(headers: list[Header]) -> tuple[Fields, tuple[Header, ...], int | None, bool]:
+    """Return the fields that cross, those that speak in a gateway's name, the body's length and whether it is chunked.
+
+    All in one pass. The length is None when none is declared.
+    """
     fields = Fields()
     meanings = 0
+    own: tuple[Header, ...] = ()
     listed: set[bytes] | None = None
     length: int | None = None
     chunked = False
@@ -371,8 +377,10 @@ def _crossing(headers: list[Header]) -> tuple[Fields, int | None, bool]:
                     chunked = True
                 elif meaning & CONNECTION and header[1] not in LISTING_NOTHING:
                     listed = (listed or set()) | listing(header[1])
+                elif meaning & OWN:
+                    own += (header,)
                 continue
             meanings |= meaning
         fields.append(header)
     fields.meanings = meanings
-    return fields if listed is None else unlisted(fields, listed), length, chunked
+    return fields if listed is None else unlisted(fields, listed), own, length, chunked
