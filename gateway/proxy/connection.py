@@ -15,8 +15,8 @@ Rules:
    client that expects 100 Continue was told so; for a client that does not take its answer, as long between bytes. The
    handler has none here: what it waits for has.
 5. A client that ends its side (half-close) is still answered. One that has left altogether looks the same until
-   something is sent: after a moment an interim ``100 Continue`` is, which clients ignore, and the reset it provokes is
-   the proof.
+   something is sent: after a moment something is that means nothing (``Response.idle_word``), and the reset it provokes
+   is the proof.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from gateway.proxy.pace import Pace
 from gateway.proxy.problems import problem
 from gateway.proxy.request import HELD_BYTES, BodyTimeout, BodyTooLarge, ClientGone, Request
 from gateway.proxy.response import Response
-from gateway.proxy.wire import answer_head
+from gateway.proxy.wire import CONTINUE, answer_head
 
 if TYPE_CHECKING:
     from gateway.proxy.edge import Edge
@@ -53,7 +53,6 @@ _PROBE_SECONDS: Final = 0.25
 _DISCARD_BYTES: Final = 65_536
 #: Connections above max_connections that are told so; further ones are just closed.
 _TURNED_AWAY: Final = 256
-_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 # A close with unsent or unread bytes thrown away, told to the peer as a reset.
 _RESET: Final = struct.pack("ii", 1, 0)
 
@@ -227,7 +226,7 @@ class Connection(asyncio.Protocol):
         """Ask the client for its body."""
         request, response = self._request, self._response
         if request is not None and response is not None and not response.started:
-            self.send(_CONTINUE)
+            self.send(CONTINUE)
             self._set_deadline()
 
     # The response asks.
@@ -452,9 +451,9 @@ class Connection(asyncio.Protocol):
             return
         self.deadline = now + _PROBE_SECONDS
         request, response = self._request, self._response
-        if request is not None and response is not None and not (self._probed or response.started or request.http10):
+        if request is not None and response is not None and not (self._probed or request.http10):
             self._probed = True
-            self._transport.write(_CONTINUE)
+            self._transport.write(response.idle_word)
 
     # Deadlines.
 

@@ -1,8 +1,9 @@
 """One url of a backend: where it is, how it is asked, and the pool of connections to it.
 
-Rules: the connection used last is used next, so that a pool shrinks to what is needed. A name is resolved anew for each
-connection, and no connection takes another call once it is older than ``OLDEST_SECONDS``: so a backend that moved is
-followed within that time, however busy the old connections are.
+Rules: the connection used last is used next, so that a pool shrinks to what is needed. It never grows beyond the calls
+that may be under way: a call that is sent again makes a new connection, however many lie idle. A name is resolved anew
+for each connection, and no connection takes another call once it is older than ``OLDEST_SECONDS``: so a backend that
+moved is followed within that time, however busy the old connections are.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Replica:
         "_connect",
         "_idle",
         "_links",
+        "_most",
         "_opening",
         "_path",
         "_prefix",
@@ -64,6 +66,7 @@ class Replica:
         self._path = None if backend.path is None else self._prefix + _quoted(backend.path)
         self._idle: list[Link] = []
         self._links: set[Link] = set()
+        self._most = backend.max_concurrency
         self._opening: set[asyncio.Task[object]] = set()
         self._closed = False
 
@@ -118,7 +121,11 @@ class Replica:
 
     def keep(self, link: Link) -> bool:
         """Pool a connection; False when it is not wanted any more."""
-        if self._closed or link.made_at + OLDEST_SECONDS < self._upstream.deadlines.now:
+        if (
+            self._closed
+            or link.made_at + OLDEST_SECONDS < self._upstream.deadlines.now
+            or len(self._links) > self._most
+        ):
             return False
         self._idle.append(link)
         return True

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from gateway.proxy.fiber import Fiber
 from gateway.proxy.headers import Header
 from gateway.proxy.request import Request
-from gateway.proxy.wire import answer_head, chunk
+from gateway.proxy.wire import CONTINUE, answer_head, chunk
 
 if TYPE_CHECKING:
     from gateway.proxy.connection import Connection
@@ -116,6 +116,17 @@ class Response:
         if not self.finished:
             self.finished = True
             self._connection.abort()
+
+    @property
+    def idle_word(self) -> bytes:
+        """What can be sent now and means nothing, to find out whether anybody is there; empty if nothing can.
+
+        Before the head that is an interim answer, which clients ignore; between chunks a zero: the size of the next one
+        may begin with it, and so may that of the last (RFC 9112, section 7.1).
+        """
+        if not self.started:
+            return CONTINUE
+        return b"0" if self._chunked and not (self._bare or self.finished) else b""
 
     def ended(self, handler: Fiber, error: BaseException | None) -> None:
         """The handler that was to give it has ended, with this exception or none."""

@@ -8,7 +8,8 @@ no redirect followed, no body changed. A call goes to the less busy of two repli
 A call is sent again, on a fresh connection to a replica that was not asked yet, only if nothing can have been done
 twice: there was no connection, so nothing was sent; or the method is idempotent (RFC 9110, section 9.2.2) and not one
 byte of an answer came. To the same replica only if no other is fit, and only because a pooled connection was closed
-just then. A body that streams is gone once it is sent: such a call is never repeated. At most ``RETRY_SHARE`` of the
+just then. A body that streams is gone once any of it was taken: such a call is sent again only if there was no
+connection. At most ``RETRY_SHARE`` of the
 calls under way may be repeats, so that a backend in trouble is not asked twice as much.
 """
 
@@ -144,8 +145,8 @@ class Upstream:
                     # A stream may have been broken off for its client's sake, who was slow to send it.
                     if not (answer.status or stale or (upload and link)):
                         self.failed(replica, fault)
-                    harmless = link is None or (link.silent and method in _IDEMPOTENT)
-                    again = self._again(replica, tried, fault, latest, stale=stale) if harmless and not upload else None
+                    harmless = link is None or (upload is None and link.silent and method in _IDEMPOTENT)
+                    again = self._again(replica, tried, fault, latest, stale=stale) if harmless else None
                     if again is None:
                         raise
                     tried = (*tried, replica)

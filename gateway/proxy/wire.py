@@ -14,6 +14,9 @@ from typing import Final
 
 from gateway.proxy.headers import DATE, HOP, HOST, LENGTH, MEANING, Fields, Header
 
+#: The interim answer to a client that waits to be asked for its body.
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
 _COLON: Final = b": "
 _BREAK: Final = b"\r\n"
 _END: Final = b"\r\n"

@@ -52,6 +52,11 @@ class Wire:
         self._reader = reader
         self._writer = writer
 
+    @property
+    def ended(self) -> bool:
+        """True when the connection is closed, as far as was noticed."""
+        return self._writer.is_closing() or self._reader.at_eof()
+
     async def head(self) -> bytes | None:
         """Return the next request's head, None when the other side has closed."""
         try:
@@ -89,6 +94,17 @@ class Wire:
             await self._writer.drain()
             await asyncio.sleep(0.002 if len(pieces) > 1 else 0)
 
+    async def slice(self, data: bytes, *, pause_seconds: float = 0.0) -> None:
+        """Send byte by byte, each in a packet of its own as far as one can tell."""
+        for at in range(len(data)):
+            self._writer.write(data[at : at + 1])
+            await self._writer.drain()
+            await asyncio.sleep(pause_seconds)
+
+    def close(self) -> None:
+        """End the connection in good order: what was sent arrives, and then the end."""
+        self._writer.close()
+
     async def gone(self) -> None:
         """Return when the other side has closed, whatever it still sent."""
         try:
@@ -109,9 +125,13 @@ Script = Callable[[Wire], Awaitable[None]]
 
 @dataclass
 class Backend:
-    """The backend, running. ``wires`` counts connections that were made, ``open`` those that are."""
+    """The backend, running. ``wires`` counts connections that were made, ``open`` those that are.
+
+    Connections beyond ``limit`` are reset as soon as they are made.
+    """
 
     port: int = 0
+    limit: int = 2**16
     secure: bool = False
     socket: Path | None = None
     requests: list[Received] = field(default_factory=list)
@@ -156,9 +176,14 @@ def stays(*answers: bytes) -> Script:
 
 @asynccontextmanager
 async def backend(
-    script: Script = polite, *, tls: ssl.SSLContext | None = None, path: Path | None = None, port: int = 0
+    script: Script = polite,
+    *,
+    tls: ssl.SSLContext | None = None,
+    path: Path | None = None,
+    port: int = 0,
+    sock: socket.socket | None = None,
 ) -> AsyncIterator[Backend]:
-    """Run a backend on 127.0.0.1 and a port of its own (or this one), or on the socket at ``path``."""
+    """Run a backend on 127.0.0.1 and a port of its own (or this one), on the socket at ``path``, or on this one."""
     running = Backend(secure=tls is not None, socket=path)
     tasks: set[asyncio.Task[None]] = set()
 
@@ -169,7 +194,11 @@ async def backend(
         assert task is not None
         tasks.add(task)
         try:
-            await script(Wire(running, reader, writer))
+            wire = Wire(running, reader, writer)
+            if running.open > running.limit:
+                wire.reset()
+            else:
+                await script(wire)
         except (ConnectionError, asyncio.CancelledError):
             pass
         finally:
@@ -177,7 +206,10 @@ async def backend(
             tasks.discard(task)
             writer.close()
 
-    if path is None:
+    if sock is not None:
+        server = await asyncio.start_server(serve, sock=sock)
+        running.port = sock.getsockname()[1]
+    elif path is None:
         server = await asyncio.start_server(serve, "127.0.0.1", port, ssl=tls)
         running.port = server.sockets[0].getsockname()[1]
     else:

@@ -19,6 +19,7 @@ import orjson
 import uvloop
 
 from gateway.journal import FEEDBACK, JOURNAL, PREDICTIONS, read_lines, segments
+from gateway.proxy.upstream import Upstream
 from gateway.proxy.worker import METRICS, Post, Worker
 from gateway.published import SNAPSHOT, publish
 from router.snapshot import Snapshot
@@ -153,10 +154,11 @@ class Got:
 
 @dataclass
 class Stage:
-    """One worker under test: its directory, its port, and what makes it stop."""
+    """One worker under test: its directory, its port, what makes it stop, and itself, where it is of this process."""
 
     directory: Path
     port: int
+    worker: Worker | None = None
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     counters: dict[tuple[str, ...], int] = field(default_factory=dict)
 
@@ -207,6 +209,36 @@ class Stage:
     def feedback(self) -> list[dict[str, Any]]:
         return self.lines(FEEDBACK)
 
+    def counted(self) -> dict[tuple[str, ...], int]:
+        """The counters as they are now, by (name, label values…)."""
+        assert self.worker is not None
+        return {(name, *labels.values()): number for name, labels, number in self.worker._counts.listed()}
+
+    def upstreams(self) -> dict[str, Upstream]:
+        """The client side of every backend by its variant's name; that of its copies by the name with a ``+``."""
+        assert self.worker is not None
+        current = self.worker._backends.current
+        answering = {name: current.answering(name) for name in current.backends}
+        return answering | {f"{name}+": current.mirroring(name) for name in current.backends}
+
+    def busy(self) -> dict[str, int]:
+        """What is under way in the worker, by what it is; nothing, when it is idle."""
+        worker = self.worker
+        assert worker is not None
+        numbers = {
+            "connections": worker._edge.connections,
+            "handlers": len(worker._edge.fibers),
+            "copies": len(worker._mirrors),
+            "pending": len(worker._log.pending),
+            "requests": worker._exchange.in_flight.total(),
+            "admitted": worker._admission.in_flight,
+        }
+        for name, upstream in self.upstreams().items():
+            numbers[f"calls to {name}"] = upstream.in_flight + sum(r.in_flight for r in upstream.replicas)
+            numbers[f"waiting for {name}"] = len(upstream.waiting)
+            numbers[f"repeats to {name}"] = upstream._retrying
+        return {name: number for name, number in numbers.items() if number}
+
     async def eventually(self, ask: Callable[[], object], *, seconds: float = 5.0) -> None:
         """Wait until ``ask`` says something true."""
         async with asyncio.timeout(seconds):
@@ -221,8 +253,9 @@ async def staged(directory: Path, snapshot: Snapshot) -> AsyncIterator[Stage]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as metrics, socket.create_server(("127.0.0.1", 0)) as sock:
         metrics.bind(str(directory / METRICS))
         metrics.setblocking(False)
-        stage = Stage(directory, sock.getsockname()[1])
-        serving = asyncio.create_task(Worker(Post(directory, RUN, 0)).serve(sock.dup(), stage.stop))
+        worker = Worker(Post(directory, RUN, 0))
+        stage = Stage(directory, sock.getsockname()[1], worker)
+        serving = asyncio.create_task(worker.serve(sock.dup(), stage.stop))
         try:
             yield stage
         finally:

@@ -200,8 +200,31 @@ def test_a_half_closed_client_is_asked_with_100_whether_it_is_there_and_may_wait
     play(main())
 
 
+def test_a_half_closed_client_within_a_stream_is_asked_by_a_zero_before_the_next_chunks_size() -> None:
+    """RFC 9112, section 7.1: a size may begin with zeros, that of the last chunk too."""
+
+    async def main() -> None:
+        async def handler(request: Request, response: Response) -> None:
+            response.start(200, [], length=None)
+            await response.write(b"one")
+            await asyncio.sleep(0.8)
+            if request.path == "/more":
+                await response.write(b"two")
+            response.finish()
+
+        async with served(handler) as edge:
+            for path, end in ((b"/more", b"3\r\none\r\n03\r\ntwo\r\n0\r\n\r\n"), (b"/", b"3\r\none\r\n00\r\n\r\n")):
+                async with edge.client() as client:
+                    await client.send(GET.replace(b"/x", path))
+                    client.writer.write_eof()
+                    answer = await client.rest()
+                    assert answer.partition(b"\r\n\r\n")[2] == end
+
+    play(main())
+
+
 @pytest.mark.parametrize("how", ["close", "reset"])
-@pytest.mark.parametrize("stage", ["body", "waiting", "streaming"])
+@pytest.mark.parametrize("stage", ["body", "waiting", "streaming", "silent"])
 def test_when_the_client_leaves_its_handler_is_cancelled_within_a_second(how: str, stage: str) -> None:
     async def main() -> None:
         begun, ended = asyncio.Event(), asyncio.Event()
@@ -212,11 +235,11 @@ def test_when_the_client_leaves_its_handler_is_cancelled_within_a_second(how: st
             try:
                 if stage == "body":
                     await request.body()
-                elif stage == "streaming":
+                elif stage in ("streaming", "silent"):
                     response.start(200, [], length=None)
                     while True:
                         await response.write(b"event")
-                        await asyncio.sleep(0.1)
+                        await asyncio.sleep(0.1 if stage == "streaming" else 60)
                 else:
                     await asyncio.sleep(60)
             except (asyncio.CancelledError, ClientGone):
