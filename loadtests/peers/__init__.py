@@ -10,8 +10,8 @@ from loadtests.peers.haproxy import HAPROXY
 from loadtests.peers.litellm import LITELLM
 from loadtests.peers.nginx import NGINX
 from loadtests.peers.peer import Gateway, Job, Peer, direct
-from loadtests.peers.turnout import TURNOUT
+from loadtests.peers.turnout import INTERPRETED, TURNOUT
 
-PEERS: Final = (TURNOUT, ENVOY, NGINX, HAPROXY, AIOHTTP, HTTPX, LITELLM)
+PEERS: Final = (TURNOUT, INTERPRETED, ENVOY, NGINX, HAPROXY, AIOHTTP, HTTPX, LITELLM)
 
 __all__ = ["PEERS", "Gateway", "Job", "Peer", "direct"]

@@ -25,6 +25,10 @@ from loadtests.peers.peer import Gateway, Job, Peer, scratch
 from loadtests.processes import listening, running, until
 from loadtests.request import PATH
 
+#: The Turnout whose request path is compiled, where it was built; else the one that runs here.
+FAST: Final = Path(__file__).parents[2] / ".venv-fast" / "bin" / "python"
+PYTHON: Final = FAST if FAST.exists() else Path(sys.executable)
+
 #: How long the controller may need for what a round left in the journal.
 _SETTLE_SECONDS: Final = 600.0
 
@@ -80,7 +84,7 @@ def backends(ports: Mapping[str, int], *, max_concurrency: int = 4096) -> str:
 
 
 @contextmanager
-def serving(rest: str, directory: Path, *, workers: int = 1, python: Path = Path(sys.executable)) -> Iterator[Gateway]:
+def serving(rest: str, directory: Path, *, workers: int = 1, python: Path = PYTHON) -> Iterator[Gateway]:
     """Start the Turnout that is installed for an interpreter, with a configuration of one's own."""
     listen, admin = free_ports(2)
     file, log, data_dir = directory / "turnout.toml", directory / "turnout.log", directory / "data"
@@ -160,8 +164,8 @@ def _carriers(supervisor: int) -> tuple[int, ...]:
     return tuple(pid for pid, command in children(supervisor) if "gateway.proxy" in command)
 
 
-def peer(name: str, python: Path) -> Peer:
-    """Return the Turnout that is installed for an interpreter as a peer."""
+def peer(name: str, python: Path, *, absent: str | None = None) -> Peer:
+    """Return the Turnout that is installed for an interpreter as a peer, unless there is a reason why it is absent."""
 
     @contextmanager
     def serve(job: Job, directory: Path) -> Iterator[Gateway]:
@@ -171,10 +175,15 @@ def peer(name: str, python: Path) -> Peer:
 
     return Peer(
         name=name,
-        note="one line a call in the journal, recorded in SQLite by the controller beside it; reads the prediction",
-        absent=lambda: None,
+        note=("compiled; " if python == FAST else "not compiled; ")
+        + "one line a call in the journal, recorded in SQLite by the controller beside it; reads the prediction",
+        absent=lambda: absent,
         serve=serve,
     )
 
 
-TURNOUT: Final = peer("Turnout", Path(sys.executable))
+TURNOUT: Final = peer("Turnout", PYTHON)
+#: The same, interpreted: what compiling gives.
+INTERPRETED: Final = peer(
+    "Turnout interpreted", Path(sys.executable), absent=None if PYTHON == FAST else "it is the one that is measured"
+)
