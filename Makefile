@@ -2,9 +2,10 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+FAST := .venv-fast/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lock bench clean
+.PHONY: help demo test check format lock bench fast clean
 
 help: ## say what each target does
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +28,16 @@ format: .venv/ready ## let ruff format the code
 bench: .venv/ready .venv-bench/ready ## what a request costs, beside Envoy, nginx and others (loopback only, 25 minutes)
 	$(BIN)/python -m loadtests
 
+# A copy of the tests, away from the sources: beside those it would be them that are imported.
+fast: ## compile the request path, install that in .venv-fast and test it there (needs a C compiler)
+	$(PYTHON) -m venv --clear .venv-fast
+	$(FAST)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	TURNOUT_COMPILE=1 $(FAST)/python -m hatchling build --target wheel --directory .venv-fast/wheel
+	$(FAST)/python -m pip install --quiet --disable-pip-version-check --no-deps .venv-fast/wheel/*.whl
+	mkdir .venv-fast/proof
+	cp -R tests loadtests pyproject.toml .venv-fast/proof
+	cd .venv-fast/proof && TURNOUT_COMPILE=1 ../bin/python -m pytest -m "not interpreted" tests/test_compiled.py tests/gateway/proxy
+
 lock: .venv/ready ## pin every dependency anew in requirements.lock
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --all-extras --no-emit-index-url --no-emit-find-links --universal --python-version 3.11 \
@@ -45,4 +56,4 @@ lock: .venv/ready ## pin every dependency anew in requirements.lock
 		&& touch $@ || echo "the packages of some peers cannot be installed: those peers will be reported as absent"
 
 clean: ## remove the virtual environments and caches
-	rm -rf .venv .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-bench .venv-fast .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -201,8 +201,8 @@ class FeedbackAppender:
         self._bytes = 0
         self._rolling = False
         self._closing = False
-        self._thread = threading.Thread(target=self._run, name="feedback-journal", daemon=True)
-        self._thread.start()
+        self._syncing = threading.Thread(target=self._run, name="feedback-journal", daemon=True)
+        self._syncing.start()
 
     @property
     def size(self) -> int:
@@ -248,7 +248,7 @@ class FeedbackAppender:
         with self._turn:
             self._closing = True
             self._turn.notify()
-        await asyncio.get_running_loop().run_in_executor(None, self._thread.join, self._deadline_seconds)
+        await asyncio.get_running_loop().run_in_executor(None, self._syncing.join, self._deadline_seconds)
 
     def _run(self) -> None:
         while True:

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from math import log
 from struct import Struct
+from typing import Final
 
-#: 2**53 times this, the largest number drawn, is the last one before 1. Multiplying is cheaper than dividing.
-_SCALE = 1 / (2**53 + 1)
+#: 1 / (2**53 + 1), written out because compiled code would divide by 2**53, and draw 1. So 2**53 times this, the
+#: largest number drawn, is the last one before 1. Multiplying is cheaper than dividing.
+_SCALE: Final = 1.1102230246251564e-16
 _UNSIGNED: Callable[[bytes], tuple[int]] = Struct(">Q").unpack
 _FOREVER = float("inf")
 

@@ -104,23 +104,22 @@ class Answer:
             pieces.append(piece)
         return b"".join(pieces)
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body as it arrives, never an empty piece; the backend waits while nobody takes one.
 
         Raises UpstreamFault as ``read`` does, after the bytes that did come.
         """
-        if self.complete:
-            yield self.complete
-            return
-        while True:
-            if self._chunks:
-                yield self._take()
-            elif self._fault is not None:
+        return _Chunks(self)
+
+    async def next_chunk(self) -> bytes:
+        """Return what came since the last one, once there is any. Raises StopAsyncIteration at the end."""
+        while not self._chunks:
+            if self._fault is not None:
                 raise self._fault
-            elif self._ended:
-                return
-            else:
-                await self.bell
+            if self._ended:
+                raise StopAsyncIteration
+            await self.bell
+        return self._take()
 
     def close(self) -> None:
         """End the call. A connection on which something is still to come is dropped. Harmless when repeated."""
@@ -187,3 +186,23 @@ class Answer:
         replica, self._replica = self._replica, None
         if replica is not None:
             replica.leave()
+
+
+class _Chunks:
+    """The body of an answer, piece by piece. A class: an async generator could not be compiled."""
+
+    __slots__ = ("_answer", "_complete")
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self._complete = answer.complete
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        complete = self._complete
+        if not complete:
+            return await self._answer.next_chunk()
+        self._complete = None
+        return complete

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
+from gateway.compiled import interpreted
+
 if TYPE_CHECKING:
     from gateway.proxy.peer import Peer
 
@@ -81,6 +83,7 @@ class _Meanings(dict[bytes, int]):
 MEANING: Final = _Meanings()
 
 
+@interpreted
 class Fields(list[Header]):
     """Fields that may cross the gateway and hold no framing: a head is made of them as they are.
 

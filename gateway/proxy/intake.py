@@ -44,6 +44,8 @@ class Intake:
     The connection sets the stage back to BETWEEN when the request is answered.
     """
 
+    #: What ``end`` deletes; compiled classes want to know.
+    __deletable__ = ("_connection", "_parser")
     __slots__ = (
         "_at",
         "_body_bytes",

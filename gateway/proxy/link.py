@@ -54,6 +54,8 @@ IDLE_SECONDS: Final = 4.0
 class Link(asyncio.Protocol):
     """One connection to one replica. ``answer`` is that of the call it carries, None while it is idle."""
 
+    #: What ``connection_lost`` deletes; compiled classes want to know.
+    __deletable__ = ("_parser",)
     __slots__ = (
         "_body_bytes",
         "_bodyless",

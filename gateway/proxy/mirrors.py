@@ -156,6 +156,8 @@ class Tee:
 class Copy:
     """One copy under way. It ends by itself, at its deadline, or when it is stopped, and leaves one row."""
 
+    #: What ``_ended`` deletes; compiled classes want to know.
+    __deletable__ = ("_fiber",)
     __slots__ = ("_body", "_case", "_fiber", "_late", "_mirrors", "_ticket", "_variant", "deadline")
 
     def __init__(self, mirrors: Mirrors, case: Case, variant: str, body: bytes) -> None:

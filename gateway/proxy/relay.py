@@ -6,10 +6,9 @@ with ``served`` naming whose answer went out.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator
 from time import perf_counter
-from typing import Any, cast
+from typing import Any
 
 from gateway.proxy.calls import Call, call, fault_problem, fault_status, since
 from gateway.proxy.reading import Kept, read_answer, worth_reading
@@ -89,15 +88,14 @@ async def _stream(reply: Reply, variant: str, shown: Call, outcome: dict[str, An
         reply.close(case.line(variant, "primary", outcome, "close"))
 
     try:
-        async with aclosing(cast("AsyncGenerator[bytes, None]", answer.chunks())) as chunks:
-            async for chunk in chunks:
-                kept.add(chunk)
-                if left is not None:
-                    left -= len(chunk)
-                    if left == 0:  # the last one: it waits for its row
-                        last = chunk
-                        continue
-                await response.write(chunk)
+        async for chunk in answer.chunks():
+            kept.add(chunk)
+            if left is not None:
+                left -= len(chunk)
+                if left == 0:  # the last one: it waits for its row
+                    last = chunk
+                    continue
+            await response.write(chunk)
     except UpstreamFault as fault:
         close(fault.fault)
         response.abort()

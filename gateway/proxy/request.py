@@ -131,25 +131,23 @@ class Request:
             self._all = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         return self._all
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body as it arrives, never an empty piece; the client waits while nobody takes one.
 
         Raises what ``body`` raises, after the bytes that did come.
         """
-        if self._all is not None:
-            if self._all:
-                yield self._all
-            return
-        while True:
-            if self._chunks:
-                chunks, self._chunks, self._buffered = self._chunks, [], 0
-                self._connection.take_more()
-                yield chunks[0] if len(chunks) == 1 else b"".join(chunks)
-            elif self.complete:
-                return
-            else:
-                self._ask()
-                await self.bell
+        return _Chunks(self, self._all)
+
+    async def next_chunk(self) -> bytes:
+        """Return what came since the last one, once there is any. Raises StopAsyncIteration at the end."""
+        while not self._chunks:
+            if self.complete:
+                raise StopAsyncIteration
+            self._ask()
+            await self.bell
+        chunks, self._chunks, self._buffered = self._chunks, [], 0
+        self._connection.take_more()
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def _ask(self) -> None:
         if self._fault is not None:
@@ -176,6 +174,26 @@ class Request:
         """The rest of the body will never come. The first fault stands."""
         if self._fault is None and not self.complete:
             self._fault = fault
+
+
+class _Chunks:
+    """The body of a request, piece by piece. A class: an async generator could not be compiled."""
+
+    __slots__ = ("_complete", "_request")
+
+    def __init__(self, request: Request, complete: bytes | None) -> None:
+        self._request = request
+        self._complete = complete
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        complete = self._complete
+        if not complete:
+            return await self._request.next_chunk()
+        self._complete = None
+        return complete
 
 
 def _text(value: bytes) -> str:

@@ -273,9 +273,8 @@ class Upstream:
 class _Total:
     """Ends answers whose time as a whole is up. Looks at every sweep, as long as there are connections."""
 
-    deadline = -NEVER
-
     def __init__(self, upstream: Upstream, seconds: float) -> None:
+        self.deadline = -NEVER
         self._upstream = upstream
         self.seconds = seconds
 

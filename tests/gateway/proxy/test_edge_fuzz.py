@@ -172,6 +172,7 @@ def test_noise_is_refused(caplog: pytest.LogCaptureFixture, beginning: bytes) ->
     fuzzed(caplog, holds)
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("payload", PAYLOADS, ids=lambda payload: payload.name)
 def test_of_no_payload_more_requests_are_made_than_a_second_reader_makes(payload: Payload) -> None:
     """Those of the duties, by what ``python -m loadtests.fuzz`` holds of every input."""

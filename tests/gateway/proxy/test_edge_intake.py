@@ -68,6 +68,7 @@ messages = st.lists(
 )
 
 
+@pytest.mark.interpreted
 @given(messages=messages, cuts=st.lists(st.integers(1, 40), max_size=60), lazy=st.booleans())
 def test_requests_are_the_same_wherever_the_bytes_are_cut(
     messages: list[tuple[bytes, str, bool]], cuts: list[int], lazy: bool
@@ -97,6 +98,7 @@ def test_requests_are_the_same_wherever_the_bytes_are_cut(
     assert (taker.stage, taker.held) == (BETWEEN, 0)
 
 
+@pytest.mark.interpreted
 @given(data=st.binary(max_size=200), prefix=st.sampled_from([b"", HEAD % 1, b"GET / HTTP/1.1\r\nHost: "]))
 def test_no_bytes_do_worse_than_being_refused(data: bytes, prefix: bytes) -> None:
     taker, _ = intake()
@@ -104,6 +106,7 @@ def test_no_bytes_do_worse_than_being_refused(data: bytes, prefix: bytes) -> Non
         taker.feed(prefix + data)
 
 
+@pytest.mark.interpreted
 def test_nothing_is_parsed_beyond_the_request_under_way() -> None:
     taker, taken = intake()
     taker.feed(HEAD % 1 + b"\r\n" + b"\0 not even HTTP")

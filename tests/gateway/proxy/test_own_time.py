@@ -118,6 +118,7 @@ def test_waiting_for_the_clients_body_is_not_ours(tmp_path: Path, settings: dict
     play(main())
 
 
+@pytest.mark.interpreted
 def test_reading_the_clients_body_is_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.proxy.exchange.decode_json", sluggish(decode_json))
     parts = (lambda url: backend("a", url), lambda _: route("r", only("a"), unit="body:/user"))
@@ -125,6 +126,7 @@ def test_reading_the_clients_body_is_ours(tmp_path: Path, monkeypatch: pytest.Mo
     assert own >= 50
 
 
+@pytest.mark.interpreted
 def test_finding_the_route_is_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Router, "match", sluggish(Router.match))
     (own,) = overheads(tmp_path, Model(quick), lambda url: backend("a", url), lambda _: route("r", only("a")))

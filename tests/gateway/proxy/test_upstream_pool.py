@@ -50,6 +50,7 @@ def test_the_connection_used_last_is_used_next() -> None:
     play(main())
 
 
+@pytest.mark.interpreted
 def test_idle_connections_close_before_the_backend_would(monkeypatch: pytest.MonkeyPatch) -> None:
     """Common servers close after five seconds; a request on its way just then would be lost."""
     assert link.IDLE_SECONDS < 5
