@@ -27,7 +27,7 @@ from loadtests.request import PATH
 
 #: The Turnout whose request path is compiled, where it was built; else the one that runs here.
 FAST: Final = Path(__file__).parents[2] / ".venv-fast" / "bin" / "python"
-PYTHON: Final = FAST if FAST.exists() else Path(sys.executable)
+PYTHON: Final = FAST if FAST.with_name("turnout").exists() else Path(sys.executable)
 
 #: How long the controller may need for what a round left in the journal.
 _SETTLE_SECONDS: Final = 600.0
