@@ -58,7 +58,7 @@ class Edge:
         self._connections: set[Connection] = set()
         #: Connections beyond max_connections, since the start.
         self.turned_away = 0
-        #: The handlers that had to wait for something, and those that ended since somebody looked.
+        #: The handlers that wait for something.
         self.fibers: set[Fiber] = set()
         self._deserted = Bell()
         self.deadlines = Deadlines(1.0)
