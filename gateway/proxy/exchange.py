@@ -71,7 +71,7 @@ class Exchange:
         trace: Trace | None = None
         # Taken together with the route, before anything is awaited: both are of the same snapshot.
         generation = self._backends.current
-        generation.users += 1
+        generation.enter()
         try:
             route = self._router.match(request)
             if route is None:
