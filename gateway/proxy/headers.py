@@ -124,7 +124,8 @@ def unlisted(fields: Fields, listed: set[bytes]) -> Fields:
     """Return the fields that are not listed. Without these a message would mean something else to its reader."""
     listed -= {b"host", b"content-length", b"close", b"keep-alive"}
     kept = Fields(header for header in fields if header[0].lower() not in listed)
-    kept.meanings = fields.meanings
+    for name, _ in kept:
+        kept.meanings |= MEANING[name]
     return kept
 
 

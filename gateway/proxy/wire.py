@@ -19,7 +19,6 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _COLON: Final = b": "
 _BREAK: Final = b"\r\n"
-_END: Final = b"\r\n"
 _FRAMING: Final = HOP | LENGTH
 _STATUS_LINES: Final = {s.value: f"HTTP/1.1 {s.value} {s.phrase}".encode() for s in HTTPStatus}
 _date: tuple[int, bytes] = (0, b"")
@@ -48,7 +47,7 @@ def answer_head(
         lines.append(b"transfer-encoding: chunked")
     if connection:
         lines.append(b"connection: " + connection)
-    lines.append(_END)
+    lines.append(_BREAK)  # joined to the last line by another: the empty line
     return _BREAK.join(lines)
 
 
@@ -75,7 +74,7 @@ def request_head(
         lines.append(b"content-length: %d" % length)
     if chunked:
         lines.append(b"transfer-encoding: chunked")
-    lines.append(_END)
+    lines.append(_BREAK)  # joined to the last line by another: the empty line
     return _BREAK.join(lines)
 
 

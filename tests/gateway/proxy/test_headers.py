@@ -6,7 +6,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from gateway.proxy.headers import MEANING, Header, end_to_end, field, forwarded
+from gateway.proxy.headers import DATE, MEANING, Header, end_to_end, field, forwarded
 from gateway.proxy.peer import Peer, lies_within
 
 STRANGER = Peer("192.0.2.1", "http")
@@ -46,6 +46,12 @@ def test_connection_cannot_take_away_what_the_message_needs() -> None:
     """Its length, too, but that is written anew with every head."""
     given = [(b"Host", b"a"), (b"Content-Length", b"3"), (b"Connection", b"host, content-length")]
     assert names(end_to_end(given)) == [b"Host"]
+
+
+def test_a_field_that_connection_takes_away_does_not_count_as_there() -> None:
+    """An answer whose Date was for the gateway alone gets one of the gateway's own (RFC 9110, section 6.6.1)."""
+    assert end_to_end([(b"Date", b"now"), (b"X", b"1")]).meanings & DATE
+    assert not end_to_end([(b"Date", b"now"), (b"X", b"1"), (b"Connection", b"date")]).meanings & DATE
 
 
 def test_nobody_but_the_gateway_speaks_in_its_name() -> None:
