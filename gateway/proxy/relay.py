@@ -34,13 +34,9 @@ async def relay(reply: Reply, body: bytes | AsyncIterator[bytes]) -> None:
         reply.left((variant,), "primary", error, since(began))
         raise
     case.waited += perf_counter() - began
-    outcome: dict[str, Any] = {"latency_ms": first.latency_ms}
-    if first.fault is not None:
-        outcome["fault"] = first.fault
+    outcome = first.outcome()  # but for the status, which is that of the answer shown
     if served is not None:
         outcome["served"] = served
-    if first.retries:
-        outcome["retries"] = first.retries
     own = reply.own(served or variant)
     if shown.fault is not None:
         status = outcome["status"] = fault_status(shown.fault)
