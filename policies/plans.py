@@ -12,7 +12,8 @@ from math import fsum
 from typing import Any, TypeVar
 
 from policies.chance import chance, pick
-from policies.types import Decision, Occasion, Plan
+from policies.decision import Decision, Occasion
+from policies.types import Plan
 
 T = TypeVar("T")
 

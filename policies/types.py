@@ -8,40 +8,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, Protocol
+
+from policies.decision import Decision as Decision
+from policies.decision import Occasion as Occasion
 
 Path = tuple[str | int, ...]
-
-
-# Named tuples where a request makes one: a frozen dataclass takes three times as long to make.
-
-
-class Occasion(NamedTuple):
-    """One request, reduced to what a policy may see.
-
-    ``unit`` is who is randomised, or None when the request carries no unit: then the request itself is randomised.
-    ``request_id`` is the prediction id, unique per request.
-    """
-
-    salt: str
-    unit: str | None
-    request_id: str
-    features: Mapping[str, object] = MappingProxyType({})
-
-
-class Decision(NamedTuple):
-    """What to do with one request.
-
-    ``answering`` names the variants whose answer is used: one, or several to merge. ``mirrored`` names those that get
-    a copy and whose answer is thrown away. ``propensity`` in (0, 1] is the exact probability with which ``answering``
-    was chosen. ``reason`` is a short word for the log, such as "unit", "request", "only", "draft" or "forced".
-    """
-
-    answering: tuple[str, ...]
-    mirrored: tuple[str, ...] = ()
-    propensity: float = 1.0
-    reason: str = "only"
 
 
 class Plan(Protocol):

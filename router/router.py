@@ -7,17 +7,17 @@ the route it was given carries everything, so a swap in between changes nothing 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final
 
+from policies.decision import Decision, Occasion
 from policies.plans import TeamDraft, is_copied
-from policies.types import Decision, Occasion
 from router.extract import MISSING
 from router.match import Facts, RouteTable
 from router.snapshot import Backend, Metric, Route, Snapshot
 from router.unit import reference
 
 
-class Routing(NamedTuple):
+class Routing:
     """What to do with one request.
 
     ``mirrored`` is the decision's mirrors and the route's together, answering variants left out. ``unit_missing`` says
@@ -25,13 +25,25 @@ class Routing(NamedTuple):
     ``forced`` says that the client chose the variant: the propensity then means nothing and is logged as null.
     """
 
-    route: Route
-    occasion: Occasion
-    decision: Decision
-    mirrored: tuple[str, ...]
-    key: str | None
-    unit_missing: bool
-    forced: bool
+    __slots__ = ("decision", "forced", "key", "mirrored", "occasion", "route", "unit_missing")
+
+    def __init__(
+        self,
+        route: Route,
+        occasion: Occasion,
+        decision: Decision,
+        mirrored: tuple[str, ...],
+        key: str | None,
+        unit_missing: bool,
+        forced: bool,
+    ) -> None:
+        self.route: Final = route
+        self.occasion: Final = occasion
+        self.decision: Final = decision
+        self.mirrored: Final = mirrored
+        self.key: Final = key
+        self.unit_missing: Final = unit_missing
+        self.forced: Final = forced
 
     @property
     def draft(self) -> TeamDraft | None:

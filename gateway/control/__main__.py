@@ -24,6 +24,7 @@ import uvicorn
 from gateway.admin.app import create, new_metrics
 from gateway.control.control import METRICS, Control
 from gateway.control.datagrams import listen
+from gateway.control.leisure import NICE, Leisure, can_yield, yielding
 from gateway.control.reload import changes, content_of
 from gateway.lifeline import watch_lifeline
 from router.config import ConfigError
@@ -39,8 +40,6 @@ EXIT_UNAVAILABLE: Final = 69
 #: The supervisor gives 30 s.
 DRAIN_SECONDS: Final = 20.0
 BIND_PAUSE_SECONDS: Final = 2.0
-#: How much it yields to the workers.
-_NICE: Final = 5
 
 
 class AdminServer(uvicorn.Server):
@@ -81,6 +80,8 @@ async def run(config_path: Path, data_dir: Path, run: str | None) -> int:
         asyncio.create_task(_watch(config_path, seen, reloads)),
         asyncio.create_task(_serve(server, control)),
     ]
+    if can_yield():
+        chores.insert(0, asyncio.create_task(Leisure(lambda: control.lag()[0], yielding).run()))
     with contextlib.ExitStack() as held:
         try:
             held.callback((await listen(data_dir / METRICS, control.hear)).close)
@@ -186,9 +187,8 @@ def main(arguments: list[str] | None = None) -> int:
     # Recording makes and drops objects by the thousand and no cycles: looking for those every 700 objects is waste.
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
-    # Where processors are short, answers come first: what is recorded a moment later is lost to nobody.
     with contextlib.suppress(OSError):
-        os.nice(_NICE)
+        os.nice(NICE)
     return asyncio.run(run(given.config, given.data_dir, given.run))
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.proxy.deadlines import NEVER
 from gateway.proxy.fiber import Bell
-from gateway.proxy.headers import Fields, Header
+from gateway.proxy.headers import Fields, Header, fields
 from router.records import Fault
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ HELD_BYTES: Final = 65_536
 
 
 #: The fields of an answer that is not here yet.
-_NONE: Final = Fields()
+_NONE: Final = fields()
 
 
 class UpstreamFault(Exception):

@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import Any, Final
 
 from gateway.proxy.case import Case, milliseconds
-from gateway.proxy.headers import Fields, Header
+from gateway.proxy.headers import Header, fields
 from gateway.proxy.problems import Problem, problem
 from gateway.proxy.reading import READ_BYTES
 from gateway.proxy.upstream import Answer, Upstream, UpstreamFault
@@ -39,7 +39,7 @@ class Call:
         self.latency_ms = latency_ms
         if answer is None:
             self.status: int | None = None
-            self.headers = Fields()
+            self.headers = fields()
             self.length: int | None = None
             self.retries = 0
         else:

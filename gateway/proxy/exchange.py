@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections import Counter
 from collections.abc import Callable
 from time import perf_counter
 from typing import Final
@@ -58,7 +57,7 @@ class Exchange:
         self._admission = admission
         self._tracing = tracing
         self._now_ms = now_ms
-        self.in_flight: Counter[str] = Counter()
+        self.in_flight: dict[str, int] = {}
 
     async def __call__(self, request: Request, response: Response) -> None:
         began = perf_counter()
@@ -76,7 +75,7 @@ class Exchange:
             route = self._router.match(request)
             if route is None:
                 return refuse(response, 404, "Not Found", f"no route takes {request.method} {request.path}")
-            self.in_flight[route.name] += 1
+            self.in_flight[route.name] = self.in_flight.get(route.name, 0) + 1
             if self._log.refusing:
                 self._counts.add("journal_refused")
                 return refuse_unlogged(response)

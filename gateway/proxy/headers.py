@@ -90,7 +90,16 @@ class Fields(list[Header]):
     ``meanings`` is what they mean, taken together; who adds a field that means something adds that as well.
     """
 
-    meanings: int = 0
+    __slots__ = ("meanings",)
+
+    meanings: int
+
+
+def fields(headers: Iterable[Header] = (), meanings: int = 0) -> Fields:
+    """Return fields that are known to hold no framing."""
+    made = Fields(headers)
+    made.meanings = meanings
+    return made
 
 
 def end_to_end(headers: Iterable[Header], stopped: int = HOP | OWN | LENGTH) -> Fields:
@@ -99,7 +108,7 @@ def end_to_end(headers: Iterable[Header], stopped: int = HOP | OWN | LENGTH) -> 
     Gone are hop-by-hop fields, those ``Connection`` lists, every ``turnout-*``, as only we may set them, and
     Content-Length, which whoever writes the next head knows.
     """
-    kept = Fields()
+    kept: list[Header] = []
     listed: set[bytes] | None = None
     meanings = 0
     for header in headers:
@@ -111,8 +120,7 @@ def end_to_end(headers: Iterable[Header], stopped: int = HOP | OWN | LENGTH) -> 
                 continue
             meanings |= meaning
         kept.append(header)
-    kept.meanings = meanings
-    return kept if listed is None else unlisted(kept, listed)
+    return fields(kept, meanings) if listed is None else unlisted(kept, listed)
 
 
 def listing(connection: bytes) -> set[bytes]:
@@ -120,10 +128,10 @@ def listing(connection: bytes) -> set[bytes]:
     return {option.strip(b" \t").lower() for option in connection.split(b",")}
 
 
-def unlisted(fields: Fields, listed: set[bytes]) -> Fields:
+def unlisted(headers: Iterable[Header], listed: set[bytes]) -> Fields:
     """Return the fields that are not listed. Without these a message would mean something else to its reader."""
     listed -= {b"host", b"content-length", b"close", b"keep-alive"}
-    kept = Fields(header for header in fields if header[0].lower() not in listed)
+    kept = fields(header for header in headers if header[0].lower() not in listed)
     for name, _ in kept:
         kept.meanings |= MEANING[name]
     return kept
@@ -152,8 +160,7 @@ def _vouched(headers: Sequence[Header], peer: Peer, *, http10: bool) -> Fields:
     via, (_, address), (_, scheme) = peer.way_1_0 if http10 else peer.way
     named = [value for name, value in crossing if name.lower() == b"x-forwarded-for" and value.strip()]
     host = field(crossing, b"x-forwarded-host") or field(headers, b"host")
-    kept = Fields(header for header in crossing if not MEANING[header[0]] & REPLACED)
-    kept.meanings = crossing.meanings
+    kept = fields((header for header in crossing if not MEANING[header[0]] & REPLACED), crossing.meanings)
     kept += (
         via,
         (b"x-forwarded-for", b", ".join([*named, address])),

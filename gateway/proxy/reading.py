@@ -118,6 +118,8 @@ def _found(text: str, document: object) -> object:
     JSON that can be read cannot always be written again: it may nest too deep, or hold half a character.
     """
     value = MISSING if document is UNREADABLE else pointer(text).find(document)
+    if isinstance(value, str) and value.isascii():
+        return value
     if type(value) not in _ALWAYS_WRITTEN:
         try:
             orjson.dumps(value)

@@ -230,7 +230,7 @@ class Stage:
             "handlers": len(worker._edge.fibers),
             "copies": len(worker._mirrors),
             "pending": len(worker._log.pending),
-            "requests": worker._exchange.in_flight.total(),
+            "requests": sum(worker._exchange.in_flight.values()),
             "admitted": worker._admission.in_flight,
         }
         for name, upstream in self.upstreams().items():

@@ -1,0 +1,78 @@
+"""The controller lets workers go first, and is never starved by them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from gateway.control.leisure import BEHIND_SECONDS, LATE_SECONDS, LOOK_SECONDS, SHARE_SECONDS, Leisure, can_yield
+
+
+class _Machine:
+    """What a controller at leisure sees of the world, and does to itself."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.behind = 0.0
+        self.idle: list[bool] = []
+        self.leisure = Leisure(lambda: self.behind, self.idle.append, clock=lambda: self.now)
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+        self.leisure.look()
+
+
+def test_as_long_as_it_keeps_up_it_stays_at_leisure() -> None:
+    machine = _Machine()
+    machine.behind = BEHIND_SECONDS
+    machine.pass_time(LATE_SECONDS)
+    assert machine.idle == []
+
+
+def test_when_it_falls_behind_it_takes_its_share() -> None:
+    machine = _Machine()
+    machine.behind = BEHIND_SECONDS + 0.1
+    machine.pass_time(0)
+    assert machine.idle == [False]
+
+
+def test_when_it_is_starved_it_takes_its_share() -> None:
+    """A machine whose processors are all busy leaves an idle process next to nothing: it wakes up late."""
+    machine = _Machine()
+    machine.pass_time(LATE_SECONDS + 0.1)
+    assert machine.idle == [False]
+
+
+def test_it_is_at_leisure_again_only_when_it_kept_up_for_a_while() -> None:
+    machine = _Machine()
+    machine.behind = BEHIND_SECONDS + 0.1
+    machine.pass_time(0)
+    machine.behind = 0.0
+    machine.leisure._expected = float("inf")
+    machine.pass_time(SHARE_SECONDS - LOOK_SECONDS)
+    assert machine.idle == [False]
+    machine.pass_time(LOOK_SECONDS)
+    assert machine.idle == [False, True]
+
+
+def test_every_thread_of_the_process_goes_and_comes_back() -> None:
+    if not can_yield():
+        pytest.skip("leaving the scheduler's idle class needs CAP_SYS_NICE")
+    shown = subprocess.run([sys.executable, "-c", _PROGRAM], capture_output=True, text=True, check=True).stdout
+    assert shown.split() == [str(os.SCHED_IDLE)] * 2 + [str(os.SCHED_OTHER)] * 2
+
+
+_PROGRAM = """
+import os, threading
+from gateway.control.leisure import yielding
+begun, enough = threading.Event(), threading.Event()
+threading.Thread(target=lambda: (begun.set(), enough.wait())).start()
+begun.wait()
+for idle in (True, False):
+    yielding(idle)
+    print(*(os.sched_getscheduler(int(thread)) for thread in os.listdir("/proc/self/task")))
+enough.set()
+"""
