@@ -1,4 +1,4 @@
-"""The journal: append-only segments of JSON lines, the one record that passes from the workers to the controller.
+"""The journal: append-only segments of sealed JSON lines, the one record that passes from workers to the controller.
 
 Rule: a line is in a segment whole or not at all, as far as its writer can help it: one ``write`` per append, a short
 write taken back, a segment that cannot be trusted left for the next. What a reader may rely on:
@@ -6,6 +6,8 @@ write taken back, a segment that cannot be trusted left for the next. What a rea
 - A *writer* is one life of one worker, ``{run}-{slot}-{spawn}``; its segments are ``{writer}-{seq}.jsonl``. ``run`` and
   ``spawn`` are Unix milliseconds of the supervisor's and the worker's start as 12 hex digits, so names sort by age.
 - Segments only grow, and are never written again once a higher ``seq`` of the same writer exists.
+- The first line of a segment says its format. Every line is sealed (``gateway.seal``), and those of a writer in one
+  folder are numbered through all its segments, from 0.
 - A last line without its newline is still being written; or torn, when the segment is finished: to be counted and left.
 
 Standard library only: workers import this, and so does whoever reads.
@@ -23,6 +25,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from gateway.seal import HEADER_BYTES, check_header, header, sealed
 
 #: The journal's place in the data directory, and in it that of each kind.
 JOURNAL: Final = "journal"
@@ -73,7 +77,10 @@ def roll_bytes(max_journal_bytes: int) -> int:
 
 
 class Appender:
-    """Appends lines to one writer's segments. ``append`` and ``roll`` belong to one thread, ``sync`` to any."""
+    """Seals lines and appends them to one writer's segments.
+
+    ``append``, ``roll`` and ``retire`` belong to one thread, ``sync`` to any.
+    """
 
     def __init__(self, directory: Path, writer: str, *, roll_bytes: int) -> None:
         self.writer = writer
@@ -82,6 +89,7 @@ class Appender:
         self._fd = -1
         self._size = 0
         self._seq = 0
+        self._number = 0  # of the next line
         self._lock = threading.Lock()  # guards what sync shares with the rest: the descriptors
         self._retired: list[int] = []
         self._named = True
@@ -106,15 +114,26 @@ class Appender:
             # A full descriptor table must not stop a journal that still has an open segment.
             with contextlib.suppress(OSError):
                 self.roll()
+        number = self._number
+        if self._size and lines.find(b"\n") == len(lines) - 1:  # as most are: one more
+            content, number = sealed(lines, number), number + 1
+        else:
+            each = lines.splitlines(keepends=True)
+            if not self._size:
+                # With the first line and not before, so that a disk that takes neither leaves an empty segment.
+                each.insert(0, header(self.writer))
+            content = b"".join([sealed(line, number + place) for place, line in enumerate(each)])
+            number += len(each)
         try:
-            written = os.write(self._fd, lines)
+            written = os.write(self._fd, content)
         except OSError:
             self._take_back()
             raise
-        if written != len(lines):
+        if written != len(content):
             self._take_back()
-            raise OSError(errno.ENOSPC, f"only {written} of {len(lines)} bytes were written")
+            raise OSError(errno.ENOSPC, f"only {written} of {len(content)} bytes were written")
         self._size += written
+        self._number = number
 
     def roll(self) -> None:
         """Begin the next segment, which finishes the present one. Raises OSError, keeping the present one."""
@@ -316,9 +335,11 @@ def segments(directory: Path) -> list[Segment]:
 def read_lines(path: Path, offset: int, max_bytes: int) -> tuple[list[bytes], int]:
     """Return the whole lines from ``offset`` on, newlines left out, and the offset after the last of them.
 
-    Reads about ``max_bytes``, more only when a single line is longer. Raises OSError.
+    They are as they stand there, sealed. Reads about ``max_bytes``, more only when a single line is longer. Raises
+    OSError, and SegmentRefused if the segment is not to be read at all.
     """
     with open(path, "rb", buffering=0) as segment:
+        check_header(segment.read(HEADER_BYTES), path.name.rpartition("-")[0])
         segment.seek(offset)
         content = segment.read(max_bytes) or b""
         while b"\n" not in content and (more := segment.read(max_bytes)):

@@ -48,6 +48,7 @@ class Observer(Protocol):
     def observe_status(
         self, route: str, metric: str, status: str, n: int = 1, delay_seconds: float | None = None
     ) -> None: ...
+    def observe_lines(self, met: Mapping[str, int]) -> None: ...
     def observe_datagram(self, datagram: Mapping[str, Any]) -> None: ...
     def observe_reload(self, *, ok: bool, at_ms: int) -> None: ...
 
@@ -94,6 +95,11 @@ class Control:
     @property
     def store_ready(self) -> bool:
         return self._store is not None
+
+    @property
+    def refused_segments(self) -> int:
+        """How many segments of the journal are left alone because they are not to be read by this program."""
+        return self.recorder.refused if self.recorder is not None else 0
 
     @property
     def events(self) -> Iterable[Mapping[str, Any]]:
@@ -266,7 +272,9 @@ class Control:
         except Exception as error:
             await store.close()
             raise StoreError(f"the store cannot be read: {reason(error)}") from error
-        recorder = Recorder(store, self.journal, run=self._run, tell=self._tell, follower=self.tail)
+        recorder = Recorder(
+            store, self.journal, run=self._run, tell=self._tell, met=self._observe_lines, follower=self.tail
+        )
         recorder.adopt(self.snapshot, now_ms())
         self._store, self.recorder = store, recorder
         self.happenings.recall(before)
@@ -311,6 +319,10 @@ class Control:
     def _observe_calls(self, calls: Sequence[Call]) -> None:
         if self.observer is not None:
             self.observer.observe_calls(calls)
+
+    def _observe_lines(self, met: Mapping[str, int]) -> None:
+        if self.observer is not None:
+            self.observer.observe_lines(met)
 
     def _tell(self, told: Iterable[Told]) -> None:
         if self.observer is not None:

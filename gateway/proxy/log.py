@@ -120,6 +120,14 @@ class Log:
         except OSError as error:
             logger.warning("no clean end in the journal: %s", error)
 
+    def unsynced(self) -> None:
+        """The present segment could not be made durable: count that, and leave the segment.
+
+        After a failed fsync the kernel may call lost pages clean: no later one would say what became of them.
+        """
+        self._counts.add("journal_fsync_failures")
+        self._appender.retire()
+
     def grew(self, size: int) -> None:
         """So many bytes of feedback were added."""
         self._since += size
@@ -162,8 +170,16 @@ class Log:
             logger.error("the journal cannot be written (%s): journal_full = %s", error, self._gateway.journal_full)
 
 
-def keep_synced(appender: Appender, every_seconds: Callable[[], float], stopped: threading.Event) -> None:
-    """Make predictions durable again and again until ``stopped``: the body of a thread that no request waits for."""
+def keep_synced(
+    appender: Appender,
+    every_seconds: Callable[[], float],
+    stopped: threading.Event,
+    failed: Callable[[], None] = lambda: None,
+) -> None:
+    """Make predictions durable again and again until ``stopped``: the body of a thread that no request waits for.
+
+    ``failed`` is called on this thread each time they may not be.
+    """
     failing = False
     while not stopped.wait(every_seconds()):
         try:
@@ -173,3 +189,4 @@ def keep_synced(appender: Appender, every_seconds: Callable[[], float], stopped:
             if not failing:
                 logger.error("predictions may not survive a power loss: %s", error)
             failing = True
+            failed()

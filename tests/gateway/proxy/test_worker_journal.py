@@ -136,6 +136,29 @@ def test_where_unlogged_answers_are_refused_a_disk_that_breaks_meanwhile_costs_t
     play(main())
 
 
+def test_predictions_that_could_not_be_synced_are_counted_and_their_segment_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sync that succeeds later would say nothing of what the failed one lost."""
+
+    def failing(fd: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    async def main() -> None:
+        async with Model(seven) as model:
+            given = snapshot(Gateway(journal_fsync_ms=10), backend("a", model.url), route("r", only("a")))
+            async with staged(tmp_path, given) as stage:
+                await stage.ask("/r")
+                with monkeypatch.context() as broken:
+                    broken.setattr(os, "fdatasync", failing)
+                    await stage.eventually(lambda: stage.counted().get(("journal_fsync_failures",)))
+                await stage.ask("/r")
+            assert len(segments(tmp_path / "journal" / PREDICTIONS)) >= 2
+            assert len(stage.rows()) == 2
+
+    play(main())
+
+
 def test_the_watermark_is_the_oldest_arrival_that_is_not_in_the_journal() -> None:
     pending = Pending()
     assert pending.watermark_ms(100) == 100
