@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 #: Lines per transaction: so many that its fixed cost disappears, and so few that reports get their turn.
 LINES: Final = 10_000
+#: The same while there is hardly any room for them on the disk.
+SPARING_LINES: Final = 1_000
 
 #: Predictions whose windows close, and events that are looked up, per transaction (and metric).
 SWEEP: Final = 5_000
@@ -68,6 +71,9 @@ class Recorder:
     ``run`` is the present supervisor's: writers of older ones are dead. After each commit ``tell`` hears of feedback
     statuses and ``met`` of what was wrong with lines; ``follower`` hears of every call when it is read, and keeps a
     segment from being deleted before.
+
+    ``trouble`` is why nothing can be recorded at present. ``sparing`` says to go in small steps, each settled, because
+    there is hardly any room left for them.
     """
 
     def __init__(
@@ -89,6 +95,8 @@ class Recorder:
         self._quarantine = Quarantine(journal.parent / QUARANTINE)
         self._follower = follower
         self._most = self._lines = lines
+        self.trouble: Exception | None = None
+        self.sparing = False
         self._known: _Known | None = None
         self._adopting: tuple[Snapshot, int] | None = None
         self._caught_up = monotonic()
@@ -124,17 +132,17 @@ class Recorder:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Record until ``stopping``. Trouble with the store is waited out: the journal keeps."""
-        pause, failing = POLL_SECONDS, False
+        pause = POLL_SECONDS
         while not stopping.is_set():
             try:
                 more = await self.step()
-                pause, failing = POLL_SECONDS, False
+                pause, self.trouble = POLL_SECONDS, None
             except Exception as error:
                 more = False
-                if not failing:
+                if self.trouble is None:
                     logger.error("recording stopped, the journal keeps what comes: %s", reason(error))
                     logger.debug("recording stopped", exc_info=error)
-                failing, pause = True, min(pause * 2, LONGEST_BACKOFF_SECONDS)
+                self.trouble, pause = error, min(pause * 2, LONGEST_BACKOFF_SECONDS)
             if not more:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(stopping.wait(), max(pause, self._pause()))
@@ -164,7 +172,7 @@ class Recorder:
         """Record the next lines and whatever else is due; return whether there is more. Raises the store's trouble."""
         async with self._turn:
             try:
-                return await self._step(self._lines)
+                return await self._step(min(self._lines, SPARING_LINES) if self.sparing else self._lines)
             except Exception as error:
                 if not _is_of_a_line(error):
                     raise
@@ -193,6 +201,8 @@ class Recorder:
         if not known.segments.undrained_bytes():
             self._caught_up = monotonic()
         self._lines = min(self._most, max(1, self._lines * 2))
+        if self.sparing and read.offsets:
+            await self._store.settle()
         await self._dispose(known.segments)
         return more or batch.lines >= limit
 
@@ -273,7 +283,7 @@ def _is_of_a_line(error: Exception) -> bool:
     """Return whether a line may be at fault, and not the store, whose trouble passes or needs a hand."""
     if isinstance(error, SQLAlchemyError):
         return isinstance(error, IntegrityError | DataError)
-    return not isinstance(error, OSError)
+    return not isinstance(error, OSError | sqlite3.Error)
 
 
 async def _record(
