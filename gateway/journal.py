@@ -198,7 +198,8 @@ class Appender:
 class FeedbackAppender:
     """Appends lines and returns only when they are durable: one thread writes and syncs for everything that waits.
 
-    What waits is bounded by ``waiting_bytes``, and nobody waits longer than ``deadline_seconds``.
+    What waits is bounded by ``waiting_bytes``, and nobody waits longer than ``deadline_seconds``. ``commits`` counts
+    how often the disk was asked to confirm.
     """
 
     def __init__(
@@ -220,6 +221,7 @@ class FeedbackAppender:
         self._bytes = 0
         self._rolling = False
         self._closing = False
+        self.commits = 0
         self._syncing = threading.Thread(target=self._run, name="feedback-journal", daemon=True)
         self._syncing.start()
 
@@ -291,6 +293,7 @@ class FeedbackAppender:
             self._appender.close()
 
     def _commit(self, group: Iterable[bytes]) -> JournalFailed | None:
+        self.commits += 1
         try:
             self._appender.append(b"".join(group))
             self._sync(self._appender)

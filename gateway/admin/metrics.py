@@ -246,6 +246,7 @@ class Metrics:
             "merge_failures": (series.merge_failures, ("route", "reason")),
             "extraction_failures": (series.extraction_failures, ("route", "variant")),
             "version_mismatches": (series.version_mismatches, ("route", "variant")),
+            "feedback_commits": (series.feedback_commits, ()),
             "journal_fsync_failures": (series.journal_fsync_failures, ()),
             "journal_shed": (series.journal_shed, ()),
             "journal_refused": (series.journal_refused, ()),

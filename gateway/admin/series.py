@@ -246,6 +246,9 @@ class Series:
         self.journal_refused_segments = self._gauge(
             "journal_refused_segments", "Journal files that this program cannot read and leaves as they are."
         )
+        self.feedback_commits = self._counter(
+            "feedback_commits_total", "Times the disk was asked to confirm feedback, each for everything that waited."
+        )
         self.journal_fsync_failures = self._counter(
             "journal_fsync_failures_total", "Times predictions could not be made safe from a loss of power."
         )

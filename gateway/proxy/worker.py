@@ -245,6 +245,8 @@ class Worker:
         if self._post.slot == 0:  # gauges are added up, and the journal is one for all workers
             gauges.append(("journal_bytes", {}, self._log.journal_bytes))
         counters = self._counts.listed()
+        if self._feedback.commits:
+            counters.append(("feedback_commits", {}, self._feedback.commits))
         if self._edge.turned_away:
             counters.append(("shed", {"reason": "max_connections"}, self._edge.turned_away))
         datagram = orjson.dumps(

@@ -120,6 +120,7 @@ def test_every_series_that_tells_of_traffic_or_quality_is_on_the_dashboard_or_ex
         "turnout_build_info",  # a variable of the dashboard asks it
         "turnout_connections",
         "turnout_datagrams_refused_total",
+        "turnout_feedback_commits_total",
         "turnout_journal_faulty_lines_total",  # alerts tell of these three
         "turnout_journal_fsync_failures_total",
         "turnout_journal_refused_segments",

@@ -96,6 +96,7 @@ def observe(metrics: Metrics, round_: int = 1) -> None:
                 ["merge_failures", {"route": "search", "reason": "not_json"}, round_],
                 ["extraction_failures", variant_labels, round_],
                 ["version_mismatches", variant_labels, round_],
+                ["feedback_commits", {}, round_],
                 ["journal_fsync_failures", {}, round_],
                 ["journal_shed", {}, round_],
                 ["journal_refused", {}, round_],
