@@ -21,7 +21,7 @@ import errno
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -198,6 +198,8 @@ class Appender:
 class FeedbackAppender:
     """Appends lines and returns only when they are durable: one thread writes and syncs for everything that waits.
 
+    All who wait are of one loop.
+
     What waits is bounded by ``waiting_bytes``, and nobody waits longer than ``deadline_seconds``. ``commits`` counts
     how often the disk was asked to confirm.
     """
@@ -254,7 +256,8 @@ class FeedbackAppender:
             self._bytes += len(lines)
             self._turn.notify()
         try:
-            await asyncio.wait_for(future, self._deadline_seconds)
+            async with asyncio.timeout(self._deadline_seconds):
+                await future
         except TimeoutError:
             raise JournalFailed(f"the disk did not confirm within {self._deadline_seconds:g} s") from None
 
@@ -286,9 +289,7 @@ class FeedbackAppender:
                     break
                 continue
             failure = self._commit([lines for lines, _ in group])
-            for _, future in group:
-                with contextlib.suppress(RuntimeError):  # its loop is closed: nobody waits any more
-                    future.get_loop().call_soon_threadsafe(_settle, future, failure)
+            _settle([future for _, future in group], failure)
         with contextlib.suppress(OSError):
             self._appender.close()
 
@@ -360,13 +361,20 @@ def _all_segments(journal: Path) -> list[Segment]:
     return [segment for kind in (PREDICTIONS, FEEDBACK) for segment in segments(journal / kind)]
 
 
-def _settle(future: asyncio.Future[None], failure: JournalFailed | None) -> None:
-    if future.done():  # its caller stopped waiting
-        return
-    if failure is None:
-        future.set_result(None)
-    else:
-        future.set_exception(JournalFailed(*failure.args))
+def _settle(futures: Sequence[asyncio.Future[None]], failure: JournalFailed | None) -> None:
+    """Tell all of them, on the loop that they are of: to wake it costs more than the rest."""
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        futures[0].get_loop().call_soon_threadsafe(_resolve, futures, failure)
+
+
+def _resolve(futures: Iterable[asyncio.Future[None]], failure: JournalFailed | None) -> None:
+    for future in futures:
+        if future.done():  # its caller stopped waiting
+            continue
+        if failure is None:
+            future.set_result(None)
+        else:
+            future.set_exception(JournalFailed(*failure.args))
 
 
 def _sync_directory(directory: Path) -> None:
