@@ -35,6 +35,7 @@ from loadtests.table import count, grid
 
 Victim = Literal["worker", "controller", "supervisor"]
 VICTIMS: Final[tuple[Victim, ...]] = ("worker", "controller", "supervisor")
+_HOW_MANY: Final = {"worker": 2, "controller": 1, "supervisor": 1}
 _MODULES: Final = {"worker": "gateway.proxy", "controller": "gateway.control"}
 
 #: How long anything may take to come up again, or to end.
@@ -50,7 +51,7 @@ schema_version = 1
 listen = "127.0.0.1:{listen}"
 admin = "127.0.0.1:{admin}"
 data_dir = "{data_dir}"
-workers = 2
+workers = {workers}
 {gateway}
 
 [backends]
@@ -123,8 +124,15 @@ class Program:
         listen, admin = free_ports(2)
         self.url, self.admin = f"http://127.0.0.1:{listen}", f"http://127.0.0.1:{admin}"
         self._file, self._log = directory / "turnout.toml", directory / "turnout.log"
-        values = {"listen": listen, "admin": admin, "data_dir": self.data_dir, "model": model, "gateway": gateway}
-        self._file.write_text(CONFIG.format(**values))
+        text = CONFIG.format(
+            listen=listen,
+            admin=admin,
+            data_dir=self.data_dir,
+            workers=_HOW_MANY["worker"],
+            gateway=gateway,
+            model=model,
+        )
+        self._file.write_text(text)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -147,15 +155,20 @@ class Program:
                 await _until(lambda url=url: _says(client, url), f"{url} is ready")  # type: ignore[misc]
 
     async def kill(self, victim: Victim, chance: random.Random) -> None:
-        """Kill one of a kind, and wait until another is in its place."""
-        before = self.pids(victim)
-        pid = chance.choice(before)
+        """Kill one of a kind, once there are as many as there should be, and wait until another is in its place."""
+        await _until(lambda: self._all_run(victim), f"every {victim} runs")
+        pid = chance.choice(self.pids(victim))
         os.kill(pid, signal.SIGKILL)
         if victim == "supervisor":
             assert self._process is not None
             await asyncio.to_thread(self._process.wait)
             self.start()
-        await _until(lambda: _another(self.pids(victim), before, pid), f"another {victim} runs")
+        await _until(lambda: self._all_run(victim, without=pid), f"another {victim} runs")
+
+    async def _all_run(self, victim: Victim, without: int = 0) -> bool:
+        # On a thread: looking at every process there is takes a while, and the load must go on.
+        found = await asyncio.to_thread(self.pids, victim)
+        return len(found) == _HOW_MANY[victim] and without not in found
 
     async def counter(self, name: str) -> float:
         """The sum of a counter's series."""
@@ -392,10 +405,6 @@ async def _steady(program: Program, name: str) -> bool:
     before = await program.counter(name)
     await asyncio.sleep(2)
     return await program.counter(name) == before
-
-
-def _another(now: Sequence[int], before: Sequence[int], gone: int) -> bool:
-    return len(now) == len(before) and gone not in now
 
 
 def _say(text: str) -> None:
