@@ -1,4 +1,4 @@
-"""The journal: append-only segments of JSON lines, the one record that passes from the workers to the controller.
+"""The journal: append-only segments of sealed JSON lines, the one record that passes from workers to the controller.
 
 Rule: a line is in a segment whole or not at all, as far as its writer can help it: one ``write`` per append, a short
 write taken back, a segment that cannot be trusted left for the next. What a reader may rely on:
@@ -6,6 +6,8 @@ write taken back, a segment that cannot be trusted left for the next. What a rea
 - A *writer* is one life of one worker, ``{run}-{slot}-{spawn}``; its segments are ``{writer}-{seq}.jsonl``. ``run`` and
   ``spawn`` are Unix milliseconds of the supervisor's and the worker's start as 12 hex digits, so names sort by age.
 - Segments only grow, and are never written again once a higher ``seq`` of the same writer exists.
+- The first line of a segment says its format. Every line is sealed (``gateway.seal``), and those of a writer in one
+  folder are numbered through all its segments, from 0.
 - A last line without its newline is still being written; or torn, when the segment is finished: to be counted and left.
 
 Standard library only: workers import this, and so does whoever reads.
@@ -19,10 +21,12 @@ import errno
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from gateway.seal import HEADER_BYTES, check_header, header, sealed
 
 #: The journal's place in the data directory, and in it that of each kind.
 JOURNAL: Final = "journal"
@@ -73,7 +77,10 @@ def roll_bytes(max_journal_bytes: int) -> int:
 
 
 class Appender:
-    """Appends lines to one writer's segments. ``append`` and ``roll`` belong to one thread, ``sync`` to any."""
+    """Seals lines and appends them to one writer's segments.
+
+    ``append``, ``roll`` and ``retire`` belong to one thread, ``sync`` to any.
+    """
 
     def __init__(self, directory: Path, writer: str, *, roll_bytes: int) -> None:
         self.writer = writer
@@ -82,6 +89,7 @@ class Appender:
         self._fd = -1
         self._size = 0
         self._seq = 0
+        self._number = 0  # of the next line
         self._lock = threading.Lock()  # guards what sync shares with the rest: the descriptors
         self._retired: list[int] = []
         self._named = True
@@ -106,15 +114,26 @@ class Appender:
             # A full descriptor table must not stop a journal that still has an open segment.
             with contextlib.suppress(OSError):
                 self.roll()
+        number = self._number
+        if self._size and lines.find(b"\n") == len(lines) - 1:  # as most are: one more
+            content, number = sealed(lines, number), number + 1
+        else:
+            each = lines.splitlines(keepends=True)
+            if not self._size:
+                # With the first line and not before, so that a disk that takes neither leaves an empty segment.
+                each.insert(0, header(self.writer))
+            content = b"".join([sealed(line, number + place) for place, line in enumerate(each)])
+            number += len(each)
         try:
-            written = os.write(self._fd, lines)
+            written = os.write(self._fd, content)
         except OSError:
             self._take_back()
             raise
-        if written != len(lines):
+        if written != len(content):
             self._take_back()
-            raise OSError(errno.ENOSPC, f"only {written} of {len(lines)} bytes were written")
+            raise OSError(errno.ENOSPC, f"only {written} of {len(content)} bytes were written")
         self._size += written
+        self._number = number
 
     def roll(self) -> None:
         """Begin the next segment, which finishes the present one. Raises OSError, keeping the present one."""
@@ -179,7 +198,10 @@ class Appender:
 class FeedbackAppender:
     """Appends lines and returns only when they are durable: one thread writes and syncs for everything that waits.
 
-    What waits is bounded by ``waiting_bytes``, and nobody waits longer than ``deadline_seconds``.
+    All who wait are of one loop.
+
+    What waits is bounded by ``waiting_bytes``, and nobody waits longer than ``deadline_seconds``. ``commits`` counts
+    how often the disk was asked to confirm.
     """
 
     def __init__(
@@ -201,6 +223,7 @@ class FeedbackAppender:
         self._bytes = 0
         self._rolling = False
         self._closing = False
+        self.commits = 0
         self._syncing = threading.Thread(target=self._run, name="feedback-journal", daemon=True)
         self._syncing.start()
 
@@ -233,7 +256,8 @@ class FeedbackAppender:
             self._bytes += len(lines)
             self._turn.notify()
         try:
-            await asyncio.wait_for(future, self._deadline_seconds)
+            async with asyncio.timeout(self._deadline_seconds):
+                await future
         except TimeoutError:
             raise JournalFailed(f"the disk did not confirm within {self._deadline_seconds:g} s") from None
 
@@ -265,13 +289,12 @@ class FeedbackAppender:
                     break
                 continue
             failure = self._commit([lines for lines, _ in group])
-            for _, future in group:
-                with contextlib.suppress(RuntimeError):  # its loop is closed: nobody waits any more
-                    future.get_loop().call_soon_threadsafe(_settle, future, failure)
+            _settle([future for _, future in group], failure)
         with contextlib.suppress(OSError):
             self._appender.close()
 
     def _commit(self, group: Iterable[bytes]) -> JournalFailed | None:
+        self.commits += 1
         try:
             self._appender.append(b"".join(group))
             self._sync(self._appender)
@@ -316,9 +339,11 @@ def segments(directory: Path) -> list[Segment]:
 def read_lines(path: Path, offset: int, max_bytes: int) -> tuple[list[bytes], int]:
     """Return the whole lines from ``offset`` on, newlines left out, and the offset after the last of them.
 
-    Reads about ``max_bytes``, more only when a single line is longer. Raises OSError.
+    They are as they stand there, sealed. Reads about ``max_bytes``, more only when a single line is longer. Raises
+    OSError, and SegmentRefused if the segment is not to be read at all.
     """
     with open(path, "rb", buffering=0) as segment:
+        check_header(segment.read(HEADER_BYTES), path.name.rpartition("-")[0])
         segment.seek(offset)
         content = segment.read(max_bytes) or b""
         while b"\n" not in content and (more := segment.read(max_bytes)):
@@ -336,13 +361,20 @@ def _all_segments(journal: Path) -> list[Segment]:
     return [segment for kind in (PREDICTIONS, FEEDBACK) for segment in segments(journal / kind)]
 
 
-def _settle(future: asyncio.Future[None], failure: JournalFailed | None) -> None:
-    if future.done():  # its caller stopped waiting
-        return
-    if failure is None:
-        future.set_result(None)
-    else:
-        future.set_exception(JournalFailed(*failure.args))
+def _settle(futures: Sequence[asyncio.Future[None]], failure: JournalFailed | None) -> None:
+    """Tell all of them, on the loop that they are of: to wake it costs more than the rest."""
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        futures[0].get_loop().call_soon_threadsafe(_resolve, futures, failure)
+
+
+def _resolve(futures: Iterable[asyncio.Future[None]], failure: JournalFailed | None) -> None:
+    for future in futures:
+        if future.done():  # its caller stopped waiting
+            continue
+        if failure is None:
+            future.set_result(None)
+        else:
+            future.set_exception(JournalFailed(*failure.args))
 
 
 def _sync_directory(directory: Path) -> None:

@@ -12,6 +12,8 @@ milliseconds, durations milliseconds.
 | rejected | worker          | ``events`` feedback events were refused with 4xx at ``at_ms``; none of them is stored  |
 | bye      | worker          | a clean end: this writer holds no watermark back any more                              |
 | feedback | worker, fsynced | one valid event: a Feedback                                                            |
+
+The journal adds a line of its own, ``segment``, at the head of each of its files, and seals all (``gateway.seal``).
 """
 
 from __future__ import annotations

@@ -115,7 +115,10 @@ class API:
     async def scrape(self, request: Request) -> Response:
         """All series, with quality as fresh as the store allows within the deadline."""
         self.metrics.refresh_plans()
-        self.metrics.refresh_health(lag=self.controller.lag(), store_ready=self.controller.store_ready)
+        control = self.controller
+        self.metrics.refresh_health(
+            lag=control.lag(), store_ready=control.store_ready, refused_segments=control.refused_segments
+        )
         try:
             async with asyncio.timeout(SCRAPE_SECONDS):
                 self.metrics.refresh_quality(await self.reports.all())

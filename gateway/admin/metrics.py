@@ -121,6 +121,12 @@ class Metrics:
             # An event dated before its prediction is the caller's clock, not a negative delay.
             self.series.feedback_delay_seconds.labels(route, metric).observe(max(delay_seconds, 0.0))
 
+    def observe_lines(self, met: Mapping[str, int]) -> None:
+        """Count what was wrong with journal lines: "corrupt_lines" and the like."""
+        for name, n in met.items():
+            if n:
+                self.series.journal_faulty_lines.labels(self._names.of("fault", name.partition("_")[0])).inc(n)
+
     def observe_datagram(self, datagram: Mapping[str, Any]) -> None:
         """Add what a worker's counters grew by since its last datagram."""
         try:
@@ -174,8 +180,9 @@ class Metrics:
         series.connections.set(gauges.get(("connections", ()), 0.0))
         series.journal_bytes.set(gauges.get(("journal_bytes", ()), 0.0))
 
-    def refresh_health(self, *, lag: tuple[float, int], store_ready: bool) -> None:
-        """Set how far the store is behind the journal: (seconds, bytes)."""
+    def refresh_health(self, *, lag: tuple[float, int], store_ready: bool, refused_segments: int = 0) -> None:
+        """Set how far the store is behind the journal, as (seconds, bytes), and how much of it is not read at all."""
+        self.series.journal_refused_segments.set(refused_segments)
         self.series.journal_lag_seconds.set(lag[0])
         self.series.journal_lag_bytes.set(lag[1])
         self.series.store_ready.set(int(store_ready))
@@ -239,6 +246,8 @@ class Metrics:
             "merge_failures": (series.merge_failures, ("route", "reason")),
             "extraction_failures": (series.extraction_failures, ("route", "variant")),
             "version_mismatches": (series.version_mismatches, ("route", "variant")),
+            "feedback_commits": (series.feedback_commits, ()),
+            "journal_fsync_failures": (series.journal_fsync_failures, ()),
             "journal_shed": (series.journal_shed, ()),
             "journal_refused": (series.journal_refused, ()),
             "snapshot_errors": (series.snapshot_errors, ()),

@@ -238,6 +238,20 @@ class Series:
         )
         self.journal_lag_bytes = self._gauge("journal_lag_bytes", "Journal that is not in the store yet.")
         self.journal_bytes = self._gauge("journal_bytes", "Journal on disk, as the workers last said.")
+        self.journal_faulty_lines = self._counter(
+            "journal_faulty_lines_total",
+            "Journal lines that are corrupt, torn, unrecordable, duplicate or lost (their number is missing).",
+            ("fault",),
+        )
+        self.journal_refused_segments = self._gauge(
+            "journal_refused_segments", "Journal files that this program cannot read and leaves as they are."
+        )
+        self.feedback_commits = self._counter(
+            "feedback_commits_total", "Times the disk was asked to confirm feedback, each for everything that waited."
+        )
+        self.journal_fsync_failures = self._counter(
+            "journal_fsync_failures_total", "Times predictions could not be made safe from a loss of power."
+        )
         self.journal_shed = self._counter(
             "journal_shed_total", "Calls answered but not logged, because the journal was full or could not be written."
         )

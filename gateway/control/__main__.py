@@ -76,6 +76,7 @@ async def run(config_path: Path, data_dir: Path, run: str | None) -> int:
     chores = [
         asyncio.create_task(control.keep_planning()),
         asyncio.create_task(control.tail.run()),
+        asyncio.create_task(control.keep_reserve()),
         asyncio.create_task(reloads.run()),
         asyncio.create_task(_watch(config_path, seen, reloads)),
         asyncio.create_task(_serve(server, control)),

@@ -24,6 +24,7 @@ from gateway.control.tail import Tail
 from gateway.journal import JOURNAL, size_bytes
 from gateway.ledger import Ledger
 from gateway.published import SNAPSHOT, SnapshotFile, publish
+from gateway.reserve import Reserve, reserve_bytes
 from gateway.store import Store, StoreError, reason
 from gateway.store.calls import Call
 from gateway.store.moves import Told
@@ -38,6 +39,7 @@ logger = logging.getLogger(__name__)
 METRICS: Final = "metrics.sock"
 
 PLAN_SECONDS: Final = 1.0
+TEND_SECONDS: Final = 1.0
 LONGEST_BACKOFF_SECONDS: Final = 10.0
 
 
@@ -48,6 +50,7 @@ class Observer(Protocol):
     def observe_status(
         self, route: str, metric: str, status: str, n: int = 1, delay_seconds: float | None = None
     ) -> None: ...
+    def observe_lines(self, met: Mapping[str, int]) -> None: ...
     def observe_datagram(self, datagram: Mapping[str, Any]) -> None: ...
     def observe_reload(self, *, ok: bool, at_ms: int) -> None: ...
 
@@ -78,6 +81,7 @@ class Control:
         self.recorder: Recorder | None = None
         self.tail = Tail(self.journal, self._observe_calls)
         self._run = run
+        self._reserve = Reserve(self.journal)
         self._store: Store | None = None
         self._started = time.monotonic()
         self._turn = asyncio.Lock()
@@ -94,6 +98,11 @@ class Control:
     @property
     def store_ready(self) -> bool:
         return self._store is not None
+
+    @property
+    def refused_segments(self) -> int:
+        """How many segments of the journal are left alone because they are not to be read by this program."""
+        return self.recorder.refused if self.recorder is not None else 0
 
     @property
     def events(self) -> Iterable[Mapping[str, Any]]:
@@ -197,13 +206,49 @@ class Control:
         if self.recorder is not None:
             await self.recorder.run(stopping)
 
+    async def keep_reserve(self) -> None:
+        """See about once a second that the journal can be drained when the disk is full, for ever."""
+        failing = False
+        while True:
+            try:
+                await self.tend_reserve()
+                failing = False
+            except OSError as error:
+                if not failing:
+                    logger.warning("no room on the disk can be held in reserve: %s", error)
+                failing = True
+            await asyncio.sleep(TEND_SECONDS)
+
+    async def tend_reserve(self) -> None:
+        """Give up the reserve if the disk is full, or make it again. Raises OSError."""
+        if self.snapshot.gateway.store != "sqlite" or not self.journal.exists():
+            return  # a store elsewhere needs no room here
+        before = self._reserve.spent
+        await asyncio.to_thread(self._tend_reserve)
+        spent = self._reserve.spent
+        if self.recorder is not None:
+            self.recorder.sparing = spent
+        if spent and not before:
+            self.happenings.note("disk_full", None, "the journal is drained first; until then it is full for workers")
+        elif before and not spent:
+            self.happenings.note("disk_has_room", None, "the journal is drained, workers may write again")
+
+    def _tend_reserve(self) -> None:
+        trouble = self.recorder.trouble if self.recorder is not None else None
+        if trouble is None or not self._reserve.release(trouble):
+            size = reserve_bytes(self.snapshot.gateway.max_journal_bytes)
+            self._reserve.tend(size, drained=not self.lag()[1])
+
     async def close(self, timeout_seconds: float) -> None:
         """Record what the journal still holds, within the time, and close the store."""
         if self.recorder is not None:
             drained = await self.recorder.drain(timeout_seconds)
             with suppress(OSError):
                 await self.tail.step(at_once=True)  # lets go of what it still reads, to be deleted
-            if not drained or not await self.recorder.drain(1):
+            if drained and await self.recorder.drain(1):
+                with suppress(OSError):
+                    self._reserve.drop()
+            else:
                 logger.warning("%d bytes of the journal are left for the next start", self.recorder.lag()[1])
         if self._store is not None:
             with suppress(Exception):
@@ -266,7 +311,9 @@ class Control:
         except Exception as error:
             await store.close()
             raise StoreError(f"the store cannot be read: {reason(error)}") from error
-        recorder = Recorder(store, self.journal, run=self._run, tell=self._tell, follower=self.tail)
+        recorder = Recorder(
+            store, self.journal, run=self._run, tell=self._tell, met=self._observe_lines, follower=self.tail
+        )
         recorder.adopt(self.snapshot, now_ms())
         self._store, self.recorder = store, recorder
         self.happenings.recall(before)
@@ -311,6 +358,10 @@ class Control:
     def _observe_calls(self, calls: Sequence[Call]) -> None:
         if self.observer is not None:
             self.observer.observe_calls(calls)
+
+    def _observe_lines(self, met: Mapping[str, int]) -> None:
+        if self.observer is not None:
+            self.observer.observe_lines(met)
 
     def _tell(self, told: Iterable[Told]) -> None:
         if self.observer is not None:

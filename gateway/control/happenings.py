@@ -24,6 +24,7 @@ _TROUBLE: Final = frozenset(
         "plan_failed",
         "snapshot_mended",
         "store_unavailable",
+        "disk_full",
         "admin_unavailable",
         "metrics_socket_unavailable",
     }

@@ -1,33 +1,41 @@
-"""Journal lines, read strictly: a line becomes a record, or is counted as corrupt and skipped.
+"""Journal lines, read strictly: a line becomes a record, or is counted, put aside and skipped.
 
-Rule: nothing a line can hold is fatal, and nothing half-right goes on: a field of another type than its own would be
-found only when something is counted by it. A call goes from its line to its row with nothing made in between: there are
-thousands a second.
+Rule: nothing a line can hold is fatal, and nothing half-right goes on: what its seal does not vouch for is not looked
+into, and a field of another type than its own would be found only when something is counted by it. A call goes from its
+line to its row with nothing made in between: there are thousands a second.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from functools import partial
 from operator import itemgetter
 from types import NoneType
-from typing import Any, Final, get_args
+from typing import Any, Final, NamedTuple, get_args
 
 import orjson
 
+from gateway.seal import pieces, unsealed
 from gateway.store import kin
 from gateway.store.calls import RARE, Call, Row, json_of
 from gateway.store.kin import Kin
 from router.records import Fault, Feedback, Prediction, Role
 
 
+class Aside(NamedTuple):
+    """What could not be read: a line, or a piece of one. ``line`` counts lines from where the reading of them began."""
+
+    line: int
+    content: bytes
+
+
 @dataclass(slots=True)
 class Batch:
     """What some lines said, in their order.
 
-    ``marks`` are (writer, at_ms, whether it was the last); ``rejected`` counts events; ``corrupt`` lines say nothing,
-    and a ``torn`` one has no end.
+    ``marks`` are (writer, at_ms, whether it was the last); ``rejected`` counts events. A ``corrupt`` line says nothing,
+    a ``torn`` one has no end, and of a ``lost`` one the number is missing: it is one of those, or is not there.
     """
 
     calls: list[Call] = field(default_factory=list)
@@ -37,17 +45,48 @@ class Batch:
     lines: int = 0
     corrupt: int = 0
     torn: int = 0
+    lost: int = 0
 
-    def read(self, lines: Iterable[bytes], writer: str) -> None:
-        """Add what these lines of a writer's segment say."""
+    def read(self, lines: Sequence[bytes], writer: str, expected: int | None = None) -> tuple[int | None, list[Aside]]:
+        """Add what these lines of a writer's segment say, the next one being number ``expected``, if that is known.
+
+        Return which number is expected then, and what could not be read.
+        """
+        first, aside = self.lines, list[Aside]()
         for line in lines:
             self.lines += 1
             try:
-                value = orjson.loads(line)
-                # One byte is found faster than six.
-                self._take(_without_nul(value) if b"\\" in line and _NUL in line else value, writer)
-            except (ValueError, TypeError, KeyError, AttributeError):
-                self.corrupt += 1
+                whole: Sequence[tuple[int, bytes]] = (unsealed(line),)
+            except ValueError:
+                whole = self._mend(line, self.lines - first - 1, aside)
+            for number, text in whole:
+                # One that is lower was written again, in the next segment: its first writing had to be given up.
+                if expected is not None and number > expected:
+                    self.lost += number - expected
+                expected = number + 1
+                try:
+                    value = orjson.loads(text)
+                    # One byte is found faster than six.
+                    self._take(_without_nul(value) if b"\\" in text and _NUL in text else value, writer)
+                except (ValueError, TypeError, KeyError, AttributeError):
+                    self.corrupt += 1
+                    aside.append(Aside(self.lines - first - 1, line))
+        return expected, aside
+
+    def _mend(self, line: bytes, place: int, aside: list[Aside]) -> list[tuple[int, bytes]]:
+        """Return the lines that are whole in one that is not, and put the rest aside."""
+        found, cut = list[tuple[int, bytes]](), pieces(line) or [line]
+        for piece in cut:
+            try:
+                found.append(unsealed(piece))
+            except ValueError:
+                aside.append(Aside(place, piece))
+                # What another line follows had no end of its own.
+                if piece is cut[-1]:
+                    self.corrupt += 1
+                else:
+                    self.torn += 1
+        return found
 
     def _take(self, value: dict[str, Any], writer: str) -> None:
         match value.get("line"):
@@ -63,6 +102,8 @@ class Batch:
                 self.marks.append((writer, _whole(value["at_ms"]), True))
             case "rejected":
                 self.rejected += _whole(value["events"])
+            case "segment":
+                pass
             case other:
                 raise ValueError(f"no such line: {other!r}")
 

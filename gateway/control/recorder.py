@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,8 +21,8 @@ from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.control.joiner import Joiner
-from gateway.control.lines import Batch
-from gateway.control.segments import Follower, Segments
+from gateway.control.quarantine import QUARANTINE, Quarantine
+from gateway.control.segments import Follower, Read, Segments
 from gateway.journal import PREDICTIONS, Segment
 from gateway.ledger import UNKNOWN
 from gateway.store import Store, calls, feedback, plans, positions, reason, tallies
@@ -35,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 #: Lines per transaction: so many that its fixed cost disappears, and so few that reports get their turn.
 LINES: Final = 10_000
+#: The same while there is hardly any room for them on the disk.
+SPARING_LINES: Final = 1_000
 
 #: Predictions whose windows close, and events that are looked up, per transaction (and metric).
 SWEEP: Final = 5_000
@@ -65,8 +68,12 @@ class _Known:
 class Recorder:
     """Records one journal into one store.
 
-    ``run`` is the present supervisor's: writers of older ones are dead. ``tell`` hears of feedback statuses after each
-    commit; ``follower`` of every call when it is read, and keeps a segment from being deleted before.
+    ``run`` is the present supervisor's: writers of older ones are dead. After each commit ``tell`` hears of feedback
+    statuses and ``met`` of what was wrong with lines; ``follower`` hears of every call when it is read, and keeps a
+    segment from being deleted before.
+
+    ``trouble`` is why nothing can be recorded at present. ``sparing`` says to go in small steps, each settled, because
+    there is hardly any room left for them.
     """
 
     def __init__(
@@ -76,6 +83,7 @@ class Recorder:
         *,
         run: str | None = None,
         tell: Callable[[Iterable[Told]], None] = lambda _: None,
+        met: Callable[[Mapping[str, int]], None] = lambda _: None,
         follower: Follower | None = None,
         lines: int = LINES,
     ) -> None:
@@ -83,8 +91,12 @@ class Recorder:
         self._journal = journal
         self._run = run
         self._tell = tell
+        self._met = met
+        self._quarantine = Quarantine(journal.parent / QUARANTINE)
         self._follower = follower
         self._most = self._lines = lines
+        self.trouble: Exception | None = None
+        self.sparing = False
         self._known: _Known | None = None
         self._adopting: tuple[Snapshot, int] | None = None
         self._caught_up = monotonic()
@@ -92,15 +104,22 @@ class Recorder:
         self._idle_steps = 0
         self._read, self._paused = 0, monotonic()  # lines since the last pause
         self._offsets: Mapping[str, int] = {}
-        self._attempted: Mapping[str, int] = {}
+        self._attempted = Read()
+        self._refused: Mapping[str, str] = {}
         self._matured: set[str] = set()
 
     def lag(self) -> tuple[float, int]:
         """Return for how many seconds there was always something to record, and how many bytes of it."""
         found = Segments(self._journal, self._offsets)
+        found.refused.update(self._refused)
         found.look(())
         waiting = found.undrained_bytes()
         return (monotonic() - self._caught_up if waiting else 0.0), waiting
+
+    @property
+    def refused(self) -> int:
+        """How many segments are left alone because they are not to be read by this program."""
+        return len(self._refused)
 
     def take_matured(self) -> set[str]:
         """Return the routes whose mature tallies moved since the last time."""
@@ -113,17 +132,17 @@ class Recorder:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Record until ``stopping``. Trouble with the store is waited out: the journal keeps."""
-        pause, failing = POLL_SECONDS, False
+        pause = POLL_SECONDS
         while not stopping.is_set():
             try:
                 more = await self.step()
-                pause, failing = POLL_SECONDS, False
+                pause, self.trouble = POLL_SECONDS, None
             except Exception as error:
                 more = False
-                if not failing:
+                if self.trouble is None:
                     logger.error("recording stopped, the journal keeps what comes: %s", reason(error))
                     logger.debug("recording stopped", exc_info=error)
-                failing, pause = True, min(pause * 2, LONGEST_BACKOFF_SECONDS)
+                self.trouble, pause = error, min(pause * 2, LONGEST_BACKOFF_SECONDS)
             if not more:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(stopping.wait(), max(pause, self._pause()))
@@ -153,7 +172,7 @@ class Recorder:
         """Record the next lines and whatever else is due; return whether there is more. Raises the store's trouble."""
         async with self._turn:
             try:
-                return await self._step(self._lines)
+                return await self._step(min(self._lines, SPARING_LINES) if self.sparing else self._lines)
             except Exception as error:
                 if not _is_of_a_line(error):
                     raise
@@ -165,35 +184,42 @@ class Recorder:
         known.segments.look(dead)
         for name in known.segments.writers():
             known.writers.meet(name)
-        batch, self._attempted, readings = await asyncio.to_thread(known.segments.read, limit, self._follower)
+        read = self._attempted = await asyncio.to_thread(known.segments.read, limit, self._follower)
+        batch, self._refused = read.batch, known.segments.refused
         if self._follower is not None:
-            for reading in readings:
+            for reading in read.readings:
                 self._follower.hear(reading.segment, reading.start, reading.end, batch.calls[reading.calls])
+        if read.unreadable:
+            await asyncio.to_thread(self._quarantine.keep, read.unreadable)
         more = False
-        if self._attempted or self._adopting is not None or known.due(dead):
-            more = await self._commit(known, batch, self._attempted, dead)
+        if read.offsets or self._adopting is not None or known.due(dead):
+            more = await self._commit(known, read, dead)
+        self._quarantine.forget()
         self._known = known
         self._read += batch.lines
         self._idle_steps = 0 if batch.lines or more else self._idle_steps + 1
         if not known.segments.undrained_bytes():
             self._caught_up = monotonic()
         self._lines = min(self._most, max(1, self._lines * 2))
+        if self.sparing and read.offsets:
+            await self._store.settle()
         await self._dispose(known.segments)
         return more or batch.lines >= limit
 
-    async def _commit(self, known: _Known, batch: Batch, offsets: Mapping[str, int], dead: Collection[str]) -> bool:
+    async def _commit(self, known: _Known, read: Read, dead: Collection[str]) -> bool:
         moves, adopting = Moves(), self._adopting
         async with self._store.begin() as connection:
             if adopting is not None:
                 await _adopt(connection, known.joiner, *adopting)
-            more = await _record(connection, known, batch, offsets, dead, moves)
+            more = await _record(connection, known, read, dead, moves)
         if self._adopting is adopting:
             self._adopting = None
-        known.segments.offsets.update(offsets)
+        known.segments.recorded(read.offsets, read.numbers)
         self._offsets = dict(known.segments.offsets)
         self._matured |= moves.matured
         try:
             self._tell(moves.told)
+            self._met(moves.counts)
         except Exception:
             logger.exception("what was recorded could not be told")
         return more
@@ -203,7 +229,8 @@ class Recorder:
             if self._run is not None:
                 await positions.forget_writers(connection, self._run)
             writers = await positions.read_writers(connection)
-            segments = Segments(self._journal, await positions.read_offsets(connection))
+            offsets = await positions.read_offsets(connection)
+            segments = Segments(self._journal, offsets, await positions.read_numbers(connection))
             joiner = Joiner(
                 await plans.read_definitions(connection),
                 writers.watermark_ms,
@@ -237,15 +264,17 @@ class Recorder:
         skipped = self._attempted
         await self._step(0)  # were it not the line's fault, this would fail too
         known = self._known
-        if known is None or not skipped:
+        if known is None or not skipped.offsets:
             raise error
         unrecordable = Moves()
         unrecordable.counts["unrecordable_lines"] += 1
         async with self._store.begin() as connection:
-            await positions.write_offsets(connection, skipped)
+            await positions.write_offsets(connection, skipped.offsets)
+            await positions.write_numbers(connection, skipped.numbers)
             await tallies.apply(connection, unrecordable, known.remembered)
-        known.segments.offsets.update(skipped)
-        for name, end in skipped.items():
+        known.segments.recorded(skipped.offsets, skipped.numbers)
+        self._met(unrecordable.counts)
+        for name, end in skipped.offsets.items():
             logger.error("the line that ends at byte %d of %s cannot be recorded: %s", end, name, reason(error))
         return True
 
@@ -254,19 +283,18 @@ def _is_of_a_line(error: Exception) -> bool:
     """Return whether a line may be at fault, and not the store, whose trouble passes or needs a hand."""
     if isinstance(error, SQLAlchemyError):
         return isinstance(error, IntegrityError | DataError)
-    return not isinstance(error, OSError)
+    return not isinstance(error, OSError | sqlite3.Error)
 
 
 async def _record(
     connection: AsyncConnection,
     known: _Known,
-    batch: Batch,
-    offsets: Mapping[str, int],
+    read: Read,
     dead: Collection[str],
     moves: Moves,
 ) -> bool:
     """Write a batch with all that follows from it; return whether more would follow at once."""
-    joiner, writers = known.joiner, known.writers
+    joiner, writers, batch, offsets = known.joiner, known.writers, read.batch, read.offsets
     await joiner.record(connection, batch.calls, moves)
     await joiner.learn(connection, batch.events, moves)
     for name, at_ms, bye in batch.marks:
@@ -278,18 +306,23 @@ async def _record(
         writers.bury(name)
     if batch.rejected:
         moves.tell(UNKNOWN, UNKNOWN, "rejected", batch.rejected)
-    moves.counts.update(corrupt_lines=batch.corrupt, torn_lines=batch.torn)
+    moves.counts.update(corrupt_lines=batch.corrupt, torn_lines=batch.torn, lost_lines=batch.lost)
     more, advanced = False, writers.advance()
     if advanced or joiner.unsettled:
         joiner.watermark_ms = writers.watermark_ms
         more = await joiner.settle(connection, moves, SWEEP)
     await tallies.apply(connection, moves, known.remembered)
     await positions.write_offsets(connection, offsets)
+    await positions.write_numbers(connection, read.numbers)
     await positions.write_writers(connection, writers.take_changed(), writers.watermark_ms if advanced else None)
     forgotten = known.segments.forgotten()
     await positions.forget_offsets(connection, forgotten)
     for name in forgotten:
         del known.segments.offsets[name]
+    silent = known.segments.silent()
+    await positions.forget_numbers(connection, silent)
+    for name in silent:
+        del known.segments.numbers[name]
     return more
 
 

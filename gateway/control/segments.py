@@ -6,14 +6,20 @@ final only if the segment was finished before that look began.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
+from dataclasses import dataclass, field
+from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
 from gateway.control.lines import Batch
+from gateway.control.quarantine import Unreadable
 from gateway.journal import FEEDBACK, PREDICTIONS, Segment, read_lines, segments
+from gateway.seal import SegmentRefused
 from gateway.store.calls import Call
+
+logger = logging.getLogger(__name__)
 
 #: How much of a segment is read at once; longer lines are read whole all the same.
 CHUNK_BYTES: Final = 2**22
@@ -35,12 +41,29 @@ class Reading(NamedTuple):
     calls: slice
 
 
-class Segments:
-    """The journal's folders as last looked at, and how far they are drained (``offsets``, by folder and file name)."""
+@dataclass(slots=True)
+class Read:
+    """What was read, and what is known of the journal once it is recorded: how far, and which number comes next."""
 
-    def __init__(self, journal: Path, offsets: Mapping[str, int]) -> None:
+    batch: Batch = field(default_factory=Batch)
+    offsets: dict[str, int] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)
+    readings: list[Reading] = field(default_factory=list)
+    unreadable: list[Unreadable] = field(default_factory=list)
+
+
+class Segments:
+    """The journal's folders as last looked at, and how far they are drained.
+
+    ``offsets`` are by folder and file name; ``numbers``, of the line that comes next, by folder and writer.
+    """
+
+    def __init__(self, journal: Path, offsets: Mapping[str, int], numbers: Mapping[str, int] | None = None) -> None:
         self._journal = journal
         self.offsets = dict(offsets)
+        self.numbers = dict(numbers or {})
+        #: Segments that are not to be read, and why: left as they are, for the program that can.
+        self.refused: dict[str, str] = {}
         self.found: dict[str, Segment] = {}
         self._finished: set[str] = set()  # as of the look before
         self._final: set[str] = set()
@@ -62,28 +85,34 @@ class Segments:
         """Return the writers of predictions: those whose word the watermark waits for."""
         return {segment.writer for name, segment in self.found.items() if name.startswith(f"{PREDICTIONS}/")}
 
-    def read(self, limit: int, follower: Follower | None = None) -> tuple[Batch, dict[str, int], list[Reading]]:
-        """Read about ``limit`` lines that are not drained; return them and the offsets once they are recorded.
+    def read(self, limit: int, follower: Follower | None = None) -> Read:
+        """Read about ``limit`` lines that are not drained.
 
         Writers take turns, so that a busy one starves nobody; of one writer, segments come in order. Where ``follower``
         has reached, reading stops, so that what was read is either all new to it or all known.
         """
-        batch, offsets, readings = Batch(), dict[str, int](), list[Reading]()
-        chains = list(self._chains())
+        read = Read()
+        batch, chains = read.batch, list(self._chains())
         self._turn += 1
         for i in range(len(chains)):
             for name, segment in chains[(i + self._turn) % len(chains)]:
                 start, first = self.offsets.get(name, 0), len(batch.calls)
                 reached = follower.reached(segment) if follower and name.startswith(PREDICTIONS) else 0
                 most = reached - start if start < reached < start + CHUNK_BYTES else CHUNK_BYTES
-                drained = self._read(name, segment, batch, offsets, limit - batch.lines, most)
-                if name in offsets and name.startswith(PREDICTIONS):
-                    readings.append(Reading(segment, start, offsets[name], slice(first, len(batch.calls))))
+                drained = self._read(name, segment, read, limit - batch.lines, most)
+                if name in read.offsets and name.startswith(PREDICTIONS):
+                    readings = slice(first, len(batch.calls))
+                    read.readings.append(Reading(segment, start, read.offsets[name], readings))
                 if not drained or name not in self._final:
                     break
             if batch.lines >= limit:
                 break
-        return batch, offsets, readings
+        return read
+
+    def recorded(self, offsets: Mapping[str, int], numbers: Mapping[str, int]) -> None:
+        """Go on from here the next time."""
+        self.offsets.update(offsets)
+        self.numbers.update(numbers)
 
     def drained(self, name: str) -> bool:
         """Return whether all of a segment that was there at the last look is recorded."""
@@ -95,6 +124,7 @@ class Segments:
             segment.writer
             for name, segment in self.found.items()
             if name.startswith(f"{PREDICTIONS}/")
+            and name not in self.refused
             and (name not in self._final or offsets.get(name, self.offsets.get(name, 0)) < segment.size)
         }
         return set(writers) - behind
@@ -107,31 +137,62 @@ class Segments:
         """Return the offsets whose segments are no more."""
         return [name for name in self.offsets if name not in self.found]
 
-    def undrained_bytes(self) -> int:
-        """Return how much is not recorded, as of the last look."""
-        return sum(max(0, segment.size - self.offsets.get(name, 0)) for name, segment in self.found.items())
+    def silent(self) -> list[str]:
+        """Return the numbers of writers that have no segment any more."""
+        writing = {_chain(name, segment) for name, segment in self.found.items()}
+        return [chain for chain in self.numbers if chain not in writing]
 
-    def _read(self, name: str, segment: Segment, batch: Batch, offsets: dict[str, int], limit: int, most: int) -> bool:
+    def undrained_bytes(self) -> int:
+        """Return how much is not recorded, as of the last look, without what is refused."""
+        return sum(
+            max(0, segment.size - self.offsets.get(name, 0))
+            for name, segment in self.found.items()
+            if name not in self.refused
+        )
+
+    def _read(self, name: str, segment: Segment, read: Read, limit: int, most: int) -> bool:
         """Read on in one segment; return whether its end is reached."""
         offset = self.offsets.get(name, 0)
         if offset >= segment.size or limit <= 0:
             return offset >= segment.size
+        if name in self.refused:
+            return True
         try:
             lines, end = read_lines(segment.path, offset, most)
         except FileNotFoundError:
             return True
+        except SegmentRefused as error:
+            self._refuse(name, error)
+            return True
         if len(lines) > limit:
             del lines[limit:]
             end = offset + sum(len(line) + 1 for line in lines)
-        batch.read(lines, segment.writer)
+        chain = _chain(name, segment)
+        expected = read.numbers.get(chain, self.numbers.get(chain))
+        expected, aside = read.batch.read(lines, segment.writer, expected)
+        if expected is not None:
+            read.numbers[chain] = expected
+        if aside:
+            starts = list(accumulate((len(line) + 1 for line in lines), initial=offset))
+            read.unreadable += [Unreadable(name, starts[line], content) for line, content in aside]
         if not lines and name in self._final:
-            batch.torn += 1
+            read.batch.torn += 1
             end = segment.size
         if end > offset:
-            offsets[name] = end
+            read.offsets[name] = end
         return end >= segment.size
+
+    def _refuse(self, name: str, error: SegmentRefused) -> None:
+        if name not in self.refused:
+            logger.error("the segment %s is not read, and left as it is: %s", name, error)
+        self.refused[name] = str(error)
 
     def _chains(self) -> Iterator[list[tuple[str, Segment]]]:
         """Each writer's segments in one folder, in order."""
         for _, chain in groupby(self.found.items(), key=lambda item: (item[0].partition("/")[0], item[1].writer)):
             yield list(chain)
+
+
+def _chain(name: str, segment: Segment) -> str:
+    """What the numbers of lines go on through: a writer's segments in one folder."""
+    return f"{name.partition('/')[0]}/{segment.writer}"

@@ -16,6 +16,7 @@ from typing import Final
 
 from gateway.control.lines import Batch
 from gateway.journal import PREDICTIONS, Segment, read_lines, segments
+from gateway.seal import SegmentRefused
 from gateway.store.calls import Call
 
 logger = logging.getLogger(__name__)
@@ -97,5 +98,7 @@ def _read(segment: Segment, start: int) -> tuple[Batch, int]:
         lines, end = read_lines(segment.path, start, CHUNK_BYTES)
     except FileNotFoundError:
         return batch, segment.size
+    except SegmentRefused:  # the recorder says so, and leaves it too
+        return batch, start
     batch.read(lines, segment.writer)
     return batch, end

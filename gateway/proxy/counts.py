@@ -15,6 +15,7 @@ Name = Literal[
     "merge_failures",
     "extraction_failures",
     "version_mismatches",
+    "journal_fsync_failures",
     "journal_shed",
     "journal_refused",
     "snapshot_errors",

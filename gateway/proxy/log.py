@@ -1,7 +1,8 @@
 """A worker's log of predictions: the journal, what is pending for it, and the policy for when it cannot be written.
 
 Rule: what is not logged is counted. A journal that is full or broken sheds (answer, do not log, count) or refuses (503,
-count), as ``journal_full`` says, and never blocks the loop: fsync is another thread's work.
+count), as ``journal_full`` says, and never blocks the loop: fsync is another thread's work. Whether it can be written
+again is found out once a second, by a heartbeat; until then the room that is left is for draining it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Literal
 
 from gateway.journal import Appender, FeedbackAppender, roll_bytes, size_bytes
 from gateway.proxy.counts import Counts
+from gateway.reserve import is_spent
 from router.records import mark_line
 from router.snapshot import Gateway
 
@@ -63,6 +65,7 @@ class Log:
         self._measured = 0
         self._since = 0  # bytes of our own since then
         self._broken = False
+        self._reserved = False  # what the disk has left is the controller's
         self.pending = Pending()
         self.measure()
 
@@ -73,8 +76,8 @@ class Log:
 
     @property
     def full(self) -> bool:
-        """True when ``max_journal_bytes`` is reached: until segments are drained nothing more may be written."""
-        return self._measured + self._since >= self._gateway.max_journal_bytes
+        """True when ``max_journal_bytes`` is reached or the disk is full: it has to be drained first."""
+        return self._reserved or self._measured + self._since >= self._gateway.max_journal_bytes
 
     @property
     def refusing(self) -> bool:
@@ -107,7 +110,7 @@ class Log:
     def beat(self, now_ms: int) -> None:
         """Write the watermark; also what finds out that a broken disk is well again."""
         if not self.full:
-            self._write(mark_line("beat", self.pending.watermark_ms(now_ms)))
+            self._write(mark_line("beat", self.pending.watermark_ms(now_ms)), owed=True)
 
     def rejected(self, events: int, now_ms: int) -> None:
         """Write that so many feedback events were refused."""
@@ -120,6 +123,14 @@ class Log:
         except OSError as error:
             logger.warning("no clean end in the journal: %s", error)
 
+    def unsynced(self) -> None:
+        """The present segment could not be made durable: count that, and leave the segment.
+
+        After a failed fsync the kernel may call lost pages clean: no later one would say what became of them.
+        """
+        self._counts.add("journal_fsync_failures")
+        self._appender.retire()
+
     def grew(self, size: int) -> None:
         """So many bytes of feedback were added."""
         self._since += size
@@ -128,6 +139,7 @@ class Log:
         """Look how large the journal is. Once a second."""
         try:
             self._measured, self._since = size_bytes(self._directory), 0
+            self._reserved = is_spent(self._directory)
         except OSError as error:
             logger.warning("the journal cannot be measured: %s", error)
             return
@@ -143,7 +155,7 @@ class Log:
 
     def _write(self, lines: bytes, *, owed: bool = False) -> bool:
         # Those in flight when the journal fills up were admitted: where unlogged answers are refused, they are written.
-        if self.full and self._gateway.journal_full == "shed" and not owed:
+        if (self._broken or self.full) and self._gateway.journal_full == "shed" and not owed:
             return False
         try:
             self._appender.append(lines)
@@ -162,8 +174,16 @@ class Log:
             logger.error("the journal cannot be written (%s): journal_full = %s", error, self._gateway.journal_full)
 
 
-def keep_synced(appender: Appender, every_seconds: Callable[[], float], stopped: threading.Event) -> None:
-    """Make predictions durable again and again until ``stopped``: the body of a thread that no request waits for."""
+def keep_synced(
+    appender: Appender,
+    every_seconds: Callable[[], float],
+    stopped: threading.Event,
+    failed: Callable[[], None] = lambda: None,
+) -> None:
+    """Make predictions durable again and again until ``stopped``: the body of a thread that no request waits for.
+
+    ``failed`` is called on this thread each time they may not be.
+    """
     failing = False
     while not stopped.wait(every_seconds()):
         try:
@@ -173,3 +193,4 @@ def keep_synced(appender: Appender, every_seconds: Callable[[], float], stopped:
             if not failing:
                 logger.error("predictions may not survive a power loss: %s", error)
             failing = True
+            failed()

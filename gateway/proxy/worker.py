@@ -133,8 +133,12 @@ class Worker:
         """Serve until ``stop``, then drain."""
         stopped = threading.Event()
         syncing = threading.Thread(
-            target=keep_synced, args=(self._predictions, self._sync_seconds, stopped), name="journal", daemon=True
+            target=keep_synced,
+            args=(self._predictions, self._sync_seconds, stopped, self._unsynced),
+            name="journal",
+            daemon=True,
         )
+        self._loop = asyncio.get_running_loop()
         syncing.start()
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as metrics:
             metrics.setblocking(False)
@@ -178,6 +182,11 @@ class Worker:
 
     def _sync_seconds(self) -> float:
         return self._gateway.journal_fsync_ms / 1000
+
+    def _unsynced(self) -> None:
+        """Hear from the thread that syncs; the journal belongs to the loop's."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._log.unsynced)
 
     def _handle(self, request: Request, response: Response) -> Coroutine[Any, Any, None]:
         return (self._own if request.path.startswith(OWN_PATHS) else self._exchange)(request, response)
@@ -236,6 +245,8 @@ class Worker:
         if self._post.slot == 0:  # gauges are added up, and the journal is one for all workers
             gauges.append(("journal_bytes", {}, self._log.journal_bytes))
         counters = self._counts.listed()
+        if self._feedback.commits:
+            counters.append(("feedback_commits", {}, self._feedback.commits))
         if self._edge.turned_away:
             counters.append(("shed", {"reason": "max_connections"}, self._edge.turned_away))
         datagram = orjson.dumps(

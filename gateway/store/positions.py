@@ -12,7 +12,7 @@ from sqlalchemy import Text, bindparam, delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store import sql
-from gateway.store.tables import numbers, offsets, writers
+from gateway.store.tables import journal_numbers, numbers, offsets, writers
 from gateway.store.tallies import number
 from gateway.store.watermark import Writer, Writers
 
@@ -33,6 +33,22 @@ async def forget_offsets(connection: AsyncConnection, segments: Collection[str])
     if segments:
         query = delete(offsets).where(offsets.c.segment.in_(sql.among(connection.dialect.name, Text())))
         await connection.execute(query, sql.as_values(segments))
+
+
+async def read_numbers(connection: AsyncConnection) -> dict[str, int]:
+    """Return the number of the line that comes next, by folder and writer."""
+    return {str(chain): int(number) for chain, number in await connection.execute(select(journal_numbers))}
+
+
+async def write_numbers(connection: AsyncConnection, following: Mapping[str, int]) -> None:
+    await sql.upsert(connection, journal_numbers, list(following.items()))
+
+
+async def forget_numbers(connection: AsyncConnection, silent: Collection[str]) -> None:
+    """Forget writers whose files are gone."""
+    if silent:
+        query = delete(journal_numbers).where(journal_numbers.c.chain.in_(sql.among(connection.dialect.name, Text())))
+        await connection.execute(query, sql.as_values(silent))
 
 
 async def read_writers(connection: AsyncConnection) -> Writers:

@@ -266,7 +266,7 @@ forced: Final = _counter("forced", _text("route", key=True), _text("epoch", key=
 feedback_counts: Final = _counter(
     "feedback_counts", _text("route", key=True), _text("metric", key=True), _text("status", key=True)
 )
-#: What the recorder met: duplicate rows, corrupt and torn lines.
+#: What the recorder met: duplicate rows; corrupt, torn and lost lines.
 counts: Final = _counter("counts", _text("name", key=True))
 
 #: How far each segment of the journal is drained. ``segment`` is its folder and file name.
@@ -289,3 +289,6 @@ events: Final = _table(
 )
 
 schema_version: Final = _table("schema_version", _integer("version", key=True))
+
+# The journal's lines are numbered: which number comes next, by folder and writer.
+journal_numbers: Final = _table("journal_numbers", _text("chain", key=True), _integer("number"))

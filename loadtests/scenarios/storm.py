@@ -7,6 +7,8 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
+import httpx
+
 from loadtests.bench import Bench
 from loadtests.client import ask
 from loadtests.figures import brief
@@ -39,7 +41,10 @@ def _run(bench: Bench) -> Finding:
     return Finding(
         scenario="storm",
         method=f"{_CONNECTIONS} connections in a closed loop, every event new, to {len(ids):,} predictions.",
-        columns=("events a request", "events/s acknowledged", "CPU µs/event", "with all of it", "settled after s"),
+        columns=(
+            *("events a request", "events/s acknowledged", "events a fsync"),
+            *("CPU µs/event", "with all of it", "settled after s"),
+        ),
         rows=tuple(rows),
         notes=(
             f"{sent:,} events sent, {told:,} accounted for: "
@@ -51,13 +56,26 @@ def _run(bench: Bench) -> Finding:
 
 def _turn(gateway: Gateway, ids: Sequence[str], *, events: int, batch: int) -> tuple[str, ...]:
     bodies = [_body(ids, first, batch) for first in range(0, events, batch)]
+    commits = _commits(gateway)
     before, all_before, began = gateway.carrying_seconds(), gateway.all_seconds(), time.monotonic()
     ask("127.0.0.1", gateway.port, bodies, connections=_CONNECTIONS, seconds=120, most=len(bodies))
     seconds, carried = time.monotonic() - began, gateway.carrying_seconds() - before
     lag = gateway.settle()
     everything = gateway.all_seconds() - all_before
     each = 1e6 / events
-    return str(batch), count(events / seconds), brief(carried * each), brief(everything * each), brief(lag)
+    shared = brief(events / (_commits(gateway) - commits))
+    return str(batch), count(events / seconds), shared, brief(carried * each), brief(everything * each), brief(lag)
+
+
+def _commits(gateway: Gateway) -> float:
+    """How often the disk was asked to confirm feedback, by the worker's word, which comes once a second."""
+    time.sleep(1.5)
+    text = httpx.get(f"http://127.0.0.1:{gateway.admin}/metrics", timeout=30).raise_for_status().text
+    return sum(
+        float(line.rpartition(" ")[2])
+        for line in text.splitlines()
+        if line.startswith("turnout_feedback_commits_total ")
+    )
 
 
 def _body(ids: Sequence[str], first: int, batch: int) -> bytes:

@@ -120,6 +120,10 @@ def test_every_series_that_tells_of_traffic_or_quality_is_on_the_dashboard_or_ex
         "turnout_build_info",  # a variable of the dashboard asks it
         "turnout_connections",
         "turnout_datagrams_refused_total",
+        "turnout_feedback_commits_total",
+        "turnout_journal_faulty_lines_total",  # alerts tell of these three
+        "turnout_journal_fsync_failures_total",
+        "turnout_journal_refused_segments",
         "turnout_quality_live_mean",
         "turnout_snapshot_errors_total",
     }
@@ -150,7 +154,7 @@ def test_prometheus_takes_the_example_and_the_rules(tmp_path: Path) -> None:
     dashboards.export(tmp_path)
     checked = run(tmp_path, "check", "config", "prometheus.yaml")
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert "SUCCESS: 13 rules found" in checked.stdout
+    assert "SUCCESS: 15 rules found" in checked.stdout
 
 
 def rule_lines() -> list[str]:
@@ -182,6 +186,7 @@ FIRING = {
         "1x20",
         "0x20",
     ),
+    "TurnoutJournalNotDurable": ("turnout_journal_fsync_failures_total{instance='i'}", "0+1x20", "4x20"),
     "TurnoutShedding": ("turnout_shed_total{instance='i', reason='overload'}", "0+5x20", "5x20"),
     "TurnoutMirrorDrops": (
         "turnout_mirror_drops_total{instance='i', route='r', variant='v', reason='full'}",
@@ -193,6 +198,16 @@ TWO_SERIES = {
     "TurnoutJournalFull": (
         {"turnout_journal_shed_total{instance='i'}": "0+1x20", "turnout_journal_refused_total{instance='i'}": "0x20"},
         {"turnout_journal_shed_total{instance='i'}": "4x20", "turnout_journal_refused_total{instance='i'}": "0x20"},
+    ),
+    "TurnoutJournalDamaged": (
+        {
+            "turnout_journal_faulty_lines_total{instance='i', fault='lost'}": "0+1x20",
+            "turnout_journal_refused_segments{instance='i'}": "0x20",
+        },
+        {
+            "turnout_journal_faulty_lines_total{instance='i', fault='torn'}": "0+1x20",
+            "turnout_journal_refused_segments{instance='i'}": "0x20",
+        },
     ),
     "TurnoutWorkerBehind": (
         {"turnout_plan_revision{instance='i'}": "8x20", "turnout_worker_plan_revision{instance='i', slot='0'}": "7x20"},

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.journal import Appender, FeedbackAppender, JournalFailed, new_run, new_writer, read_lines, segments
+from gateway.journal import Appender, FeedbackAppender, JournalFailed, new_run, new_writer
+from tests.gateway.journals import by_segment, texts
 
 WRITER = new_writer(new_run(1), 0, 2)
 
@@ -24,10 +25,6 @@ def stuck(until: threading.Event) -> Callable[[Appender], None]:
     return sync
 
 
-def lines_in(directory: Path) -> list[bytes]:
-    return [line for segment in segments(directory) for line in read_lines(segment.path, 0, 2**20)[0]]
-
-
 def test_append_returns_after_the_sync_and_not_before(tmp_path: Path) -> None:
     async def main() -> None:
         allowed = threading.Event()
@@ -35,7 +32,7 @@ def test_append_returns_after_the_sync_and_not_before(tmp_path: Path) -> None:
         waiting = asyncio.create_task(journal.append(b"one\n"))
         await asyncio.sleep(0.05)
         assert not waiting.done()
-        assert lines_in(tmp_path) == [b"one"]  # written, not yet durable: not acknowledged
+        assert texts(tmp_path) == [b"one"]  # written, not yet durable: not acknowledged
         allowed.set()
         await waiting
         await journal.close()
@@ -66,7 +63,7 @@ def test_everything_that_waits_shares_one_sync(tmp_path: Path) -> None:
         assert syncs == 2
 
     asyncio.run(main())
-    assert lines_in(tmp_path) == [b"%d" % n for n in range(50)]
+    assert texts(tmp_path) == [b"%d" % n for n in range(50)]
 
 
 def test_a_failed_sync_fails_all_that_waited_and_retires_the_segment(tmp_path: Path) -> None:
@@ -86,7 +83,7 @@ def test_a_failed_sync_fails_all_that_waited_and_retires_the_segment(tmp_path: P
         await journal.close()
 
     asyncio.run(main())
-    assert [read_lines(s.path, 0, 2**20)[0] for s in segments(tmp_path)][-1] == [b"3"]
+    assert by_segment(tmp_path) == [[b"1", b"2"], [b"3"]]
 
 
 def test_more_than_may_wait_is_refused_at_once(tmp_path: Path) -> None:
@@ -128,7 +125,7 @@ def test_a_caller_that_stops_waiting_harms_nobody(tmp_path: Path) -> None:
         await journal.close()
 
     asyncio.run(main())
-    assert b"2" in lines_in(tmp_path)
+    assert b"2" in texts(tmp_path)
 
 
 def test_closing_finishes_what_waits_and_then_refuses(tmp_path: Path) -> None:
@@ -142,7 +139,7 @@ def test_closing_finishes_what_waits_and_then_refuses(tmp_path: Path) -> None:
             await journal.append(b"2\n")
 
     asyncio.run(main())
-    assert lines_in(tmp_path) == [b"1"]
+    assert texts(tmp_path) == [b"1"]
 
 
 def test_a_segment_can_be_finished_before_it_is_full(tmp_path: Path) -> None:
@@ -154,4 +151,4 @@ def test_a_segment_can_be_finished_before_it_is_full(tmp_path: Path) -> None:
         await journal.close()
 
     asyncio.run(main())
-    assert [s.size for s in segments(tmp_path)] == [2, 2]
+    assert by_segment(tmp_path) == [[b"1"], [b"2"]]

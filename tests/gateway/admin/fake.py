@@ -32,6 +32,7 @@ class Control:
     ledgers: dict[str, Ledger] = field(default_factory=dict)
     predictions: dict[str, dict[str, Any]] = field(default_factory=dict)
     store_ready: bool = True
+    refused_segments: int = 0
     events: list[dict[str, Any]] = field(default_factory=list)
     config: Config | None = None
     result: Result = field(default_factory=lambda: Result(True, 8))

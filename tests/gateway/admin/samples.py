@@ -85,6 +85,7 @@ def observe(metrics: Metrics, round_: int = 1) -> None:
         metrics.observe_calls([row(prediction(variant, role="draft", route="search"))])
     for status in STATUSES:
         metrics.observe_status("digits", "correct", status, 1, 30.0 if status == "joined" else None)
+    metrics.observe_lines({"lost_lines": 1, "torn_lines": 0})
     variant_labels = {"route": "digits", "variant": "new"}
     metrics.observe_datagram(
         datagram(
@@ -95,6 +96,8 @@ def observe(metrics: Metrics, round_: int = 1) -> None:
                 ["merge_failures", {"route": "search", "reason": "not_json"}, round_],
                 ["extraction_failures", variant_labels, round_],
                 ["version_mismatches", variant_labels, round_],
+                ["feedback_commits", {}, round_],
+                ["journal_fsync_failures", {}, round_],
                 ["journal_shed", {}, round_],
                 ["journal_refused", {}, round_],
                 ["snapshot_errors", {}, round_],

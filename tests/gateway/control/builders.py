@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from gateway.control.lines import Batch
 from gateway.control.recorder import Recorder
 from gateway.journal import FEEDBACK, PREDICTIONS
 from gateway.ledger import Ledger, TallyKey
+from gateway.seal import header, sealed
 from gateway.store import Store
 from gateway.store.calls import Call
 from gateway.store.moves import Told
@@ -59,7 +61,7 @@ def call(number: int, variant: str = "a", **more: Any) -> Prediction:
 def row(prediction: Prediction, line: Literal["call", "open", "close"] = "call", writer: str = WRITER) -> Call:
     """The call as it is read from its line, and stored."""
     batch = Batch()
-    batch.read([call_line(prediction, line)], writer)
+    batch.read([sealed(call_line(prediction, line), 0)[:-1]], writer)
     [made] = batch.calls
     return made
 
@@ -124,11 +126,25 @@ class Journal:
 
     path: Path
     segment: dict[tuple[str, str], int] = field(default_factory=dict)
+    number: dict[tuple[str, str], int] = field(default_factory=dict)
 
     def write(self, folder: str, lines: Iterable[bytes], writer: str = WRITER) -> None:
+        self.put(folder, self.sealed(folder, lines, writer), writer)
+
+    def put(self, folder: str, content: bytes, writer: str = WRITER) -> None:
+        """Write what may be anything."""
         self.file(folder, writer).parent.mkdir(parents=True, exist_ok=True)
         with open(self.file(folder, writer), "ab") as file:
-            file.write(b"".join(lines))
+            file.write(content)
+
+    def sealed(self, folder: str, lines: Iterable[bytes], writer: str = WRITER) -> bytes:
+        """What the next lines look like, sealed; the first ones of a segment with its header."""
+        file, listed = self.file(folder, writer), list(lines)
+        if listed and not (file.exists() and file.stat().st_size):
+            listed.insert(0, header(writer))
+        number = self.number.get((folder, writer), 0)
+        self.number[folder, writer] = number + len(listed)
+        return b"".join(sealed(line, number + place) for place, line in enumerate(listed))
 
     def file(self, folder: str = PREDICTIONS, writer: str = WRITER) -> Path:
         return self.path / folder / f"{writer}-{self.segment.get((folder, writer), 0):06d}.jsonl"
@@ -166,6 +182,7 @@ class Desk:
         self.journal = Journal(path / "journal")
         self.snapshot = snapshot(*metrics, **route)
         self.told: list[Told] = []
+        self.met = Counter[str]()
         self._lines = lines
 
     async def __aenter__(self) -> Desk:
@@ -179,7 +196,14 @@ class Desk:
 
     def restart(self) -> None:
         """Forget everything that is not in the store, as a new process does."""
-        self.recorder = Recorder(self.store, self.journal.path, run=RUN, tell=self.told.extend, lines=self._lines)
+        self.recorder = Recorder(
+            self.store,
+            self.journal.path,
+            run=RUN,
+            tell=self.told.extend,
+            met=lambda counts: self.met.update(+Counter(counts)),
+            lines=self._lines,
+        )
         self.adopt(self.snapshot)
 
     def adopt(self, snapshot: Snapshot, at: int = 0) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -29,6 +30,7 @@ class Watcher:
         self.statuses: list[tuple[Any, ...]] = []
         self.reloads: list[bool] = []
         self.calls: list[Call] = []
+        self.met = Counter[str]()
         self.datagrams: list[Mapping[str, Any]] = []
 
     def observe_calls(self, calls: Sequence[Call]) -> None:
@@ -38,6 +40,9 @@ class Watcher:
         self, route: str, metric: str, status: str, n: int = 1, delay_seconds: float | None = None
     ) -> None:
         self.statuses.append((route, metric, status, n, delay_seconds))
+
+    def observe_lines(self, met: Mapping[str, int]) -> None:
+        self.met.update(met)
 
     def observe_datagram(self, datagram: Mapping[str, Any]) -> None:
         self.datagrams.append(datagram)

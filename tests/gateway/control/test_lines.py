@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.control.lines import Batch
+from gateway.seal import sealed
 from gateway.store import calls
 from router.records import Prediction, call_line, feedback_line, mark_line
 from tests.gateway.control.builders import T0, WRITER, call, event, keyed
@@ -18,7 +19,7 @@ from tests.gateway.control.builders import T0, WRITER, call, event, keyed
 
 def read(*lines: bytes) -> Batch:
     batch = Batch()
-    batch.read([line.rstrip(b"\n") for line in lines], WRITER)
+    batch.read([sealed(line.rstrip(b"\n") + b"\n", n)[:-1] for n, line in enumerate(lines)], WRITER)
     return batch
 
 

@@ -17,6 +17,7 @@ from sqlalchemy.exc import OperationalError
 from gateway.control.recorder import Recorder
 from gateway.journal import FEEDBACK, PREDICTIONS, Segment
 from gateway.ledger import CALLS, UNKNOWN
+from gateway.seal import sealed
 from gateway.store import Store, tallies
 from gateway.store.calls import Call
 from router.records import call_line, mark_line
@@ -135,11 +136,11 @@ def test_corrupt_lines_are_counted_and_skipped(tmp_path: Path) -> None:
 
 def test_a_line_still_being_written_is_waited_for(tmp_path: Path) -> None:
     async def story(desk: Desk) -> None:
-        line = call_line(call(10))
-        desk.journal.write(PREDICTIONS, [line[:50]])
+        line = desk.journal.sealed(PREDICTIONS, [call_line(call(10))])
+        desk.journal.put(PREDICTIONS, line[:200])
         await desk.record()
         assert await calls(desk) == (0, 0)
-        desk.journal.write(PREDICTIONS, [line[50:]])
+        desk.journal.put(PREDICTIONS, line[200:])
         await desk.record()
         assert await calls(desk) == (0, 1)
         assert await met(desk) == {}
@@ -150,7 +151,7 @@ def test_a_line_still_being_written_is_waited_for(tmp_path: Path) -> None:
 def test_a_torn_line_is_counted_once_and_left(tmp_path: Path) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.calls(call(10))
-        desk.journal.write(PREDICTIONS, [call_line(call(11))[:-9]])
+        desk.journal.put(PREDICTIONS, desk.journal.sealed(PREDICTIONS, [call_line(call(11))])[:-9])
         await desk.record()
         desk.journal.calls(call(12), writer=SUCCESSOR)
         await desk.record()
@@ -277,7 +278,7 @@ def test_while_the_store_is_in_trouble_the_journal_keeps(tmp_path: Path) -> None
         desk.journal.calls(call(11))
         with pytest.raises(OperationalError):
             await desk.recorder.step()
-        assert desk.recorder.lag()[1] == len(call_line(call(11)))
+        assert desk.recorder.lag()[1] == len(sealed(call_line(call(11)), 2))
         assert not await desk.recorder.drain(1)
         await desk.read_only(False)
         await desk.record()

@@ -45,10 +45,10 @@ def test_half_a_line_is_waited_for_and_a_torn_one_is_left(tmp_path: Path) -> Non
     async def story() -> None:
         journal, seen = Journal(tmp_path), list[Call]()
         tail = Tail(tmp_path, seen.extend)
-        line = call_line(call(1))
-        journal.write(PREDICTIONS, [line[:20]])
+        line, torn = (journal.sealed(PREDICTIONS, [call_line(call(n))]) for n in (1, 2))
+        journal.put(PREDICTIONS, line[:200])
         await tail.step()
-        journal.write(PREDICTIONS, [line[20:], line[:20]])
+        journal.put(PREDICTIONS, line[200:] + torn[:20])
         await tail.step()
         assert numbers(seen) == [1]
         journal.roll()

@@ -18,11 +18,12 @@ from typing import Any, Self
 import orjson
 import uvloop
 
-from gateway.journal import FEEDBACK, JOURNAL, PREDICTIONS, read_lines, segments
+from gateway.journal import FEEDBACK, JOURNAL, PREDICTIONS
 from gateway.proxy.upstream import Upstream
 from gateway.proxy.worker import METRICS, Post, Worker
 from gateway.published import SNAPSHOT, publish
 from router.snapshot import Snapshot
+from tests.gateway.journals import texts
 
 RUN = "000000000001"
 
@@ -190,9 +191,7 @@ class Stage:
 
     def lines(self, kind: str = PREDICTIONS) -> list[dict[str, Any]]:
         """Every line in the journal, heartbeats left out."""
-        found = []
-        for segment in segments(self.directory / JOURNAL / kind):
-            found += [orjson.loads(line) for line in read_lines(segment.path, 0, 2**26)[0]]
+        found = map(orjson.loads, texts(self.directory / JOURNAL / kind))
         return [line for line in found if line["line"] != "beat"]
 
     def rows(self, *lines: str) -> list[dict[str, Any]]:
@@ -201,9 +200,7 @@ class Stage:
 
     def beats(self) -> list[int]:
         """The watermarks, in order."""
-        found = []
-        for segment in segments(self.directory / JOURNAL / PREDICTIONS):
-            found += [orjson.loads(line) for line in read_lines(segment.path, 0, 2**26)[0]]
+        found = map(orjson.loads, texts(self.directory / JOURNAL / PREDICTIONS))
         return [line["at_ms"] for line in found if line["line"] == "beat"]
 
     def feedback(self) -> list[dict[str, Any]]:

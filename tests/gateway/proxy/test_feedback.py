@@ -131,7 +131,7 @@ def test_feedback_that_cannot_be_made_durable_is_503(tmp_path: Path, monkeypatch
                 status, body = await send(stage, GOOD)
                 assert (status, body["detail"]) == (503, "the journal could not be written: Input/output error")
             assert (await send(stage, GOOD))[0] == 202
-        assert stage.counters == {("journal_refused",): 1}
+        assert stage.counters == {("journal_refused",): 1, ("feedback_commits",): 2}
 
     play(main())
 

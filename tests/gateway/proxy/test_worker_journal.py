@@ -11,6 +11,7 @@ import pytest
 
 from gateway.journal import PREDICTIONS, segments
 from gateway.proxy.log import Pending
+from gateway.reserve import RESERVE
 from router.snapshot import Gateway, Snapshot
 from tests.gateway.proxy.builders import backend, only, route, snapshot
 from tests.gateway.proxy.stage import Asked, Model, play, staged
@@ -113,6 +114,58 @@ def test_a_broken_disk_is_like_a_full_journal_and_heals_by_itself(tmp_path: Path
     play(main())
 
 
+@pytest.mark.parametrize("policy", ["shed", "refuse"])
+@pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_disk_that_takes_nothing_costs_exactly_what_is_counted_and_heals_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str, reason: int
+) -> None:
+    """Full, or mounted read-only, and then not any more."""
+    write = os.write
+
+    def refused(fd: int, data: bytes) -> int:
+        raise OSError(reason, os.strerror(reason))
+
+    async def main() -> None:
+        async with Model(seven) as model, staged(tmp_path, cast(model, policy, 2**30)) as stage:
+            got = [await stage.ask("/r") for _ in range(3)]
+            monkeypatch.setattr(os, "write", refused)
+            got += [await stage.ask("/r") for _ in range(5)]
+            monkeypatch.setattr(os, "write", write)
+            beats = len(stage.beats())
+            await stage.eventually(lambda: len(stage.beats()) > beats)
+            got += [await stage.ask("/r") for _ in range(3)]
+            statuses = [answer.status for answer in got]
+            assert statuses == [200] * 3 + [200 if policy == "shed" else 503] * 5 + [200] * 3
+            assert [row["id"] for row in stage.rows()] == [got[n].id for n in (0, 1, 2, 8, 9, 10)]
+            # One was called before it was known that its row could not be written.
+            assert len(model.asked) == (11 if policy == "shed" else 7)
+        assert stage.counters == {("journal_shed",) if policy == "shed" else ("journal_refused",): 5}
+
+    play(main())
+
+
+@pytest.mark.parametrize("policy", ["shed", "refuse"])
+def test_what_is_left_on_a_full_disk_is_the_controllers_until_it_has_drained_the_journal(
+    tmp_path: Path, policy: str
+) -> None:
+    async def main() -> None:
+        async with Model(seven) as model, staged(tmp_path, cast(model, policy, 2**30)) as stage:
+            first = await stage.ask("/r")
+            reserve = tmp_path / "journal" / RESERVE
+            reserve.touch()
+            directory = tmp_path / "journal" / PREDICTIONS
+            await stage.eventually(lambda: segments(directory)[-1].size == 0)
+            second = await stage.ask("/r")
+            assert second.status == (200 if policy == "shed" else 503)
+            reserve.write_bytes(b"room")
+            await stage.eventually(lambda: segments(directory)[-1].size)
+            third = await stage.ask("/r")
+            assert [row["id"] for row in stage.rows()] == [first.id, third.id]
+        assert stage.counters[("journal_shed",) if policy == "shed" else ("journal_refused",)] >= 1
+
+    play(main())
+
+
 def test_where_unlogged_answers_are_refused_a_disk_that_breaks_meanwhile_costs_the_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,6 +185,29 @@ def test_where_unlogged_answers_are_refused_a_disk_that_breaks_meanwhile_costs_t
             assert (got.status, "turnout-prediction-id" in got.headers) == (503, False)
             assert (len(model.asked), stage.rows()) == (1, [])
         assert stage.counters == {("journal_refused",): 1}
+
+    play(main())
+
+
+def test_predictions_that_could_not_be_synced_are_counted_and_their_segment_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sync that succeeds later would say nothing of what the failed one lost."""
+
+    def failing(fd: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    async def main() -> None:
+        async with Model(seven) as model:
+            given = snapshot(Gateway(journal_fsync_ms=10), backend("a", model.url), route("r", only("a")))
+            async with staged(tmp_path, given) as stage:
+                await stage.ask("/r")
+                with monkeypatch.context() as broken:
+                    broken.setattr(os, "fdatasync", failing)
+                    await stage.eventually(lambda: stage.counted().get(("journal_fsync_failures",)))
+                await stage.ask("/r")
+            assert len(segments(tmp_path / "journal" / PREDICTIONS)) >= 2
+            assert len(stage.rows()) == 2
 
     play(main())
 
