@@ -24,7 +24,7 @@ from gateway.control.tail import Tail
 from gateway.journal import JOURNAL, size_bytes
 from gateway.ledger import Ledger
 from gateway.published import SNAPSHOT, SnapshotFile, publish
-from gateway.store import Store, StoreError, reason
+from gateway.store import Store, StoreError, password_in, reason
 from gateway.store.calls import Call
 from gateway.store.moves import Told
 from policies.types import Evidence
@@ -253,12 +253,7 @@ class Control:
 
     async def _open_store(self) -> None:
         gateway = self.snapshot.gateway
-        password = None
-        if gateway.store_password_file is not None:
-            try:
-                password = Path(gateway.store_password_file).read_text().strip()
-            except OSError as error:
-                raise StoreError(f"store_password_file cannot be read: {error}") from error
+        password = password_in(gateway.store_password_file)
         store = await Store.open(gateway.store, self.data_dir, password=password)
         try:
             before = await store.events(MOST)

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from gateway.ledger import Ledger
-from gateway.store import Happening, Store, StoreError, calls, kin, migrations, plans, sql, tables
+from gateway.store import Happening, Store, StoreError, calls, kin, plans, sql, tables
 from gateway.store.calls import Span
 from gateway.store.kin import Kin
 from router.outcomes import counted
@@ -52,34 +52,6 @@ def test_a_store_is_open_once(tmp_path: Path) -> None:
 
     in_store("sqlite", tmp_path, story)
     in_store("sqlite", tmp_path, lambda store: store.settle())
-
-
-def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path, store: str) -> None:
-    async def newer(opened: Store) -> None:
-        async with opened.begin() as connection:
-            await connection.execute(tables.schema_version.update(), {"version": migrations.VERSION + 1})
-
-    in_store(store, tmp_path, newer)
-    with pytest.raises(StoreError, match=f"schema version {migrations.VERSION + 1}"):
-        in_store(store, tmp_path, newer)
-
-
-def test_an_older_schema_walks_up_the_steps(tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def nothing(opened: Store) -> None:
-        pass
-
-    async def upgraded(opened: Store) -> None:
-        async with opened.begin() as connection:
-            found = await connection.execute(text("SELECT added FROM numbers"))
-            assert found.all() == []
-            version = await connection.execute(select(tables.schema_version.c.version))
-            assert version.scalar_one() == migrations.VERSION
-
-    in_store(store, tmp_path, nothing)
-    monkeypatch.setattr(migrations, "STEPS", {migrations.VERSION + 1: ["ALTER TABLE numbers ADD COLUMN added TEXT"]})
-    monkeypatch.setattr(migrations, "VERSION", migrations.VERSION + 1)
-    in_store(store, tmp_path, upgraded)
-    in_store(store, tmp_path, upgraded)
 
 
 @pytest.mark.parametrize("obstacle", ["a directory", "not a database", "a folder without a name"])
