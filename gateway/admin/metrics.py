@@ -121,6 +121,10 @@ class Metrics:
             # An event dated before its prediction is the caller's clock, not a negative delay.
             self.series.feedback_delay_seconds.labels(route, metric).observe(max(delay_seconds, 0.0))
 
+    def observe_expired(self, kind: str, n: int) -> None:
+        """Count rows that were removed from the store because their retention had passed."""
+        self.series.expired.labels(kind).inc(n)
+
     def observe_datagram(self, datagram: Mapping[str, Any]) -> None:
         """Add what a worker's counters grew by since its last datagram."""
         try:

@@ -20,6 +20,7 @@ from gateway.control.planner import evidence_of, plan
 from gateway.control.publisher import Publisher
 from gateway.control.recorder import Recorder
 from gateway.control.reload import needs_restart
+from gateway.control.retention import Retention, keep_sweeping
 from gateway.control.tail import Tail
 from gateway.journal import JOURNAL, size_bytes
 from gateway.ledger import Ledger
@@ -49,6 +50,7 @@ class Observer(Protocol):
         self, route: str, metric: str, status: str, n: int = 1, delay_seconds: float | None = None
     ) -> None: ...
     def observe_datagram(self, datagram: Mapping[str, Any]) -> None: ...
+    def observe_expired(self, kind: str, n: int) -> None: ...
     def observe_reload(self, *, ok: bool, at_ms: int) -> None: ...
 
 
@@ -194,8 +196,14 @@ class Control:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(stopping.wait(), pause)
                 pause = min(pause * 2, LONGEST_BACKOFF_SECONDS)
-        if self.recorder is not None:
-            await self.recorder.run(stopping)
+        if self.recorder is not None and self._store is not None:
+            retention = Retention(self._store, behind=lambda: self.lag()[1], tell=self._expired)
+            sweeping = asyncio.create_task(keep_sweeping(retention, lambda: self.snapshot.gateway, now_ms))
+            try:
+                await self.recorder.run(stopping)
+            finally:
+                sweeping.cancel()
+                await asyncio.wait([sweeping])
 
     async def close(self, timeout_seconds: float) -> None:
         """Record what the journal still holds, within the time, and close the store."""
@@ -306,6 +314,10 @@ class Control:
     def _observe_calls(self, calls: Sequence[Call]) -> None:
         if self.observer is not None:
             self.observer.observe_calls(calls)
+
+    def _expired(self, kind: str, n: int) -> None:
+        if self.observer is not None:
+            self.observer.observe_expired(kind, n)
 
     def _tell(self, told: Iterable[Told]) -> None:
         if self.observer is not None:

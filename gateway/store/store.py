@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from gateway.ledger import Ledger
-from gateway.store import calls, feedback, plans, tallies
+from gateway.store import calls, feedback, partitions, plans, tallies
 from gateway.store.migrations import NewerSchema, Walked, migrate
 from gateway.store.plans import Happening
 from router.outcomes import values
@@ -104,6 +104,12 @@ class Store:
         async with self._engine.begin() as connection:
             yield connection
 
+    async def make_room(self, today: int) -> None:
+        """Make the partitions of today and the next days (counted from 1970), where the database has such."""
+        if self._engine.dialect.name == "postgresql":
+            async with self.begin() as connection:
+                await partitions.ensure(connection, range(today, today + partitions.AHEAD + 1))
+
     async def settle(self) -> None:
         """Return once everything committed is safe on the disk."""
         if self._engine.dialect.name != "sqlite":
@@ -122,9 +128,10 @@ class Store:
     async def prediction(self, prediction_id: str) -> dict[str, Any] | None:
         """Return a request's calls, its feedback and what came of both, as plain JSON values; None if it is unknown."""
         async with self.begin() as connection:
-            stored = (await calls.of(connection, [prediction_id])).get(prediction_id)
-            if stored is None:
+            found = (await calls.of(connection, [prediction_id])).get(prediction_id)
+            if found is None:
                 return None
+            stored = sorted(found, key=lambda one: (one.role, one.variant))
             events = await feedback.about(connection, [prediction_id])
             definitions = await plans.read_definitions(connection)
         finished = [call for call in stored if not call.open]

@@ -120,6 +120,7 @@ def test_every_series_that_tells_of_traffic_or_quality_is_on_the_dashboard_or_ex
         "turnout_build_info",  # a variable of the dashboard asks it
         "turnout_connections",
         "turnout_datagrams_refused_total",
+        "turnout_expired_total",
         "turnout_quality_live_mean",
         "turnout_snapshot_errors_total",
     }

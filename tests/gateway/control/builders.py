@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 def uuid(number: int) -> str:
     """A prediction id, as UUIDv7 text."""
-    digits = f"{T0 + number:012x}7000800000000000{number:04x}"
+    digits = f"{T0 + number:012x}7000800000000000{number & 0xFFFF:04x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
