@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import BigInteger, Text, select, text
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.schema import CreateIndex, CreateTable
 
@@ -85,6 +86,27 @@ def test_a_transaction_that_fails_leaves_nothing(tmp_path: Path, store: str) -> 
         with pytest.raises(ZeroDivisionError):
             await failing()
         assert await opened.prediction(call(1).id) is None
+
+    in_store(store, tmp_path, story)
+
+
+def test_rows_by_the_hundred_are_the_rows_that_were_written(tmp_path: Path, store: str) -> None:
+    """Many go another way than few where the database has one; no character may mean anything on it."""
+    strange = ["a\tb", "a\nb\r", "\\N", "\\.", "", '"', "é\u2028", "NULL", "\\x41", "{a,b}", "%s"]
+    made = [row(call(n, unit=strange[n % 11], by_unit=True, key=strange[n // 11], prediction=n)) for n in range(121)]
+
+    async def story(opened: Store) -> None:
+        async with opened.begin() as connection:
+            await calls.write(connection, made)
+            found = await calls.of(connection, [one.id for one in made])
+            assert [found[one.id] for one in made] == [[one] for one in made]
+
+        async def again() -> None:
+            async with opened.begin() as connection:
+                await calls.write(connection, made)
+
+        with pytest.raises(IntegrityError):
+            await again()
 
     in_store(store, tmp_path, story)
 
