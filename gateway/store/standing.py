@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -60,6 +61,20 @@ async def look(store: str, data_dir: Path, *, password: str | None = None) -> St
         return await _postgresql(store, password)
     except (OSError, SQLAlchemyError, ImportError, sqlite3.Error) as error:
         raise StoreError(f"the store cannot be read: {reason(error)}") from error
+
+
+async def clock_ahead_seconds(store: str, password: str | None) -> float:
+    """Return how far a server's clock is ahead of ours. Raises StoreError if it cannot be asked."""
+    engine = postgresql_engine(store, password, connect_seconds=CONNECT_SECONDS)
+    try:
+        async with engine.connect() as connection:
+            asked = time.time()
+            theirs = (await connection.execute(text("SELECT extract(epoch FROM clock_timestamp())"))).scalar_one()
+            return float(theirs) - (asked + time.time()) / 2
+    except (OSError, SQLAlchemyError) as error:
+        raise StoreError(f"the store cannot be read: {reason(error)}") from error
+    finally:
+        await engine.dispose()
 
 
 def _sqlite(path: Path) -> Standing:
