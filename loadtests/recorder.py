@@ -8,6 +8,7 @@ row is counted there.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import signal
@@ -22,11 +23,14 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
+
 from gateway.demo.processes import free_ports
 from gateway.journal import FEEDBACK, JOURNAL, PREDICTIONS, Appender, new_run, new_writer, roll_bytes
 from gateway.proxy.ids import new_id
 from gateway.published import SNAPSHOT, SnapshotFile
 from gateway.store.store import FILE
+from loadtests import postgresql
 from router.records import Prediction, Role, call_line, mark_line
 from router.snapshot import Route
 
@@ -36,6 +40,7 @@ schema_version = 1
 listen = "127.0.0.1:{listen}"
 admin = "127.0.0.1:{admin}"
 data_dir = "{data_dir}"
+store = "{store}"
 
 [backends]
 one = {{ url = "http://127.0.0.1:{model}", version = "1" }}
@@ -108,18 +113,18 @@ def _row(route: Route, variant: str, role: Role, n: int, at_ms: int, prediction_
 
 
 @contextmanager
-def controller(directory: Path, run: str) -> Iterator[subprocess.Popen[bytes]]:
+def controller(directory: Path, run: str, store: str) -> Iterator[subprocess.Popen[bytes]]:
     """Start a controller over this directory and end it, by its id, on leaving."""
     data, config = directory / "data", directory / "turnout.toml"
     for folder in (PREDICTIONS, FEEDBACK):
         (data / JOURNAL / folder).mkdir(parents=True)
     listen, admin, model = free_ports(3)
-    config.write_text(CONFIG.format(listen=listen, admin=admin, data_dir=data, model=model))
+    config.write_text(CONFIG.format(listen=listen, admin=admin, data_dir=data, model=model, store=store))
     command = [sys.executable, "-m", "gateway.control", "--config", str(config), "--data-dir", str(data), "--run", run]
     with (directory / "controller.log").open("w") as log:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=log)
         try:
-            _wait(lambda: (data / SNAPSHOT).exists() and (data / FILE).exists(), process, "the controller to begin")
+            _wait(lambda: (data / SNAPSHOT).exists() and _begun(data, store), process, "the controller to begin")
             time.sleep(1.0)
             yield process
         finally:
@@ -127,11 +132,11 @@ def controller(directory: Path, run: str) -> Iterator[subprocess.Popen[bytes]]:
             process.communicate(timeout=30)
 
 
-def measure(rows: int, rate: float) -> Round:
+def measure(rows: int, rate: float, store: str = "sqlite") -> Round:
     """Write about ``rows`` rows, ``rate`` a second (0: as fast as they can be written), and see what it costs."""
     started = time.time_ns() // 1_000_000
     run = new_run(started)
-    with tempfile.TemporaryDirectory(prefix="turnout-bench-") as name, controller(Path(name), run) as process:
+    with tempfile.TemporaryDirectory(prefix="turnout-bench-") as name, controller(Path(name), run, store) as process:
         data = Path(name) / "data"
         snapshot = SnapshotFile(data / SNAPSHOT).read()
         assert snapshot is not None
@@ -139,11 +144,11 @@ def measure(rows: int, rate: float) -> Round:
         before = _cpu_seconds(process.pid)
         requests, written = _feed(appender, snapshot.routes["infer"], rows, rate)
         ended = time.monotonic()
-        _wait(lambda: _recorded(data) >= written, process, "the last rows")
+        _wait(lambda: _recorded(data, store) >= written, process, "the last rows")
         lag = time.monotonic() - ended
         cpu = _cpu_seconds(process.pid) - before
         appender.close()
-        if (recorded := _recorded(data)) != written:
+        if (recorded := _recorded(data, store)) != written:
             raise SystemExit(f"{written} rows were written, but {recorded} are counted")
         return Round(requests, written, cpu, lag, _peak_mb(process.pid))
 
@@ -171,11 +176,23 @@ def _feed(appender: Appender, route: Route, rows: int, rate: float) -> tuple[int
     return requests, written
 
 
-def _recorded(data: Path) -> int:
+def _recorded(data: Path, store: str) -> int:
     """Return how many calls the store has counted."""
-    with closing(sqlite3.connect(f"file:{data / FILE}?mode=ro", uri=True)) as store:
-        found = store.execute("SELECT coalesce(sum(d), 0) FROM tallies WHERE metric = '@calls'").fetchone()[0]
-    return int(found)
+    query = "SELECT coalesce(sum(d), 0) FROM tallies WHERE metric = '@calls'"
+    if store != "sqlite":
+        with psycopg.connect(store) as connection:
+            row = connection.execute(query).fetchone()
+            return int(row[0]) if row else 0
+    with closing(sqlite3.connect(f"file:{data / FILE}?mode=ro", uri=True)) as connection:
+        return int(connection.execute(query).fetchone()[0])
+
+
+def _begun(data: Path, store: str) -> bool:
+    """Return whether the store can be asked."""
+    try:
+        return _recorded(data, store) >= 0
+    except (sqlite3.Error, psycopg.Error):
+        return False
 
 
 def _wait(done: object, process: subprocess.Popen[bytes], what: str) -> None:
@@ -210,19 +227,27 @@ def report(rounds: list[Round], what: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m loadtests.recorder", description="The controller's CPU per row.")
+    parser.add_argument(
+        "--store", choices=("sqlite", "postgresql", "both"), default="sqlite", help="into which (sqlite)"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each kind (3)")
     parser.add_argument("--rows", type=int, default=60_000, help="rows in a round (60000)")
     parser.add_argument("--rate", type=float, default=4_000.0, help="rows a second where they come steadily (4000)")
     options = parser.parse_args()
     if min(options.rounds, options.rows) < 1 or options.rate <= 0:
         parser.error("rounds, rows and rate must be above 0")
-    steady, backlog = [], []
-    for _ in range(options.rounds):
-        steady.append(measure(options.rows, options.rate))
-        backlog.append(measure(options.rows, 0))
-    print(f"{options.rounds} rounds of {options.rows:,} rows, {UNITS:,} units, {MIRRORED:.0%} mirrored, SQLite")
-    print(report(steady, f"{options.rate:,.0f} rows/s"))
-    print(report(backlog, "as fast as can be"))
+    for kind in ("sqlite", "postgresql") if options.store == "both" else (options.store,):
+        with contextlib.ExitStack() as held:
+            server = held.enter_context(postgresql.running(durable=True)) if kind == "postgresql" else None
+            steady: list[Round] = []
+            backlog: list[Round] = []
+            for _ in range(options.rounds):
+                for rounds, rate in ((steady, options.rate), (backlog, 0.0)):
+                    store = server.url(server.new_schema()) if server else kind
+                    rounds.append(measure(options.rows, rate, store))
+        print(f"{options.rounds} rounds of {options.rows:,} rows, {UNITS:,} units, {MIRRORED:.0%} mirrored, {kind}")
+        print(report(steady, f"{options.rate:,.0f} rows/s"))
+        print(report(backlog, "as fast as can be"))
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ def findings_of(draft: Draft) -> Iterator[Finding]:
     if not draft.routes and not draft.findings:
         # An emptied or half-written file must not take every route out of service.
         yield Finding((), "the file has no routes, and would serve nothing", "begin with [routes.NAME]", "table")
+    yield from _retention(draft)
     for route in draft.routes.values():
         yield from _route(draft, route)
     yield from _overlaps(draft.routes.values())
@@ -63,6 +64,17 @@ def _gateway(gateway: Reading) -> Iterator[Finding]:
         if has(name) and not has(token) and token not in gateway.broken and not spellings.is_loopback(has(name)):
             message = f"is open to other machines, and {what}; name a file with a token in {token}"
             yield _wrong(gateway.path, name, message, warning=True)
+
+
+def _retention(draft: Draft) -> Iterator[Finding]:
+    """A prediction is needed until its last window has closed."""
+    kept = draft.gateway.values.get("prediction_retention")
+    windows = {name: metric.values.get("window") or 0 for name, metric in draft.metrics.items()}
+    longest = max(windows, key=lambda name: windows[name], default=None)
+    if kept is not None and longest is not None and kept < windows[longest]:
+        window = spellings.duration(windows[longest])
+        message = f"must be at least the longest window, {window} of metrics.{longest}, got {spellings.duration(kept)}"
+        yield _wrong(draft.gateway.path, "prediction_retention", message)
 
 
 def _same_socket(one: str, other: str) -> bool:

@@ -188,6 +188,14 @@ GATEWAY: Final = table_of(
             Literal["shed", "refuse"], "When it is reached: answer without logging, and count; or refuse with 503."
         ),
         "journal_fsync_ms": Setting(Positive, "How often predictions are forced to disk."),
+        "prediction_retention": Setting(
+            Duration,
+            "How long predictions are kept, and with them the feedback about them; without it, for ever. At least the "
+            "longest window. Tallies stay.",
+        ),
+        "feedback_retention": Setting(
+            Duration, "How long feedback is kept that found no prediction, or was a repeat; without it, for ever."
+        ),
         "tracing": Setting(
             bool,
             "Whether requests and calls leave OpenTelemetry spans; OTEL_ environment variables say where they go. "

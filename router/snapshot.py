@@ -54,6 +54,8 @@ class Gateway:
     max_journal_bytes: int = 10 * 2**30
     journal_full: Literal["shed", "refuse"] = "shed"
     journal_fsync_ms: int = 500
+    prediction_retention: int | None = None  # milliseconds; None: for ever
+    feedback_retention: int | None = None
     tracing: bool = False
 
 

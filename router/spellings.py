@@ -40,6 +40,16 @@ def duration_ms(text: str) -> int:
     return milliseconds
 
 
+def duration(milliseconds: int) -> str:
+    """Return a duration as one would write it.
+
+    >>> duration(86_400_000), duration(1_500)
+    ('1d', '1500ms')
+    """
+    unit = next(unit for unit, each in reversed(_UNIT_MS.items()) if milliseconds % each == 0)
+    return f"{milliseconds // _UNIT_MS[unit]}{unit}"
+
+
 def address(text: str) -> tuple[str, int]:
     """Return the host, without brackets, and the port, where 0 means any free one.
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from loadtests.recorder import Round, measure, report
 
 
-def test_a_round_costs_something_and_loses_nothing() -> None:
+def test_a_round_costs_something_and_loses_nothing(store: str) -> None:
     """A row that is not counted in the store ends the run with an error."""
-    taken = measure(500, 0)
+    taken = measure(500, 0, store)
     assert taken.rows >= 500
     assert taken.requests < taken.rows
     assert "µs a row" in report([taken], "500 rows")

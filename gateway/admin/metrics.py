@@ -127,6 +127,10 @@ class Metrics:
             if n:
                 self.series.journal_faulty_lines.labels(self._names.of("fault", name.partition("_")[0])).inc(n)
 
+    def observe_expired(self, kind: str, n: int) -> None:
+        """Count rows that were removed from the store because their retention had passed."""
+        self.series.expired.labels(kind).inc(n)
+
     def observe_datagram(self, datagram: Mapping[str, Any]) -> None:
         """Add what a worker's counters grew by since its last datagram."""
         try:

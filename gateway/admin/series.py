@@ -262,6 +262,9 @@ class Series:
         self.snapshot_errors = self._counter(
             "snapshot_errors_total", "Times a worker could not read the published snapshot and kept its own."
         )
+        self.expired = self._counter(
+            "expired_total", "Rows removed from the store because their retention had passed.", ("kind",)
+        )
         self.datagrams_refused = self._counter(
             "datagrams_refused_total", "Reports of workers that could not be understood."
         )

@@ -9,6 +9,8 @@ import typer
 
 from gateway.cli.check import check, schema
 from gateway.cli.dashboards import dashboards
+from gateway.cli.db import db
+from gateway.cli.doctor import doctor
 from gateway.cli.explain import explain
 from gateway.cli.journal import journal
 from gateway.cli.options import CONFIG_HELP
@@ -56,7 +58,8 @@ def options(
     context.obj = config
 
 
-for command in (serve, check, demo, report, explain, schema):
+for command in (serve, check, doctor, demo, report, explain, schema):
     app.command()(command)
 app.add_typer(dashboards, name="dashboards")
 app.add_typer(journal, name="journal")
+app.add_typer(db, name="db")

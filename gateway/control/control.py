@@ -20,12 +20,13 @@ from gateway.control.planner import evidence_of, plan
 from gateway.control.publisher import Publisher
 from gateway.control.recorder import Recorder
 from gateway.control.reload import needs_restart
+from gateway.control.retention import Retention, keep_sweeping
 from gateway.control.tail import Tail
 from gateway.journal import JOURNAL, size_bytes
 from gateway.ledger import Ledger
 from gateway.published import SNAPSHOT, SnapshotFile, publish
 from gateway.reserve import Reserve, reserve_bytes
-from gateway.store import Store, StoreError, reason
+from gateway.store import Store, StoreError, password_in, reason
 from gateway.store.calls import Call
 from gateway.store.moves import Told
 from policies.types import Evidence
@@ -52,6 +53,7 @@ class Observer(Protocol):
     ) -> None: ...
     def observe_lines(self, met: Mapping[str, int]) -> None: ...
     def observe_datagram(self, datagram: Mapping[str, Any]) -> None: ...
+    def observe_expired(self, kind: str, n: int) -> None: ...
     def observe_reload(self, *, ok: bool, at_ms: int) -> None: ...
 
 
@@ -203,8 +205,14 @@ class Control:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(stopping.wait(), pause)
                 pause = min(pause * 2, LONGEST_BACKOFF_SECONDS)
-        if self.recorder is not None:
-            await self.recorder.run(stopping)
+        if self.recorder is not None and self._store is not None:
+            retention = Retention(self._store, behind=lambda: self.lag()[1], tell=self._expired)
+            sweeping = asyncio.create_task(keep_sweeping(retention, lambda: self.snapshot.gateway, now_ms))
+            try:
+                await self.recorder.run(stopping)
+            finally:
+                sweeping.cancel()
+                await asyncio.wait([sweeping])
 
     async def keep_reserve(self) -> None:
         """See about once a second that the journal can be drained when the disk is full, for ever."""
@@ -298,12 +306,7 @@ class Control:
 
     async def _open_store(self) -> None:
         gateway = self.snapshot.gateway
-        password = None
-        if gateway.store_password_file is not None:
-            try:
-                password = Path(gateway.store_password_file).read_text().strip()
-            except OSError as error:
-                raise StoreError(f"store_password_file cannot be read: {error}") from error
+        password = password_in(gateway.store_password_file)
         store = await Store.open(gateway.store, self.data_dir, password=password)
         try:
             before = await store.events(MOST)
@@ -362,6 +365,10 @@ class Control:
     def _observe_lines(self, met: Mapping[str, int]) -> None:
         if self.observer is not None:
             self.observer.observe_lines(met)
+
+    def _expired(self, kind: str, n: int) -> None:
+        if self.observer is not None:
+            self.observer.observe_expired(kind, n)
 
     def _tell(self, told: Iterable[Told]) -> None:
         if self.observer is not None:

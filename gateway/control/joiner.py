@@ -53,6 +53,7 @@ class Joiner:
         self._newest = newest
         self._farthest = farthest
         self._stored_kin: set[int] = set()
+        self._days: set[int] = set()
 
     async def record(self, connection: AsyncConnection, lines: Sequence[Call], moves: Moves) -> None:
         """Store calls, count those that are finished, and join what already waits for them."""
@@ -114,7 +115,7 @@ class Joiner:
         moves: Moves,
     ) -> None:
         """Write calls, in place of those that ended, and count those that are no longer open."""
-        await calls.write(connection, written, ended=ended, stored=self._stored_kin)
+        await calls.write(connection, written, ended=ended, stored=self._stored_kin, days=self._days)
         ids = [row.id for _, row in written]
         about: dict[str, list[Event]] = defaultdict(list)
         for event in await feedback.about(connection, {one for one in ids if one <= self._farthest}):
@@ -204,7 +205,7 @@ class Joiner:
             before = [event for event in joined.get(target, ()) if event.feedback.metric == metric]
             gone = {event.seq for event in shift.leaving}
             after = [*(event for event in before if event.seq not in gone), *shift.coming]
-            finished = _finished(requests[target])
+            finished = _finished(requests.get(target, ()))  # whose retention may have passed
             self._move(metric, _State(finished, _learned(before)), _State(finished, _learned(after)), moves)
         moves.told += found.told
         self._farthest = max([self._farthest, *(event.target or "" for event in (*found.fresh, *found.changed))])

@@ -5,6 +5,6 @@ transaction; the journal stays the record until that transaction is safe on the 
 """
 
 from gateway.store.plans import Happening
-from gateway.store.store import Store, StoreError, reason
+from gateway.store.store import Store, StoreError, password_in, reason
 
-__all__ = ["Happening", "Store", "StoreError", "reason"]
+__all__ = ["Happening", "Store", "StoreError", "password_in", "reason"]

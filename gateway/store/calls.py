@@ -6,17 +6,19 @@ counts nowhere.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, Final, NamedTuple
 
 import orjson
-from sqlalchemy import Select, Text, bindparam, delete, func, select
+from sqlalchemy import BigInteger, Select, Text, bindparam, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store import kin, sql
 from gateway.store.kin import Kin
+from gateway.store.partitions import DAY_MS, day_of, ensure
 from gateway.store.tables import calls
 from router.outcomes import counted
 from router.records import Fault, Role
@@ -140,7 +142,13 @@ INSIDE: Final = (
 
 _BEYOND: Final = select(calls.c.at_ms).where(*INSIDE).order_by(calls.c.at_ms).offset(bindparam("limit")).limit(1)
 _COUNTED: Final = select(calls.c.kin, func.count()).where(*INSIDE, calls.c.open_by.is_(None)).group_by(calls.c.kin)
-_DELETED: Final = delete(calls).where(calls.c.id == bindparam("b_id"), calls.c.kin == bindparam("b_kin"))
+_DELETED: Final = delete(calls).where(
+    calls.c.id == bindparam("b_id"), calls.c.kin == bindparam("b_kin"), calls.c.at_ms == bindparam("b_at_ms")
+)
+
+#: How far an id's time may lie from its call's, which it was made with: clocks and all.
+_SLACK_MS: Final = DAY_MS // 24
+_UUID7: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 
 def json_of(value: Any) -> str:
@@ -157,26 +165,43 @@ def by_kin(made: Iterable[Call]) -> Mapping[Kin, list[Row]]:
 
 
 async def write(
-    connection: AsyncConnection, fresh: Sequence[Call], *, ended: Sequence[Call] = (), stored: set[int] | None = None
+    connection: AsyncConnection,
+    fresh: Sequence[Call],
+    *,
+    ended: Sequence[Call] = (),
+    stored: set[int] | None = None,
+    days: set[int] | None = None,
 ) -> None:
-    """Write calls, in place of the ``ended`` ones, which were open. ``stored`` numbers the kin that are known to be."""
+    """Write calls, in place of the ``ended`` ones, which were open.
+
+    ``stored`` numbers the kin that are known to be, and ``days`` the days that are known to have a partition.
+    """
     stored = set() if stored is None else stored
+    days = set() if days is None else days
+    if connection.dialect.name == "postgresql" and not days.issuperset(new := {day_of(row.at_ms) for _, row in fresh}):
+        days.update(await ensure(connection, new))
     unstored = {call.kin.number: call.kin for call in fresh if call.kin.number not in stored}
     await kin.write(connection, unstored.values())
     if len(stored) > kin.MOST:
         stored.clear()  # to store one again does no harm
     stored.update(unstored)
     if ended:
-        await connection.execute(_DELETED, [{"b_id": row.id, "b_kin": row.kin} for _, row in ended])
+        gone = [{"b_id": row.id, "b_kin": row.kin, "b_at_ms": row.at_ms} for _, row in ended]
+        await connection.execute(_DELETED, gone)
     await sql.insert(connection, calls, [row for _, row in fresh])
 
 
 async def of(connection: AsyncConnection, ids: Collection[str]) -> dict[str, list[Call]]:
     """Return every call of these prediction ids; an id without any is left out."""
     found: dict[str, list[Call]] = {}
-    if ids:
-        for call in await _calls(connection, _of(connection.dialect.name), sql.as_values(ids)):
-            found.setdefault(call.row.id, []).append(call)
+    if not ids:
+        return found
+    if connection.dialect.name == "postgresql":
+        stored = await _of_days(connection, ids)
+    else:
+        stored = await _calls(connection, _of(connection.dialect.name), sql.as_values(ids))
+    for call in stored:
+        found.setdefault(call.row.id, []).append(call)
     return found
 
 
@@ -243,6 +268,30 @@ async def _calls(connection: AsyncConnection, query: Select[Any], parameters: Ma
     rows = [Row(*row) for row in await connection.execute(query, parameters)]
     of_number = await kin.numbered(connection, {row.kin for row in rows})
     return [Call(of_number[row.kin], row) for row in rows]
+
+
+async def _of_days(connection: AsyncConnection, ids: Collection[str]) -> list[Call]:
+    """The calls of these ids, each looked for in the partitions of its own time: there may be hundreds of others."""
+    timed = [(one, int(one[:8] + one[9:13], 16)) for one in ids if _UUID7.fullmatch(one)]
+    found: list[Call] = []
+    if timed:
+        times = [at_ms for _, at_ms in timed]
+        bounds = {"low": min(times) - _SLACK_MS, "high": max(times) + _SLACK_MS}
+        found = await _calls(connection, _timed(), {**bounds, **sql.as_list(timed)})
+    if strange := set(ids).difference(one for one, _ in timed):
+        found += await _calls(connection, _of("postgresql"), sql.as_values(strange))
+    return found
+
+
+@cache
+def _timed() -> Select[Any]:
+    wanted = sql.listed("postgresql", Text(), BigInteger())
+    return (
+        select(calls)
+        .join(wanted, calls.c.id == wanted.c.c0)
+        .where(calls.c.at_ms >= bindparam("low"), calls.c.at_ms <= bindparam("high"))
+        .where(calls.c.at_ms >= wanted.c.c1 - _SLACK_MS, calls.c.at_ms <= wanted.c.c1 + _SLACK_MS)
+    )
 
 
 @cache

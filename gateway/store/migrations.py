@@ -1,13 +1,13 @@
 """Bring a database to the schema this program speaks.
 
 Rule: a new database gets today's tables at once; an older one walks up the numbered steps, one transaction for all; a
-newer one is refused, because what a newer program meant cannot be guessed.
+newer one is refused, because what a newer program meant cannot be guessed. One at a time does it, however many start.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from sqlalchemy import inspect, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -16,25 +16,70 @@ from gateway.store.tables import metadata, schema_version
 
 VERSION: Final = 1
 
-#: Version → the statements that lead to it from the one before. Steps are never edited once released.
-STEPS: Final[Mapping[int, Sequence[str]]] = {}
+
+class Step(NamedTuple):
+    """What leads to a version from the one before: the statements for each kind of database."""
+
+    what: str
+    sqlite: Sequence[str]
+    postgresql: Sequence[str]
+
+
+#: Version → the step that leads to it. Steps are never edited once released, and they only ever add: a node of the
+#: version before may still be running beside the one that migrates.
+STEPS: Final[Mapping[int, Step]] = {}
+
+#: PostgreSQL's lock is a number that everybody agrees on: "turnout" in ASCII. SQLite's is the transaction itself, which
+#: begins with BEGIN IMMEDIATE.
+_LOCK: Final = int.from_bytes(b"turnout", "big")
+_LOCK_SECONDS: Final = 30
 
 
 class NewerSchema(Exception):
     """The database was written by a newer program."""
 
 
-async def migrate(connection: AsyncConnection) -> None:
+class Walked(NamedTuple):
+    """From which version (None: nothing was there) to which a database was brought."""
+
+    before: int | None
+    after: int
+
+
+async def migrate(connection: AsyncConnection) -> Walked:
     """Create or upgrade the tables. Raises NewerSchema and touches nothing if the database is ahead of this program."""
-    found = await connection.run_sync(lambda sync: inspect(sync).has_table(schema_version.name))
-    if not found:
+    await _wait_for_turn(connection)
+    version = await found(connection)
+    if version is None:
         await connection.run_sync(metadata.create_all)
         await connection.execute(schema_version.insert(), {"version": VERSION})
-        return
-    version = (await connection.execute(select(schema_version.c.version))).scalar_one()
+        return Walked(None, VERSION)
     if version > VERSION:
         raise NewerSchema(f"the database has schema version {version}; this program knows versions up to {VERSION}")
-    for step in range(version + 1, VERSION + 1):
-        for statement in STEPS[step]:
+    for number in range(version + 1, VERSION + 1):
+        for statement in getattr(STEPS[number], connection.dialect.name):
             await connection.execute(text(statement))
-    await connection.execute(schema_version.update(), {"version": VERSION})
+    if version < VERSION:
+        await connection.execute(schema_version.update(), {"version": VERSION})
+    return Walked(version, VERSION)
+
+
+async def found(connection: AsyncConnection) -> int | None:
+    """Return the version of the tables, None if there are none."""
+    if not await connection.run_sync(lambda sync: inspect(sync).has_table(schema_version.name)):
+        return None
+    version: int = (await connection.execute(select(schema_version.c.version))).scalar_one()
+    return version
+
+
+def due(version: int | None) -> list[tuple[int, str]]:
+    """Return the steps from a version to this program's, as (version, what it does)."""
+    if version is None:
+        return [(VERSION, "make the tables")]
+    return [(number, STEPS[number].what) for number in range(version + 1, VERSION + 1)]
+
+
+async def _wait_for_turn(connection: AsyncConnection) -> None:
+    if connection.dialect.name == "postgresql":
+        await connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'"))
+        await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})

@@ -15,6 +15,7 @@ from typing import Any, Final
 import orjson
 from sqlalchemy import Dialect, Select, Table, bindparam, cast, func, select
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.expression import ColumnElement, Subquery
 from sqlalchemy.types import TypeEngine
@@ -25,7 +26,10 @@ ROWS: Final = 50
 
 async def insert(connection: AsyncConnection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
     """Insert rows, each in the order of the table's columns (a serial column left out)."""
-    await _write(connection, table, rows, "fail")
+    if connection.dialect.name == "postgresql" and len(rows) >= ROWS:
+        await _copy(connection, table, rows)
+    else:
+        await _write(connection, table, rows, "fail")
 
 
 async def upsert(connection: AsyncConnection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
@@ -41,6 +45,26 @@ async def ensure(connection: AsyncConnection, table: Table, rows: Sequence[tuple
 async def add(connection: AsyncConnection, table: Table, counts: Collection[tuple[tuple[Any, ...], int]]) -> None:
     """Add to the column ``n`` of the rows with these primary keys, which are different and begin at 0."""
     await _write(connection, table, [(*key, n) for key, n in counts if n], "add")
+
+
+async def _copy(connection: AsyncConnection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Insert rows by COPY: a third less of our time and of the server's than a statement with fifty of them."""
+    statement = _copy_statement(table)
+    driver: Any = (await connection.get_raw_connection()).driver_connection
+    try:
+        async with driver.cursor() as cursor, cursor.copy(statement) as copy:
+            for row in rows:
+                await copy.write_row(row)
+    except connection.dialect.loaded_dbapi.Error as error:
+        # What goes to the driver directly is not translated: whoever catches must not care which way a row went.
+        base = connection.dialect.loaded_dbapi.Error
+        raise DBAPIError.instance(statement, None, error, base, dialect=connection.dialect) from error
+
+
+@lru_cache(maxsize=16)
+def _copy_statement(table: Table) -> str:
+    names = ", ".join(column.name for column in table.columns if column is not table.autoincrement_column)
+    return f"COPY {table.name} ({names}) FROM STDIN"
 
 
 async def _write(connection: AsyncConnection, table: Table, rows: Sequence[tuple[Any, ...]], conflict: str) -> None:

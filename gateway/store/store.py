@@ -20,13 +20,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from gateway.ledger import Ledger
-from gateway.store import calls, feedback, plans, tallies
-from gateway.store.migrations import NewerSchema, migrate
+from gateway.store import calls, feedback, partitions, plans, tallies
+from gateway.store.migrations import NewerSchema, Walked, migrate
 from gateway.store.plans import Happening
 from router.outcomes import values
 
 FILE: Final = "turnout.db"
 PATIENCE_SECONDS: Final = 30.0
+CONNECT_SECONDS: Final = 10
 
 # WAL with synchronous=NORMAL loses no commit to kill -9, but a power cut may take the last ones back: whole
 # transactions, so what is left is true. That is why nothing of the journal is deleted before ``settle``.
@@ -52,6 +53,9 @@ class StoreError(Exception):
 class Store:
     """The controller's database."""
 
+    #: What opening it did to its tables.
+    walked: Walked
+
     def __init__(self, engine: AsyncEngine, lock: int | None = None) -> None:
         self._engine = engine
         self._lock = lock
@@ -69,14 +73,14 @@ class Store:
                 await asyncio.to_thread(_probe, data_dir / FILE)
                 engine = _sqlite(data_dir / FILE)
             else:
-                engine = _postgresql(make_url(store), password)
+                engine = postgresql_engine(store, password)
         except (OSError, SQLAlchemyError, ImportError, sqlite3.Error) as error:
             _unlock(lock)
             raise StoreError(f"the store cannot be opened: {error}") from error
         opened = cls(engine, lock)
         try:
             async with opened.begin() as connection:
-                await migrate(connection)
+                opened.walked = await migrate(connection)
         except NewerSchema as error:
             await opened.close()
             raise StoreError(f"{error}; run the newer program, or point `store` elsewhere") from error
@@ -100,6 +104,12 @@ class Store:
         async with self._engine.begin() as connection:
             yield connection
 
+    async def make_room(self, today: int) -> None:
+        """Make the partitions of today and the next days (counted from 1970), where the database has such."""
+        if self._engine.dialect.name == "postgresql":
+            async with self.begin() as connection:
+                await partitions.ensure(connection, range(today, today + partitions.AHEAD + 1))
+
     async def settle(self) -> None:
         """Return once everything committed is safe on the disk."""
         if self._engine.dialect.name != "sqlite":
@@ -118,9 +128,10 @@ class Store:
     async def prediction(self, prediction_id: str) -> dict[str, Any] | None:
         """Return a request's calls, its feedback and what came of both, as plain JSON values; None if it is unknown."""
         async with self.begin() as connection:
-            stored = (await calls.of(connection, [prediction_id])).get(prediction_id)
-            if stored is None:
+            found = (await calls.of(connection, [prediction_id])).get(prediction_id)
+            if found is None:
                 return None
+            stored = sorted(found, key=lambda one: (one.role, one.variant))
             events = await feedback.about(connection, [prediction_id])
             definitions = await plans.read_definitions(connection)
         finished = [call for call in stored if not call.open]
@@ -191,7 +202,9 @@ def _sqlite(path: Path) -> AsyncEngine:
     return engine
 
 
-def _postgresql(url: URL, password: str | None) -> AsyncEngine:
+def postgresql_engine(store: str, password: str | None, *, connect_seconds: int = CONNECT_SECONDS) -> AsyncEngine:
+    """Return what connects to a PostgreSQL by its URL. Raises SQLAlchemyError or ImportError if there is no such."""
+    url = make_url(store)
     if password is not None:
         url = url.set(password=password)
     return create_async_engine(
@@ -201,7 +214,18 @@ def _postgresql(url: URL, password: str | None) -> AsyncEngine:
         pool_timeout=PATIENCE_SECONDS,
         pool_pre_ping=True,
         paramstyle="format",  # rows go to the driver as tuples
+        connect_args={"connect_timeout": connect_seconds},
     )
+
+
+def password_in(file: str | None) -> str | None:
+    """Return the password that a file holds, None without a file. Raises StoreError if it cannot be read."""
+    if file is None:
+        return None
+    try:
+        return Path(file).read_text().strip()
+    except OSError as error:
+        raise StoreError(f"store_password_file cannot be read: {error}") from error
 
 
 def _lock(path: Path) -> int:

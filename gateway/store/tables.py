@@ -51,10 +51,10 @@ def _flag(name: str) -> Column[Any]:
     return Column(name, Boolean, nullable=False)
 
 
-def _table(name: str, *columns: Column[Any], wide: bool = False) -> Table:
+def _table(name: str, *columns: Column[Any], wide: bool = False, **more: Any) -> Table:
     # Small rows live in the primary key's own tree: one tree to write instead of two. Wide ones would bloat it.
     serial = any(column.type is _Serial for column in columns)
-    return Table(name, metadata, *columns, sqlite_with_rowid=wide or serial)
+    return Table(name, metadata, *columns, sqlite_with_rowid=wide or serial, **more)
 
 
 #: What many calls have in common; ``id`` is a hash of the rest.
@@ -81,12 +81,13 @@ kin: Final = _table(
 
 #: One call of one request, as its journal line said. ``prediction`` is NULL where there was none, and JSON else; what
 #: few calls have is in ``more``, as JSON. ``open_by`` is its writer until the end of its stream is known.
+#: PostgreSQL has a partition for each day (``partitions``), and its keys must hold what rows are parted by.
 calls: Final = _table(
     "calls",
     _id("id", key=True),
     _integer("kin", key=True),
     _text("route"),
-    _integer("at_ms"),
+    _integer("at_ms", key=True),
     _text("unit", null=True),
     _text("key", null=True),
     _number("latency_ms", null=True),
@@ -95,6 +96,7 @@ calls: Final = _table(
     _text("more", null=True),
     _text("open_by", null=True),
     wide=True,
+    postgresql_partition_by="RANGE (at_ms)",
 )
 Index("calls_at", calls.c.route, calls.c.at_ms)
 _KEYED = calls.c.key.is_not(None)

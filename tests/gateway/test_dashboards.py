@@ -124,6 +124,7 @@ def test_every_series_that_tells_of_traffic_or_quality_is_on_the_dashboard_or_ex
         "turnout_journal_faulty_lines_total",  # alerts tell of these three
         "turnout_journal_fsync_failures_total",
         "turnout_journal_refused_segments",
+        "turnout_expired_total",
         "turnout_quality_live_mean",
         "turnout_snapshot_errors_total",
     }

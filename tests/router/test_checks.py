@@ -62,6 +62,10 @@ MISTAKES = [
     ),
     (in_gateway('store_password_file = ‹"p"›'), 'gateway.store_password_file has no effect with store = "sqlite"'),
     (in_gateway('admin = ‹"127.0.0.1:8080"›'), 'gateway.admin must differ from listen, which has "127.0.0.1:8080"'),
+    (
+        in_gateway('prediction_retention = ‹"24h"›\n[metrics.slow]\nkind = "event"\nwindow = "36h"'),
+        "gateway.prediction_retention must be at least the longest window, 36h of metrics.slow, got 1d",
+    ),
     (in_gateway("workers = ‹0›"), "gateway.workers must be at least 1, got 0"),
     (in_gateway("workers = ‹101›"), "gateway.workers must be at most 100, got 101"),
     (in_gateway("workers = ‹true›"), "gateway.workers must be a whole number, got true"),

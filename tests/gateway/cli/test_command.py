@@ -18,7 +18,7 @@ from gateway.cli import app as application
 from gateway.cli import run
 from tests.gateway.cli.running import turnout, write_config
 
-COMMANDS = ("serve", "check", "demo", "report", "explain", "schema", "dashboards", "journal")
+COMMANDS = ("serve", "check", "doctor", "demo", "report", "explain", "schema", "dashboards", "journal", "db")
 HEAVY = (
     "numpy",
     "scipy",

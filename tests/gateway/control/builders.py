@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 def uuid(number: int) -> str:
     """A prediction id, as UUIDv7 text."""
-    digits = f"{T0 + number:012x}7000800000000000{number:04x}"
+    digits = f"{T0 + number:012x}7000800000000000{number & 0xFFFF:04x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
@@ -177,8 +177,9 @@ class Journal:
 class Desk:
     """A journal, a store and a recorder between them. Use as ``async with``."""
 
-    def __init__(self, path: Path, *metrics: Metric, lines: int = 2_000, **route: Any) -> None:
+    def __init__(self, path: Path, *metrics: Metric, store: str = "sqlite", lines: int = 2_000, **route: Any) -> None:
         self.path = path
+        self._where = store
         self.journal = Journal(path / "journal")
         self.snapshot = snapshot(*metrics, **route)
         self.told: list[Told] = []
@@ -187,7 +188,7 @@ class Desk:
 
     async def __aenter__(self) -> Desk:
         self.path.mkdir(parents=True, exist_ok=True)
-        self.store = await Store.open("sqlite", self.path)
+        self.store = await Store.open(self._where, self.path)
         self.restart()
         return self
 
@@ -219,7 +220,10 @@ class Desk:
         """Put the store in trouble, or out of it."""
         async with self.store._engine.connect() as connection:
             driver: Any = (await connection.get_raw_connection()).driver_connection
-            await driver.execute_fetchall(f"PRAGMA query_only = {int(on)}")
+            if self._where == "sqlite":
+                await driver.execute_fetchall(f"PRAGMA query_only = {int(on)}")
+            else:
+                await driver.set_read_only(on)
 
     async def ledger(self) -> Ledger:
         return await self.store.ledger("r", "e")

@@ -47,6 +47,8 @@ class Watcher:
     def observe_datagram(self, datagram: Mapping[str, Any]) -> None:
         self.datagrams.append(datagram)
 
+    def observe_expired(self, kind: str, n: int) -> None: ...
+
     def observe_reload(self, *, ok: bool, at_ms: int) -> None:
         self.reloads.append(ok)
 

@@ -1,0 +1,69 @@
+"""Let go of what has been kept long enough, without anybody noticing.
+
+Rule: off the peak. Between two chunks the store has nine times as long for everything else, and while much of the
+journal waits to be recorded nothing is removed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from time import monotonic
+from typing import Final
+
+from gateway.store import Store, partitions, reason
+from gateway.store.retention import KINDS, Kind
+from router.snapshot import Gateway
+
+logger = logging.getLogger(__name__)
+
+#: From the end of one sweep to the next.
+SWEEP_SECONDS: Final = 60.0
+PAUSE_SECONDS: Final = 0.05
+
+#: So much journal may wait to be recorded; with more, removing waits for the next sweep.
+BEHIND_BYTES: Final = 2**22
+
+
+class Retention:
+    """Sweeps one store. ``behind`` says how many bytes of the journal wait; ``tell`` hears what went, by kind."""
+
+    def __init__(self, store: Store, *, behind: Callable[[], int], tell: Callable[[str, int], None]) -> None:
+        self._store = store
+        self._behind = behind
+        self._tell = tell
+
+    async def sweep(self, kept: Gateway, now_ms: int) -> None:
+        """Remove everything that is older than ``kept`` says, and make room for the days to come."""
+        await self._store.make_room(partitions.day_of(now_ms))
+        for kind in KINDS:
+            age_ms = getattr(kept, kind.setting)
+            if age_ms is not None:
+                await self._expire(kind, now_ms - age_ms)
+
+    async def _expire(self, kind: Kind, before_ms: int) -> None:
+        start: int | None = 0
+        while start is not None and self._behind() <= BEHIND_BYTES:
+            began = monotonic()
+            async with self._store.begin() as connection:
+                removed, start = await kind.expire(connection, before_ms, start)
+            for name, n in removed.items():
+                if n:
+                    self._tell(name, n)
+            await asyncio.sleep(max(PAUSE_SECONDS, 9 * (monotonic() - began)))
+
+
+async def keep_sweeping(retention: Retention, kept: Callable[[], Gateway], now_ms: Callable[[], int]) -> None:
+    """Sweep about once a minute, for ever. Trouble with the store is waited out."""
+    failing = False
+    while True:
+        await asyncio.sleep(SWEEP_SECONDS)
+        try:
+            await retention.sweep(kept(), now_ms())
+            failing = False
+        except Exception as error:
+            if not failing:
+                logger.warning("what is old stays for now: %s", reason(error))
+                logger.debug("what is old stays for now", exc_info=error)
+            failing = True

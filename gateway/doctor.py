@@ -1,0 +1,183 @@
+"""What of this machine and this configuration will matter at night: looked at once, by day.
+
+Rule: changes nothing but a probe file in ``data_dir``, which it removes. Each finding says what was measured; one that
+needs a hand says which.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import resource
+import sqlite3
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+from gateway.journal import JOURNAL, size_bytes
+from gateway.store import StoreError, migrations, password_in
+from gateway.store.standing import clock_ahead_seconds, look
+from router.config import Config
+from router.snapshot import Gateway
+
+Status = Literal["ok", "note", "problem"]
+
+#: From this version on SQLite does not corrupt a WAL database that two connections write or checkpoint at once.
+SOUND_SQLITE: Final = (3, 51, 3)
+
+#: Feedback is acknowledged after an fsync: so slow a disk bounds it to what clients will not wait for.
+SLOW_FSYNC_MS: Final = 20.0
+TOO_SLOW_FSYNC_MS: Final = 200.0
+_FSYNCS: Final = 20
+
+#: What a clock may differ by: events are dated by several machines, and windows are closed by one of them.
+SKEW_SECONDS: Final = 1.0
+#: Files of a process that are no connections.
+_OWN_FILES: Final = 100
+_LEAST_FREE_BYTES: Final = 256 * 2**20
+_FULL_SHARE: Final = 0.8
+_TIME_ERROR: Final = 5
+
+
+class Finding(NamedTuple):
+    """What was found out about something; ``hint`` is what would help."""
+
+    name: str
+    status: Status
+    said: str
+    hint: str | None = None
+
+
+def examine(config: Config) -> Iterator[Finding]:
+    """Yield one finding for each thing there is to know."""
+    gateway, data_dir = config.gateway, Path(config.gateway.data_dir)
+    yield sqlite(sqlite3.sqlite_version_info, used=gateway.store == "sqlite")
+    yield fsync(data_dir)
+    yield clock(data_dir)
+    yield open_files(config, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    yield from store(gateway)
+    yield journal(gateway, size_bytes(data_dir / JOURNAL))
+    yield disk(data_dir)
+
+
+def sqlite(version: tuple[int, ...], *, used: bool) -> Finding:
+    """The SQLite that this Python is linked with."""
+    said = ".".join(map(str, version))
+    if not used:
+        return Finding("sqlite", "ok", f"{said}, not used")
+    if version >= SOUND_SQLITE:
+        return Finding("sqlite", "ok", said)
+    sound = ".".join(map(str, SOUND_SQLITE))
+    return Finding(
+        "sqlite",
+        "note",
+        f"{said}: before {sound} two connections that write or checkpoint a WAL database at once can corrupt it",
+        "turnout has one connection only; let no other program write turnout.db, and copy it while turnout is stopped",
+    )
+
+
+def fsync(data_dir: Path) -> Finding:
+    """How long the disk under the journal takes to be sure."""
+    folder = next(path for path in (data_dir, *data_dir.absolute().parents) if path.is_dir())
+    try:
+        taken = sorted(_fsyncs(folder))
+    except OSError as error:
+        return Finding("fsync", "problem", f"{folder}: {error.strerror or error}", "let turnout write there")
+    median, worst = statistics.median(taken), taken[-1]
+    said = f"{median:.1f} ms, at worst {worst:.1f} ms of {_FSYNCS} ({folder})"
+    if median > TOO_SLOW_FSYNC_MS:
+        return Finding("fsync", "problem", said, "feedback waits for it: put data_dir on a faster disk")
+    return Finding("fsync", "note" if median > SLOW_FSYNC_MS else "ok", said)
+
+
+def clock(data_dir: Path) -> Finding:
+    """Whether the clock can be believed."""
+    ahead = max((path.stat().st_mtime for path in _files(data_dir)), default=0.0) - time.time()
+    if ahead > SKEW_SECONDS:
+        said = f"{ahead:.0f} s behind the newest file in {data_dir}: it was set back"
+        return Finding("clock", "problem", said, "set it right; windows wait until it has caught up")
+    if _unsynchronised():
+        return Finding("clock", "note", "the kernel says that nothing keeps it", "run chrony or another NTP client")
+    return Finding("clock", "ok", "kept, and not behind the data")
+
+
+def open_files(config: Config, limit: int) -> Finding:
+    """Whether a worker may have as many connections as its settings say."""
+    outward = sum(backend.max_concurrency * len(backend.urls) for backend in config.backends.values())
+    need = config.gateway.max_connections + outward + _OWN_FILES
+    said = f"{limit:,} per process; max_connections and max_concurrency could come to {need:,}"
+    if limit < config.gateway.max_connections + _OWN_FILES:
+        return Finding("open files", "problem", said, f"raise it (ulimit -n, LimitNOFILE) to {need} or lower those")
+    return Finding("open files", "note" if limit < need else "ok", said)
+
+
+def store(gateway: Gateway) -> Iterator[Finding]:
+    """Whether the store can be reached and read; and whether its clock is ours."""
+    try:
+        password = password_in(gateway.store_password_file)
+        found = asyncio.run(look(gateway.store, Path(gateway.data_dir), password=password))
+        ahead = None if gateway.store == "sqlite" else asyncio.run(clock_ahead_seconds(gateway.store, password))
+    except StoreError as error:
+        yield Finding("store", "problem", str(error), "traffic goes on without it; the journal keeps what comes")
+        return
+    said = {
+        "empty": "no tables yet; serve makes them",
+        "behind": f"schema version {found.version}; serve brings it to {migrations.VERSION}",
+        "current": f"schema version {found.version}, {found.size_bytes / 2**20:.1f} MiB",
+        "newer": f"schema version {found.version}, this program speaks {migrations.VERSION}",
+    }[found.state]
+    if found.state == "newer":
+        yield Finding("store", "problem", said, "run the newer program")
+    else:
+        yield Finding("store", "ok", said)
+    if ahead is not None and abs(ahead) > SKEW_SECONDS:
+        yield Finding("store clock", "problem", f"{ahead:+.1f} s from ours", "keep both by NTP")
+
+
+def journal(gateway: Gateway, found_bytes: int) -> Finding:
+    """How much of the journal waits to be recorded, or to be deleted."""
+    share = found_bytes / gateway.max_journal_bytes
+    said = f"{found_bytes / 2**20:.1f} MiB, {share:.0%} of max_journal_bytes"
+    if share > _FULL_SHARE:
+        then = "requests are answered unlogged" if gateway.journal_full == "shed" else "requests get 503"
+        return Finding("journal", "problem", said, f"see that the store can be written: when it is full, {then}")
+    return Finding("journal", "ok", said)
+
+
+def disk(data_dir: Path) -> Finding:
+    """How much room is left."""
+    folder = next(path for path in (data_dir, *data_dir.absolute().parents) if path.is_dir())
+    found = os.statvfs(folder)
+    free = found.f_bavail * found.f_frsize
+    said = f"{free / 2**30:.1f} GiB free ({folder})"
+    return Finding("disk", "problem", said, "make room") if free < _LEAST_FREE_BYTES else Finding("disk", "ok", said)
+
+
+def _fsyncs(folder: Path) -> Iterator[float]:
+    """Milliseconds of some fsyncs, each after a page was written."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        for _ in range(_FSYNCS):
+            file.write(b"\0" * 4096)
+            file.flush()
+            began = time.perf_counter()
+            os.fsync(file.fileno())
+            yield (time.perf_counter() - began) * 1000
+
+
+def _files(data_dir: Path) -> Iterator[Path]:
+    for path in data_dir.rglob("*"):
+        if path.is_file():
+            yield path
+
+
+def _unsynchronised() -> bool:
+    """What adjtimex says, asked for nothing else; where it may not be asked, nobody knows better."""
+    timex = ctypes.create_string_buffer(512)  # struct timex is 208 bytes; its first word, modes, is 0: change nothing
+    try:
+        return bool(ctypes.CDLL(None, use_errno=True).adjtimex(timex) == _TIME_ERROR)
+    except (OSError, AttributeError):
+        return False

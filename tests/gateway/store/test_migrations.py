@@ -1,0 +1,167 @@
+"""Tables of a known version: made, walked up, or refused; by one process at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select, text
+
+from gateway.cli import PROBLEM, run
+from gateway.store import Store, StoreError, migrations, tables
+from gateway.store.migrations import Step, Walked
+from gateway.store.standing import look
+from tests.gateway.cli.running import write_config
+
+#: The next version as somebody may write it: adding to it twice would fail.
+NEXT = migrations.VERSION + 1
+ADDED = "ALTER TABLE numbers ADD COLUMN added TEXT"
+STEPS = {NEXT: Step("add a column", [ADDED], [ADDED, "CREATE INDEX numbers_added ON numbers (added)"])}
+
+#: A program of that version, which is told its command by its arguments.
+PROGRAM = f"""
+import sys
+from gateway.store import migrations
+migrations.VERSION, migrations.STEPS = {NEXT}, {{{NEXT}: migrations.Step("add a column", ["{ADDED}"], ["{ADDED}"])}}
+from gateway.cli import run
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+def opened(where: str, path: Path) -> Walked:
+    async def run() -> Walked:
+        store = await Store.open(where, path)
+        await store.close()
+        return store.walked
+
+    return asyncio.run(run())
+
+
+def column_added(where: str, path: Path) -> bool:
+    async def run() -> bool:
+        store = await Store.open(where, path)
+        try:
+            async with store.begin() as connection:
+                assert (await connection.execute(text("SELECT added FROM numbers"))).all() == []
+                version = await connection.execute(select(tables.schema_version.c.version))
+                return bool(version.scalar_one() == NEXT)
+        finally:
+            await store.close()
+
+    return asyncio.run(run())
+
+
+def next_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(migrations, "STEPS", STEPS)
+    monkeypatch.setattr(migrations, "VERSION", NEXT)
+
+
+def test_each_version_after_the_first_has_its_step() -> None:
+    assert set(migrations.STEPS) == set(range(2, migrations.VERSION + 1))
+
+
+def test_tables_are_made_once(tmp_path: Path, store: str) -> None:
+    assert opened(store, tmp_path) == Walked(None, migrations.VERSION)
+    assert opened(store, tmp_path) == Walked(migrations.VERSION, migrations.VERSION)
+
+
+def test_an_older_schema_walks_up_the_steps(tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(store, tmp_path)
+    next_version(monkeypatch)
+    assert opened(store, tmp_path) == Walked(migrations.VERSION - 1, NEXT)
+    assert column_added(store, tmp_path)
+
+
+def test_a_step_that_fails_leaves_the_version_before(
+    tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened(store, tmp_path)
+    wrong = [ADDED, "ALTER TABLE nobody ADD COLUMN added TEXT"]
+    with monkeypatch.context() as newer:
+        newer.setattr(migrations, "STEPS", {NEXT: Step("go wrong", wrong, wrong)})
+        newer.setattr(migrations, "VERSION", NEXT)
+        with pytest.raises(StoreError, match="nobody"):
+            opened(store, tmp_path)
+    assert opened(store, tmp_path) == Walked(migrations.VERSION, migrations.VERSION)
+    next_version(monkeypatch)
+    assert column_added(store, tmp_path)
+
+
+def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as newer:
+        next_version(newer)
+        opened(store, tmp_path)
+    with pytest.raises(StoreError, match=f"schema version {NEXT}; this program knows versions up to"):
+        opened(store, tmp_path)
+    assert asyncio.run(look(store, tmp_path)).version == NEXT
+
+
+def test_processes_that_migrate_at_once_do_it_once(tmp_path: Path, store: str) -> None:
+    config = write_config(tmp_path, more=f'store = "{store}"')
+    opened(store, tmp_path / "data")
+    command = [sys.executable, "-c", PROGRAM, "db", "migrate", "-c", str(config)]
+    started = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+        for _ in range(3)
+    ]
+    ended = [(process.communicate(timeout=60), process.returncode) for process in started]
+    said = [out for (out, _), code in ended if code == 0]
+    assert sum("brought from" in out for out in said) == 1, ended
+    if store == "sqlite":  # whoever comes while another has the file open is told so
+        assert all("another controller" in err for (_, err), code in ended if code)
+    else:
+        assert len(said) == 3, ended
+
+
+def test_the_command_line_says_how_the_tables_stand(
+    tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = str(write_config(tmp_path, more=f'store = "{store}"'))
+
+    def status() -> tuple[int, str, list[int]]:
+        code = run(["db", "status", "--json", "-c", config])
+        found = json.loads(capsys.readouterr().out)
+        return code, found["state"], [step["version"] for step in found["steps"]]
+
+    monkeypatch.chdir(tmp_path)
+    assert status() == (PROBLEM, "empty", [migrations.VERSION])
+    assert run(["db", "migrate", "-c", config]) == 0
+    assert "made" in capsys.readouterr().out
+    assert status() == (0, "current", [])
+    with monkeypatch.context() as newer:
+        next_version(newer)
+        assert status() == (PROBLEM, "behind", [NEXT])
+        assert run(["db", "migrate", "-c", config]) == 0
+        assert f"brought from {NEXT - 1} up" in capsys.readouterr().out
+    assert status() == (PROBLEM, "newer", [])
+    assert run(["db", "migrate", "-c", config]) == PROBLEM
+    assert "run the newer program" in capsys.readouterr().err
+    assert run(["db", "status", "-c", config]) == PROBLEM
+    assert "run the newer program" in capsys.readouterr().out
+
+
+def test_status_looks_beside_a_store_that_is_open(tmp_path: Path, new_store: Callable[[], str]) -> None:
+    where = new_store()
+
+    async def story() -> None:
+        store = await Store.open(where, tmp_path)
+        try:
+            async with store.begin():
+                found = await look(where, tmp_path)
+            assert (found.state, found.size_bytes > 0) == ("current", True)
+        finally:
+            await store.close()
+
+    asyncio.run(story())
+
+
+def test_a_store_that_cannot_be_reached_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write_config(tmp_path, more='store = "postgresql://turnout@127.0.0.1:9/turnout"')
+    for command in ("status", "migrate"):
+        assert run(["db", command, "-c", str(config)]) == PROBLEM
+        assert capsys.readouterr().err.startswith("turnout: error: the store cannot be")
