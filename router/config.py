@@ -148,6 +148,7 @@ def _metric(name: str, values: dict[str, Any]) -> Metric:
         "missing": values["missing"],
         "fold": values["fold"] or ("any" if kind == "event" else "last"),
         "range": values["range"],
+        "before_ms": values["window_before"],
     }
     better: Any = values["better"] or ("lower" if score == "absolute_error" else "higher")
     return Metric(better=better, definition=digest(changes_numbers), **changes_numbers)

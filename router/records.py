@@ -92,7 +92,8 @@ class Prediction:
 class Feedback:
     """One event learned later about a prediction: named by ``prediction_id``, or by ``route`` and ``key``.
 
-    ``value`` is a number, a boolean, or for labels any JSON value. ``occurred_ms`` is when it happened, by the caller's
+    ``value`` is a number, a boolean, or for labels any JSON value; None takes back what earlier revisions of the same
+    identity said. ``occurred_ms`` is when it happened, by the caller's
     word (None: not said), ``received_ms`` when the gateway took it.
     """
 
@@ -111,6 +112,11 @@ class Feedback:
     def event_ms(self) -> int:
         """The event's own time: when it happened if said, else when it was received."""
         return self.received_ms if self.occurred_ms is None else self.occurred_ms
+
+    @property
+    def retracts(self) -> bool:
+        """True when the event takes back what its identity said before."""
+        return self.value is None
 
     @property
     def identity(self) -> str:

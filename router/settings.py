@@ -270,6 +270,12 @@ METRIC: Final = Table(
             spellings.duration_ms("24h"),
             written="24h",
         ),
+        "window_before": Setting(
+            Duration,
+            "How long before its prediction feedback may have happened. Without it, any time where it names the "
+            "prediction's id (clocks differ), and never where it is looked up by key.",
+            None,
+        ),
         "mature": Setting(
             Literal["window", "arrival"],
             "When a value may be learned from: when its window has closed or, where the delay cannot depend on the "

@@ -89,7 +89,11 @@ class Backend:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """What feedback means. ``definition`` is the hash of every field that changes a number, the name included."""
+    """What feedback means. ``definition`` is the hash of every field that changes a number, the name included.
+
+    ``before_ms`` is how long before its prediction an event may have happened; None leaves it to who names the
+    prediction: by its id, at any time before (clocks differ), by a key, never.
+    """
 
     name: str
     kind: Literal["event", "value", "label"]
@@ -101,6 +105,7 @@ class Metric:
     fold: Literal["any", "first", "last", "sum", "mean", "max"]
     range: tuple[float, float] | None
     definition: str
+    before_ms: int | None = None
 
     @property
     def bounds(self) -> tuple[float, float] | None:

@@ -9,9 +9,9 @@ about and of the watermark; so the order of arrival cannot matter. Precedence, f
 | waiting        | its prediction is not known, and may still come                                                 |
 | orphaned       | its prediction is not known (it is joined all the same should it come)                          |
 | not_applicable | the prediction's route did not list the metric                                                  |
-| late           | it happened after the prediction's window                                                       |
+| late           | it happened outside the prediction's window, after it or too long before                        |
 | corrected      | another of its identity has a higher revision                                                   |
-| joined         | the one that counts                                                                             |
+| joined         | the one that counts; one whose value is null counts by taking back what was said before         |
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ class Restated:
             if was is not None:
                 self.told.append(Told(was.counted, metric, was.status, -1, None))
             joins = known is not None and now.status == "joined"
+            joins = joins and not now.feedback.retracts
             delay = max(0, now.feedback.received_ms - known.at_ms) / 1000 if known is not None and joins else None
             self.told.append(Told(now.counted, metric, now.status, 1, delay))
         counted = was.target if was is not None and was.status == "joined" else None

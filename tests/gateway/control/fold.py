@@ -47,7 +47,7 @@ def fold(
                 put(values, row, "", AGREEMENT, "", "live", float(equal(row.prediction, primary.prediction)))
         for metric in metrics.values():
             closed = rows[0].at_ms + metric.window_ms < watermark_ms
-            told = [event for event in joined.get(prediction_id, ()) if event.metric == metric.name]
+            told = [e for e in joined.get(prediction_id, ()) if e.metric == metric.name and e.value is not None]
             weigh(values, whole, told, metric, closed)
     return Fold(
         {key: Tally.of_units(units.values()) for key, units in values.items()}, statuses, arrive(requests.values())
@@ -86,7 +86,7 @@ def judge(
                 status = "orphaned" if watermark_ms > patience or not ours else "waiting"
             elif event.metric not in metrics:
                 status = "not_applicable"
-            elif event.event_ms > rows[0].at_ms + metrics[event.metric].window_ms:
+            elif outside(event, rows[0], metrics[event.metric]):
                 status = "late"
             else:
                 candidates.append((event, rows[0].id, route))
@@ -114,6 +114,11 @@ def find(
         if rows[0].route == event.route and rows[0].key == event.key and rows[0].at_ms <= event.event_ms
     ]
     return max(keyed, key=lambda rows: (rows[0].at_ms, rows[0].id), default=None)
+
+
+def outside(event: Feedback, row: Prediction, metric: Metric) -> bool:
+    early = metric.before_ms is not None and event.event_ms + metric.before_ms < row.at_ms
+    return early or event.event_ms > row.at_ms + metric.window_ms
 
 
 def route_of(rows: Sequence[Prediction] | None, event: Feedback) -> str:

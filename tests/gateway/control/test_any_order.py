@@ -28,14 +28,14 @@ DEAD = f"{RUN}-01-{T0 - 1:012x}"
 METRICS = (
     metric("label", "label", fold="last"),
     metric("label", "error", score="absolute_error", fold="mean", missing=2.0),
-    metric("event", "click", missing=0.0, window_ms=300),
+    metric("event", "click", missing=0.0, window_ms=300, before_ms=60),
     metric("value", "money", fold="sum", mature="arrival"),
 )
 VALUES: dict[str, Any] = {
     "label": st.sampled_from([0, 1, 2, True, "x", None]),
-    "error": st.sampled_from([0, 1, 2.5]),
-    "click": st.sampled_from([0, 1, True]),
-    "money": st.sampled_from([-1, 0.25, 4]),
+    "error": st.sampled_from([0, 1, 2.5, None]),
+    "click": st.sampled_from([0, 1, True, None]),
+    "money": st.sampled_from([-1, 0.25, 4, None]),
     "stray": st.just(1),
 }
 
