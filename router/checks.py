@@ -142,6 +142,8 @@ def _route(draft: Draft, route: RouteDraft) -> Iterator[Finding]:
     yield from _backend_names(draft, route)
     yield from _metric_names(draft, route)
     yield from _mirrors(route)
+    if route.knows("key", "key_rule") and route.get("key") is None and route.get("key_rule") != "latest":
+        yield _wrong(route.path, "key_rule", "has no effect without key")
     if isinstance(route.get("features"), tuple):
         yield from _repeated((*route.path, "features"), route.get("features"), "names each reference once")
     if route.policy is not None:

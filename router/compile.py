@@ -70,18 +70,20 @@ def with_plans_of(previous: Snapshot, fresh: Snapshot) -> Snapshot:
 def epoch_of(config: Config, route: RouteConfig) -> str:
     """Return the hash within which a route's statistics may be added up.
 
-    It covers the policy's kind, the variants with their versions, the unit, the salt and the prediction pointer. The
-    order of variants, shares, metrics, mirrors and everything about where a backend runs leave it alone.
+    It covers the policy's kind, the variants with their versions, the unit, the salt, the prediction pointer and which
+    of several predictions feedback by key is about. The order of variants, shares, metrics, mirrors and everything
+    about where a backend runs leave it alone.
     """
-    return digest(
-        {
-            "kind": route.policy.kind,
-            "variants": {name: config.backends[name].version for name in route.policy.variants},
-            "unit": route.unit,
-            "salt": route.salt,
-            "prediction": route.prediction,
-        }
-    )
+    identity = {
+        "kind": route.policy.kind,
+        "variants": {name: config.backends[name].version for name in route.policy.variants},
+        "unit": route.unit,
+        "salt": route.salt,
+        "prediction": route.prediction,
+    }
+    if route.key_rule != "latest":  # what is at its default leaves the epochs of those who never heard of it alone
+        identity["key_rule"] = route.key_rule
+    return digest(identity)
 
 
 def settings_of(policy: Policy) -> str:
@@ -116,6 +118,7 @@ def _route(
         headers=route.headers,
         unit=route.unit,
         key=route.key,
+        key_rule=route.key_rule,
         features=route.features,
         prediction=route.prediction,
         metrics=route.metrics,

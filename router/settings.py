@@ -16,7 +16,7 @@ from router import spellings
 from router.extract import Pointer
 from router.findings import quoted
 from router.placeholders import placeholders
-from router.snapshot import Backend, Gateway, Route, RouteMirror
+from router.snapshot import Backend, Gateway, KeyRule, Route, RouteMirror
 from router.tables import Setting, Table, many, mapping, some, spelled, table_of, table_of_fields
 from router.unit import TOKEN, reference
 
@@ -319,6 +319,11 @@ ROUTE: Final = table_of(
             ReferenceText, "Who is randomised: header:NAME, cookie:NAME, query:NAME or body:/json/pointer."
         ),
         "key": Setting(ReferenceText, "A key of the caller's own by which feedback may name the request."),
+        "key_rule": Setting(
+            KeyRule,
+            "Which of several predictions with the key feedback is about: latest, the last one before it; first, the "
+            "first one; all of them. Where there is none before it, the first after it within window_before.",
+        ),
         "features": Setting(
             Features, "Values logged with each prediction: a table of references by name, or a list of them.", {}
         ),

@@ -18,6 +18,9 @@ from policies.types import Plan
 
 FORMAT = 1
 
+#: Which of the predictions that share a key an event is about.
+KeyRule = Literal["latest", "first", "all"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gateway:
@@ -153,6 +156,7 @@ class Route:
     headers: tuple[tuple[str, str], ...] = ()
     unit: str | None = None
     key: str | None = None
+    key_rule: KeyRule = "latest"
     features: tuple[tuple[str, str], ...] = ()
     prediction: str | None = None
     metrics: tuple[str, ...] = ()

@@ -12,18 +12,20 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.control.standing import Known, looked_up_ms, patience_ends_ms, restate
-from gateway.store import calls, feedback, plans
+from gateway.store import calls, feedback, keys, plans
 from gateway.store.calls import Call
 from gateway.store.definitions import Definition, Definitions
 from gateway.store.feedback import Event
+from gateway.store.keys import Key
 from gateway.store.moves import Moves
-from router.outcomes import agreements, changes, counted, values
+from router.outcomes import Value, agreements, changes, counted, in_time, values
 from router.records import Feedback
+from router.snapshot import Metric
 
 
 class _State(NamedTuple):
@@ -48,7 +50,7 @@ class Joiner:
         self.watermark_ms = watermark_ms
         #: True when the watermark allows more than was done, or may: then ``settle`` is due though it did not move.
         self.unsettled = True
-        #: Keys under which a prediction came that is older than the watermark: their events may have missed it.
+        #: Route, key and since when: events by key that were looked up before a prediction came which they may mean.
         self._missed: set[tuple[str, str, int]] = set()
         self._newest = newest
         self._farthest = farthest
@@ -73,11 +75,15 @@ class Joiner:
     async def learn(self, connection: AsyncConnection, events: Sequence[Feedback], moves: Moves) -> None:
         """Store events and join those whose predictions are known."""
         reached = 0 if self.watermark_ms is None else self.watermark_ms
-        keys = [_key(event) for event in events if event.prediction_id is None and event.event_ms < reached]
-        leads = await feedback.leads(connection, keys)
         fresh = [Event(event, event.identity, event.prediction_id, due_ms=looked_up_ms(event)) for event in events]
-        looked_up = [_led(e, leads[_key(e.feedback)]) if _key(e.feedback) in leads else e for e in fresh]
-        await self._restate(connection, looked_up, moves)
+        by_key = [event for event in events if event.prediction_id is None and event.event_ms < reached]
+        if by_key and self.definitions.sharing:
+            self.unsettled = True  # an event that may be about several predictions is looked up once it is stored
+        elif by_key:
+            found = await keys.targets(connection, [self._key(event) for event in by_key])
+            led = {id(event): self._led(event, found) for event in by_key}
+            fresh = [replace(e, **led[id(e.feedback)]) if id(e.feedback) in led else e for e in fresh]
+        await self._restate(connection, fresh, moves)
 
     async def settle(self, connection: AsyncConnection, moves: Moves, limit: int) -> bool:
         """Do what the watermark allows: look up keys, give up on orphans, close windows. True: there is more.
@@ -98,10 +104,14 @@ class Joiner:
         return self.unsettled
 
     async def _look_up(self, connection: AsyncConnection, watermark_ms: int, moves: Moves, limit: int) -> bool:
-        found = await feedback.led_elsewhere(connection, self._missed, watermark_ms)
+        found = await feedback.affected(connection, self._missed, watermark_ms, sharing=self.definitions.sharing)
         self._missed.clear()
         due = await feedback.due(connection, watermark_ms, limit)
-        touched = {event.seq: _led(event, leads) for event, leads in (*found, *due)}
+        touched = {event.seq: event for event in (*due, *found)}
+        by_key = [event for event in touched.values() if event.feedback.prediction_id is None]
+        led = await keys.targets(connection, [self._key(event.feedback) for event in by_key])
+        for event in by_key:
+            touched[event.seq] = replace(event, **self._led(event.feedback, led))
         await self._restate(connection, list(touched.values()), moves)
         return len(due) == limit
 
@@ -116,9 +126,8 @@ class Joiner:
         """Write calls, in place of those that ended, and count those that are no longer open."""
         await calls.write(connection, written, ended=ended, stored=self._stored_kin)
         ids = [row.id for _, row in written]
-        about: dict[str, list[Event]] = defaultdict(list)
-        for event in await feedback.about(connection, {one for one in ids if one <= self._farthest}):
-            about[event.target or ""].append(event)
+        near = {one for one in ids if one <= self._farthest}
+        about = await feedback.about(connection, near, sharing=self.definitions.sharing)
         finished = [call for call in written if call[1].open_by is None]
         moves.calls(finished)
         for prediction_id, new in self._in_company(finished, known.keys() | about.keys()).items():
@@ -179,15 +188,16 @@ class Joiner:
         definition = self.definitions.at(first.route, metric, first.at_ms)
         if definition is None or definition.metric is None:
             return
-        closed = definition.closed(first.at_ms)
-        was, now = (
-            values(
-                state.calls, state.events, definition.metric, closed=closed if state.closed is None else state.closed
-            )
-            for state in (before, after)
-        )
+        was, now = (self._values(definition, definition.metric, first.at_ms, state) for state in (before, after))
         for value, live, mature in changes(was, now):
             moves.outcome(first, definition.metric, value, live, mature)
+
+    def _values(self, definition: Definition, metric: Metric, at_ms: int, state: _State) -> tuple[Value, ...]:
+        closed = definition.closed(at_ms) if state.closed is None else state.closed
+        events = state.events
+        if self.definitions.sharing:  # an event that counts for one prediction may be outside the window of another
+            events = [event for event in events if in_time(event.event_ms, at_ms, metric)]
+        return values(state.calls, events, metric, closed=closed)
 
     async def _restate(self, connection: AsyncConnection, touched: Sequence[Event], moves: Moves) -> None:
         """Find out anew what these events, and those that share their identities, end as; write what that changes.
@@ -196,10 +206,11 @@ class Joiner:
         """
         if not touched:
             return
-        stored = await feedback.with_identities(connection, {event.identity for event in touched})
-        requests = await calls.of(connection, {event.target for event in (*stored, *touched) if event.target})
+        sharing = self.definitions.sharing
+        stored = await feedback.with_identities(connection, {event.identity for event in touched}, sharing=sharing)
+        requests = await calls.of(connection, {target for event in (*stored, *touched) for target in event.targets})
         found = restate(stored, touched, lambda event: self._known(event, requests), self.watermark_ms)
-        joined = await feedback.joined(connection, {target for target, _ in found.shifts})
+        joined = await feedback.about(connection, {target for target, _ in found.shifts}, "joined", sharing=sharing)
         for (target, metric), shift in found.shifts.items():
             before = [event for event in joined.get(target, ()) if event.feedback.metric == metric]
             gone = {event.seq for event in shift.leaving}
@@ -207,9 +218,12 @@ class Joiner:
             finished = _finished(requests[target])
             self._move(metric, _State(finished, _learned(before)), _State(finished, _learned(after)), moves)
         moves.told += found.told
-        self._farthest = max([self._farthest, *(event.target or "" for event in (*found.fresh, *found.changed))])
+        about = (target for event in (*found.fresh, *found.changed) for target in event.targets)
+        self._farthest = max([self._farthest, *about])
         await feedback.insert(connection, found.fresh)
         await feedback.restate(connection, found.changed)
+        if sharing:
+            await feedback.relate(connection, found.changed)
 
     async def _close(
         self, connection: AsyncConnection, definition: Definition, until: int, moves: Moves, limit: int
@@ -222,14 +236,14 @@ class Joiner:
         span = calls.Span(definition.route, since, reached)
         for kin, n in await calls.counted_in(connection, span, metric):
             moves.closed(kin, metric, n)
-        if metric.missing is not None:
+        if metric.missing is not None or self.definitions.sharing:
             ids = await calls.ids_in(connection, span)
         elif metric.mature == "window":
             ids = await feedback.joined_in(connection, span, definition.name)
         else:
             ids = []  # what had a value is mature, and what had none has none now
         requests = await calls.of(connection, ids)
-        joined = await feedback.joined(connection, ids)
+        joined = await feedback.about(connection, ids, "joined", sharing=self.definitions.sharing)
         for prediction_id, stored in requests.items():
             events = [e.feedback for e in joined.get(prediction_id, ()) if e.feedback.metric == definition.name]
             open_, closed = (_State(_finished(stored), events, closed) for closed in (False, True))
@@ -238,19 +252,41 @@ class Joiner:
         self.definitions.close(definition, reached)
         return reached
 
-    def _known(self, event: Event, requests: Mapping[str, Sequence[Call]]) -> Known | None:
-        """What is known of the prediction that an event is about."""
-        stored = requests.get(event.target or "")
-        if not stored:
-            return None
-        call = stored[0]
-        definition = self.definitions.at(call.route, event.feedback.metric, call.at_ms)
-        return Known(call.route, call.at_ms, None if definition is None else definition.metric)
+    def _known(self, event: Event, requests: Mapping[str, Sequence[Call]]) -> list[Known]:
+        """What is known of the predictions that an event is about."""
+        found = []
+        for call in (requests[target][0] for target in event.targets if target in requests):
+            definition = self.definitions.at(call.route, event.feedback.metric, call.at_ms)
+            found.append(Known(call.route, call.at_ms, None if definition is None else definition.metric))
+        return found
+
+    def _key(self, event: Feedback) -> Key:
+        """Where to look for what an event by key is about."""
+        assert event.route is not None
+        assert event.key is not None
+        definition = self.definitions.at(event.route, event.metric, event.event_ms)
+        if definition is None or definition.metric is None:
+            return Key(event.route, event.key, event.event_ms)
+        return Key(event.route, event.key, event.event_ms, definition.metric.before_ms or 0, definition.key_rule)
+
+    def _led(self, event: Feedback, found: Mapping[Key, tuple[str, ...]]) -> dict[str, Any]:
+        """What changes of an event by key when it has been looked up."""
+        key = self._key(event)
+        targets = found[key]
+        return {
+            "target": targets[0] if targets else None,
+            "also": tuple(sorted(targets[1:])),
+            "due_ms": patience_ends_ms(event, key.before_ms),
+        }
 
     def _note_key(self, call: Call) -> None:
-        """A keyed prediction behind the watermark (its writer was slow or died) may be what a looked-up event meant."""
-        if call.row.key is not None and self.watermark_ms is not None and call.at_ms < self.watermark_ms:
-            self._missed.add((call.route, call.row.key, call.at_ms))
+        """A keyed prediction may be what an event meant that was looked up already.
+
+        Because it is behind the watermark (its writer was slow or died), or because events may precede it.
+        """
+        since_ms = call.at_ms - self.definitions.back_ms(call.route)
+        if call.row.key is not None and self.watermark_ms is not None and since_ms < self.watermark_ms:
+            self._missed.add((call.route, call.row.key, since_ms))
             self.unsettled = True
 
 
@@ -277,15 +313,3 @@ def _name(call: Call) -> tuple[str, str, str]:
 
 def _finished(stored: Iterable[Call]) -> list[Call]:
     return [call for call in stored if not call.open]
-
-
-def _led(event: Event, leads: str | None) -> Event:
-    """The event after its key was looked up, or its patience was found to have ended."""
-    if event.feedback.prediction_id is not None:
-        return event
-    return replace(event, target=leads, due_ms=patience_ends_ms(event.feedback))
-
-
-def _key(event: Feedback) -> tuple[str, str, int]:
-    """Where an event by key is looked up; of an event by id, a place where nothing is."""
-    return event.route or "", event.key or "", event.event_ms

@@ -23,7 +23,7 @@ from gateway.ledger import Ledger
 from gateway.store import calls, feedback, plans, tallies
 from gateway.store.migrations import NewerSchema, migrate
 from gateway.store.plans import Happening
-from router.outcomes import values
+from router.outcomes import in_time, values
 
 FILE: Final = "turnout.db"
 PATIENCE_SECONDS: Final = 30.0
@@ -121,7 +121,8 @@ class Store:
             stored = (await calls.of(connection, [prediction_id])).get(prediction_id)
             if stored is None:
                 return None
-            events = await feedback.about(connection, [prediction_id])
+            about = await feedback.about(connection, [prediction_id], sharing=True)
+            events = about.get(prediction_id, [])
             definitions = await plans.read_definitions(connection)
         finished = [call for call in stored if not call.open]
         call = stored[0]
@@ -131,6 +132,7 @@ class Store:
             if definition is None or definition.metric is None:
                 continue
             joined = [e.feedback for e in events if e.status == "joined" and e.feedback.metric == name]
+            joined = [learned for learned in joined if in_time(learned.event_ms, call.at_ms, definition.metric)]
             for value in values(finished, joined, definition.metric, closed=definition.closed(call.at_ms)):
                 outcomes.append(
                     {

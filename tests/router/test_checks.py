@@ -317,6 +317,10 @@ MISTAKES = [
         SMALL + '[routes.again]\npath = ‹"/digits"›\npolicy = { kind = "single", variant = "v1" }\n',
         "routes.again.path takes requests that routes.digits takes too",
     ),
+    (
+        changed(SMALL, ('metrics = ["correct"', 'key_rule = ‹"first"›\nmetrics = ["correct"')),
+        "routes.digits.key_rule has no effect without key",
+    ),
 ]
 
 WARNINGS = [

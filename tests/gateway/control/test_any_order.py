@@ -28,7 +28,7 @@ DEAD = f"{RUN}-01-{T0 - 1:012x}"
 METRICS = (
     metric("label", "label", fold="last"),
     metric("label", "error", score="absolute_error", fold="mean", missing=2.0),
-    metric("event", "click", missing=0.0, window_ms=300, before_ms=60),
+    metric("event", "click", missing=0.0, window_ms=300, before_ms=150),
     metric("value", "money", fold="sum", mature="arrival"),
 )
 VALUES: dict[str, Any] = {
@@ -170,6 +170,7 @@ async def check(
     pauses=st.sets(st.integers(0, 40), max_size=8),
     restarts=st.sets(st.integers(0, 40), max_size=3),
     batch=st.sampled_from([1, 3, 2_000]),
+    key_rule=st.sampled_from(["latest", "first", "all"]),
 )
 def test_the_store_equals_the_exact_fold(
     new_store: Callable[[], str],
@@ -177,11 +178,12 @@ def test_the_store_equals_the_exact_fold(
     pauses: set[int],
     restarts: set[int],
     batch: int,
+    key_rule: str,
 ) -> None:
     rows, events, watermark, lines = journal
-    expected = fold(rows, events, {one.name: one for one in METRICS}, watermark)
+    expected = fold(rows, events, {one.name: one for one in METRICS}, watermark, key_rule=key_rule)
     with tempfile.TemporaryDirectory() as folder:
-        desk = Desk(Path(folder), *METRICS, store=new_store(), lines=batch)
+        desk = Desk(Path(folder), *METRICS, store=new_store(), lines=batch, key_rule=key_rule)
         asyncio.run(check(desk, lines, pauses, restarts, expected, watermark))
 
 
