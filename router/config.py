@@ -58,6 +58,7 @@ class RouteConfig:
     mirrors: tuple[RouteMirror, ...]
     fallback: str | None
     expose_variant: bool
+    require_exposure: bool
     allow_force: bool
 
 

@@ -37,6 +37,9 @@ Fault = Literal[
 ]
 VARIANT_FAULTS: Final = frozenset({"refused", "timeout", "reset", "incomplete", "protocol", "overloaded"})
 
+#: The metric whose events say that somebody met a prediction.
+EXPOSED: Final = "exposed"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
@@ -122,7 +125,8 @@ class Feedback:
     def identity(self) -> str:
         """What makes two events the same: the caller's event id, or who, metric and item."""
         if self.event_id is not None:
-            return f"e:{self.event_id}"
+            # Apart from what else has this id: whether other events count hangs on exposures, and not the reverse.
+            return f"x:{self.event_id}" if self.metric == EXPOSED else f"e:{self.event_id}"
         who = ["p", self.prediction_id] if self.prediction_id is not None else ["k", self.route, self.key]
         return orjson.dumps([*who, self.metric, self.item]).decode()
 

@@ -337,6 +337,9 @@ ROUTE: Final = table_of(
         ),
         "fallback": Setting(Text, "The backend that answers when the chosen variant fails."),
         "expose_variant": Setting(bool, "Whether answers name their variant in a turnout-variant header."),
+        "require_exposure": Setting(
+            bool, 'Whether a prediction counts only once an event of the metric "exposed" says that somebody met it.'
+        ),
         "allow_force": Setting(bool, "Whether any client may choose the variant with turnout-force-variant."),
         "policy": Setting(dict[str, Any], "Which variant answers."),
     },

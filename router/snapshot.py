@@ -164,6 +164,7 @@ class Route:
     mirrors: tuple[RouteMirror, ...] = ()
     fallback: str | None = None
     expose_variant: bool = False
+    require_exposure: bool = False
     allow_force: bool = False
     settings: str = ""
 

@@ -23,17 +23,22 @@ from gateway.store.definitions import Definition, Definitions
 from gateway.store.feedback import Event
 from gateway.store.keys import Key
 from gateway.store.moves import Moves
+from router.exposure import exposed
 from router.outcomes import Value, agreements, changes, counted, in_time, values
-from router.records import Feedback
+from router.records import EXPOSED, Feedback
 from router.snapshot import Metric
 
 
 class _State(NamedTuple):
-    """What is known of a request: finished calls, joined events, whether the window has closed (None: look it up)."""
+    """What is known of a request: finished calls, joined events, whether the window has closed (None: look it up).
+
+    ``exposed`` False: it does not count, because nobody met it.
+    """
 
     calls: Sequence[Call]
     events: Sequence[Feedback]
     closed: bool | None = None
+    exposed: bool = True
 
 
 class Joiner:
@@ -169,16 +174,20 @@ class Joiner:
         for shadow, agrees in agreements(both):
             if shadow.variant not in agreed:
                 moves.agreement(shadow, agrees)
+        learned = _learned(joined)
+        needed = self.definitions.exposure(new[0].route, new[0].at_ms)
+        met = not needed or exposed(learned)
         for definition in closed:
             assert definition.metric is not None
             for call in new:
                 if counted(call, definition.metric):
-                    moves.closed(call, definition.metric)
+                    moves.closed(call, definition.metric, exposed=met or definition.name == EXPOSED)
         by_metric: dict[str, list[Feedback]] = {definition.name: [] for definition in closed}
-        for event in joined:
-            by_metric.setdefault(event.feedback.metric, []).append(event.feedback)
+        for event in learned:
+            by_metric.setdefault(event.metric, []).append(event)
         for metric, events in by_metric.items():
-            self._move(metric, _State(old, events), _State(both, events), moves)
+            before, after = (_State(calls, events, exposed=met) for calls in (old, both))
+            self._move(metric, before, after, moves)
 
     def _move(self, metric: str, before: _State, after: _State, moves: Moves) -> None:
         """Move tallies by what a request is worth now and was before."""
@@ -193,6 +202,8 @@ class Joiner:
             moves.outcome(first, definition.metric, value, live, mature)
 
     def _values(self, definition: Definition, metric: Metric, at_ms: int, state: _State) -> tuple[Value, ...]:
+        if not state.exposed and metric.name != EXPOSED:
+            return ()
         closed = definition.closed(at_ms) if state.closed is None else state.closed
         events = state.events
         if self.definitions.sharing:  # an event that counts for one prediction may be outside the window of another
@@ -202,21 +213,40 @@ class Joiner:
     async def _restate(self, connection: AsyncConnection, touched: Sequence[Event], moves: Moves) -> None:
         """Find out anew what these events, and those that share their identities, end as; write what that changes.
 
-        ``touched`` are events not yet stored, or stored ones whose target changed.
+        ``touched`` are events not yet stored, or stored ones whose targets changed. Exposures come first: what all the
+        others about their predictions end as depends on them.
         """
+        if self.definitions.exposing:
+            exposures = [event for event in touched if event.feedback.metric == EXPOSED]
+            flipped = await self._restate_these(connection, exposures, moves)
+            about = await feedback.about(connection, flipped, sharing=self.definitions.sharing)
+            others = {event.seq: event for events in about.values() for event in events}
+            rest = [event for event in touched if event.feedback.metric != EXPOSED]
+            again = others.keys() - {event.seq for event in rest}
+            touched = [*rest, *(others[seq] for seq in again)]
+        await self._restate_these(connection, touched, moves)
+
+    async def _restate_these(self, connection: AsyncConnection, touched: Sequence[Event], moves: Moves) -> set[str]:
+        """Restate events, and return the predictions that were exposed by them, or are not any more."""
         if not touched:
-            return
+            return set()
         sharing = self.definitions.sharing
         stored = await feedback.with_identities(connection, {event.identity for event in touched}, sharing=sharing)
         requests = await calls.of(connection, {target for event in (*stored, *touched) for target in event.targets})
-        found = restate(stored, touched, lambda event: self._known(event, requests), self.watermark_ms)
+        unmet = await self._unmet(connection, requests)
+        found = restate(stored, touched, lambda event: self._known(event, requests, unmet), self.watermark_ms)
         joined = await feedback.about(connection, {target for target, _ in found.shifts}, "joined", sharing=sharing)
+        flipped = set()
         for (target, metric), shift in found.shifts.items():
             before = [event for event in joined.get(target, ()) if event.feedback.metric == metric]
             gone = {event.seq for event in shift.leaving}
             after = [*(event for event in before if event.seq not in gone), *shift.coming]
-            finished = _finished(requests[target])
-            self._move(metric, _State(finished, _learned(before)), _State(finished, _learned(after)), moves)
+            finished, met = _finished(requests[target]), target not in unmet
+            was, now = (_State(finished, _learned(events), exposed=met) for events in (before, after))
+            self._move(metric, was, now, moves)
+            if metric == EXPOSED and exposed(was.events) != exposed(now.events):
+                flipped.add(target)
+                self._expose(finished, _learned(joined.get(target, ())), exposed(now.events), moves)
         moves.told += found.told
         about = (target for event in (*found.fresh, *found.changed) for target in event.targets)
         self._farthest = max([self._farthest, *about])
@@ -224,6 +254,33 @@ class Joiner:
         await feedback.restate(connection, found.changed)
         if sharing:
             await feedback.relate(connection, found.changed)
+        return flipped
+
+    async def _unmet(self, connection: AsyncConnection, requests: Mapping[str, Sequence[Call]]) -> set[str]:
+        """Return which of these predictions do not count because nobody met them."""
+        if not self.definitions.exposing:
+            return set()
+        asked = {one for one, (call, *_) in requests.items() if self.definitions.exposure(call.route, call.at_ms)}
+        joined = await feedback.about(connection, asked, "joined", sharing=self.definitions.sharing)
+        return {one for one in asked if not exposed(_learned(joined.get(one, ())))}
+
+    def _expose(self, calls: Sequence[Call], events: Sequence[Feedback], met: bool, moves: Moves) -> None:
+        """Let a request count from now on, or no more; ``events`` are those of its metrics that count now."""
+        if not calls:
+            return
+        first = calls[0]
+        for name in self.definitions.names(first.route):
+            definition = self.definitions.at(first.route, name, first.at_ms)
+            if definition is None or definition.metric is None or name == EXPOSED:
+                continue
+            about = [event for event in events if event.metric == name]
+            was, now = (_State(calls, about, exposed=counts) for counts in (not met, met))
+            self._move(name, was, now, moves)
+            if definition.closed(first.at_ms):
+                for call in calls:
+                    if counted(call, definition.metric):
+                        moves.closed(call, definition.metric, exposed=met)
+                        moves.closed(call, definition.metric, -1, exposed=not met)
 
     async def _close(
         self, connection: AsyncConnection, definition: Definition, until: int, moves: Moves, limit: int
@@ -234,9 +291,11 @@ class Joiner:
         since = max(definition.closed_until, definition.since_ms)
         reached = await calls.reach(connection, definition.route, since, until, limit)
         span = calls.Span(definition.route, since, reached)
-        for kin, n in await calls.counted_in(connection, span, metric):
-            moves.closed(kin, metric, n)
-        if metric.missing is not None or self.definitions.sharing:
+        asked = definition.name != EXPOSED and EXPOSED in self.definitions.names(definition.route)
+        if not asked:
+            for kin, n in await calls.counted_in(connection, span, metric):
+                moves.closed(kin, metric, n)
+        if metric.missing is not None or asked or self.definitions.sharing:
             ids = await calls.ids_in(connection, span)
         elif metric.mature == "window":
             ids = await feedback.joined_in(connection, span, definition.name)
@@ -245,19 +304,26 @@ class Joiner:
         requests = await calls.of(connection, ids)
         joined = await feedback.about(connection, ids, "joined", sharing=self.definitions.sharing)
         for prediction_id, stored in requests.items():
-            events = [e.feedback for e in joined.get(prediction_id, ()) if e.feedback.metric == definition.name]
-            open_, closed = (_State(_finished(stored), events, closed) for closed in (False, True))
+            learned, finished = _learned(joined.get(prediction_id, ())), _finished(stored)
+            events = [event for event in learned if event.metric == definition.name]
+            met = not self.definitions.exposure(definition.route, stored[0].at_ms) or exposed(learned)
+            open_, closed = (_State(finished, events, closed, exposed=met) for closed in (False, True))
             self._move(definition.name, open_, closed, moves)
+            if asked:
+                for call in finished:
+                    if counted(call, metric):
+                        moves.closed(call, metric, exposed=met)
         await plans.close_definition(connection, definition, reached)
         self.definitions.close(definition, reached)
         return reached
 
-    def _known(self, event: Event, requests: Mapping[str, Sequence[Call]]) -> list[Known]:
+    def _known(self, event: Event, requests: Mapping[str, Sequence[Call]], unmet: Collection[str]) -> list[Known]:
         """What is known of the predictions that an event is about."""
-        found = []
+        found, name = [], event.feedback.metric
         for call in (requests[target][0] for target in event.targets if target in requests):
-            definition = self.definitions.at(call.route, event.feedback.metric, call.at_ms)
-            found.append(Known(call.route, call.at_ms, None if definition is None else definition.metric))
+            definition = self.definitions.at(call.route, name, call.at_ms)
+            metric = None if definition is None else definition.metric
+            found.append(Known(call.route, call.at_ms, metric, name == EXPOSED or call.id not in unmet))
         return found
 
     def _key(self, event: Feedback) -> Key:

@@ -29,6 +29,7 @@ from gateway.store.definitions import Definition, newly_defined
 from gateway.store.moves import Moves, Told
 from gateway.store.tallies import Remembered
 from gateway.store.watermark import Writers
+from router.exposure import exposure
 from router.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
@@ -297,6 +298,8 @@ async def _adopt(connection: AsyncConnection, joiner: Joiner, snapshot: Snapshot
     """Begin the definitions that are new with this snapshot."""
     for route in snapshot.routes.values():
         metrics = [snapshot.metrics[name] for name in route.metrics]
+        if route.require_exposure:
+            metrics.append(exposure(metrics))
         fresh = newly_defined(joiner.definitions, route.name, metrics, route.key_rule)
         if not fresh:
             continue

@@ -10,6 +10,7 @@ about and of the watermark; so the order of arrival cannot matter. Precedence, f
 | orphaned       | its prediction is not known (it is joined all the same should it come)                          |
 | not_applicable | the prediction's route did not list the metric                                                  |
 | late           | it happened outside the prediction's window, after it or too long before                        |
+| not_exposed    | nobody met its prediction (yet), and the route asks for that                                    |
 | corrected      | another of its identity has a higher revision                                                   |
 | joined         | the one that counts; one whose value is null counts by taking back what was said before         |
 """
@@ -45,6 +46,8 @@ class Known:
     route: str
     at_ms: int
     metric: Metric | None
+    #: False when it does not count because nobody met it.
+    exposed: bool = True
 
 
 @dataclass(slots=True)
@@ -167,10 +170,12 @@ def _to(event: Feedback, known: Known) -> Status:
     """What an event is to one prediction."""
     if known.metric is None:
         return "not_applicable"
-    return "joined" if in_time(event.event_ms, known.at_ms, known.metric) else "late"
+    if not in_time(event.event_ms, known.at_ms, known.metric):
+        return "late"
+    return "joined" if known.exposed else "not_exposed"
 
 
-_BEST_FIRST: Final[tuple[Status, ...]] = ("joined", "late", "not_applicable")
+_BEST_FIRST: Final[tuple[Status, ...]] = ("joined", "not_exposed", "late", "not_applicable")
 
 
 def _came(event: Event) -> tuple[int, bytes]:

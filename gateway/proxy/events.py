@@ -16,7 +16,8 @@ from typing import Any, Final
 
 import orjson
 
-from router.records import Feedback
+from router.exposure import exposure
+from router.records import EXPOSED, Feedback
 from router.snapshot import Metric, Snapshot
 
 MAX_EVENTS: Final = 1_000
@@ -181,9 +182,18 @@ class _Reader:
         if name is None:
             return None
         metric = self._snapshot.metrics.get(name)
+        if metric is None and name == EXPOSED:
+            metric = self._exposure()
         if metric is None:
             self._problem(f"unknown metric {_shown(name)}{self._hint(name, self._snapshot.metrics)}")
         return metric
+
+    def _exposure(self) -> Metric | None:
+        """What an exposure means, if there is a route where it means anything; which one is known by the prediction."""
+        for route in self._snapshot.routes.values():
+            if route.require_exposure:
+                return exposure(self._snapshot.metrics[name] for name in route.metrics)
+        return None
 
     def _value(self, metric: Metric) -> None:
         if "value" not in self._entry:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from router.records import EXPOSED
 from router.snapshot import KeyRule, Metric
 
 
@@ -49,6 +50,8 @@ class Definitions:
         self._back: dict[str, int] = {}
         #: Whether any event may be about several predictions.
         self.sharing = False
+        #: Whether any prediction counts only once it was exposed.
+        self.exposing = False
         for definition in sorted(definitions, key=lambda d: d.since_ms):
             self.append(definition)
 
@@ -72,6 +75,7 @@ class Definitions:
         before_ms = 0 if definition.metric is None else definition.metric.before_ms or 0
         self._back[definition.route] = max(self._back.get(definition.route, 0), before_ms)
         self.sharing |= definition.key_rule == "all"
+        self.exposing |= definition.name == EXPOSED
 
     def close(self, definition: Definition, until_ms: int) -> None:
         """Move the pointer of what has closed."""
@@ -94,6 +98,10 @@ class Definitions:
             if definition.since_ms <= at_ms:
                 return definition if definition.metric is not None else None
         return None
+
+    def exposure(self, route: str, at_ms: int) -> bool:
+        """Return whether a prediction made at ``at_ms`` counts only once it was exposed."""
+        return self.exposing and self.at(route, EXPOSED, at_ms) is not None
 
     def back_ms(self, route: str) -> int:
         """Return how long before a prediction of the route an event by key may have happened and be about it."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gateway.ledger import AGREEMENT, CALLS, UNKNOWN, TallyKey
@@ -35,12 +35,24 @@ def fold(
     watermark_ms: int,
     *,
     key_rule: str = "latest",
+    exposure: bool = False,
 ) -> Fold:
     """Return the tallies, the feedback by (route, metric, status), and units by (revision, variant) they came under."""
     requests: dict[str, list[Prediction]] = defaultdict(list)
     for call in calls:
         requests[call.id].append(call)
-    joined, statuses = judge(requests, events, metrics, watermark_ms, key_rule)
+    met = None
+    if exposure:
+        every = metric_of_exposure(metrics)
+        joined, statuses = judge(requests, [e for e in events if e.metric == "exposed"], every, watermark_ms, key_rule)
+        met = {one for one, told in joined.items() if any(e.value for e in told)}
+        shown = joined
+        joined, more = judge(
+            requests, [e for e in events if e.metric != "exposed"], metrics, watermark_ms, key_rule, met
+        )
+        statuses.update(more)
+    else:
+        joined, statuses = judge(requests, events, metrics, watermark_ms, key_rule)
     values: Values = defaultdict(dict)
     for prediction_id, rows in requests.items():
         whole = [row for row in rows if not row.forced and row.fault != "dropped"]
@@ -50,9 +62,19 @@ def fold(
         for row in whole:
             if row.role == "shadow" and primary and all(r.predicted and not r.failed for r in (row, primary)):
                 put(values, row, "", AGREEMENT, "", "live", float(equal(row.prediction, primary.prediction)))
+        if met is not None:
+            every_ms = every["exposed"].window_ms
+            told = [e for e in shown.get(prediction_id, ()) if e.value is not None]
+            weigh(values, whole, told, every["exposed"], rows[0].at_ms + every_ms < watermark_ms)
         for metric in metrics.values():
             closed = rows[0].at_ms + metric.window_ms < watermark_ms
             told = [e for e in joined.get(prediction_id, ()) if e.metric == metric.name and e.value is not None]
+            if met is not None and prediction_id not in met:
+                for row in whole if closed else ():
+                    if row.role != "shadow" or metric.kind == "label":
+                        unit = row.id + row.role + row.variant
+                        put(values, row, "", metric.name, metric.definition, "unexposed", 0.0, unit=unit)
+                continue
             weigh(values, whole, told, metric, closed)
     return Fold(
         {key: Tally.of_units(units.values()) for key, units in values.items()}, statuses, arrive(requests.values())
@@ -65,6 +87,7 @@ def judge(
     metrics: Mapping[str, Metric],
     watermark_ms: int,
     key_rule: str,
+    met: Collection[str] | None = None,
 ) -> tuple[dict[str, list[Feedback]], Counter[tuple[str, str, str]]]:
     """Return the events that count, by prediction, and what every event ended as."""
     joined: dict[str, list[Feedback]] = defaultdict(list)
@@ -99,8 +122,10 @@ def judge(
             elif event.metric not in metrics:
                 status = "not_applicable"
             elif inside := [rows[0].id for rows in found if not outside(event, rows[0], metrics[event.metric])]:
-                candidates.append((event, inside, route))
-                continue
+                if met is None or any(one in met for one in inside):
+                    candidates.append((event, inside, route))
+                    continue
+                status = "not_exposed"
             else:
                 status = "late"
             statuses[route, event.metric, status] += 1
@@ -112,6 +137,14 @@ def judge(
             for prediction_id in inside:
                 joined[prediction_id].append(event)
     return joined, statuses
+
+
+def metric_of_exposure(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
+    window_ms = max(metric.window_ms for metric in metrics.values())
+    one = next(iter(metrics.values()))
+    changes: dict[str, Any] = {"kind": "event", "score": None, "fold": "any", "missing": None, "before_ms": None}
+    changes |= {"mature": "arrival", "window_ms": window_ms, "definition": f"exposed:{window_ms}", "range": None}
+    return {"exposed": replace(one, name="exposed", **changes)}
 
 
 def reach(event: Feedback, metrics: Mapping[str, Metric]) -> int:

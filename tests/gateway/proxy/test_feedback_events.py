@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -242,3 +243,14 @@ def test_a_hostile_body_is_read_quickly() -> None:
     began = time.process_time()
     read_events(wrong, SNAPSHOT, NOW)
     assert time.process_time() - began < 1
+
+
+def test_an_exposure_is_taken_where_a_route_asks_for_it() -> None:
+    """Which route the prediction is of is known later; elsewhere the word means nothing, and was a mistake."""
+    assert problems_of(**WHOSE, metric="exposed", value=1) == ['unknown metric "exposed"']
+    digits = replace(SNAPSHOT.routes["digits"], require_exposure=True, metrics=("correct",))
+    asking = replace(SNAPSHOT, routes={"digits": digits})
+    body = orjson.dumps([{**WHOSE, "metric": "exposed", "value": value} for value in (1, 2)])
+    events, problems, _ = read_events(body, asking, NOW)
+    assert [(one.metric, one.value) for one in events] == [("exposed", 1)]
+    assert [problem.index for problem in problems] == [1]
