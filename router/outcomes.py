@@ -24,11 +24,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import fsum
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from router.extract import equal
 from router.records import Fault, Feedback, Outcome, Role
 from router.snapshot import Metric
+
+#: How a prediction stands under one metric. What comes of it: nothing yet, a value from feedback, ``missing`` because
+#: its window has closed empty, no value at all, or nothing as long as nobody met it.
+State = Literal["open", "rewarded", "defaulted", "excluded", "not_exposed"]
 
 
 class Countable(Protocol):
@@ -90,6 +94,25 @@ def values(calls: Sequence[Call], events: Sequence[Feedback], metric: Metric, *,
     own = [_own_value(call, events, metric, closed=closed, ripe=ripe) for call in calls if counted(call, metric)]
     pairs = _label_pairs(own) if metric.kind == "label" else _ranker_pairs(calls, events, metric, ripe=ripe)
     return tuple(value for value in (*own, *pairs) if value.live is not None)
+
+
+def state(
+    calls: Sequence[Call], events: Sequence[Feedback], metric: Metric, *, closed: bool, exposed: bool = True
+) -> State:
+    """Return how one request stands under one metric; the arguments are those of ``values``.
+
+    A request is "excluded" when no value can come of it any more, or none may (its variant was forced).
+    """
+    if not any(counted(call, metric) for call in calls):
+        return "excluded"
+    if not exposed:
+        return "not_exposed"
+    told = any(not event.retracts for event in events)
+    if not told and not closed:
+        return "open"
+    if not values(calls, events, metric, closed=closed):
+        return "excluded"
+    return "rewarded" if told else "defaulted"
 
 
 def changes(before: Iterable[Value], after: Iterable[Value]) -> Iterator[tuple[Value, Outcome, Outcome]]:
