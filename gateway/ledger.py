@@ -12,14 +12,16 @@ from typing import Literal
 from policies.types import EMPTY, Evidence, Tally
 from router.records import Role
 
-Phase = Literal["live", "mature", "closed"]
+Phase = Literal["live", "mature", "closed", "unexposed"]
 
 #: The built-in metrics. A user's metric cannot begin with "@".
 CALLS = "@calls"  # M = the variant's failures, D = calls; live only
 AGREEMENT = "@agreement"  # a shadow predicts what the primary does: M = 1 or 0, D = 1 where both predicted; live only
 
 #: What a feedback event can end as. Each event is in exactly one.
-Status = Literal["rejected", "repeated", "corrected", "not_applicable", "orphaned", "late", "waiting", "joined"]
+Status = Literal[
+    "rejected", "repeated", "corrected", "not_applicable", "not_exposed", "orphaned", "late", "waiting", "joined"
+]
 STATUSES: tuple[Status, ...] = (
     "joined",
     "corrected",
@@ -28,6 +30,7 @@ STATUSES: tuple[Status, ...] = (
     "waiting",
     "orphaned",
     "not_applicable",
+    "not_exposed",
     "rejected",
 )
 UNKNOWN = "unknown"  # the route or metric of an event that names none that exists
@@ -41,7 +44,8 @@ class TallyKey:
     a difference: of two scores of one label (shadow less primary), or +1, 0, −1 for an interleaved answer whose
     credit went to this ranker, to both alike, or to the other (only answers with a credited event have D = 1).
     ``phase``: "live" moves at once, "mature" when the window has closed, "closed" counts (in D, not by unit) the
-    predictions whose window has closed, with or without a value: the denominator of coverage.
+    predictions whose window has closed, with or without a value: the denominator of coverage. "unexposed" counts those
+    whose window has closed and that do not count at all, because nobody met them and the route asks for that.
     """
 
     period: int

@@ -153,7 +153,11 @@ def _metric(metric: Reading) -> Iterator[Finding]:
 def _route(draft: Draft, route: RouteDraft) -> Iterator[Finding]:
     yield from _backend_names(draft, route)
     yield from _metric_names(draft, route)
+    if route.knows("metrics", "require_exposure") and route.get("require_exposure") and not route.get("metrics"):
+        yield _wrong(route.path, "require_exposure", "has no effect without metrics")
     yield from _mirrors(route)
+    if route.knows("key", "key_rule") and route.get("key") is None and route.get("key_rule") != "latest":
+        yield _wrong(route.path, "key_rule", "has no effect without key")
     if isinstance(route.get("features"), tuple):
         yield from _repeated((*route.path, "features"), route.get("features"), "names each reference once")
     if route.policy is not None:

@@ -70,18 +70,22 @@ def with_plans_of(previous: Snapshot, fresh: Snapshot) -> Snapshot:
 def epoch_of(config: Config, route: RouteConfig) -> str:
     """Return the hash within which a route's statistics may be added up.
 
-    It covers the policy's kind, the variants with their versions, the unit, the salt and the prediction pointer. The
-    order of variants, shares, metrics, mirrors and everything about where a backend runs leave it alone.
+    It covers the policy's kind, the variants with their versions, the unit, the salt, the prediction pointer, which of
+    several predictions feedback by key is about and whether predictions count only once they were exposed. The order of
+    variants, shares, metrics, mirrors and everything about where a backend runs leave it alone.
     """
-    return digest(
-        {
-            "kind": route.policy.kind,
-            "variants": {name: config.backends[name].version for name in route.policy.variants},
-            "unit": route.unit,
-            "salt": route.salt,
-            "prediction": route.prediction,
-        }
-    )
+    identity: dict[str, object] = {
+        "kind": route.policy.kind,
+        "variants": {name: config.backends[name].version for name in route.policy.variants},
+        "unit": route.unit,
+        "salt": route.salt,
+        "prediction": route.prediction,
+    }
+    if route.key_rule != "latest":  # what is at its default leaves the epochs of those who never heard of it alone
+        identity["key_rule"] = route.key_rule
+    if route.require_exposure:
+        identity["require_exposure"] = True
+    return digest(identity)
 
 
 def settings_of(policy: Policy) -> str:
@@ -116,6 +120,7 @@ def _route(
         headers=route.headers,
         unit=route.unit,
         key=route.key,
+        key_rule=route.key_rule,
         features=route.features,
         prediction=route.prediction,
         metrics=route.metrics,
@@ -123,5 +128,6 @@ def _route(
         mirrors=route.mirrors,
         fallback=route.fallback,
         expose_variant=route.expose_variant,
+        require_exposure=route.require_exposure,
         allow_force=route.allow_force,
     )

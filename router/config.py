@@ -23,7 +23,7 @@ from router.diagnostics import Diagnostic, locate, render, syntax_diagnostic, un
 from router.draft import Draft, RouteDraft, draft_of
 from router.findings import Finding, dotted
 from router.placeholders import Placeholder, placeholders
-from router.snapshot import Backend, Gateway, Metric, RouteMirror
+from router.snapshot import Backend, Gateway, KeyRule, Metric, RouteMirror
 
 #: The largest file that is read. The largest that anybody writes by hand is a hundredth of it.
 MAX_BYTES: Final = 4 * 2**20
@@ -50,6 +50,7 @@ class RouteConfig:
     headers: tuple[tuple[str, str], ...]
     unit: str | None
     key: str | None
+    key_rule: KeyRule
     features: tuple[tuple[str, str], ...]
     prediction: str | None
     metrics: tuple[str, ...]
@@ -57,6 +58,7 @@ class RouteConfig:
     mirrors: tuple[RouteMirror, ...]
     fallback: str | None
     expose_variant: bool
+    require_exposure: bool
     allow_force: bool
 
 
@@ -149,6 +151,8 @@ def _metric(name: str, values: dict[str, Any]) -> Metric:
         "fold": values["fold"] or ("any" if kind == "event" else "last"),
         "range": values["range"],
     }
+    if values["window_before"] is not None:  # a key that nobody wrote leaves the numbers of those who did not alone
+        changes_numbers["before_ms"] = values["window_before"]
     better: Any = values["better"] or ("lower" if score == "absolute_error" else "higher")
     return Metric(better=better, definition=digest(changes_numbers), **changes_numbers)
 

@@ -14,6 +14,7 @@ import policies
 from policies.types import Path, Policy
 from router import spellings
 from router.findings import Finding, did_you_mean, dotted, listed, shown
+from router.records import EXPOSED
 from router.settings import BACKEND, GATEWAY, METRIC, MIRROR, ROUTE, policy_table
 from router.tables import Reading, Setting, Table, mapping, read, stand_in
 
@@ -22,6 +23,9 @@ DEEPEST: Final = 24
 
 #: The name that feedback of no known route is counted under.
 RESERVED_ROUTE: Final = "unknown"
+
+#: The metric that every route with ``require_exposure`` has.
+RESERVED_METRIC: Final = EXPOSED
 
 _SECTION: Final = mapping(str, Any)
 
@@ -89,6 +93,9 @@ def draft_of(document: dict[str, Any]) -> Draft:
     for section in (backends, metrics):
         for reading in section.values():
             findings += [*_name_findings(reading.path), *reading.findings]
+    if RESERVED_METRIC in metrics:
+        reserved: Path = ("metrics", RESERVED_METRIC)
+        findings.append(Finding(reserved, f"{dotted(reserved)}: this name is kept for require_exposure", at="key"))
     routes = {name: _route(name, given, findings) for name, given in sections["routes"].items()}
     return Draft(gateway, backends, metrics, routes, tuple(findings))
 

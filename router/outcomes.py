@@ -6,8 +6,9 @@ differences always equal the fold of everything known, in any order, with any re
 
 Which events belong:
 
-- those whose own time is at most a window after the prediction; one from before it (clocks differ) counts as at it;
-- of several with one identity, the one with the highest revision (chosen before they come here).
+- those whose own time is at most a window after the prediction, and at most ``before_ms`` before it, if that is set;
+- of several with one identity, the one with the highest revision (chosen before they come here);
+- none whose value is null: that takes back what its identity said before.
 
 Who is scored:
 
@@ -23,11 +24,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import fsum
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from router.extract import equal
 from router.records import Fault, Feedback, Outcome, Role
 from router.snapshot import Metric
+
+#: How a prediction stands under one metric. What comes of it: nothing yet, a value from feedback, ``missing`` because
+#: its window has closed empty, no value at all, or nothing as long as nobody met it.
+State = Literal["open", "rewarded", "defaulted", "excluded", "not_exposed"]
 
 
 class Countable(Protocol):
@@ -84,10 +89,30 @@ def values(calls: Sequence[Call], events: Sequence[Feedback], metric: Metric, *,
     ``calls`` are finished calls that share one prediction id, ``events`` those of this metric that belong (``in_time``
     and the highest revision of their identity), ``closed`` says whether the metric's window has closed for them.
     """
+    events = [event for event in events if not event.retracts]
     ripe = closed or metric.mature == "arrival"
     own = [_own_value(call, events, metric, closed=closed, ripe=ripe) for call in calls if counted(call, metric)]
     pairs = _label_pairs(own) if metric.kind == "label" else _ranker_pairs(calls, events, metric, ripe=ripe)
     return tuple(value for value in (*own, *pairs) if value.live is not None)
+
+
+def state(
+    calls: Sequence[Call], events: Sequence[Feedback], metric: Metric, *, closed: bool, exposed: bool = True
+) -> State:
+    """Return how one request stands under one metric; the arguments are those of ``values``.
+
+    A request is "excluded" when no value can come of it any more, or none may (its variant was forced).
+    """
+    if not any(counted(call, metric) for call in calls):
+        return "excluded"
+    if not exposed:
+        return "not_exposed"
+    told = any(not event.retracts for event in events)
+    if not told and not closed:
+        return "open"
+    if not values(calls, events, metric, closed=closed):
+        return "excluded"
+    return "rewarded" if told else "defaulted"
 
 
 def changes(before: Iterable[Value], after: Iterable[Value]) -> Iterator[tuple[Value, Outcome, Outcome]]:
@@ -108,10 +133,12 @@ def changes(before: Iterable[Value], after: Iterable[Value]) -> Iterator[tuple[V
 
 
 def in_time(event_ms: int, at_ms: int, metric: Metric) -> bool:
-    """Return whether an event at ``event_ms`` is not too late for a prediction made at ``at_ms``.
+    """Return whether an event at ``event_ms`` is within the window around a prediction made at ``at_ms``.
 
-    There is no lower bound: an event that names a prediction and is older than it comes from a clock that differs.
+    Unless the metric sets one there is no bound before the prediction: clocks differ.
     """
+    if metric.before_ms is not None and event_ms < at_ms - metric.before_ms:
+        return False
     return event_ms <= at_ms + metric.window_ms
 
 

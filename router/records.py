@@ -39,6 +39,9 @@ Fault = Literal[
 ]
 VARIANT_FAULTS: Final = frozenset({"refused", "timeout", "reset", "incomplete", "protocol", "overloaded"})
 
+#: The metric whose events say that somebody met a prediction.
+EXPOSED: Final = "exposed"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
@@ -94,7 +97,8 @@ class Prediction:
 class Feedback:
     """One event learned later about a prediction: named by ``prediction_id``, or by ``route`` and ``key``.
 
-    ``value`` is a number, a boolean, or for labels any JSON value. ``occurred_ms`` is when it happened, by the caller's
+    ``value`` is a number, a boolean, or for labels any JSON value; None takes back what earlier revisions of the same
+    identity said. ``occurred_ms`` is when it happened, by the caller's
     word (None: not said), ``received_ms`` when the gateway took it.
     """
 
@@ -115,10 +119,16 @@ class Feedback:
         return self.received_ms if self.occurred_ms is None else self.occurred_ms
 
     @property
+    def retracts(self) -> bool:
+        """True when the event takes back what its identity said before."""
+        return self.value is None
+
+    @property
     def identity(self) -> str:
         """What makes two events the same: the caller's event id, or who, metric and item."""
         if self.event_id is not None:
-            return f"e:{self.event_id}"
+            # Apart from what else has this id: whether other events count hangs on exposures, and not the reverse.
+            return f"x:{self.event_id}" if self.metric == EXPOSED else f"e:{self.event_id}"
         who = ["p", self.prediction_id] if self.prediction_id is not None else ["k", self.route, self.key]
         return orjson.dumps([*who, self.metric, self.item]).decode()
 

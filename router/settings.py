@@ -16,7 +16,7 @@ from router import spellings
 from router.extract import Pointer
 from router.findings import quoted
 from router.placeholders import placeholders
-from router.snapshot import Backend, Gateway, Route, RouteMirror
+from router.snapshot import Backend, Gateway, KeyRule, Route, RouteMirror
 from router.tables import Setting, Table, many, mapping, some, spelled, table_of, table_of_fields
 from router.unit import TOKEN, reference
 
@@ -278,6 +278,12 @@ METRIC: Final = Table(
             spellings.duration_ms("24h"),
             written="24h",
         ),
+        "window_before": Setting(
+            Duration,
+            "How long before its prediction feedback may have happened. Without it, any time where it names the "
+            "prediction's id (clocks differ), and never where it is looked up by key.",
+            None,
+        ),
         "mature": Setting(
             Literal["window", "arrival"],
             "When a value may be learned from: when its window has closed or, where the delay cannot depend on the "
@@ -321,6 +327,11 @@ ROUTE: Final = table_of(
             ReferenceText, "Who is randomised: header:NAME, cookie:NAME, query:NAME or body:/json/pointer."
         ),
         "key": Setting(ReferenceText, "A key of the caller's own by which feedback may name the request."),
+        "key_rule": Setting(
+            KeyRule,
+            "Which of several predictions with the key feedback is about: latest, the last one before it; first, the "
+            "first one; all of them. Where there is none before it, the first after it within window_before.",
+        ),
         "features": Setting(
             Features, "Values logged with each prediction: a table of references by name, or a list of them.", {}
         ),
@@ -334,6 +345,9 @@ ROUTE: Final = table_of(
         ),
         "fallback": Setting(Text, "The backend that answers when the chosen variant fails."),
         "expose_variant": Setting(bool, "Whether answers name their variant in a turnout-variant header."),
+        "require_exposure": Setting(
+            bool, 'Whether a prediction counts only once an event of the metric "exposed" says that somebody met it.'
+        ),
         "allow_force": Setting(bool, "Whether any client may choose the variant with turnout-force-variant."),
         "policy": Setting(dict[str, Any], "Which variant answers."),
     },

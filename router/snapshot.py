@@ -18,6 +18,9 @@ from policies.types import Plan
 
 FORMAT = 1
 
+#: Which of the predictions that share a key an event is about.
+KeyRule = Literal["latest", "first", "all"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gateway:
@@ -91,7 +94,11 @@ class Backend:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """What feedback means. ``definition`` is the hash of every field that changes a number, the name included."""
+    """What feedback means. ``definition`` is the hash of every field that changes a number, the name included.
+
+    ``before_ms`` is how long before its prediction an event may have happened; None leaves it to who names the
+    prediction: by its id, at any time before (clocks differ), by a key, never.
+    """
 
     name: str
     kind: Literal["event", "value", "label"]
@@ -103,6 +110,7 @@ class Metric:
     fold: Literal["any", "first", "last", "sum", "mean", "max"]
     range: tuple[float, float] | None
     definition: str
+    before_ms: int | None = None
 
     @property
     def bounds(self) -> tuple[float, float] | None:
@@ -150,6 +158,7 @@ class Route:
     headers: tuple[tuple[str, str], ...] = ()
     unit: str | None = None
     key: str | None = None
+    key_rule: KeyRule = "latest"
     features: tuple[tuple[str, str], ...] = ()
     prediction: str | None = None
     metrics: tuple[str, ...] = ()
@@ -157,6 +166,7 @@ class Route:
     mirrors: tuple[RouteMirror, ...] = ()
     fallback: str | None = None
     expose_variant: bool = False
+    require_exposure: bool = False
     allow_force: bool = False
     settings: str = ""
 

@@ -23,7 +23,7 @@ from gateway.proxy.health import STATES
 from gateway.report.comparison import STATUSES as VERDICTS
 from gateway.store.calls import Call, Row, by_kin
 from gateway.store.kin import Kin
-from router.records import VARIANT_FAULTS, Fault, Role
+from router.records import EXPOSED, VARIANT_FAULTS, Fault, Role
 from router.snapshot import Snapshot
 from router.spellings import replica
 
@@ -66,7 +66,7 @@ class Names:
             return
         self._read = snapshot
         named: set[tuple[str, ...]] = {("route", name) for name in snapshot.routes}
-        named |= {("metric", name) for name in snapshot.metrics}
+        named |= {("metric", name) for name in (*snapshot.metrics, EXPOSED)}
         for backend in snapshot.backends.values():
             named |= {("variant", backend.name), ("version", backend.name, backend.version)}
             named |= {("replica", replica(url)) for url in backend.urls}

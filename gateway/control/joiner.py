@@ -12,26 +12,33 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.control.standing import Known, looked_up_ms, patience_ends_ms, restate
-from gateway.store import calls, feedback, plans
+from gateway.store import calls, feedback, keys, plans
 from gateway.store.calls import Call
 from gateway.store.definitions import Definition, Definitions
 from gateway.store.feedback import Event
+from gateway.store.keys import Key
 from gateway.store.moves import Moves
-from router.outcomes import agreements, changes, counted, values
-from router.records import Feedback
+from router.exposure import exposed
+from router.outcomes import Value, agreements, changes, counted, in_time, values
+from router.records import EXPOSED, Feedback
+from router.snapshot import Metric
 
 
 class _State(NamedTuple):
-    """What is known of a request: finished calls, joined events, whether the window has closed (None: look it up)."""
+    """What is known of a request: finished calls, joined events, whether the window has closed (None: look it up).
+
+    ``exposed`` False: it does not count, because nobody met it.
+    """
 
     calls: Sequence[Call]
     events: Sequence[Feedback]
     closed: bool | None = None
+    exposed: bool = True
 
 
 class Joiner:
@@ -48,7 +55,7 @@ class Joiner:
         self.watermark_ms = watermark_ms
         #: True when the watermark allows more than was done, or may: then ``settle`` is due though it did not move.
         self.unsettled = True
-        #: Keys under which a prediction came that is older than the watermark: their events may have missed it.
+        #: Route, key and since when: events by key that were looked up before a prediction came which they may mean.
         self._missed: set[tuple[str, str, int]] = set()
         self._newest = newest
         self._farthest = farthest
@@ -74,11 +81,15 @@ class Joiner:
     async def learn(self, connection: AsyncConnection, events: Sequence[Feedback], moves: Moves) -> None:
         """Store events and join those whose predictions are known."""
         reached = 0 if self.watermark_ms is None else self.watermark_ms
-        keys = [_key(event) for event in events if event.prediction_id is None and event.event_ms < reached]
-        leads = await feedback.leads(connection, keys)
         fresh = [Event(event, event.identity, event.prediction_id, due_ms=looked_up_ms(event)) for event in events]
-        looked_up = [_led(e, leads[_key(e.feedback)]) if _key(e.feedback) in leads else e for e in fresh]
-        await self._restate(connection, looked_up, moves)
+        by_key = [event for event in events if event.prediction_id is None and event.event_ms < reached]
+        if by_key and self.definitions.sharing:
+            self.unsettled = True  # an event that may be about several predictions is looked up once it is stored
+        elif by_key:
+            found = await keys.targets(connection, [self._key(event) for event in by_key])
+            led = {id(event): self._led(event, found) for event in by_key}
+            fresh = [replace(e, **led[id(e.feedback)]) if id(e.feedback) in led else e for e in fresh]
+        await self._restate(connection, fresh, moves)
 
     async def settle(self, connection: AsyncConnection, moves: Moves, limit: int) -> bool:
         """Do what the watermark allows: look up keys, give up on orphans, close windows. True: there is more.
@@ -99,10 +110,14 @@ class Joiner:
         return self.unsettled
 
     async def _look_up(self, connection: AsyncConnection, watermark_ms: int, moves: Moves, limit: int) -> bool:
-        found = await feedback.led_elsewhere(connection, self._missed, watermark_ms)
+        found = await feedback.affected(connection, self._missed, watermark_ms, sharing=self.definitions.sharing)
         self._missed.clear()
         due = await feedback.due(connection, watermark_ms, limit)
-        touched = {event.seq: _led(event, leads) for event, leads in (*found, *due)}
+        touched = {event.seq: event for event in (*due, *found)}
+        by_key = [event for event in touched.values() if event.feedback.prediction_id is None]
+        led = await keys.targets(connection, [self._key(event.feedback) for event in by_key])
+        for event in by_key:
+            touched[event.seq] = replace(event, **self._led(event.feedback, led))
         await self._restate(connection, list(touched.values()), moves)
         return len(due) == limit
 
@@ -117,9 +132,8 @@ class Joiner:
         """Write calls, in place of those that ended, and count those that are no longer open."""
         await calls.write(connection, written, ended=ended, stored=self._stored_kin, days=self._days)
         ids = [row.id for _, row in written]
-        about: dict[str, list[Event]] = defaultdict(list)
-        for event in await feedback.about(connection, {one for one in ids if one <= self._farthest}):
-            about[event.target or ""].append(event)
+        near = {one for one in ids if one <= self._farthest}
+        about = await feedback.about(connection, near, sharing=self.definitions.sharing)
         finished = [call for call in written if call[1].open_by is None]
         moves.calls(finished)
         for prediction_id, new in self._in_company(finished, known.keys() | about.keys()).items():
@@ -161,16 +175,20 @@ class Joiner:
         for shadow, agrees in agreements(both):
             if shadow.variant not in agreed:
                 moves.agreement(shadow, agrees)
+        learned = _learned(joined)
+        needed = self.definitions.exposure(new[0].route, new[0].at_ms)
+        met = not needed or exposed(learned)
         for definition in closed:
             assert definition.metric is not None
             for call in new:
                 if counted(call, definition.metric):
-                    moves.closed(call, definition.metric)
+                    moves.closed(call, definition.metric, exposed=met or definition.name == EXPOSED)
         by_metric: dict[str, list[Feedback]] = {definition.name: [] for definition in closed}
-        for event in joined:
-            by_metric.setdefault(event.feedback.metric, []).append(event.feedback)
+        for event in learned:
+            by_metric.setdefault(event.metric, []).append(event)
         for metric, events in by_metric.items():
-            self._move(metric, _State(old, events), _State(both, events), moves)
+            before, after = (_State(calls, events, exposed=met) for calls in (old, both))
+            self._move(metric, before, after, moves)
 
     def _move(self, metric: str, before: _State, after: _State, moves: Moves) -> None:
         """Move tallies by what a request is worth now and was before."""
@@ -180,37 +198,91 @@ class Joiner:
         definition = self.definitions.at(first.route, metric, first.at_ms)
         if definition is None or definition.metric is None:
             return
-        closed = definition.closed(first.at_ms)
-        was, now = (
-            values(
-                state.calls, state.events, definition.metric, closed=closed if state.closed is None else state.closed
-            )
-            for state in (before, after)
-        )
+        was, now = (self._values(definition, definition.metric, first.at_ms, state) for state in (before, after))
         for value, live, mature in changes(was, now):
             moves.outcome(first, definition.metric, value, live, mature)
+
+    def _values(self, definition: Definition, metric: Metric, at_ms: int, state: _State) -> tuple[Value, ...]:
+        if not state.exposed and metric.name != EXPOSED:
+            return ()
+        closed = definition.closed(at_ms) if state.closed is None else state.closed
+        events = state.events
+        if self.definitions.sharing:  # an event that counts for one prediction may be outside the window of another
+            events = [event for event in events if in_time(event.event_ms, at_ms, metric)]
+        return values(state.calls, events, metric, closed=closed)
 
     async def _restate(self, connection: AsyncConnection, touched: Sequence[Event], moves: Moves) -> None:
         """Find out anew what these events, and those that share their identities, end as; write what that changes.
 
-        ``touched`` are events not yet stored, or stored ones whose target changed.
+        ``touched`` are events not yet stored, or stored ones whose targets changed. Exposures come first: what all the
+        others about their predictions end as depends on them.
         """
+        if self.definitions.exposing:
+            exposures = [event for event in touched if event.feedback.metric == EXPOSED]
+            flipped = await self._restate_these(connection, exposures, moves)
+            about = await feedback.about(connection, flipped, sharing=self.definitions.sharing)
+            others = {event.seq: event for events in about.values() for event in events}
+            rest = [event for event in touched if event.feedback.metric != EXPOSED]
+            again = others.keys() - {event.seq for event in rest}
+            touched = [*rest, *(others[seq] for seq in again)]
+        await self._restate_these(connection, touched, moves)
+
+    async def _restate_these(self, connection: AsyncConnection, touched: Sequence[Event], moves: Moves) -> set[str]:
+        """Restate events, and return the predictions that were exposed by them, or are not any more."""
         if not touched:
-            return
-        stored = await feedback.with_identities(connection, {event.identity for event in touched})
-        requests = await calls.of(connection, {event.target for event in (*stored, *touched) if event.target})
-        found = restate(stored, touched, lambda event: self._known(event, requests), self.watermark_ms)
-        joined = await feedback.joined(connection, {target for target, _ in found.shifts})
+            return set()
+        sharing = self.definitions.sharing
+        stored = await feedback.with_identities(connection, {event.identity for event in touched}, sharing=sharing)
+        requests = await calls.of(connection, {target for event in (*stored, *touched) for target in event.targets})
+        unmet = await self._unmet(connection, requests)
+        found = restate(stored, touched, lambda event: self._known(event, requests, unmet), self.watermark_ms)
+        joined = await feedback.about(connection, {target for target, _ in found.shifts}, "joined", sharing=sharing)
+        flipped = set()
         for (target, metric), shift in found.shifts.items():
             before = [event for event in joined.get(target, ()) if event.feedback.metric == metric]
             gone = {event.seq for event in shift.leaving}
             after = [*(event for event in before if event.seq not in gone), *shift.coming]
-            finished = _finished(requests.get(target, ()))  # whose retention may have passed
-            self._move(metric, _State(finished, _learned(before)), _State(finished, _learned(after)), moves)
+            # Of a prediction whose retention has passed there is nothing to move.
+            finished, met = _finished(requests.get(target, ())), target not in unmet
+            was, now = (_State(finished, _learned(events), exposed=met) for events in (before, after))
+            self._move(metric, was, now, moves)
+            if metric == EXPOSED and exposed(was.events) != exposed(now.events):
+                flipped.add(target)
+                self._expose(finished, _learned(joined.get(target, ())), exposed(now.events), moves)
         moves.told += found.told
-        self._farthest = max([self._farthest, *(event.target or "" for event in (*found.fresh, *found.changed))])
+        about = (target for event in (*found.fresh, *found.changed) for target in event.targets)
+        self._farthest = max([self._farthest, *about])
         await feedback.insert(connection, found.fresh)
         await feedback.restate(connection, found.changed)
+        if sharing:
+            await feedback.relate(connection, found.changed)
+        return flipped
+
+    async def _unmet(self, connection: AsyncConnection, requests: Mapping[str, Sequence[Call]]) -> set[str]:
+        """Return which of these predictions do not count because nobody met them."""
+        if not self.definitions.exposing:
+            return set()
+        asked = {one for one, (call, *_) in requests.items() if self.definitions.exposure(call.route, call.at_ms)}
+        joined = await feedback.about(connection, asked, "joined", sharing=self.definitions.sharing)
+        return {one for one in asked if not exposed(_learned(joined.get(one, ())))}
+
+    def _expose(self, calls: Sequence[Call], events: Sequence[Feedback], met: bool, moves: Moves) -> None:
+        """Let a request count from now on, or no more; ``events`` are those of its metrics that count now."""
+        if not calls:
+            return
+        first = calls[0]
+        for name in self.definitions.names(first.route):
+            definition = self.definitions.at(first.route, name, first.at_ms)
+            if definition is None or definition.metric is None or name == EXPOSED:
+                continue
+            about = [event for event in events if event.metric == name]
+            was, now = (_State(calls, about, exposed=counts) for counts in (not met, met))
+            self._move(name, was, now, moves)
+            if definition.closed(first.at_ms):
+                for call in calls:
+                    if counted(call, definition.metric):
+                        moves.closed(call, definition.metric, exposed=met)
+                        moves.closed(call, definition.metric, -1, exposed=not met)
 
     async def _close(
         self, connection: AsyncConnection, definition: Definition, until: int, moves: Moves, limit: int
@@ -221,37 +293,68 @@ class Joiner:
         since = max(definition.closed_until, definition.since_ms)
         reached = await calls.reach(connection, definition.route, since, until, limit)
         span = calls.Span(definition.route, since, reached)
-        for kin, n in await calls.counted_in(connection, span, metric):
-            moves.closed(kin, metric, n)
-        if metric.missing is not None:
+        asked = definition.name != EXPOSED and EXPOSED in self.definitions.names(definition.route)
+        if not asked:
+            for kin, n in await calls.counted_in(connection, span, metric):
+                moves.closed(kin, metric, n)
+        if metric.missing is not None or asked or self.definitions.sharing:
             ids = await calls.ids_in(connection, span)
         elif metric.mature == "window":
             ids = await feedback.joined_in(connection, span, definition.name)
         else:
             ids = []  # what had a value is mature, and what had none has none now
         requests = await calls.of(connection, ids)
-        joined = await feedback.joined(connection, ids)
+        joined = await feedback.about(connection, ids, "joined", sharing=self.definitions.sharing)
         for prediction_id, stored in requests.items():
-            events = [e.feedback for e in joined.get(prediction_id, ()) if e.feedback.metric == definition.name]
-            open_, closed = (_State(_finished(stored), events, closed) for closed in (False, True))
+            learned, finished = _learned(joined.get(prediction_id, ())), _finished(stored)
+            events = [event for event in learned if event.metric == definition.name]
+            met = not self.definitions.exposure(definition.route, stored[0].at_ms) or exposed(learned)
+            open_, closed = (_State(finished, events, closed, exposed=met) for closed in (False, True))
             self._move(definition.name, open_, closed, moves)
+            if asked:
+                for call in finished:
+                    if counted(call, metric):
+                        moves.closed(call, metric, exposed=met)
         await plans.close_definition(connection, definition, reached)
         self.definitions.close(definition, reached)
         return reached
 
-    def _known(self, event: Event, requests: Mapping[str, Sequence[Call]]) -> Known | None:
-        """What is known of the prediction that an event is about."""
-        stored = requests.get(event.target or "")
-        if not stored:
-            return None
-        call = stored[0]
-        definition = self.definitions.at(call.route, event.feedback.metric, call.at_ms)
-        return Known(call.route, call.at_ms, None if definition is None else definition.metric)
+    def _known(self, event: Event, requests: Mapping[str, Sequence[Call]], unmet: Collection[str]) -> list[Known]:
+        """What is known of the predictions that an event is about."""
+        found, name = [], event.feedback.metric
+        for call in (requests[target][0] for target in event.targets if target in requests):
+            definition = self.definitions.at(call.route, name, call.at_ms)
+            metric = None if definition is None else definition.metric
+            found.append(Known(call.route, call.at_ms, metric, name == EXPOSED or call.id not in unmet))
+        return found
+
+    def _key(self, event: Feedback) -> Key:
+        """Where to look for what an event by key is about."""
+        assert event.route is not None
+        assert event.key is not None
+        definition = self.definitions.at(event.route, event.metric, event.event_ms)
+        if definition is None or definition.metric is None:
+            return Key(event.route, event.key, event.event_ms)
+        return Key(event.route, event.key, event.event_ms, definition.metric.before_ms or 0, definition.key_rule)
+
+    def _led(self, event: Feedback, found: Mapping[Key, tuple[str, ...]]) -> dict[str, Any]:
+        """What changes of an event by key when it has been looked up."""
+        key = self._key(event)
+        targets = found[key]
+        return {
+            "target": targets[0] if targets else None,
+            "also": tuple(sorted(targets[1:])),
+            "due_ms": patience_ends_ms(event, key.before_ms),
+        }
 
     def _note_key(self, call: Call) -> None:
-        """A keyed prediction behind the watermark (its writer was slow or died) may be what a looked-up event meant."""
-        if call.row.key is not None and self.watermark_ms is not None and call.at_ms < self.watermark_ms:
-            self._missed.add((call.route, call.row.key, call.at_ms))
+        """A keyed prediction may be what an event meant that was looked up already.
+
+        Because it is behind the watermark (its writer was slow or died), or because events may precede it.
+        """
+        since_ms = call.at_ms - self.definitions.back_ms(call.route)
+        if call.row.key is not None and self.watermark_ms is not None and since_ms < self.watermark_ms:
+            self._missed.add((call.route, call.row.key, since_ms))
             self.unsettled = True
 
 
@@ -278,15 +381,3 @@ def _name(call: Call) -> tuple[str, str, str]:
 
 def _finished(stored: Iterable[Call]) -> list[Call]:
     return [call for call in stored if not call.open]
-
-
-def _led(event: Event, leads: str | None) -> Event:
-    """The event after its key was looked up, or its patience was found to have ended."""
-    if event.feedback.prediction_id is not None:
-        return event
-    return replace(event, target=leads, due_ms=patience_ends_ms(event.feedback))
-
-
-def _key(event: Feedback) -> tuple[str, str, int]:
-    """Where an event by key is looked up; of an event by id, a place where nothing is."""
-    return event.route or "", event.key or "", event.event_ms

@@ -30,6 +30,7 @@ from gateway.store.definitions import Definition, newly_defined
 from gateway.store.moves import Moves, Told
 from gateway.store.tallies import Remembered
 from gateway.store.watermark import Writers
+from router.exposure import exposure
 from router.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
@@ -329,14 +330,17 @@ async def _record(
 async def _adopt(connection: AsyncConnection, joiner: Joiner, snapshot: Snapshot, now_ms: int) -> None:
     """Begin the definitions that are new with this snapshot."""
     for route in snapshot.routes.values():
-        fresh = newly_defined(joiner.definitions, route.name, [snapshot.metrics[name] for name in route.metrics])
+        metrics = [snapshot.metrics[name] for name in route.metrics]
+        if route.require_exposure:
+            metrics.append(exposure(metrics))
+        fresh = newly_defined(joiner.definitions, route.name, metrics, route.key_rule)
         if not fresh:
             continue
         youngest = await calls.latest_ms(connection, route.name)
         # A route without predictions has no past to preserve: what is known now holds for whatever will be read.
         since = 0 if youngest is None else max(now_ms, youngest + 1)
         for name, metric in fresh.items():
-            definition = Definition(route.name, name, since, metric, closed_until=since)
+            definition = Definition(route.name, name, since, metric, closed_until=since, key_rule=route.key_rule)
             await plans.write_definition(connection, definition)
             joiner.definitions.append(definition)
             joiner.unsettled = True

@@ -9,9 +9,10 @@ about and of the watermark; so the order of arrival cannot matter. Precedence, f
 | waiting        | its prediction is not known, and may still come                                                 |
 | orphaned       | its prediction is not known (it is joined all the same should it come)                          |
 | not_applicable | the prediction's route did not list the metric                                                  |
-| late           | it happened after the prediction's window                                                       |
+| late           | it happened outside the prediction's window, after it or too long before                        |
+| not_exposed    | nobody met its prediction (yet), and the route asks for that                                    |
 | corrected      | another of its identity has a higher revision                                                   |
-| joined         | the one that counts                                                                             |
+| joined         | the one that counts; one whose value is null counts by taking back what was said before         |
 """
 
 from __future__ import annotations
@@ -40,11 +41,13 @@ _UUID7: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known of the prediction an event is about; ``metric`` is None when its route did not list it."""
+    """What is known of a prediction an event is about; ``metric`` is None when its route did not list it."""
 
     route: str
     at_ms: int
     metric: Metric | None
+    #: False when it does not count because nobody met it.
+    exposed: bool = True
 
 
 @dataclass(slots=True)
@@ -65,7 +68,7 @@ class Restated:
     #: By prediction id and metric.
     shifts: defaultdict[tuple[str, str], Shift] = field(default_factory=lambda: defaultdict(Shift))
 
-    def add(self, was: Event | None, now: Event, known: Known | None) -> None:
+    def add(self, was: Event | None, now: Event, known: Sequence[Known]) -> None:
         """Note what an event is now; ``was`` None: it is new."""
         if was == now:
             return
@@ -74,29 +77,31 @@ class Restated:
         if was is None or (was.counted, was.status) != (now.counted, now.status):
             if was is not None:
                 self.told.append(Told(was.counted, metric, was.status, -1, None))
-            joins = known is not None and now.status == "joined"
-            delay = max(0, now.feedback.received_ms - known.at_ms) / 1000 if known is not None and joins else None
+            joins = bool(known) and now.status == "joined" and not now.feedback.retracts
+            delay = max(0, now.feedback.received_ms - known[0].at_ms) / 1000 if joins else None
             self.told.append(Told(now.counted, metric, now.status, 1, delay))
-        counted = was.target if was is not None and was.status == "joined" else None
-        counts = now.target if now.status == "joined" else None
+        counted = was.targets if was is not None and was.status == "joined" else ()
+        counts = now.targets if now.status == "joined" else ()
         if counted == counts:
             return
-        if was is not None and counted is not None:
-            self.shifts[counted, metric].leaving.append(was)
-        if counts is not None:
-            self.shifts[counts, metric].coming.append(now)
+        for target in counted:
+            if was is not None and target not in counts:
+                self.shifts[target, metric].leaving.append(was)
+        for target in counts:
+            if target not in counted:
+                self.shifts[target, metric].coming.append(now)
 
 
 def restate(
     stored: Iterable[Event],
     touched: Sequence[Event],
-    known: Callable[[Event], Known | None],
+    known: Callable[[Event], Sequence[Known]],
     watermark_ms: int | None,
 ) -> Restated:
     """Find out what events end as, and what that changes.
 
     ``stored`` are all events that share an identity with one of ``touched``; those are not stored yet, or stored ones
-    whose target changed.
+    whose targets changed. ``known`` says what is known of the predictions an event is about, nothing of unknown ones.
     """
     old = {event.seq: event for event in stored}
     shall = {event.seq: event for event in touched if event.seq is not None}
@@ -110,14 +115,14 @@ def restate(
     for group in groups.values():
         about = [known(event) for event in group]
         for event, status, at in zip(group, standing(group, about, watermark_ms), about, strict=True):
-            route = at.route if at is not None else event.feedback.route or UNKNOWN
+            route = at[0].route if at else event.feedback.route or UNKNOWN
             was = old.get(event.seq) if event.seq is not None else None
             found.add(was, replace(event, status=status, counted=route), at)
     return found
 
 
-def standing(group: Sequence[Event], known: Sequence[Known | None], watermark_ms: int | None) -> list[Status]:
-    """Return the status of each event of one identity; ``known`` has what is known of the prediction of each."""
+def standing(group: Sequence[Event], known: Sequence[Sequence[Known]], watermark_ms: int | None) -> list[Status]:
+    """Return the status of each event of one identity; ``known`` has what is known of the predictions of each."""
     first: dict[int, int] = {}
     for index, event in enumerate(group):
         revision = event.feedback.revision
@@ -125,7 +130,7 @@ def standing(group: Sequence[Event], known: Sequence[Known | None], watermark_ms
             first[revision] = index
     statuses: list[Status] = ["repeated"] * len(group)
     for index in first.values():
-        statuses[index] = _alone(group[index].feedback, known[index], watermark_ms)
+        statuses[index] = _alone(group[index], known[index], watermark_ms)
     joined = [revision for revision, index in first.items() if statuses[index] == "joined"]
     for revision in joined:
         if revision != max(joined):
@@ -141,21 +146,36 @@ def looked_up_ms(event: Feedback) -> int:
     return event.event_ms if event.prediction_id is None else patience_ends_ms(event)
 
 
-def patience_ends_ms(event: Feedback) -> int:
-    """Return the watermark beyond which an event without a prediction is an orphan."""
+def patience_ends_ms(event: Feedback, before_ms: int = 0) -> int:
+    """Return the watermark beyond which an event without a prediction is an orphan.
+
+    One by key may be about a prediction made up to ``before_ms`` after it. It ends after the time of looking it up.
+    """
     ends = event.received_ms + PATIENCE_MS
-    return ends if event.prediction_id is not None else max(ends, event.event_ms)
+    return ends if event.prediction_id is not None else max(ends, event.event_ms + before_ms, event.event_ms + 1)
 
 
-def _alone(event: Feedback, known: Known | None, watermark_ms: int | None) -> Status:
-    """The event's status if it were the only one of its identity."""
-    if known is None:
-        if event.prediction_id is not None and not _UUID7.fullmatch(event.prediction_id):
+def _alone(event: Event, known: Sequence[Known], watermark_ms: int | None) -> Status:
+    """The event's status if it were the only one of its identity: the best of what it is to its predictions."""
+    if not known:
+        named = event.feedback.prediction_id
+        if named is not None and not _UUID7.fullmatch(named):
             return "orphaned"  # no id of ours
-        return "orphaned" if watermark_ms is not None and watermark_ms > patience_ends_ms(event) else "waiting"
+        given_up = event.looked_up and watermark_ms is not None and watermark_ms > event.due_ms
+        return "orphaned" if given_up else "waiting"
+    return min((_to(event.feedback, one) for one in known), key=_BEST_FIRST.index)
+
+
+def _to(event: Feedback, known: Known) -> Status:
+    """What an event is to one prediction."""
     if known.metric is None:
         return "not_applicable"
-    return "joined" if in_time(event.event_ms, known.at_ms, known.metric) else "late"
+    if not in_time(event.event_ms, known.at_ms, known.metric):
+        return "late"
+    return "joined" if known.exposed else "not_exposed"
+
+
+_BEST_FIRST: Final[tuple[Status, ...]] = ("joined", "not_exposed", "late", "not_applicable")
 
 
 def _came(event: Event) -> tuple[int, bytes]:

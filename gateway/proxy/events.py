@@ -16,7 +16,8 @@ from typing import Any, Final
 
 import orjson
 
-from router.records import Feedback
+from router.exposure import exposure
+from router.records import EXPOSED, Feedback
 from router.snapshot import Metric, Snapshot
 
 MAX_EVENTS: Final = 1_000
@@ -124,6 +125,8 @@ class _Reader:
                     f'metric "{metric.name}" is folded by {metric.fold}: event_id is required, or a repeat counts twice'
                 )
         revision, occurred_ms = self._revision(), self._occurred_ms()
+        if "value" in self._entry and self._entry["value"] is None and not revision:
+            self._problem("value null takes back what was said before: give a revision higher than that had")
         if self.details or metric is None:
             return None
         return Feedback(
@@ -179,15 +182,26 @@ class _Reader:
         if name is None:
             return None
         metric = self._snapshot.metrics.get(name)
+        if metric is None and name == EXPOSED:
+            metric = self._exposure()
         if metric is None:
             self._problem(f"unknown metric {_shown(name)}{self._hint(name, self._snapshot.metrics)}")
         return metric
+
+    def _exposure(self) -> Metric | None:
+        """What an exposure means, if there is a route where it means anything; which one is known by the prediction."""
+        for route in self._snapshot.routes.values():
+            if route.require_exposure:
+                return exposure(self._snapshot.metrics[name] for name in route.metrics)
+        return None
 
     def _value(self, metric: Metric) -> None:
         if "value" not in self._entry:
             self._problem("value is missing")
             return
         value, name = self._entry["value"], metric.name
+        if value is None:
+            return  # a retraction
         if metric.kind == "event":
             if not (isinstance(value, int | float) and value in (0, 1)):
                 self._problem(f'metric "{name}" is an event: value must be 0, 1, true or false, got {_shown(value)}')
@@ -197,8 +211,6 @@ class _Reader:
             elif metric.kind == "value" and metric.range and not metric.range[0] <= value <= metric.range[1]:
                 low, high = metric.range
                 self._problem(f'metric "{name}": value must lie in [{low:g}, {high:g}], got {_shown(value)}')
-        elif value is None:
-            self._problem(f'metric "{name}" is a label: null is not a label')
         elif isinstance(value, str | list | dict) and len(orjson.dumps(value)) > MAX_LABEL_BYTES:
             self._problem(f'metric "{name}": a label of more than {MAX_LABEL_BYTES:,} bytes')
 

@@ -55,7 +55,7 @@ def _variant(account: Account, name: str) -> dict[str, Any]:
 
 def _metric(account: Account, name: str, metric: Metric) -> dict[str, Any]:
     live, mature = account.own(name, metric, "live"), account.own(name, metric, "mature")
-    closed = account.own(name, metric, "closed").d
+    closed, unexposed = account.own(name, metric, "closed").d, account.own(name, metric, "unexposed").d
     # Events and values score only what the client saw: a copy waits for none.
     awaited = account.answers(name) or metric.kind == "label"
     calls = account.calls(name, account.roles(name)).d if awaited else 0.0
@@ -68,7 +68,8 @@ def _metric(account: Account, name: str, metric: Metric) -> dict[str, Any]:
             "units": mature.n,
             "unit_of_analysis": unit_of_analysis(account),
         },
-        "pending": count(max(calls - closed, 0.0)),
+        "pending": count(max(calls - closed - unexposed, 0.0)),
+        "not_exposed": count(unexposed),
         "coverage": _coverage(account, name, metric),
     }
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from router.snapshot import Metric
+from router.records import EXPOSED
+from router.snapshot import KeyRule, Metric
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,7 @@ class Definition:
     """What ``name`` means on ``route`` for predictions in [since, until); ``metric`` None: nothing.
 
     The windows of those made before ``closed_until`` have closed. All in Unix milliseconds; until None is open.
+    ``key_rule`` is the route's: which of several predictions an event by key is about.
     """
 
     route: str
@@ -25,6 +27,7 @@ class Definition:
     metric: Metric | None
     closed_until: int
     until_ms: int | None = None
+    key_rule: KeyRule = "latest"
 
     def closed(self, at_ms: int) -> bool:
         """Return whether the window of a prediction made at ``at_ms`` has closed."""
@@ -44,6 +47,11 @@ class Definitions:
     def __init__(self, definitions: Iterable[Definition] = ()) -> None:
         self._found: dict[str, dict[str, list[Definition]]] = {}
         self._closed: dict[str, int] = {}
+        self._back: dict[str, int] = {}
+        #: Whether any event may be about several predictions.
+        self.sharing = False
+        #: Whether any prediction counts only once it was exposed.
+        self.exposing = False
         for definition in sorted(definitions, key=lambda d: d.since_ms):
             self.append(definition)
 
@@ -64,6 +72,10 @@ class Definitions:
             definitions[-1] = replace(definitions[-1], until_ms=definition.since_ms)
         definitions.append(definition)
         self._closed[definition.route] = max(self._closed.get(definition.route, 0), definition.closed_until)
+        before_ms = 0 if definition.metric is None else definition.metric.before_ms or 0
+        self._back[definition.route] = max(self._back.get(definition.route, 0), before_ms)
+        self.sharing |= definition.key_rule == "all"
+        self.exposing |= definition.name == EXPOSED
 
     def close(self, definition: Definition, until_ms: int) -> None:
         """Move the pointer of what has closed."""
@@ -87,6 +99,14 @@ class Definitions:
                 return definition if definition.metric is not None else None
         return None
 
+    def exposure(self, route: str, at_ms: int) -> bool:
+        """Return whether a prediction made at ``at_ms`` counts only once it was exposed."""
+        return self.exposing and self.at(route, EXPOSED, at_ms) is not None
+
+    def back_ms(self, route: str) -> int:
+        """Return how long before a prediction of the route an event by key may have happened and be about it."""
+        return self._back.get(route, 0)
+
     def closed_until(self, route: str) -> int:
         """Return the time before which windows of a route's predictions may have closed."""
         return self._closed.get(route, 0)
@@ -99,13 +119,16 @@ class Definitions:
         return [definition for definition in found if definition is not None and definition.closed(at_ms)]
 
 
-def newly_defined(known: Definitions, route: str, metrics: Sequence[Metric]) -> dict[str, Metric | None]:
+def newly_defined(
+    known: Definitions, route: str, metrics: Sequence[Metric], key_rule: KeyRule = "latest"
+) -> dict[str, Metric | None]:
     """Return what a route's metrics mean from now on, where that is new: None for one that is listed no more."""
     listed = {metric.name: metric for metric in metrics}
     fresh: dict[str, Metric | None] = {}
     for name in {*known.names(route), *listed}:
         newest, metric = known.newest(route, name), listed.get(name)
         before = None if newest is None else newest.metric
-        if (before and before.definition) != (metric and metric.definition):
+        ruled = metric is not None and newest is not None and newest.key_rule != key_rule
+        if ruled or (before and before.definition) != (metric and metric.definition):
             fresh[name] = metric
     return fresh

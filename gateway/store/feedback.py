@@ -6,19 +6,18 @@ Rule: every event that was ever accepted has exactly one row and one status; row
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import BigInteger, Select, Text, bindparam, func, literal_column, select, update
+from sqlalchemy import BigInteger, Select, Text, bindparam, delete, func, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.sql.expression import ColumnElement, FromClause
 
 from gateway.ledger import UNKNOWN, Status
 from gateway.store import sql
 from gateway.store.calls import INSIDE, Span
-from gateway.store.tables import calls, feedback
+from gateway.store.tables import calls, feedback, feedback_targets
 from router.records import Feedback
 
 
@@ -26,9 +25,9 @@ from router.records import Feedback
 class Event:
     """A stored event.
 
-    ``target`` is the id of the prediction it is about: given, or found by key. ``counted`` is the route under which its
-    status is counted. A waiting event is looked at again when the watermark passes ``due_ms``. ``seq`` is None before
-    it is stored.
+    ``target`` is the id of the prediction it is about: given, or found by key; ``also`` are others, where the route's
+    rule is "all". ``counted`` is the route under which its status is counted. A waiting event is looked at again when
+    the watermark passes ``due_ms``. ``seq`` is None before it is stored.
     """
 
     feedback: Feedback
@@ -38,6 +37,17 @@ class Event:
     counted: str = UNKNOWN
     due_ms: int = 0
     seq: int | None = None
+    also: tuple[str, ...] = ()
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Every prediction it is about."""
+        return () if self.target is None else (self.target, *self.also)
+
+    @property
+    def looked_up(self) -> bool:
+        """Whether what it is about was looked for, so that nothing found is nothing there."""
+        return self.feedback.prediction_id is not None or self.due_ms > self.feedback.event_ms
 
 
 _COLUMNS: Final = tuple(feedback.columns)
@@ -70,14 +80,40 @@ async def restate(connection: AsyncConnection, events: Sequence[Event]) -> None:
         await connection.execute(_RESTATE, rows)
 
 
-async def with_identities(connection: AsyncConnection, identities: Collection[str]) -> list[Event]:
-    """Return every event that has one of these identities."""
-    return await _found(connection, "identity", identities)
+async def relate(connection: AsyncConnection, events: Sequence[Event]) -> None:
+    """Write which further predictions stored events are about."""
+    if events:
+        await connection.execute(_PARTED, [{"b_seq": event.seq} for event in events])
+        await sql.insert(
+            connection, feedback_targets, [(target, event.seq) for event in events for target in event.also]
+        )
 
 
-async def about(connection: AsyncConnection, targets: Collection[str]) -> list[Event]:
-    """Return every event about one of these predictions, whatever its status."""
-    return await _found(connection, "target", targets)
+async def with_identities(
+    connection: AsyncConnection, identities: Collection[str], *, sharing: bool = False
+) -> list[Event]:
+    """Return every event that has one of these identities. With ``sharing`` some may be about several predictions."""
+    found = await _found(connection, "identity", identities)
+    return await _with_others(connection, found) if sharing else found
+
+
+async def about(
+    connection: AsyncConnection, targets: Collection[str], status: Status | None = None, *, sharing: bool = False
+) -> dict[str, list[Event]]:
+    """Return the events about these predictions, by prediction, of one status or of any.
+
+    A prediction without any is left out. With ``sharing`` an event may be about several of them.
+    """
+    found: dict[str, list[Event]] = {}
+    for event in await _found(connection, "target", targets, status):
+        assert event.target is not None
+        found.setdefault(event.target, []).append(event)
+    if sharing and targets:
+        query = _sharing(connection.dialect.name, status)
+        for target, *row in await connection.execute(query, sql.as_values(targets)):
+            found.setdefault(target, []).append(_event(row))
+        return {target: await _with_others(connection, events) for target, events in found.items()}
+    return found
 
 
 async def farthest(connection: AsyncConnection) -> str:
@@ -85,57 +121,37 @@ async def farthest(connection: AsyncConnection) -> str:
     return (await connection.execute(select(func.max(feedback.c.target)))).scalar() or ""
 
 
-async def joined(connection: AsyncConnection, targets: Collection[str]) -> dict[str, list[Event]]:
-    """Return the events that count for these predictions; a prediction without any is left out."""
-    found: dict[str, list[Event]] = {}
-    for event in await _found(connection, "target", targets, "joined"):
-        assert event.target is not None
-        found.setdefault(event.target, []).append(event)
-    return found
-
-
 async def joined_in(connection: AsyncConnection, span: Span, metric: str) -> list[str]:
     """Return the ids of a span's predictions for which an event of this metric counts."""
     return [row[0] for row in await connection.execute(_JOINED_IN, {**span._asdict(), "metric": metric})]
 
 
-async def due(connection: AsyncConnection, watermark_ms: int, limit: int) -> list[tuple[Event, str | None]]:
-    """Return waiting events whose time has come, each with the prediction its key leads to (None: none, or by id)."""
+async def due(connection: AsyncConnection, watermark_ms: int, limit: int) -> list[Event]:
+    """Return waiting events whose time has come."""
     rows = await connection.execute(_DUE, {"watermark": watermark_ms, "limit": limit})
-    return [(_event(row[:-1]), row[-1]) for row in rows]
+    return [_event(row) for row in rows]
 
 
-async def leads(
-    connection: AsyncConnection, keys: Collection[tuple[str, str, int]]
-) -> dict[tuple[str, str, int], str | None]:
-    """Return the prediction that each (route, key, event_ms) leads to, None where there is none."""
-    if not keys:
-        return {}
-    wanted = sql.listed(connection.dialect.name, Text(), Text(), BigInteger())
-    query = select(wanted, _latest(wanted.c.c0, wanted.c.c1, wanted.c.c2, wanted))
-    found = await connection.execute(query, sql.as_list(set(keys)))
-    return {(route, key, event_ms): target for route, key, event_ms, target in found}
+async def affected(
+    connection: AsyncConnection, keys: Collection[tuple[str, str, int]], watermark_ms: int, *, sharing: bool = False
+) -> list[Event]:
+    """Return the events by key that were looked up and may be about predictions that came since.
 
-
-async def led_elsewhere(
-    connection: AsyncConnection, keys: Collection[tuple[str, str, int]], watermark_ms: int
-) -> list[tuple[Event, str | None]]:
-    """Return events by key that may lead to one of these predictions, given as (route, key, at_ms), and where they do.
-
-    Only events that were looked up before matter: those not behind the watermark still wait.
+    ``keys`` are (route, key, from when on an event may be about it). Events not behind the watermark still wait.
     """
     if not keys:
         return []
     wanted = sql.listed(connection.dialect.name, Text(), Text(), BigInteger())
     query = (
-        select(*_COLUMNS, _latest(feedback.c.route, feedback.c.key, feedback.c.event_ms, feedback))
+        select(feedback)
         .distinct()
         .join(wanted, (feedback.c.route == wanted.c.c0) & (feedback.c.key == wanted.c.c1))
         .where(feedback.c.key.is_not(None), feedback.c.event_ms >= wanted.c.c2)
         .where(feedback.c.event_ms < bindparam("watermark"))
     )
     rows = await connection.execute(query, {"watermark": watermark_ms, **sql.as_list(keys)})
-    return [(_event(row[:-1]), row[-1]) for row in rows]
+    found = [_event(row) for row in rows]
+    return await _with_others(connection, found) if sharing else found
 
 
 def as_json(event: Event) -> dict[str, Any]:
@@ -154,21 +170,21 @@ def as_json(event: Event) -> dict[str, Any]:
     }
 
 
-def _latest(route: ColumnElement[Any], key: ColumnElement[Any], event_ms: ColumnElement[Any], of: FromClause) -> Any:
-    """The latest prediction of a route and key that is not younger than the event; of equal times the greatest id."""
-    return (
-        select(calls.c.id)
-        .where(calls.c.route == route, calls.c.key == key)
-        .where(calls.c.key.is_not(None), calls.c.at_ms <= event_ms)
-        .order_by(calls.c.at_ms.desc(), calls.c.id.desc())
-        .limit(1)
-        .correlate(of)
-        .scalar_subquery()
+async def _with_others(connection: AsyncConnection, found: Sequence[Event]) -> list[Event]:
+    """These events with the further predictions that they are about."""
+    also: dict[int, list[str]] = {}
+    seqs = [event.seq for event in found if event.seq is not None]
+    query = select(feedback_targets.c.seq, feedback_targets.c.target).where(
+        feedback_targets.c.seq.in_(sql.among(connection.dialect.name, BigInteger()))
     )
+    for seq, target in await connection.execute(query, sql.as_values(seqs)):
+        also.setdefault(seq, []).append(target)
+    return [replace(e, also=tuple(sorted(also[e.seq]))) if e.seq in also else e for e in found]
 
 
+_PARTED: Final = delete(feedback_targets).where(feedback_targets.c.seq == bindparam("b_seq"))
 _DUE: Final = (
-    select(*_COLUMNS, _latest(feedback.c.route, feedback.c.key, feedback.c.event_ms, feedback))
+    select(feedback)
     # The literal lets SQLite use the index of waiting events.
     .where(feedback.c.status == literal_column("'waiting'"), feedback.c.due_ms < bindparam("watermark"))
     .order_by(feedback.c.due_ms)
@@ -195,6 +211,16 @@ async def _found(
 @cache
 def _having(dialect: str, column: str, status: Status | None) -> Select[Any]:
     query = select(feedback).where(feedback.c[column].in_(sql.among(dialect, Text())))
+    return query if status is None else query.where(feedback.c.status == status)
+
+
+@cache
+def _sharing(dialect: str, status: Status | None) -> Select[Any]:
+    query = (
+        select(feedback_targets.c.target, *_COLUMNS)
+        .join(feedback, feedback.c.seq == feedback_targets.c.seq)
+        .where(feedback_targets.c.target.in_(sql.among(dialect, Text())))
+    )
     return query if status is None else query.where(feedback.c.status == status)
 
 

@@ -130,9 +130,10 @@ class Moves:
         """Count whether a shadow predicted what the primary did."""
         self._outcome(_place(shadow, "", AGREEMENT, "", "live"), shadow.counted_unit, None, float(agrees))
 
-    def closed(self, call: Origin, metric: Metric, n: int = 1) -> None:
-        """Count calls whose window has closed."""
-        self.alone[_place(call, "", metric.name, metric.definition, "closed"), None, 0.0] += n
+    def closed(self, call: Origin, metric: Metric, n: int = 1, *, exposed: bool = True) -> None:
+        """Count calls whose window has closed, those that count apart from those that nobody met."""
+        phase: Phase = "closed" if exposed else "unexposed"
+        self.alone[_place(call, "", metric.name, metric.definition, phase), None, 0.0] += n
 
     def outcome(self, call: Call, metric: Metric, value: Value, live: Outcome, mature: Outcome) -> None:
         """Move the live and the mature tally of one value; ``call`` is any call of the request."""

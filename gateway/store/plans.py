@@ -17,7 +17,7 @@ from gateway.store import sql
 from gateway.store.definitions import Definition, Definitions
 from gateway.store.tables import definitions, epochs, events, plans
 from policies.plans import encode_plan
-from router.snapshot import Metric, Route
+from router.snapshot import KeyRule, Metric, Route
 
 
 class Happening(NamedTuple):
@@ -33,14 +33,17 @@ async def read_definitions(connection: AsyncConnection) -> Definitions:
     """Return every definition there ever was."""
     found = []
     for route, name, since_ms, _, body, closed_until in await connection.execute(select(definitions)):
-        found.append(Definition(route, name, since_ms, None if body is None else _metric(body), closed_until))
+        content = None if body is None else orjson.loads(body)
+        key_rule: KeyRule = "latest" if content is None else content.pop("key_rule")
+        metric = None if content is None else _metric(content)
+        found.append(Definition(route, name, since_ms, metric, closed_until, key_rule=key_rule))
     return Definitions(found)
 
 
 async def write_definition(connection: AsyncConnection, definition: Definition) -> None:
     """Store a new definition."""
     metric = definition.metric
-    body = None if metric is None else orjson.dumps(asdict(metric)).decode()
+    body = None if metric is None else orjson.dumps(asdict(metric) | {"key_rule": definition.key_rule}).decode()
     name = "" if metric is None else metric.definition
     row = (definition.route, definition.name, definition.since_ms, name, body, definition.closed_until)
     await sql.upsert(connection, definitions, [row])
@@ -121,8 +124,7 @@ async def events_of(connection: AsyncConnection, limit: int) -> list[Happening]:
     return [Happening(*row) for row in await connection.execute(query)]
 
 
-def _metric(body: str) -> Metric:
-    value = orjson.loads(body)
+def _metric(value: dict[str, Any]) -> Metric:
     if value["range"] is not None:
         value["range"] = tuple(value["range"])
     return Metric(**value)

@@ -20,10 +20,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from gateway.ledger import Ledger
-from gateway.store import calls, feedback, partitions, plans, tallies
+from gateway.store import partitions, plans, tallies, told
 from gateway.store.migrations import NewerSchema, Walked, migrate
 from gateway.store.plans import Happening
-from router.outcomes import values
 
 FILE: Final = "turnout.db"
 PATIENCE_SECONDS: Final = 30.0
@@ -128,38 +127,7 @@ class Store:
     async def prediction(self, prediction_id: str) -> dict[str, Any] | None:
         """Return a request's calls, its feedback and what came of both, as plain JSON values; None if it is unknown."""
         async with self.begin() as connection:
-            found = (await calls.of(connection, [prediction_id])).get(prediction_id)
-            if found is None:
-                return None
-            stored = sorted(found, key=lambda one: (one.role, one.variant))
-            events = await feedback.about(connection, [prediction_id])
-            definitions = await plans.read_definitions(connection)
-        finished = [call for call in stored if not call.open]
-        call = stored[0]
-        outcomes = []
-        for name in definitions.names(call.route):
-            definition = definitions.at(call.route, name, call.at_ms)
-            if definition is None or definition.metric is None:
-                continue
-            joined = [e.feedback for e in events if e.status == "joined" and e.feedback.metric == name]
-            for value in values(finished, joined, definition.metric, closed=definition.closed(call.at_ms)):
-                outcomes.append(
-                    {
-                        "metric": name,
-                        "variant": value.variant,
-                        "version": value.version,
-                        "role": value.role,
-                        "against": value.against or None,
-                        "live": value.live,
-                        "mature": value.mature,
-                    }
-                )
-        return {
-            "prediction_id": prediction_id,
-            "calls": [calls.as_json(one) for one in stored],
-            "feedback": [feedback.as_json(e) for e in sorted(events, key=lambda e: e.seq or 0)],
-            "outcomes": outcomes,
-        }
+            return await told.prediction(connection, prediction_id)
 
     async def counts(self) -> Mapping[str, int]:
         """Return what was met while recording: duplicate rows; corrupt, torn and unrecordable lines."""

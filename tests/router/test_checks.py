@@ -321,6 +321,14 @@ MISTAKES = [
         SMALL + '[routes.again]\npath = ‹"/digits"›\npolicy = { kind = "single", variant = "v1" }\n',
         "routes.again.path takes requests that routes.digits takes too",
     ),
+    (
+        changed(SMALL, ('metrics = ["correct"', 'key_rule = ‹"first"›\nmetrics = ["correct"')),
+        "routes.digits.key_rule has no effect without key",
+    ),
+    (
+        changed(SMALL, ("[metrics.correct]", "[metrics.‹exposed›]\nkind = 'event'\n[metrics.correct]")),
+        "metrics.exposed: this name is kept for require_exposure",
+    ),
 ]
 
 WARNINGS = [

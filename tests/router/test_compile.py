@@ -54,6 +54,8 @@ NEW_EPOCH = [
     changed(SMALL, ("header:x-user-id", "cookie:user")),
     changed(SMALL, ('unit = "header:x-user-id"\n', "")),
     changed(SMALL, ("/answer", "/answers/0")),
+    changed(SMALL, ('metrics = ["correct"', 'key = "body:/id"\nkey_rule = "first"\nmetrics = ["correct"')),
+    changed(SMALL, ('metrics = ["correct"', 'require_exposure = true\nmetrics = ["correct"')),
     SMALL + 'salt = "again"\n',
     with_policy('{ kind = "ab", shares = { v1 = 0.95, v2 = 0.05 } }\nbaseline = "v1"'),
 ]

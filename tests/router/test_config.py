@@ -206,7 +206,9 @@ def test_a_default_stands_in_one_place() -> None:
     for table, owner in ((BACKEND, Backend), (MIRROR, RouteMirror), (ROUTE, Route)):
         own = {f.name for f in fields(owner)}
         assert {name for name, setting in table.settings.items() if name not in own} <= {"url", "policy"}
-    assert set(METRIC.settings) | {"name", "definition", "window_ms"} == {f.name for f in fields(Metric)} | {"window"}
+    written = {"window", "window_before"}
+    own = {"name", "definition", "window_ms", "before_ms"}
+    assert set(METRIC.settings) | own == {f.name for f in fields(Metric)} | written
 
 
 def test_the_hash_is_that_of_the_content() -> None:

@@ -73,8 +73,12 @@ def test_a_label_scores_each_call_against_its_own_prediction() -> None:
 
 
 def test_null_is_a_prediction_and_none_is_none() -> None:
-    assert worth([predicted(None)], [event(None)], metric()) == {("a", ""): 1.0}
-    assert worth([call()], [event(None)], metric()) == {}
+    assert worth([predicted(None)], [event(7)], metric()) == {("a", ""): 0.0}
+    assert worth([call()], [event(7)], metric()) == {}
+
+
+def test_null_is_no_truth_but_takes_back_what_was_said() -> None:
+    assert worth([predicted(None)], [event(None)], metric()) == {}
 
 
 @pytest.mark.parametrize("failure", [{"fault": "timeout"}, {"status": 503}, {"served": "b"}])

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gateway.ledger import AGREEMENT, CALLS, UNKNOWN, TallyKey
@@ -29,13 +29,30 @@ class Fold:
 
 
 def fold(
-    calls: Iterable[Prediction], events: Sequence[Feedback], metrics: Mapping[str, Metric], watermark_ms: int
+    calls: Iterable[Prediction],
+    events: Sequence[Feedback],
+    metrics: Mapping[str, Metric],
+    watermark_ms: int,
+    *,
+    key_rule: str = "latest",
+    exposure: bool = False,
 ) -> Fold:
     """Return the tallies, the feedback by (route, metric, status), and units by (revision, variant) they came under."""
     requests: dict[str, list[Prediction]] = defaultdict(list)
     for call in calls:
         requests[call.id].append(call)
-    joined, statuses = judge(requests, events, metrics, watermark_ms)
+    met = None
+    if exposure:
+        every = metric_of_exposure(metrics)
+        joined, statuses = judge(requests, [e for e in events if e.metric == "exposed"], every, watermark_ms, key_rule)
+        met = {one for one, told in joined.items() if any(e.value for e in told)}
+        shown = joined
+        joined, more = judge(
+            requests, [e for e in events if e.metric != "exposed"], metrics, watermark_ms, key_rule, met
+        )
+        statuses.update(more)
+    else:
+        joined, statuses = judge(requests, events, metrics, watermark_ms, key_rule)
     values: Values = defaultdict(dict)
     for prediction_id, rows in requests.items():
         whole = [row for row in rows if not row.forced and row.fault != "dropped"]
@@ -45,9 +62,19 @@ def fold(
         for row in whole:
             if row.role == "shadow" and primary and all(r.predicted and not r.failed for r in (row, primary)):
                 put(values, row, "", AGREEMENT, "", "live", float(equal(row.prediction, primary.prediction)))
+        if met is not None:
+            every_ms = every["exposed"].window_ms
+            told = [e for e in shown.get(prediction_id, ()) if e.value is not None]
+            weigh(values, whole, told, every["exposed"], rows[0].at_ms + every_ms < watermark_ms)
         for metric in metrics.values():
             closed = rows[0].at_ms + metric.window_ms < watermark_ms
-            told = [event for event in joined.get(prediction_id, ()) if event.metric == metric.name]
+            told = [e for e in joined.get(prediction_id, ()) if e.metric == metric.name and e.value is not None]
+            if met is not None and prediction_id not in met:
+                for row in whole if closed else ():
+                    if row.role != "shadow" or metric.kind == "label":
+                        unit = row.id + row.role + row.variant
+                        put(values, row, "", metric.name, metric.definition, "unexposed", 0.0, unit=unit)
+                continue
             weigh(values, whole, told, metric, closed)
     return Fold(
         {key: Tally.of_units(units.values()) for key, units in values.items()}, statuses, arrive(requests.values())
@@ -59,6 +86,8 @@ def judge(
     events: Sequence[Feedback],
     metrics: Mapping[str, Metric],
     watermark_ms: int,
+    key_rule: str,
+    met: Collection[str] | None = None,
 ) -> tuple[dict[str, list[Feedback]], Counter[tuple[str, str, str]]]:
     """Return the events that count, by prediction, and what every event ended as."""
     joined: dict[str, list[Feedback]] = defaultdict(list)
@@ -66,58 +95,87 @@ def judge(
     groups: dict[str, list[Feedback]] = defaultdict(list)
     for event in events:
         groups[event.identity].append(event)
+
+    def find(event: Feedback) -> list[Sequence[Prediction]]:
+        known = event.metric in metrics
+        return led(event, requests, watermark_ms, key_rule if known else "latest", reach(event, metrics))
+
     for group in groups.values():
         # Drawn events of one identity and revision never share the millisecond unless they are alike.
         group.sort(key=lambda event: event.received_ms)
         originals: dict[int, Feedback] = {}
         for event in group:
             if event.revision in originals:
-                route = route_of(find(event, requests, watermark_ms), event)
+                route = route_of(find(event), event)
                 statuses[route, event.metric, "repeated"] += 1
             else:
                 originals[event.revision] = event
         candidates = []
         for event in originals.values():
-            rows = find(event, requests, watermark_ms)
-            route = route_of(rows, event)
-            if rows is None:
-                patience = max(event.received_ms + 5_000, 0 if event.prediction_id else event.event_ms)
+            found = find(event)
+            route = route_of(found, event)
+            if not found:
+                end = event.received_ms + 5_000
+                patience = end if event.prediction_id else max(end, event.event_ms + reach(event, metrics))
                 ours = event.prediction_id is None or re.match(r".{8}-.{4}-7", event.prediction_id)
                 status = "orphaned" if watermark_ms > patience or not ours else "waiting"
             elif event.metric not in metrics:
                 status = "not_applicable"
-            elif event.event_ms > rows[0].at_ms + metrics[event.metric].window_ms:
-                status = "late"
+            elif inside := [rows[0].id for rows in found if not outside(event, rows[0], metrics[event.metric])]:
+                if met is None or any(one in met for one in inside):
+                    candidates.append((event, inside, route))
+                    continue
+                status = "not_exposed"
             else:
-                candidates.append((event, rows[0].id, route))
-                continue
+                status = "late"
             statuses[route, event.metric, status] += 1
         candidates.sort(key=lambda candidate: candidate[0].revision)
         for event, _, route in candidates[:-1]:
             statuses[route, event.metric, "corrected"] += 1
-        for event, prediction_id, route in candidates[-1:]:
+        for event, inside, route in candidates[-1:]:
             statuses[route, event.metric, "joined"] += 1
-            joined[prediction_id].append(event)
+            for prediction_id in inside:
+                joined[prediction_id].append(event)
     return joined, statuses
 
 
-def find(
-    event: Feedback, requests: Mapping[str, Sequence[Prediction]], watermark_ms: int
-) -> Sequence[Prediction] | None:
+def metric_of_exposure(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
+    window_ms = max(metric.window_ms for metric in metrics.values())
+    one = next(iter(metrics.values()))
+    changes: dict[str, Any] = {"kind": "event", "score": None, "fold": "any", "missing": None, "before_ms": None}
+    changes |= {"mature": "arrival", "window_ms": window_ms, "definition": f"exposed:{window_ms}", "range": None}
+    return {"exposed": replace(one, name="exposed", **changes)}
+
+
+def reach(event: Feedback, metrics: Mapping[str, Metric]) -> int:
+    """How long after an event by key its prediction may be made."""
+    return (metrics[event.metric].before_ms or 0) if event.metric in metrics else 0
+
+
+def led(
+    event: Feedback, requests: Mapping[str, Sequence[Prediction]], watermark_ms: int, rule: str, back: int
+) -> list[Sequence[Prediction]]:
+    """The requests an event is about; the first is the one whose route it is counted under."""
     if event.prediction_id is not None:
-        return requests.get(event.prediction_id)
+        return [requests[event.prediction_id]] if event.prediction_id in requests else []
     if event.event_ms >= watermark_ms:
-        return None
-    keyed = [
-        rows
-        for rows in requests.values()
-        if rows[0].route == event.route and rows[0].key == event.key and rows[0].at_ms <= event.event_ms
-    ]
-    return max(keyed, key=lambda rows: (rows[0].at_ms, rows[0].id), default=None)
+        return []
+    keyed = [rows for rows in requests.values() if (rows[0].route, rows[0].key) == (event.route, event.key)]
+    keyed.sort(key=lambda rows: (rows[0].at_ms, rows[0].id))
+    before = [rows for rows in keyed if rows[0].at_ms <= event.event_ms]
+    after = [rows for rows in keyed if event.event_ms < rows[0].at_ms <= event.event_ms + back]
+    if rule == "all":
+        return [*reversed(before), *after]
+    return before[-1:] if rule == "latest" and before else before[:1] if before else after[:1]
 
 
-def route_of(rows: Sequence[Prediction] | None, event: Feedback) -> str:
-    return rows[0].route if rows else event.route or UNKNOWN
+def outside(event: Feedback, row: Prediction, metric: Metric) -> bool:
+    early = metric.before_ms is not None and event.event_ms + metric.before_ms < row.at_ms
+    return early or event.event_ms > row.at_ms + metric.window_ms
+
+
+def route_of(found: Sequence[Sequence[Prediction]], event: Feedback) -> str:
+    return found[0][0].route if found else event.route or UNKNOWN
 
 
 def weigh(values: Values, rows: Sequence[Prediction], told: Sequence[Feedback], metric: Metric, closed: bool) -> None:

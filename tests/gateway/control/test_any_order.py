@@ -28,15 +28,16 @@ DEAD = f"{RUN}-01-{T0 - 1:012x}"
 METRICS = (
     metric("label", "label", fold="last"),
     metric("label", "error", score="absolute_error", fold="mean", missing=2.0),
-    metric("event", "click", missing=0.0, window_ms=300),
+    metric("event", "click", missing=0.0, window_ms=300, before_ms=150),
     metric("value", "money", fold="sum", mature="arrival"),
 )
 VALUES: dict[str, Any] = {
     "label": st.sampled_from([0, 1, 2, True, "x", None]),
-    "error": st.sampled_from([0, 1, 2.5]),
-    "click": st.sampled_from([0, 1, True]),
-    "money": st.sampled_from([-1, 0.25, 4]),
+    "error": st.sampled_from([0, 1, 2.5, None]),
+    "click": st.sampled_from([0, 1, True, None]),
+    "money": st.sampled_from([-1, 0.25, 4, None]),
     "stray": st.just(1),
+    "exposed": st.sampled_from([0, 1, 1, 1, None]),
 }
 
 numbers = st.integers(0, 5).map(lambda i: i * 100)
@@ -86,8 +87,8 @@ def requests(draw: Callable[[Any], Any]) -> list[Prediction]:
 def feedback(draw: Callable[[Any], Any]) -> list[Feedback]:
     """Some events. Those that share identity, revision and millisecond are alike."""
     events: dict[Any, Feedback] = {}
-    for _ in range(draw(st.integers(0, 10))):
-        name = draw(st.sampled_from(list(VALUES)))
+    for _ in range(draw(st.integers(0, 12))):
+        name = draw(st.sampled_from([*VALUES, "exposed", "exposed"]))
         more = {
             "metric": name,
             "item": draw(st.sampled_from(["x", "y", "z", None])),
@@ -170,6 +171,8 @@ async def check(
     pauses=st.sets(st.integers(0, 40), max_size=8),
     restarts=st.sets(st.integers(0, 40), max_size=3),
     batch=st.sampled_from([1, 3, 2_000]),
+    key_rule=st.sampled_from(["latest", "first", "all"]),
+    exposure=st.booleans(),
 )
 def test_the_store_equals_the_exact_fold(
     new_store: Callable[[], str],
@@ -177,11 +180,15 @@ def test_the_store_equals_the_exact_fold(
     pauses: set[int],
     restarts: set[int],
     batch: int,
+    key_rule: str,
+    exposure: bool,
 ) -> None:
     rows, events, watermark, lines = journal
-    expected = fold(rows, events, {one.name: one for one in METRICS}, watermark)
+    metrics = {one.name: one for one in METRICS}
+    expected = fold(rows, events, metrics, watermark, key_rule=key_rule, exposure=exposure)
+    route = {"key_rule": key_rule, "require_exposure": exposure}
     with tempfile.TemporaryDirectory() as folder:
-        desk = Desk(Path(folder), *METRICS, store=new_store(), lines=batch)
+        desk = Desk(Path(folder), *METRICS, store=new_store(), lines=batch, **route)
         asyncio.run(check(desk, lines, pauses, restarts, expected, watermark))
 
 

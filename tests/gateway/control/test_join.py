@@ -184,6 +184,33 @@ def test_a_correction_after_the_window_is_late_and_what_it_would_correct_stays(t
     at_desk(Desk(tmp_path, metric(), store=store), story)
 
 
+def test_a_retraction_takes_back_what_was_said(tmp_path: Path, store: str) -> None:
+    async def story(desk: Desk) -> None:
+        desk.journal.calls(call(10), call(11))
+        desk.journal.events(event(10, 1, at=20), event(11, 1, at=20))
+        desk.journal.beat(2_000)
+        assert sums(await desk.record()) == {"a": (2.0, 2.0)}
+        desk.journal.events(event(10, None, at=30, revision=1))
+        ledger = await desk.record()
+        assert sums(ledger) == sums(ledger, "live") == {"a": (1.0, 2.0)}, "as if nothing had ever come: missing"
+        assert statuses(ledger) == {"joined": 2, "corrected": 1}
+        desk.journal.events(event(10, 1, at=40, revision=2))
+        assert sums(await desk.record()) == {"a": (2.0, 2.0)}
+
+    at_desk(Desk(tmp_path, metric("event", missing=0.0), store=store), story)
+
+
+def test_an_event_too_long_before_its_prediction_is_outside_its_window(tmp_path: Path, store: str) -> None:
+    async def story(desk: Desk) -> None:
+        desk.journal.calls(call(400, prediction=7), call(401, "b", prediction=7))
+        desk.journal.events(event(400, 7, at=500, occurred_ms=T0 + 100), event(401, 7, at=500, occurred_ms=T0 + 100))
+        ledger = await desk.record()
+        assert sums(ledger, "live") == {"a": (1.0, 1.0)}
+        assert statuses(ledger) == {"joined": 1, "late": 1}
+
+    at_desk(Desk(tmp_path, metric(before_ms=300), store=store), story)
+
+
 def test_an_event_of_a_metric_that_the_route_does_not_list_is_not_applicable(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.calls(call(10, prediction=7))

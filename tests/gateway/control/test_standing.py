@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations
 
 import pytest
@@ -11,7 +12,7 @@ from gateway.store.feedback import Event
 from router.records import Feedback
 from tests.gateway.control.builders import T0, event, keyed, metric
 
-KNOWN = Known("r", T0 + 10, metric())
+KNOWN = [Known("r", T0 + 10, metric())]
 
 
 def stored(feedback: Feedback, seq: int | None = None) -> Event:
@@ -33,10 +34,26 @@ def test_statuses_do_not_depend_on_the_order(order: tuple[int, ...]) -> None:
 
 def test_what_is_not_known_waits_and_is_then_given_up() -> None:
     one = [stored(event(10, 1, at=20))]
-    assert standing(one, [None], None) == ["waiting"]
-    assert standing(one, [None], T0 + 5_020) == ["waiting"]
-    assert standing(one, [None], T0 + 5_021) == ["orphaned"]
-    assert standing(one, [Known("r", T0, None)], T0) == ["not_applicable"]
+    assert standing(one, [[]], None) == ["waiting"]
+    assert standing(one, [[]], T0 + 5_020) == ["waiting"]
+    assert standing(one, [[]], T0 + 5_021) == ["orphaned"]
+    assert standing(one, [[Known("r", T0, None)]], T0) == ["not_applicable"]
+
+
+def test_what_was_not_looked_up_yet_is_no_orphan_and_a_prediction_may_come_as_long_as_the_window_reaches_back() -> None:
+    early = keyed("k", 1, at=20)
+    waits = stored(early)
+    assert standing([waits], [[]], T0 + 90_000) == ["waiting"]
+    looked_up = replace(waits, due_ms=patience_ends_ms(early, before_ms=60_000))
+    assert standing([looked_up], [[]], T0 + 60_020) == ["waiting"]
+    assert standing([looked_up], [[]], T0 + 60_021) == ["orphaned"]
+
+
+def test_an_event_about_several_predictions_ends_as_the_best_of_what_it_is_to_each() -> None:
+    one = [stored(event(10, 1, at=1_500))]
+    long_ago, lately, elsewhere = Known("r", T0, metric()), Known("r", T0 + 900, metric()), Known("r", T0, None)
+    assert standing(one, [[long_ago, lately]], T0) == ["joined"]
+    assert standing(one, [[elsewhere, long_ago]], T0) == ["late"]
 
 
 def test_a_key_is_looked_up_when_everything_before_the_event_is_known() -> None:
@@ -44,7 +61,7 @@ def test_a_key_is_looked_up_when_everything_before_the_event_is_known() -> None:
     assert (looked_up_ms(by_key), patience_ends_ms(by_key)) == (T0 + 700, T0 + 5_900)
     assert looked_up_ms(by_id) == patience_ends_ms(by_id) == T0 + 5_900
     ahead = keyed("k", 1, at=900, occurred_ms=T0 + 9_000)
-    assert patience_ends_ms(ahead) == T0 + 9_000
+    assert patience_ends_ms(ahead) == T0 + 9_001
 
 
 def test_a_change_of_status_moves_both_counters_and_tells_the_delay() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -97,17 +98,23 @@ def test_a_value_of_the_metrics_kind_is_taken(name: str, value: object) -> None:
     [
         ("clicked", 2, 'metric "clicked" is an event: value must be 0, 1, true or false, got 2'),
         ("clicked", "1", 'metric "clicked" is an event: value must be 0, 1, true or false, got "1"'),
-        ("clicked", None, 'metric "clicked" is an event: value must be 0, 1, true or false, got null'),
         ("rating", True, 'metric "rating": value must be a finite number, got true'),
         ("rating", "4", 'metric "rating": value must be a finite number, got "4"'),
         ("rating", 5.5, 'metric "rating": value must lie in [1, 5], got 5.5'),
         ("error", "4", 'metric "error": value must be a finite number, got "4"'),
-        ("correct", None, 'metric "correct" is a label: null is not a label'),
+        ("correct", None, "value null takes back what was said before: give a revision higher than that had"),
         ("correct", "x" * 70_000, 'metric "correct": a label of more than 65,536 bytes'),
     ],
 )
 def test_a_value_of_another_kind_is_refused(name: str, value: object, said: str) -> None:
     assert problems_of(**WHOSE, metric=name, value=value) == [said]
+
+
+@pytest.mark.parametrize("name", ["correct", "error", "clicked", "rating"])
+def test_null_of_a_higher_revision_takes_back_what_was_said(name: str) -> None:
+    events, problems = read({**WHOSE, "metric": name, "value": None, "revision": 1})
+    assert problems == []
+    assert [event.retracts for event in events] == [True]
 
 
 def test_a_missing_value_is_not_null() -> None:
@@ -236,3 +243,14 @@ def test_a_hostile_body_is_read_quickly() -> None:
     began = time.process_time()
     read_events(wrong, SNAPSHOT, NOW)
     assert time.process_time() - began < 1
+
+
+def test_an_exposure_is_taken_where_a_route_asks_for_it() -> None:
+    """Which route the prediction is of is known later; elsewhere the word means nothing, and was a mistake."""
+    assert problems_of(**WHOSE, metric="exposed", value=1) == ['unknown metric "exposed"']
+    digits = replace(SNAPSHOT.routes["digits"], require_exposure=True, metrics=("correct",))
+    asking = replace(SNAPSHOT, routes={"digits": digits})
+    body = orjson.dumps([{**WHOSE, "metric": "exposed", "value": value} for value in (1, 2)])
+    events, problems, _ = read_events(body, asking, NOW)
+    assert [(one.metric, one.value) for one in events] == [("exposed", 1)]
+    assert [problem.index for problem in problems] == [1]

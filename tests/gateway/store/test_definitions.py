@@ -8,7 +8,7 @@ from pathlib import Path
 from gateway.ledger import Ledger
 from gateway.store import plans
 from gateway.store.definitions import Definition, Definitions, newly_defined
-from tests.gateway.control.builders import Desk, at_desk, call, event, metric, snapshot, statuses, sums
+from tests.gateway.control.builders import T0, Desk, at_desk, call, event, keyed, metric, snapshot, statuses, sums
 
 
 def by_definition(ledger: Ledger, phase: str = "mature") -> dict[str, tuple[float, float]]:
@@ -119,5 +119,28 @@ def test_the_first_definition_of_a_route_applies_to_everything(tmp_path: Path, s
         assert sums(await desk.record(), "live") == {"a": (1.0, 1.0)}
         async with desk.store.begin() as connection:
             assert [d.since_ms for d in await plans.read_definitions(connection)] == [0]
+
+    at_desk(Desk(tmp_path, metric(), store=store), story)
+
+
+def test_another_key_rule_begins_a_definition_and_is_kept(tmp_path: Path, store: str) -> None:
+    """What was looked up by one rule is not looked up anew by another."""
+
+    async def story(desk: Desk) -> None:
+        desk.journal.calls(call(10, key="k", prediction=7), call(20, "b", key="k", prediction=7))
+        desk.journal.events(keyed("k", 7, at=30))
+        desk.journal.beat(500)
+        await desk.record()
+        desk.adopt(snapshot(metric(), key_rule="first"), at=400)
+        desk.journal.calls(*(call(n, "a" if n == 600 else "b", key="l", prediction=7) for n in (600, 610)))
+        desk.journal.events(keyed("k", 7, at=40, item="x"), keyed("l", 7, at=620))
+        desk.journal.beat(700)
+        assert sums(await desk.record(), "live") == {"a": (1.0, 1.0), "b": (1.0, 1.0)}
+        desk.restart()
+        desk.adopt(desk.snapshot, at=800)
+        await desk.record()
+        async with desk.store.begin() as connection:
+            found = [(d.since_ms - T0, d.key_rule) for d in await plans.read_definitions(connection)]
+        assert sorted(found) == [(-T0, "latest"), (400, "first")]
 
     at_desk(Desk(tmp_path, metric(), store=store), story)

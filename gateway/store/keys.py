@@ -1,0 +1,87 @@
+"""Which predictions an event by key is about.
+
+Rule: order alone decides, and only among what is known: the last prediction with the key not after the event, the first
+one, or all of them; where there is none before it, the first after it within reach. Whether the event is in time for
+them is judged elsewhere, as for any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import cache
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import BigInteger, Select, Text, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.expression import ColumnElement, Subquery
+
+from gateway.store import sql
+from gateway.store.tables import calls
+from router.snapshot import KeyRule
+
+#: The most predictions that one event is about where the rule is "all": the last ones.
+MOST: Final = 1_000
+
+
+class Key(NamedTuple):
+    """Where to look: an event's route, key and time, how long after it a prediction may come, and the route's rule."""
+
+    route: str
+    key: str
+    event_ms: int
+    before_ms: int = 0
+    rule: KeyRule = "latest"
+
+
+async def targets(connection: AsyncConnection, keys: Collection[Key]) -> dict[Key, tuple[str, ...]]:
+    """Return the predictions that each key leads to; of several the one comes first that ``latest`` would choose."""
+    found: dict[Key, tuple[str, ...]] = {}
+    for rule in sorted({key.rule for key in keys}):
+        ruled = [key for key in keys if key.rule == rule]
+        found |= await (_all(connection, ruled) if rule == "all" else _one(connection, ruled, rule))
+    ahead = [key for key, led in found.items() if not led and key.before_ms and key.rule != "all"]
+    return found | await _one(connection, ahead, "after") if ahead else found
+
+
+async def _one(connection: AsyncConnection, keys: Collection[Key], which: str) -> dict[Key, tuple[str, ...]]:
+    wanted = list(dict.fromkeys(keys))
+    rows = await connection.execute(_query(connection.dialect.name, which), _listed(wanted))
+    return {wanted[index]: () if target is None else (target,) for index, target in rows}
+
+
+async def _all(connection: AsyncConnection, keys: Collection[Key]) -> dict[Key, tuple[str, ...]]:
+    wanted = list(dict.fromkeys(keys))
+    found: dict[Key, list[tuple[int, int, str]]] = {key: [] for key in wanted}
+    for index, target, at_ms in await connection.execute(_query(connection.dialect.name, "all"), _listed(wanted)):
+        key = wanted[index]
+        # Those not after the event, the last one first; then those after it, the first one first.
+        found[key].append((0, -at_ms, target) if at_ms <= key.event_ms else (1, at_ms, target))
+    return {key: tuple(target for *_, target in sorted(led)[:MOST]) for key, led in found.items()}
+
+
+def _listed(keys: Collection[Key]) -> dict[str, str]:
+    rows = [(i, key.route, key.key, key.event_ms, key.event_ms + key.before_ms) for i, key in enumerate(keys)]
+    return sql.as_list(rows)
+
+
+@cache
+def _query(dialect: str, which: str) -> Select[Any]:
+    """The columns of ``listed``: a number, route, key, the event's time, until when a prediction may have come."""
+    wanted = sql.listed(dialect, BigInteger(), Text(), Text(), BigInteger(), BigInteger())
+    if which == "all":
+        within = _keyed(wanted) & (calls.c.at_ms <= wanted.c.c4)
+        return select(wanted.c.c0, calls.c.id, calls.c.at_ms).distinct().join(calls, within)
+    return select(wanted.c.c0, _scalar(wanted, which))
+
+
+def _scalar(wanted: Subquery, which: str) -> Any:
+    """The one prediction; of equal times the greater id is the later one."""
+    after = calls.c.at_ms > wanted.c.c3
+    within = after & (calls.c.at_ms <= wanted.c.c4) if which == "after" else ~after
+    order = [column.desc() if which == "latest" else column.asc() for column in (calls.c.at_ms, calls.c.id)]
+    query = select(calls.c.id).where(_keyed(wanted), within).order_by(*order).limit(1)
+    return query.correlate(wanted).scalar_subquery()
+
+
+def _keyed(wanted: Subquery) -> ColumnElement[bool]:
+    return (calls.c.route == wanted.c.c1) & (calls.c.key == wanted.c.c2) & calls.c.key.is_not(None)

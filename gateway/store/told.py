@@ -1,0 +1,73 @@
+"""One prediction as it is told to people: its calls, what was learned about it, and how it stands under each metric.
+
+Rule: read from the rows by the same functions that the tallies were moved by: what is shown is what was counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.store import calls, feedback, plans
+from gateway.store.calls import Call
+from gateway.store.definitions import Definition, Definitions
+from router.exposure import exposed
+from router.outcomes import in_time, state, values
+from router.records import EXPOSED, Feedback
+
+
+async def prediction(connection: AsyncConnection, prediction_id: str) -> dict[str, Any] | None:
+    """Return a request's calls, its feedback, its values and its state under each metric; None if it is unknown."""
+    known = (await calls.of(connection, [prediction_id])).get(prediction_id)
+    if known is None:
+        return None
+    stored = sorted(known, key=lambda call: (call.role, call.variant))
+    about = await feedback.about(connection, [prediction_id], sharing=True)
+    events = sorted(about.get(prediction_id, ()), key=lambda event: event.seq or 0)
+    learned = [event.feedback for event in events if event.status == "joined"]
+    found = await plans.read_definitions(connection)
+    outcomes: list[dict[str, Any]] = []
+    states: dict[str, dict[str, Any]] = {}
+    for definition in _definitions(found, stored[0]):
+        states[definition.name], valued = _standing(found, definition, stored, learned)
+        outcomes += valued
+    return {
+        "prediction_id": prediction_id,
+        "calls": [calls.as_json(one) for one in stored],
+        "feedback": [feedback.as_json(event) for event in events],
+        "states": states,
+        "outcomes": outcomes,
+    }
+
+
+def _definitions(definitions: Definitions, call: Call) -> list[Definition]:
+    """What the prediction is judged by."""
+    found = (definitions.at(call.route, name, call.at_ms) for name in definitions.names(call.route))
+    return [definition for definition in found if definition is not None]
+
+
+def _standing(
+    definitions: Definitions, definition: Definition, stored: Sequence[Call], learned: Sequence[Feedback]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """How the prediction stands under one metric, and the values behind it."""
+    name, metric, at_ms = definition.name, definition.metric, stored[0].at_ms
+    assert metric is not None
+    finished, closed = [call for call in stored if not call.open], definition.closed(at_ms)
+    told = [one for one in learned if one.metric == name and in_time(one.event_ms, at_ms, metric)]
+    met = name == EXPOSED or not definitions.exposure(definition.route, at_ms) or exposed(learned)
+    standing = state(finished, told, metric, closed=closed, exposed=met)
+    found = values(finished, told, metric, closed=closed) if met else ()
+    return {"state": standing, "closed": closed, "closes_at_ms": at_ms + metric.window_ms}, [
+        {
+            "metric": name,
+            "variant": value.variant,
+            "version": value.version,
+            "role": value.role,
+            "against": value.against or None,
+            "live": value.live,
+            "mature": value.mature,
+        }
+        for value in found
+    ]

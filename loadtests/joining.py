@@ -1,0 +1,261 @@
+"""``python -m loadtests.joining``: feedback in random order is joined, fast, and comes to exactly what it says.
+
+Rule: a journal as workers write it, the recorder and the join as the controller runs them, and a store of its own. What
+is counted in the end is compared with a fold in memory that knows everything at once, number by number: every tally of
+every variant, and the status of every event. Nothing here listens or sends.
+
+Of the events one in ten comes twice, one in twenty before its prediction is recorded and one in twenty is about a
+prediction that never was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from gateway.control.recorder import Recorder
+from gateway.journal import FEEDBACK, PREDICTIONS
+from gateway.ledger import UNKNOWN, Ledger, TallyKey
+from gateway.store import Store, tallies
+from loadtests import postgresql
+from policies.types import Evidence, Tally
+from router.compile import compile_snapshot
+from router.config import parse
+from router.records import Feedback, Prediction, call_line, feedback_line, mark_line
+from router.snapshot import Snapshot
+
+CONFIG: Final = """
+schema_version = 1
+
+[backends]
+one = { url = "http://127.0.0.1:1", version = "1" }
+two = { url = "http://127.0.0.1:1", version = "2" }
+
+[metrics]
+correct = { kind = "label", window = "30d" }
+
+[routes.infer]
+path = "/infer"
+unit = "header:x-user-id"
+prediction = "/answer"
+metrics = ["correct"]
+baseline = "one"
+policy = { kind = "ab", shares = { one = 0.5, two = 0.5 } }
+"""
+
+BEGAN_MS: Final = 1_700_000_000_000
+WINDOW_MS: Final = 30 * 86_400_000
+RUN: Final = f"{BEGAN_MS:012x}"
+WRITER: Final = f"{RUN}-00-{BEGAN_MS:012x}"
+
+TWICE, EARLY, ORPHANED = 10, 20, 20  # one in so many
+UNITS: Final = 10_000
+#: Lines per segment of the journal.
+SEGMENT: Final = 50_000
+PATIENCE_SECONDS: Final = 3_600.0
+
+Expected = tuple[dict[TallyKey, Tally], Counter[tuple[str, str, str]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How long it took to record the predictions, to join the feedback and to close the windows, and what differs."""
+
+    events: int
+    predictions: int
+    recording_seconds: float
+    joining_seconds: float
+    closing_seconds: float
+    differences: tuple[str, ...]
+
+
+def prediction_id(number: int) -> str:
+    """The id of a request, as UUIDv7 text; its time is in it."""
+    digits = f"{BEGAN_MS + number:012x}7{number % 4096:03x}8{number:015x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def is_orphan(number: int) -> bool:
+    return number % ORPHANED == 1
+
+
+def is_early(number: int) -> bool:
+    return number % EARLY == 2
+
+
+def prediction(snapshot: Snapshot, number: int) -> Prediction:
+    """The row of a request: the variant and what it says hang on its number alone."""
+    route, unit = snapshot.routes["infer"], number * 7919 % UNITS
+    variant = "one" if unit % 2 else "two"
+    return Prediction(
+        id=prediction_id(number),
+        at_ms=BEGAN_MS + number,
+        route=route.name,
+        epoch=route.epoch,
+        period=route.period,
+        revision=route.revision,
+        variant=variant,
+        model=variant,
+        version="1" if variant == "one" else "2",
+        role="primary",
+        reason="unit",
+        propensity=0.5,
+        unit=f"user-{unit}",
+        by_unit=True,
+        status=200,
+        latency_ms=2.0,
+        predicted=True,
+        prediction=number % 5,
+    )
+
+
+def feedback(number: int, received_ms: int) -> Feedback:
+    """The label of a request: right in three of four."""
+    label = number % 5 if number % 4 else number % 5 + 1
+    return Feedback(metric="correct", value=label, received_ms=received_ms, prediction_id=prediction_id(number))
+
+
+def order(events: int, seed: int) -> list[int]:
+    """Which request each event is about: one in ten of them twice, in random order."""
+    unique = events * TWICE // (TWICE + 1)
+    numbers = [*range(unique), *range(0, unique, TWICE)][:events]
+    random.Random(seed).shuffle(numbers)
+    return numbers
+
+
+def fold(snapshot: Snapshot, numbers: Sequence[int]) -> Expected:
+    """Everything known at once: what must be counted in the end."""
+    route, definition = snapshot.routes["infer"], snapshot.metrics["correct"].definition
+    units: dict[str, dict[str, tuple[float, float]]] = {"one": defaultdict(lambda: (0.0, 0.0))}
+    units["two"] = defaultdict(lambda: (0.0, 0.0))
+    statuses: Counter[tuple[str, str, str]] = Counter()
+    for number, times in Counter(numbers).items():
+        known = UNKNOWN if is_orphan(number) else route.name
+        statuses[known, "correct", "repeated"] += times - 1
+        statuses[known, "correct", "orphaned" if is_orphan(number) else "joined"] += 1
+        if not is_orphan(number):
+            unit = number * 7919 % UNITS
+            of_variant = units["one" if unit % 2 else "two"]
+            m, d = of_variant[f"user-{unit}"]
+            of_variant[f"user-{unit}"] = (m + float(number % 4 > 0), d + 1.0)
+    found = {}
+    for variant, version in (("one", "1"), ("two", "2")):
+        for phase in ("live", "mature"):
+            key = TallyKey(route.period, variant, version, "primary", "", "correct", definition, phase)
+            found[key] = Tally.of_units(units[variant].values())
+    return found, +statuses
+
+
+async def measure(events: int, *, seed: int = 1, url: str = "sqlite") -> Result:
+    """Join so many events in the store at ``url`` and compare what is counted with the fold."""
+    snapshot = compile_snapshot(
+        parse(CONFIG, "joining.toml"), previous=None, evidence=lambda *_: Evidence(), now_ms=BEGAN_MS, revision=1
+    )
+    numbers = order(events, seed)
+    real = [number for number in range(max(numbers) + 1) if not is_orphan(number)]
+    with tempfile.TemporaryDirectory(prefix="turnout-joining-") as name:
+        journal, store = Path(name) / "journal", await Store.open(url, Path(name))
+        recorder = Recorder(store, journal, run=RUN)
+        recorder.adopt(snapshot, BEGAN_MS)
+        write = _Writer(journal)
+        try:
+            write(PREDICTIONS, (call_line(prediction(snapshot, n)) for n in real if not is_early(n)))
+            recording = await _drained(recorder)
+            sent_ms = BEGAN_MS + len(real)
+            write(FEEDBACK, (feedback_line(feedback(n, sent_ms + i)) for i, n in enumerate(numbers)))
+            joining = await _drained(recorder)
+            write(PREDICTIONS, (call_line(prediction(snapshot, n)) for n in real if is_early(n)))
+            joining += await _drained(recorder)
+            write(PREDICTIONS, [mark_line("beat", sent_ms + events + WINDOW_MS + 10_000)])
+            closing = await _drained(recorder)
+            ledger = await store.ledger("infer", snapshot.routes["infer"].epoch)
+            async with store.begin() as connection:
+                counted = dict(await tallies.feedback_total(connection))
+        finally:
+            await store.close()
+    differences = tuple(_differences(fold(snapshot, numbers), ledger, counted, len(real)))
+    return Result(events, len(real), recording, joining, closing, differences)
+
+
+class _Writer:
+    """Writes segments as workers do, many lines at a time."""
+
+    def __init__(self, journal: Path) -> None:
+        self._journal = journal
+        self._segments: Counter[str] = Counter()
+
+    def __call__(self, folder: str, lines: Iterator[bytes] | Sequence[bytes]) -> None:
+        (self._journal / folder).mkdir(parents=True, exist_ok=True)
+        left = iter(lines)
+        while part := list(islice(left, SEGMENT)):
+            name = f"{WRITER}-{self._segments[folder]:06d}.jsonl"
+            (self._journal / folder / name).write_bytes(b"".join(part))
+            self._segments[folder] += 1
+
+
+async def _drained(recorder: Recorder) -> float:
+    """Record to the journal's end; return how many seconds that took."""
+    began = time.perf_counter()
+    if not await recorder.drain(PATIENCE_SECONDS):
+        raise SystemExit("the journal could not be recorded to its end")
+    return time.perf_counter() - began
+
+
+def _differences(
+    expected: Expected, ledger: Ledger, counted: dict[tuple[str, str, str], int], predictions: int
+) -> Iterator[str]:
+    """Say what is not exactly as it must be."""
+    tallied, statuses = expected
+    found = {key: tally for key, tally in ledger.tallies.items() if (key.metric, key.against) == ("correct", "")}
+    for key, tally in tallied.items():
+        if (mine := found.get(key)) != tally:
+            yield f"{key.variant}, {key.phase}: {mine}, expected {tally}"
+    closed = sum(tally.d for key, tally in found.items() if key.phase == "closed")
+    if closed != predictions:
+        yield f"{closed:g} windows closed, expected {predictions}"
+    for place in sorted({*statuses, *counted}):
+        if statuses[place] != counted.get(place, 0):
+            yield f"{' '.join(place)}: {counted.get(place, 0)} events, expected {statuses[place]}"
+
+
+def report(result: Result, where: str) -> str:
+    """Return what was measured as one line, and every difference as another."""
+    rate = result.events / max(result.joining_seconds, 1e-9)
+    line = (
+        f"{where}: {result.events:,} events about {result.predictions:,} predictions joined in "
+        f"{result.joining_seconds:.1f} s, {rate:,.0f} events/s; before that the predictions in "
+        f"{result.recording_seconds:.1f} s, after that the windows in {result.closing_seconds:.1f} s; "
+        + ("equal to the fold in memory" if not result.differences else f"{len(result.differences)} DIFFERENCES")
+    )
+    return "\n".join([line, *result.differences])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m loadtests.joining", description="Feedback joined per second.")
+    parser.add_argument("--events", type=int, default=1_000_000, help="feedback events (1000000)")
+    parser.add_argument("--seed", type=int, default=1, help="of the order in which they arrive (1)")
+    parser.add_argument("--store", choices=["sqlite", "postgresql"], default="sqlite", help="where they are joined")
+    options = parser.parse_args()
+    if options.events < 100:
+        parser.error("events must be 100 or more")
+    running = postgresql.running() if options.store == "postgresql" else nullcontext()
+    with running as server:
+        url = "sqlite" if server is None else server.url(server.new_schema())
+        result = asyncio.run(measure(options.events, seed=options.seed, url=url))
+    print(report(result, options.store))
+    if result.differences:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
