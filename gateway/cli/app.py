@@ -10,6 +10,7 @@ import typer
 from gateway.cli.check import check, schema
 from gateway.cli.dashboards import dashboards
 from gateway.cli.explain import explain
+from gateway.cli.feedback import feedback
 from gateway.cli.options import CONFIG_HELP
 from gateway.cli.report import report
 from gateway.cli.serve import demo, serve
@@ -58,3 +59,4 @@ def options(
 for command in (serve, check, demo, report, explain, schema):
     app.command()(command)
 app.add_typer(dashboards, name="dashboards")
+app.add_typer(feedback, name="feedback")

@@ -38,6 +38,7 @@ _FIELDS: Final = (
     "revision",
     "occurred_at",
 )
+_NAMES: Final = frozenset(_FIELDS)
 _RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
 
 
@@ -72,10 +73,18 @@ def read_events(body: bytes, snapshot: Snapshot, received_ms: int) -> tuple[list
         raise NotEvents(f"the body must be one event (an object) or an array of events, got {_shown(value)}")
     if len(value) > MAX_EVENTS:
         raise NotEvents(f"{len(value):,} events in one body; at most {MAX_EVENTS:,} are taken", len(value))
+    events, problems = read_entries(value, snapshot, received_ms)
+    return events, problems, len(value)
+
+
+def read_entries(
+    entries: Iterable[object], snapshot: Snapshot, received_ms: int
+) -> tuple[list[Feedback], list[Problem]]:
+    """Return the events of those entries that are right, and the problems of the others."""
     events: list[Feedback] = []
     problems: list[Problem] = []
     hint = _Hints()
-    for index, entry in enumerate(value):
+    for index, entry in enumerate(entries):
         if not isinstance(entry, dict):
             problems.append(Problem(index, f"an event must be an object, got {_shown(entry)}"))
             continue
@@ -83,7 +92,7 @@ def read_events(body: bytes, snapshot: Snapshot, received_ms: int) -> tuple[list
         if event := reader.event():
             events.append(event)
         problems.extend(Problem(index, detail) for detail in reader.details)
-    return events, problems, len(value)
+    return events, problems
 
 
 class _Hints:
@@ -147,7 +156,9 @@ class _Reader:
         return self._entry.get(name) is not None
 
     def _fields(self) -> None:
-        unknown = [name for name in self._entry if name not in _FIELDS]
+        if self._entry.keys() <= _NAMES:
+            return
+        unknown = [name for name in self._entry if name not in _NAMES]
         for name in unknown[:5]:
             self._problem(f"unknown field {_shown(name)}{self._hint(name, _FIELDS)}")
         if len(unknown) > 5:
@@ -155,7 +166,14 @@ class _Reader:
 
     def _whose(self) -> None:
         """Exactly one way of naming the prediction."""
-        by_id, by_route, by_key = self._given("prediction_id"), self._given("route"), self._given("key")
+        get = self._entry.get
+        by_id, by_route, by_key = (
+            (get("prediction_id") is not None),
+            (get("route") is not None),
+            (get("key") is not None),
+        )
+        if by_id and not by_route and not by_key:
+            return
         if by_id and (by_route or by_key):
             self._problem("prediction_id and route + key are two ways to say whose feedback it is: give one")
         elif by_route and not by_key:
@@ -172,7 +190,8 @@ class _Reader:
                 self._problem(f'route "{name}" declares no key: its predictions are found by prediction_id only')
 
     def _metric(self) -> Metric | None:
-        if not self._given("metric"):
+        name = self._entry.get("metric")
+        if name is None:
             self._problem("metric is missing")
             return None
         name = self._id("metric")
@@ -205,8 +224,8 @@ class _Reader:
     def _id(self, name: str, *, number: bool = False) -> str | None:
         """Read a short text; ``number`` lets an integer stand for its digits, as ids in JSON often are numbers."""
         value = self._entry.get(name)
-        if value is None:
-            return None
+        if value is None or (type(value) is str and 0 < len(value) <= MAX_ID_CHARACTERS):
+            return value
         if number and isinstance(value, int) and not isinstance(value, bool):
             value = str(value)
         if not isinstance(value, str) or not value:
