@@ -144,8 +144,46 @@ def _route(draft: Draft, route: RouteDraft) -> Iterator[Finding]:
     yield from _mirrors(route)
     if isinstance(route.get("features"), tuple):
         yield from _repeated((*route.path, "features"), route.get("features"), "names each reference once")
+    if draft.gateway.values.get("unit_key_file") is not None:
+        yield from _revealed(route)
     if route.policy is not None:
         yield from _policy(draft, route, route.policy)
+
+
+#: What is logged of every request that has it.
+_LOGGED: Final = frozenset({"header:x-request-id", "header:traceparent"})
+
+
+def _revealed(route: RouteDraft) -> Iterator[Finding]:
+    """Yield what would log the unit as it is, though units are to be logged as keyed hashes."""
+    unit = route.get("unit")
+    if unit is None or not route.knows("features", "key"):
+        return
+    if unit.lower() in _LOGGED:
+        yield _wrong(
+            route.path, "unit", "is logged as it is with each prediction, and gateway.unit_key_file hides units"
+        )
+    features = route.get("features")
+    named = [((*route.path, "features", name), text) for name, text in _references(features)]
+    for path, text in (*named, ((*route.path, "key"), route.get("key"))):
+        if text is not None and _holds(text, unit):
+            message = f"{dotted(path)} would log the unit as it is, and gateway.unit_key_file hides it"
+            yield Finding(path, message, "leave it out")
+
+
+def _references(features: Any) -> Iterator[tuple[str | int, str]]:
+    yield from features.items() if isinstance(features, dict) else enumerate(features)
+
+
+def _holds(reference: str, unit: str) -> bool:
+    """Return whether what a reference reads is what another reads, or has it inside."""
+    source, _, name = reference.partition(":")
+    other, _, its = unit.partition(":")
+    if source != other:
+        return False
+    if source == "body":
+        return its == name or its.startswith(f"{name}/")
+    return name.lower() == its.lower() if source == "header" else name == its
 
 
 def _backend_names(draft: Draft, route: RouteDraft) -> Iterator[Finding]:

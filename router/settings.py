@@ -140,6 +140,11 @@ GATEWAY: Final = table_of(
         "admin_token_file": Setting(Text, "A file with the token that changes on the admin port ask for."),
         "feedback_token_file": Setting(Text, "A file with the token that feedback must carry; without it, it is open."),
         "force_token_file": Setting(Text, "A file with the token that lets a client force a variant on any route."),
+        "unit_key_file": Setting(
+            Text,
+            "A file with keys, one a line: units are logged and stored as keyed hashes under the first; what is stored "
+            "under the others is still found to be erased.",
+        ),
         "tls_cert_file": Setting(Text, "The certificate chain (PEM) with which listen speaks TLS."),
         "tls_key_file": Setting(Text, "The certificate's private key (PEM)."),
         "tls_client_ca_file": Setting(Text, "The authorities (PEM) that a client's certificate must come from."),

@@ -32,6 +32,7 @@ class Gateway:
     admin_token_file: str | None = None
     feedback_token_file: str | None = None
     force_token_file: str | None = None
+    unit_key_file: str | None = None
     tls_cert_file: str | None = None
     tls_key_file: str | None = None
     tls_client_ca_file: str | None = None

@@ -12,6 +12,7 @@ from gateway.proxy.backends import Generation
 from gateway.proxy.headers import CALLERS_ID, Header, forwarded
 from gateway.proxy.request import Request
 from gateway.proxy.tracing import Trace
+from gateway.pseudonym import pseudonym
 from router.records import CallLine, Role, stamped
 from router.router import Routing
 
@@ -99,7 +100,8 @@ class Case:
             "propensity": None if shadow or routing.forced else decision.propensity,
         }
         if occasion.unit is not None:
-            row["unit"] = occasion.unit
+            unit_key = self.generation.unit_key
+            row["unit"] = occasion.unit if unit_key is None else pseudonym(unit_key, occasion.unit)
         if routing.key is not None:
             row["key"] = routing.key
         if routing.forced:

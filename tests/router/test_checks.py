@@ -49,8 +49,27 @@ def metrics(names: str) -> str:
 THOMPSON = '{ kind = "thompson", variants = ["v1", "v2"], reward = ‹"%s"› }'
 INTERLEAVE = '{ kind = "interleave", rankers = ["v1", "v2"], items = "/hits", length = 3 }'
 
+
+def hiding(text: str) -> str:
+    """A route of which the unit is hidden."""
+    route = changed(ROUTE, ('unit = "header:x-user-id"', text))
+    return '[gateway]\nunit_key_file = "units"\n' + BACKENDS + route + CANARY
+
+
+HIDDEN = "would log the unit as it is, and gateway.unit_key_file hides it"
+
 MISTAKES = [
     # the process
+    (
+        hiding('unit = "header:x-user"\nfeatures = { who = ‹"header:X-User"› }'),
+        f"routes.digits.features.who {HIDDEN}",
+    ),
+    (hiding('unit = "body:/user/id"\nfeatures = [‹"body:/user"›]'), f"routes.digits.features[0] {HIDDEN}"),
+    (hiding('unit = "query:u"\nkey = ‹"query:u"›'), f"routes.digits.key {HIDDEN}"),
+    (
+        hiding('unit = ‹"header:x-request-id"›'),
+        "routes.digits.unit is logged as it is with each prediction, and gateway.unit_key_file hides units",
+    ),
     (
         in_gateway('tls_cert_file = ‹"c.pem"›'),
         "gateway.tls_cert_file needs tls_key_file, the private key of the certificate",
