@@ -161,8 +161,9 @@ class Journal:
 class Desk:
     """A journal, a store and a recorder between them. Use as ``async with``."""
 
-    def __init__(self, path: Path, *metrics: Metric, lines: int = 2_000, **route: Any) -> None:
+    def __init__(self, path: Path, *metrics: Metric, store: str = "sqlite", lines: int = 2_000, **route: Any) -> None:
         self.path = path
+        self._where = store
         self.journal = Journal(path / "journal")
         self.snapshot = snapshot(*metrics, **route)
         self.told: list[Told] = []
@@ -170,7 +171,7 @@ class Desk:
 
     async def __aenter__(self) -> Desk:
         self.path.mkdir(parents=True, exist_ok=True)
-        self.store = await Store.open("sqlite", self.path)
+        self.store = await Store.open(self._where, self.path)
         self.restart()
         return self
 
@@ -195,7 +196,10 @@ class Desk:
         """Put the store in trouble, or out of it."""
         async with self.store._engine.connect() as connection:
             driver: Any = (await connection.get_raw_connection()).driver_connection
-            await driver.execute_fetchall(f"PRAGMA query_only = {int(on)}")
+            if self._where == "sqlite":
+                await driver.execute_fetchall(f"PRAGMA query_only = {int(on)}")
+            else:
+                await driver.set_read_only(on)
 
     async def ledger(self) -> Ledger:
         return await self.store.ledger("r", "e")

@@ -145,9 +145,9 @@ async def counted(desk: Desk) -> tuple[Any, Any, Any, Ledger]:
 
 
 async def check(
-    path: Path, lines: list[Line], pauses: set[int], restarts: set[int], batch: int, expected: Any, watermark: int
+    desk: Desk, lines: list[Line], pauses: set[int], restarts: set[int], expected: Any, watermark: int
 ) -> None:
-    async with Desk(path, *METRICS, lines=batch) as desk:
+    async with desk:
         for index, line in enumerate(lines):
             desk.journal.write(line.folder, [line.content], line.writer)
             if index in pauses:
@@ -172,15 +172,20 @@ async def check(
     batch=st.sampled_from([1, 3, 2_000]),
 )
 def test_the_store_equals_the_exact_fold(
-    journal: tuple[list[Prediction], list[Feedback], int, list[Line]], pauses: set[int], restarts: set[int], batch: int
+    new_store: Callable[[], str],
+    journal: tuple[list[Prediction], list[Feedback], int, list[Line]],
+    pauses: set[int],
+    restarts: set[int],
+    batch: int,
 ) -> None:
     rows, events, watermark, lines = journal
     expected = fold(rows, events, {one.name: one for one in METRICS}, watermark)
     with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(check(Path(folder), lines, pauses, restarts, batch, expected, watermark))
+        desk = Desk(Path(folder), *METRICS, store=new_store(), lines=batch)
+        asyncio.run(check(desk, lines, pauses, restarts, expected, watermark))
 
 
-def test_a_replay_into_an_empty_store_gives_the_same_tallies(tmp_path: Path) -> None:
+def test_a_replay_into_an_empty_store_gives_the_same_tallies(tmp_path: Path, new_store: Callable[[], str]) -> None:
     """The first run met the journal line by line, the replay finds all of it at once."""
     metrics: dict[str, Metric] = {one.name: one for one in METRICS}
     rows = [
@@ -191,7 +196,7 @@ def test_a_replay_into_an_empty_store_gives_the_same_tallies(tmp_path: Path) -> 
     calls, told = list(map(call_line, rows)), list(map(feedback_line, events))
 
     async def story() -> tuple[Any, Any]:
-        async with Desk(tmp_path / "live", *METRICS) as desk:
+        async with Desk(tmp_path / "live", *METRICS, store=new_store()) as desk:
             for n in range(80):
                 desk.journal.write(PREDICTIONS, [calls[n], mark_line("beat", T0 + n * 10)])
                 desk.journal.write(FEEDBACK, told[n : n + 1])
@@ -199,7 +204,7 @@ def test_a_replay_into_an_empty_store_gives_the_same_tallies(tmp_path: Path) -> 
             desk.journal.beat(1_450)
             await desk.record()
             live = await counted(desk)
-        async with Desk(tmp_path / "replay", *METRICS) as desk:
+        async with Desk(tmp_path / "replay", *METRICS, store=new_store()) as desk:
             desk.journal.write(FEEDBACK, told)
             for n in range(80):
                 desk.journal.write(PREDICTIONS, [calls[n], mark_line("beat", T0 + n * 10)])

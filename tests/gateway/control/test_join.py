@@ -28,7 +28,7 @@ async def everything(desk: Desk) -> dict[tuple[str, str, str], int]:
         return dict(await tallies.feedback_total(connection))
 
 
-def test_a_label_in_time_is_live_at_once_and_mature_when_its_window_has_closed(tmp_path: Path) -> None:
+def test_a_label_in_time_is_live_at_once_and_mature_when_its_window_has_closed(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.calls(call(10, prediction=7), call(20, "b", prediction=7))
         desk.journal.events(event(10, 7, at=500), event(20, 8, at=600))
@@ -43,10 +43,10 @@ def test_a_label_in_time_is_live_at_once_and_mature_when_its_window_has_closed(t
         desk.journal.beat(1_021)
         assert sums(await desk.record()) == {"a": (1.0, 1.0), "b": (0.0, 1.0)}
 
-    at_desk(Desk(tmp_path, metric()), story)
+    at_desk(Desk(tmp_path, metric(), store=store), story)
 
 
-def test_feedback_that_comes_before_its_prediction_waits_for_it(tmp_path: Path) -> None:
+def test_feedback_that_comes_before_its_prediction_waits_for_it(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.events(event(10, 7, at=20))
         await desk.record()
@@ -58,11 +58,12 @@ def test_feedback_that_comes_before_its_prediction_waits_for_it(tmp_path: Path) 
         assert [(t.status, t.n) for t in desk.told] == [("waiting", 1), ("waiting", -1), ("joined", 1)]
         assert desk.told[-1].delay_seconds == 0.01
 
-    at_desk(Desk(tmp_path, metric()), story)
+    at_desk(Desk(tmp_path, metric(), store=store), story)
 
 
 def test_an_orphan_is_given_up_five_seconds_later_and_joined_all_the_same_should_its_prediction_come(
     tmp_path: Path,
+    store: str,
 ) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.events(event(10, 7, at=20))
@@ -77,19 +78,19 @@ def test_an_orphan_is_given_up_five_seconds_later_and_joined_all_the_same_should
         assert sums(ledger) == sums(ledger, "live") == {"a": (1.0, 1.0)}
         assert statuses(ledger) == {"joined": 1}
 
-    at_desk(Desk(tmp_path, metric()), story)
+    at_desk(Desk(tmp_path, metric(), store=store), story)
 
 
-def test_an_id_that_is_none_of_ours_is_an_orphan_at_once(tmp_path: Path) -> None:
+def test_an_id_that_is_none_of_ours_is_an_orphan_at_once(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.events(event(10, 7, at=20, prediction_id="order-4711"))
         await desk.record()
         assert await everything(desk) == {(UNKNOWN, "k", "orphaned"): 1}
 
-    at_desk(Desk(tmp_path, metric()), story)
+    at_desk(Desk(tmp_path, metric(), store=store), story)
 
 
-def test_the_same_event_again_is_repeated_and_counts_once(tmp_path: Path) -> None:
+def test_the_same_event_again_is_repeated_and_counts_once(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.calls(call(10, prediction=7))
         desk.journal.events(event(10, 7, at=20), event(10, 7, at=20), event(10, 8, at=30))
@@ -97,11 +98,13 @@ def test_the_same_event_again_is_repeated_and_counts_once(tmp_path: Path) -> Non
         assert sums(ledger, "live") == {"a": (1.0, 1.0)}
         assert statuses(ledger) == {"joined": 1, "repeated": 2}
 
-    at_desk(Desk(tmp_path, metric()), story)
+    at_desk(Desk(tmp_path, metric(), store=store), story)
 
 
 @pytest.mark.parametrize("first", ["earlier", "later"])
-def test_of_repeats_the_one_received_first_counts_whichever_is_read_first(tmp_path: Path, first: str) -> None:
+def test_of_repeats_the_one_received_first_counts_whichever_is_read_first(
+    tmp_path: Path, store: str, first: str
+) -> None:
     async def story(desk: Desk) -> None:
         earlier, later = event(10, 7, at=20), event(10, 8, at=30)
         desk.journal.calls(call(10, prediction=7))
@@ -112,10 +115,10 @@ def test_of_repeats_the_one_received_first_counts_whichever_is_read_first(tmp_pa
         assert sums(ledger, "live") == {"a": (1.0, 1.0)}
         assert statuses(ledger) == {"joined": 1, "repeated": 1}
 
-    at_desk(Desk(tmp_path, metric()), story)
+    at_desk(Desk(tmp_path, metric(), store=store), story)
 
 
-def test_a_correction_moves_tallies_by_the_difference(tmp_path: Path) -> None:
+def test_a_correction_moves_tallies_by_the_difference(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.calls(call(10, prediction=7))
         desk.journal.events(event(10, 8, at=20))
@@ -128,10 +131,10 @@ def test_a_correction_moves_tallies_by_the_difference(tmp_path: Path) -> None:
         desk.journal.events(event(10, 9, at=40, revision=0))
         assert statuses(await desk.record()) == {"joined": 1, "corrected": 1, "repeated": 1}
 
-    at_desk(Desk(tmp_path, metric()), story)
+    at_desk(Desk(tmp_path, metric(), store=store), story)
 
 
-def test_a_correction_that_comes_first_still_wins(tmp_path: Path) -> None:
+def test_a_correction_that_comes_first_still_wins(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.events(event(10, 7, at=30, revision=3))
         desk.journal.calls(call(10, prediction=7))
@@ -141,10 +144,10 @@ def test_a_correction_that_comes_first_still_wins(tmp_path: Path) -> None:
         assert sums(ledger, "live") == {"a": (1.0, 1.0)}
         assert statuses(ledger) == {"joined": 1, "corrected": 1}
 
-    at_desk(Desk(tmp_path, metric()), story)
+    at_desk(Desk(tmp_path, metric(), store=store), story)
 
 
-def test_an_event_after_its_window_is_late_and_counts_nowhere(tmp_path: Path) -> None:
+def test_an_event_after_its_window_is_late_and_counts_nowhere(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.calls(call(10, prediction=7), call(20, "b", prediction=7))
         desk.journal.events(event(10, 7, at=1_011), event(20, 7, at=1_020))
@@ -154,10 +157,10 @@ def test_an_event_after_its_window_is_late_and_counts_nowhere(tmp_path: Path) ->
         assert sums(ledger, "closed") == {"a": (0.0, 1.0), "b": (0.0, 1.0)}
         assert statuses(ledger) == {"late": 1, "joined": 1}
 
-    at_desk(Desk(tmp_path, metric()), story)
+    at_desk(Desk(tmp_path, metric(), store=store), story)
 
 
-def test_what_happened_in_time_counts_however_late_it_is_heard_of(tmp_path: Path) -> None:
+def test_what_happened_in_time_counts_however_late_it_is_heard_of(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.calls(call(10, prediction=7))
         desk.journal.beat(9_000)
@@ -166,10 +169,10 @@ def test_what_happened_in_time_counts_however_late_it_is_heard_of(tmp_path: Path
         ledger = await desk.record()
         assert sums(ledger) == sums(ledger, "live") == {"a": (1.0, 1.0)}
 
-    at_desk(Desk(tmp_path, metric()), story)
+    at_desk(Desk(tmp_path, metric(), store=store), story)
 
 
-def test_a_correction_after_the_window_is_late_and_what_it_would_correct_stays(tmp_path: Path) -> None:
+def test_a_correction_after_the_window_is_late_and_what_it_would_correct_stays(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.calls(call(10, prediction=7))
         desk.journal.events(event(10, 7, at=20), event(10, 8, at=5_000, revision=1))
@@ -178,19 +181,19 @@ def test_a_correction_after_the_window_is_late_and_what_it_would_correct_stays(t
         assert sums(ledger) == {"a": (1.0, 1.0)}
         assert statuses(ledger) == {"joined": 1, "late": 1}
 
-    at_desk(Desk(tmp_path, metric()), story)
+    at_desk(Desk(tmp_path, metric(), store=store), story)
 
 
-def test_an_event_of_a_metric_that_the_route_does_not_list_is_not_applicable(tmp_path: Path) -> None:
+def test_an_event_of_a_metric_that_the_route_does_not_list_is_not_applicable(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.calls(call(10, prediction=7))
         desk.journal.events(event(10, 7, at=20, metric="other"))
         assert (await desk.record()).feedback == {("other", "not_applicable"): 1}
 
-    at_desk(Desk(tmp_path, metric()), story)
+    at_desk(Desk(tmp_path, metric(), store=store), story)
 
 
-def test_a_key_leads_to_the_latest_prediction_before_the_event(tmp_path: Path) -> None:
+def test_a_key_leads_to_the_latest_prediction_before_the_event(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         numbers = (10, 20, 30)
         desk.journal.calls(
@@ -205,10 +208,10 @@ def test_a_key_leads_to_the_latest_prediction_before_the_event(tmp_path: Path) -
         assert sums(ledger, "live") == {"b": (1.0, 1.0)}
         assert statuses(ledger) == {"joined": 1}
 
-    at_desk(Desk(tmp_path, metric()), story)
+    at_desk(Desk(tmp_path, metric(), store=store), story)
 
 
-def test_a_key_nobody_had_is_an_orphan_of_its_route(tmp_path: Path) -> None:
+def test_a_key_nobody_had_is_an_orphan_of_its_route(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.calls(call(10, key="order", prediction=7))
         desk.journal.events(keyed("other", 7, at=20), keyed("order", 7, at=9))
@@ -217,10 +220,10 @@ def test_a_key_nobody_had_is_an_orphan_of_its_route(tmp_path: Path) -> None:
         desk.journal.beat(5_021)
         assert statuses(await desk.record()) == {"orphaned": 2}
 
-    at_desk(Desk(tmp_path, metric()), story)
+    at_desk(Desk(tmp_path, metric(), store=store), story)
 
 
-def test_a_keyed_prediction_that_was_read_too_late_takes_over_its_event(tmp_path: Path) -> None:
+def test_a_keyed_prediction_that_was_read_too_late_takes_over_its_event(tmp_path: Path, store: str) -> None:
     """The writer may have died, and its segment been read after the watermark had moved on."""
 
     async def story(desk: Desk) -> None:
@@ -237,10 +240,10 @@ def test_a_keyed_prediction_that_was_read_too_late_takes_over_its_event(tmp_path
         assert sums(ledger) == {"b": (1.0, 2.0)}
         assert statuses(ledger) == {"joined": 2}
 
-    at_desk(Desk(tmp_path, metric()), story)
+    at_desk(Desk(tmp_path, metric(), store=store), story)
 
 
-def test_a_caller_may_move_an_event_to_another_prediction(tmp_path: Path) -> None:
+def test_a_caller_may_move_an_event_to_another_prediction(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.calls(call(10, prediction=7), call(20, "b", prediction=7))
         desk.journal.events(event(10, 7, at=30, event_id="x"))
@@ -250,10 +253,10 @@ def test_a_caller_may_move_an_event_to_another_prediction(tmp_path: Path) -> Non
         assert sums(ledger, "live") == {"b": (1.0, 1.0)}
         assert statuses(ledger) == {"joined": 1, "corrected": 1}
 
-    at_desk(Desk(tmp_path, metric()), story)
+    at_desk(Desk(tmp_path, metric(), store=store), story)
 
 
-def test_a_label_judges_a_shadow_whenever_its_row_comes(tmp_path: Path) -> None:
+def test_a_label_judges_a_shadow_whenever_its_row_comes(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.calls(call(10, prediction=7))
         desk.journal.events(event(10, 8, at=20))
@@ -266,10 +269,10 @@ def test_a_label_judges_a_shadow_whenever_its_row_comes(tmp_path: Path) -> None:
         assert sums(ledger, against="a") == {"s": (1.0, 1.0)}
         assert ledger.pooled("s", "shadow", AGREEMENT, "live").mean == 0.0
 
-    at_desk(Desk(tmp_path, metric()), story)
+    at_desk(Desk(tmp_path, metric(), store=store), story)
 
 
-def test_windows_close_for_successes_and_failures_alike(tmp_path: Path) -> None:
+def test_windows_close_for_successes_and_failures_alike(tmp_path: Path, store: str) -> None:
     """A click comes soon and its absence never: counted as they come, every variant would look too good."""
 
     async def story(desk: Desk) -> None:
@@ -286,10 +289,10 @@ def test_windows_close_for_successes_and_failures_alike(tmp_path: Path) -> None:
         assert sums(ledger) == sums(ledger, "live") == {"a": (2.0, 5.0)}
         assert sums(ledger, "closed") == {"a": (0.0, 5.0)}
 
-    at_desk(Desk(tmp_path, metric("event", missing=0.0)), story)
+    at_desk(Desk(tmp_path, metric("event", missing=0.0), store=store), story)
 
 
-def test_a_late_row_whose_window_has_closed_is_mature_at_once(tmp_path: Path) -> None:
+def test_a_late_row_whose_window_has_closed_is_mature_at_once(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.beat(5_000)
         await desk.record()
@@ -298,10 +301,10 @@ def test_a_late_row_whose_window_has_closed_is_mature_at_once(tmp_path: Path) ->
         assert sums(ledger) == {"b": (0.0, 1.0)}
         assert sums(ledger, "closed") == {"b": (0.0, 1.0)}
 
-    at_desk(Desk(tmp_path, metric("event", missing=0.0)), story)
+    at_desk(Desk(tmp_path, metric("event", missing=0.0), store=store), story)
 
 
-def test_on_arrival_a_click_is_mature_at_once_and_its_absence_at_the_close(tmp_path: Path) -> None:
+def test_on_arrival_a_click_is_mature_at_once_and_its_absence_at_the_close(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.calls(call(10), call(11))
         desk.journal.events(event(10, 1, at=15))
@@ -310,10 +313,10 @@ def test_on_arrival_a_click_is_mature_at_once_and_its_absence_at_the_close(tmp_p
         desk.journal.beat(2_000)
         assert sums(await desk.record()) == {"a": (1.0, 2.0)}
 
-    at_desk(Desk(tmp_path, metric("event", missing=0.0, mature="arrival")), story)
+    at_desk(Desk(tmp_path, metric("event", missing=0.0, mature="arrival"), store=store), story)
 
 
-def test_units_are_what_is_counted_where_assignment_is_by_unit(tmp_path: Path) -> None:
+def test_units_are_what_is_counted_where_assignment_is_by_unit(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         for number, unit, clicks in ((10, "u", 1), (11, "u", 1), (12, "u", 0), (13, "v", 0), (14, None, 1)):
             desk.journal.calls(call(number, unit=unit, by_unit=True))
@@ -326,10 +329,10 @@ def test_units_are_what_is_counted_where_assignment_is_by_unit(tmp_path: Path) -
         calls = ledger.pooled("a", "primary", CALLS, "live")
         assert (calls.n, calls.m, calls.d) == (3, 0, 5)
 
-    at_desk(Desk(tmp_path, metric("event"), by_unit=True), story)
+    at_desk(Desk(tmp_path, metric("event"), by_unit=True, store=store), story)
 
 
-def test_a_merged_answer_votes_by_unit(tmp_path: Path) -> None:
+def test_a_merged_answer_votes_by_unit(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         for number, unit, clicked in ((10, "u", "x"), (11, "u", "x"), (12, "v", "y"), (13, "w", "elsewhere")):
             rows = [
@@ -347,10 +350,10 @@ def test_a_merged_answer_votes_by_unit(tmp_path: Path) -> None:
         assert (votes.n, votes.positive, votes.negative, votes.m) == (2, 1, 1, -1)
         assert statuses(ledger) == {"joined": 4}
 
-    at_desk(Desk(tmp_path, metric("event"), by_unit=True), story)
+    at_desk(Desk(tmp_path, metric("event"), by_unit=True, store=store), story)
 
 
-def test_forced_requests_are_counted_apart_and_nowhere_else(tmp_path: Path) -> None:
+def test_forced_requests_are_counted_apart_and_nowhere_else(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.calls(call(10, forced=True, prediction=7, latency_ms=3.0, unit="u", by_unit=True))
         desk.journal.events(event(10, 7, at=20))
@@ -360,10 +363,10 @@ def test_forced_requests_are_counted_apart_and_nowhere_else(tmp_path: Path) -> N
         assert (ledger.tallies, ledger.latency, ledger.faults, ledger.stretches) == ({}, {}, {}, ())
         assert statuses(ledger) == {"joined": 1}
 
-    at_desk(Desk(tmp_path, metric(missing=0.0)), story)
+    at_desk(Desk(tmp_path, metric(missing=0.0), store=store), story)
 
 
-def test_calls_failures_faults_and_times_are_counted_by_variant_and_role(tmp_path: Path) -> None:
+def test_calls_failures_faults_and_times_are_counted_by_variant_and_role(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.calls(
             call(10, latency_ms=1.0),
@@ -384,10 +387,10 @@ def test_calls_failures_faults_and_times_are_counted_by_variant_and_role(tmp_pat
         }
         assert ledger.latency == {("a", "primary"): {0: 2}, ("s", "shadow"): {231: 1}}
 
-    at_desk(Desk(tmp_path), story)
+    at_desk(Desk(tmp_path, store=store), story)
 
 
-def test_a_prediction_is_told_with_its_calls_feedback_and_outcomes(tmp_path: Path) -> None:
+def test_a_prediction_is_told_with_its_calls_feedback_and_outcomes(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.calls(call(10, prediction=7), call(10, "s", role="shadow", prediction=8))
         desk.journal.events(event(10, 7, at=20), event(10, 7, at=30))
@@ -407,4 +410,4 @@ def test_a_prediction_is_told_with_its_calls_feedback_and_outcomes(tmp_path: Pat
         ]
         assert await desk.store.prediction(uuid(11)) is None
 
-    at_desk(Desk(tmp_path, metric()), story)
+    at_desk(Desk(tmp_path, metric(), store=store), story)

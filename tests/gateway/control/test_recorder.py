@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from gateway.control.recorder import Recorder
 from gateway.journal import FEEDBACK, PREDICTIONS, Segment
@@ -61,7 +61,7 @@ async def calls(desk: Desk) -> tuple[float, float]:
     return tally.m, tally.d
 
 
-def test_a_restart_at_any_batch_boundary_repeats_nothing_and_skips_nothing(tmp_path: Path) -> None:
+def test_a_restart_at_any_batch_boundary_repeats_nothing_and_skips_nothing(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.calls(*(call(n, unit=f"u{n % 7}", by_unit=True) for n in range(40)))
         desk.journal.events(*(event(n, 1, at=n + 1) for n in range(0, 40, 2)))
@@ -74,16 +74,16 @@ def test_a_restart_at_any_batch_boundary_repeats_nothing_and_skips_nothing(tmp_p
         assert sums(ledger) == {"a": (20.0, 40.0)}
         assert ledger.feedback == {("k", "joined"): 20}
 
-    at_desk(Desk(tmp_path, metric("event", missing=0.0), lines=3), story)
+    at_desk(Desk(tmp_path, metric("event", missing=0.0), lines=3, store=store), story)
 
 
-def test_kill_9_anywhere_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
+def test_kill_9_anywhere_loses_nothing_and_repeats_nothing(tmp_path: Path, store: str) -> None:
     """A real process, killed in the middle of whatever it is doing."""
     journal = Journal(tmp_path / "journal")
     journal.calls(*(call(n, unit=f"u{n % 50}", by_unit=True, prediction=n % 3) for n in range(4_000)))
     journal.events(*(event(n, 1, at=n + 1) for n in range(0, 4_000, 4)))
     journal.beat(9_000)
-    recording = [sys.executable, __file__, str(tmp_path)]
+    recording = [sys.executable, __file__, str(tmp_path), store]
     for seconds in (0.05, 0.15, 0.3):
         with subprocess.Popen(recording, stdout=subprocess.PIPE) as child:
             assert child.stdout is not None
@@ -101,10 +101,10 @@ def test_kill_9_anywhere_loses_nothing_and_repeats_nothing(tmp_path: Path) -> No
         assert ledger.feedback == {("k", "joined"): 1_000}
         assert "duplicate_rows" not in await met(desk)
 
-    at_desk(Desk(tmp_path, metric()), story)
+    at_desk(Desk(tmp_path, metric(), store=store), story)
 
 
-def test_corrupt_lines_are_counted_and_skipped(tmp_path: Path) -> None:
+def test_corrupt_lines_are_counted_and_skipped(tmp_path: Path, store: str) -> None:
     wrong = [
         b"{not json}\n",
         b"[1]\n",
@@ -130,10 +130,10 @@ def test_corrupt_lines_are_counted_and_skipped(tmp_path: Path) -> None:
         assert await calls(desk) == (0, 2)
         assert await met(desk) == {"corrupt_lines": len(wrong) + 3}
 
-    at_desk(Desk(tmp_path), story)
+    at_desk(Desk(tmp_path, store=store), story)
 
 
-def test_a_line_still_being_written_is_waited_for(tmp_path: Path) -> None:
+def test_a_line_still_being_written_is_waited_for(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         line = call_line(call(10))
         desk.journal.write(PREDICTIONS, [line[:50]])
@@ -144,10 +144,10 @@ def test_a_line_still_being_written_is_waited_for(tmp_path: Path) -> None:
         assert await calls(desk) == (0, 1)
         assert await met(desk) == {}
 
-    at_desk(Desk(tmp_path), story)
+    at_desk(Desk(tmp_path, store=store), story)
 
 
-def test_a_torn_line_is_counted_once_and_left(tmp_path: Path) -> None:
+def test_a_torn_line_is_counted_once_and_left(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.calls(call(10))
         desk.journal.write(PREDICTIONS, [call_line(call(11))[:-9]])
@@ -159,10 +159,10 @@ def test_a_torn_line_is_counted_once_and_left(tmp_path: Path) -> None:
         assert await calls(desk) == (0, 2)
         assert await met(desk) == {"torn_lines": 1}
 
-    at_desk(Desk(tmp_path), story)
+    at_desk(Desk(tmp_path, store=store), story)
 
 
-def test_a_duplicate_row_is_counted_and_the_first_one_stays(tmp_path: Path) -> None:
+def test_a_duplicate_row_is_counted_and_the_first_one_stays(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.calls(call(10), call(10, status=503), call(10, "b"))
         await desk.record()
@@ -171,10 +171,10 @@ def test_a_duplicate_row_is_counted_and_the_first_one_stays(tmp_path: Path) -> N
         assert await calls(desk) == (0, 1)
         assert await met(desk) == {"duplicate_rows": 2}
 
-    at_desk(Desk(tmp_path), story)
+    at_desk(Desk(tmp_path, store=store), story)
 
 
-def test_a_stream_counts_when_it_has_ended_and_can_be_found_before(tmp_path: Path) -> None:
+def test_a_stream_counts_when_it_has_ended_and_can_be_found_before(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.opens(call(10, fault="incomplete"))
         desk.journal.events(event(10, 7, at=20))
@@ -191,11 +191,11 @@ def test_a_stream_counts_when_it_has_ended_and_can_be_found_before(tmp_path: Pat
         assert await calls(desk) == (0, 1)
         assert sums(ledger) == {"a": (1.0, 1.0)}
 
-    at_desk(Desk(tmp_path, metric()), story)
+    at_desk(Desk(tmp_path, metric(), store=store), story)
 
 
 @pytest.mark.parametrize("end", ["successor", "next run", "bye"])
-def test_a_stream_whose_writer_died_is_an_incomplete_answer(tmp_path: Path, end: str) -> None:
+def test_a_stream_whose_writer_died_is_an_incomplete_answer(tmp_path: Path, store: str, end: str) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.opens(call(10, fault="incomplete"))
         await desk.record()
@@ -211,10 +211,10 @@ def test_a_stream_whose_writer_died_is_an_incomplete_answer(tmp_path: Path, end:
         await desk.record()
         assert await calls(desk) == (1, 1)
 
-    at_desk(Desk(tmp_path), story)
+    at_desk(Desk(tmp_path, store=store), story)
 
 
-def test_segments_are_deleted_when_finished_and_drained_and_nobody_reads_them(tmp_path: Path) -> None:
+def test_segments_are_deleted_when_finished_and_drained_and_nobody_reads_them(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         slow = Slow()
         desk.recorder = Recorder(desk.store, desk.journal.path, run=RUN, follower=slow)
@@ -234,10 +234,10 @@ def test_segments_are_deleted_when_finished_and_drained_and_nobody_reads_them(tm
             assert (await connection.execute(text("SELECT count(*) FROM offsets"))).scalar() == 0
         assert await calls(desk) == (0, 2)
 
-    at_desk(Desk(tmp_path), story)
+    at_desk(Desk(tmp_path, store=store), story)
 
 
-def test_segments_of_one_writer_are_read_in_their_order(tmp_path: Path) -> None:
+def test_segments_of_one_writer_are_read_in_their_order(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.opens(*(call(n, fault="incomplete") for n in range(10)))
         desk.journal.roll()
@@ -246,14 +246,16 @@ def test_segments_of_one_writer_are_read_in_their_order(tmp_path: Path) -> None:
         assert await calls(desk) == (0, 10)
         assert await met(desk) == {}
 
-    at_desk(Desk(tmp_path, lines=3), story)
+    at_desk(Desk(tmp_path, lines=3, store=store), story)
 
 
-def test_a_line_that_the_store_refuses_is_skipped_alone(tmp_path: Path) -> None:
-    refuse = """
-        CREATE TRIGGER refuse BEFORE INSERT ON calls WHEN NEW.key = 'cursed'
-        BEGIN SELECT RAISE(ABORT, 'no'); END
-    """
+def test_a_line_that_the_store_refuses_is_skipped_alone(tmp_path: Path, store: str) -> None:
+    refuse = "ALTER TABLE calls ADD CHECK (key IS DISTINCT FROM 'cursed')"
+    if store == "sqlite":
+        refuse = """
+            CREATE TRIGGER refuse BEFORE INSERT ON calls WHEN NEW.key = 'cursed'
+            BEGIN SELECT RAISE(ABORT, 'no'); END
+        """
 
     async def story(desk: Desk) -> None:
         async with desk.store.begin() as connection:
@@ -266,16 +268,16 @@ def test_a_line_that_the_store_refuses_is_skipped_alone(tmp_path: Path) -> None:
         assert await calls(desk) == (0, 39)
         assert await met(desk) == {"unrecordable_lines": 1}
 
-    at_desk(Desk(tmp_path), story)
+    at_desk(Desk(tmp_path, store=store), story)
 
 
-def test_while_the_store_is_in_trouble_the_journal_keeps(tmp_path: Path) -> None:
+def test_while_the_store_is_in_trouble_the_journal_keeps(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.calls(call(10))
         await desk.record()
         await desk.read_only(True)
         desk.journal.calls(call(11))
-        with pytest.raises(OperationalError):
+        with pytest.raises(DBAPIError):
             await desk.recorder.step()
         assert desk.recorder.lag()[1] == len(call_line(call(11)))
         assert not await desk.recorder.drain(1)
@@ -284,17 +286,17 @@ def test_while_the_store_is_in_trouble_the_journal_keeps(tmp_path: Path) -> None
         assert await calls(desk) == (0, 2)
         assert desk.recorder.lag() == (0.0, 0)
 
-    at_desk(Desk(tmp_path), story)
+    at_desk(Desk(tmp_path, store=store), story)
 
 
-def test_refused_events_are_counted_as_rejected(tmp_path: Path) -> None:
+def test_refused_events_are_counted_as_rejected(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.write(PREDICTIONS, [mark_line("rejected", T0, events=3)])
         await desk.record()
         async with desk.store.begin() as connection:
             assert await tallies.feedback_total(connection) == {(UNKNOWN, UNKNOWN, "rejected"): 3}
 
-    at_desk(Desk(tmp_path), story)
+    at_desk(Desk(tmp_path, store=store), story)
 
 
 def test_an_idle_recorder_writes_nothing(tmp_path: Path) -> None:
@@ -311,7 +313,7 @@ def test_an_idle_recorder_writes_nothing(tmp_path: Path) -> None:
     at_desk(Desk(tmp_path), story)
 
 
-def test_a_busy_writer_starves_nobody(tmp_path: Path) -> None:
+def test_a_busy_writer_starves_nobody(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.calls(*(call(n) for n in range(500)))
         desk.journal.calls(call(1_000, "b"), writer=OTHER)
@@ -319,12 +321,12 @@ def test_a_busy_writer_starves_nobody(tmp_path: Path) -> None:
             await desk.recorder.step()
         assert (await desk.ledger()).pooled("b", "primary", CALLS, "live").d == 1
 
-    at_desk(Desk(tmp_path, lines=10), story)
+    at_desk(Desk(tmp_path, lines=10, store=store), story)
 
 
-async def record_for_ever(path: Path) -> None:
+async def record_for_ever(path: Path, where: str) -> None:
     """What the killed process does."""
-    store = await Store.open("sqlite", path)
+    store = await Store.open(where, path)
     recorder = Recorder(store, path / "journal", run=RUN, lines=100)
     recorder.adopt(snapshot(metric()), T0)
     sys.stdout.write("recording\n")
@@ -333,4 +335,4 @@ async def record_for_ever(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(record_for_ever(Path(sys.argv[1])))
+    asyncio.run(record_for_ever(Path(sys.argv[1]), sys.argv[2]))

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from gateway.control.recorder import Recorder
 from gateway.control.tail import PATIENCE_SECONDS, Tail
@@ -80,7 +80,7 @@ class Clock:
         return self.now
 
 
-def test_each_call_is_told_once_whether_the_recorder_reads_it_first_or_last(tmp_path: Path) -> None:
+def test_each_call_is_told_once_whether_the_recorder_reads_it_first_or_last(tmp_path: Path, store: str) -> None:
     """And of what the recorder reads here nothing is read again, while it keeps reading."""
 
     async def story(desk: Desk) -> None:
@@ -107,10 +107,10 @@ def test_each_call_is_told_once_whether_the_recorder_reads_it_first_or_last(tmp_
         await tail.step(at_once=True)
         assert numbers(seen) == [2, 3, 4, 5]
 
-    at_desk(Desk(tmp_path), story)
+    at_desk(Desk(tmp_path, store=store), story)
 
 
-def test_a_store_in_trouble_delays_no_request_rate_and_doubles_none(tmp_path: Path) -> None:
+def test_a_store_in_trouble_delays_no_request_rate_and_doubles_none(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         seen, clock = list[Call](), Clock()
         tail = Tail(desk.journal.path, seen.extend, clock=clock)
@@ -119,7 +119,7 @@ def test_a_store_in_trouble_delays_no_request_rate_and_doubles_none(tmp_path: Pa
         await desk.read_only(True)
         for number in range(3):
             desk.journal.calls(call(number))
-            with pytest.raises(OperationalError):
+            with pytest.raises(DBAPIError):
                 await desk.recorder.step()
             clock.now += PATIENCE_SECONDS
             await tail.step()
@@ -128,4 +128,4 @@ def test_a_store_in_trouble_delays_no_request_rate_and_doubles_none(tmp_path: Pa
         assert numbers(seen) == [0, 1, 2]
         assert (await desk.ledger()).pooled("a", "primary", CALLS, "live").d == 3
 
-    at_desk(Desk(tmp_path), story)
+    at_desk(Desk(tmp_path, store=store), story)

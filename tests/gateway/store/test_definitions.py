@@ -44,7 +44,7 @@ def test_only_what_changes_a_number_begins_a_definition() -> None:
     assert newly_defined(definitions, "r", [first]) == {"k": first}
 
 
-def test_a_changed_metric_counts_anew_and_disturbs_nothing(tmp_path: Path) -> None:
+def test_a_changed_metric_counts_anew_and_disturbs_nothing(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         old, new = desk.snapshot.metrics["k"], metric(window_ms=3_000)
         desk.journal.calls(call(10, prediction=7), call(400, prediction=7))
@@ -60,10 +60,10 @@ def test_a_changed_metric_counts_anew_and_disturbs_nothing(tmp_path: Path) -> No
         assert by_definition(ledger, "closed") == {old.definition: (0.0, 2.0), new.definition: (0.0, 1.0)}
         assert statuses(ledger) == {"joined": 3, "late": 1}, "the first one's window is still one second"
 
-    at_desk(Desk(tmp_path, metric()), story)
+    at_desk(Desk(tmp_path, metric(), store=store), story)
 
 
-def test_a_metric_that_is_added_applies_from_then_on_and_resets_nothing(tmp_path: Path) -> None:
+def test_a_metric_that_is_added_applies_from_then_on_and_resets_nothing(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.calls(call(10, prediction=7))
         await desk.record()
@@ -75,10 +75,10 @@ def test_a_metric_that_is_added_applies_from_then_on_and_resets_nothing(tmp_path
         assert sums(ledger, "live") == {"a": (1.0, 1.0)}
         assert ledger.feedback == {("click", "not_applicable"): 1, ("click", "joined"): 1, ("k", "joined"): 1}
 
-    at_desk(Desk(tmp_path, metric()), story)
+    at_desk(Desk(tmp_path, metric(), store=store), story)
 
 
-def test_a_metric_that_is_removed_still_judges_what_was_made_before(tmp_path: Path) -> None:
+def test_a_metric_that_is_removed_still_judges_what_was_made_before(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.calls(call(10, prediction=7))
         await desk.record()
@@ -90,10 +90,10 @@ def test_a_metric_that_is_removed_still_judges_what_was_made_before(tmp_path: Pa
         assert sums(ledger) == {"a": (1.0, 1.0)}
         assert statuses(ledger) == {"joined": 1, "not_applicable": 1}
 
-    at_desk(Desk(tmp_path, metric()), story)
+    at_desk(Desk(tmp_path, metric(), store=store), story)
 
 
-def test_a_definition_never_reaches_back_to_what_was_counted_under_another(tmp_path: Path) -> None:
+def test_a_definition_never_reaches_back_to_what_was_counted_under_another(tmp_path: Path, store: str) -> None:
     """The clock of whoever edits may be behind that of a worker."""
 
     async def story(desk: Desk) -> None:
@@ -105,10 +105,10 @@ def test_a_definition_never_reaches_back_to_what_was_counted_under_another(tmp_p
         ledger = await desk.record()
         assert by_definition(ledger, "live") == {metric().definition: (0.0, 1.0)}
 
-    at_desk(Desk(tmp_path, metric()), story)
+    at_desk(Desk(tmp_path, metric(), store=store), story)
 
 
-def test_the_first_definition_of_a_route_applies_to_everything(tmp_path: Path) -> None:
+def test_the_first_definition_of_a_route_applies_to_everything(tmp_path: Path, store: str) -> None:
     """A journal that is replayed into an empty store is older than the store."""
 
     async def story(desk: Desk) -> None:
@@ -120,4 +120,4 @@ def test_the_first_definition_of_a_route_applies_to_everything(tmp_path: Path) -
         async with desk.store.begin() as connection:
             assert [d.since_ms for d in await plans.read_definitions(connection)] == [0]
 
-    at_desk(Desk(tmp_path, metric()), story)
+    at_desk(Desk(tmp_path, metric(), store=store), story)

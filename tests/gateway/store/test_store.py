@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import BigInteger, Text, select, text
 from sqlalchemy.dialects import postgresql
@@ -24,25 +24,25 @@ from router.records import Prediction
 from tests.gateway.control.builders import T0, WRITER, call, metric, row, snapshot
 
 
-def in_store(path: Path, story: Callable[[Store], Awaitable[None]]) -> None:
+def in_store(where: str, path: Path, story: Callable[[Store], Awaitable[None]]) -> None:
     async def run() -> None:
-        store = await Store.open("sqlite", path)
+        opened = await Store.open(where, path)
         try:
-            await story(store)
+            await story(opened)
         finally:
-            await store.close()
+            await opened.close()
 
     asyncio.run(run())
 
 
-def test_nothing_is_counted_in_an_empty_store(tmp_path: Path) -> None:
-    async def story(store: Store) -> None:
-        assert await store.ledger("r", "e") == Ledger("r", "e")
-        assert await store.prediction("p") is None
-        assert await store.events() == []
-        assert await store.plans("r") == []
+def test_nothing_is_counted_in_an_empty_store(tmp_path: Path, store: str) -> None:
+    async def story(opened: Store) -> None:
+        assert await opened.ledger("r", "e") == Ledger("r", "e")
+        assert await opened.prediction("p") is None
+        assert await opened.events() == []
+        assert await opened.plans("r") == []
 
-    in_store(tmp_path, story)
+    in_store(store, tmp_path, story)
 
 
 def test_a_store_is_open_once(tmp_path: Path) -> None:
@@ -50,36 +50,36 @@ def test_a_store_is_open_once(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="another controller"):
             await Store.open("sqlite", tmp_path)
 
-    in_store(tmp_path, story)
-    in_store(tmp_path, lambda store: store.settle())
+    in_store("sqlite", tmp_path, story)
+    in_store("sqlite", tmp_path, lambda store: store.settle())
 
 
-def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
-    async def newer(store: Store) -> None:
-        async with store.begin() as connection:
+def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path, store: str) -> None:
+    async def newer(opened: Store) -> None:
+        async with opened.begin() as connection:
             await connection.execute(tables.schema_version.update(), {"version": migrations.VERSION + 1})
 
-    in_store(tmp_path, newer)
+    in_store(store, tmp_path, newer)
     with pytest.raises(StoreError, match=f"schema version {migrations.VERSION + 1}"):
-        in_store(tmp_path, newer)
+        in_store(store, tmp_path, newer)
 
 
-def test_an_older_schema_walks_up_the_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def nothing(store: Store) -> None:
+def test_an_older_schema_walks_up_the_steps(tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def nothing(opened: Store) -> None:
         pass
 
-    async def upgraded(store: Store) -> None:
-        async with store.begin() as connection:
+    async def upgraded(opened: Store) -> None:
+        async with opened.begin() as connection:
             found = await connection.execute(text("SELECT added FROM numbers"))
             assert found.all() == []
             version = await connection.execute(select(tables.schema_version.c.version))
             assert version.scalar_one() == migrations.VERSION
 
-    in_store(tmp_path, nothing)
+    in_store(store, tmp_path, nothing)
     monkeypatch.setattr(migrations, "STEPS", {migrations.VERSION + 1: ["ALTER TABLE numbers ADD COLUMN added TEXT"]})
     monkeypatch.setattr(migrations, "VERSION", migrations.VERSION + 1)
-    in_store(tmp_path, upgraded)
-    in_store(tmp_path, upgraded)
+    in_store(store, tmp_path, upgraded)
+    in_store(store, tmp_path, upgraded)
 
 
 @pytest.mark.parametrize("obstacle", ["a directory", "not a database", "a folder without a name"])
@@ -95,26 +95,26 @@ def test_a_store_that_cannot_be_opened_says_so_and_can_be_tried_again(tmp_path: 
     else:
         (tmp_path / "x").write_text("a file")
         with pytest.raises(StoreError):
-            in_store(tmp_path / "x", story)
+            in_store("sqlite", tmp_path / "x", story)
         return
     with pytest.raises(StoreError, match="cannot be opened"):
-        in_store(tmp_path, story)
+        in_store("sqlite", tmp_path, story)
     path.rmdir() if path.is_dir() else path.unlink()
-    in_store(tmp_path, story)
+    in_store("sqlite", tmp_path, story)
 
 
-def test_a_transaction_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    async def story(store: Store) -> None:
+def test_a_transaction_that_fails_leaves_nothing(tmp_path: Path, store: str) -> None:
+    async def story(opened: Store) -> None:
         async def failing() -> None:
-            async with store.begin() as connection:
+            async with opened.begin() as connection:
                 await calls.write(connection, [row(call(1))])
                 raise ZeroDivisionError
 
         with pytest.raises(ZeroDivisionError):
             await failing()
-        assert await store.prediction(call(1).id) is None
+        assert await opened.prediction(call(1).id) is None
 
-    in_store(tmp_path, story)
+    in_store(store, tmp_path, story)
 
 
 @pytest.mark.parametrize(
@@ -126,9 +126,9 @@ def test_a_transaction_that_fails_leaves_nothing(tmp_path: Path) -> None:
         call(4, prediction=2**64 - 1, served="b", request_id="r", traceparent="t", reported_version="9"),
     ],
 )
-def test_a_call_comes_back_as_it_was_written(tmp_path: Path, prediction: Prediction) -> None:
-    async def story(store: Store) -> None:
-        async with store.begin() as connection:
+def test_a_call_comes_back_as_it_was_written(tmp_path: Path, store: str, prediction: Prediction) -> None:
+    async def story(opened: Store) -> None:
+        async with opened.begin() as connection:
             made = row(prediction, "open")
             await calls.write(connection, [made])
             kin._KNOWN.clear()
@@ -137,14 +137,14 @@ def test_a_call_comes_back_as_it_was_written(tmp_path: Path, prediction: Predict
             assert (found.row, calls.as_json(found)) == (made.row, calls.as_json(made))
             assert await calls.open_of(connection, WRITER) == [found]
 
-    in_store(tmp_path, story)
+    in_store(store, tmp_path, story)
 
 
-def test_every_field_of_a_call_can_be_asked_for_in_sql(tmp_path: Path) -> None:
+def test_every_field_of_a_call_can_be_asked_for_in_sql(tmp_path: Path, store: str) -> None:
     """The tables say most things once for many calls; whoever looks with SQL need not care."""
 
-    async def story(store: Store) -> None:
-        async with store.begin() as connection:
+    async def story(opened: Store) -> None:
+        async with opened.begin() as connection:
             made = call(2, prediction=[7], request_id="r", unit="u", status=503)
             await calls.write(connection, [row(made), row(call(3), "open")])
             found = (await connection.execute(text("SELECT * FROM predictions ORDER BY id"))).mappings().all()
@@ -160,27 +160,27 @@ def test_every_field_of_a_call_can_be_asked_for_in_sql(tmp_path: Path) -> None:
         }
         assert [one["open"] for one in found] == [0, 1]
 
-    in_store(tmp_path, story)
+    in_store(store, tmp_path, story)
 
 
 def test_what_calls_share_is_stored_once_and_remembered_within_bounds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bandit changes its mind every second, and a client may send any method."""
     monkeypatch.setattr(kin, "MOST", 5)
 
-    async def story(store: Store) -> None:
+    async def story(opened: Store) -> None:
         known = set[int]()
         for number in range(40):
-            async with store.begin() as connection:
+            async with opened.begin() as connection:
                 await calls.write(connection, [row(call(number, method=f"M{number % 20}"))], stored=known)
             assert max(len(known), len(kin._KNOWN), len(kin._NUMBERED)) <= 6
-        async with store.begin() as connection:
+        async with opened.begin() as connection:
             assert (await connection.execute(text("SELECT count(*) FROM kin"))).scalar() == 20
             found = await calls.of(connection, [call(7).id, call(39).id])
         assert {one.kin.method for (one,) in found.values()} == {"M7", "M19"}
 
-    in_store(tmp_path, story)
+    in_store(store, tmp_path, story)
 
 
 CALLS = [
@@ -196,10 +196,10 @@ CALLS = [
 
 
 @pytest.mark.parametrize("kind", ["label", "event"])
-def test_a_span_is_counted_in_sql_as_calls_are_one_by_one(tmp_path: Path, kind: str) -> None:
-    async def story(store: Store) -> None:
+def test_a_span_is_counted_in_sql_as_calls_are_one_by_one(tmp_path: Path, store: str, kind: str) -> None:
+    async def story(opened: Store) -> None:
         span, judged = Span("r", T0 + 1, T0 + 6), metric(kind)
-        async with store.begin() as connection:
+        async with opened.begin() as connection:
             await calls.write(connection, [row(one) for one in CALLS])
             await calls.write(connection, [row(call(2, "z"), "open")])
             found = await calls.counted_in(connection, span, judged)
@@ -209,12 +209,12 @@ def test_a_span_is_counted_in_sql_as_calls_are_one_by_one(tmp_path: Path, kind: 
                 expected[row(one).kin] = expected.get(row(one).kin, 0) + 1
         assert dict(found) == expected
 
-    in_store(tmp_path, story)
+    in_store(store, tmp_path, story)
 
 
-def test_a_chunk_of_predictions_never_parts_a_millisecond(tmp_path: Path) -> None:
-    async def story(store: Store) -> None:
-        async with store.begin() as connection:
+def test_a_chunk_of_predictions_never_parts_a_millisecond(tmp_path: Path, store: str) -> None:
+    async def story(opened: Store) -> None:
+        async with opened.begin() as connection:
             await calls.write(connection, [row(one) for one in CALLS])
             reached = await calls.reach(connection, "r", T0, T0 + 100, 3)
             assert reached == T0 + 2
@@ -222,34 +222,37 @@ def test_a_chunk_of_predictions_never_parts_a_millisecond(tmp_path: Path) -> Non
             assert await calls.reach(connection, "r", T0 + 1, T0 + 100, 1) == T0 + 2
             assert await calls.reach(connection, "r", T0, T0 + 100, 50) == T0 + 100
 
-    in_store(tmp_path, story)
+    in_store(store, tmp_path, story)
 
 
 #: SQLite's JSON ends a string at NUL, and PostgreSQL refuses it: ``lines`` lets none in.
 texts = st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(st.tuples(st.integers(-(2**62), 2**62), texts)))
-def test_any_values_can_be_listed(rows: list[tuple[int, str]]) -> None:
+def test_any_values_can_be_listed(store: str, rows: list[tuple[int, str]]) -> None:
     async def run() -> None:
-        engine = create_async_engine("sqlite+aiosqlite://")
+        engine = create_async_engine(
+            "sqlite+aiosqlite://" if store == "sqlite" else store.replace("postgresql", "postgresql+psycopg", 1)
+        )
         try:
             async with engine.connect() as connection:
-                listed = sql.listed("sqlite", BigInteger(), Text())
+                listed = sql.listed(engine.dialect.name, BigInteger(), Text())
                 found = await connection.execute(select(listed), sql.as_list(rows))
                 assert [tuple(row) for row in found] == rows
-                found = await connection.execute(sql.among("sqlite", Text()), sql.as_values([t for _, t in rows]))
-                assert [row[0] for row in found] == [t for _, t in rows]
+                among = sql.among(engine.dialect.name, Text())
+                found = await connection.execute(among, sql.as_values([text for _, text in rows]))
+                assert [row[0] for row in found] == [text for _, text in rows]
         finally:
             await engine.dispose()
 
     asyncio.run(run())
 
 
-def test_plans_and_epochs_are_stored_once(tmp_path: Path) -> None:
-    async def story(store: Store) -> None:
-        async with store.begin() as connection:
+def test_plans_and_epochs_are_stored_once(tmp_path: Path, store: str) -> None:
+    async def story(opened: Store) -> None:
+        async with opened.begin() as connection:
             assert await plans.newest_revision(connection) == 0
             route = snapshot().routes["r"]
             assert await plans.write_plans(connection, [route], 5) == [route]
@@ -257,11 +260,11 @@ def test_plans_and_epochs_are_stored_once(tmp_path: Path) -> None:
             assert await plans.newest_revision(connection) == 1
             happening = Happening(7, "epoch_began", "r", "e")
             await plans.write_events(connection, [happening, happening._replace(at_ms=8)])
-        [plan] = await store.plans("r")
+        [plan] = await opened.plans("r")
         assert (plan["revision"], plan["epoch"], plan["at_ms"], plan["shares"]) == (1, "e", 5, {"a": 0.5, "b": 0.5})
-        assert [one.at_ms for one in await store.events()] == [8, 7]
+        assert [one.at_ms for one in await opened.events()] == [8, 7]
 
-    in_store(tmp_path, story)
+    in_store(store, tmp_path, story)
 
 
 def test_the_tables_can_be_made_by_postgresql() -> None:

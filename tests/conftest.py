@@ -1,0 +1,51 @@
+"""A real PostgreSQL beside SQLite: ``store`` runs a test over both.
+
+Rule: the server starts when the first test asks for it and stops at the end; every test has a schema of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from loadtests import postgresql
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[postgresql.Server]:
+    """One server for all tests. It does not wait for the disk: what it commits survives its own death all the same."""
+    with postgresql.running() as server:
+        yield server
+
+
+@pytest.fixture
+def postgresql_url(postgresql_server: postgresql.Server) -> Iterator[str]:
+    """An empty PostgreSQL store, as ``gateway.store`` names it."""
+    name = postgresql_server.new_schema()
+    yield postgresql_server.url(name)
+    postgresql_server.drop_schema(name)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def new_store(request: pytest.FixtureRequest) -> Iterator[Callable[[], str]]:
+    """What makes an empty store and says what ``gateway.store`` is for it; a SQLite one is where ``data_dir`` is."""
+    if request.param == "sqlite":
+        yield lambda: "sqlite"
+        return
+    server: postgresql.Server = request.getfixturevalue("postgresql_server")
+    made: list[str] = []
+
+    def new() -> str:
+        made.append(server.new_schema())
+        return server.url(made[-1])
+
+    yield new
+    for name in made:
+        server.drop_schema(name)
+
+
+@pytest.fixture
+def store(new_store: Callable[[], str]) -> str:
+    """An empty store, as ``gateway.store`` names it: the test runs once with SQLite and once with PostgreSQL."""
+    return new_store()
