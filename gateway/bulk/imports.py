@@ -24,11 +24,10 @@ from gateway.journal import FEEDBACK, JOURNAL, PREDICTIONS, Appender, new_run, n
 from gateway.journal import size_bytes as journal_bytes
 from gateway.proxy.events import read_entries
 from gateway.published import SNAPSHOT, SnapshotFile
+from gateway.rolling import WORKER_SLOTS
 from router.records import Feedback, feedback_line, mark_line
 from router.snapshot import Snapshot
 
-#: Workers have the slots below. One per process, so that two imports never write one segment.
-_FIRST_SLOT: Final = 1_000
 #: The import's share of the journal.
 _SHARE: Final = 0.5
 #: So long the journal may stay over that before the import gives up: nobody records.
@@ -154,7 +153,8 @@ def _writer(data_dir: Path, snapshot: Snapshot) -> Appender:
     folder = journal / FEEDBACK
     folder.mkdir(parents=True, exist_ok=True)
     run = max((segment.run for segment in segments(journal / PREDICTIONS)), default=new_run(now_ms()))
-    name = next_writer(journal, run, _FIRST_SLOT + os.getpid(), now_ms())
+    # A slot per process, so that two imports never write one segment.
+    name = next_writer(journal, run, WORKER_SLOTS + os.getpid(), now_ms())
     return Appender(folder, name, roll_bytes=roll_bytes(snapshot.gateway.max_journal_bytes))
 
 

@@ -12,6 +12,7 @@ from gateway.cli.dashboards import dashboards
 from gateway.cli.explain import explain
 from gateway.cli.feedback import feedback
 from gateway.cli.options import CONFIG_HELP
+from gateway.cli.privacy import privacy
 from gateway.cli.report import report
 from gateway.cli.serve import demo, serve
 
@@ -60,3 +61,4 @@ for command in (serve, check, demo, report, explain, schema):
     app.command()(command)
 app.add_typer(dashboards, name="dashboards")
 app.add_typer(feedback, name="feedback")
+app.add_typer(privacy, name="privacy")

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Final
+from typing import Final, TypeVar
 
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -32,6 +32,8 @@ from gateway.store.watermark import Writers
 from router.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: Lines per transaction: so many that its fixed cost disappears, and so few that reports get their turn.
 LINES: Final = 10_000
@@ -158,6 +160,12 @@ class Recorder:
                 if not _is_of_a_line(error):
                     raise
                 return await self._isolate(error)
+
+    async def aside(self, change: Callable[[], Awaitable[T]]) -> T:
+        """Have somebody else change what is stored: nothing is recorded meanwhile, nor remembered from before."""
+        async with self._turn:
+            self._known = None
+            return await change()
 
     async def _step(self, limit: int) -> bool:
         known, self._known = self._known or await self._load(), None  # until the commit

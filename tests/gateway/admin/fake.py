@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -38,6 +38,7 @@ class Control:
     fails: Exception | None = None
     slow: float = 0.0
     asked: int = 0
+    erased: list[str] = field(default_factory=list)
 
     async def ledger(self, route: str) -> Ledger:
         self.asked += 1
@@ -50,6 +51,17 @@ class Control:
         if self.fails is not None:
             raise self.fails
         return self.predictions.get(prediction_id)
+
+    async def erase(self, units: Sequence[str]) -> Mapping[str, int]:
+        if self.fails is not None:
+            raise self.fails
+        self.erased += units
+        return {"calls": len(units)}
+
+    async def known(self, unit: str) -> AsyncIterator[Mapping[str, Any]]:
+        if self.fails is not None:
+            raise self.fails
+        yield {"kind": "unit", "unit": unit}
 
     async def reload(self) -> Result:
         if self.fails is not None:
