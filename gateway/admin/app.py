@@ -18,6 +18,7 @@ from gateway import nearest
 from gateway.admin.api import API
 from gateway.admin.console import Console
 from gateway.admin.controller import Controller
+from gateway.admin.export import ExportAPI
 from gateway.admin.guard import Guard
 from gateway.admin.metrics import Metrics
 from gateway.admin.privacy import PrivacyAPI
@@ -36,6 +37,7 @@ def create(control: Controller, metrics: Metrics | None = None) -> Starlette:
         routes=[
             *API(control, reports, metrics).routes(),
             *PrivacyAPI(control).routes(),
+            ExportAPI(control).route(),
             *Console(control, reports, metrics).routes(),
         ],
         middleware=[Middleware(Guard, gateway=lambda: control.snapshot.gateway)],

@@ -10,6 +10,7 @@ import typer
 from gateway.cli.check import check, schema
 from gateway.cli.dashboards import dashboards
 from gateway.cli.explain import explain
+from gateway.cli.export import export
 from gateway.cli.feedback import feedback
 from gateway.cli.options import CONFIG_HELP
 from gateway.cli.privacy import privacy
@@ -57,7 +58,7 @@ def options(
     context.obj = config
 
 
-for command in (serve, check, demo, report, explain, schema):
+for command in (serve, check, demo, report, explain, export, schema):
     app.command()(command)
 app.add_typer(dashboards, name="dashboards")
 app.add_typer(feedback, name="feedback")

@@ -26,8 +26,9 @@ from gateway.journal import JOURNAL, size_bytes
 from gateway.ledger import Ledger
 from gateway.pseudonym import names_of
 from gateway.published import SNAPSHOT, SnapshotFile, publish
-from gateway.store import Store, StoreError, reason
+from gateway.store import Store, StoreError, calls, reason
 from gateway.store.calls import Call
+from gateway.store.export import exported
 from gateway.store.moves import Told
 from policies.types import Evidence
 from router.compile import compile_snapshot, epoch_of, with_plans_of
@@ -139,6 +140,20 @@ class Control:
     def known(self, unit: str) -> AsyncIterator[Mapping[str, Any]]:
         """Yield everything that is stored of a unit. Raises as ``erase``."""
         return self._privacy().known(unit, names_of(unit, self.snapshot.gateway.unit_key_file))
+
+    async def exported(self, route: str, since_ms: int, until_ms: int) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
+        """Yield a route's calls of [since, until) with their outcomes, by the portion.
+
+        Raises KeyError if the route is neither served nor was ever, StoreError, and what the store raises.
+        """
+        if self._store is None:
+            raise StoreError("the store is not open yet")
+        if route not in self.snapshot.routes:
+            async with self._store.begin() as connection:
+                if await calls.latest_ms(connection, route) is None:
+                    raise KeyError(route)
+        async for rows in exported(self._store, calls.Span(route, since_ms, until_ms)):
+            yield rows
 
     def _privacy(self) -> Privacy:
         if self._store is None or self.recorder is None:
@@ -337,9 +352,9 @@ class Control:
             self.observer.observe_reload(ok=False, at_ms=now_ms())
         return ReloadResult(False, stays, problems)
 
-    def _observe_calls(self, calls: Sequence[Call]) -> None:
+    def _observe_calls(self, came: Sequence[Call]) -> None:
         if self.observer is not None:
-            self.observer.observe_calls(calls)
+            self.observer.observe_calls(came)
 
     def _tell(self, told: Iterable[Told]) -> None:
         if self.observer is not None:

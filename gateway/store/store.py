@@ -21,9 +21,9 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from gateway.ledger import Ledger
 from gateway.store import calls, feedback, plans, tallies
+from gateway.store.export import outcomes_of
 from gateway.store.migrations import NewerSchema, migrate
 from gateway.store.plans import Happening
-from router.outcomes import values
 
 FILE: Final = "turnout.db"
 PATIENCE_SECONDS: Final = 30.0
@@ -153,31 +153,11 @@ class Store:
                 return None
             events = await feedback.about(connection, [prediction_id])
             definitions = await plans.read_definitions(connection)
-        finished = [call for call in stored if not call.open]
-        call = stored[0]
-        outcomes = []
-        for name in definitions.names(call.route):
-            definition = definitions.at(call.route, name, call.at_ms)
-            if definition is None or definition.metric is None:
-                continue
-            joined = [e.feedback for e in events if e.status == "joined" and e.feedback.metric == name]
-            for value in values(finished, joined, definition.metric, closed=definition.closed(call.at_ms)):
-                outcomes.append(
-                    {
-                        "metric": name,
-                        "variant": value.variant,
-                        "version": value.version,
-                        "role": value.role,
-                        "against": value.against or None,
-                        "live": value.live,
-                        "mature": value.mature,
-                    }
-                )
         return {
             "prediction_id": prediction_id,
             "calls": [calls.as_json(one) for one in stored],
             "feedback": [feedback.as_json(e) for e in sorted(events, key=lambda e: e.seq or 0)],
-            "outcomes": outcomes,
+            "outcomes": outcomes_of(stored, events, definitions),
         }
 
     async def counts(self) -> Mapping[str, int]:

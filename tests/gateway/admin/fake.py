@@ -38,6 +38,7 @@ class Control:
     fails: Exception | None = None
     slow: float = 0.0
     asked: int = 0
+    stored: dict[str, list[list[dict[str, Any]]]] = field(default_factory=dict)
     erased: list[str] = field(default_factory=list)
 
     async def ledger(self, route: str) -> Ledger:
@@ -62,6 +63,14 @@ class Control:
         if self.fails is not None:
             raise self.fails
         yield {"kind": "unit", "unit": unit}
+
+    async def exported(self, route: str, since_ms: int, until_ms: int) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
+        if self.fails is not None:
+            raise self.fails
+        if route not in self.snapshot.routes:
+            raise KeyError(route)
+        for rows in self.stored.get(route, ()):
+            yield [row for row in rows if since_ms <= row["at_ms"] < until_ms]
 
     async def reload(self) -> Result:
         if self.fails is not None:
