@@ -144,8 +144,11 @@ def _route(draft: Draft, route: RouteDraft) -> Iterator[Finding]:
     yield from _mirrors(route)
     if isinstance(route.get("features"), tuple):
         yield from _repeated((*route.path, "features"), route.get("features"), "names each reference once")
-    if draft.gateway.values.get("unit_key_file") is not None:
+    hidden = draft.gateway.values.get("unit_key_file") is not None
+    if hidden:
         yield from _revealed(route)
+    if route.capture is not None:
+        yield from _capture(route, route.capture, hidden=hidden)
     if route.policy is not None:
         yield from _policy(draft, route, route.policy)
 
@@ -171,6 +174,33 @@ def _revealed(route: RouteDraft) -> Iterator[Finding]:
             yield Finding(path, message, "leave it out")
 
 
+def _capture(route: RouteDraft, capture: Reading, *, hidden: bool) -> Iterator[Finding]:
+    if capture.broken:
+        return
+    request, answer, redact = (capture.values[name] for name in ("request", "answer", "redact"))
+    if not request and not answer:
+        message = f"{dotted(capture.path)} keeps nothing: it needs request or answer"
+        yield Finding(capture.path, message, 'as in request = ["/inputs/0/data"]', "table")
+    for name, pointers in (("request", request), ("answer", answer), ("redact", redact)):
+        yield from _repeated((*capture.path, name), pointers, "names each pointer once")
+    for index, pointer in enumerate(redact):
+        if not any(_within(pointer, kept) or _within(kept, pointer) for kept in (*request, *answer)):
+            where: Path = (*capture.path, "redact", index)
+            yield Finding(where, f"{dotted(where)} has no effect: nothing is kept there", "leave it out")
+    source, _, unit = (route.get("unit") or "").partition(":")
+    if hidden and source == "body" and not any(_within(unit, pointer) for pointer in redact):
+        for index, pointer in enumerate(request):
+            if _within(unit, pointer) or _within(pointer, unit):
+                where = (*capture.path, "request", index)
+                message = f"{dotted(where)} would keep the unit as it is, and gateway.unit_key_file hides it"
+                yield Finding(where, message, f"add {quoted(unit)} to redact")
+
+
+def _within(pointer: str, other: str) -> bool:
+    """Return whether a JSON Pointer points at what another does, or at something inside."""
+    return pointer == other or pointer.startswith(f"{other}/")
+
+
 def _references(features: Any) -> Iterator[tuple[str | int, str]]:
     yield from features.items() if isinstance(features, dict) else enumerate(features)
 
@@ -182,7 +212,7 @@ def _holds(reference: str, unit: str) -> bool:
     if source != other:
         return False
     if source == "body":
-        return its == name or its.startswith(f"{name}/")
+        return _within(its, name)
     return name.lower() == its.lower() if source == "header" else name == its
 
 

@@ -124,4 +124,5 @@ def _route(
         fallback=route.fallback,
         expose_variant=route.expose_variant,
         allow_force=route.allow_force,
+        capture=route.capture,
     )

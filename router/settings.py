@@ -16,7 +16,7 @@ from router import spellings
 from router.extract import Pointer
 from router.findings import quoted
 from router.placeholders import placeholders
-from router.snapshot import Backend, Gateway, Route, RouteMirror
+from router.snapshot import Backend, Capture, Gateway, Route, RouteMirror
 from router.tables import Setting, Table, many, mapping, some, spelled, table_of, table_of_fields
 from router.unit import TOKEN, reference
 
@@ -304,6 +304,18 @@ MIRROR: Final = table_of(
     "A backend that gets copies of a route's requests.",
 )
 
+CAPTURE: Final = table_of(
+    Capture,
+    {
+        "share": Setting(Share, "The share of requests of which bodies are kept."),
+        "max_bytes": Setting(Annotated[int, Field(ge=1, le=2**20)], "A longer body is not kept; at most 1 MiB."),
+        "request": Setting(many(PointerText), 'JSON Pointers to what is kept of a request; "" is all of it.'),
+        "answer": Setting(many(PointerText), "JSON Pointers to what is kept of an answer."),
+        "redact": Setting(many(PointerText), "JSON Pointers to what is replaced in requests and answers before."),
+    },
+    "What is kept of requests and answers, beside what is logged of every one.",
+)
+
 ROUTE: Final = table_of(
     Route,
     {
@@ -332,6 +344,7 @@ ROUTE: Final = table_of(
         "fallback": Setting(Text, "The backend that answers when the chosen variant fails."),
         "expose_variant": Setting(bool, "Whether answers name their variant in a turnout-variant header."),
         "allow_force": Setting(bool, "Whether any client may choose the variant with turnout-force-variant."),
+        "capture": Setting(dict[str, Any], "What is kept of bodies; without it, nothing."),
         "policy": Setting(dict[str, Any], "Which variant answers."),
     },
     "What a path serves.",

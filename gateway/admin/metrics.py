@@ -239,6 +239,7 @@ class Metrics:
             "merge_failures": (series.merge_failures, ("route", "reason")),
             "extraction_failures": (series.extraction_failures, ("route", "variant")),
             "version_mismatches": (series.version_mismatches, ("route", "variant")),
+            "capture_drops": (series.capture_drops, ("route", "reason")),
             "journal_shed": (series.journal_shed, ()),
             "journal_refused": (series.journal_refused, ()),
             "snapshot_errors": (series.snapshot_errors, ()),

@@ -24,7 +24,7 @@ from gateway.control.lines import Batch
 from gateway.control.segments import Follower, Segments
 from gateway.journal import PREDICTIONS, Segment
 from gateway.ledger import UNKNOWN
-from gateway.store import Store, calls, feedback, plans, positions, reason, tallies
+from gateway.store import Store, bodies, calls, feedback, plans, positions, reason, tallies
 from gateway.store.definitions import Definition, newly_defined
 from gateway.store.moves import Moves, Told
 from gateway.store.tallies import Remembered
@@ -277,6 +277,8 @@ async def _record(
     joiner, writers = known.joiner, known.writers
     await joiner.record(connection, batch.calls, moves)
     await joiner.learn(connection, batch.events, moves)
+    if batch.bodies:
+        await bodies.write(connection, batch.bodies)
     for name, at_ms, bye in batch.marks:
         writers.meet(name)
         writers.mark(name, at_ms, bye=bye)

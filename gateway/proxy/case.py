@@ -6,7 +6,7 @@ Rule: every row of a request comes from here, so that they agree on everything b
 from __future__ import annotations
 
 from time import perf_counter
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from gateway.proxy.backends import Generation
 from gateway.proxy.headers import CALLERS_ID, Header, forwarded
@@ -15,6 +15,9 @@ from gateway.proxy.tracing import Trace
 from gateway.pseudonym import pseudonym
 from router.records import CallLine, Role, stamped
 from router.router import Routing
+
+if TYPE_CHECKING:
+    from gateway.proxy.capture import Capturing
 
 #: A longer row is written without its features. A prediction alone may take a MiB.
 ROW_BYTES: Final = 2**21
@@ -32,6 +35,7 @@ class Case:
     __slots__ = (
         "at_ms",
         "began",
+        "capturing",
         "generation",
         "headers",
         "id",
@@ -74,6 +78,8 @@ class Case:
             self.traceparent = _callers_id(request, "traceparent")
         #: Its span, where requests are traced.
         self.trace: Trace | None = None
+        #: What is kept of its bodies, where that is asked for.
+        self.capturing: Capturing | None = None
         self.began = began
         self.waited = waited
         self.logged = False

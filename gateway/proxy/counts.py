@@ -15,6 +15,7 @@ Name = Literal[
     "merge_failures",
     "extraction_failures",
     "version_mismatches",
+    "capture_drops",
     "journal_shed",
     "journal_refused",
     "snapshot_errors",

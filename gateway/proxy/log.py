@@ -104,6 +104,10 @@ class Log:
         if not self._write(rows, owed=owed):
             self._counts.add("journal_shed", rows.count(b"\n"))
 
+    def spare(self, line: bytes) -> bool:
+        """Write what is no row, and return whether it is written: not if the journal is full, whatever the policy."""
+        return not self.full and self._write(line)
+
     def beat(self, now_ms: int) -> None:
         """Write the watermark; also what finds out that a broken disk is well again."""
         if not self.full:

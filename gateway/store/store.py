@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from gateway.ledger import Ledger
-from gateway.store import calls, feedback, plans, tallies
+from gateway.store import bodies, calls, feedback, plans, tallies
 from gateway.store.export import outcomes_of
 from gateway.store.migrations import NewerSchema, migrate
 from gateway.store.plans import Happening
@@ -153,11 +153,13 @@ class Store:
                 return None
             events = await feedback.about(connection, [prediction_id])
             definitions = await plans.read_definitions(connection)
+            captured = await bodies.of(connection, prediction_id)
         return {
             "prediction_id": prediction_id,
             "calls": [calls.as_json(one) for one in stored],
             "feedback": [feedback.as_json(e) for e in sorted(events, key=lambda e: e.seq or 0)],
             "outcomes": outcomes_of(stored, events, definitions),
+            "captured": captured,
         }
 
     async def counts(self) -> Mapping[str, int]:

@@ -58,7 +58,26 @@ def hiding(text: str) -> str:
 
 HIDDEN = "would log the unit as it is, and gateway.unit_key_file hides it"
 
+
+def capturing(text: str, *, unit: str = "header:x-user", gateway: str = "") -> str:
+    route = changed(ROUTE, ('"header:x-user-id"', f'"{unit}"'))
+    return f"[gateway]\n{gateway}\n{BACKENDS}{route}[routes.digits.capture]\n{text}\n{CANARY}"
+
+
+CAPTURE = "routes.digits.capture"
+
 MISTAKES = [
+    # what is kept of bodies
+    (capturing('request = ["/a"]\nredact = [‹"/b"›]'), f"{CAPTURE}.redact[0] has no effect: nothing is kept there"),
+    (
+        capturing('answer = ["/a", ‹"/a"›]'),
+        f'{CAPTURE}.answer[1] repeats "/a"; {CAPTURE}.answer names each pointer once',
+    ),
+    (capturing('answer = [""]\nmax_bytes = ‹2000000›'), f"{CAPTURE}.max_bytes must be at most 1048576, got 2000000"),
+    (
+        capturing('request = [‹"/user"›]', unit="body:/user/id", gateway='unit_key_file = "units"'),
+        f"{CAPTURE}.request[0] would keep the unit as it is, and gateway.unit_key_file hides it",
+    ),
     # the process
     (
         hiding('unit = "header:x-user"\nfeatures = { who = ‹"header:X-User"› }'),

@@ -31,6 +31,8 @@ unit = "header:x-user-id"
 prediction = "/answer"
 metrics = ["correct"]
 baseline = "one"
+[routes.digits.capture]
+request = ["/who"]
 [routes.digits.policy]
 kind = "ab"
 shares = {{ one = 0.5, two = 0.5 }}
@@ -52,7 +54,7 @@ def test_an_erased_person_is_named_in_no_file_under_any_key(tmp_path: Path) -> N
 
             def asked(user: str, label: int) -> str:
                 asked_for.append(user)
-                answer = program.ask("/digits", x_user_id=user)
+                answer = program.ask("/digits", {"who": user}, x_user_id=user)
                 one = answer.headers["turnout-prediction-id"]
                 assert program.feedback({"prediction_id": one, "metric": "correct", "value": label}).status_code == 202
                 return one
@@ -74,12 +76,14 @@ def test_an_erased_person_is_named_in_no_file_under_any_key(tmp_path: Path) -> N
                 return names[2] in traces()
 
             eventually(rotated, "the second key is in use")
-            assert traces() == set(names[1:])
+            assert traces() == set(names)  # the captured body has it, because it was asked for
             shown = turnout("privacy", "export", "--unit", PERSON, "-c", str(program.file))
             assert shown.returncode == 0, shown.stderr
             lines = [json.loads(line) for line in shown.stdout.splitlines()]
             assert lines[0] == {"kind": "unit", "unit": PERSON, "kept_as": [names[0], names[2], names[1]]}
-            assert {row["prediction_id"] for row in lines if row["kind"] == "prediction"} >= set(first[:3])
+            predictions = {row["prediction_id"]: row for row in lines if row["kind"] == "prediction"}
+            assert set(first[:3]) <= predictions.keys()
+            assert predictions[first[0]]["captured"]["request"] == {"/who": PERSON}
 
             eventually(lambda: joined() == len(asked_for), "all labels are joined")
             before = program.report("digits")

@@ -95,6 +95,7 @@ def observe(metrics: Metrics, round_: int = 1) -> None:
                 ["merge_failures", {"route": "search", "reason": "not_json"}, round_],
                 ["extraction_failures", variant_labels, round_],
                 ["version_mismatches", variant_labels, round_],
+                ["capture_drops", {"route": variant_labels["route"], "reason": "answer_too_large"}, round_],
                 ["journal_shed", {}, round_],
                 ["journal_refused", {}, round_],
                 ["snapshot_errors", {}, round_],
