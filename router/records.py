@@ -159,12 +159,17 @@ def call_line(prediction: Prediction, line: CallLine = "call") -> bytes:
 
 def feedback_line(feedback: Feedback) -> bytes:
     """Return the event as one journal line, newline included."""
-    value: dict[str, Any] = {"line": "feedback"}
+    value: dict[str, Any] = {}
     for name, default in _FEEDBACK:
         content = getattr(feedback, name)
         if name == "value" or content != default:
             value[name] = content
-    return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
+    return fields_line(value)
+
+
+def fields_line(fields: Mapping[str, Any]) -> bytes:
+    """Return an event, given as its fields that are not at their default, as one journal line, newline included."""
+    return orjson.dumps({"line": "feedback", **fields}, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def body_line(

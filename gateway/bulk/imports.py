@@ -22,10 +22,10 @@ from gateway.bulk.position import Position, PositionFile
 from gateway.bulk.rows import Portion, Source
 from gateway.journal import FEEDBACK, JOURNAL, PREDICTIONS, Appender, new_run, next_writer, roll_bytes, segments
 from gateway.journal import size_bytes as journal_bytes
-from gateway.proxy.events import read_entries
+from gateway.proxy.events import read_fields
 from gateway.published import SNAPSHOT, SnapshotFile
 from gateway.rolling import WORKER_SLOTS
-from router.records import Feedback, feedback_line, mark_line
+from router.records import fields_line, mark_line
 from router.snapshot import Snapshot
 
 #: The import's share of the journal.
@@ -119,8 +119,8 @@ def _checked(portion: Portion, snapshot: Snapshot, at_ms: int) -> tuple[list[byt
     """Return the journal lines of the right entries, and the problems of the others by line."""
     problems: dict[int, list[str]] = {}
     try:
-        events, found = read_entries(portion.entries, snapshot, at_ms)
-        lines = _lines(events)
+        events, found = read_fields(portion.entries, snapshot, at_ms)
+        lines = [fields_line(event) for event in events]
     except (TypeError, ValueError):  # half a character somewhere: no journal line can hold it
         return _one_by_one(portion, snapshot, at_ms)
     for problem in found:
@@ -133,18 +133,14 @@ def _one_by_one(portion: Portion, snapshot: Snapshot, at_ms: int) -> tuple[list[
     problems: dict[int, list[str]] = {}
     for number, entry in zip(portion.lines, portion.entries, strict=True):
         try:
-            events, found = read_entries([entry], snapshot, at_ms)
-            lines += _lines(events)
+            events, found = read_fields([entry], snapshot, at_ms)
+            lines += [fields_line(event) for event in events]
         except (TypeError, ValueError):
             problems[number] = ["holds what is no UTF-8 text, or no value of JSON"]
         else:
             if found:
                 problems[number] = [problem.detail for problem in found]
     return lines, problems
-
-
-def _lines(events: list[Feedback]) -> list[bytes]:
-    return [feedback_line(event) for event in events]
 
 
 def _writer(data_dir: Path, snapshot: Snapshot) -> Appender:

@@ -81,7 +81,15 @@ def read_entries(
     entries: Iterable[object], snapshot: Snapshot, received_ms: int
 ) -> tuple[list[Feedback], list[Problem]]:
     """Return the events of those entries that are right, and the problems of the others."""
-    events: list[Feedback] = []
+    found, problems = read_fields(entries, snapshot, received_ms)
+    return [Feedback(**fields) for fields in found], problems
+
+
+def read_fields(
+    entries: Iterable[object], snapshot: Snapshot, received_ms: int
+) -> tuple[list[dict[str, Any]], list[Problem]]:
+    """The same, with each event as its fields that are not at their default: where it is only to be written."""
+    events: list[dict[str, Any]] = []
     problems: list[Problem] = []
     hint = _Hints()
     for index, entry in enumerate(entries):
@@ -89,8 +97,9 @@ def read_entries(
             problems.append(Problem(index, f"an event must be an object, got {_shown(entry)}"))
             continue
         reader = _Reader(entry, snapshot, received_ms, hint)
-        if event := reader.event():
-            events.append(event)
+        if fields := reader.fields():
+            events.append(fields)
+            continue
         problems.extend(Problem(index, detail) for detail in reader.details)
     return events, problems
 
@@ -119,8 +128,8 @@ class _Reader:
         self._received_ms = received_ms
         self._hint = hint
 
-    def event(self) -> Feedback | None:
-        """Return the event, or None when there are ``details``."""
+    def fields(self) -> dict[str, Any] | None:
+        """Return the fields of the event, or None when there are ``details``."""
         self._fields()
         prediction_id, event_id, route = self._id("prediction_id"), self._id("event_id"), self._id("route")
         key, item = self._id("key", number=True), self._id("item", number=True)
@@ -135,18 +144,20 @@ class _Reader:
         revision, occurred_ms = self._revision(), self._occurred_ms()
         if self.details or metric is None:
             return None
-        return Feedback(
-            metric=metric.name,
-            value=self._entry["value"],
-            received_ms=self._received_ms,
-            prediction_id=prediction_id,
-            route=route,
-            key=key,
-            item=item,
-            event_id=event_id,
-            revision=revision,
-            occurred_ms=occurred_ms,
-        )
+        fields = {"metric": metric.name, "value": self._entry["value"], "received_ms": self._received_ms}
+        if prediction_id is not None:
+            fields["prediction_id"] = prediction_id
+        if route is not None:
+            fields |= {"route": route, "key": key}
+        if item is not None:
+            fields["item"] = item
+        if event_id is not None:
+            fields["event_id"] = event_id
+        if revision:
+            fields["revision"] = revision
+        if occurred_ms is not None:
+            fields["occurred_ms"] = occurred_ms
+        return fields
 
     def _problem(self, detail: str) -> None:
         self.details.append(detail)
