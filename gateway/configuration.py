@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from gateway import tls
+from gateway.pseudonym import read_keys
 from router import config
 from router.config import Config, ConfigError
 from router.diagnostics import locate
@@ -23,6 +24,7 @@ def load(path: Path) -> Config:
     found = config.load(path)
     gateway = found.gateway
     findings = [*_tls(gateway), *_authorities(found.backends.values()), *_store(gateway), *_tracing(gateway)]
+    findings += _unit_keys(gateway)
     if not findings:
         return found
     try:
@@ -56,6 +58,14 @@ def _store(gateway: Gateway) -> Iterator[Finding]:
     if gateway.store != "sqlite" and find_spec("psycopg") is None:
         hint = 'pip install "turnout[postgres]"'
         yield Finding(("gateway", "store"), "gateway.store: PostgreSQL needs psycopg, which is not installed", hint)
+
+
+def _unit_keys(gateway: Gateway) -> Iterator[Finding]:
+    if gateway.unit_key_file is not None:
+        try:
+            read_keys(gateway.unit_key_file)
+        except (OSError, ValueError) as error:
+            yield Finding(("gateway", "unit_key_file"), f"gateway.unit_key_file: {error}")
 
 
 def _tracing(gateway: Gateway) -> Iterator[Finding]:

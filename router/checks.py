@@ -160,8 +160,76 @@ def _route(draft: Draft, route: RouteDraft) -> Iterator[Finding]:
         yield _wrong(route.path, "key_rule", "has no effect without key")
     if isinstance(route.get("features"), tuple):
         yield from _repeated((*route.path, "features"), route.get("features"), "names each reference once")
+    hidden = draft.gateway.values.get("unit_key_file") is not None
+    if hidden:
+        yield from _revealed(route)
+    if route.capture is not None:
+        yield from _capture(route, route.capture, hidden=hidden)
     if route.policy is not None:
         yield from _policy(draft, route, route.policy)
+
+
+#: What is logged of every request that has it.
+_LOGGED: Final = frozenset({"header:x-request-id", "header:traceparent"})
+
+
+def _revealed(route: RouteDraft) -> Iterator[Finding]:
+    """Yield what would log the unit as it is, though units are to be logged as keyed hashes."""
+    unit = route.get("unit")
+    if unit is None or not route.knows("features", "key"):
+        return
+    if unit.lower() in _LOGGED:
+        yield _wrong(
+            route.path, "unit", "is logged as it is with each prediction, and gateway.unit_key_file hides units"
+        )
+    features = route.get("features")
+    named = [((*route.path, "features", name), text) for name, text in _references(features)]
+    for path, text in (*named, ((*route.path, "key"), route.get("key"))):
+        if text is not None and _holds(text, unit):
+            message = f"{dotted(path)} would log the unit as it is, and gateway.unit_key_file hides it"
+            yield Finding(path, message, "leave it out")
+
+
+def _capture(route: RouteDraft, capture: Reading, *, hidden: bool) -> Iterator[Finding]:
+    if capture.broken:
+        return
+    request, answer, redact = (capture.values[name] for name in ("request", "answer", "redact"))
+    if not request and not answer:
+        message = f"{dotted(capture.path)} keeps nothing: it needs request or answer"
+        yield Finding(capture.path, message, 'as in request = ["/inputs/0/data"]', "table")
+    for name, pointers in (("request", request), ("answer", answer), ("redact", redact)):
+        yield from _repeated((*capture.path, name), pointers, "names each pointer once")
+    for index, pointer in enumerate(redact):
+        if not any(_within(pointer, kept) or _within(kept, pointer) for kept in (*request, *answer)):
+            where: Path = (*capture.path, "redact", index)
+            yield Finding(where, f"{dotted(where)} has no effect: nothing is kept there", "leave it out")
+    source, _, unit = (route.get("unit") or "").partition(":")
+    if hidden and source == "body" and not any(_within(unit, pointer) for pointer in redact):
+        for index, pointer in enumerate(request):
+            if _within(unit, pointer) or _within(pointer, unit):
+                where = (*capture.path, "request", index)
+                message = f"{dotted(where)} would keep the unit as it is, and gateway.unit_key_file hides it"
+                yield Finding(where, message, f"add {quoted(unit)} to redact")
+
+
+def _within(pointer: str, other: str) -> bool:
+    """Return whether a JSON Pointer points at what another does, or at something inside."""
+    return pointer == other or pointer.startswith(f"{other}/")
+
+
+def _references(features: Any) -> Iterator[tuple[str | int, str]]:
+    yield from features.items() if isinstance(features, dict) else enumerate(features)
+
+
+def _holds(reference: str, unit: str) -> bool:
+    """Return whether what a reference reads is what another reads, or has it inside."""
+    source, _, name = reference.partition(":")
+    other, _, its = unit.partition(":")
+    if source != other:
+        return False
+    if source == "body":
+        return _within(its, name)
+    return name.lower() == its.lower() if source == "header" else name == its
 
 
 def _backend_names(draft: Draft, route: RouteDraft) -> Iterator[Finding]:

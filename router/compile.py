@@ -130,4 +130,5 @@ def _route(
         expose_variant=route.expose_variant,
         require_exposure=route.require_exposure,
         allow_force=route.allow_force,
+        capture=route.capture,
     )

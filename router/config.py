@@ -23,7 +23,7 @@ from router.diagnostics import Diagnostic, locate, render, syntax_diagnostic, un
 from router.draft import Draft, RouteDraft, draft_of
 from router.findings import Finding, dotted
 from router.placeholders import Placeholder, placeholders
-from router.snapshot import Backend, Gateway, KeyRule, Metric, RouteMirror
+from router.snapshot import Backend, Capture, Gateway, KeyRule, Metric, RouteMirror
 
 #: The largest file that is read. The largest that anybody writes by hand is a hundredth of it.
 MAX_BYTES: Final = 4 * 2**20
@@ -60,6 +60,7 @@ class RouteConfig:
     expose_variant: bool
     require_exposure: bool
     allow_force: bool
+    capture: Capture | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +159,9 @@ def _metric(name: str, values: dict[str, Any]) -> Metric:
 
 
 def _route(route: RouteDraft, policy: Policy) -> RouteConfig:
-    values = {name: value for name, value in route.reading.values.items() if name not in ("policy", "mirrors")}
+    values = {
+        name: value for name, value in route.reading.values.items() if name not in ("policy", "mirrors", "capture")
+    }
     metrics, features = values["metrics"], values["features"]
     values |= {
         "baseline": values["baseline"] or policy.baseline,
@@ -168,7 +171,8 @@ def _route(route: RouteDraft, policy: Policy) -> RouteConfig:
         "primary_metric": values["primary_metric"] or (metrics[0] if metrics else None),
     }
     mirrors = tuple(RouteMirror(**mirror.values) for mirror in route.mirrors)
-    return RouteConfig(name=route.name, policy=policy, salt=route.salt, mirrors=mirrors, **values)
+    capture = None if route.capture is None else Capture(**route.capture.values)
+    return RouteConfig(name=route.name, policy=policy, salt=route.salt, mirrors=mirrors, capture=capture, **values)
 
 
 def _environment(draft: Draft, document: dict[str, Any], environ: Mapping[str, str]) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ from policies.types import Path, Policy
 from router import spellings
 from router.findings import Finding, did_you_mean, dotted, listed, shown
 from router.records import EXPOSED
-from router.settings import BACKEND, GATEWAY, METRIC, MIRROR, ROUTE, policy_table
+from router.settings import BACKEND, CAPTURE, GATEWAY, METRIC, MIRROR, ROUTE, policy_table
 from router.tables import Reading, Setting, Table, mapping, read, stand_in
 
 #: Levels of tables and lists that a file may have. The deepest setting is at six.
@@ -52,6 +52,7 @@ class RouteDraft:
     name: str
     reading: Reading
     mirrors: tuple[Reading, ...]
+    capture: Reading | None
     policy: Policy | None
     unsure: frozenset[str]
     salt: str
@@ -110,12 +111,15 @@ def _route(name: str, given: Any, findings: list[Finding]) -> RouteDraft:
     mirrors = tuple(read(MIRROR, item, (*path, "mirrors", index)) for index, item in items)
     for mirror in mirrors:
         findings += mirror.findings
+    captured = reading.values.get("capture")
+    capture = None if captured is None else read(CAPTURE, captured, (*path, "capture"))
+    findings += capture.findings if capture is not None else ()
     policy, settings = None, Reading((*path, "policy"))
     if "policy" in reading.values:
         policy, settings = _policy(reading.values["policy"], settings.path)
         findings += settings.findings
     salt = settings.values.get("salt") or name
-    return RouteDraft(name, reading, mirrors, policy, frozenset(settings.broken), salt)
+    return RouteDraft(name, reading, mirrors, capture, policy, frozenset(settings.broken), salt)
 
 
 def _policy(given: dict[str, Any], path: Path) -> tuple[Policy | None, Reading]:

@@ -8,6 +8,7 @@ milliseconds, durations milliseconds.
 | call     | worker          | a finished call to one variant: a Prediction                                           |
 | open     | worker          | a stream began: the same Prediction, fault "incomplete", until its ``close`` arrives   |
 | close    | worker          | the stream ended: the finished Prediction, in place of the open one                    |
+| body     | worker          | what was captured of a request and its answer, by JSON Pointer; at most one per id     |
 | beat     | worker, once/s  | ``at_ms``: every call that arrived before then is in the journal (the watermark)       |
 | rejected | worker          | ``events`` feedback events were refused with 4xx at ``at_ms``; none of them is stored  |
 | bye      | worker          | a clean end: this writer holds no watermark back any more                              |
@@ -170,12 +171,28 @@ def call_line(prediction: Prediction, line: CallLine = "call") -> bytes:
 
 def feedback_line(feedback: Feedback) -> bytes:
     """Return the event as one journal line, newline included."""
-    value: dict[str, Any] = {"line": "feedback"}
+    value: dict[str, Any] = {}
     for name, default in _FEEDBACK:
         content = getattr(feedback, name)
         if name == "value" or content != default:
             value[name] = content
-    return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
+    return fields_line(value)
+
+
+def fields_line(fields: Mapping[str, Any]) -> bytes:
+    """Return an event, given as its fields that are not at their default, as one journal line, newline included."""
+    return orjson.dumps({"line": "feedback", **fields}, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def body_line(
+    id_: str, at_ms: int, route: str, request: Mapping[str, Any] | None, answer: Mapping[str, Any] | None
+) -> bytes:
+    """Return what was captured of a request and its answer as one journal line, newline included.
+
+    Raises TypeError if a value cannot be written as JSON.
+    """
+    content = {"line": "body", "id": id_, "at_ms": at_ms, "route": route, "request": request, "answer": answer}
+    return orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def mark_line(line: Literal["beat", "rejected", "bye"], at_ms: int, **values: int) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any
 
 import policies
 from router.draft import FILE
-from router.settings import BACKEND, GATEWAY, METRIC, MIRROR, ROUTE, policy_table
+from router.settings import BACKEND, CAPTURE, GATEWAY, METRIC, MIRROR, ROUTE, policy_table
 from router.spellings import NAME
 from router.tables import Setting, Table
 
@@ -32,6 +32,7 @@ def json_schema() -> dict[str, Any]:
     backend["oneOf"] = [{"required": ["url"]}, {"required": ["urls"]}]
     route = _table(ROUTE)
     route["properties"]["mirrors"]["items"] = {"$ref": "#/$defs/mirror"}
+    route["properties"]["capture"] = {**_setting(ROUTE.settings["capture"]), "$ref": "#/$defs/capture"}
     route["properties"]["policy"] = {**_setting(ROUTE.settings["policy"]), "$ref": "#/$defs/policy"}
     kinds = {policy.kind: _table(policy_table(policy)) for policy in policies.POLICIES}
     return {
@@ -44,6 +45,7 @@ def json_schema() -> dict[str, Any]:
             "backend": backend,
             "metric": _table(METRIC),
             "mirror": _table(MIRROR),
+            "capture": _table(CAPTURE),
             "route": route,
             "policy": {"oneOf": [{"$ref": f"#/$defs/policy_{kind}"} for kind in kinds]},
             **{f"policy_{kind}": table for kind, table in kinds.items()},

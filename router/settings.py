@@ -16,7 +16,7 @@ from router import spellings
 from router.extract import Pointer
 from router.findings import quoted
 from router.placeholders import placeholders
-from router.snapshot import Backend, Gateway, KeyRule, Route, RouteMirror
+from router.snapshot import Backend, Capture, Gateway, KeyRule, Route, RouteMirror
 from router.tables import Setting, Table, many, mapping, some, spelled, table_of, table_of_fields
 from router.unit import TOKEN, reference
 
@@ -140,6 +140,11 @@ GATEWAY: Final = table_of(
         "admin_token_file": Setting(Text, "A file with the token that changes on the admin port ask for."),
         "feedback_token_file": Setting(Text, "A file with the token that feedback must carry; without it, it is open."),
         "force_token_file": Setting(Text, "A file with the token that lets a client force a variant on any route."),
+        "unit_key_file": Setting(
+            Text,
+            "A file with keys, one a line: units are logged and stored as keyed hashes under the first; what is stored "
+            "under the others is still found to be erased.",
+        ),
         "tls_cert_file": Setting(Text, "The certificate chain (PEM) with which listen speaks TLS."),
         "tls_key_file": Setting(Text, "The certificate's private key (PEM)."),
         "tls_client_ca_file": Setting(Text, "The authorities (PEM) that a client's certificate must come from."),
@@ -313,6 +318,18 @@ MIRROR: Final = table_of(
     "A backend that gets copies of a route's requests.",
 )
 
+CAPTURE: Final = table_of(
+    Capture,
+    {
+        "share": Setting(Share, "The share of requests of which bodies are kept."),
+        "max_bytes": Setting(Annotated[int, Field(ge=1, le=2**20)], "A longer body is not kept; at most 1 MiB."),
+        "request": Setting(many(PointerText), 'JSON Pointers to what is kept of a request; "" is all of it.'),
+        "answer": Setting(many(PointerText), "JSON Pointers to what is kept of an answer."),
+        "redact": Setting(many(PointerText), "JSON Pointers to what is replaced in requests and answers before."),
+    },
+    "What is kept of requests and answers, beside what is logged of every one.",
+)
+
 ROUTE: Final = table_of(
     Route,
     {
@@ -349,6 +366,7 @@ ROUTE: Final = table_of(
             bool, 'Whether a prediction counts only once an event of the metric "exposed" says that somebody met it.'
         ),
         "allow_force": Setting(bool, "Whether any client may choose the variant with turnout-force-variant."),
+        "capture": Setting(dict[str, Any], "What is kept of bodies; without it, nothing."),
         "policy": Setting(dict[str, Any], "Which variant answers."),
     },
     "What a path serves.",

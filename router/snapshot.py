@@ -35,6 +35,7 @@ class Gateway:
     admin_token_file: str | None = None
     feedback_token_file: str | None = None
     force_token_file: str | None = None
+    unit_key_file: str | None = None
     tls_cert_file: str | None = None
     tls_key_file: str | None = None
     tls_client_ca_file: str | None = None
@@ -133,6 +134,20 @@ class RouteMirror:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Capture:
+    """What is kept of bodies: of a share of the requests, the fields that ``request`` and ``answer`` point at.
+
+    ``redact`` points at what is replaced in either before. A body that is longer than ``max_bytes`` is not kept.
+    """
+
+    share: float = 1.0
+    max_bytes: int = 16_384
+    request: tuple[str, ...] = ()
+    answer: tuple[str, ...] = ()
+    redact: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """What a path serves, with the plan in force.
 
@@ -168,6 +183,7 @@ class Route:
     expose_variant: bool = False
     require_exposure: bool = False
     allow_force: bool = False
+    capture: Capture | None = None
     settings: str = ""
 
 
@@ -224,13 +240,16 @@ def _encode_route(route: Route) -> dict[str, Any]:
     value = {f.name: getattr(route, f.name) for f in fields(route)}
     value["plan"] = encode_plan(route.plan)
     value["mirrors"] = [asdict(mirror) for mirror in route.mirrors]
+    value["capture"] = None if route.capture is None else asdict(route.capture)
     return value
 
 
 def _decode_route(value: dict[str, Any]) -> Route:
     plan = decode_plan(value.pop("plan"))
     mirrors = tuple(RouteMirror(**_tuples(mirror)) for mirror in value.pop("mirrors"))
-    return Route(**_tuples(value), plan=plan, mirrors=mirrors)
+    captured = value.pop("capture", None)
+    capture = None if captured is None else Capture(**_tuples(captured))
+    return Route(**_tuples(value), plan=plan, mirrors=mirrors, capture=capture)
 
 
 def _tuples(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,8 +18,10 @@ from gateway import nearest
 from gateway.admin.api import API
 from gateway.admin.console import Console
 from gateway.admin.controller import Controller
+from gateway.admin.export import ExportAPI
 from gateway.admin.guard import Guard
 from gateway.admin.metrics import Metrics
+from gateway.admin.privacy import PrivacyAPI
 from gateway.admin.problems import problem
 from gateway.admin.reports import Reports
 
@@ -32,7 +34,12 @@ def create(control: Controller, metrics: Metrics | None = None) -> Starlette:
     metrics = metrics or new_metrics(control)
     reports = Reports(control, clock=time.monotonic)
     app = Starlette(
-        routes=[*API(control, reports, metrics).routes(), *Console(control, reports, metrics).routes()],
+        routes=[
+            *API(control, reports, metrics).routes(),
+            *PrivacyAPI(control).routes(),
+            ExportAPI(control).route(),
+            *Console(control, reports, metrics).routes(),
+        ],
         middleware=[Middleware(Guard, gateway=lambda: control.snapshot.gateway)],
         exception_handlers={HTTPException: _refused},
     )

@@ -73,4 +73,5 @@ def _route(route: Route) -> dict[str, Any]:
     shown["plan"] = encode_plan(route.plan)
     shown["shares"] = dict(route.plan.shares)
     shown["mirrors"] = [asdict(mirror) for mirror in route.mirrors]
+    shown["capture"] = None if route.capture is None else asdict(route.capture)
     return shown

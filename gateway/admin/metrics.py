@@ -252,6 +252,7 @@ class Metrics:
             "version_mismatches": (series.version_mismatches, ("route", "variant")),
             "feedback_commits": (series.feedback_commits, ()),
             "journal_fsync_failures": (series.journal_fsync_failures, ()),
+            "capture_drops": (series.capture_drops, ("route", "reason")),
             "journal_shed": (series.journal_shed, ()),
             "journal_refused": (series.journal_refused, ()),
             "snapshot_errors": (series.snapshot_errors, ()),

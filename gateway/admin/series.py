@@ -140,6 +140,9 @@ class Series:
         self.version_mismatches = self._counter(
             "version_mismatches_total", "Answers that reported another version than the file declares.", _VARIANT
         )
+        self.capture_drops = self._counter(
+            "capture_drops_total", "Bodies that were to be captured and were not, by reason.", ("route", "reason")
+        )
         self.retries = self._counter(
             "retries_total",
             "Calls sent again to another replica of their variant, by what had happened to them.",

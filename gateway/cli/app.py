@@ -12,8 +12,11 @@ from gateway.cli.dashboards import dashboards
 from gateway.cli.db import db
 from gateway.cli.doctor import doctor
 from gateway.cli.explain import explain
+from gateway.cli.export import export
+from gateway.cli.feedback import feedback
 from gateway.cli.journal import journal
 from gateway.cli.options import CONFIG_HELP
+from gateway.cli.privacy import privacy
 from gateway.cli.report import report
 from gateway.cli.serve import demo, serve
 
@@ -58,8 +61,10 @@ def options(
     context.obj = config
 
 
-for command in (serve, check, doctor, demo, report, explain, schema):
+for command in (serve, check, doctor, demo, report, explain, export, schema):
     app.command()(command)
 app.add_typer(dashboards, name="dashboards")
+app.add_typer(feedback, name="feedback")
 app.add_typer(journal, name="journal")
 app.add_typer(db, name="db")
+app.add_typer(privacy, name="privacy")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import quote
@@ -12,6 +14,8 @@ from gateway.cli.options import ConfigOption, JsonOption, chosen, configuration
 from gateway.cli.output import console, fail, print_json
 
 if TYPE_CHECKING:
+    import httpx
+
     from router.snapshot import Gateway
 
 #: The API gives a slow store 10 s before it says so.
@@ -48,30 +52,47 @@ def report(
 
 def ask(gateway: Gateway, where: str, config: Path) -> dict[str, Any]:
     """Return the answer of the admin API; leaves with 1 and a sentence if there is none."""
+    with asking(gateway, config, "GET", where) as answer:
+        answer.read()
+        try:
+            found = answer.json()
+        except ValueError:
+            found = None
+    if not isinstance(found, dict):
+        where = f"http://{reachable(gateway.admin)}"
+        raise fail(f"{where} answers, but it is no admin port of turnout", f'gateway.admin is "{gateway.admin}"')
+    return found
+
+
+@contextmanager
+def asking(
+    gateway: Gateway, config: Path, method: str, where: str, *, seconds: float = TIMEOUT_SECONDS, **more: Any
+) -> Iterator[httpx.Response]:
+    """Give the admin API's answer while it comes; leaves with 1 and a sentence if there is none, or not all of it."""
     import httpx
 
     if gateway.admin.endswith(":0"):
         hint = f"give it a port in {config}; which one it has now is in the log of turnout serve"
         raise fail(f'gateway.admin is "{gateway.admin}", any free port, and only the running gateway knows which', hint)
-    base = f"http://{reachable(gateway.admin)}"
+    base, answered = f"http://{reachable(gateway.admin)}", False
     try:
         # No proxy of the environment may come between: the admin port is this machine's, or near.
-        with httpx.Client(trust_env=False, timeout=TIMEOUT_SECONDS, headers=_authorization(gateway)) as client:
-            answer = client.get(base + where)
+        with (
+            httpx.Client(trust_env=False, timeout=seconds, headers=_authorization(gateway)) as client,
+            client.stream(method, base + where, **more) as answer,
+        ):
+            if answer.status_code != 200:
+                answer.read()
+                raise fail(*_refused(answer, gateway))
+            answered = True
+            yield answer
     except httpx.TimeoutException:
-        raise fail(f"the admin port at {base} did not answer within {TIMEOUT_SECONDS:.0f} seconds") from None
+        raise fail(f"the admin port at {base} did not answer within {seconds:.0f} seconds") from None
     except httpx.HTTPError as error:
+        if answered:
+            raise fail(f"the answer of {base} broke off: {_reason(error)}", "its log says more") from None
         hint = f"is it running? Start it with: turnout serve -c {config}"
         raise fail(f"the admin port at {base} cannot be reached: {_reason(error)}", hint) from None
-    if answer.status_code != 200:
-        raise fail(*_refused(answer, gateway))
-    try:
-        found = answer.json()
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise fail(f"{base} answers, but it is no admin port of turnout", f'gateway.admin is "{gateway.admin}"')
-    return found
 
 
 def reachable(address: str) -> str:

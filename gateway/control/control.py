@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 
 from gateway.control.happenings import MOST, Happenings, now_ms
 from gateway.control.planner import evidence_of, plan
+from gateway.control.privacy import Privacy
 from gateway.control.publisher import Publisher
 from gateway.control.recorder import Recorder
 from gateway.control.reload import needs_restart
@@ -24,10 +25,12 @@ from gateway.control.retention import Retention, keep_sweeping
 from gateway.control.tail import Tail
 from gateway.journal import JOURNAL, size_bytes
 from gateway.ledger import Ledger
+from gateway.pseudonym import names_of
 from gateway.published import SNAPSHOT, SnapshotFile, publish
 from gateway.reserve import Reserve, reserve_bytes
-from gateway.store import Store, StoreError, password_in, reason
+from gateway.store import Store, StoreError, calls, password_in, reason
 from gateway.store.calls import Call
+from gateway.store.export import exported
 from gateway.store.moves import Told
 from policies.types import Evidence
 from router.compile import compile_snapshot, epoch_of, with_plans_of
@@ -89,6 +92,7 @@ class Control:
         self._turn = asyncio.Lock()
         self._to_plan: set[str] = set()
         self._reloads: set[asyncio.Task[ReloadResult]] = set()
+        self._erasures: set[asyncio.Task[Mapping[str, int]]] = set()
         self.config: Config | None = None
         self._publisher = Publisher(data_dir, self._begin(), self.happenings)
 
@@ -126,6 +130,46 @@ class Control:
     async def prediction(self, prediction_id: str) -> Mapping[str, Any] | None:
         """Return a prediction's calls, feedback and outcomes; None if it is not recorded."""
         return await self._store.prediction(prediction_id) if self._store is not None else None
+
+    async def erase(self, units: Sequence[str]) -> Mapping[str, int]:
+        """Erase units everywhere, though the caller may stop waiting; return how much was erased.
+
+        Raises Unsettled, StoreError, what the store raises, and OSError or ValueError for a key file.
+        """
+        privacy = self._privacy()
+        names = [name for unit in units for name in names_of(unit, self.snapshot.gateway.unit_key_file)]
+        task = asyncio.ensure_future(privacy.erase(names))
+        self._erasures.add(task)
+        task.add_done_callback(self._erasures.discard)
+        erased = await asyncio.shield(task)
+        told = f"{len(units)} unit{'s' * (len(units) != 1)} erased: " + ", ".join(
+            f"{n} {what.replace('_', ' ')}" for what, n in erased.items()
+        )
+        self.happenings.note("units_erased", None, told)
+        return erased
+
+    def known(self, unit: str) -> AsyncIterator[Mapping[str, Any]]:
+        """Yield everything that is stored of a unit. Raises as ``erase``."""
+        return self._privacy().known(unit, names_of(unit, self.snapshot.gateway.unit_key_file))
+
+    async def exported(self, route: str, since_ms: int, until_ms: int) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
+        """Yield a route's calls of [since, until) with their outcomes, by the portion.
+
+        Raises KeyError if the route is neither served nor was ever, StoreError, and what the store raises.
+        """
+        if self._store is None:
+            raise StoreError("the store is not open yet")
+        if route not in self.snapshot.routes:
+            async with self._store.begin() as connection:
+                if await calls.latest_ms(connection, route) is None:
+                    raise KeyError(route)
+        async for rows in exported(self._store, calls.Span(route, since_ms, until_ms)):
+            yield rows
+
+    def _privacy(self) -> Privacy:
+        if self._store is None or self.recorder is None:
+            raise StoreError("the store is not open yet")
+        return Privacy(self._store, self.recorder, self.journal)
 
     async def reload(self) -> ReloadResult:
         """Read the file again: in force as a whole, or refused as a whole, though the caller may stop waiting."""
@@ -358,9 +402,9 @@ class Control:
             self.observer.observe_reload(ok=False, at_ms=now_ms())
         return ReloadResult(False, stays, problems)
 
-    def _observe_calls(self, calls: Sequence[Call]) -> None:
+    def _observe_calls(self, came: Sequence[Call]) -> None:
         if self.observer is not None:
-            self.observer.observe_calls(calls)
+            self.observer.observe_calls(came)
 
     def _observe_lines(self, met: Mapping[str, int]) -> None:
         if self.observer is not None:

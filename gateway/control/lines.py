@@ -18,6 +18,7 @@ import orjson
 
 from gateway.seal import pieces, unsealed
 from gateway.store import kin
+from gateway.store.bodies import Body
 from gateway.store.calls import RARE, Call, Row, json_of
 from gateway.store.kin import Kin
 from router.records import Fault, Feedback, Prediction, Role
@@ -41,6 +42,7 @@ class Batch:
     calls: list[Call] = field(default_factory=list)
     events: list[Feedback] = field(default_factory=list)
     marks: list[tuple[str, int, bool]] = field(default_factory=list)
+    bodies: list[Body] = field(default_factory=list)
     rejected: int = 0
     lines: int = 0
     corrupt: int = 0
@@ -96,6 +98,8 @@ class Batch:
                 self.calls.append(_call(value, writer))
             case "feedback":
                 self.events.append(_feedback(value))
+            case "body":
+                self.bodies.append(_body(value))
             case "beat":
                 self.marks.append((writer, _whole(value["at_ms"]), False))
             case "bye":
@@ -163,6 +167,14 @@ def _feedback(value: dict[str, Any]) -> Feedback:
     return Feedback(**value)
 
 
+def _body(value: dict[str, Any]) -> Body:
+    id_, route, request, answer = value["id"], value["route"], value["request"], value["answer"]
+    if not (type(id_) is type(route) is str and type(request) in _FIELDS and type(answer) in _FIELDS):
+        raise ValueError("a field of a type that is not its own")
+    kept = (None if one is None else json_of(one) for one in (request, answer))
+    return Body(id_, _whole(value["at_ms"]), route, *kept)
+
+
 def _without_nul(value: dict[str, Any]) -> dict[str, Any]:
     """The line with another character for NUL, which databases cannot keep or find; what is kept as JSON keeps it."""
     return {name: content if name in _ANY else _shown(content) for name, content in value.items()}
@@ -195,7 +207,7 @@ _NUL: Final = b"\\u0000"
 _LIMIT: Final = 2**63
 _ROLES: Final = frozenset(get_args(Role))
 _FAULTS: Final = frozenset({*get_args(Fault), None})
-_ANY: Final = frozenset({"prediction", "value", "features"})
+_ANY: Final = frozenset({"prediction", "value", "features", "request", "answer"})
 _JSON: Final[frozenset[type]] = frozenset({str, int, float, bool, list, dict, NoneType})
 _TYPES: Final[Mapping[str, frozenset[type]]] = {
     "str": frozenset({str}),
@@ -212,6 +224,7 @@ _TYPES: Final[Mapping[str, frozenset[type]]] = {
 }
 _PREDICTION: Final = {f.name: _TYPES[str(f.type)] for f in fields(Prediction)}
 _FEEDBACK: Final = {f.name: _TYPES[str(f.type)] for f in fields(Feedback)}
+_FIELDS: Final = frozenset({dict, NoneType})
 _TEXT: Final = _TYPES["str | None"]
 _WHOLE: Final = _TYPES["int | None"]
 _NUMBER: Final = _TYPES["float | None"]

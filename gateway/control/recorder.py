@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Final
+from typing import Final, TypeVar
 
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -25,7 +25,7 @@ from gateway.control.quarantine import QUARANTINE, Quarantine
 from gateway.control.segments import Follower, Read, Segments
 from gateway.journal import PREDICTIONS, Segment
 from gateway.ledger import UNKNOWN
-from gateway.store import Store, calls, feedback, plans, positions, reason, tallies
+from gateway.store import Store, bodies, calls, feedback, plans, positions, reason, tallies
 from gateway.store.definitions import Definition, newly_defined
 from gateway.store.moves import Moves, Told
 from gateway.store.tallies import Remembered
@@ -34,6 +34,8 @@ from router.exposure import exposure
 from router.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: Lines per transaction: so many that its fixed cost disappears, and so few that reports get their turn.
 LINES: Final = 10_000
@@ -179,6 +181,12 @@ class Recorder:
                     raise
                 return await self._isolate(error)
 
+    async def aside(self, change: Callable[[], Awaitable[T]]) -> T:
+        """Have somebody else change what is stored: nothing is recorded meanwhile, nor remembered from before."""
+        async with self._turn:
+            self._known = None
+            return await change()
+
     async def _step(self, limit: int) -> bool:
         known, self._known = self._known or await self._load(), None  # until the commit
         dead = known.writers.dead(self._run)
@@ -298,6 +306,8 @@ async def _record(
     joiner, writers, batch, offsets = known.joiner, known.writers, read.batch, read.offsets
     await joiner.record(connection, batch.calls, moves)
     await joiner.learn(connection, batch.events, moves)
+    if batch.bodies:
+        await bodies.write(connection, batch.bodies)
     for name, at_ms, bye in batch.marks:
         writers.meet(name)
         writers.mark(name, at_ms, bye=bye)

@@ -18,13 +18,14 @@ from gateway.proxy.counts import Counts
 from gateway.proxy.headers import Header
 from gateway.proxy.probes import Probes
 from gateway.proxy.upstream import Upstream
+from gateway.pseudonym import read_keys
 from gateway.tls import Unusable, client_context
 from router.placeholders import Placeholder, fill, placeholders
 from router.records import CallLine, Role, Stamp, stamp
 from router.snapshot import Backend, Gateway, Route, Snapshot
 
 #: The settings that name a file with a token of which workers know.
-_TOKENS: Final = ("force_token_file", "feedback_token_file")
+_TOKENS: Final = ("force_token_file", "feedback_token_file", "unit_key_file")
 
 
 #: By what a change of a file shows; None for one that is not there.
@@ -57,6 +58,8 @@ class Generation:
         self.authorities = authorities
         self.force_token = force_token
         self.feedback_token = feedback_token
+        #: Under which units are logged, where they are not under their own names.
+        self.unit_key: bytes | None = None
         self.users = 0
         self._idle = idle
         self._stamps: dict[tuple[str, str, Role, CallLine], Stamp] = {}
@@ -181,6 +184,7 @@ def _generation(
     authorities = {name: _mark(backend.tls_ca_file) for name, backend in snapshot.backends.items()}
     force_token = _token(snapshot.gateway, "force_token_file")
     feedback_token = _token(snapshot.gateway, "feedback_token_file")
+    unit_key = _unit_key(snapshot.gateway)
     contexts = {
         name: _context(backend)
         for name, backend in snapshot.backends.items()
@@ -200,7 +204,9 @@ def _generation(
                 answering[name].probes = Probes(backend, (answering[name], mirroring[name]), tls)
         if (probes := answering[name].probes) is not None:
             probes.headers = headers[name]
-    return Generation(snapshot.backends, answering, mirroring, headers, authorities, force_token, feedback_token, idle)
+    fresh = Generation(snapshot.backends, answering, mirroring, headers, authorities, force_token, feedback_token, idle)
+    fresh.unit_key = unit_key
+    return fresh
 
 
 def _context(backend: Backend) -> ssl.SSLContext | None:
@@ -262,6 +268,15 @@ def _token(gateway: Gateway, setting: str) -> bytes | None:
     if not token:
         raise SecretMissing(f"gateway.{setting}: {path} is empty")
     return token
+
+
+def _unit_key(gateway: Gateway) -> bytes | None:
+    if gateway.unit_key_file is None:
+        return None
+    try:
+        return read_keys(gateway.unit_key_file)[0]
+    except (OSError, ValueError) as error:
+        raise SecretMissing(f"gateway.unit_key_file: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _read(path: str) -> str:

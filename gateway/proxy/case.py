@@ -6,14 +6,18 @@ Rule: every row of a request comes from here, so that they agree on everything b
 from __future__ import annotations
 
 from time import perf_counter
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from gateway.proxy.backends import Generation
 from gateway.proxy.headers import CALLERS_ID, Header, forwarded
 from gateway.proxy.request import Request
 from gateway.proxy.tracing import Trace
+from gateway.pseudonym import pseudonym
 from router.records import CallLine, Role, stamped
 from router.router import Routing
+
+if TYPE_CHECKING:
+    from gateway.proxy.capture import Capturing
 
 #: A longer row is written without its features. A prediction alone may take a MiB.
 ROW_BYTES: Final = 2**21
@@ -31,6 +35,7 @@ class Case:
     __slots__ = (
         "at_ms",
         "began",
+        "capturing",
         "generation",
         "headers",
         "id",
@@ -73,6 +78,8 @@ class Case:
             self.traceparent = _callers_id(request, "traceparent")
         #: Its span, where requests are traced.
         self.trace: Trace | None = None
+        #: What is kept of its bodies, where that is asked for.
+        self.capturing: Capturing | None = None
         self.began = began
         self.waited = waited
         self.logged = False
@@ -99,7 +106,8 @@ class Case:
             "propensity": None if shadow or routing.forced else decision.propensity,
         }
         if occasion.unit is not None:
-            row["unit"] = occasion.unit
+            unit_key = self.generation.unit_key
+            row["unit"] = occasion.unit if unit_key is None else pseudonym(unit_key, occasion.unit)
         if routing.key is not None:
             row["key"] = routing.key
         if routing.forced:

@@ -16,6 +16,7 @@ Name = Literal[
     "extraction_failures",
     "version_mismatches",
     "journal_fsync_failures",
+    "capture_drops",
     "journal_shed",
     "journal_refused",
     "snapshot_errors",

@@ -39,6 +39,7 @@ _FIELDS: Final = (
     "revision",
     "occurred_at",
 )
+_NAMES: Final = frozenset(_FIELDS)
 _RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
 
 
@@ -73,18 +74,35 @@ def read_events(body: bytes, snapshot: Snapshot, received_ms: int) -> tuple[list
         raise NotEvents(f"the body must be one event (an object) or an array of events, got {_shown(value)}")
     if len(value) > MAX_EVENTS:
         raise NotEvents(f"{len(value):,} events in one body; at most {MAX_EVENTS:,} are taken", len(value))
-    events: list[Feedback] = []
+    events, problems = read_entries(value, snapshot, received_ms)
+    return events, problems, len(value)
+
+
+def read_entries(
+    entries: Iterable[object], snapshot: Snapshot, received_ms: int
+) -> tuple[list[Feedback], list[Problem]]:
+    """Return the events of those entries that are right, and the problems of the others."""
+    found, problems = read_fields(entries, snapshot, received_ms)
+    return [Feedback(**fields) for fields in found], problems
+
+
+def read_fields(
+    entries: Iterable[object], snapshot: Snapshot, received_ms: int
+) -> tuple[list[dict[str, Any]], list[Problem]]:
+    """The same, with each event as its fields that are not at their default: where it is only to be written."""
+    events: list[dict[str, Any]] = []
     problems: list[Problem] = []
     hint = _Hints()
-    for index, entry in enumerate(value):
+    for index, entry in enumerate(entries):
         if not isinstance(entry, dict):
             problems.append(Problem(index, f"an event must be an object, got {_shown(entry)}"))
             continue
         reader = _Reader(entry, snapshot, received_ms, hint)
-        if event := reader.event():
-            events.append(event)
+        if fields := reader.fields():
+            events.append(fields)
+            continue
         problems.extend(Problem(index, detail) for detail in reader.details)
-    return events, problems, len(value)
+    return events, problems
 
 
 class _Hints:
@@ -111,8 +129,8 @@ class _Reader:
         self._received_ms = received_ms
         self._hint = hint
 
-    def event(self) -> Feedback | None:
-        """Return the event, or None when there are ``details``."""
+    def fields(self) -> dict[str, Any] | None:
+        """Return the fields of the event, or None when there are ``details``."""
         self._fields()
         prediction_id, event_id, route = self._id("prediction_id"), self._id("event_id"), self._id("route")
         key, item = self._id("key", number=True), self._id("item", number=True)
@@ -129,18 +147,20 @@ class _Reader:
             self._problem("value null takes back what was said before: give a revision higher than that had")
         if self.details or metric is None:
             return None
-        return Feedback(
-            metric=metric.name,
-            value=self._entry["value"],
-            received_ms=self._received_ms,
-            prediction_id=prediction_id,
-            route=route,
-            key=key,
-            item=item,
-            event_id=event_id,
-            revision=revision,
-            occurred_ms=occurred_ms,
-        )
+        fields = {"metric": metric.name, "value": self._entry["value"], "received_ms": self._received_ms}
+        if prediction_id is not None:
+            fields["prediction_id"] = prediction_id
+        if route is not None:
+            fields |= {"route": route, "key": key}
+        if item is not None:
+            fields["item"] = item
+        if event_id is not None:
+            fields["event_id"] = event_id
+        if revision:
+            fields["revision"] = revision
+        if occurred_ms is not None:
+            fields["occurred_ms"] = occurred_ms
+        return fields
 
     def _problem(self, detail: str) -> None:
         self.details.append(detail)
@@ -150,7 +170,9 @@ class _Reader:
         return self._entry.get(name) is not None
 
     def _fields(self) -> None:
-        unknown = [name for name in self._entry if name not in _FIELDS]
+        if self._entry.keys() <= _NAMES:
+            return
+        unknown = [name for name in self._entry if name not in _NAMES]
         for name in unknown[:5]:
             self._problem(f"unknown field {_shown(name)}{self._hint(name, _FIELDS)}")
         if len(unknown) > 5:
@@ -158,7 +180,14 @@ class _Reader:
 
     def _whose(self) -> None:
         """Exactly one way of naming the prediction."""
-        by_id, by_route, by_key = self._given("prediction_id"), self._given("route"), self._given("key")
+        get = self._entry.get
+        by_id, by_route, by_key = (
+            (get("prediction_id") is not None),
+            (get("route") is not None),
+            (get("key") is not None),
+        )
+        if by_id and not by_route and not by_key:
+            return
         if by_id and (by_route or by_key):
             self._problem("prediction_id and route + key are two ways to say whose feedback it is: give one")
         elif by_route and not by_key:
@@ -175,7 +204,8 @@ class _Reader:
                 self._problem(f'route "{name}" declares no key: its predictions are found by prediction_id only')
 
     def _metric(self) -> Metric | None:
-        if not self._given("metric"):
+        name = self._entry.get("metric")
+        if name is None:
             self._problem("metric is missing")
             return None
         name = self._id("metric")
@@ -217,8 +247,8 @@ class _Reader:
     def _id(self, name: str, *, number: bool = False) -> str | None:
         """Read a short text; ``number`` lets an integer stand for its digits, as ids in JSON often are numbers."""
         value = self._entry.get(name)
-        if value is None:
-            return None
+        if value is None or (type(value) is str and 0 < len(value) <= MAX_ID_CHARACTERS):
+            return value
         if number and isinstance(value, int) and not isinstance(value, bool):
             value = str(value)
         if not isinstance(value, str) or not value:

@@ -15,6 +15,7 @@ from typing import Final
 
 from gateway.proxy.admission import Admission
 from gateway.proxy.backends import Backends, Generation
+from gateway.proxy.capture import capturing
 from gateway.proxy.case import Case
 from gateway.proxy.counts import Counts
 from gateway.proxy.drafting import draft
@@ -94,16 +95,20 @@ class Exchange:
             routing = self._decided(request, response, route, generation, at_ms, document)
             if routing is None:
                 return None
+            captured = None if route.capture is None else capturing(route, routing.occasion.request_id, self._counts)
             if body is None:
                 if request.complete:
                     body = request.whole()
-                elif _keeps_body(routing, request):
+                elif _keeps_body(routing, request) or (captured is not None and captured.awaits(request)):
                     waiting = perf_counter()
                     body = await request.body()
                     waited += perf_counter() - waiting
             case = Case(at_ms, routing, generation, request, began, waited, streams=body is None)
             if self._tracing is not None:
                 trace = case.trace = self._tracing.begin(request, case)
+            if captured is not None:
+                captured.take(body, request.headers)
+                case.capturing = captured
             reply = Reply(case, response, self._log, self._counts, ticket)
             if body is None:
                 pieces = request.chunks()

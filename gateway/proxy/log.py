@@ -107,6 +107,10 @@ class Log:
         if not self._write(rows, owed=owed):
             self._counts.add("journal_shed", rows.count(b"\n"))
 
+    def spare(self, line: bytes) -> bool:
+        """Write what is no row, and return whether it is written: not if the journal is full, whatever the policy."""
+        return not self.full and self._write(line)
+
     def beat(self, now_ms: int) -> None:
         """Write the watermark; also what finds out that a broken disk is well again."""
         if not self.full:
@@ -144,14 +148,17 @@ class Log:
             logger.warning("the journal cannot be measured: %s", error)
             return
         if self.full:
-            # What is drained can be deleted only when it is finished: let go of the present segments.
-            if self._appender.size:
-                try:
-                    self._appender.roll()
-                except OSError as error:
-                    self._break(error)
-            if self._feedback.size:
-                self._feedback.roll()
+            self.roll(empty=False)
+
+    def roll(self, *, empty: bool = True) -> None:
+        """Let go of the present segments, ``empty`` ones too: what is drained can be deleted once it is finished."""
+        if self._appender.size or empty:
+            try:
+                self._appender.roll()
+            except OSError as error:
+                self._break(error)
+        if self._feedback.size or empty:
+            self._feedback.roll()
 
     def _write(self, lines: bytes, *, owed: bool = False) -> bool:
         # Those in flight when the journal fills up were admitted: where unlogged answers are refused, they are written.

@@ -71,7 +71,8 @@ async def _stream(reply: Reply, variant: str, shown: Call, outcome: dict[str, An
     headers = shown.headers
     headers += reply.own(served or variant)
     response.start(shown.status, headers, length=answer.length)
-    kept = Kept(served is None and worth_reading(case, variant, shown))
+    reads = served is None and worth_reading(case, variant, shown)
+    kept = Kept(reads or case.capturing is not None)
     last, left = b"", answer.length
 
     def close(fault: str | None) -> None:
@@ -79,7 +80,7 @@ async def _stream(reply: Reply, variant: str, shown: Call, outcome: dict[str, An
             outcome.setdefault("fault", fault)
         if served is None:
             outcome["latency_ms"] = since(began)
-        if "fault" not in outcome and kept.wanted:
+        if "fault" not in outcome and reads:
             read_answer(outcome, case, variant, shown, kept.whole(), reply.counts)
         reply.close(case.line(variant, "primary", outcome, "close"))
 
@@ -95,9 +96,15 @@ async def _stream(reply: Reply, variant: str, shown: Call, outcome: dict[str, An
     except UpstreamFault as fault:
         close(fault.fault)
         response.abort()
+        if case.capturing is not None:
+            reply.capture(case.capturing, b"", ())
     except LEFT:
         close("client_gone")
+        if case.capturing is not None:
+            reply.capture(case.capturing, b"", ())
         raise
     else:
         close(None)
         response.finish(last)
+        if case.capturing is not None:
+            reply.capture(case.capturing, kept.whole(), shown.headers)

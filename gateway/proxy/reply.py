@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
+from gateway.proxy.capture import Capturing
 from gateway.proxy.case import Case
 from gateway.proxy.counts import Counts
 from gateway.proxy.headers import Header
@@ -54,6 +55,14 @@ class Reply:
             refuse_unlogged(self.response)
         else:
             self.response.send(status, headers, body, declared)
+            if self.case.capturing is not None:
+                self.capture(self.case.capturing, body, headers)
+
+    def capture(self, capturing: Capturing, body: bytes | None, headers: Sequence[Header]) -> None:
+        """Write what is kept of bodies, after the answer was sent; ``body`` is its, None if that was too long."""
+        line = capturing.line(self.case.id, self.case.at_ms, body, headers)
+        if line is not None and not self.log.spare(line):
+            self.counts.add("capture_drops", route=capturing.route, reason="journal")
 
     def open(self, row: bytes) -> bool:
         """Write that a stream begins; False when it must not, and the client has been told."""

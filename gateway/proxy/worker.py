@@ -51,6 +51,7 @@ from gateway.proxy.request import Request
 from gateway.proxy.response import Response
 from gateway.proxy.tracing import Tracing, exported
 from gateway.published import SNAPSHOT, SnapshotFile
+from gateway.rolling import Rolling
 from router.router import Router
 from router.snapshot import Gateway
 
@@ -111,6 +112,7 @@ class Worker:
         roll = roll_bytes(gateway.max_journal_bytes)
         self._predictions = Appender(journal / PREDICTIONS, self.writer, roll_bytes=roll)
         self._feedback = FeedbackAppender(journal / FEEDBACK, self.writer, roll_bytes=roll)
+        self._rolling = Rolling(journal)
         self._log = Log(self._predictions, self._feedback, journal, gateway, self._counts)
         self._mirrors = Mirrors(self._log, self._counts, gateway)
         self._admission = Admission(gateway, time.monotonic())
@@ -230,6 +232,8 @@ class Worker:
 
     def _beat(self, metrics: socket.socket) -> None:
         self._log.measure()
+        if self._rolling.wanted():
+            self._log.roll()
         self._log.beat(now_ms())
         self._report(metrics)
 

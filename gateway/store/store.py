@@ -45,6 +45,10 @@ _PRAGMAS: Final = (
 )
 
 
+#: What holds rows that are a person's.
+_PERSONAL: Final = ("calls", "feedback", "bodies", "units", "arrivals")
+
+
 class StoreError(Exception):
     """The store cannot be opened; the message says why and what would help."""
 
@@ -118,6 +122,32 @@ class Store:
             driver: Any = raw.driver_connection
             cursor = await driver.execute("PRAGMA wal_checkpoint(PASSIVE)")
             await cursor.close()
+
+    async def scrub(self) -> None:
+        """Return once nothing that was deleted is left in any file of an embedded store.
+
+        It is written anew, on free space of its size in the system's temporary folder, and nothing else is done
+        meanwhile. A database server has its own ways, and only space is given back to it.
+        """
+        async with self._engine.connect() as connection:
+            raw = await connection.get_raw_connection()
+            driver: Any = raw.driver_connection
+            if self._engine.dialect.name != "sqlite":
+                await driver.set_autocommit(True)
+                try:
+                    await driver.execute(f"VACUUM {', '.join(_PERSONAL)}")
+                finally:
+                    await driver.set_autocommit(False)
+                return
+            # Pages are zeroed before they are filled, or what memory held stays between the rows of the new file.
+            for statement in ("secure_delete = ON", "temp_store = FILE"):
+                await driver.execute_fetchall(f"PRAGMA {statement}")
+            try:
+                await driver.execute_fetchall("VACUUM")
+                await driver.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                for statement in ("secure_delete = OFF", "temp_store = MEMORY"):
+                    await driver.execute_fetchall(f"PRAGMA {statement}")
 
     async def ledger(self, route: str, epoch: str) -> Ledger:
         """Return everything counted for one route and epoch."""

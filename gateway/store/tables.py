@@ -290,6 +290,17 @@ events: Final = _table(
     _text("detail"),
 )
 
+#: What was captured of a request and of its answer, as JSON: the fields that the route allows.
+bodies: Final = _table(
+    "bodies",
+    _id("id", key=True),
+    _integer("at_ms"),
+    _text("route"),
+    _text("request", null=True),
+    _text("answer", null=True),
+    wide=True,
+)
+
 schema_version: Final = _table("schema_version", _integer("version", key=True))
 
 # The journal's lines are numbered: which number comes next, by folder and writer.

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.store import calls, feedback, plans
+from gateway.store import bodies, calls, feedback, plans
 from gateway.store.calls import Call
 from gateway.store.definitions import Definition, Definitions
 from router.exposure import exposed
@@ -27,19 +27,30 @@ async def prediction(connection: AsyncConnection, prediction_id: str) -> dict[st
     about = await feedback.about(connection, [prediction_id], sharing=True)
     events = sorted(about.get(prediction_id, ()), key=lambda event: event.seq or 0)
     learned = [event.feedback for event in events if event.status == "joined"]
-    found = await plans.read_definitions(connection)
-    outcomes: list[dict[str, Any]] = []
-    states: dict[str, dict[str, Any]] = {}
-    for definition in _definitions(found, stored[0]):
-        states[definition.name], valued = _standing(found, definition, stored, learned)
-        outcomes += valued
+    states, outcomes = standing(await plans.read_definitions(connection), stored, learned)
     return {
         "prediction_id": prediction_id,
         "calls": [calls.as_json(one) for one in stored],
         "feedback": [feedback.as_json(event) for event in events],
         "states": states,
         "outcomes": outcomes,
+        "captured": await bodies.of(connection, prediction_id),
     }
+
+
+def standing(
+    definitions: Definitions, stored: Sequence[Call], learned: Sequence[Feedback]
+) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
+    """Return how one request stands under each metric, and what its calls are worth: plain JSON values.
+
+    ``learned`` are the events about it that joined.
+    """
+    states: dict[str, dict[str, Any]] = {}
+    outcomes: list[dict[str, Any]] = []
+    for definition in _definitions(definitions, stored[0]):
+        states[definition.name], valued = _standing(definitions, definition, stored, learned)
+        outcomes += valued
+    return states, outcomes
 
 
 def _definitions(definitions: Definitions, call: Call) -> list[Definition]:

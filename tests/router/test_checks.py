@@ -49,8 +49,46 @@ def metrics(names: str) -> str:
 THOMPSON = '{ kind = "thompson", variants = ["v1", "v2"], reward = ‹"%s"› }'
 INTERLEAVE = '{ kind = "interleave", rankers = ["v1", "v2"], items = "/hits", length = 3 }'
 
+
+def hiding(text: str) -> str:
+    """A route of which the unit is hidden."""
+    route = changed(ROUTE, ('unit = "header:x-user-id"', text))
+    return '[gateway]\nunit_key_file = "units"\n' + BACKENDS + route + CANARY
+
+
+HIDDEN = "would log the unit as it is, and gateway.unit_key_file hides it"
+
+
+def capturing(text: str, *, unit: str = "header:x-user", gateway: str = "") -> str:
+    route = changed(ROUTE, ('"header:x-user-id"', f'"{unit}"'))
+    return f"[gateway]\n{gateway}\n{BACKENDS}{route}[routes.digits.capture]\n{text}\n{CANARY}"
+
+
+CAPTURE = "routes.digits.capture"
+
 MISTAKES = [
+    # what is kept of bodies
+    (capturing('request = ["/a"]\nredact = [‹"/b"›]'), f"{CAPTURE}.redact[0] has no effect: nothing is kept there"),
+    (
+        capturing('answer = ["/a", ‹"/a"›]'),
+        f'{CAPTURE}.answer[1] repeats "/a"; {CAPTURE}.answer names each pointer once',
+    ),
+    (capturing('answer = [""]\nmax_bytes = ‹2000000›'), f"{CAPTURE}.max_bytes must be at most 1048576, got 2000000"),
+    (
+        capturing('request = [‹"/user"›]', unit="body:/user/id", gateway='unit_key_file = "units"'),
+        f"{CAPTURE}.request[0] would keep the unit as it is, and gateway.unit_key_file hides it",
+    ),
     # the process
+    (
+        hiding('unit = "header:x-user"\nfeatures = { who = ‹"header:X-User"› }'),
+        f"routes.digits.features.who {HIDDEN}",
+    ),
+    (hiding('unit = "body:/user/id"\nfeatures = [‹"body:/user"›]'), f"routes.digits.features[0] {HIDDEN}"),
+    (hiding('unit = "query:u"\nkey = ‹"query:u"›'), f"routes.digits.key {HIDDEN}"),
+    (
+        hiding('unit = ‹"header:x-request-id"›'),
+        "routes.digits.unit is logged as it is with each prediction, and gateway.unit_key_file hides units",
+    ),
     (
         in_gateway('tls_cert_file = ‹"c.pem"›'),
         "gateway.tls_cert_file needs tls_key_file, the private key of the certificate",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -39,6 +39,8 @@ class Control:
     fails: Exception | None = None
     slow: float = 0.0
     asked: int = 0
+    stored: dict[str, list[list[dict[str, Any]]]] = field(default_factory=dict)
+    erased: list[str] = field(default_factory=list)
 
     async def ledger(self, route: str) -> Ledger:
         self.asked += 1
@@ -51,6 +53,25 @@ class Control:
         if self.fails is not None:
             raise self.fails
         return self.predictions.get(prediction_id)
+
+    async def erase(self, units: Sequence[str]) -> Mapping[str, int]:
+        if self.fails is not None:
+            raise self.fails
+        self.erased += units
+        return {"calls": len(units)}
+
+    async def known(self, unit: str) -> AsyncIterator[Mapping[str, Any]]:
+        if self.fails is not None:
+            raise self.fails
+        yield {"kind": "unit", "unit": unit}
+
+    async def exported(self, route: str, since_ms: int, until_ms: int) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
+        if self.fails is not None:
+            raise self.fails
+        if route not in self.snapshot.routes:
+            raise KeyError(route)
+        for rows in self.stored.get(route, ()):
+            yield [row for row in rows if since_ms <= row["at_ms"] < until_ms]
 
     async def reload(self) -> Result:
         if self.fails is not None:

@@ -99,6 +99,7 @@ def observe(metrics: Metrics, round_: int = 1) -> None:
                 ["version_mismatches", variant_labels, round_],
                 ["feedback_commits", {}, round_],
                 ["journal_fsync_failures", {}, round_],
+                ["capture_drops", {"route": variant_labels["route"], "reason": "answer_too_large"}, round_],
                 ["journal_shed", {}, round_],
                 ["journal_refused", {}, round_],
                 ["snapshot_errors", {}, round_],

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 import pytest
 
+from gateway.pseudonym import pseudonym
 from policies.plans import Weighted
 from router.snapshot import Gateway
 from tests.gateway.proxy.builders import backend, only, route, snapshot
@@ -324,6 +325,45 @@ def test_without_a_token_file_no_token_is_valid(tmp_path: Path) -> None:
             assert (await stage.ask("/r", headers=headers)).status == 403
 
     play(main())
+
+
+# Units.
+
+
+def test_a_unit_is_logged_under_its_keyed_name_and_assigned_by_itself(tmp_path: Path) -> None:
+    """So another key, or none, moves nobody to another variant."""
+    users = [f"user-{number}" for number in range(20)]
+    keys = ["k" * 32, "l" * 32]
+
+    def asked(gateway: Gateway, folder: Path) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = []
+        folder.mkdir()
+
+        async def main() -> None:
+            async with Model(seven) as model:
+                parts = (
+                    gateway,
+                    backend("a", model.url),
+                    backend("b", model.url),
+                    route("r", Weighted((("a", 0.5), ("b", 0.5))), unit="header:x-user"),
+                )
+                async with staged(folder, snapshot(*parts)) as stage:
+                    for user in users:
+                        await stage.ask("/r", headers={"x-user": user})
+                    rows.extend(stage.rows())
+
+        play(main())
+        return rows
+
+    plain = asked(Gateway(), tmp_path / "plain")
+    assert [row["unit"] for row in plain] == users
+    for number, key in enumerate(keys):
+        (tmp_path / key).write_text(key)
+        rows = asked(Gateway(unit_key_file=str(tmp_path / key)), tmp_path / str(number))
+        assert [row["unit"] for row in rows] == [pseudonym(key.encode(), user) for user in users]
+        assert [row["variant"] for row in rows] == [row["variant"] for row in plain]
+        journal = b"".join(path.read_bytes() for path in (tmp_path / str(number)).rglob("*.jsonl"))
+        assert b"user-" not in journal
 
 
 # Reading bodies and answers.

@@ -1,0 +1,78 @@
+"""What a person may ask for: everything that is kept of it, and that nothing is.
+
+Rule: the journal first. What stands in a segment that is not drained would be recorded afterwards, and what is drained
+stands there until the segment is deleted: workers are asked to begin new segments, and the old ones are drained and
+deleted before the store is touched. No log line and no event names the unit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from time import monotonic
+from typing import Any, Final
+
+from gateway import rolling
+from gateway.control.recorder import Recorder
+from gateway.journal import FEEDBACK, PREDICTIONS, segments
+from gateway.store import Store, person
+from gateway.store.person import Erased
+
+#: Workers look once a second, and the recorder must catch up.
+SETTLE_SECONDS: Final = 60.0
+_LOOK_SECONDS: Final = 0.1
+
+
+class Unsettled(Exception):
+    """Segments that may name the unit are still there: they are not drained in time, or nobody lets go of them."""
+
+
+class Privacy:
+    """Answers for one node's journal and its store."""
+
+    def __init__(self, store: Store, recorder: Recorder, journal: Path) -> None:
+        self._store = store
+        self._recorder = recorder
+        self._journal = journal
+
+    async def erase(self, names: Sequence[str], settle_seconds: float = SETTLE_SECONDS) -> Mapping[str, int]:
+        """Erase the units of these names everywhere. Raises Unsettled, and what the store raises.
+
+        What is done again does no harm; what was interrupted must be done again.
+        """
+        await self._settle(settle_seconds)
+        return asdict(await self._recorder.aside(lambda: self._erase(names)))
+
+    async def known(self, unit: str, names: Sequence[str]) -> AsyncIterator[Mapping[str, Any]]:
+        """Yield everything that is kept of a unit: plain JSON values, each of a ``kind``."""
+        yield {"kind": "unit", "unit": unit, "kept_as": list(names)}
+        for row in (*await person.arrived(self._store, names), *await person.counted(self._store, names)):
+            yield row
+        async for ids in person.predictions(self._store, names):
+            for one in ids:
+                if (found := await self._store.prediction(one)) is not None:
+                    yield {"kind": "prediction", **found}
+
+    async def _erase(self, names: Sequence[str]) -> Erased:
+        erased = await person.erase(self._store, names)
+        await self._store.scrub()
+        return erased
+
+    async def _settle(self, seconds: float) -> None:
+        """Have every segment that is written now drained and deleted. Raises Unsettled."""
+        before = self._present()
+        if before:
+            await asyncio.to_thread(rolling.ask, self._journal)
+        deadline = monotonic() + seconds
+        while left := before & self._present():
+            if monotonic() > deadline:
+                raise Unsettled(f"{len(left)} segments of the journal are not drained after {seconds:g} s")
+            if not await self._recorder.step():
+                await asyncio.sleep(_LOOK_SECONDS)
+
+    def _present(self) -> set[Path]:
+        """The segments there are. An import that is under way names predictions and no unit: it is not waited for."""
+        found = [*segments(self._journal / PREDICTIONS), *segments(self._journal / FEEDBACK)]
+        return {segment.path for segment in found if segment.slot < rolling.WORKER_SLOTS}

@@ -1,0 +1,142 @@
+"""A file of predictions: there when it is whole, and readable by what reads such files."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.bulk.exports import FORMATS, schema_of, write
+from gateway.bulk.rows import Unreadable
+from gateway.cli import run
+from gateway.store import calls
+from tests.gateway.admin.fake import Control, control
+from tests.gateway.cli.running import admin_port, write_config
+from tests.gateway.control.builders import T0, call, row, uuid
+
+
+def exported(number: int, **more: Any) -> dict[str, Any]:
+    made = call(number, prediction={"class": number}, unit=f"u{number}", features={"x": 1}, items=("a",), **more)
+    outcome = {"metric": "k", "against": None, "live": 1.0, "mature": None}
+    return {**calls.as_json(row(made)), "outcomes": [outcome]}
+
+
+def filled() -> Control:
+    fake = control()
+    fake.stored = {"digits": [[exported(1), exported(2)], [exported(3)]], "shadowed": [[exported(4)]]}
+    return fake
+
+
+def asked(folder: Path, *arguments: str, fake: Control | None = None) -> int:
+    with admin_port(fake or filled()) as address:
+        return run(["export", *arguments, "-c", str(write_config(folder, admin=address))])
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    content = path.read_bytes()
+    if path.suffix == ".gz":
+        content = gzip.decompress(content)
+    if path.suffix == ".zst":
+        pyarrow = pytest.importorskip("pyarrow")
+        content = pyarrow.CompressedInputStream(str(path), "zstd").read()
+    return [json.loads(line) for line in content.splitlines()]
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".jsonl.gz", ".jsonl.zst"])
+def test_lines_are_the_rows_as_they_are(tmp_path: Path, ending: str) -> None:
+    assert asked(tmp_path, str(tmp_path / f"out{ending}")) == 0
+    assert read(tmp_path / f"out{ending}") == [json.loads(json.dumps(exported(number))) for number in (1, 2, 3, 4)]
+
+
+def test_parquet_has_the_same_columns_whatever_is_in_it(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    assert asked(tmp_path, str(tmp_path / "out.parquet"), "--route", "digits") == 0
+    table = parquet.read_table(tmp_path / "out.parquet")
+    assert table.num_rows == 3
+    first = table.to_pylist()[0]
+    assert (first["id"], first["propensity"], first["unit"]) == (uuid(1), 0.5, "u1")
+    assert first["at"].timestamp() * 1000 == T0 + 1
+    assert json.loads(first["prediction"]) == {"class": 1}
+    assert first["outcomes"] == [{"metric": "k", "against": None, "live": 1.0, "mature": None}]
+    assert asked(tmp_path, str(tmp_path / "none.parquet"), fake=control()) == 0
+    assert parquet.read_table(tmp_path / "none.parquet").schema == table.schema
+
+
+def test_no_field_of_a_row_is_missing_in_parquet() -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    assert set(schema_of(pyarrow).names) == {*exported(1), "at"} - {"at_ms", "open"}
+
+
+def test_routes_and_times_are_asked_for(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    since, until = "2023-11-14T22:13:20.002Z", "2023-11-14T22:13:20.003+00:00"
+    assert asked(tmp_path, str(out), "--route", "digits", "--since", since, "--until", until) == 0
+    assert [one["id"] for one in read(out)] == [uuid(2)]
+    assert asked(tmp_path, str(out), "--since", "7d") == 0
+    assert read(out) == []
+
+
+def test_a_route_that_is_none_is_said_and_leaves_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert asked(tmp_path, str(tmp_path / "out.jsonl"), "--route", "digit") == 1
+    assert 'did you mean "digits"?' in capsys.readouterr().err
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize("when", ["yesterday", "2023-11-14T22:13:20"])
+def test_a_time_that_is_none_is_wrong_usage(tmp_path: Path, when: str) -> None:
+    assert asked(tmp_path, str(tmp_path / "out.jsonl"), "--since", when) == 2
+
+
+def test_an_answer_that_breaks_off_leaves_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A part would be taken for the whole."""
+
+    class Breaking(Control):
+        async def exported(self, route: str, since_ms: int, until_ms: int) -> Any:
+            yield [exported(1)]
+            raise RuntimeError("the disk is gone")
+
+    fake = filled()
+    assert asked(tmp_path, str(tmp_path / "out.jsonl"), fake=Breaking(fake.snapshot)) == 1
+    assert "broke off" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["turnout.toml"]
+
+
+def test_a_name_that_says_no_format_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Unreadable, match=", ".join(FORMATS)):
+        write([], tmp_path / "out.xls", lambda rows: None)
+
+
+def test_a_pipe_gets_lines(tmp_path: Path) -> None:
+    with admin_port(filled()) as address:
+        config = write_config(tmp_path, admin=address)
+        command = [sys.executable, "-m", "gateway.cli", "export", "-", "-c", str(config)]
+        piped = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (piped.returncode, piped.stderr) == (0, "")
+    assert [json.loads(line)["id"] for line in piped.stdout.splitlines()] == [uuid(i) for i in (1, 2, 3, 4)]
+
+
+def test_what_is_held_does_not_grow_with_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pyarrow")
+    monkeypatch.setattr("gateway.bulk.exports.ROW_GROUP", 10)
+    line = json.dumps(exported(1)).encode() + b"\n"
+    ahead = [0]
+
+    def chunks() -> Iterator[bytes]:
+        for _ in range(40):
+            ahead[0] += 5
+            yield line * 5
+
+    written: list[int] = []
+
+    def moved(rows: int) -> None:
+        written.append(rows)
+        assert ahead[0] - rows <= 10
+
+    assert write(chunks(), tmp_path / "out.parquet", moved) == 200
+    assert len(written) == 20
