@@ -15,6 +15,7 @@ from time import monotonic
 from typing import Any, Final
 
 from gateway import rolling
+from gateway.control.quarantine import QUARANTINE
 from gateway.control.recorder import Recorder
 from gateway.journal import FEEDBACK, PREDICTIONS, segments
 from gateway.store import Store, person
@@ -43,6 +44,8 @@ class Privacy:
         What is done again does no harm; what was interrupted must be done again.
         """
         await self._settle(settle_seconds)
+        # A line that could not be read may name anybody, in part or whole.
+        (self._journal.parent / QUARANTINE).unlink(missing_ok=True)
         return asdict(await self._recorder.aside(lambda: self._erase(names)))
 
     async def known(self, unit: str, names: Sequence[str]) -> AsyncIterator[Mapping[str, Any]]:

@@ -19,7 +19,7 @@ from sqlalchemy import Text, bindparam, delete, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store import sql
-from gateway.store.tables import arrivals, bodies, calls, feedback, tallies, units
+from gateway.store.tables import arrivals, bodies, calls, feedback, feedback_targets, tallies, units
 
 #: Calls read through per transaction: a tenth of a second.
 STRETCH: Final = 50_000
@@ -108,7 +108,11 @@ async def _delete(connection: AsyncConnection, ids: Collection[str], erased: Era
     )
     for route, key in keys:
         erased.feedback += (await connection.execute(lost, {"b_route": route, "b_key": key})).rowcount
-    erased.feedback += (await connection.execute(delete(feedback).where(feedback.c.target.in_(among)), values)).rowcount
+    about = feedback.c.target.in_(among)
+    shared = feedback_targets.c.target.in_(among), feedback_targets.c.seq.in_(select(feedback.c.seq).where(about))
+    for further in shared:
+        await connection.execute(delete(feedback_targets).where(further), values)
+    erased.feedback += (await connection.execute(delete(feedback).where(about), values)).rowcount
     erased.bodies += (await connection.execute(delete(bodies).where(bodies.c.id.in_(among)), values)).rowcount
     erased.calls += (await connection.execute(delete(calls).where(calls.c.id.in_(among)), values)).rowcount
 

@@ -305,6 +305,7 @@ schema_version: Final = _table("schema_version", _integer("version", key=True))
 
 # The journal's lines are numbered: which number comes next, by folder and writer.
 journal_numbers: Final = _table("journal_numbers", _text("chain", key=True), _integer("number"))
+
 # The join: what feedback is about, where that is more than one prediction.
 
 #: Further predictions that an event by key is about, where the route's rule is "all"; ``feedback.target`` is the first.

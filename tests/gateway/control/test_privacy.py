@@ -13,6 +13,7 @@ from sqlalchemy import insert, select
 
 from gateway import rolling
 from gateway.control.privacy import Privacy, Unsettled
+from gateway.control.quarantine import QUARANTINE
 from gateway.journal import FEEDBACK, PREDICTIONS, segments
 from gateway.pseudonym import names_of, pseudonym
 from gateway.store import person, tables
@@ -85,6 +86,7 @@ def test_nothing_of_an_erased_unit_is_left_and_no_number_changes(tmp_path: Path,
             )
         assert await unit_rows(desk, PERSON)
         happened(desk, NAMES, 100)  # in the journal alone
+        (desk.path / QUARANTINE).write_text(f"a damaged line about {PERSON}")
         assert traces(desk.path, *NAMES)
         async with worker(desk):
             erased = await privacy(desk).erase(NAMES)
