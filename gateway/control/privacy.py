@@ -3,6 +3,9 @@
 Rule: the journal first. What stands in a segment that is not drained would be recorded afterwards, and what is drained
 stands there until the segment is deleted: workers are asked to begin new segments, and the old ones are drained and
 deleted before the store is touched. No log line and no event names the unit.
+
+Where several nodes share the store, each sees to its own journal, and the holder of the lease erases, once what the
+others shipped is recorded: it is asked last.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from time import monotonic
 from typing import Any, Final
 
 from gateway import rolling
+from gateway.control.fleet import Member
 from gateway.control.recorder import Recorder
 from gateway.journal import FEEDBACK, PREDICTIONS, segments
 from gateway.store import Store, person
@@ -32,8 +36,9 @@ class Unsettled(Exception):
 class Privacy:
     """Answers for one node's journal and its store."""
 
-    def __init__(self, store: Store, recorder: Recorder, journal: Path) -> None:
+    def __init__(self, store: Store, recorder: Recorder, journal: Path, member: Member | None = None) -> None:
         self._store = store
+        self._member = member
         self._recorder = recorder
         self._journal = journal
 
@@ -43,6 +48,8 @@ class Privacy:
         What is done again does no harm; what was interrupted must be done again.
         """
         await self._settle(settle_seconds)
+        if self._member is not None:
+            await self._settle_fleet(self._member, settle_seconds)
         return asdict(await self._recorder.aside(lambda: self._erase(names)))
 
     async def known(self, unit: str, names: Sequence[str]) -> AsyncIterator[Mapping[str, Any]]:
@@ -69,6 +76,19 @@ class Privacy:
         while left := before & self._present():
             if monotonic() > deadline:
                 raise Unsettled(f"{len(left)} segments of the journal are not drained after {seconds:g} s")
+            if not await self._recorder.step():
+                await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _settle_fleet(self, member: Member, seconds: float) -> None:
+        """Have what is shipped recorded. Raises Unsettled where that, and the erasing, is another node's to do."""
+        if not member.holds:
+            holder = member.view("").holder or "none at present"
+            raise Unsettled(f"this node's journal is settled; ask the holder of the lease ({holder}) after every other")
+        deadline = monotonic() + seconds
+        newest = await member.newest_shipped()
+        while (first := await member.shipped(1))[0] and first[0][0].seq <= newest:
+            if monotonic() > deadline:
+                raise Unsettled(f"what nodes shipped is not recorded after {seconds:g} s")
             if not await self._recorder.step():
                 await asyncio.sleep(_LOOK_SECONDS)
 
