@@ -94,7 +94,8 @@ def ensure_snapshot(path: Path, config: Config, now_ms: int) -> Snapshot:
         logger.warning("the last snapshot cannot be read, plans begin anew: %s", error)
     if previous is not None and previous.config == config.hash:
         return previous
-    revision = 1 if previous is None else previous.revision + 1
+    # Several nodes number their snapshots in the store they have in common; until then this one has no number.
+    revision = 0 if config.gateway.store != "sqlite" else 1 if previous is None else previous.revision + 1
     fresh = compile_snapshot(
         config, previous=previous, evidence=lambda route, epoch: Evidence(), now_ms=now_ms, revision=revision
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields, replace
+from typing import Final
 
 from policies.types import Evidence, Policy
 from router.config import Config, RouteConfig, digest
@@ -91,6 +92,24 @@ def epoch_of(config: Config, route: RouteConfig) -> str:
 def settings_of(policy: Policy) -> str:
     """Return the hash of a policy's own settings."""
     return digest({f.name: getattr(policy, f.name) for f in fields(policy)})  # type: ignore[arg-type]
+
+
+def identity_of(snapshot: Snapshot) -> str:
+    """Return the hash of everything that nodes which serve the same must have in common, plans left out.
+
+    Where a node listens, where its data and secrets are, and how many workers it has is its own affair.
+    """
+    gateway = {f.name: getattr(snapshot.gateway, f.name) for f in fields(snapshot.gateway)}
+    shared = {name: value for name, value in gateway.items() if name not in _OWN and not name.endswith("_file")}
+    routes = {
+        name: {f.name: getattr(route, f.name) for f in fields(route) if f.name not in _PLANNED}
+        for name, route in snapshot.routes.items()
+    }
+    return digest({"gateway": shared, "backends": snapshot.backends, "metrics": snapshot.metrics, "routes": routes})
+
+
+_OWN: Final = frozenset({"listen", "admin", "workers", "data_dir", "store", "tracing", "max_journal_bytes"})
+_PLANNED: Final = frozenset({"plan", "period", "revision"})
 
 
 def _route(

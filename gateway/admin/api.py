@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from gateway.admin.controller import Controller
 from gateway.admin.effective import effective
+from gateway.admin.fleet import as_shown, sentences
 from gateway.admin.metrics import Metrics
 from gateway.admin.problems import problem, unknown
 from gateway.admin.reports import DEADLINE_SECONDS, Reports, StoreUnavailable, unreadable
@@ -50,6 +51,7 @@ class API:
             Route("/api/v1/predictions/{prediction}", _answering(self.one_prediction)),
             Route("/api/v1/backends", _answering(self.list_backends)),
             Route("/api/v1/config", _answering(self.config)),
+            Route("/api/v1/fleet", _answering(self.fleet)),
             Route("/api/v1/events", _answering(self.events)),
             Route("/-/reload", _answering(self.reload), methods=["POST"]),
             Route("/metrics", _answering(self.scrape)),
@@ -96,6 +98,10 @@ class API:
         """The configuration in force, without secrets."""
         return _json(effective(self.controller.snapshot))
 
+    async def fleet(self, request: Request) -> Response:
+        """The nodes that share the store, and which of them holds the lease; with a store of its own there are none."""
+        return _json(as_shown(self.controller.fleet, self.controller.snapshot.revision))
+
     async def events(self, request: Request) -> Response:
         """What happened lately to configuration and plans, the newest first."""
         newest = list(self.controller.events)[-MOST_EVENTS:]
@@ -115,6 +121,7 @@ class API:
     async def scrape(self, request: Request) -> Response:
         """All series, with quality as fresh as the store allows within the deadline."""
         self.metrics.refresh_plans()
+        self.metrics.refresh_fleet(self.controller.fleet)
         control = self.controller
         self.metrics.refresh_health(
             lag=control.lag(), store_ready=control.store_ready, refused_segments=control.refused_segments
@@ -133,12 +140,15 @@ class API:
 
     async def readyz(self, request: Request) -> Response:
         """Whether reports can be made. Traffic has its own, on the data port, and does not depend on this one."""
-        checks = {"snapshot": bool(self.controller.snapshot.routes), "store": self.controller.store_ready}
+        fleet, revision = self.controller.fleet, self.controller.snapshot.revision
+        reached = self.controller.store_ready and (fleet is None or fleet.cut_off_seconds is None)
+        checks = {"snapshot": bool(self.controller.snapshot.routes), "store": reached}
         ready = all(checks.values())
         text = "ok\n" if ready else f"not ready: {', '.join(name for name, ok in checks.items() if not ok)}\n"
         if "verbose" in request.query_params:
             text = (
                 "".join(f"[{'+' if ok else '-'}]{name} {'ok' if ok else 'failed'}\n" for name, ok in checks.items())
+                + "".join(f"{line}\n" for line in sentences(fleet, revision))
                 + text
             )
         return PlainTextResponse(text, 200 if ready else 503)

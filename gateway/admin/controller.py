@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+from gateway.control.fleet import View
 from gateway.ledger import Ledger
 from router.config import Config
 from router.diagnostics import Diagnostic
@@ -29,7 +30,8 @@ class Reloaded(Protocol):
 class Controller(Protocol):
     """``events`` are {at_ms, kind, route, detail}, oldest first. ``ledger`` raises KeyError for an unknown route.
 
-    ``config`` is the file that the snapshot was made from, None while only the snapshot is known.
+    ``config`` is the file that the snapshot was made from, None while only the snapshot is known. ``fleet`` is None
+    where the store is this node's alone.
     """
 
     @property
@@ -38,6 +40,8 @@ class Controller(Protocol):
     def config(self) -> Config | None: ...
     @property
     def store_ready(self) -> bool: ...
+    @property
+    def fleet(self) -> View | None: ...
     @property
     def refused_segments(self) -> int: ...
     @property

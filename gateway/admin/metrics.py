@@ -18,6 +18,7 @@ from prometheus_client.exposition import choose_encoder
 from gateway.admin.replicas import backends
 from gateway.admin.series import Series
 from gateway.admin.workers import Workers
+from gateway.control.fleet import View
 from gateway.ledger import STATUSES, UNKNOWN
 from gateway.proxy.health import STATES
 from gateway.report.comparison import STATUSES as VERDICTS
@@ -29,6 +30,9 @@ from router.spellings import replica
 
 #: Names kept over all reloads of one controller. Beyond it something generates them, and they become "unknown".
 MOST_NAMES: Final = 2_000
+
+#: Nodes that are shown each by itself.
+MOST_NODES: Final = 200
 
 #: Different reasons a worker may give, per process: they are words of this program, so there are few.
 MOST_REASONS: Final = 50
@@ -183,6 +187,21 @@ class Metrics:
         series.in_flight_limit.set(gauges.get(("in_flight_limit", ()), 0.0))
         series.connections.set(gauges.get(("connections", ()), 0.0))
         series.journal_bytes.set(gauges.get(("journal_bytes", ()), 0.0))
+
+    def refresh_fleet(self, fleet: View | None) -> None:
+        """Set what this node knows of the others; where there are none, there is nothing to say."""
+        if fleet is None:
+            return
+        series, differing = self.series, {node.name for node in fleet.differing}
+        series.lease_held.set(int(fleet.holder == fleet.node))
+        series.store_cut_off_seconds.set(fleet.cut_off_seconds or 0.0)
+        series.intake_bytes.set(sum(fleet.waiting_bytes.values()))
+        for gauge in (series.node_plan_revision, series.node_config_differs, series.node_silent_seconds):
+            gauge.clear()
+        for node in fleet.nodes[:MOST_NODES]:
+            series.node_plan_revision.labels(node.name).set(node.revision)
+            series.node_config_differs.labels(node.name).set(int(node.name in differing))
+            series.node_silent_seconds.labels(node.name).set(max(0, node.silent_ms) / 1000)
 
     def refresh_health(self, *, lag: tuple[float, int], store_ready: bool, refused_segments: int = 0) -> None:
         """Set how far the store is behind the journal, as (seconds, bytes), and how much of it is not read at all."""

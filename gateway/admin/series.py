@@ -75,6 +75,7 @@ class Series:
         self._declare_feedback()
         self._declare_quality()
         self._declare_health()
+        self._declare_fleet()
 
     def _counter(self, name: str, help_text: str, labels: tuple[str, ...] = ()) -> Counter:
         return Counter(f"turnout_{name}", help_text, labels, registry=self.registry)
@@ -284,6 +285,22 @@ class Series:
         self.workers = self._gauge("workers", "Workers heard from in the last seconds.")
         self.store_ready = self._gauge("store_ready", "1 when the store is open, 0 when rows wait in the journal.")
         self.build_info = self._gauge("build_info", "Always 1; the labels say what runs.", ("version", "python"))
+
+    def _declare_fleet(self) -> None:
+        self.lease_held = self._gauge("lease_held", "1 at the node that joins, plans and acts for all of them.")
+        self.store_cut_off_seconds = self._gauge(
+            "store_cut_off_seconds", "Since when this node sees nothing of the store that nodes share; 0 when it does."
+        )
+        self.intake_bytes = self._gauge(
+            "intake_bytes", "Journal lines of all nodes that wait in the store for the holder of the lease."
+        )
+        self.node_plan_revision = self._gauge("node_plan_revision", "Revision in force at each node.", ("node",))
+        self.node_config_differs = self._gauge(
+            "node_config_differs", "1 where a node runs another configuration than the holder of the lease.", ("node",)
+        )
+        self.node_silent_seconds = self._gauge(
+            "node_silent_seconds", "Time since each node last wrote anything into the store.", ("node",)
+        )
 
     def quality(self) -> tuple[Gauge, ...]:
         """The gauges that come from reports: what is not in the newest reports must not linger."""

@@ -75,6 +75,7 @@ async def run(config_path: Path, data_dir: Path, run: str | None) -> int:
     recording = asyncio.create_task(control.keep_recording(stopping))
     chores = [
         asyncio.create_task(control.keep_planning()),
+        asyncio.create_task(control.keep_in_step()),
         asyncio.create_task(control.tail.run()),
         asyncio.create_task(control.keep_reserve()),
         asyncio.create_task(reloads.run()),

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from gateway.control.fleet import Member, View, Watch, name_of
 from gateway.control.happenings import MOST, Happenings, now_ms
 from gateway.control.planner import evidence_of, plan
 from gateway.control.privacy import Privacy
@@ -32,6 +33,7 @@ from gateway.store import Store, StoreError, calls, password_in, reason
 from gateway.store.calls import Call
 from gateway.store.export import exported
 from gateway.store.moves import Told
+from gateway.store.publications import UNNUMBERED
 from policies.types import Evidence
 from router.compile import compile_snapshot, epoch_of, with_plans_of
 from router.config import Config, ConfigError, load
@@ -43,6 +45,8 @@ logger = logging.getLogger(__name__)
 METRICS: Final = "metrics.sock"
 
 PLAN_SECONDS: Final = 1.0
+#: How often the newest plans of other nodes are looked for: so within a second they are in force everywhere.
+STEP_SECONDS: Final = 0.5
 TEND_SECONDS: Final = 1.0
 LONGEST_BACKOFF_SECONDS: Final = 10.0
 
@@ -95,6 +99,8 @@ class Control:
         self._erasures: set[asyncio.Task[Mapping[str, int]]] = set()
         self.config: Config | None = None
         self._publisher = Publisher(data_dir, self._begin(), self.happenings)
+        self._member: Member | None = None
+        self._watch = Watch(self.happenings)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -104,6 +110,11 @@ class Control:
     @property
     def store_ready(self) -> bool:
         return self._store is not None
+
+    @property
+    def fleet(self) -> View | None:
+        """The nodes that share the store as this one sees them, None where there is no store to share."""
+        return None if self._member is None else self._member.view(self._publisher.identity)
 
     @property
     def refused_segments(self) -> int:
@@ -169,7 +180,7 @@ class Control:
     def _privacy(self) -> Privacy:
         if self._store is None or self.recorder is None:
             raise StoreError("the store is not open yet")
-        return Privacy(self._store, self.recorder, self.journal)
+        return Privacy(self._store, self.recorder, self.journal, self._member)
 
     async def reload(self) -> ReloadResult:
         """Read the file again: in force as a whole, or refused as a whole, though the caller may stop waiting."""
@@ -207,6 +218,8 @@ class Control:
             if self._store is None or self.recorder is None or self.config is None:
                 return
             await self._publisher.save(self._store)
+            if self._member is not None and not self._member.holds:
+                return  # it is the holder's to plan; should this node be, then all there is
             self._to_plan |= self.recorder.take_matured()
             routes, self._to_plan = self._to_plan, set()
             if not routes:
@@ -235,6 +248,20 @@ class Control:
                     logger.error("no plans can be made, the last ones stay in force: %s", reason(error))
                     logger.debug("no plans can be made", exc_info=error)
                 failing = True
+
+    async def keep_in_step(self) -> None:
+        """Go by the newest plans of the fleet, for ever."""
+        while True:
+            await asyncio.sleep(STEP_SECONDS)
+            if self._member is None:
+                continue
+            try:
+                async with self._turn:
+                    await self._publisher.keep_in_step()
+            except Exception as error:
+                logger.debug("not in step with the fleet", exc_info=error)
+            if self._watch.look(self._member.view(self._publisher.identity), self.snapshot.revision):
+                self._to_plan |= self.snapshot.routes.keys()
 
     async def keep_recording(self, stopping: asyncio.Event) -> None:
         """Open the store, however long that takes, and record until ``stopping``."""
@@ -293,6 +320,9 @@ class Control:
 
     async def close(self, timeout_seconds: float) -> None:
         """Record what the journal still holds, within the time, and close the store."""
+        if self._member is not None and not self._member.alone:
+            with suppress(Exception):  # then it expires
+                await self._member.yield_lease()
         if self.recorder is not None:
             drained = await self.recorder.drain(timeout_seconds)
             with suppress(OSError):
@@ -305,6 +335,9 @@ class Control:
         if self._store is not None:
             with suppress(Exception):
                 await self._publisher.save(self._store)
+            if self._member is not None:
+                with suppress(Exception):
+                    await self._member.leave()
             store, self._store = self._store, None
             await store.close()
 
@@ -342,8 +375,9 @@ class Control:
                 self.config = config
             return published  # an edit made in the meantime is taken over by the first reload
         self.config = config
+        revision = 1 if config.gateway.store == "sqlite" else UNNUMBERED
         first = compile_snapshot(
-            config, previous=None, evidence=lambda route, epoch: Evidence(), now_ms=now_ms(), revision=1
+            config, previous=None, evidence=lambda route, epoch: Evidence(), now_ms=now_ms(), revision=revision
         )
         publish(self.data_dir / SNAPSHOT, first)
         return first
@@ -353,16 +387,25 @@ class Control:
         password = password_in(gateway.store_password_file)
         store = await Store.open(gateway.store, self.data_dir, password=password)
         try:
+            member = None if gateway.store == "sqlite" else Member(store, name_of(self.data_dir))
+            if member is not None:
+                await member.attend()
             before = await store.events(MOST)
-            await self._publisher.begin(store)
+            await self._publisher.begin(store, member)
         except Exception as error:
             await store.close()
             raise StoreError(f"the store cannot be read: {reason(error)}") from error
         recorder = Recorder(
-            store, self.journal, run=self._run, tell=self._tell, met=self._observe_lines, follower=self.tail
+            store,
+            self.journal,
+            run=self._run,
+            tell=self._tell,
+            met=self._observe_lines,
+            follower=self.tail,
+            member=member,
         )
         recorder.adopt(self.snapshot, now_ms())
-        self._store, self.recorder = store, recorder
+        self._store, self.recorder, self._member = store, recorder, member
         self.happenings.recall(before)
         self._to_plan |= self.snapshot.routes.keys()
         self.happenings.note("store_opened", None, gateway.store.partition("://")[0])

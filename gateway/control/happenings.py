@@ -24,6 +24,8 @@ _TROUBLE: Final = frozenset(
         "plan_failed",
         "snapshot_mended",
         "store_unavailable",
+        "store_cut_off",
+        "config_differs",
         "disk_full",
         "admin_unavailable",
         "metrics_socket_unavailable",

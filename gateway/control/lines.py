@@ -7,7 +7,7 @@ line to its row with nothing made in between: there are thousands a second.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from functools import partial
 from operator import itemgetter
@@ -37,12 +37,15 @@ class Batch:
 
     ``marks`` are (writer, at_ms, whether it was the last); ``rejected`` counts events. A ``corrupt`` line says nothing,
     a ``torn`` one has no end, and of a ``lost`` one the number is missing: it is one of those, or is not there.
+    ``writers`` are those of other nodes that said something, ``gone`` those of them that said all they ever will.
     """
 
     calls: list[Call] = field(default_factory=list)
     events: list[Feedback] = field(default_factory=list)
     marks: list[tuple[str, int, bool]] = field(default_factory=list)
     bodies: list[Body] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
+    writers: set[str] = field(default_factory=set)
     rejected: int = 0
     lines: int = 0
     corrupt: int = 0
@@ -67,13 +70,28 @@ class Batch:
                     self.lost += number - expected
                 expected = number + 1
                 try:
-                    value = orjson.loads(text)
-                    # One byte is found faster than six.
-                    self._take(_without_nul(value) if b"\\" in text and _NUL in text else value, writer)
+                    self._say(text, writer)
                 except (ValueError, TypeError, KeyError, AttributeError):
                     self.corrupt += 1
                     aside.append(Aside(self.lines - first - 1, line))
         return expected, aside
+
+    def hear(self, texts: Iterable[bytes], writer: str) -> None:
+        """Add what lines of another node's writer say, which that node has seen to be whole."""
+        if not writer.endswith("/"):  # that is the node itself
+            self.writers.add(writer)
+        for text in texts:
+            self.lines += 1
+            try:
+                self._say(text, writer)
+            except (ValueError, TypeError, KeyError, AttributeError):
+                self.corrupt += 1
+
+    def _say(self, text: bytes, writer: str) -> None:
+        """Add what a line says that is whole."""
+        value = orjson.loads(text)
+        # One byte is found faster than six.
+        self._take(_without_nul(value) if b"\\" in text and _NUL in text else value, writer)
 
     def _mend(self, line: bytes, place: int, aside: list[Aside]) -> list[tuple[int, bytes]]:
         """Return the lines that are whole in one that is not, and put the rest aside."""
@@ -108,6 +126,12 @@ class Batch:
                 self.rejected += _whole(value["events"])
             case "segment":
                 pass
+            case "gone":
+                self.gone.append(writer)
+            case "met":
+                self.corrupt += _whole(value["corrupt"])
+                self.torn += _whole(value["torn"])
+                self.lost += _whole(value["lost"])
             case other:
                 raise ValueError(f"no such line: {other!r}")
 

@@ -3,6 +3,9 @@
 Rule: the journal first. What stands in a segment that is not drained would be recorded afterwards, and what is drained
 stands there until the segment is deleted: workers are asked to begin new segments, and the old ones are drained and
 deleted before the store is touched. No log line and no event names the unit.
+
+Where several nodes share the store, each sees to its own journal, and the holder of the lease erases, once what the
+others shipped is recorded: it is asked last.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from time import monotonic
 from typing import Any, Final
 
 from gateway import rolling
+from gateway.control.fleet import Member
 from gateway.control.quarantine import QUARANTINE
 from gateway.control.recorder import Recorder
 from gateway.journal import FEEDBACK, PREDICTIONS, segments
@@ -33,8 +37,9 @@ class Unsettled(Exception):
 class Privacy:
     """Answers for one node's journal and its store."""
 
-    def __init__(self, store: Store, recorder: Recorder, journal: Path) -> None:
+    def __init__(self, store: Store, recorder: Recorder, journal: Path, member: Member | None = None) -> None:
         self._store = store
+        self._member = member
         self._recorder = recorder
         self._journal = journal
 
@@ -44,6 +49,8 @@ class Privacy:
         What is done again does no harm; what was interrupted must be done again.
         """
         await self._settle(settle_seconds)
+        if self._member is not None:
+            await self._settle_fleet(self._member, settle_seconds)
         # A line that could not be read may name anybody, in part or whole.
         (self._journal.parent / QUARANTINE).unlink(missing_ok=True)
         return asdict(await self._recorder.aside(lambda: self._erase(names)))
@@ -72,6 +79,19 @@ class Privacy:
         while left := before & self._present():
             if monotonic() > deadline:
                 raise Unsettled(f"{len(left)} segments of the journal are not drained after {seconds:g} s")
+            if not await self._recorder.step():
+                await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _settle_fleet(self, member: Member, seconds: float) -> None:
+        """Have what is shipped recorded. Raises Unsettled where that, and the erasing, is another node's to do."""
+        if not member.holds:
+            holder = member.view("").holder or "none at present"
+            raise Unsettled(f"this node's journal is settled; ask the holder of the lease ({holder}) after every other")
+        deadline = monotonic() + seconds
+        newest = await member.newest_shipped()
+        while (first := await member.shipped(1))[0] and first[0][0].seq <= newest:
+            if monotonic() > deadline:
+                raise Unsettled(f"what nodes shipped is not recorded after {seconds:g} s")
             if not await self._recorder.step():
                 await asyncio.sleep(_LOOK_SECONDS)
 

@@ -2,6 +2,9 @@
 
 Rule: a plan that decided anything can be found in the store under its route and revision. So plans are stored before
 they are published. Where they cannot be, an operator's edit is published all the same and stored later.
+
+Where there are several nodes (``gateway.control.fleet``), a number is given in the store: to plans by the holder of the
+lease, to an edit by the first node that has it. Whoever has the same configuration copies what has the highest number.
 """
 
 from __future__ import annotations
@@ -14,15 +17,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.control.fleet import Member
 from gateway.control.happenings import Happenings, now_ms
 from gateway.published import SNAPSHOT, fingerprint, publish
-from gateway.store import Store, plans, reason
+from gateway.store import Store, StoreError, nodes, plans, publications, reason
+from gateway.store.publications import UNNUMBERED, numbered, with_published
+from router.compile import identity_of
 from router.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 
 #: A plan that moves is told when a share has moved this far since it was last told: a bandit's moves all the time.
 TOLD_SHARE: Final = 0.05
+
+#: How often a number is asked for: each time, one of the other nodes was given it.
+_ATTEMPTS: Final = 20
 
 
 class Publisher:
@@ -31,6 +43,8 @@ class Publisher:
     def __init__(self, data_dir: Path, snapshot: Snapshot, happenings: Happenings) -> None:
         self.snapshot = snapshot
         self.store: Store | None = None
+        self.member: Member | None = None
+        self._identity = snapshot.config, identity_of(snapshot)
         self._path = data_dir / SNAPSHOT
         self._happenings = happenings
         self._unsaved = True
@@ -43,13 +57,25 @@ class Publisher:
     @property
     def next_revision(self) -> int:
         """The number of the next snapshot: higher than any before, also than those of a snapshot that was lost."""
-        return max(self.snapshot.revision, self._newest_stored) + 1
+        return UNNUMBERED if self.shared else max(self.snapshot.revision, self._newest_stored) + 1
 
-    async def begin(self, store: Store) -> None:
+    @property
+    def shared(self) -> bool:
+        """Whether numbers are given in a store that several nodes may have in common."""
+        return self.snapshot.gateway.store != "sqlite"
+
+    @property
+    def identity(self) -> str:
+        """The hash of what nodes that serve the same have in common."""
+        if self._identity[0] != self.snapshot.config:
+            self._identity = self.snapshot.config, identity_of(self.snapshot)
+        return self._identity[1]
+
+    async def begin(self, store: Store, member: Member | None = None) -> None:
         """Go on where this store's plans ended. Raises what the store raises."""
         async with store.begin() as connection:
             self._newest_stored = await plans.newest_revision(connection)
-        self.store = store
+        self.store, self.member = store, member
 
     async def put_in_force(self, fresh: Snapshot) -> None:
         """Store the plans, publish the snapshot, and go by it. Raises OSError if it cannot be published.
@@ -59,14 +85,31 @@ class Publisher:
         self._unsaved = True
         if self.store is not None:
             try:
-                await self._store_plans(self.store, fresh)
+                fresh = await self._stored(self.store, fresh)
             except Exception as error:
                 if fresh.config == self.snapshot.config:
                     raise
                 logger.error("plans could not be stored, they will be: %s", reason(error))
-        await self._publish(fresh)
-        self.snapshot = fresh
-        self._tell_plans()
+        await self._go_by(fresh)
+
+    async def keep_in_step(self) -> bool:
+        """Copy the newest plans of this configuration, should they be others'; return whether that was so.
+
+        A snapshot without a number gets one. The others are told what is in force here. Raises what the store raises,
+        and OSError if it cannot be published.
+        """
+        if self.store is None or self.member is None:
+            return False
+        if self.snapshot.revision == UNNUMBERED:
+            await self.put_in_force(self.snapshot)
+        async with self.store.begin() as connection:
+            newest = await publications.newest_of(connection, self.identity)
+            found = await publications.read(connection, newest) if newest not in {0, self.snapshot.revision} else None
+        if found is not None:
+            await self._go_by(with_published(self.snapshot, newest, found))
+        async with self.store.begin() as connection:
+            await self.member.say(connection, self.identity, self.snapshot.revision)
+        return found is not None
 
     async def mend(self) -> None:
         """Publish again what is in force, should its file be gone or changed: a worker that starts needs it.
@@ -79,7 +122,7 @@ class Publisher:
 
     async def save(self, store: Store) -> None:
         """Store what could not be stored before."""
-        if self._unsaved:
+        if self._unsaved and not self.shared:
             async with store.begin() as connection:
                 taken = await plans.taken(connection, self.snapshot.routes.values())
             if taken:  # the snapshot was lost and begun anew, the store was not
@@ -90,6 +133,45 @@ class Publisher:
             async with store.begin() as connection:
                 await plans.write_events(connection, unsaved)
             self._happenings.saved(unsaved)
+
+    async def _stored(self, store: Store, fresh: Snapshot) -> Snapshot:
+        """Store the plans; return the snapshot as it is to be published, which is another's if that came first."""
+        if self.member is None:
+            await self._store_plans(store, fresh)
+            return fresh
+        planned = fresh.config == self.snapshot.config and fresh.revision != self.snapshot.revision
+        if planned and self.member.holds:
+            async with store.change() as connection:
+                return await self._number(connection, fresh, self.member.node)
+        for _ in range(_ATTEMPTS):
+            with suppress(IntegrityError):  # another node was given the number at the same moment
+                return await self._agreed(store, self.member, fresh)
+        raise StoreError("others are given every number first")
+
+    async def _agreed(self, store: Store, member: Member, fresh: Snapshot) -> Snapshot:
+        """Return an edit as the others have it already, or with a number of its own if this node is the first."""
+        identity = identity_of(fresh)
+        async with store.begin() as connection:
+            await member.own(connection)
+            _, present = await publications.newest(connection)
+            newest = await publications.newest_of(connection, identity)
+            others = [node for node in await nodes.known(connection) if node.name != member.node and not node.absent]
+            if newest and (present == identity or any(node.config == identity for node in others)):
+                return with_published(fresh, newest, await publications.read(connection, newest))
+            return await self._number(connection, fresh, member.node)
+
+    async def _number(self, connection: AsyncConnection, fresh: Snapshot, node: str) -> Snapshot:
+        newest, _ = await publications.newest(connection)
+        fresh = numbered(fresh, max(newest, self._newest_stored, self.snapshot.revision) + 1)
+        for route in await plans.write_plans(connection, fresh.routes.values(), now_ms()):
+            self._happenings.note("epoch_began", route.name, f"epoch {route.epoch}, {', '.join(route.variants)}")
+        await publications.write(connection, fresh, identity_of(fresh), node, now_ms())
+        return fresh
+
+    async def _go_by(self, fresh: Snapshot) -> None:
+        await self._publish(fresh)
+        self.snapshot = fresh
+        self._tell_plans()
 
     async def _publish(self, snapshot: Snapshot) -> None:
         await asyncio.to_thread(publish, self._path, snapshot)

@@ -2,7 +2,7 @@
 
 Rule: exactly once, however it is interrupted. Offsets, rows, tallies, statuses and the watermark are written together;
 what memory knows beyond them is thrown away when a transaction fails; a segment is deleted only when all of it is safe
-on the disk.
+on the disk. Of several nodes, only the one that holds the lease records; the others ship (``gateway.control.fleet``).
 """
 
 from __future__ import annotations
@@ -20,13 +20,18 @@ from typing import Final, TypeVar
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.control.fleet import Member
 from gateway.control.joiner import Joiner
+from gateway.control.lines import Batch
 from gateway.control.quarantine import QUARANTINE, Quarantine
 from gateway.control.segments import Follower, Read, Segments
+from gateway.control.shipper import Shipper
 from gateway.journal import PREDICTIONS, Segment
 from gateway.ledger import UNKNOWN
-from gateway.store import Store, bodies, calls, feedback, plans, positions, reason, tallies
+from gateway.store import Store, bodies, calls, feedback, intake, plans, positions, reason, tallies
 from gateway.store.definitions import Definition, newly_defined
+from gateway.store.intake import Chunk
+from gateway.store.lease import LeaseLost
 from gateway.store.moves import Moves, Told
 from gateway.store.tallies import Remembered
 from gateway.store.watermark import Writers
@@ -62,6 +67,9 @@ class _Known:
     joiner: Joiner
     remembered: Remembered
 
+    #: Comes before the names of this node's segments and writers in the store, where there are several nodes.
+    prefix: str = ""
+
     def due(self, dead: Collection[str]) -> bool:
         """Return whether there is something to do though nothing new was read."""
         waits = {name for name in dead if not self.writers[name].gone}
@@ -73,7 +81,7 @@ class Recorder:
 
     ``run`` is the present supervisor's: writers of older ones are dead. After each commit ``tell`` hears of feedback
     statuses and ``met`` of what was wrong with lines; ``follower`` hears of every call when it is read, and keeps a
-    segment from being deleted before.
+    segment from being deleted before. ``member`` is this node's part in the fleet, None where there is none.
 
     ``trouble`` is why nothing can be recorded at present. ``sparing`` says to go in small steps, each settled, because
     there is hardly any room left for them.
@@ -89,6 +97,7 @@ class Recorder:
         met: Callable[[Mapping[str, int]], None] = lambda _: None,
         follower: Follower | None = None,
         lines: int = LINES,
+        member: Member | None = None,
     ) -> None:
         self._store = store
         self._journal = journal
@@ -110,6 +119,8 @@ class Recorder:
         self._attempted = Read()
         self._refused: Mapping[str, str] = {}
         self._matured: set[str] = set()
+        self._member = member
+        self._shipper = None if member is None else Shipper(store, member, journal, run, self._quarantine)
 
     def lag(self) -> tuple[float, int]:
         """Return for how many seconds there was always something to record, and how many bytes of it."""
@@ -169,13 +180,22 @@ class Recorder:
             except Exception as error:
                 logger.warning("the journal keeps what is not recorded yet: %s", reason(error))
                 return False
+            if self._shipper is not None and self._shipper.full:
+                await asyncio.sleep(POLL_SECONDS)
         return True
 
     async def step(self) -> bool:
         """Record the next lines and whatever else is due; return whether there is more. Raises the store's trouble."""
         async with self._turn:
+            if self._member is not None and not await self._member.attend():
+                return await self._ship()
             try:
                 return await self._step(min(self._lines, SPARING_LINES) if self.sparing else self._lines)
+            except LeaseLost as error:
+                logger.warning("%s: from now on this node ships its journal", error)
+                if self._member is not None:
+                    self._member.lost()
+                return True
             except Exception as error:
                 if not _is_of_a_line(error):
                     raise
@@ -187,13 +207,40 @@ class Recorder:
             self._known = None
             return await change()
 
+    async def _ship(self) -> bool:
+        """Leave the next lines to whoever holds the lease; return whether there is more."""
+        assert self._shipper is not None
+        self._known = None  # others write now: what memory knows of the store is no longer so
+        shipped, segments = await self._shipper.step(self._most)
+        self._offsets, self._refused = dict(segments.offsets), segments.refused
+        self._read += shipped
+        self._idle_steps = 0 if shipped or self._shipper.full else self._idle_steps + 1
+        if not segments.undrained_bytes():
+            self._caught_up = monotonic()
+        await self._dispose(segments)
+        return shipped >= self._most
+
+    async def _read_next(self, known: _Known, limit: int) -> Read:
+        """Read lines of this node's journal and of what others shipped: each gets half, where both have much."""
+        if self._member is None:
+            return await asyncio.to_thread(known.segments.read, limit, self._follower)
+        chunks, waits = await self._member.shipped((limit + 1) // 2) if limit else ([], False)
+        # What this node itself shipped comes before what it reads: until that is recorded, nothing is read.
+        most = 0 if waits else limit // 2 if chunks else limit
+        read = await asyncio.to_thread(known.segments.read, most, self._follower)
+        if chunks:
+            read.taken = await asyncio.to_thread(_unpack, read.batch, chunks, limit)
+        return read
+
     async def _step(self, limit: int) -> bool:
+        if self._shipper is not None:
+            self._shipper.forget()
         known, self._known = self._known or await self._load(), None  # until the commit
-        dead = known.writers.dead(self._run)
+        dead = known.writers.dead(self._run, known.prefix)
         known.segments.look(dead)
         for name in known.segments.writers():
             known.writers.meet(name)
-        read = self._attempted = await asyncio.to_thread(known.segments.read, limit, self._follower)
+        read = self._attempted = await self._read_next(known, limit)
         batch, self._refused = read.batch, known.segments.refused
         if self._follower is not None:
             for reading in read.readings:
@@ -201,7 +248,7 @@ class Recorder:
         if read.unreadable:
             await asyncio.to_thread(self._quarantine.keep, read.unreadable)
         more = False
-        if read.offsets or self._adopting is not None or known.due(dead):
+        if read.offsets or read.taken or self._adopting is not None or known.due(dead):
             more = await self._commit(known, read, dead)
         self._quarantine.forget()
         self._known = known
@@ -217,10 +264,11 @@ class Recorder:
 
     async def _commit(self, known: _Known, read: Read, dead: Collection[str]) -> bool:
         moves, adopting = Moves(), self._adopting
-        async with self._store.begin() as connection:
+        async with self._store.change() as connection:
             if adopting is not None:
                 await _adopt(connection, known.joiner, *adopting)
-            more = await _record(connection, known, read, dead, moves)
+            present = None if self._member is None else self._member.present
+            more = await _record(connection, known, read, dead, moves, present)
         if self._adopting is adopting:
             self._adopting = None
         known.segments.recorded(read.offsets, read.numbers)
@@ -234,19 +282,24 @@ class Recorder:
         return more
 
     async def _load(self) -> _Known:
-        async with self._store.begin() as connection:
+        async with self._store.change() as connection:
+            prefix = ""
+            if self._member is not None:
+                prefix = self._member.prefix
+                await positions.forget_writers_elsewhere(connection, prefix)
             if self._run is not None:
-                await positions.forget_writers(connection, self._run)
+                await positions.forget_writers(connection, self._run, prefix)
             writers = await positions.read_writers(connection)
-            offsets = await positions.read_offsets(connection)
-            segments = Segments(self._journal, offsets, await positions.read_numbers(connection))
+            offsets = await positions.read_offsets(connection, prefix)
+            numbers = await positions.read_numbers(connection, prefix)
+            segments = Segments(self._journal, offsets, numbers, prefix=prefix)
             joiner = Joiner(
                 await plans.read_definitions(connection),
                 writers.watermark_ms,
                 newest=await calls.newest(connection),
                 farthest=await feedback.farthest(connection),
             )
-        return _Known(segments, writers, joiner, Remembered())
+        return _Known(segments, writers, joiner, Remembered(), prefix)
 
     async def _dispose(self, segments: Segments) -> None:
         """Delete segments that are finished and recorded, once nothing can take the record back."""
@@ -273,16 +326,19 @@ class Recorder:
         skipped = self._attempted
         await self._step(0)  # were it not the line's fault, this would fail too
         known = self._known
-        if known is None or not skipped.offsets:
+        if known is None or not (skipped.offsets or skipped.taken):
             raise error
         unrecordable = Moves()
         unrecordable.counts["unrecordable_lines"] += 1
-        async with self._store.begin() as connection:
-            await positions.write_offsets(connection, skipped.offsets)
-            await positions.write_numbers(connection, skipped.numbers)
+        async with self._store.change() as connection:
+            await positions.write_offsets(connection, skipped.offsets, known.prefix)
+            await positions.write_numbers(connection, skipped.numbers, known.prefix)
+            await intake.take(connection, skipped.taken)
             await tallies.apply(connection, unrecordable, known.remembered)
         known.segments.recorded(skipped.offsets, skipped.numbers)
         self._met(unrecordable.counts)
+        if skipped.taken:
+            logger.error("a line that was shipped cannot be recorded: %s", reason(error))
         for name, end in skipped.offsets.items():
             logger.error("the line that ends at byte %d of %s cannot be recorded: %s", end, name, reason(error))
         return True
@@ -301,9 +357,12 @@ async def _record(
     read: Read,
     dead: Collection[str],
     moves: Moves,
+    present: Collection[str] | None,
 ) -> bool:
     """Write a batch with all that follows from it; return whether more would follow at once."""
     joiner, writers, batch, offsets = known.joiner, known.writers, read.batch, read.offsets
+    for name in batch.writers:
+        writers.meet(name)
     await joiner.record(connection, batch.calls, moves)
     await joiner.learn(connection, batch.events, moves)
     if batch.bodies:
@@ -311,30 +370,49 @@ async def _record(
     for name, at_ms, bye in batch.marks:
         writers.meet(name)
         writers.mark(name, at_ms, bye=bye)
+        if bye and name in batch.writers:
+            batch.gone.append(name)  # what was shipped is in order: nothing of it can come after its last line
     streaming = {call.row.open_by for call in batch.calls if call.row.open_by is not None}
     for name in known.segments.drained_writers(set(dead) & {*writers.living(), *streaming}, offsets):
+        await joiner.abandon(connection, name, moves)
+        writers.bury(name)
+    for name in batch.gone:
         await joiner.abandon(connection, name, moves)
         writers.bury(name)
     if batch.rejected:
         moves.tell(UNKNOWN, UNKNOWN, "rejected", batch.rejected)
     moves.counts.update(corrupt_lines=batch.corrupt, torn_lines=batch.torn, lost_lines=batch.lost)
-    more, advanced = False, writers.advance()
+    more, advanced = False, writers.advance(present)
     if advanced or joiner.unsettled:
         joiner.watermark_ms = writers.watermark_ms
         more = await joiner.settle(connection, moves, SWEEP)
     await tallies.apply(connection, moves, known.remembered)
-    await positions.write_offsets(connection, offsets)
-    await positions.write_numbers(connection, read.numbers)
+    await positions.write_offsets(connection, offsets, known.prefix)
+    await positions.write_numbers(connection, read.numbers, known.prefix)
+    await intake.take(connection, read.taken)
     await positions.write_writers(connection, writers.take_changed(), writers.watermark_ms if advanced else None)
     forgotten = known.segments.forgotten()
-    await positions.forget_offsets(connection, forgotten)
+    await positions.forget_offsets(connection, forgotten, known.prefix)
     for name in forgotten:
         del known.segments.offsets[name]
     silent = known.segments.silent()
-    await positions.forget_numbers(connection, silent)
+    await positions.forget_numbers(connection, silent, known.prefix)
     for name in silent:
         del known.segments.numbers[name]
     return more
+
+
+def _unpack(batch: Batch, chunks: Iterable[Chunk], limit: int) -> dict[int, int | None]:
+    """Add what nodes shipped to a batch, as many lines as there may be in all; return how far that leads."""
+    taken: dict[int, int | None] = {}
+    for chunk in chunks:
+        lines = chunk.lines(max(0, limit - batch.lines))
+        if not lines:
+            break
+        batch.hear(lines, chunk.writer)
+        until = chunk.taken + sum(len(line) + 1 for line in lines)
+        taken[chunk.seq] = None if until >= len(chunk.content) else until
+    return taken
 
 
 async def _adopt(connection: AsyncConnection, joiner: Joiner, snapshot: Snapshot, now_ms: int) -> None:

@@ -13,6 +13,7 @@ from time import monotonic
 from typing import Final
 
 from gateway.store import Store, partitions, reason
+from gateway.store.lease import LeaseLost
 from gateway.store.retention import KINDS, Kind
 from router.snapshot import Gateway
 
@@ -46,7 +47,7 @@ class Retention:
         start: int | None = 0
         while start is not None and self._behind() <= BEHIND_BYTES:
             began = monotonic()
-            async with self._store.begin() as connection:
+            async with self._store.change() as connection:
                 removed, start = await kind.expire(connection, before_ms, start)
             for name, n in removed.items():
                 if n:
@@ -62,6 +63,8 @@ async def keep_sweeping(retention: Retention, kept: Callable[[], Gateway], now_m
         try:
             await retention.sweep(kept(), now_ms())
             failing = False
+        except LeaseLost:
+            failing = False  # of several nodes it is the holder's to remove
         except Exception as error:
             if not failing:
                 logger.warning("what is old stays for now: %s", reason(error))

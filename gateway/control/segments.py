@@ -43,23 +43,36 @@ class Reading(NamedTuple):
 
 @dataclass(slots=True)
 class Read:
-    """What was read, and what is known of the journal once it is recorded: how far, and which number comes next."""
+    """What was read, and what is known of the journal once it is recorded: how far, and which number comes next.
+
+    ``taken`` says how far what other nodes shipped was read, by its number; None: to the end.
+    """
 
     batch: Batch = field(default_factory=Batch)
     offsets: dict[str, int] = field(default_factory=dict)
     numbers: dict[str, int] = field(default_factory=dict)
     readings: list[Reading] = field(default_factory=list)
     unreadable: list[Unreadable] = field(default_factory=list)
+    taken: dict[int, int | None] = field(default_factory=dict)
 
 
 class Segments:
     """The journal's folders as last looked at, and how far they are drained.
 
-    ``offsets`` are by folder and file name; ``numbers``, of the line that comes next, by folder and writer.
+    ``offsets`` are by folder and file name; ``numbers``, of the line that comes next, by folder and writer. ``prefix``
+    comes before the name of every writer that is told of: that of the node, where there are several.
     """
 
-    def __init__(self, journal: Path, offsets: Mapping[str, int], numbers: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        journal: Path,
+        offsets: Mapping[str, int],
+        numbers: Mapping[str, int] | None = None,
+        *,
+        prefix: str = "",
+    ) -> None:
         self._journal = journal
+        self._prefix = prefix
         self.offsets = dict(offsets)
         self.numbers = dict(numbers or {})
         #: Segments that are not to be read, and why: left as they are, for the program that can.
@@ -71,7 +84,7 @@ class Segments:
 
     def look(self, dead: Collection[str]) -> None:
         """List the folders. ``dead`` are the writers that will never write again, by what was known before."""
-        self._final = self._finished | {name for name, segment in self.found.items() if segment.writer in dead}
+        self._final = self._finished | {name for name, segment in self.found.items() if self._writer(segment) in dead}
         self.found = {
             f"{folder}/{segment.path.name}": segment
             for folder in (PREDICTIONS, FEEDBACK)
@@ -83,15 +96,15 @@ class Segments:
 
     def writers(self) -> set[str]:
         """Return the writers of predictions: those whose word the watermark waits for."""
-        return {segment.writer for name, segment in self.found.items() if name.startswith(f"{PREDICTIONS}/")}
+        return {self._writer(segment) for name, segment in self.found.items() if name.startswith(f"{PREDICTIONS}/")}
 
-    def read(self, limit: int, follower: Follower | None = None) -> Read:
-        """Read about ``limit`` lines that are not drained.
+    def read(self, limit: int, follower: Follower | None = None, batch: Batch | None = None) -> Read:
+        """Read about ``limit`` lines that are not drained, into ``batch`` or a new one.
 
         Writers take turns, so that a busy one starves nobody; of one writer, segments come in order. Where ``follower``
         has reached, reading stops, so that what was read is either all new to it or all known.
         """
-        read = Read()
+        read = Read() if batch is None else Read(batch)
         batch, chains = read.batch, list(self._chains())
         self._turn += 1
         for i in range(len(chains)):
@@ -121,7 +134,7 @@ class Segments:
     def drained_writers(self, writers: Iterable[str], offsets: Mapping[str, int]) -> set[str]:
         """Return which of these (dead) writers have all their predictions recorded, once ``offsets`` are."""
         behind = {
-            segment.writer
+            self._writer(segment)
             for name, segment in self.found.items()
             if name.startswith(f"{PREDICTIONS}/")
             and name not in self.refused
@@ -169,7 +182,7 @@ class Segments:
             end = offset + sum(len(line) + 1 for line in lines)
         chain = _chain(name, segment)
         expected = read.numbers.get(chain, self.numbers.get(chain))
-        expected, aside = read.batch.read(lines, segment.writer, expected)
+        expected, aside = read.batch.read(lines, self._writer(segment), expected)
         if expected is not None:
             read.numbers[chain] = expected
         if aside:
@@ -181,6 +194,9 @@ class Segments:
         if end > offset:
             read.offsets[name] = end
         return end >= segment.size
+
+    def _writer(self, segment: Segment) -> str:
+        return f"{self._prefix}{segment.writer}"
 
     def _refuse(self, name: str, error: SegmentRefused) -> None:
         if name not in self.refused:

@@ -29,6 +29,7 @@ class Opened(Protocol):
     """A store that gives transactions."""
 
     def begin(self) -> AbstractAsyncContextManager[AsyncConnection]: ...
+    def change(self) -> AbstractAsyncContextManager[AsyncConnection]: ...
 
 
 @dataclass(slots=True)
@@ -62,9 +63,9 @@ async def erase(store: Opened, names: Sequence[str], stretch: int = STRETCH) -> 
     """Erase a unit. Done again after an interruption it finishes what was begun."""
     erased = Erased()
     async for ids in predictions(store, names, stretch):
-        async with store.begin() as connection:
+        async with store.change() as connection:
             await _delete(connection, ids, erased)
-    async with store.begin() as connection:
+    async with store.change() as connection:
         for name in names:
             erased.unit_rows += await _rename(connection, name, secrets.token_hex(16))
     return erased

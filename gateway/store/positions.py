@@ -1,7 +1,7 @@
 """How far the journal has been read, by segment and by writer; and the watermark that follows from it.
 
 Rule: written in the same transaction as what was read, so that reading on after any interruption repeats nothing and
-skips nothing.
+skips nothing. Where there are several nodes, ``prefix`` is the node's name and "/": no two journals are confused.
 """
 
 from __future__ import annotations
@@ -12,43 +12,45 @@ from sqlalchemy import Text, bindparam, delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store import sql
-from gateway.store.tables import journal_numbers, numbers, offsets, writers
+from gateway.store.tables import intake, journal_numbers, numbers, offsets, writers
 from gateway.store.tallies import number
 from gateway.store.watermark import Writer, Writers
 
 _WATERMARK = "watermark_ms"
 
 
-async def read_offsets(connection: AsyncConnection) -> dict[str, int]:
+async def read_offsets(connection: AsyncConnection, prefix: str = "") -> dict[str, int]:
     """Return how far each segment is drained, in bytes, by folder and file name."""
-    return {str(segment): int(offset) for segment, offset in await connection.execute(select(offsets))}
+    query = select(offsets).where(offsets.c.segment.startswith(prefix, autoescape=True))
+    return {str(segment)[len(prefix) :]: int(offset) for segment, offset in await connection.execute(query)}
 
 
-async def write_offsets(connection: AsyncConnection, drained: Mapping[str, int]) -> None:
-    await sql.upsert(connection, offsets, list(drained.items()))
+async def write_offsets(connection: AsyncConnection, drained: Mapping[str, int], prefix: str = "") -> None:
+    await sql.upsert(connection, offsets, [(f"{prefix}{name}", offset) for name, offset in drained.items()])
 
 
-async def forget_offsets(connection: AsyncConnection, segments: Collection[str]) -> None:
+async def forget_offsets(connection: AsyncConnection, segments: Collection[str], prefix: str = "") -> None:
     """Forget segments whose files are gone."""
     if segments:
         query = delete(offsets).where(offsets.c.segment.in_(sql.among(connection.dialect.name, Text())))
-        await connection.execute(query, sql.as_values(segments))
+        await connection.execute(query, sql.as_values([f"{prefix}{name}" for name in segments]))
 
 
-async def read_numbers(connection: AsyncConnection) -> dict[str, int]:
+async def read_numbers(connection: AsyncConnection, prefix: str = "") -> dict[str, int]:
     """Return the number of the line that comes next, by folder and writer."""
-    return {str(chain): int(number) for chain, number in await connection.execute(select(journal_numbers))}
+    query = select(journal_numbers).where(journal_numbers.c.chain.startswith(prefix, autoescape=True))
+    return {str(chain)[len(prefix) :]: int(number) for chain, number in await connection.execute(query)}
 
 
-async def write_numbers(connection: AsyncConnection, following: Mapping[str, int]) -> None:
-    await sql.upsert(connection, journal_numbers, list(following.items()))
+async def write_numbers(connection: AsyncConnection, following: Mapping[str, int], prefix: str = "") -> None:
+    await sql.upsert(connection, journal_numbers, [(f"{prefix}{chain}", number) for chain, number in following.items()])
 
 
-async def forget_numbers(connection: AsyncConnection, silent: Collection[str]) -> None:
+async def forget_numbers(connection: AsyncConnection, silent: Collection[str], prefix: str = "") -> None:
     """Forget writers whose files are gone."""
     if silent:
         query = delete(journal_numbers).where(journal_numbers.c.chain.in_(sql.among(connection.dialect.name, Text())))
-        await connection.execute(query, sql.as_values(silent))
+        await connection.execute(query, sql.as_values([f"{prefix}{chain}" for chain in silent]))
 
 
 async def read_writers(connection: AsyncConnection) -> Writers:
@@ -57,9 +59,24 @@ async def read_writers(connection: AsyncConnection) -> Writers:
     return Writers(known, await number(connection, _WATERMARK))
 
 
-async def forget_writers(connection: AsyncConnection, run: str) -> None:
+async def forget_writers(connection: AsyncConnection, run: str, prefix: str = "") -> None:
     """Forget writers of runs before ``run`` that are gone: they hold nothing back, and names sort by age."""
-    await connection.execute(delete(writers).where(writers.c.gone, writers.c.writer < bindparam("run")), {"run": run})
+    own = writers.c.writer.startswith(prefix, autoescape=True)
+    query = delete(writers).where(writers.c.gone, own, writers.c.writer < bindparam("run"))
+    await connection.execute(query, {"run": f"{prefix}{run}"})
+
+
+async def forget_writers_elsewhere(connection: AsyncConnection, prefix: str) -> None:
+    """Forget writers of other nodes that are gone: nothing comes of them any more."""
+    elsewhere = ~writers.c.writer.startswith(prefix, autoescape=True)
+    await connection.execute(delete(writers).where(writers.c.gone, elsewhere))
+
+
+async def living(connection: AsyncConnection, prefix: str) -> set[str]:
+    """Return the writers of a node that are not known to be gone, with what of them waits to be recorded."""
+    own = select(writers.c.writer).where(writers.c.writer.startswith(prefix, autoescape=True), ~writers.c.gone)
+    waiting = select(intake.c.writer).where(intake.c.node == prefix[:-1])
+    return {row[0] for row in await connection.execute(own.union(waiting))}
 
 
 async def write_writers(

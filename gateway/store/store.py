@@ -10,7 +10,7 @@ import contextlib
 import fcntl
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from gateway.ledger import Ledger
 from gateway.store import partitions, plans, tallies, told
+from gateway.store.lease import LEASE_MS
 from gateway.store.migrations import NewerSchema, Walked, migrate
 from gateway.store.plans import Happening
 
@@ -46,7 +47,7 @@ _PRAGMAS: Final = (
 
 
 #: What holds rows that are a person's.
-_PERSONAL: Final = ("calls", "feedback", "bodies", "units", "arrivals")
+_PERSONAL: Final = ("calls", "feedback", "bodies", "units", "arrivals", "intake")
 
 
 class StoreError(Exception):
@@ -62,6 +63,8 @@ class Store:
     def __init__(self, engine: AsyncEngine, lock: int | None = None) -> None:
         self._engine = engine
         self._lock = lock
+        #: Where several nodes share the store: lets a change go on that only one of them may make, or raises.
+        self.guard: Callable[[AsyncConnection], Awaitable[None]] | None = None
 
     @classmethod
     async def open(cls, store: str, data_dir: Path, *, password: str | None = None) -> Store:
@@ -105,6 +108,14 @@ class Store:
     async def begin(self) -> AsyncIterator[AsyncConnection]:
         """Give the one connection, in a transaction that is committed at the end and undone by any exception."""
         async with self._engine.begin() as connection:
+            yield connection
+
+    @contextlib.asynccontextmanager
+    async def change(self) -> AsyncIterator[AsyncConnection]:
+        """As ``begin``, for changes that only one node may make: begins with what ``guard`` says to it."""
+        async with self.begin() as connection:
+            if self.guard is not None:
+                await self.guard(connection)
             yield connection
 
     async def make_room(self, today: int) -> None:
@@ -205,7 +216,7 @@ def postgresql_engine(store: str, password: str | None, *, connect_seconds: int 
     url = make_url(store)
     if password is not None:
         url = url.set(password=password)
-    return create_async_engine(
+    engine = create_async_engine(
         url.set(drivername="postgresql+psycopg"),
         pool_size=1,
         max_overflow=0,
@@ -214,6 +225,16 @@ def postgresql_engine(store: str, password: str | None, *, connect_seconds: int 
         paramstyle="format",  # rows go to the driver as tuples
         connect_args={"connect_timeout": connect_seconds},
     )
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def prepare(connection: Any, _: Any) -> None:
+        # A controller that sleeps in the middle of a transaction would keep its locks from whoever takes its place.
+        cursor = connection.cursor()
+        cursor.execute(f"SET idle_in_transaction_session_timeout = {LEASE_MS * 4 // 5}")
+        cursor.close()
+        connection.commit()
+
+    return engine
 
 
 def password_in(file: str | None) -> str | None:

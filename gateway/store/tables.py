@@ -16,6 +16,7 @@ from sqlalchemy import (
     Float,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
@@ -302,6 +303,42 @@ bodies: Final = _table(
 )
 
 schema_version: Final = _table("schema_version", _integer("version", key=True))
+
+# The fleet: several nodes on one PostgreSQL (``gateway.control.fleet``). A SQLite file has one node, and these empty.
+# Where ``offsets`` and ``writers`` name something of a node's journal, the node's name and "/" come first.
+
+#: Who joins, plans and acts, until when by the database's clock. ``fencing`` grows with every holder.
+lease: Final = _table("lease", _text("name", key=True), _text("holder"), _integer("fencing"), _integer("expires_ms"))
+
+#: Every node, and which of its lives may write in its name; ``config`` and ``revision`` are what it routes by.
+nodes: Final = _table(
+    "nodes", _text("node", key=True), _integer("life"), _text("config"), _integer("revision"), _integer("seen_ms")
+)
+
+#: Journal lines on their way from a node to whoever holds the lease: ``n`` lines of one writer, the first
+#: ``taken`` bytes of them recorded.
+intake: Final = _table(
+    "intake",
+    Column("seq", _Serial, primary_key=True),
+    _text("node"),
+    _text("writer"),
+    _integer("n"),
+    _integer("bytes"),
+    _integer("taken"),
+    Column("lines", LargeBinary, nullable=False),
+)
+Index("intake_node", intake.c.node)
+
+#: Numbered snapshots, as far as they differ between configurations that are the same: their plans.
+publications: Final = _table(
+    "publications",
+    _integer("revision", key=True),
+    _text("config"),
+    _text("node"),
+    _integer("at_ms"),
+    _text("body"),
+)
+Index("publications_config", publications.c.config, publications.c.revision)
 
 # The journal's lines are numbered: which number comes next, by folder and writer.
 journal_numbers: Final = _table("journal_numbers", _text("chain", key=True), _integer("number"))

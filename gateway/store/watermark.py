@@ -2,11 +2,13 @@
 
 Rule: taken from the journal alone, never from a clock, so that a replay closes the same windows as the first run did.
 Every writer says once a second before which time all its calls are in the journal; the least of these is the watermark.
-A writer that died holds it back until its segments are drained, then never again. It never goes back.
+A writer that died holds it back until its segments are drained, then never again. It never goes back. Where there are
+several nodes, one that is out of reach for long holds nothing back either: what it tells later comes late, and counts.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 
@@ -23,7 +25,10 @@ class Writer:
 
 
 class Writers:
-    """Every writer seen, by name (``{run}-{slot}-{spawn}``), and the watermark; ``changed`` names the unsaved."""
+    """Every writer seen, by name (``{run}-{slot}-{spawn}``), and the watermark; ``changed`` names the unsaved.
+
+    Where there are several nodes, a name has its node's and "/" before it.
+    """
 
     def __init__(self, writers: dict[str, Writer] | None = None, watermark_ms: int | None = None) -> None:
         self._writers = dict(writers or {})
@@ -60,24 +65,33 @@ class Writers:
         """Return the writers that are not gone, oldest first."""
         return sorted(name for name, writer in self._writers.items() if not writer.gone)
 
-    def dead(self, run: str | None = None) -> set[str]:
-        """Return the writers that will never write again: they said so, or have a successor; ``run`` is the present."""
-        newest = max((name.split("-")[0] for name in self._writers), default="")
+    def dead(self, run: str | None = None, prefix: str = "") -> set[str]:
+        """Return the writers that will never write again: they said so, or have a successor; ``run`` is the present.
+
+        ``prefix`` is that of the node, whose own writers these are: of others' nothing can be known here.
+        """
+        own = {name: name[len(prefix) :].split("-") for name in self._writers if name.rpartition("/")[0] == prefix[:-1]}
+        newest = max((at for at, _, _ in own.values()), default="")
         newest = max(newest, run or "")
         spawns: dict[tuple[str, str], str] = {}
-        for name in self._writers:
-            at, slot, spawn = name.split("-")
+        for at, slot, spawn in own.values():
             spawns[at, slot] = max(spawns.get((at, slot), ""), spawn)
         return {
             name
-            for name, writer in self._writers.items()
-            for at, slot, spawn in (name.split("-"),)
-            if writer.bye or at < newest or spawn < spawns[at, slot]
+            for name, (at, slot, spawn) in own.items()
+            if self._writers[name].bye or at < newest or spawn < spawns[at, slot]
         }
 
-    def advance(self) -> bool:
-        """Move the watermark to where the marks allow, and return whether it moved."""
-        marks = [writer.mark_ms for writer in self._writers.values() if not writer.gone]
+    def advance(self, present: Collection[str] | None = None) -> bool:
+        """Move the watermark to where the marks allow, and return whether it moved.
+
+        ``present`` are the nodes that are waited for, None: all.
+        """
+        marks = [
+            writer.mark_ms
+            for name, writer in self._writers.items()
+            if not writer.gone and (present is None or name.rpartition("/")[0] in present)
+        ]
         # When the last one is gone, everything it ever said is known.
         reached = min(marks) if marks else max((writer.mark_ms for writer in self._writers.values()), default=None)
         if reached is None or (self.watermark_ms is not None and reached <= self.watermark_ms):

@@ -128,6 +128,13 @@ def test_every_series_that_tells_of_traffic_or_quality_is_on_the_dashboard_or_ex
         "turnout_expired_total",
         "turnout_quality_live_mean",
         "turnout_snapshot_errors_total",
+        # Of several nodes: alerts tell of two, and /readyz?verbose of the rest.
+        "turnout_intake_bytes",
+        "turnout_lease_held",
+        "turnout_node_config_differs",
+        "turnout_node_plan_revision",
+        "turnout_node_silent_seconds",
+        "turnout_store_cut_off_seconds",
     }
 
 
@@ -156,7 +163,7 @@ def test_prometheus_takes_the_example_and_the_rules(tmp_path: Path) -> None:
     dashboards.export(tmp_path)
     checked = run(tmp_path, "check", "config", "prometheus.yaml")
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert "SUCCESS: 15 rules found" in checked.stdout
+    assert "SUCCESS: 17 rules found" in checked.stdout
 
 
 def rule_lines() -> list[str]:
@@ -182,6 +189,8 @@ FIRING = {
     "TurnoutComparisonInvalid": ("turnout_verdict{instance='i', route='r', status='invalid'}", "1x20", "0x20"),
     "TurnoutSampleRatioMismatch": ("turnout_sample_ratio_p{instance='i', route='r'}", "0.0001x20", "0.2x20"),
     "TurnoutStoreBehind": ("turnout_journal_lag_seconds{instance='i'}", "90x20", "2x20"),
+    "TurnoutNodeCutOff": ("turnout_store_cut_off_seconds{instance='i'}", "90x20", "0x20"),
+    "TurnoutNodesDisagree": ("turnout_node_config_differs{instance='i', node='n'}", "1x20", "0x20"),
     "TurnoutConfigRefused": ("turnout_config_last_reload_successful{instance='i'}", "0x20", "1x20"),
     "TurnoutReplicaOut": (
         "turnout_replica_state{instance='i', variant='v', replica='h:1', state='ejected'}",

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 
 from gateway.admin.app import create
+from gateway.control.fleet import View
 from gateway.ledger import Ledger
 from router.config import Config
 from router.diagnostics import Diagnostic
@@ -32,6 +33,7 @@ class Control:
     ledgers: dict[str, Ledger] = field(default_factory=dict)
     predictions: dict[str, dict[str, Any]] = field(default_factory=dict)
     store_ready: bool = True
+    fleet: View | None = None
     refused_segments: int = 0
     events: list[dict[str, Any]] = field(default_factory=list)
     config: Config | None = None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from gateway.admin.metrics import Metrics
+from gateway.control.fleet import View
 from gateway.ledger import STATUSES
 from gateway.report import report
+from gateway.store.nodes import ABSENT_MS, Node
 from policies import Tally, Thompson, Weighted
 from router.records import Prediction
 from tests.gateway.admin.fake import Control, control
@@ -112,7 +114,19 @@ def observe(metrics: Metrics, round_: int = 1) -> None:
     )
 
 
+def fleet(*, holder: str = "web-1", cut_off_seconds: float | None = None) -> View:
+    """Three nodes as the second of them sees them: one holds the lease, one has another config, one is absent."""
+    nodes = (
+        Node("web-1", "aa11", 7, 200),
+        Node("web-2", "aa11", 7, 100),
+        Node("web-3", "bb22", 6, 300),
+        Node("web-4", "aa11", 5, ABSENT_MS + 5_000),
+    )
+    return View("web-2", holder, "aa11", nodes, {"web-3": 4_096}, cut_off_seconds)
+
+
 def refresh(metrics: Metrics, fake: Control) -> None:
     metrics.refresh_plans()
+    metrics.refresh_fleet(fleet())
     metrics.refresh_health(lag=fake.lag(), store_ready=fake.store_ready)
     metrics.refresh_quality(report(fake.snapshot, book, POLICIES.get(name)) for name, book in fake.ledgers.items())

@@ -20,6 +20,7 @@ from router.config import parse
 from router.diagnostics import Diagnostic
 from router.snapshot import Backend
 from tests.gateway.admin.fake import Result, ask, control
+from tests.gateway.admin.samples import fleet
 
 
 def problem(answer: httpx.Response) -> dict[str, Any]:
@@ -196,6 +197,39 @@ def test_being_ready_needs_the_store_and_says_what_is_missing() -> None:
     fake.store_ready = False
     assert ask(fake, "/readyz").status_code == 503
     assert ask(fake, "/readyz?verbose").text == "[+]snapshot ok\n[-]store failed\nnot ready: store\n"
+
+
+def test_being_ready_tells_of_the_other_nodes() -> None:
+    fake = control()
+    fake.fleet = fleet()
+    answer = ask(fake, "/readyz?verbose")
+    assert answer.status_code == 200
+    assert answer.text.splitlines() == [
+        "[+]snapshot ok",
+        "[+]store ok",
+        "[+]fleet node web-2 of 3, web-1 holds the lease, revision 7",
+        "[-]config node web-3 runs configuration bb22, the holder another",
+        "[-]node web-4 was not heard of for 125 s",
+        "ok",
+    ]
+
+
+def test_a_node_that_is_cut_off_from_the_store_says_so() -> None:
+    fake = control()
+    fake.fleet = fleet(cut_off_seconds=12.4)
+    answer = ask(fake, "/readyz?verbose")
+    assert answer.status_code == 503
+    assert "[-]fleet node web-2, cut off from the store for 12 s; revision 7 stays in force" in answer.text
+
+
+def test_the_fleet_is_listed_with_who_holds_the_lease_and_who_runs_what() -> None:
+    fake = control()
+    assert ask(fake, "/api/v1/fleet").json()["nodes"] == []
+    fake.fleet = fleet()
+    shown = ask(fake, "/api/v1/fleet").json()
+    assert (shown["node"], shown["holder"], shown["cut_off_seconds"]) == ("web-2", "web-1", None)
+    assert [one["node"] for one in shown["nodes"] if one["config_differs"]] == ["web-3"]
+    assert [one["node"] for one in shown["nodes"] if one["absent"]] == ["web-4"]
 
 
 def test_a_head_request_is_a_get_without_its_body() -> None:

@@ -17,7 +17,17 @@ from gateway.ledger import STATUSES
 from router.records import Prediction
 from router.snapshot import Snapshot
 from tests.gateway.admin.fake import Control, ask, control
-from tests.gateway.admin.samples import NOW_MS, REPLICA, datagram, filled_control, observe, prediction, refresh, writer
+from tests.gateway.admin.samples import (
+    NOW_MS,
+    REPLICA,
+    datagram,
+    filled_control,
+    fleet,
+    observe,
+    prediction,
+    refresh,
+    writer,
+)
 from tests.gateway.control.builders import row
 from tests.gateway.ledgers import route, snapshot
 
@@ -313,6 +323,20 @@ def test_a_scrape_shows_everything_and_does_not_wait_for_a_store_that_hangs() ->
     assert "turnout_journal_lag_seconds 1.5" in answer.text
 
 
+def test_a_node_with_another_config_has_a_series_that_says_so() -> None:
+    fake = control()
+    assert "turnout_node_" not in "".join(
+        line for line in ask(fake, "/metrics").text.splitlines() if not line.startswith("#")
+    )
+    fake.fleet = fleet()
+    shown = ask(fake, "/metrics").text
+    assert 'turnout_node_config_differs{node="web-3"} 1.0' in shown
+    assert 'turnout_node_config_differs{node="web-2"} 0.0' in shown
+    assert 'turnout_node_plan_revision{node="web-3"} 6.0' in shown
+    assert "turnout_lease_held 0.0" in shown
+    assert "turnout_intake_bytes 4096.0" in shown
+
+
 def test_a_scrape_in_openmetrics_is_answered_in_it() -> None:
     answer = ask(control(), "/metrics", headers={"accept": "application/openmetrics-text; version=1.0.0"})
     assert answer.headers["content-type"].startswith("application/openmetrics-text")
@@ -339,7 +363,7 @@ def test_no_label_can_hold_a_unit_or_an_id() -> None:
     refresh(metrics, fake)
     allowed = {
         *("route", "variant", "version", "role", "metric", "status"),
-        *("status_class", "fault", "reason", "slot", "python", "le", "replica", "state", "kind"),
+        *("status_class", "fault", "reason", "slot", "python", "le", "replica", "state", "kind", "node"),
     }
     for family in text_string_to_metric_families(text(metrics)):
         for sample in family.samples:
