@@ -132,10 +132,18 @@ class Answer:
 
     # What the call and its connection say.
 
-    @property
-    def fault(self) -> Exception | None:
-        """Why there is no more of it: an UpstreamFault, or what the request's own body raised."""
-        return self._fault
+    def confirm(self) -> None:
+        """Raise what went wrong before the head was here, if anything: an UpstreamFault, or what the body raised.
+
+        It is raised once and not kept: a traceback holds frames, those hold this, and a cycle is garbage that only a
+        collection finds.
+        """
+        fault, self._fault = self._fault, None
+        if fault is not None:
+            try:
+                raise fault
+            finally:
+                del fault
 
     def expect(self, link: Link) -> None:
         """This connection will bring it."""

@@ -127,6 +127,7 @@ class Connection(asyncio.Protocol):
         self._edge.departed(self)
         self._intake.end()
         self._give_up()
+        self._fiber = None  # it holds us as well: a cycle
         self._drain.ring()
 
     def data_received(self, data: bytes) -> None:

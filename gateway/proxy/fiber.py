@@ -116,6 +116,7 @@ class Fiber:
             self._end(stop)
             raise
         except BaseException as failure:
+            error = None  # its traceback holds this frame: a cycle is garbage that only a collection finds
             self._end(failure)
             return
         self._running = False

@@ -136,9 +136,8 @@ class Upstream:
                     if upload is not None:
                         link.upload(upload, length)
                     await answer.bell
-                    if answer.fault is None:
-                        return answer
-                    raise answer.fault
+                    answer.confirm()
+                    return answer
                 except UpstreamFault as fault:
                     fault.retries = len(tried)
                     stale = link is not None and link.closed_early and not fresh

@@ -6,6 +6,7 @@ Rule: as in ``test_faults_backends``.
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import socket
 import struct
@@ -348,3 +349,55 @@ def test_f27_a_clock_that_jumps_moves_no_deadline_and_no_latency(
 
 async def all_here(t: Trouble, muster: Muster) -> None:
     await t.stage.eventually(lambda: muster.present == PLACES)
+
+
+# Memory: what is over is freed at once.
+
+
+async def leave(t: Trouble) -> None:
+    """Ask, wait until the backend has it, and hang up."""
+    before = len(t.seen)
+    _, writer = await asyncio.open_connection("127.0.0.1", t.stage.port)
+    writer.write(ASK)
+    await t.stage.eventually(lambda: len(t.seen) > before)
+    hang_up(writer, reset=True)
+    await t.idle()
+
+
+@pytest.mark.parametrize(("act", "seen"), [(stalls(), None), (late(0, OK), "200 ok"), (late(0, b"nonsense"), "502")])
+def test_a_request_that_is_over_however_it_ended_leaves_nothing_to_a_collector(
+    act: Act, seen: str | None, tmp_path: Path
+) -> None:
+    """Cycles are freed by a collection only, and of the oldest generation there are few: memory would creep up."""
+
+    async def main() -> None:
+        async with troubled(tmp_path) as t:
+            t.usual = act
+            for _ in range(2):  # what is made once stays
+                gc.collect()
+                gc.disable()
+                try:
+                    for _ in range(5):
+                        if seen is None:
+                            await leave(t)
+                        else:
+                            assert (await t.saw()).startswith(seen)
+                    await t.idle()
+                    left = garbage()
+                finally:
+                    gc.enable()
+            assert left == Counter()
+
+    play(main())
+
+
+def garbage() -> Counter[str]:
+    """Collect, and return which objects of the gateway's were found."""
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        gc.collect()
+        kinds = (type(found) for found in gc.garbage)
+        return Counter(kind.__qualname__ for kind in kinds if kind.__module__.startswith(("gateway.", "router.")))
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
