@@ -134,7 +134,9 @@ GATEWAY: Final = table_of(
         "workers": Setting(Annotated[int, Field(ge=1, le=100)], "Processes that carry traffic."),
         "data_dir": Setting(Text, "The folder of the journal, the snapshot and the SQLite store."),
         "store": Setting(
-            spelled(_store), '"sqlite", or the URL of a PostgreSQL database without its password.', secret=True
+            spelled(_store),
+            '"sqlite", or the URL of a PostgreSQL database without its password: nodes with the same one are a fleet.',
+            secret=True,
         ),
         "store_password_file": Setting(Text, "A file with the password of the database."),
         "admin_token_file": Setting(Text, "A file with the token that changes on the admin port ask for."),

@@ -53,6 +53,17 @@ def test_without_one_it_is_made_of_the_config_alone(tmp_path: Path) -> None:
     assert snapshot.routes["r"].plan.shares == {"a": 0.5, "b": 0.5}
 
 
+def test_a_node_of_several_begins_without_a_number_until_the_store_gives_one(tmp_path: Path) -> None:
+    """A number of its own could mean another plan at another node."""
+    path = tmp_path / "snapshot.json"
+    shared = {"schema_version = 1": 'schema_version = 1\n[gateway]\nstore = "postgresql://db/turnout"'}
+    snapshot = ensure_snapshot(path, config(**shared), 1_000)
+    assert (snapshot.revision, snapshot.routes["r"].revision) == (0, 0)
+    publish(path, learned(snapshot))
+    edited = ensure_snapshot(path, config(**shared, **{'path = "/r"': 'path = "/s"'}), 2_000)
+    assert (edited.revision, edited.routes["r"].revision) == (0, 9)  # the plan is still the numbered one
+
+
 def test_the_last_one_stays_when_the_config_is_the_same(tmp_path: Path) -> None:
     path = tmp_path / "snapshot.json"
     publish(path, learned(ensure_snapshot(path, config(), 1_000)))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from policies.types import Evidence, Tally
-from router.compile import compile_snapshot, replan
+from router.compile import compile_snapshot, identity_of, replan
 from router.snapshot import Route, Snapshot
 from tests.router.builders import SMALL, changed, config_of, route_of, snapshot_of, with_policy
 
@@ -25,6 +25,47 @@ def test_a_first_snapshot_begins_everything() -> None:
     assert (route.period, route.revision) == (5_000, 7)
     assert (route.policy, route.variants, route.baseline, route.by_unit) == ("canary", ("v1", "v2"), "v1", True)
     assert route.plan.shares == {"v1": 0.95, "v2": 0.05}
+
+
+def identity(text: str) -> str:
+    return identity_of(snapshot_of(text))
+
+
+OF_A_NODE = (
+    'listen = "0.0.0.0:80"\nfeedback_token_file = "/t"',
+    'admin = "127.0.0.1:1"',
+    "workers = 3",
+    'data_dir = "/elsewhere"',
+    'store = "postgresql://db/turnout"\nstore_password_file = "/p"',
+)
+
+
+@pytest.mark.parametrize("settings", OF_A_NODE)
+def test_where_a_node_is_makes_no_other_configuration_of_it(settings: str) -> None:
+    node = f"[gateway]\n{settings}\n{SMALL}"
+    assert identity(node) == identity(SMALL)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[gateway]\nmax_body_bytes = 5\n" + SMALL,
+        changed(SMALL, ("missing = 0", 'missing = 0\nwindow = "1h"')),
+        changed(SMALL, ("9002", "9902")),
+        changed(SMALL, ("0.05", "0.06")),
+        changed(SMALL, ('"/digits"', '"/numbers"')),
+    ],
+    ids=range(5),
+)
+def test_what_nodes_must_have_in_common_makes_another_configuration(text: str) -> None:
+    assert identity(text) != identity(SMALL)
+
+
+def test_plans_and_their_numbers_make_no_other_configuration() -> None:
+    before = snapshot_of(BANDIT)
+    after = replan(before, config_of(BANDIT), "digits", SEEN, 9)
+    assert after.routes["digits"].plan != before.routes["digits"].plan
+    assert identity_of(after) == identity_of(before)
 
 
 NO_CHANGE = [
