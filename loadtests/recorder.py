@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,13 +81,16 @@ class Round:
 def request_lines(route: Route, n: int, at_ms: int) -> tuple[bytes, int]:
     """Return the rows of the ``n``-th request as a worker writes them, and how many they are."""
     variant, prediction_id = "one" if n * 7 % UNITS % 2 else "two", new_id(at_ms)
-    written = call_line(_row(route, variant, "primary", n, at_ms, prediction_id))
+    written = call_line(prediction_of(route, variant, "primary", n, at_ms, prediction_id))
     if n % round(1 / MIRRORED):
         return written, 1
-    return written + call_line(_row(route, "two", "shadow", n, at_ms, prediction_id)), 2
+    return written + call_line(prediction_of(route, "two", "shadow", n, at_ms, prediction_id)), 2
 
 
-def _row(route: Route, variant: str, role: Role, n: int, at_ms: int, prediction_id: str) -> Prediction:
+def prediction_of(
+    route: Route, variant: str, role: Role, n: int, at_ms: int, prediction_id: str, *, units: int = UNITS
+) -> Prediction:
+    """Return what was predicted for the ``n``-th request; a user comes again after ``units`` requests."""
     latency_ms = LATENCIES_MS[n % len(LATENCIES_MS)]
     return Prediction(
         id=prediction_id,
@@ -102,7 +105,7 @@ def _row(route: Route, variant: str, role: Role, n: int, at_ms: int, prediction_
         role=role,
         reason="mirror" if role == "shadow" else "unit",
         propensity=None if role == "shadow" else 0.5,
-        unit=f"user-{n * 7 % UNITS}",
+        unit=f"user-{n * 7 % units}",
         by_unit=True,
         status=200,
         latency_ms=latency_ms,
@@ -124,7 +127,7 @@ def controller(directory: Path, run: str, store: str) -> Iterator[subprocess.Pop
     with (directory / "controller.log").open("w") as log:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=log)
         try:
-            _wait(lambda: (data / SNAPSHOT).exists() and _begun(data, store), process, "the controller to begin")
+            wait_for(lambda: (data / SNAPSHOT).exists() and _begun(data, store), process, "the controller to begin")
             time.sleep(1.0)
             yield process
         finally:
@@ -144,12 +147,12 @@ def measure(rows: int, rate: float, store: str = "sqlite") -> Round:
         before = _cpu_seconds(process.pid)
         requests, written = _feed(appender, snapshot.routes["infer"], rows, rate)
         ended = time.monotonic()
-        _wait(lambda: _recorded(data, store) >= written, process, "the last rows")
+        wait_for(lambda: recorded(data, store) >= written, process, "the last rows")
         lag = time.monotonic() - ended
         cpu = _cpu_seconds(process.pid) - before
         appender.close()
-        if (recorded := _recorded(data, store)) != written:
-            raise SystemExit(f"{written} rows were written, but {recorded} are counted")
+        if (counted := recorded(data, store)) != written:
+            raise SystemExit(f"{written} rows were written, but {counted} are counted")
         return Round(requests, written, cpu, lag, _peak_mb(process.pid))
 
 
@@ -176,7 +179,7 @@ def _feed(appender: Appender, route: Route, rows: int, rate: float) -> tuple[int
     return requests, written
 
 
-def _recorded(data: Path, store: str) -> int:
+def recorded(data: Path, store: str) -> int:
     """Return how many calls the store has counted."""
     query = "SELECT coalesce(sum(d), 0) FROM tallies WHERE metric = '@calls'"
     if store != "sqlite":
@@ -190,14 +193,16 @@ def _recorded(data: Path, store: str) -> int:
 def _begun(data: Path, store: str) -> bool:
     """Return whether the store can be asked."""
     try:
-        return _recorded(data, store) >= 0
+        return recorded(data, store) >= 0
     except (sqlite3.Error, psycopg.Error):
         return False
 
 
-def _wait(done: object, process: subprocess.Popen[bytes], what: str) -> None:
-    assert callable(done)
-    deadline = time.monotonic() + PATIENCE_SECONDS
+def wait_for(
+    done: Callable[[], bool], process: subprocess.Popen[bytes], what: str, *, seconds: float = PATIENCE_SECONDS
+) -> None:
+    """Wait until something is so. Raises SystemExit when the time is up or the controller has ended."""
+    deadline = time.monotonic() + seconds
     while not done():
         if time.monotonic() > deadline or process.poll() is not None:
             raise SystemExit(f"waited in vain for {what}")

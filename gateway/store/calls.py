@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store import kin, sql
 from gateway.store.kin import Kin
-from gateway.store.partitions import DAY_MS, day_of, ensure
+from gateway.store.partitions import DAY_MS, ensure
 from gateway.store.tables import calls
 from router.outcomes import counted
 from router.records import Fault, Role
@@ -178,7 +178,9 @@ async def write(
     """
     stored = set() if stored is None else stored
     days = set() if days is None else days
-    if connection.dialect.name == "postgresql" and not days.issuperset(new := {day_of(row.at_ms) for _, row in fresh}):
+    if connection.dialect.name == "postgresql" and not days.issuperset(
+        new := {row.at_ms // DAY_MS for _, row in fresh}
+    ):
         days.update(await ensure(connection, new))
     unstored = {call.kin.number: call.kin for call in fresh if call.kin.number not in stored}
     await kin.write(connection, unstored.values())

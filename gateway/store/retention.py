@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, NamedTuple
 
-from sqlalchemy import BigInteger, Integer, bindparam, delete, literal_column, select
+from sqlalchemy import BigInteger, Integer, bindparam, delete, exists, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store import partitions, plans, sql
 from gateway.store.partitions import DAY_MS
-from gateway.store.tables import calls, feedback, kin
+from gateway.store.tables import calls, feedback, feedback_targets, kin
 
 #: Rows per transaction: some tens of milliseconds in SQLite, where whoever records waits meanwhile.
 CHUNK: Final = 2_000
@@ -63,6 +63,7 @@ async def _needed_from(connection: AsyncConnection) -> int:
 
 async def _days(connection: AsyncConnection, before_ms: int) -> int | None:
     """Drop the oldest partition that lies before a time; None if there is none."""
+    await connection.execute(_ALONE, {"bound": _first_id(before_ms)})
     oldest = min(await partitions.present(connection), default=None)
     if oldest is None or (oldest + 1) * DAY_MS > before_ms:
         return None
@@ -71,6 +72,7 @@ async def _days(connection: AsyncConnection, before_ms: int) -> int | None:
 
 async def _rows(connection: AsyncConnection, before_ms: int) -> int | None:
     """Delete a chunk of calls from before a time; None if there are none."""
+    await connection.execute(_ALONE, {"bound": _first_id(before_ms)})
     for (route,) in (await connection.execute(_ROUTES)).all():
         found = await connection.execute(_OLD_CALLS, {"b_route": route, "before": before_ms, "most": CHUNK})
         if found.rowcount:
@@ -103,10 +105,14 @@ def _first_id(at_ms: int) -> str:
     return f"{digits[:8]}-{digits[8:]}"
 
 
+#: An event may be about several predictions, and is needed until the last of them goes.
+_ALSO_YOUNG: Final = exists().where(
+    feedback_targets.c.seq == feedback.c.seq, feedback_targets.c.target >= bindparam("bound")
+)
 _ABOUT: Final = delete(feedback).where(
     feedback.c.seq.in_(
         select(feedback.c.seq)
-        .where(feedback.c.target < bindparam("bound"), feedback.c.status.not_in(("waiting", "orphaned")))
+        .where(feedback.c.target < bindparam("bound"), feedback.c.status.not_in(("waiting", "orphaned")), ~_ALSO_YOUNG)
         .order_by(feedback.c.target)
         .limit(bindparam("most"))
     )
@@ -127,4 +133,8 @@ _EVENTS: Final = (
     .where(feedback.c.seq > bindparam("start"))
     .order_by(feedback.c.seq)
     .limit(bindparam("most"))
+)
+#: What an event was about, once it is gone.
+_ALONE: Final = delete(feedback_targets).where(
+    feedback_targets.c.target < bindparam("bound"), ~exists().where(feedback.c.seq == feedback_targets.c.seq)
 )

@@ -194,3 +194,24 @@ def test_a_day_that_somebody_dropped_is_made_again(tmp_path: Path, postgresql_ur
         assert (await stored(desk))[0] == ids(*range(20, 40))
 
     at_desk(Desk(tmp_path, store=postgresql_url), story)
+
+
+def test_feedback_about_several_predictions_stays_until_the_last_of_them_goes(tmp_path: Path, store: str) -> None:
+    """The younger one's window is still open: without the event it would close on nothing."""
+
+    async def story(desk: Desk) -> None:
+        desk.journal.calls(call(1, key="k", prediction=1), call(DAWN + 10, key="k", prediction=1))
+        desk.journal.events(keyed("k", 1, at=DAWN + 20))
+        desk.journal.beat(2 * DAWN + 105)
+        await desk.record()
+        assert await sweep(desk, 9 * DAY_MS, prediction_retention=DAY_MS) == {"predictions": 1}
+        assert await stored(desk) == (ids(DAWN + 10), ["joined"])
+        desk.journal.beat(DAWN + 20 * DAY_MS)
+        assert sums(await desk.record()) == {"a": (2.0, 2.0)}
+        assert await sweep(desk, 100 * DAY_MS, prediction_retention=DAY_MS) == {"predictions": 1, "feedback": 1}
+        async with desk.store.begin() as connection:
+            assert (await connection.execute(text("SELECT count(*) FROM feedback_targets"))).scalar() == 0
+
+    # The window of everything before dawn has closed, and that of the younger one has not.
+    bought = metric("event", window_ms=DAWN + 100)
+    at_desk(Desk(tmp_path, bought, store=store, key_rule="all"), story)
