@@ -17,6 +17,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -164,6 +165,7 @@ class Program:
             assert self._process is not None
             await asyncio.to_thread(self._process.wait)
             self.start()
+            await _until(lambda: self._all_run("worker"), "the workers of another supervisor run")
         await _until(lambda: self._all_run(victim, without=pid), f"another {victim} runs")
 
     async def _all_run(self, victim: Victim, without: int = 0) -> bool:
@@ -278,8 +280,10 @@ async def killed(directory: Path, model: int, kills: int, *, clients: int, seed:
             for number in range(kills):
                 victim = VICTIMS[number % len(VICTIMS)]
                 await asyncio.sleep(chance.uniform(0.2, 1.5))
-                _say(f"  {number + 1} of {kills}: kill -9 of a {victim}")
+                began = time.monotonic()
                 await program.kill(victim, chance)
+                seconds = time.monotonic() - began
+                _say(f"  {number + 1} of {kills}: kill -9 of a {victim}; another runs after {seconds:.1f} s")
             await program.ready()
             await asyncio.sleep(1)
         await program.stop()
