@@ -131,6 +131,9 @@ class Appender:
             raise
         if written != len(content):
             self._take_back()
+            if b"\n" in content[:written]:
+                # Whoever read a whole line of it is further than the end is now: nothing may be written there.
+                self.retire()
             raise OSError(errno.ENOSPC, f"only {written} of {len(content)} bytes were written")
         self._size += written
         self._number = number

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import random
 import signal
@@ -16,6 +17,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -122,7 +124,7 @@ class Program:
     def __init__(self, directory: Path, model: int, *, data_dir: Path | None = None, gateway: str = "") -> None:
         self.data_dir = data_dir or directory / "data"
         listen, admin = free_ports(2)
-        self.url, self.admin = f"http://127.0.0.1:{listen}", f"http://127.0.0.1:{admin}"
+        self.port, self.admin = listen, f"http://127.0.0.1:{admin}"
         self._file, self._log = directory / "turnout.toml", directory / "turnout.log"
         text = CONFIG.format(
             listen=listen,
@@ -151,7 +153,7 @@ class Program:
     async def ready(self) -> None:
         """Wait until it takes traffic and has a store."""
         async with httpx.AsyncClient(timeout=5) as client:
-            for url in (f"{self.url}/-/readyz", f"{self.admin}/readyz"):
+            for url in (f"http://127.0.0.1:{self.port}/-/readyz", f"{self.admin}/readyz"):
                 await _until(lambda url=url: _says(client, url), f"{url} is ready")  # type: ignore[misc]
 
     async def kill(self, victim: Victim, chance: random.Random) -> None:
@@ -163,6 +165,7 @@ class Program:
             assert self._process is not None
             await asyncio.to_thread(self._process.wait)
             self.start()
+            await _until(lambda: self._all_run("worker"), "the workers of another supervisor run")
         await _until(lambda: self._all_run(victim, without=pid), f"another {victim} runs")
 
     async def _all_run(self, victim: Victim, without: int = 0) -> bool:
@@ -193,78 +196,101 @@ class Program:
 
 
 class Load:
-    """Clients that ask and click at a steady rate while entered, and keep what they are given."""
+    """Clients that ask, click and ask again while entered, one request at a time each, and keep what they are given."""
 
-    def __init__(self, url: str, held: Held, rate: float) -> None:
-        self._url, self._held, self._rate = url, held, rate
-        self._over = asyncio.Event()
+    def __init__(self, port: int, held: Held, clients: int) -> None:
+        self._port, self._held, self._clients = port, held, clients
+        self._over = False
+        self._number = 0
 
     async def __aenter__(self) -> Load:
-        self._task = asyncio.create_task(self._run())
+        self._tasks = [asyncio.create_task(self._run()) for _ in range(self._clients)]
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._over.set()
-        await self._task
+        self._over = True
+        await asyncio.gather(*self._tasks)
 
     async def _run(self) -> None:
-        limits = httpx.Limits(max_connections=64)
-        async with (
-            httpx.AsyncClient(base_url=self._url, timeout=10, limits=limits) as client,
-            asyncio.TaskGroup() as asking,
-        ):
-            began, number, paths = asyncio.get_running_loop().time(), 0, tuple(PATHS)
-            while not self._over.is_set():
-                asking.create_task(self._ask(client, paths[number % len(paths)], number))
-                number += 1
-                await asyncio.sleep(began + number / self._rate - asyncio.get_running_loop().time())
+        """Be one client: what breaks is counted, and the next request goes out on another connection."""
+        while not self._over:
+            try:
+                reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+            except OSError:
+                self._held.broken += 1
+                await asyncio.sleep(0.1)
+                continue
+            try:
+                async with asyncio.timeout(_PATIENCE_SECONDS):
+                    while not self._over and await self._ask(reader, writer):
+                        pass
+            except (OSError, EOFError, TimeoutError):
+                self._held.broken += 1
+            finally:
+                writer.close()
 
-    async def _ask(self, client: httpx.AsyncClient, path: str, number: int) -> None:
-        try:
-            answer = await client.post(path, json={"n": number}, headers={"x-user-id": f"u{number % 200}"})
-        except httpx.TransportError:
-            self._held.broken += 1
-            return
-        self._held.statuses[answer.status_code] += 1
-        prediction_id = answer.headers.get("turnout-prediction-id")
-        if prediction_id is not None:
-            self._held.ids[prediction_id] = path
-            await self._click(client, prediction_id)
+    async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Ask, and tell of the answer; return whether the connection goes on."""
+        number, self._number = self._number, self._number + 1
+        path = tuple(PATHS)[number % len(PATHS)]
+        writer.write(_request(path, b'{"n":%d}' % number, b"x-user-id: u%d\r\n" % (number % 200)))
+        status, prediction_id, more = await _answer(reader)
+        self._held.statuses[status] += 1
+        if prediction_id is None:
+            await asyncio.sleep(0.05)  # it was refused
+            return more
+        self._held.ids[prediction_id] = path
+        return more and await self._click(reader, writer, prediction_id)
 
-    async def _click(self, client: httpx.AsyncClient, prediction_id: str) -> None:
-        """Tell of it until it is acknowledged or refused: who does not hear an answer says it again."""
+    async def _click(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, prediction_id: str) -> bool:
+        # Who does not hear an answer says it again: every tenth does so anyhow.
         event_id = f"click-{prediction_id}"
         event = {"prediction_id": prediction_id, "metric": "click", "value": 1, "event_id": event_id}
-        for _ in range(5):
-            try:
-                answer = await client.post("/-/feedback", json=event)
-            except httpx.TransportError:
-                await asyncio.sleep(0.2)
-                continue
-            self._held.feedback_statuses[answer.status_code] += 1
-            if answer.status_code == 202:
+        for _ in range(2 if self._number % 10 == 0 else 1):
+            writer.write(_request("/-/feedback", json.dumps(event).encode()))
+            status, _, more = await _answer(reader)
+            self._held.feedback_statuses[status] += 1
+            if status == 202:
                 self._held.events.add(event_id)
-            return
+            if not more:
+                return False
+        return True
 
 
-async def killed(directory: Path, model: int, kills: int, *, rate: float, seed: int) -> dict[str, Account]:
+def _request(path: str, body: bytes, fields: bytes = b"") -> bytes:
+    head = b"POST %b HTTP/1.1\r\nhost: models.example\r\ncontent-type: application/json\r\n%b" % (path.encode(), fields)
+    return b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body)
+
+
+async def _answer(reader: asyncio.StreamReader) -> tuple[int, str | None, bool]:
+    """Read an answer to its end; return its status, its prediction id, and whether the connection goes on."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+    line, *rest = head.split("\r\n")
+    fields = {name: value.strip() for name, _, value in (field.partition(":") for field in rest if field)}
+    await reader.readexactly(int(fields["content-length"]))
+    return int(line.split(" ")[1]), fields.get("turnout-prediction-id"), fields.get("connection") != "close"
+
+
+async def killed(directory: Path, model: int, kills: int, *, clients: int, seed: int) -> dict[str, Account]:
     """Kill one process after the other under load, at random moments; return the account of it all."""
     chance, held, program = random.Random(seed), Held(), Program(directory, model)
     with _ended(program):
         await program.ready()
-        async with Load(program.url, held, rate):
+        async with Load(program.port, held, clients):
             for number in range(kills):
                 victim = VICTIMS[number % len(VICTIMS)]
                 await asyncio.sleep(chance.uniform(0.2, 1.5))
-                _say(f"  {number + 1} of {kills}: kill -9 of a {victim}")
+                began = time.monotonic()
                 await program.kill(victim, chance)
+                seconds = time.monotonic() - began
+                _say(f"  {number + 1} of {kills}: kill -9 of a {victim}; another runs after {seconds:.1f} s")
             await program.ready()
             await asyncio.sleep(1)
         await program.stop()
     return {f"{kills} times kill -9": account(program.data_dir, held)}
 
 
-async def disk_full(directory: Path, model: int, policy: Literal["refuse", "shed"], *, rate: float) -> Account:
+async def disk_full(directory: Path, model: int, policy: Literal["refuse", "shed"], *, clients: int) -> Account:
     """Fill the disk under load, and free it again. Raises NoSmallDisk."""
     held = Held()
     with small_disk(directory / "disk", _DISK_BYTES) as disk:
@@ -273,7 +299,7 @@ async def disk_full(directory: Path, model: int, policy: Literal["refuse", "shed
         counted = f"turnout_journal_{'refused' if policy == 'refuse' else 'shed'}_total"
         with _ended(program):
             await program.ready()
-            async with Load(program.url, held, rate):
+            async with Load(program.port, held, clients):
                 await asyncio.sleep(3)
                 _say(f"  {policy}: the disk is full")
                 ballast = fill(disk)
@@ -296,7 +322,9 @@ def account(data_dir: Path, held: Held, *, shed: float = 0.0, refused: float = 0
         rows: dict[str, Counter[str]] = {}
         for prediction_id, role in store.execute("SELECT id, role FROM predictions"):
             rows.setdefault(prediction_id, Counter())[role] += 1
-        events = Counter(event for (event,) in store.execute("SELECT event_id FROM feedback"))
+        # What was said again is kept as that, and counts for nothing.
+        said = store.execute("SELECT event_id FROM feedback WHERE status != 'repeated'")
+        events = Counter(event_id for (event_id,) in said)
         met = dict(store.execute("SELECT name, n FROM counts"))
         drained = dict(store.execute("SELECT segment, offset FROM offsets"))
     missing = twice = 0
@@ -350,18 +378,18 @@ def kept(name: str, one: Account) -> bool:
     return one.whole
 
 
-async def run(kills: int, *, rate: float, seed: int, disks: bool = True) -> dict[str, Account]:
+async def run(kills: int, *, clients: int, seed: int, disks: bool = True) -> dict[str, Account]:
     """Do everything, one after the other; what cannot be done here is said and left out."""
     accounts: dict[str, Account] = {}
     with tempfile.TemporaryDirectory(prefix="turnout-crashes-") as name:
         directory = Path(name)
         with backends([("--ranking", "0", "--wait-ms", "20")], directory) as (model,):
-            accounts |= await killed(directory, model, kills, rate=rate, seed=seed)
+            accounts |= await killed(directory, model, kills, clients=clients, seed=seed)
             for policy in ("refuse", "shed") if disks else ():
                 here = directory / policy
                 here.mkdir()
                 try:
-                    accounts[f"disk full, {policy}"] = await disk_full(here, model, policy, rate=rate)
+                    accounts[f"disk full, {policy}"] = await disk_full(here, model, policy, clients=clients)
                 except NoSmallDisk as error:
                     _say(f"disk full, {policy}: not tried, {error}")
     return accounts
@@ -414,11 +442,11 @@ def _say(text: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m loadtests.crashes", description="What is left after crashes.")
     parser.add_argument("--kills", type=int, default=20, help="how often a process is killed (20)")
-    parser.add_argument("--rate", type=float, default=80, help="requests a second (80), each followed by feedback")
+    parser.add_argument("--clients", type=int, default=8, help="who ask at a time, each in turn with feedback (8)")
     parser.add_argument("--seed", type=int, default=1, help="of the moments and the victims (1)")
     parser.add_argument("--no-disks", action="store_true", help="leave out the full disks")
     given = parser.parse_args(arguments)
-    accounts = asyncio.run(run(given.kills, rate=given.rate, seed=given.seed, disks=not given.no_disks))
+    accounts = asyncio.run(run(given.kills, clients=given.clients, seed=given.seed, disks=not given.no_disks))
     print(report(accounts))
     broken = [name for name, one in accounts.items() if not kept(name, one)]
     print("every promise was kept" if not broken else f"NOT KEPT: {', '.join(broken)}")

@@ -91,6 +91,7 @@ class Control:
         self.tail = Tail(self.journal, self._observe_calls)
         self._run = run
         self._reserve = Reserve(self.journal)
+        self._closing = False
         self._store: Store | None = None
         self._started = time.monotonic()
         self._turn = asyncio.Lock()
@@ -300,7 +301,7 @@ class Control:
 
     async def tend_reserve(self) -> None:
         """Give up the reserve if the disk is full, or make it again. Raises OSError."""
-        if self.snapshot.gateway.store != "sqlite" or not self.journal.exists():
+        if self._closing or self.snapshot.gateway.store != "sqlite" or not self.journal.exists():
             return  # a store elsewhere needs no room here
         before = self._reserve.spent
         await asyncio.to_thread(self._tend_reserve)
@@ -328,6 +329,7 @@ class Control:
             with suppress(OSError):
                 await self.tail.step(at_once=True)  # lets go of what it still reads, to be deleted
             if drained and await self.recorder.drain(1):
+                self._closing = True
                 with suppress(OSError):
                     self._reserve.drop()
             else:

@@ -158,6 +158,31 @@ def test_a_short_write_is_taken_back_and_the_next_line_is_whole(tmp_path: Path) 
     assert texts(tmp_path) == [b"first", b"4"]
 
 
+SHORT_WRITE_OF_TWO = """
+import resource, signal, sys
+from pathlib import Path
+from gateway.journal import Appender
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+journal = Appender(Path(sys.argv[1]), "000000000001-00-000000000002", roll_bytes=2**20)
+journal.append(b"first" * 40 + b"\\n")
+most = journal.size + 30
+resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+try:
+    journal.append(b"1\\n" + b"second" * 9 + b"\\n")
+except OSError as error:
+    print(error.strerror)
+journal.append(b"third\\n")
+"""
+
+
+def test_after_a_short_write_that_held_a_whole_line_the_next_segment_begins(tmp_path: Path) -> None:
+    """A reader may have seen that line: what is written in its place would be read from the middle."""
+    ran = subprocess.run([sys.executable, "-c", SHORT_WRITE_OF_TWO, str(tmp_path)], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith("only 30 of")
+    assert by_segment(tmp_path) == [[b"first" * 40], [b"third"]]
+
+
 def test_a_directory_that_comes_late_is_found_by_a_later_append(tmp_path: Path) -> None:
     journal = appender(tmp_path / "late")
     with pytest.raises(FileNotFoundError):

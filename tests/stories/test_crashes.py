@@ -13,7 +13,7 @@ pytestmark = pytest.mark.story
 
 def test_what_clients_hold_is_in_the_store_once_whoever_was_killed() -> None:
     """Each prediction id that was received, with its one row or its draft rows, and each acknowledged event."""
-    [(name, account)] = asyncio.run(run(3, rate=50, seed=1, disks=False)).items()
+    [(name, account)] = asyncio.run(run(3, clients=4, seed=1, disks=False)).items()
     assert len(account.held.ids) > 50
     assert len(account.held.events) > 30
     assert kept(name, account), account
