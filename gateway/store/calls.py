@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import cache, partial
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -265,9 +265,14 @@ def as_json(call: Call) -> dict[str, Any]:
 
 
 async def _calls(connection: AsyncConnection, query: Select[Any], parameters: Mapping[str, Any]) -> list[Call]:
-    rows = [Row(*row) for row in await connection.execute(query, parameters)]
+    rows = [_new_row(row) for row in await connection.execute(query, parameters)]
     of_number = await kin.numbered(connection, {row.kin for row in rows})
-    return [Call(of_number[row.kin], row) for row in rows]
+    return [_new_call((of_number[row.kin], row)) for row in rows]
+
+
+#: As Row(…) and Call(…), at a third of the time.
+_new_row: Final[Callable[[Iterable[Any]], Row]] = partial(tuple.__new__, Row)
+_new_call: Final[Callable[[tuple[Kin, Row]], Call]] = partial(tuple.__new__, Call)
 
 
 async def _of_days(connection: AsyncConnection, ids: Collection[str]) -> list[Call]:

@@ -170,6 +170,16 @@ class Store:
         async with self.begin() as connection:
             return await told.prediction(connection, prediction_id)
 
+    async def account(self) -> Mapping[tuple[str, str, str], int]:
+        """Return how many feedback events there are by (route, metric, status): together, what was ever sent."""
+        async with self.begin() as connection:
+            return await tallies.feedback_total(connection)
+
+    async def orphans(self, route: str | None, limit: int) -> list[dict[str, Any]]:
+        """Return feedback whose prediction never came, by route or of all and none, the newest first."""
+        async with self.begin() as connection:
+            return await told.orphans(connection, route, limit)
+
     async def counts(self) -> Mapping[str, int]:
         """Return what was met while recording: duplicate rows; corrupt, torn and unrecordable lines."""
         async with self.begin() as connection:
