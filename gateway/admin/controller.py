@@ -31,8 +31,8 @@ class Controller(Protocol):
     """``events`` are {at_ms, kind, route, detail}, oldest first. ``ledger`` raises KeyError for an unknown route.
 
     ``account`` counts feedback events by (route, metric, status). ``orphans`` are those without a prediction, the
-    newest first. ``config`` is the file that the snapshot was made from, None while only the snapshot is known. ``fleet`` is
-    None where the store is this node's alone.
+    newest first. ``config`` is the file that the snapshot was made from, None while only the snapshot is known.
+    ``fleet`` is None where the store is this node's alone.
     """
 
     @property

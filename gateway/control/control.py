@@ -142,7 +142,10 @@ class Control:
     async def ledger(self, route: str) -> Ledger:
         """Return what is counted of a route in its present epoch. Raises KeyError, or what the store raises."""
         epoch = self.snapshot.routes[route].epoch
-        return await self._store.ledger(route, epoch) if self._store is not None else Ledger(route, epoch)
+        if self._store is None:
+            return Ledger(route, epoch)
+        found = await self._store.ledger(route, epoch)
+        return replace(found, oldest_ms=await self._store.oldest(route, epoch))
 
     async def prediction(self, prediction_id: str) -> Mapping[str, Any] | None:
         """Return a prediction's calls, feedback and outcomes; None if it is not recorded."""

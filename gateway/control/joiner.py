@@ -205,6 +205,8 @@ class Joiner:
         if not state.exposed and metric.name != EXPOSED:
             return ()
         closed = definition.closed(at_ms) if state.closed is None else state.closed
+        if not closed and not state.events:
+            return ()
         events = state.events
         if self.definitions.sharing:  # an event that counts for one prediction may be outside the window of another
             events = [event for event in events if in_time(event.event_ms, at_ms, metric)]
@@ -243,8 +245,8 @@ class Joiner:
         found = restate(stored, touched, lambda event: self._known(event, requests, unmet), self.watermark_ms)
         flipped = set()
         for (target, metric), shift in found.shifts.items():
-            before = [event for event in joined.get(target, ()) if event.feedback.metric == metric]
-            gone = {event.seq for event in shift.leaving}
+            before = [event for event in joined[target] if event.feedback.metric == metric] if target in joined else []
+            gone = {event.seq for event in shift.leaving} if before else ()
             after = [*(event for event in before if event.seq not in gone), *shift.coming]
             # Of a prediction whose retention has passed there is nothing to move.
             finished, met = _finished(requests.get(target, ())), target not in unmet

@@ -140,6 +140,10 @@ INSIDE: Final = (
 )
 
 
+#: Of a variant that none of so many is of, nothing is said.
+LOOKED_AT: Final = 2_000
+
+_FIRST: Final = select(calls.c.kin, calls.c.at_ms).where(*INSIDE).order_by(calls.c.at_ms).limit(LOOKED_AT)
 _BEYOND: Final = select(calls.c.at_ms).where(*INSIDE).order_by(calls.c.at_ms).offset(bindparam("limit")).limit(1)
 _COUNTED: Final = select(calls.c.kin, func.count()).where(*INSIDE, calls.c.open_by.is_(None)).group_by(calls.c.kin)
 _DELETED: Final = delete(calls).where(
@@ -230,6 +234,18 @@ async def reach(connection: AsyncConnection, route: str, since_ms: int, until_ms
     span = Span(route, since_ms, until_ms)
     beyond: int | None = (await connection.execute(_BEYOND, {**span._asdict(), "limit": limit})).scalar()
     return until_ms if beyond is None else max(beyond, since_ms + 1)
+
+
+async def first_since(connection: AsyncConnection, route: str, epoch: str, since_ms: int) -> dict[str, int]:
+    """Return when each variant of an epoch was first called since a time, among the first ``LOOKED_AT`` calls."""
+    span = Span(route, since_ms, 2**62)
+    first = [(number, at_ms) for number, at_ms in await connection.execute(_FIRST, span._asdict())]
+    of_number = await kin.numbered(connection, {number for number, _ in first})
+    found: dict[str, int] = {}
+    for number, at_ms in first:
+        if of_number[number].epoch == epoch:
+            found.setdefault(of_number[number].variant, at_ms)
+    return found
 
 
 async def ids_in(connection: AsyncConnection, span: Span) -> list[str]:

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from gateway.ledger import Ledger
-from gateway.store import partitions, plans, tallies, told
+from gateway.store import calls, partitions, plans, tallies, told
 from gateway.store.lease import LEASE_MS
 from gateway.store.migrations import NewerSchema, Walked, migrate
 from gateway.store.plans import Happening
@@ -164,6 +164,18 @@ class Store:
         """Return everything counted for one route and epoch."""
         async with self.begin() as connection:
             return await tallies.read(connection, route, epoch)
+
+    async def oldest(self, route: str, epoch: str) -> Mapping[tuple[str, str], int]:
+        """Return when the oldest prediction of a route was made whose window is open, by (variant, metric)."""
+        async with self.begin() as connection:
+            definitions = await plans.read_definitions(connection)
+            found: dict[tuple[str, str], int] = {}
+            for name in definitions.names(route):
+                newest = definitions.newest(route, name)
+                if newest is not None and newest.metric is not None:
+                    first = await calls.first_since(connection, route, epoch, newest.closed_until)
+                    found |= {(variant, name): at_ms for variant, at_ms in first.items()}
+            return found
 
     async def prediction(self, prediction_id: str) -> dict[str, Any] | None:
         """Return a request's calls, its feedback and what came of both, as plain JSON values; None if it is unknown."""

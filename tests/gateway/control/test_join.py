@@ -470,3 +470,19 @@ def test_orphans_are_kept_and_listed_until_their_prediction_comes(tmp_path: Path
         assert [o["key"] for o in await desk.store.orphans(None, 10)] == ["nobody's"]
 
     at_desk(Desk(tmp_path, metric("event"), store=store), story)
+
+
+def test_the_age_of_what_is_pending_is_that_of_the_oldest_open_window(tmp_path: Path, store: str) -> None:
+    async def story(desk: Desk) -> None:
+        desk.journal.calls(call(10), call(15), call(20, "b"), call(5, epoch="another"))
+        desk.journal.beat(500)
+        await desk.record()
+        assert await desk.store.oldest("r", "e") == {("a", "k"): T0 + 10, ("b", "k"): T0 + 20}
+        desk.journal.beat(1_012)
+        await desk.record()
+        assert await desk.store.oldest("r", "e") == {("a", "k"): T0 + 15, ("b", "k"): T0 + 20}
+        desk.journal.beat(5_000)
+        await desk.record()
+        assert await desk.store.oldest("r", "e") == {}
+
+    at_desk(Desk(tmp_path, metric("event"), store=store), story)
