@@ -28,7 +28,7 @@ from typing import Final
 
 from gateway.control.__main__ import GC_THRESHOLD
 from gateway.control.recorder import Recorder
-from gateway.journal import FEEDBACK, PREDICTIONS
+from gateway.journal import FEEDBACK, PREDICTIONS, Appender
 from gateway.ledger import UNKNOWN, Ledger, TallyKey
 from gateway.store import Store, tallies
 from loadtests import postgresql
@@ -64,8 +64,9 @@ WRITER: Final = f"{RUN}-00-{BEGAN_MS:012x}"
 
 TWICE, EARLY, ORPHANED = 10, 20, 20  # one in so many
 UNITS: Final = 10_000
-#: Lines per segment of the journal.
-SEGMENT: Final = 50_000
+#: Lines per write, and bytes per segment of the journal.
+PART: Final = 1_000
+SEGMENT_BYTES: Final = 8 * 2**20
 PATIENCE_SECONDS: Final = 3_600.0
 
 Expected = tuple[dict[TallyKey, Tally], Counter[tuple[str, str, str]]]
@@ -187,6 +188,7 @@ async def measure(events: int, *, seed: int = 1, url: str = "sqlite") -> Result:
             async with store.begin() as connection:
                 counted = dict(await tallies.feedback_total(connection))
         finally:
+            write.close()
             await store.close()
     differences = tuple(_differences(fold(snapshot, numbers), ledger, counted, len(real)))
     return Result(events, len(real), recording, joining + late[0], closing, cpu + late[1], differences)
@@ -196,16 +198,19 @@ class _Writer:
     """Writes segments as workers do, many lines at a time."""
 
     def __init__(self, journal: Path) -> None:
-        self._journal = journal
-        self._segments: Counter[str] = Counter()
+        self._appenders = {}
+        for folder in (PREDICTIONS, FEEDBACK):
+            (journal / folder).mkdir(parents=True)
+            self._appenders[folder] = Appender(journal / folder, WRITER, roll_bytes=SEGMENT_BYTES)
 
     def __call__(self, folder: str, lines: Iterator[bytes] | Sequence[bytes]) -> None:
-        (self._journal / folder).mkdir(parents=True, exist_ok=True)
         left = iter(lines)
-        while part := list(islice(left, SEGMENT)):
-            name = f"{WRITER}-{self._segments[folder]:06d}.jsonl"
-            (self._journal / folder / name).write_bytes(b"".join(part))
-            self._segments[folder] += 1
+        while part := list(islice(left, PART)):
+            self._appenders[folder].append(b"".join(part))
+
+    def close(self) -> None:
+        for appender in self._appenders.values():
+            appender.close()
 
 
 async def _drained(recorder: Recorder) -> tuple[float, float]:
