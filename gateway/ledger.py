@@ -76,7 +76,8 @@ class Ledger:
     ``policies.statistics.latency`` numbers them. ``faults`` counts calls without a complete answer by (variant, role,
     fault). ``feedback`` counts events of the route, over all epochs, by (metric, status). ``forced`` counts requests
     whose client chose the variant, kept out of everything else here. ``watermark_ms`` is the event time up to which all
-    is recorded, None before any heartbeat.
+    is recorded, None before any heartbeat. ``oldest_ms`` is when, by (variant, metric), the oldest prediction was made
+    whose window is open; planners do not ask for it.
     """
 
     route: str
@@ -88,6 +89,7 @@ class Ledger:
     feedback: Mapping[tuple[str, str], int] = field(default_factory=dict)
     forced: int = 0
     watermark_ms: int | None = None
+    oldest_ms: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
     def pooled(
         self, variant: str, role: Role, metric: str, phase: Phase, *, against: str = "", definition: str = ""

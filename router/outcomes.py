@@ -22,9 +22,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from math import fsum
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 from router.extract import equal
 from router.records import Fault, Feedback, Outcome, Role
@@ -66,8 +65,7 @@ class Call(Countable, Protocol):
 AnyCall = TypeVar("AnyCall", bound=Call)
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(NamedTuple):
     """What one call, or one call paired with another of the same request, is worth under one metric.
 
     ``against`` is "" for a call's own value, else the variant it is paired with: then the value is a difference of
@@ -90,6 +88,8 @@ def values(calls: Sequence[Call], events: Sequence[Feedback], metric: Metric, *,
     and the highest revision of their identity), ``closed`` says whether the metric's window has closed for them.
     """
     events = [event for event in events if not event.retracts]
+    if not events and not closed:
+        return ()  # as of most requests before anything was learned about them
     ripe = closed or metric.mature == "arrival"
     own = [_own_value(call, events, metric, closed=closed, ripe=ripe) for call in calls if counted(call, metric)]
     pairs = _label_pairs(own) if metric.kind == "label" else _ranker_pairs(calls, events, metric, ripe=ripe)
@@ -120,16 +120,14 @@ def changes(before: Iterable[Value], after: Iterable[Value]) -> Iterator[tuple[V
 
     Of the yielded ``Value`` only ``variant``, ``version``, ``role`` and ``against`` have a meaning.
     """
-    old = {(v.variant, v.role, v.against): v for v in before}
-    new = {(v.variant, v.role, v.against): v for v in after}
-    for place in old.keys() | new.keys():
-        was, now = old.get(place), new.get(place)
-        one = now or was
-        assert one is not None
-        live = Outcome(was.live if was else None, now.live if now else None)
-        mature = Outcome(was.mature if was else None, now.mature if now else None)
-        if live.before != live.after or mature.before != mature.after:
-            yield one, live, mature
+    left = {(v.variant, v.role, v.against): v for v in before}
+    for now in after:
+        was = left.pop((now.variant, now.role, now.against), None) if left else None
+        live_before, mature_before = (None, None) if was is None else (was.live, was.mature)
+        if live_before != now.live or mature_before != now.mature:
+            yield now, Outcome(live_before, now.live), Outcome(mature_before, now.mature)
+    for was in left.values():
+        yield was, Outcome(was.live, None), Outcome(was.mature, None)
 
 
 def in_time(event_ms: int, at_ms: int, metric: Metric) -> bool:
@@ -222,6 +220,8 @@ def _number(value: Any) -> float | None:
 
 def _label_pairs(own: Sequence[Value]) -> list[Value]:
     """Each shadow's score less the primary's on the same label. A call without a score leaves its pair incomplete."""
+    if len(own) < 2:
+        return []
     primary = next((value for value in own if value.role == "primary"), None)
     if primary is None:
         return []

@@ -22,7 +22,8 @@ from gateway.admin.effective import effective
 from gateway.admin.fleet import as_shown, sentences
 from gateway.admin.metrics import Metrics
 from gateway.admin.problems import problem, unknown
-from gateway.admin.reports import DEADLINE_SECONDS, Reports, StoreUnavailable, unreadable
+from gateway.admin.reports import Reports, StoreUnavailable, from_store
+from gateway.ledger import STATUSES, UNKNOWN
 from router.diagnostics import as_json
 
 #: A reload reads a file and makes plans. Longer than this, something hangs.
@@ -32,6 +33,7 @@ RELOAD_SECONDS: Final = 30.0
 SCRAPE_SECONDS: Final = 2.0
 
 MOST_EVENTS: Final = 200
+MOST_ORPHANS: Final = 1_000
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -49,6 +51,8 @@ class API:
             Route("/api/v1/routes", _answering(self.list_routes)),
             Route("/api/v1/routes/{route}", _answering(self.one_route)),
             Route("/api/v1/predictions/{prediction}", _answering(self.one_prediction)),
+            Route("/api/v1/feedback", _answering(self.account)),
+            Route("/api/v1/feedback/orphans", _answering(self.orphans)),
             Route("/api/v1/backends", _answering(self.list_backends)),
             Route("/api/v1/config", _answering(self.config)),
             Route("/api/v1/fleet", _answering(self.fleet)),
@@ -76,23 +80,37 @@ class API:
         return _json({"revision": self.controller.snapshot.revision, "backends": self.metrics.backends()})
 
     async def one_prediction(self, request: Request) -> Response:
-        """One prediction's calls, the feedback that names it, and how its values changed."""
+        """One prediction's calls, the feedback that names it, its values and its state under each metric."""
         name = request.path_params["prediction"]
-        if not self.controller.store_ready:
-            raise StoreUnavailable("the store is not open yet")
-        try:
-            async with asyncio.timeout(DEADLINE_SECONDS):
-                found = await self.controller.prediction(name)
-        except TimeoutError:
-            raise
-        except Exception as error:  # whatever a database driver raises
-            raise unreadable(error) from error
+        found = await from_store(self.controller, self.controller.prediction(name))
         if found is None:
             detail = (
                 f'no prediction "{name[:100]}" is recorded; it may be recorded in a moment, or be past its retention'
             )
             return problem(404, detail)
         return _json(found)
+
+    async def account(self, request: Request) -> Response:
+        """What every feedback event ended as, by route and metric: the numbers add up to what was ever sent."""
+        found = await from_store(self.controller, self.controller.account())
+        by_place: dict[tuple[str, str], dict[str, int]] = {}
+        for (route, metric, status), n in sorted(found.items()):
+            by_place.setdefault((route, metric), dict.fromkeys(map(str, STATUSES), 0))[status] = n
+        places = [
+            {"route": route, "metric": metric, "sent": sum(statuses.values()), **statuses}
+            for (route, metric), statuses in by_place.items()
+        ]
+        return _json({"sent": sum(found.values()), "account": places})
+
+    async def orphans(self, request: Request) -> Response:
+        """Feedback whose prediction never came, the newest first; of one route with ``?route=``."""
+        route, asked = request.query_params.get("route"), request.query_params.get("limit", str(MOST_ORPHANS))
+        if route is not None and route != UNKNOWN and route not in self.controller.snapshot.routes:
+            return unknown("route", route, (*self.controller.snapshot.routes, UNKNOWN))
+        if not asked.isascii() or not asked.isdigit() or not 1 <= int(asked) <= MOST_ORPHANS:
+            return problem(422, f"limit must be a number from 1 to {MOST_ORPHANS:,}, got {asked[:20]}")
+        found = await from_store(self.controller, self.controller.orphans(route, int(asked)))
+        return _json({"orphans": found})
 
     async def config(self, request: Request) -> Response:
         """The configuration in force, without secrets."""
@@ -129,6 +147,7 @@ class API:
         try:
             async with asyncio.timeout(SCRAPE_SECONDS):
                 self.metrics.refresh_quality(await self.reports.all())
+                self.metrics.refresh_account(await from_store(self.controller, self.controller.account()))
         except (TimeoutError, StoreUnavailable, KeyError):  # KeyError: a route that a reload just removed
             pass
         text, content_type = self.metrics.exposition(request.headers.get("accept", ""))

@@ -1,4 +1,4 @@
-"""The console: an overview of the routes, and a page per route with its intervals.
+"""The console: an overview of the routes, a page per route with its intervals, and one for any prediction.
 
 Rule: rendered here, without a script or anything from another host; it shows what the API answers and nothing of its
 own. Every chart has its numbers as text, and no meaning hangs on a colour alone.
@@ -7,13 +7,15 @@ own. Every chart has its numbers as text, and no meaning hangs on a colour alone
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from hashlib import blake2b
 from importlib.resources import files
 from typing import Any, Final
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from gateway import nearest
@@ -21,7 +23,7 @@ from gateway.admin.controller import Controller
 from gateway.admin.forest import Row, forest
 from gateway.admin.metrics import Metrics
 from gateway.admin.replicas import out_of_use
-from gateway.admin.reports import Report, Reports, StoreUnavailable
+from gateway.admin.reports import Report, Reports, StoreUnavailable, from_store
 
 STATUS_WORDS: Final = {
     "collecting": "collecting",
@@ -45,6 +47,7 @@ _pages.globals["style_tag"] = _STYLE_TAG
 _pages.globals["words"] = STATUS_WORDS
 _pages.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.1f} %"
 _pages.filters["count"] = lambda value: f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+_pages.filters["at"] = lambda ms: datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
 _pages.filters["milliseconds"] = lambda value: "–" if value is None else f"{value:.3g} ms"
 
 
@@ -60,6 +63,8 @@ class Console:
         return [
             Route("/", self.overview),
             Route("/routes/{route}", self.one_route),
+            Route("/predictions", self.find),
+            Route("/predictions/{prediction}", self.one_prediction),
             Route("/static/console.css", self.style),
         ]
 
@@ -83,6 +88,22 @@ class Console:
         shown: dict[str, Any] = {"charts": charts(report), "difference": differences(report), "out": out}
         return self._page("route.html", title=name, report=report, **shown)
 
+    async def find(self, request: Request) -> Response:
+        """What the overview's form asks for."""
+        return RedirectResponse(f"/predictions/{quote(request.query_params.get('id', '').strip(), safe='')}", 303)
+
+    async def one_prediction(self, request: Request) -> Response:
+        name = request.path_params["prediction"]
+        try:
+            found = await from_store(self.controller, self.controller.prediction(name))
+        except (StoreUnavailable, TimeoutError) as error:
+            trouble = str(error) or "the store is slow"
+            return self._page("trouble.html", 503, title="Numbers have to wait", trouble=trouble)
+        if found is None:
+            detail = f'no prediction "{name[:100]}" is recorded; it may be in a moment, or be past its retention'
+            return self._page("trouble.html", 404, title="Not found", trouble=detail)
+        return self._page("prediction.html", title=name, found=found)
+
     async def style(self, request: Request) -> Response:
         headers = {"cache-control": "public, max-age=31536000, immutable"}  # its address changes with its content
         return Response(_STYLE, media_type="text/css", headers=headers)
@@ -90,6 +111,21 @@ class Console:
     def _page(self, template: str, status: int = 200, **values: Any) -> Response:
         snapshot = self.controller.snapshot
         return HTMLResponse(_pages.get_template(template).render(snapshot=snapshot, **values), status)
+
+
+def age(seconds: float) -> str:
+    """Return a duration as people say it.
+
+    >>> age(0.4), age(90), age(7_200), age(200_000)
+    ('0 s', '90 s', '120 min', '56 h')
+    """
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 3 * length or (unit == "min" and seconds >= 120):
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+_pages.filters["age"] = age
 
 
 def charts(report: Report) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import platform
 import re
+from collections import Counter as Counter_
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final, get_args
@@ -114,7 +115,13 @@ class Metrics:
             series.overhead_seconds.observe((route,), overheads_ms)
 
     def observe_status(
-        self, route: str, metric: str, status: str, n: int = 1, delay_seconds: float | None = None
+        self,
+        route: str,
+        metric: str,
+        status: str,
+        n: int = 1,
+        delay_seconds: float | None = None,
+        variant: str | None = None,
     ) -> None:
         """Count ``n`` feedback events that came to ``status``; ``delay_seconds`` is from prediction to event."""
         names = self._names
@@ -123,7 +130,8 @@ class Metrics:
             self.series.feedback.labels(route, metric, names.of("status", status)).inc(n)
         if delay_seconds is not None:
             # An event dated before its prediction is the caller's clock, not a negative delay.
-            self.series.feedback_delay_seconds.labels(route, metric).observe(max(delay_seconds, 0.0))
+            whose = names.of("variant", variant or "")
+            self.series.feedback_delay_seconds.labels(route, metric, whose).observe(max(delay_seconds, 0.0))
 
     def observe_lines(self, met: Mapping[str, int]) -> None:
         """Count what was wrong with journal lines: "corrupt_lines" and the like."""
@@ -219,6 +227,16 @@ class Metrics:
             for variant in report["variants"]:
                 self._set_variant(report["route"], variant)
 
+    def refresh_account(self, account: Mapping[tuple[str, str, str], int]) -> None:
+        """Set what every feedback event ended as, by (route, metric, status): together they are what was sent."""
+        found: Counter_[tuple[str, str, str]] = Counter_()
+        for (route, metric, status), n in account.items():
+            names = self._names
+            found[names.of("route", route), names.of("metric", metric), names.of("status", status)] += n
+        self.series.feedback_events.clear()
+        for labels, n in found.items():
+            self.series.feedback_events.labels(*labels).set(n)
+
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """Return all series as text, and its content type, in the best format that ``accept`` allows."""
         encoder, content_type = choose_encoder(accept)
@@ -251,6 +269,7 @@ class Metrics:
             _set(series.quality_live_mean, labels, values["live"]["mean"])
             _set(series.coverage_ratio, (route, name, metric), values["coverage"])
             _set(series.pending_predictions, (route, name, metric), values["pending"])
+            _set(series.unexposed_predictions, (route, name, metric), values["not_exposed"])
 
     def _speaks_for_its_request(self, kin: Kin) -> bool:
         """Return whether the request's overhead is counted with this call: once per request, whoever is called."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar
 
 from gateway.admin.controller import Controller
 from gateway.report import report
@@ -21,6 +21,7 @@ FRESH_SECONDS: Final = 1.0
 DEADLINE_SECONDS: Final = 10.0
 
 Report = dict[str, Any]
+T = TypeVar("T")
 
 
 class StoreUnavailable(RuntimeError):
@@ -31,6 +32,20 @@ def unreadable(error: Exception) -> StoreUnavailable:
     """Return what a reader is told of a store that failed; the log has the rest."""
     logger.error("the store could not be read: %s: %s", type(error).__name__, error)
     return StoreUnavailable(f"the store could not be read: {type(error).__name__}")
+
+
+async def from_store(controller: Controller, question: Coroutine[Any, Any, T]) -> T:
+    """Return the store's answer to a question. Raises StoreUnavailable, or TimeoutError after ``DEADLINE_SECONDS``."""
+    if not controller.store_ready:
+        question.close()
+        raise StoreUnavailable("the store is not open yet")
+    try:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            return await question
+    except TimeoutError:
+        raise
+    except Exception as error:  # whatever a database driver raises
+        raise unreadable(error) from error
 
 
 class Reports:

@@ -184,13 +184,19 @@ class Series:
         self.feedback_waiting = self._gauge(
             "feedback_waiting", "Feedback events whose prediction is not recorded yet.", ("route",)
         )
+        self.feedback_events = self._gauge(
+            "feedback_events",
+            "Feedback events by what they are now: over all statuses, everything that was ever sent. Of no known "
+            'prediction, or refused, they are under route "unknown".',
+            ("route", "metric", "status"),
+        )
         self.feedback_rejected = self._counter(
             "feedback_rejected_total", "Feedback events refused with a 4xx, by reason.", ("reason",)
         )
         self.feedback_delay_seconds = self._histogram(
             "feedback_delay_seconds",
-            "Time from a prediction to the feedback that joined it.",
-            ("route", "metric"),
+            "Time from a variant's prediction to the feedback that joined it.",
+            ("route", "metric", "variant"),
             DELAY_BUCKETS,
         )
 
@@ -213,6 +219,9 @@ class Series:
         )
         self.pending_predictions = self._gauge(
             "pending_predictions", "Predictions whose window has not closed yet.", _DIFFERENCE
+        )
+        self.unexposed_predictions = self._gauge(
+            "unexposed_predictions", "Predictions that do not count because their window closed unexposed.", _DIFFERENCE
         )
         self.difference = self._gauge(
             "difference", "The variant less the baseline on the route's primary metric.", _DIFFERENCE
@@ -312,6 +321,7 @@ class Series:
             self.quality_live_mean,
             self.coverage_ratio,
             self.pending_predictions,
+            self.unexposed_predictions,
             self.difference,
             self.difference_low,
             self.difference_high,

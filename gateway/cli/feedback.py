@@ -1,10 +1,14 @@
-"""``turnout feedback``: what is done with labels by the file."""
+"""``turnout feedback``: what is done with feedback beside sending it event by event."""
 
 from __future__ import annotations
 
 import typer
 
 from gateway.cli.feedback_import import import_
+from gateway.cli.orphans import orphans
 
-feedback = typer.Typer(help="Bring in labels by the file.", no_args_is_help=True, rich_markup_mode=None)
+feedback = typer.Typer(
+    help="Bring in labels by the file, and see which found no prediction.", no_args_is_help=True, rich_markup_mode=None
+)
 feedback.command("import")(import_)
+feedback.command()(orphans)

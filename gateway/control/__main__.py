@@ -40,6 +40,8 @@ EXIT_UNAVAILABLE: Final = 69
 #: The supervisor gives 30 s.
 DRAIN_SECONDS: Final = 20.0
 BIND_PAUSE_SECONDS: Final = 2.0
+#: Recording makes and drops objects by the thousand and no cycles: looking for those every 700 objects is waste.
+GC_THRESHOLD: Final = (50_000, 20, 20)
 
 
 class AdminServer(uvicorn.Server):
@@ -186,9 +188,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     for noisy in ("uvicorn", "uvicorn.error", "watchfiles", "watchfiles.main", "aiosqlite"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    # Recording makes and drops objects by the thousand and no cycles: looking for those every 700 objects is waste.
     gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
+    gc.set_threshold(*GC_THRESHOLD)
     with contextlib.suppress(OSError):
         os.nice(NICE)
     return asyncio.run(run(given.config, given.data_dir, given.run))

@@ -56,7 +56,13 @@ class Observer(Protocol):
 
     def observe_calls(self, calls: Sequence[Call]) -> None: ...
     def observe_status(
-        self, route: str, metric: str, status: str, n: int = 1, delay_seconds: float | None = None
+        self,
+        route: str,
+        metric: str,
+        status: str,
+        n: int = 1,
+        delay_seconds: float | None = None,
+        variant: str | None = None,
     ) -> None: ...
     def observe_lines(self, met: Mapping[str, int]) -> None: ...
     def observe_datagram(self, datagram: Mapping[str, Any]) -> None: ...
@@ -137,7 +143,10 @@ class Control:
     async def ledger(self, route: str) -> Ledger:
         """Return what is counted of a route in its present epoch. Raises KeyError, or what the store raises."""
         epoch = self.snapshot.routes[route].epoch
-        return await self._store.ledger(route, epoch) if self._store is not None else Ledger(route, epoch)
+        if self._store is None:
+            return Ledger(route, epoch)
+        found = await self._store.ledger(route, epoch)
+        return replace(found, oldest_ms=await self._store.oldest(route, epoch))
 
     async def prediction(self, prediction_id: str) -> Mapping[str, Any] | None:
         """Return a prediction's calls, feedback and outcomes; None if it is not recorded."""
@@ -182,6 +191,14 @@ class Control:
         if self._store is None or self.recorder is None:
             raise StoreError("the store is not open yet")
         return Privacy(self._store, self.recorder, self.journal, self._member)
+
+    async def account(self) -> Mapping[tuple[str, str, str], int]:
+        """Return how many feedback events there are by route, metric and status."""
+        return await self._store.account() if self._store is not None else {}
+
+    async def orphans(self, route: str | None, limit: int) -> Sequence[Mapping[str, Any]]:
+        """Return feedback without a prediction, of one route or of all, the newest first."""
+        return await self._store.orphans(route, limit) if self._store is not None else ()
 
     async def reload(self) -> ReloadResult:
         """Read the file again: in force as a whole, or refused as a whole, though the caller may stop waiting."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -88,7 +87,7 @@ class Joiner:
         elif by_key:
             found = await keys.targets(connection, [self._key(event) for event in by_key])
             led = {id(event): self._led(event, found) for event in by_key}
-            fresh = [replace(e, **led[id(e.feedback)]) if id(e.feedback) in led else e for e in fresh]
+            fresh = [e._replace(**led[id(e.feedback)]) if id(e.feedback) in led else e for e in fresh]
         await self._restate(connection, fresh, moves)
 
     async def settle(self, connection: AsyncConnection, moves: Moves, limit: int) -> bool:
@@ -117,7 +116,7 @@ class Joiner:
         by_key = [event for event in touched.values() if event.feedback.prediction_id is None]
         led = await keys.targets(connection, [self._key(event.feedback) for event in by_key])
         for event in by_key:
-            touched[event.seq] = replace(event, **self._led(event.feedback, led))
+            touched[event.seq] = event._replace(**self._led(event.feedback, led))
         await self._restate(connection, list(touched.values()), moves)
         return len(due) == limit
 
@@ -206,6 +205,8 @@ class Joiner:
         if not state.exposed and metric.name != EXPOSED:
             return ()
         closed = definition.closed(at_ms) if state.closed is None else state.closed
+        if not closed and not state.events:
+            return ()
         events = state.events
         if self.definitions.sharing:  # an event that counts for one prediction may be outside the window of another
             events = [event for event in events if in_time(event.event_ms, at_ms, metric)]
@@ -232,15 +233,20 @@ class Joiner:
         if not touched:
             return set()
         sharing = self.definitions.sharing
-        stored = await feedback.with_identities(connection, {event.identity for event in touched}, sharing=sharing)
-        requests = await calls.of(connection, {target for event in (*stored, *touched) for target in event.targets})
-        unmet = await self._unmet(connection, requests)
+        named = {event.identity for event in touched if event.named}
+        stored = await feedback.with_identities(connection, named, sharing=sharing)
+        targets = {target for event in (*stored, *touched) for target in event.targets}
+        about = await feedback.about(connection, targets, sharing=sharing)
+        rest = {event.identity for event in touched} - named
+        stored += [event for events in about.values() for event in events if event.identity in rest]
+        requests = await calls.of(connection, targets)
+        joined = {one: [event for event in events if event.status == "joined"] for one, events in about.items()}
+        unmet = self._unmet(requests, joined)
         found = restate(stored, touched, lambda event: self._known(event, requests, unmet), self.watermark_ms)
-        joined = await feedback.about(connection, {target for target, _ in found.shifts}, "joined", sharing=sharing)
         flipped = set()
         for (target, metric), shift in found.shifts.items():
-            before = [event for event in joined.get(target, ()) if event.feedback.metric == metric]
-            gone = {event.seq for event in shift.leaving}
+            before = [event for event in joined[target] if event.feedback.metric == metric] if target in joined else []
+            gone = {event.seq for event in shift.leaving} if before else ()
             after = [*(event for event in before if event.seq not in gone), *shift.coming]
             # Of a prediction whose retention has passed there is nothing to move.
             finished, met = _finished(requests.get(target, ())), target not in unmet
@@ -250,20 +256,20 @@ class Joiner:
                 flipped.add(target)
                 self._expose(finished, _learned(joined.get(target, ())), exposed(now.events), moves)
         moves.told += found.told
-        about = (target for event in (*found.fresh, *found.changed) for target in event.targets)
-        self._farthest = max([self._farthest, *about])
+        self._farthest = max(
+            [self._farthest, *(target for event in (*found.fresh, *found.changed) for target in event.targets)]
+        )
         await feedback.insert(connection, found.fresh)
         await feedback.restate(connection, found.changed)
         if sharing:
             await feedback.relate(connection, found.changed)
         return flipped
 
-    async def _unmet(self, connection: AsyncConnection, requests: Mapping[str, Sequence[Call]]) -> set[str]:
+    def _unmet(self, requests: Mapping[str, Sequence[Call]], joined: Mapping[str, Sequence[Event]]) -> set[str]:
         """Return which of these predictions do not count because nobody met them."""
         if not self.definitions.exposing:
             return set()
         asked = {one for one, (call, *_) in requests.items() if self.definitions.exposure(call.route, call.at_ms)}
-        joined = await feedback.about(connection, asked, "joined", sharing=self.definitions.sharing)
         return {one for one in asked if not exposed(_learned(joined.get(one, ())))}
 
     def _expose(self, calls: Sequence[Call], events: Sequence[Feedback], met: bool, moves: Moves) -> None:
@@ -304,7 +310,7 @@ class Joiner:
         else:
             ids = []  # what had a value is mature, and what had none has none now
         requests = await calls.of(connection, ids)
-        joined = await feedback.about(connection, ids, "joined", sharing=self.definitions.sharing)
+        joined = await feedback.joined(connection, ids, sharing=self.definitions.sharing)
         for prediction_id, stored in requests.items():
             learned, finished = _learned(joined.get(prediction_id, ())), _finished(stored)
             events = [event for event in learned if event.metric == definition.name]
@@ -322,10 +328,12 @@ class Joiner:
     def _known(self, event: Event, requests: Mapping[str, Sequence[Call]], unmet: Collection[str]) -> list[Known]:
         """What is known of the predictions that an event is about."""
         found, name = [], event.feedback.metric
-        for call in (requests[target][0] for target in event.targets if target in requests):
+        for stored in (requests[target] for target in event.targets if target in requests):
+            call = stored[0]
             definition = self.definitions.at(call.route, name, call.at_ms)
             metric = None if definition is None else definition.metric
-            found.append(Known(call.route, call.at_ms, metric, name == EXPOSED or call.id not in unmet))
+            met = name == EXPOSED or call.id not in unmet
+            found.append(Known(call.route, call.at_ms, metric, met, _variant(stored, event.feedback.item)))
         return found
 
     def _key(self, event: Feedback) -> Key:
@@ -358,6 +366,14 @@ class Joiner:
             self.unsettled = True
 
 
+def _variant(stored: Sequence[Call], item: str | None) -> str | None:
+    """Whose answer an event is about."""
+    for call in stored:
+        if call.role == "primary" or (call.role == "draft" and item in (call.items or ())):
+            return call.variant
+    return None
+
+
 def _without_repeats(lines: Sequence[Call], there: Mapping[tuple[str, str, str], Call], moves: Moves) -> Sequence[Call]:
     """Return the calls that say something new: the first of each name, or the end of one that is open."""
     written: dict[tuple[str, str, str], Call] = {}
@@ -380,4 +396,4 @@ def _name(call: Call) -> tuple[str, str, str]:
 
 
 def _finished(stored: Iterable[Call]) -> list[Call]:
-    return [call for call in stored if not call.open]
+    return [call for call in stored if call[1].open_by is None]

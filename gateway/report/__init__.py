@@ -34,6 +34,7 @@ def report(snapshot: Snapshot, ledger: Ledger, policy: Policy | None = None) -> 
     | .p_best      | with ``evidence``: what an adaptive policy believes and from what; null for others            |
     | verdict      | the primary metric, baseline against each other variant, ``alpha`` shared by the comparisons  |
     | feedback     | events of the route over all epochs by what they ended as; they add up to what was sent       |
+    | accounting   | the same by metric                                                                            |
     | faults       | calls without a complete answer, by variant, role and fault                                   |
     | forced       | requests whose client chose the variant: in none of the other numbers                         |
     | watermark    | RFC 3339: all that happened before then is counted; null before any heartbeat                 |
@@ -68,6 +69,7 @@ def report(snapshot: Snapshot, ledger: Ledger, policy: Policy | None = None) -> 
             "reason": judged.reason,
         },
         "feedback": _feedback(ledger),
+        "accounting": _accounting(ledger),
         "faults": _faults(ledger),
         "forced": ledger.forced,
         "watermark": _rfc3339(ledger.watermark_ms),
@@ -104,6 +106,14 @@ def _feedback(ledger: Ledger) -> dict[str, int]:
     for (_, status), count in ledger.feedback.items():
         total[status] = total.get(status, 0) + count
     return total
+
+
+def _accounting(ledger: Ledger) -> dict[str, dict[str, int]]:
+    """What events ended as, metric by metric; those that name none that exists are under "unknown"."""
+    found: dict[str, dict[str, int]] = {}
+    for (metric, status), n in sorted(ledger.feedback.items()):
+        found.setdefault(metric, dict.fromkeys(map(str, STATUSES), 0))[status] = n
+    return found
 
 
 def _faults(ledger: Ledger) -> dict[str, dict[str, dict[str, int]]]:

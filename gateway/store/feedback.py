@@ -6,9 +6,8 @@ Rule: every event that was ever accepted has exactly one row and one status; row
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 from sqlalchemy import BigInteger, Select, Text, bindparam, delete, func, literal_column, select, update
@@ -17,12 +16,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.ledger import UNKNOWN, Status
 from gateway.store import sql
 from gateway.store.calls import INSIDE, Span
-from gateway.store.tables import calls, feedback, feedback_targets
+from gateway.store.tables import NAMED, calls, feedback, feedback_targets
 from router.records import Feedback
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """A stored event.
 
     ``target`` is the id of the prediction it is about: given, or found by key; ``also`` are others, where the route's
@@ -43,6 +41,11 @@ class Event:
     def targets(self) -> tuple[str, ...]:
         """Every prediction it is about."""
         return () if self.target is None else (self.target, *self.also)
+
+    @property
+    def named(self) -> bool:
+        """Whether events about other predictions may share its identity."""
+        return self.feedback.event_id is not None or self.feedback.prediction_id is None
 
     @property
     def looked_up(self) -> bool:
@@ -92,7 +95,11 @@ async def relate(connection: AsyncConnection, events: Sequence[Event]) -> None:
 async def with_identities(
     connection: AsyncConnection, identities: Collection[str], *, sharing: bool = False
 ) -> list[Event]:
-    """Return every event that has one of these identities. With ``sharing`` some may be about several predictions."""
+    """Return every event that has one of these identities, of an event id or a key.
+
+    Those of other identities are all about one prediction: ``about`` finds them. With ``sharing`` some may be about
+    several.
+    """
     found = await _found(connection, "identity", identities)
     return await _with_others(connection, found) if sharing else found
 
@@ -121,6 +128,13 @@ async def farthest(connection: AsyncConnection) -> str:
     return (await connection.execute(select(func.max(feedback.c.target)))).scalar() or ""
 
 
+async def joined(
+    connection: AsyncConnection, targets: Collection[str], *, sharing: bool = False
+) -> dict[str, list[Event]]:
+    """Return the events that count for these predictions; a prediction without any is left out."""
+    return await about(connection, targets, "joined", sharing=sharing)
+
+
 async def joined_in(connection: AsyncConnection, span: Span, metric: str) -> list[str]:
     """Return the ids of a span's predictions for which an event of this metric counts."""
     return [row[0] for row in await connection.execute(_JOINED_IN, {**span._asdict(), "metric": metric})]
@@ -130,6 +144,16 @@ async def due(connection: AsyncConnection, watermark_ms: int, limit: int) -> lis
     """Return waiting events whose time has come."""
     rows = await connection.execute(_DUE, {"watermark": watermark_ms, "limit": limit})
     return [_event(row) for row in rows]
+
+
+async def orphans(connection: AsyncConnection, route: str | None, limit: int) -> list[Event]:
+    """Return events whose prediction never came, counted under one route or any, the newest first."""
+    query = select(feedback).where(feedback.c.status == literal_column("'orphaned'"))
+    if route is not None:
+        query = query.where(feedback.c.counted == bindparam("route"))
+    query = query.order_by(feedback.c.seq.desc()).limit(bindparam("limit"))
+    parameters = {"limit": limit} if route is None else {"limit": limit, "route": route}
+    return [_event(row) for row in await connection.execute(query, parameters)]
 
 
 async def affected(
@@ -179,7 +203,7 @@ async def _with_others(connection: AsyncConnection, found: Sequence[Event]) -> l
     )
     for seq, target in await connection.execute(query, sql.as_values(seqs)):
         also.setdefault(seq, []).append(target)
-    return [replace(e, also=tuple(sorted(also[e.seq]))) if e.seq in also else e for e in found]
+    return [e._replace(also=tuple(sorted(also[e.seq]))) if e.seq in also else e for e in found]
 
 
 _PARTED: Final = delete(feedback_targets).where(feedback_targets.c.seq == bindparam("b_seq"))
@@ -211,6 +235,8 @@ async def _found(
 @cache
 def _having(dialect: str, column: str, status: Status | None) -> Select[Any]:
     query = select(feedback).where(feedback.c[column].in_(sql.among(dialect, Text())))
+    if column == "identity":
+        query = query.where(NAMED)  # lets the index be used, which has only these
     return query if status is None else query.where(feedback.c.status == status)
 
 

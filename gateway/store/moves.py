@@ -73,13 +73,17 @@ class Arrival(NamedTuple):
 
 
 class Told(NamedTuple):
-    """A change of one feedback counter; ``delay_seconds`` since the prediction, for an event that joined."""
+    """A change of one feedback counter; ``delay_seconds`` since the prediction, for an event that joined.
+
+    ``variant`` is then whose prediction it was; of a merged answer, the ranker whose item the event names.
+    """
 
     route: str
     metric: str
     status: Status
     n: int
     delay_seconds: float | None
+    variant: str | None = None
 
 
 class Moves:
@@ -137,23 +141,15 @@ class Moves:
 
     def outcome(self, call: Call, metric: Metric, value: Value, live: Outcome, mature: Outcome) -> None:
         """Move the live and the mature tally of one value; ``call`` is any call of the request."""
-        place = Place(
-            call.route,
-            call.epoch,
-            call.period,
-            value.variant,
-            value.version,
-            value.role,
-            value.against,
-            metric.name,
-            metric.definition,
-            "live",
-        )
-        unit = call.counted_unit
-        self._outcome(place, unit, live.before, live.after)
+        kin, unit = call.kin, call.counted_unit
+        whose = (kin.route, kin.epoch, kin.period, value.variant, value.version, value.role, value.against)
+        if live.before != live.after:
+            place = Place(*whose, metric.name, metric.definition, "live")
+            self._outcome(place, unit, live.before, live.after)
         if mature.before != mature.after:
-            self._outcome(place._replace(phase="mature"), unit, mature.before, mature.after)
-            self.matured.add(call.route)
+            place = Place(*whose, metric.name, metric.definition, "mature")
+            self._outcome(place, unit, mature.before, mature.after)
+            self.matured.add(kin.route)
 
     def tell(self, route: str, metric: str, status: Status, n: int = 1, delay_seconds: float | None = None) -> None:
         """Add to a feedback counter."""

@@ -41,7 +41,9 @@ async def _predictions(connection: AsyncConnection, before_ms: int, _: int) -> E
     before_ms = min(before_ms, await _needed_from(connection))
     if connection.dialect.name == "postgresql":
         before_ms -= before_ms % DAY_MS
-    events = (await connection.execute(_ABOUT, {"bound": _first_id(before_ms), "most": CHUNK})).rowcount
+    which = {"bound": _first_id(before_ms), "most": CHUNK}
+    await connection.execute(_SHARED, which)  # first: SQLite gives the numbers of rows that went to new ones
+    events = (await connection.execute(_ABOUT, which)).rowcount
     if events >= CHUNK:
         return Expired({"feedback": events}, 0)
     gone = await (_days if connection.dialect.name == "postgresql" else _rows)(connection, before_ms)
@@ -85,8 +87,9 @@ async def _feedback(connection: AsyncConnection, before_ms: int, start: int) -> 
     rows = (await connection.execute(_EVENTS, {"start": start, "most": CHUNK})).all()
     old = [seq for seq, received_ms, status in rows if received_ms < before_ms and status in ("orphaned", "repeated")]
     if old:
-        query = delete(feedback).where(feedback.c.seq.in_(sql.among(connection.dialect.name, BigInteger())))
-        await connection.execute(query, sql.as_values(old))
+        among = sql.among(connection.dialect.name, BigInteger())
+        for table in (feedback_targets, feedback):
+            await connection.execute(delete(table).where(table.c.seq.in_(among)), sql.as_values(old))
     # Events are numbered as they come: behind one that is young there are only young ones.
     more = len(rows) == CHUNK and rows[-1].received_ms < before_ms
     return Expired({"feedback": len(old)}, rows[-1].seq if more else None)
@@ -109,14 +112,14 @@ def _first_id(at_ms: int) -> str:
 _ALSO_YOUNG: Final = exists().where(
     feedback_targets.c.seq == feedback.c.seq, feedback_targets.c.target >= bindparam("bound")
 )
-_ABOUT: Final = delete(feedback).where(
-    feedback.c.seq.in_(
-        select(feedback.c.seq)
-        .where(feedback.c.target < bindparam("bound"), feedback.c.status.not_in(("waiting", "orphaned")), ~_ALSO_YOUNG)
-        .order_by(feedback.c.target)
-        .limit(bindparam("most"))
-    )
+_OLD_EVENTS: Final = (
+    select(feedback.c.seq)
+    .where(feedback.c.target < bindparam("bound"), feedback.c.status.not_in(("waiting", "orphaned")), ~_ALSO_YOUNG)
+    .order_by(feedback.c.target)
+    .limit(bindparam("most"))
 )
+_SHARED: Final = delete(feedback_targets).where(feedback_targets.c.seq.in_(_OLD_EVENTS))
+_ABOUT: Final = delete(feedback).where(feedback.c.seq.in_(_OLD_EVENTS))
 _ROUTES: Final = select(kin.c.route).distinct()
 _ROWID: Final = literal_column("rowid", Integer)
 _OLD_CALLS: Final = delete(calls).where(

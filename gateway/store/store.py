@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from gateway.ledger import Ledger
-from gateway.store import partitions, plans, tallies, told
+from gateway.store import calls, partitions, plans, tallies, told
 from gateway.store.lease import LEASE_MS
 from gateway.store.migrations import NewerSchema, Walked, migrate
 from gateway.store.plans import Happening
@@ -165,10 +165,32 @@ class Store:
         async with self.begin() as connection:
             return await tallies.read(connection, route, epoch)
 
+    async def oldest(self, route: str, epoch: str) -> Mapping[tuple[str, str], int]:
+        """Return when the oldest prediction of a route was made whose window is open, by (variant, metric)."""
+        async with self.begin() as connection:
+            definitions = await plans.read_definitions(connection)
+            found: dict[tuple[str, str], int] = {}
+            for name in definitions.names(route):
+                newest = definitions.newest(route, name)
+                if newest is not None and newest.metric is not None:
+                    first = await calls.first_since(connection, route, epoch, newest.closed_until)
+                    found |= {(variant, name): at_ms for variant, at_ms in first.items()}
+            return found
+
     async def prediction(self, prediction_id: str) -> dict[str, Any] | None:
         """Return a request's calls, its feedback and what came of both, as plain JSON values; None if it is unknown."""
         async with self.begin() as connection:
             return await told.prediction(connection, prediction_id)
+
+    async def account(self) -> Mapping[tuple[str, str, str], int]:
+        """Return how many feedback events there are by (route, metric, status): together, what was ever sent."""
+        async with self.begin() as connection:
+            return await tallies.feedback_total(connection)
+
+    async def orphans(self, route: str | None, limit: int) -> list[dict[str, Any]]:
+        """Return feedback whose prediction never came, by route or of all and none, the newest first."""
+        async with self.begin() as connection:
+            return await told.orphans(connection, route, limit)
 
     async def counts(self) -> Mapping[str, int]:
         """Return what was met while recording: duplicate rows; corrupt, torn and unrecordable lines."""

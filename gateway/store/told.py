@@ -53,6 +53,19 @@ def standing(
     return states, outcomes
 
 
+async def orphans(connection: AsyncConnection, route: str | None, limit: int) -> list[dict[str, Any]]:
+    """Return feedback whose prediction never came, the newest first; ``route`` None: of every route and of none."""
+    return [
+        {
+            "prediction_id": event.feedback.prediction_id,
+            "route": event.feedback.route,
+            **feedback.as_json(event),
+            "given_up_ms": event.due_ms,
+        }
+        for event in await feedback.orphans(connection, route, limit)
+    ]
+
+
 def _definitions(definitions: Definitions, call: Call) -> list[Definition]:
     """What the prediction is judged by."""
     found = (definitions.at(call.route, name, call.at_ms) for name in definitions.names(call.route))

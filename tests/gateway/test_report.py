@@ -35,7 +35,9 @@ def test_the_keys_of_the_interface_are_all_there() -> None:
         "variants"
     ][0].keys()
     assert found["variants"][0]["latency_ms"].keys() == {"p50", "p95", "p99"}
-    assert found["variants"][0]["metrics"]["correct"].keys() == {"live", "mature", "pending", "not_exposed", "coverage"}
+    assert found["variants"][0]["metrics"]["correct"].keys() == {
+        *("live", "mature", "pending", "not_exposed", "oldest_pending_seconds", "coverage")
+    }
     assert {"n", "mean"} <= found["variants"][0]["metrics"]["correct"]["live"].keys()
     assert {"n", "mean", "low", "high"} <= found["variants"][0]["metrics"]["correct"]["mature"].keys()
     assert {"status", "metric", "baseline", "comparisons", "sentence", "reason"} <= found["verdict"].keys()

@@ -32,6 +32,8 @@ class Control:
     snapshot: Snapshot
     ledgers: dict[str, Ledger] = field(default_factory=dict)
     predictions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    counted: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    orphaned: list[dict[str, Any]] = field(default_factory=list)
     store_ready: bool = True
     fleet: View | None = None
     refused_segments: int = 0
@@ -74,6 +76,16 @@ class Control:
             raise KeyError(route)
         for rows in self.stored.get(route, ()):
             yield [row for row in rows if since_ms <= row["at_ms"] < until_ms]
+
+    async def account(self) -> Mapping[tuple[str, str, str], int]:
+        if self.fails is not None:
+            raise self.fails
+        return self.counted
+
+    async def orphans(self, route: str | None, limit: int) -> Sequence[Mapping[str, Any]]:
+        if self.fails is not None:
+            raise self.fails
+        return [one for one in self.orphaned if route in (None, one["route"])][:limit]
 
     async def reload(self) -> Result:
         if self.fails is not None:

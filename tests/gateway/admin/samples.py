@@ -74,6 +74,7 @@ def filled_control() -> Control:
     shadowed = Book(route="shadowed").rate("old", "correct", 80, 100).rate("new", "correct", 90, 100, role="shadow")
     shadowed.put("new", "@agreement", Tally.of_units([(1, 1)] * 90 + [(0, 1)] * 10), phase="live", role="shadow")
     fake.ledgers["shadowed"] = shadowed.pairs("new", "correct", [1.0] * 12 + [0.0] * 88).ledger()
+    fake.counted = {("digits", "correct", "joined"): 2000, ("unknown", "unknown", "rejected"): 1}
     return fake
 
 
@@ -129,4 +130,5 @@ def refresh(metrics: Metrics, fake: Control) -> None:
     metrics.refresh_plans()
     metrics.refresh_fleet(fleet())
     metrics.refresh_health(lag=fake.lag(), store_ready=fake.store_ready)
+    metrics.refresh_account(fake.counted)
     metrics.refresh_quality(report(fake.snapshot, book, POLICIES.get(name)) for name, book in fake.ledgers.items())

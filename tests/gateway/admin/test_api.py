@@ -273,3 +273,29 @@ def test_what_a_bandit_believes_follows_its_own_settings() -> None:
     fake.ledgers = {"bandit": ledger}
     found = {one["name"]: one["p_best"] for one in ask(fake, "/api/v1/routes/bandit").json()["variants"]}
     assert found["new"] == pytest.approx(probabilities_best([(1, 9), (10, 9)])[1])
+
+
+def test_the_account_of_feedback_adds_up_to_what_was_sent() -> None:
+    fake = control()
+    fake.counted = {
+        ("digits", "correct", "joined"): 5,
+        ("digits", "correct", "late"): 2,
+        ("unknown", "unknown", "rejected"): 1,
+    }
+    found = ask(fake, "/api/v1/feedback").json()
+    assert found["sent"] == 8
+    assert [(one["route"], one["metric"], one["sent"], one["late"]) for one in found["account"]] == [
+        ("digits", "correct", 7, 2),
+        ("unknown", "unknown", 1, 0),
+    ]
+
+
+def test_orphans_are_listed_by_route() -> None:
+    fake = control()
+    fake.orphaned = [{"route": "digits", "key": "7"}, {"route": None, "key": None}]
+    assert len(ask(fake, "/api/v1/feedback/orphans").json()["orphans"]) == 2
+    assert ask(fake, "/api/v1/feedback/orphans?route=digits&limit=5").json() == {"orphans": [fake.orphaned[0]]}
+    assert ask(fake, "/api/v1/feedback/orphans?route=digit").status_code == 404
+    assert ask(fake, "/api/v1/feedback/orphans?limit=0").status_code == 422
+    fake.fails = OSError("gone")
+    assert ask(fake, "/api/v1/feedback/orphans").status_code == 503

@@ -12,7 +12,7 @@ from gateway.admin.forest import Row, forest, steps
 from router.snapshot import Backend
 from tests.gateway.admin.fake import ask, control
 
-VOID = {"meta", "link", "path", "rect", "line", "circle", "br", "img"}
+VOID = {"meta", "link", "path", "rect", "line", "circle", "br", "img", "input"}
 
 
 class Outline(HTMLParser):
@@ -134,3 +134,41 @@ def test_ticks_are_few_round_and_inside(low: float, high: float) -> None:
     found = steps(low, high)
     assert 2 <= len(found) <= 7
     assert all(low <= value <= high for value in found)
+
+
+ID = "01990000-0000-7000-8000-000000000000"
+CALL = {"route": "digits", "variant": "new", "version": "2.0.0", "role": "primary", "at_ms": 1_760_000_000_000}
+CALL |= {"status": 200, "fault": None, "propensity": 0.5, "latency_ms": 3.0, "predicted": True, "prediction": "<7>"}
+EVENT = {"metric": "correct", "value": 7, "status": "not_exposed", "received_ms": 1_760_000_000_500, "revision": 0}
+EVENT |= {"item": None, "key": "loan-17"}
+VALUE = {"metric": "click", "variant": "new", "against": None, "live": 0.0, "mature": 0.0}
+TOLD = {
+    "prediction_id": ID,
+    "calls": [CALL],
+    "feedback": [EVENT],
+    "states": {
+        "correct": {"state": "not_exposed", "closed": False, "closes_at_ms": 1_760_000_086_400},
+        "click": {"state": "defaulted", "closed": True, "closes_at_ms": 1_760_000_001_800},
+    },
+    "outcomes": [VALUE],
+}
+
+
+def test_a_prediction_shows_how_it_stands_under_each_metric() -> None:
+    fake = control()
+    fake.predictions = {ID: TOLD}
+    text = ask(fake, f"/predictions/{ID}").text
+    outline(text)
+    assert "not exposed" in text
+    assert "defaulted" in text
+    assert "new: 0" in text
+    assert "&lt;7&gt;" in text
+    assert "loan-17" in text
+    assert "2025-10-09 08:54:46" in text, "until when its window is open"
+
+
+def test_a_prediction_is_found_by_its_id() -> None:
+    found = ask(control(), f"/predictions?id=%20{ID}%20")
+    assert (found.status_code, found.headers["location"]) == (303, f"/predictions/{ID}")
+    assert ask(control(), f"/predictions/{ID}").status_code == 404
+    assert ask(replace(control(), store_ready=False), f"/predictions/{ID}").status_code == 503

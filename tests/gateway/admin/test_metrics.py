@@ -144,8 +144,8 @@ def test_feedback_is_counted_by_status_and_a_decrease_is_no_event() -> None:
 def test_feedback_delay_reaches_from_seconds_to_months() -> None:
     metrics = new()
     for delay in (0.5, 7_000_000.0, -3.0):
-        metrics.observe_status("digits", "correct", "joined", 1, delay)
-    where = {"route": "digits", "metric": "correct"}
+        metrics.observe_status("digits", "correct", "joined", 1, delay, "old")
+    where = {"route": "digits", "metric": "correct", "variant": "old"}
     assert value(metrics, "feedback_delay_seconds_bucket", **where, le="1.0") == 2
     assert value(metrics, "feedback_delay_seconds_bucket", **where, le="7.776e+06") == 3
 
@@ -289,6 +289,7 @@ def test_a_route_that_is_gone_leaves_no_gauge_behind() -> None:
     refresh(metrics, fake)
     fake.snapshot = snapshot(route(name="another"))
     fake.ledgers.clear()
+    fake.counted.clear()
     refresh(metrics, fake)
     gauges = [family for family in metrics.series.registry.collect() if family.type == "gauge"]
     routes = {sample.labels["route"] for family in gauges for sample in family.samples if "route" in sample.labels}

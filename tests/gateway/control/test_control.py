@@ -37,7 +37,13 @@ class Watcher:
         self.calls += calls
 
     def observe_status(
-        self, route: str, metric: str, status: str, n: int = 1, delay_seconds: float | None = None
+        self,
+        route: str,
+        metric: str,
+        status: str,
+        n: int = 1,
+        delay_seconds: float | None = None,
+        variant: str | None = None,
     ) -> None:
         self.statuses.append((route, metric, status, n, delay_seconds))
 

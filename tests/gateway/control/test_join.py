@@ -438,3 +438,51 @@ def test_a_prediction_is_told_with_its_calls_feedback_and_outcomes(tmp_path: Pat
         assert await desk.store.prediction(uuid(11)) is None
 
     at_desk(Desk(tmp_path, metric(), store=store), story)
+
+
+def test_a_delay_is_told_with_the_variant_whose_prediction_it_was(tmp_path: Path, store: str) -> None:
+    async def story(desk: Desk) -> None:
+        desk.journal.calls(call(10, "b"), call(10, "s", role="shadow"))
+        desk.journal.calls(
+            *(call(20, ranker, role="draft", items=(item,)) for ranker, item in (("a", "x"), ("b", "y")))
+        )
+        desk.journal.events(event(10, 1, at=510), event(20, 1, at=220, item="y"), event(20, 1, at=320, item="z"))
+        await desk.record()
+        assert [(t.variant, t.delay_seconds) for t in desk.told] == [("b", 0.5), ("b", 0.2), (None, 0.3)]
+
+    at_desk(Desk(tmp_path, metric("event"), store=store), story)
+
+
+def test_orphans_are_kept_and_listed_until_their_prediction_comes(tmp_path: Path, store: str) -> None:
+    async def story(desk: Desk) -> None:
+        desk.journal.events(event(6_000, 1, at=20), keyed("nobody's", 0, at=30), event(7_000, 1, at=9_000))
+        desk.journal.beat(6_000)
+        await desk.record()
+        found = await desk.store.orphans(None, 10)
+        assert [(o["prediction_id"], o["key"], o["value"], o["given_up_ms"] - T0) for o in found] == [
+            (None, "nobody's", 0, 5_030),
+            (uuid(6_000), None, 1, 5_020),
+        ]
+        assert [o["key"] for o in await desk.store.orphans("r", 10)] == ["nobody's"]
+        assert [o["key"] for o in await desk.store.orphans(None, 1)] == ["nobody's"]
+        desk.journal.calls(call(6_000))
+        await desk.record()
+        assert [o["key"] for o in await desk.store.orphans(None, 10)] == ["nobody's"]
+
+    at_desk(Desk(tmp_path, metric("event"), store=store), story)
+
+
+def test_the_age_of_what_is_pending_is_that_of_the_oldest_open_window(tmp_path: Path, store: str) -> None:
+    async def story(desk: Desk) -> None:
+        desk.journal.calls(call(10), call(15), call(20, "b"), call(5, epoch="another"))
+        desk.journal.beat(500)
+        await desk.record()
+        assert await desk.store.oldest("r", "e") == {("a", "k"): T0 + 10, ("b", "k"): T0 + 20}
+        desk.journal.beat(1_012)
+        await desk.record()
+        assert await desk.store.oldest("r", "e") == {("a", "k"): T0 + 15, ("b", "k"): T0 + 20}
+        desk.journal.beat(5_000)
+        await desk.record()
+        assert await desk.store.oldest("r", "e") == {}
+
+    at_desk(Desk(tmp_path, metric("event"), store=store), story)

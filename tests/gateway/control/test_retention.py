@@ -131,6 +131,21 @@ def test_feedback_without_a_prediction_has_a_retention_of_its_own(tmp_path: Path
     at_desk(Desk(tmp_path, metric(), store=store), story)
 
 
+def test_feedback_about_several_predictions_goes_with_the_last_of_them(tmp_path: Path, store: str) -> None:
+    """What is left of it could be taken for another event's, whose number it gets."""
+
+    async def story(desk: Desk) -> None:
+        desk.journal.calls(*(call(n, key="k", prediction=1) for n in (10, 20, 30)))
+        desk.journal.events(keyed("k", 1, at=40))
+        desk.journal.beat(DAWN + 5_000)
+        await desk.record()
+        assert await sweep(desk, 100 * DAY_MS, prediction_retention=DAY_MS) == {"predictions": 3, "feedback": 1}
+        async with desk.store.begin() as connection:
+            assert list(await connection.execute(select(tables.feedback_targets))) == []
+
+    at_desk(Desk(tmp_path, metric(), store=store, key_rule="all"), story)
+
+
 def test_while_the_journal_waits_nothing_is_removed(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.calls(call(1))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import permutations
 
 import pytest
@@ -44,7 +43,7 @@ def test_what_was_not_looked_up_yet_is_no_orphan_and_a_prediction_may_come_as_lo
     early = keyed("k", 1, at=20)
     waits = stored(early)
     assert standing([waits], [[]], T0 + 90_000) == ["waiting"]
-    looked_up = replace(waits, due_ms=patience_ends_ms(early, before_ms=60_000))
+    looked_up = waits._replace(due_ms=patience_ends_ms(early, before_ms=60_000))
     assert standing([looked_up], [[]], T0 + 60_020) == ["waiting"]
     assert standing([looked_up], [[]], T0 + 60_021) == ["orphaned"]
 
