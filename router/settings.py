@@ -203,6 +203,9 @@ GATEWAY: Final = table_of(
         "feedback_retention": Setting(
             Duration, "How long feedback is kept that found no prediction, or was a repeat; without it, for ever."
         ),
+        "body_retention": Setting(
+            Duration, "How long captured bodies are kept; without it, as long as their predictions."
+        ),
         "tracing": Setting(
             bool,
             "Whether requests and calls leave OpenTelemetry spans; OTEL_ environment variables say where they go. "

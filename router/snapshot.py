@@ -60,6 +60,7 @@ class Gateway:
     journal_fsync_ms: int = 500
     prediction_retention: int | None = None  # milliseconds; None: for ever
     feedback_retention: int | None = None
+    body_retention: int | None = None
     tracing: bool = False
 
 

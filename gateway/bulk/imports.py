@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -33,7 +32,6 @@ _SHARE: Final = 0.5
 #: So long the journal may stay over that before the import gives up: nobody records.
 PATIENCE_SECONDS: Final = 60.0
 _PAUSE_SECONDS: Final = 0.2
-_BYE: Final = b'"line":"bye"'
 
 
 class Stuck(Exception):
@@ -155,24 +153,12 @@ def _writer(data_dir: Path, snapshot: Snapshot) -> Appender:
 
 
 def _finish(data_dir: Path, writer: str) -> None:
-    """End the segments of an import that was killed, so that they are deleted once they are drained."""
-    last = None
-    for segment in segments(data_dir / JOURNAL / FEEDBACK):
-        if segment.writer == writer:
-            last = segment.path
-    if last is None:
-        return
-    with suppress(FileNotFoundError), open(last, "r+b") as file:
-        content = file.read()
-        # A last line without its end was never acknowledged, and is read again.
-        whole = content[: content.rfind(b"\n") + 1]
-        if _BYE in whole[whole[:-1].rfind(b"\n") + 1 :]:
-            return
-        file.truncate(len(whole))
-        file.seek(0, os.SEEK_END)
-        file.write(mark_line("bye", now_ms()))
-        file.flush()
-        os.fsync(file.fileno())
+    """Say that an import that was killed is at its end, so that its segments are deleted once they are drained."""
+    folder = data_dir / JOURNAL / FEEDBACK
+    if any(segment.writer == writer for segment in segments(folder)):
+        last = Appender(folder, writer, roll_bytes=1)
+        last.append(mark_line("bye", now_ms()))
+        last.close()
 
 
 def _wait(data_dir: Path, snapshot: Snapshot, watcher: Watcher, patience_seconds: float) -> None:

@@ -15,7 +15,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from sqlalchemy import Text, bindparam, delete, select, tuple_, update
+from sqlalchemy import Text, bindparam, delete, func, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store import sql
@@ -109,13 +109,32 @@ async def _delete(connection: AsyncConnection, ids: Collection[str], erased: Era
     )
     for route, key in keys:
         erased.feedback += (await connection.execute(lost, {"b_route": route, "b_key": key})).rowcount
-    about = feedback.c.target.in_(among)
-    shared = feedback_targets.c.target.in_(among), feedback_targets.c.seq.in_(select(feedback.c.seq).where(about))
-    for further in shared:
-        await connection.execute(delete(feedback_targets).where(further), values)
-    erased.feedback += (await connection.execute(delete(feedback).where(about), values)).rowcount
+    await _part(connection, ids)
+    erased.feedback += (await connection.execute(delete(feedback).where(feedback.c.target.in_(among)), values)).rowcount
     erased.bodies += (await connection.execute(delete(bodies).where(bodies.c.id.in_(among)), values)).rowcount
     erased.calls += (await connection.execute(delete(calls).where(calls.c.id.in_(among)), values)).rowcount
+
+
+async def _part(connection: AsyncConnection, ids: Collection[str]) -> None:
+    """Take these predictions from events that are about others too: such an event is the others' from now on."""
+    among, values = sql.among(connection.dialect.name, Text()), sql.as_values(ids)
+    await connection.execute(delete(feedback_targets).where(feedback_targets.c.target.in_(among)), values)
+    shared = (
+        select(feedback_targets.c.seq, func.min(feedback_targets.c.target))
+        .join(feedback, feedback.c.seq == feedback_targets.c.seq)
+        .where(feedback.c.target.in_(among))
+        .group_by(feedback_targets.c.seq)
+    )
+    rows = [{"b_seq": seq, "b_target": target} for seq, target in await connection.execute(shared, values)]
+    if rows:
+        await connection.execute(_LEFT_TO, rows)
+        await connection.execute(_NO_LONGER_ALSO, rows)
+
+
+_LEFT_TO: Final = update(feedback).where(feedback.c.seq == bindparam("b_seq")).values(target=bindparam("b_target"))
+_NO_LONGER_ALSO: Final = delete(feedback_targets).where(
+    feedback_targets.c.seq == bindparam("b_seq"), feedback_targets.c.target == bindparam("b_target")
+)
 
 
 async def _rename(connection: AsyncConnection, name: str, token: str) -> int:

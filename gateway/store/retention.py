@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store import partitions, plans, sql
 from gateway.store.partitions import DAY_MS
-from gateway.store.tables import calls, feedback, feedback_targets, kin
+from gateway.store.tables import bodies, calls, feedback, feedback_targets, kin
 
 #: Rows per transaction: some tens of milliseconds in SQLite, where whoever records waits meanwhile.
 CHUNK: Final = 2_000
@@ -37,17 +37,27 @@ class Kind(NamedTuple):
 
 
 async def _predictions(connection: AsyncConnection, before_ms: int, _: int) -> Expired:
-    """Calls, and the feedback about them. Those with an open window stay, whatever their age."""
+    """Calls, and the bodies and feedback about them. Those with an open window stay, whatever their age."""
     before_ms = min(before_ms, await _needed_from(connection))
     if connection.dialect.name == "postgresql":
         before_ms -= before_ms % DAY_MS
     which = {"bound": _first_id(before_ms), "most": CHUNK}
+    captured = (await connection.execute(_OLD_BODIES, which)).rowcount
+    if captured >= CHUNK:
+        return Expired({"bodies": captured}, 0)
     await connection.execute(_SHARED, which)  # first: SQLite gives the numbers of rows that went to new ones
     events = (await connection.execute(_ABOUT, which)).rowcount
     if events >= CHUNK:
-        return Expired({"feedback": events}, 0)
+        return Expired({"bodies": captured, "feedback": events}, 0)
     gone = await (_days if connection.dialect.name == "postgresql" else _rows)(connection, before_ms)
-    return Expired({"feedback": events, "predictions": gone or 0}, 0 if gone is not None else None)
+    removed = {"bodies": captured, "feedback": events, "predictions": gone or 0}
+    return Expired(removed, 0 if gone is not None else None)
+
+
+async def _bodies(connection: AsyncConnection, before_ms: int, _: int) -> Expired:
+    """What was captured of requests and answers."""
+    gone = (await connection.execute(_OLD_BODIES, {"bound": _first_id(before_ms), "most": CHUNK})).rowcount
+    return Expired({"bodies": gone}, 0 if gone >= CHUNK else None)
 
 
 async def _needed_from(connection: AsyncConnection) -> int:
@@ -99,6 +109,7 @@ async def _feedback(connection: AsyncConnection, before_ms: int, start: int) -> 
 KINDS: Final = (
     Kind("predictions", "prediction_retention", _predictions),
     Kind("feedback", "feedback_retention", _feedback),
+    Kind("bodies", "body_retention", _bodies),
 )
 
 
@@ -120,6 +131,11 @@ _OLD_EVENTS: Final = (
 )
 _SHARED: Final = delete(feedback_targets).where(feedback_targets.c.seq.in_(_OLD_EVENTS))
 _ABOUT: Final = delete(feedback).where(feedback.c.seq.in_(_OLD_EVENTS))
+_OLD_BODIES: Final = delete(bodies).where(
+    bodies.c.id.in_(
+        select(bodies.c.id).where(bodies.c.id < bindparam("bound")).order_by(bodies.c.id).limit(bindparam("most"))
+    )
+)
 _ROUTES: Final = select(kin.c.route).distinct()
 _ROWID: Final = literal_column("rowid", Integer)
 _OLD_CALLS: Final = delete(calls).where(

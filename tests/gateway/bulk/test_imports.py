@@ -24,6 +24,7 @@ from gateway.published import publish
 from router.records import Feedback
 from router.snapshot import Gateway, Snapshot
 from tests.gateway.control.builders import RUN, T0, Desk, at_desk, call, metric, snapshot, statuses, uuid
+from tests.gateway.journals import texts
 
 K = metric(window_ms=10**15)
 
@@ -63,9 +64,7 @@ def source(path: Path, *, named: Mapping[str, str] | None = None, text: bool = F
 
 
 def lines(data_dir: Path) -> Iterator[dict[str, object]]:
-    for segment in segments(data_dir / JOURNAL / FEEDBACK):
-        for line in segment.path.read_bytes().splitlines():
-            yield json.loads(line)
+    yield from map(json.loads, texts(data_dir / JOURNAL / FEEDBACK))
 
 
 def events(data_dir: Path) -> list[dict[str, object]]:

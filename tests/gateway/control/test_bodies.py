@@ -35,10 +35,10 @@ def test_what_was_captured_is_shown_with_its_prediction(tmp_path: Path, store: s
 def test_a_line_that_is_no_body_is_corrupt_and_stops_nothing() -> None:
     batch = Batch()
     lines = [
-        b'{"line":"body"}',
-        b'{"line":"body","id":"i","at_ms":1,"route":"r","request":[],"answer":null}',
-        b'{"line":"body","id":"i","at_ms":1.5,"route":"r","request":{},"answer":null}',
-        b'{"line":"body","id":"i","at_ms":1,"route":"r","request":{},"answer":{"/a":1}}',
+        b'{"line":"body"}\n',
+        b'{"line":"body","id":"i","at_ms":1,"route":"r","request":[],"answer":null}\n',
+        b'{"line":"body","id":"i","at_ms":1.5,"route":"r","request":{},"answer":null}\n',
+        b'{"line":"body","id":"i","at_ms":1,"route":"r","request":{},"answer":{"/a":1}}\n',
     ]
-    batch.read([sealed(line + b"\n", number)[:-1] for number, line in enumerate(lines)], WRITER)
+    batch.read([sealed(line, number)[:-1] for number, line in enumerate(lines)], WRITER)
     assert (batch.corrupt, len(batch.bodies)) == (3, 1)

@@ -147,6 +147,30 @@ def test_erasing_goes_through_many_calls_by_the_stretch(tmp_path: Path, store: s
     at_desk(Desk(tmp_path, K, store=store, by_unit=True), story)
 
 
+def test_feedback_about_several_units_is_the_others_from_then_on(tmp_path: Path, store: str) -> None:
+    """Where a key means all its predictions, one of them may be somebody else's, and its label must not be lost."""
+
+    async def story(desk: Desk) -> None:
+        for number, unit in enumerate((PERSON, OTHER, PERSON)):
+            desk.journal.calls(call(number, unit=unit, by_unit=True, key="loan", prediction=1))
+        desk.journal.events(keyed("loan", 1, 10))
+        desk.journal.beat(40)
+        before = await desk.record()
+        assert statuses(before)["joined"] == 1
+        await person.erase(desk.store, [PERSON])
+        found = await desk.store.prediction(uuid(1))
+        assert found is not None
+        assert [one["value"] for one in found["feedback"]] == [1]
+        assert [await desk.store.prediction(uuid(number)) for number in (0, 2)] == [None, None]
+        async with desk.store.begin() as connection:
+            assert (await connection.execute(select(tables.feedback_targets))).all() == []
+        desk.restart()
+        desk.journal.beat(1_000)  # its window closes
+        assert sums(await desk.record())["a"] == (1.0, 1.0)
+
+    at_desk(Desk(tmp_path, K, store=store, by_unit=True, key_rule="all"), story)
+
+
 def test_a_segment_that_nobody_lets_go_of_is_said_and_nothing_is_erased(tmp_path: Path) -> None:
     """A worker that hangs: the journal would still name the unit, so the answer must not be that it is gone."""
 

@@ -10,7 +10,9 @@ from sqlalchemy import select, text
 
 from gateway.control import retention as chores
 from gateway.control.retention import Retention
+from gateway.journal import PREDICTIONS
 from gateway.store import calls, partitions, retention, tables, tallies
+from router.records import body_line
 from router.snapshot import Gateway
 from tests.gateway.control.builders import T0, Desk, at_desk, call, comparable, event, keyed, metric, sums
 
@@ -63,6 +65,26 @@ def test_old_predictions_go_with_their_feedback_and_every_count_stays(tmp_path: 
         assert comparable(after.tallies) == comparable(before.tallies)
         assert after.feedback == before.feedback
         assert await sweep(desk, DAWN + 10 * DAY_MS, prediction_retention=10 * DAY_MS) == {}
+
+    at_desk(Desk(tmp_path, metric(), store=store), story)
+
+
+def test_captured_bodies_go_by_themselves_or_with_their_predictions(tmp_path: Path, store: str) -> None:
+    async def captured(desk: Desk) -> int:
+        async with desk.store.begin() as connection:
+            return len((await connection.execute(select(tables.bodies.c.id))).all())
+
+    async def story(desk: Desk) -> None:
+        numbers = (*range(20), DAWN + DAY_MS)
+        desk.journal.calls(*(call(n) for n in numbers))
+        desk.journal.write(PREDICTIONS, (body_line(call(n).id, T0 + n, "r", {"/a": n}, None) for n in numbers))
+        desk.journal.beat(DAWN + 2 * DAY_MS)
+        await desk.record()
+        assert await sweep(desk, DAY_MS + 10, body_retention=DAY_MS) == {"bodies": 10}
+        assert await captured(desk) == 11
+        gone = await sweep(desk, DAWN + 10 * DAY_MS, prediction_retention=10 * DAY_MS)
+        assert gone == {"bodies": 10, "predictions": 20}
+        assert await captured(desk) == 1
 
     at_desk(Desk(tmp_path, metric(), store=store), story)
 

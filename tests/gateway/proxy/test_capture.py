@@ -10,9 +10,10 @@ from typing import Any
 
 import orjson
 
-from gateway.journal import JOURNAL, PREDICTIONS, read_lines, segments
+from gateway.journal import JOURNAL, PREDICTIONS
 from policies.plans import TeamDraft
 from router.snapshot import Capture
+from tests.gateway.journals import texts
 from tests.gateway.proxy.builders import backend, only, route, snapshot
 from tests.gateway.proxy.stage import Asked, Behaviour, Model, Stage, play, staged
 
@@ -36,12 +37,8 @@ async def streaming(asked: Asked) -> None:
 
 def kept(directory: Path) -> list[dict[str, Any]]:
     """The lines of bodies in the journal; read from the files, whatever else stands there."""
-    found = []
-    for segment in segments(directory / JOURNAL / PREDICTIONS):
-        for line in read_lines(segment.path, 0, 2**24)[0]:
-            if b'"line":"body"' in line:
-                found.append(orjson.loads(line[line.index(b"{") :]))
-    return found
+    lines = map(orjson.loads, texts(directory / JOURNAL / PREDICTIONS))
+    return [line for line in lines if line["line"] == "body"]
 
 
 def captured(
