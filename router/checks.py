@@ -69,7 +69,9 @@ def _gateway(gateway: Reading) -> Iterator[Finding]:
 def _retention(draft: Draft) -> Iterator[Finding]:
     """A prediction is needed until its last window has closed."""
     kept = draft.gateway.values.get("prediction_retention")
-    windows = {name: metric.values.get("window") or 0 for name, metric in draft.metrics.items()}
+    has = {name: metric.values.get for name, metric in draft.metrics.items()}
+    # An event from before its prediction is looked for as long as such a prediction may still come.
+    windows = {name: (get("window") or 0) + (get("window_before") or 0) for name, get in has.items()}
     longest = max(windows, key=lambda name: windows[name], default=None)
     if kept is not None and longest is not None and kept < windows[longest]:
         window = spellings.duration(windows[longest])

@@ -198,7 +198,7 @@ GATEWAY: Final = table_of(
         "prediction_retention": Setting(
             Duration,
             "How long predictions are kept, and with them the feedback about them; without it, for ever. At least the "
-            "longest window. Tallies stay.",
+            "longest window, with window_before. Tallies stay.",
         ),
         "feedback_retention": Setting(
             Duration, "How long feedback is kept that found no prediction, or was a repeat; without it, for ever."

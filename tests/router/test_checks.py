@@ -104,6 +104,12 @@ MISTAKES = [
         in_gateway('prediction_retention = ‹"24h"›\n[metrics.slow]\nkind = "event"\nwindow = "36h"'),
         "gateway.prediction_retention must be at least the longest window, 36h of metrics.slow, got 1d",
     ),
+    (
+        in_gateway(
+            'prediction_retention = ‹"48h"›\n[metrics.slow]\nkind = "event"\nwindow = "36h"\nwindow_before = "24h"'
+        ),
+        "gateway.prediction_retention must be at least the longest window, 60h of metrics.slow, got 2d",
+    ),
     (in_gateway("workers = ‹0›"), "gateway.workers must be at least 1, got 0"),
     (in_gateway("workers = ‹101›"), "gateway.workers must be at most 100, got 101"),
     (in_gateway("workers = ‹true›"), "gateway.workers must be a whole number, got true"),
