@@ -185,6 +185,10 @@ class Program:
         self._process.send_signal(signal.SIGTERM)
         return await asyncio.wait_for(asyncio.to_thread(self._process.wait), _PATIENCE_SECONDS)
 
+    def last_words(self) -> str:
+        """The end of what it wrote."""
+        return "\n".join(self._log.read_text(errors="replace").splitlines()[-30:])
+
     def close(self) -> None:
         """End what still runs; children of a supervisor that is gone leave by themselves."""
         if self._process is not None and self._process.poll() is None:
@@ -400,6 +404,9 @@ def _ended(program: Program) -> Iterator[None]:
     program.start()
     try:
         yield
+    except BaseException:
+        _say(program.last_words())
+        raise
     finally:
         program.close()
 
