@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,6 +41,17 @@ shares = {{ one = 0.5, two = 0.5 }}
 
 PERSON, OTHER = "zeus-4711-person", "hera-0815-person"
 KEYS = ("first" * 8, "second" * 6)
+
+
+def counted(report: dict[str, Any]) -> tuple[Any, Any]:
+    """What a report counts: all but how old the oldest pending prediction is, which time moves too."""
+    variants = [dict(one) for one in report["variants"]]
+    for one in variants:
+        one["metrics"] = {
+            name: {key: number for key, number in its.items() if key != "oldest_pending_seconds"}
+            for name, its in one["metrics"].items()
+        }
+    return variants, report["feedback"]
 
 
 def test_an_erased_person_is_named_in_no_file_under_any_key(tmp_path: Path) -> None:
@@ -92,7 +104,7 @@ def test_an_erased_person_is_named_in_no_file_under_any_key(tmp_path: Path) -> N
             assert "calls" in erased.stdout
             assert traces() == set()
             after = program.report("digits")
-            assert (after["variants"], after["feedback"]) == (before["variants"], before["feedback"])
+            assert counted(after) == counted(before)
             assert program.prediction(first[0]) is None
             other = program.prediction(first[3])
             assert other is not None
