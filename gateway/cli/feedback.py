@@ -8,7 +8,7 @@ from gateway.cli.feedback_import import import_
 from gateway.cli.orphans import orphans
 
 feedback = typer.Typer(
-    help="Bring in labels by the file, and see which found no prediction.", no_args_is_help=True, rich_markup_mode=None
+    help="Import labels from files; list what found no prediction.", no_args_is_help=True, rich_markup_mode=None
 )
 feedback.command("import")(import_)
 feedback.command()(orphans)
