@@ -28,11 +28,13 @@ import secrets
 import socket
 from collections import Counter
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Final
 
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.control.happenings import Happenings
@@ -144,6 +146,7 @@ class Member:
         """Look at the fleet, take the lease if it is free; return whether this node holds it."""
         if monotonic() - self._looked < LOOK_SECONDS:
             return self.holds
+        await self._free_locks()
         async with self._store.begin() as connection:
             if self._life is None:
                 life = await nodes.enter(connection, self.node)
@@ -166,6 +169,15 @@ class Member:
         self._nodes, self._waiting = tuple(known), waiting
         self._looked = self._seen = monotonic()
         return self.holds
+
+    async def _free_locks(self) -> None:
+        """End a sleeping holder's transaction, lest taking its place waits for it, as it does where engines cannot."""
+        if self._fencing is not None:
+            return
+        with suppress(DBAPIError):
+            async with self._store.begin() as connection:
+                if (await lease.look(connection)).left_ms < 0:
+                    await lease.free_locks(connection)
 
     def _may_take(self, found: Lease, known: Collection[Node]) -> bool:
         """Whether to try and take the lease: what was this node's at once, what is free after those that are more.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import bindparam, literal_column, or_, select, update
+from sqlalchemy import bindparam, func, literal_column, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.expression import ColumnElement
 
@@ -24,17 +24,25 @@ LEASE_MS: Final = 10_000
 NOW_MS: Final[ColumnElement[int]] = literal_column("CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)")
 
 _NAME: Final = "holder"
+_BACKEND: Final = func.pg_backend_pid()
+#: A holder's transaction that lasts longer, while its lease has expired, is that of nobody who is awake.
+ASLEEP_SECONDS: Final = LEASE_MS * 0.8 / 1000
+_FREE_LOCKS: Final = text(
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity JOIN lease ON pid = backend "
+    "WHERE expires_ms < CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT) AND usename = current_user "
+    "AND pid <> pg_backend_pid() AND xact_start < clock_timestamp() - make_interval(secs => :seconds)"
+)
 _FREE: Final = or_(lease.c.holder == bindparam("b_holder"), lease.c.expires_ms < NOW_MS)
 _TAKE: Final = (
     update(lease)
     .where(lease.c.name == _NAME, _FREE)
-    .values(holder=bindparam("b_holder"), fencing=lease.c.fencing + 1, expires_ms=NOW_MS + LEASE_MS)
+    .values(holder=bindparam("b_holder"), fencing=lease.c.fencing + 1, expires_ms=NOW_MS + LEASE_MS, backend=_BACKEND)
     .returning(lease.c.fencing)
 )
 _FENCE: Final = (
     update(lease)
     .where(lease.c.name == _NAME, lease.c.fencing == bindparam("b_fencing"))
-    .values(expires_ms=NOW_MS + LEASE_MS)
+    .values(expires_ms=NOW_MS + LEASE_MS, backend=_BACKEND)
 )
 _RELEASE: Final = (
     update(lease).where(lease.c.name == _NAME, lease.c.fencing == bindparam("b_fencing")).values(expires_ms=0)
@@ -62,9 +70,17 @@ async def look(connection: AsyncConnection) -> Lease:
 
 async def take(connection: AsyncConnection, holder: str) -> int | None:
     """Take the lease if it has expired or was this node's in another life; return its fencing number."""
-    await sql.ensure(connection, lease, [(_NAME, "", 0, 0)])
+    await sql.ensure(connection, lease, [(_NAME, "", 0, 0, 0)])
     found: Any = (await connection.execute(_TAKE, {"b_holder": holder})).scalar()
     return None if found is None else int(found)
+
+
+async def free_locks(connection: AsyncConnection) -> None:
+    """End the transaction of a holder that fell asleep in the middle of it: its locks would outlast its lease.
+
+    The server ends one that waits for its next statement by itself, but not one in the middle of a COPY.
+    """
+    await connection.execute(_FREE_LOCKS, {"seconds": ASLEEP_SECONDS})
 
 
 async def fence(connection: AsyncConnection, fencing: int) -> None:

@@ -313,8 +313,16 @@ schema_version: Final = _table("schema_version", _integer("version", key=True))
 # The fleet: several nodes on one PostgreSQL (``gateway.control.fleet``). A SQLite file has one node, and these empty.
 # Where ``offsets`` and ``writers`` name something of a node's journal, the node's name and "/" come first.
 
-#: Who joins, plans and acts, until when by the database's clock. ``fencing`` grows with every holder.
-lease: Final = _table("lease", _text("name", key=True), _text("holder"), _integer("fencing"), _integer("expires_ms"))
+#: Who joins, plans and acts, until when by the database's clock. ``fencing`` grows with every holder;
+#: ``backend`` is the server's process that it speaks to.
+lease: Final = _table(
+    "lease",
+    _text("name", key=True),
+    _text("holder"),
+    _integer("fencing"),
+    _integer("expires_ms"),
+    _integer("backend"),
+)
 
 #: Every node, and which of its lives may write in its name; ``config`` and ``revision`` are what it routes by.
 nodes: Final = _table(

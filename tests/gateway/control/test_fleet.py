@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from gateway import rolling
 from gateway.control import fleet
@@ -224,6 +225,31 @@ def test_a_takers_look_does_not_wait_for_the_holders_transaction(told: Told) -> 
             await a.member.fence(connection)
             async with asyncio.timeout(5):
                 assert not await b.member.attend()
+
+    told(story)
+
+
+def test_a_holder_that_fell_asleep_in_the_middle_of_a_copy_does_not_keep_its_place(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server waits for the rest of a COPY for ever, and its transaction has the lease's row."""
+    monkeypatch.setattr(lease, "ASLEEP_SECONDS", 0.0)
+
+    async def story(those: Nodes) -> None:
+        a, b = [await those.node(name) for name in "ab"]
+        await a.member.attend()
+        await b.member.attend()
+        await b.expire()
+        with pytest.raises(OperationalError):
+            await sleeping(a, b)
+
+    async def sleeping(a: Node, b: Node) -> None:
+        async with a.store.begin() as connection:
+            await a.member.fence(connection)
+            driver = (await connection.get_raw_connection()).driver_connection
+            assert driver is not None
+            async with driver.cursor() as cursor, cursor.copy("COPY counts FROM STDIN"), asyncio.timeout(20):
+                assert await b.member.attend()
 
     told(story)
 
