@@ -6,8 +6,6 @@ import os
 import subprocess
 import sys
 
-import pytest
-
 from gateway.control.leisure import BEHIND_SECONDS, LATE_SECONDS, LOOK_SECONDS, SHARE_SECONDS, Leisure, can_yield
 
 
@@ -59,8 +57,9 @@ def test_it_is_at_leisure_again_only_when_it_kept_up_for_a_while() -> None:
 
 
 def test_every_thread_of_the_process_goes_and_comes_back() -> None:
-    if not can_yield():
-        pytest.skip("leaving the scheduler's idle class needs CAP_SYS_NICE")
+    if not can_yield():  # it was tried, and the process is where it was
+        assert os.sched_getscheduler(0) == os.SCHED_OTHER
+        return
     shown = subprocess.run([sys.executable, "-c", _PROGRAM], capture_output=True, text=True, check=True).stdout
     assert shown.split() == [str(os.SCHED_IDLE)] * 2 + [str(os.SCHED_OTHER)] * 2
 
