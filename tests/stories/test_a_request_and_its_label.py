@@ -106,6 +106,7 @@ def test_a_request_becomes_a_row_and_its_label_moves_the_report(tmp_path: Path) 
                     "waiting",
                     "orphaned",
                     "not_applicable",
+                    "not_exposed",
                     "rejected",
                 )
             }
