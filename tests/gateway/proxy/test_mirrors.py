@@ -251,7 +251,7 @@ def test_a_copy_has_a_total_however_steadily_its_answer_drips(tmp_path: Path) ->
             assert (await stage.ask("/r")).status == 200
             await stage.eventually(lambda: shadows(stage))
             assert shadows(stage)[0]["fault"] == "timeout"
-            assert shadows(stage)[0]["latency_ms"] >= 98  # the loop's clock counts whole milliseconds, from its last turn
+            assert shadows(stage)[0]["latency_ms"] >= 98  # the loop's clock counts milliseconds
 
     play(main())
 
