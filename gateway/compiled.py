@@ -4,9 +4,10 @@ Rule: compiled or not, the program does the same; nothing asks ``compiled`` but 
 not compiled, and a source tree never is: what is compiled lies in a wheel that was built for it (``hatch_build.py``).
 
 Compiled classes are structures of C, and annotations are held to: code that is not compiled may not derive from them
-(``policies.types`` stays out for that), nothing can stand in for them, and only their declared attributes exist. orjson
-reads dataclasses by the layout that Python gives them and crashes on compiled ones (``router.snapshot`` stays out for
-that). An integer beyond 2**53 is rounded before it is divided. Constants that are Final cannot be replaced from outside.
+(``policies.types`` stays out for that), nothing can stand in for them, and only their declared attributes exist.
+orjson reads dataclasses by the layout that Python gives them, and crashes on compiled ones (``router.snapshot`` stays
+out for that). An integer beyond 2**53 is rounded before it is divided. Constants that are Final cannot be replaced from
+outside.
 """
 
 from __future__ import annotations
