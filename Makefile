@@ -42,7 +42,8 @@ fast: .venv-fast/ready ## compile the request path, install that in .venv-fast a
 	rm -rf .venv-fast/proof
 	mkdir .venv-fast/proof
 	cp -R tests loadtests pyproject.toml .venv-fast/proof
-	cd .venv-fast/proof && TURNOUT_COMPILE=1 ../bin/python -m pytest -m "not interpreted" tests/test_compiled.py tests/gateway/proxy
+	cd .venv-fast/proof && TURNOUT_COMPILE=1 ../bin/python -m pytest -m "not interpreted" \
+		tests/test_compiled.py tests/gateway/proxy tests/stories/test_a_request_and_its_label.py
 
 lock: .venv/ready ## pin every dependency anew in requirements.lock
 	$(BIN)/python -m pip install --quiet uv
