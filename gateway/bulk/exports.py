@@ -14,7 +14,7 @@ from typing import IO, Any, Final
 
 import orjson
 
-from gateway.bulk.rows import Unreadable
+from gateway.bulk.rows import Unreadable, pyarrow_for
 
 #: Rows of a Parquet file that are read together, and so are held together here.
 ROW_GROUP: Final = 20_000
@@ -60,7 +60,7 @@ def _whole(path: Path) -> Iterator[Path]:
 @contextmanager
 def _lines_file(path: Path, name: str) -> Iterator[IO[bytes]]:
     if name.endswith(".zst"):
-        pyarrow = _pyarrow("zstd")
+        pyarrow = pyarrow_for("zstd")
         with pyarrow.CompressedOutputStream(str(path), "zstd") as file:
             yield file
     elif name.endswith(".gz"):
@@ -72,7 +72,7 @@ def _lines_file(path: Path, name: str) -> Iterator[IO[bytes]]:
 
 
 def _parquet(chunks: Iterable[bytes], path: Path) -> Iterator[int]:
-    pyarrow = _pyarrow("Parquet")
+    pyarrow = pyarrow_for("Parquet")
     from pyarrow import parquet
 
     schema = schema_of(pyarrow)
@@ -130,11 +130,3 @@ def schema_of(pyarrow: Any) -> Any:
             ("outcomes", pyarrow.list_(outcome)),
         ]
     )
-
-
-def _pyarrow(what: str) -> Any:
-    try:
-        import pyarrow
-    except ImportError:
-        raise Unreadable(f'{what} needs pyarrow, which is not installed: pip install "turnout[parquet]"') from None
-    return pyarrow

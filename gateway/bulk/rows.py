@@ -84,6 +84,15 @@ def format_of(path: Path, given: str | None) -> str:
     return found
 
 
+def pyarrow_for(what: str) -> Any:
+    """Return the module of the extra ``parquet``. Raises Unreadable if that is not installed."""
+    try:
+        import pyarrow
+    except ImportError:
+        raise Unreadable(f'{what} needs pyarrow, which is not installed: pip install "turnout[parquet]"') from None
+    return pyarrow
+
+
 def _csv(source: Source, skip: int) -> Iterator[Portion]:
     # A byte that is no UTF-8 becomes half a character, which no event can hold: it is found where the row is written.
     with open(source.path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
@@ -192,11 +201,9 @@ def _entry(line: bytes, columns: Columns) -> dict[str, Any] | str:
 
 
 def _parquet(source: Source, skip: int) -> Iterator[Portion]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        raise Unreadable('Parquet needs pyarrow, which is not installed: pip install "turnout[parquet]"') from None
+    pyarrow = pyarrow_for("Parquet")
+    from pyarrow import parquet
+
     try:
         file = parquet.ParquetFile(source.path)
         places = source.columns.of(file.schema_arrow.names)
