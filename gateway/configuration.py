@@ -6,7 +6,8 @@ file and that what it names is there; whether a certificate is one, and a driver
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,14 +17,14 @@ from router import config
 from router.config import Config, ConfigError
 from router.diagnostics import locate
 from router.findings import Finding
-from router.snapshot import Backend, Gateway
+from router.snapshot import Gateway
 
 
 def load(path: Path) -> Config:
     """Return the configuration. Raises ConfigError with every problem, and nothing else."""
     found = config.load(path)
     gateway = found.gateway
-    findings = [*_tls(gateway), *_authorities(found.backends.values()), *_store(gateway), *_tracing(gateway)]
+    findings = [*_tls(gateway), *_authorities(found), *_store(gateway), *_tracing(gateway)]
     findings += _unit_keys(gateway)
     if not findings:
         return found
@@ -43,11 +44,15 @@ def _tls(gateway: Gateway) -> Iterator[Finding]:
         yield Finding(("gateway", "tls_cert_file"), f"gateway.tls_cert_file: {error.strerror}")
 
 
-def _authorities(backends: Iterable[Backend]) -> Iterator[Finding]:
-    for backend in backends:
-        where = ("backends", backend.name, "tls_ca_file")
+def _authorities(found: Config) -> Iterator[Finding]:
+    contexts: list[tuple[str, str, Callable[[], object]]] = [
+        *(("backends", name, partial(tls.client_context, backend)) for name, backend in found.backends.items()),
+        *(("sinks", name, partial(tls.sink_context, sink)) for name, sink in found.sinks.items()),
+    ]
+    for section, name, make in contexts:
+        where = (section, name, "tls_ca_file")
         try:
-            tls.client_context(backend)
+            make()
         except tls.Unusable as error:
             yield Finding(where, str(error))
         except OSError as error:

@@ -111,6 +111,7 @@ class Supervisor:
     def __init__(self, config_path: Path, config: Config, data_dir: Path, sock: socket.socket, lock: int) -> None:
         self._config_path = config_path
         self._gateway = config.gateway
+        self._tells_on_stdout = any(sink.kind == "stdout" for sink in config.sinks.values())
         self._data_dir = data_dir
         self._sock = sock
         self._lock = lock
@@ -153,8 +154,9 @@ class Supervisor:
         admin, _, admin_port = gateway.admin.rpartition(":")
         # The controller binds it, and says in the log which it got.
         operators = f"http://{gateway.admin}" if admin_port != "0" else f"on a free port of {admin}"
+        # Where events go out on standard output nothing else does.
         _say(
-            sys.stdout,
+            sys.stderr if self._tells_on_stdout else sys.stdout,
             f"turnout serves {scheme}://{f'[{host}]' if ':' in host else host}:{port} with {workers}, "
             f"operators {operators}, revision {revision}, data in {self._data_dir}",
         )

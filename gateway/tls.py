@@ -1,4 +1,4 @@
-"""TLS on the data port and towards backends: the operator's files → contexts.
+"""TLS on the data port, towards backends and towards sinks: the operator's files → contexts.
 
 Rule: one function for the worker that uses it and for ``check``, so that what is called valid can be served.
 Nothing here asks a terminal for a password.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import ssl
 from typing import Final
 
-from router.snapshot import Backend, Gateway
+from router.snapshot import Backend, Gateway, Sink
 
 #: What OpenSSL says of a key that does not belong to the certificate; the last when it is of another type altogether.
 _OF_ANOTHER: Final = frozenset({"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"})
@@ -55,11 +55,20 @@ def client_context(backend: Backend) -> ssl.SSLContext | None:
     """
     if not any(url.startswith("https:") for url in backend.urls):
         return None
-    authorities = backend.tls_ca_file
+    return _checking(backend.tls_ca_file, f"backends.{backend.name}")
+
+
+def sink_context(sink: Sink) -> ssl.SSLContext | None:
+    """Return the context for the ``https`` url of a sink, None if it has another. As ``client_context``."""
+    if sink.url is None or not sink.url.startswith("https:"):
+        return None
+    return _checking(sink.tls_ca_file, f"sinks.{sink.name}")
+
+
+def _checking(authorities: str | None, table: str) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=authorities)
     except ssl.SSLError:
-        table = f"backends.{backend.name}"
         raise Unusable("tls_ca_file", f'"{authorities}" holds no certificate (PEM)', table=table) from None
 
 

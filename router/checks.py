@@ -16,7 +16,7 @@ from router import spellings
 from router.draft import Draft, RouteDraft
 from router.findings import Finding, did_you_mean, dotted, listed, quoted
 from router.match import overlap
-from router.settings import BACKEND
+from router.settings import BACKEND, SINK
 from router.tables import Reading
 
 
@@ -31,9 +31,12 @@ def findings_of(draft: Draft) -> Iterator[Finding]:
         # An emptied or half-written file must not take every route out of service.
         yield Finding((), "the file has no routes, and would serve nothing", "begin with [routes.NAME]", "table")
     yield from _retention(draft)
+    yield from _tally_retention(draft.gateway)
     for route in draft.routes.values():
         yield from _route(draft, route)
     yield from _overlaps(draft.routes.values())
+    for sink in draft.sinks.values():
+        yield from _sink(draft, sink)
 
 
 def scored_01(kind: str | None, score: str | None) -> bool:
@@ -77,6 +80,18 @@ def _retention(draft: Draft) -> Iterator[Finding]:
         window = spellings.duration(windows[longest])
         message = f"must be at least the longest window, {window} of metrics.{longest}, got {spellings.duration(kept)}"
         yield _wrong(draft.gateway.path, "prediction_retention", message)
+
+
+def _tally_retention(gateway: Reading) -> Iterator[Finding]:
+    """What is counted is needed while a prediction is there that may still move it."""
+    tallies, predictions = (gateway.values.get(name) for name in ("tally_retention", "prediction_retention"))
+    if tallies is None or "prediction_retention" in gateway.broken:
+        return
+    if predictions is None:
+        yield _wrong(gateway.path, "tally_retention", "has no effect without prediction_retention")
+    elif tallies < predictions:
+        message = f"must be at least prediction_retention, {spellings.duration(predictions)}"
+        yield _wrong(gateway.path, "tally_retention", f"{message}, got {spellings.duration(tallies)}")
 
 
 def _same_socket(one: str, other: str) -> bool:
@@ -169,6 +184,33 @@ def _route(draft: Draft, route: RouteDraft) -> Iterator[Finding]:
         yield from _capture(route, route.capture, hidden=hidden)
     if route.policy is not None:
         yield from _policy(draft, route, route.policy)
+
+
+#: What has no meaning for a sink that nothing is sent to.
+_SENT: Final = ("url", "mode", "headers", "timeout_ms", "tls_ca_file")
+
+
+def _sink(draft: Draft, sink: Reading) -> Iterator[Finding]:
+    if "kind" in sink.broken:
+        return
+    values = sink.values
+    if values["kind"] == "stdout":
+        for name in _SENT:
+            if values.get(name) not in (None, SINK.settings[name].default):
+                yield _wrong(sink.path, name, 'has no effect with kind = "stdout"')
+    elif values.get("url") is None and "url" not in sink.broken:
+        yield Finding(sink.path, f"{dotted(sink.path)} needs url, where events are sent", at="table")
+    elif values.get("tls_ca_file") and not (values.get("url") or "https:").startswith("https:"):
+        yield _wrong(sink.path, "tls_ca_file", "has no effect without an https url")
+    yield from _repeated((*sink.path, "events"), values.get("events") or (), "names each kind of event once")
+    named = values.get("routes") or ()
+    yield from _repeated((*sink.path, "routes"), named, "names each route once")
+    for index, name in enumerate(named):
+        if name not in draft.routes:
+            yield _unknown((*sink.path, "routes", index), "route", name, draft.routes)
+    told = [route for route in draft.routes.values() if not named or route.name in named]
+    if "body" in (values.get("events") or ()) and told and all(route.capture is None for route in told):
+        yield _wrong(sink.path, "events", "names body, and none of the routes captures any: add [routes.NAME.capture]")
 
 
 #: What is logged of every request that has it.

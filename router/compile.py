@@ -42,6 +42,7 @@ def compile_snapshot(
         backends=config.backends,
         metrics=config.metrics,
         routes=routes,
+        sinks=config.sinks,
     )
 
 
@@ -105,7 +106,8 @@ def identity_of(snapshot: Snapshot) -> str:
         name: {f.name: getattr(route, f.name) for f in fields(route) if f.name not in _PLANNED}
         for name, route in snapshot.routes.items()
     }
-    return digest({"gateway": shared, "backends": snapshot.backends, "metrics": snapshot.metrics, "routes": routes})
+    whole = {"gateway": shared, "backends": snapshot.backends, "metrics": snapshot.metrics, "routes": routes}
+    return digest(whole | {"sinks": snapshot.sinks} if snapshot.sinks else whole)
 
 
 _OWN: Final = frozenset({"listen", "admin", "workers", "data_dir", "store", "tracing", "max_journal_bytes"})

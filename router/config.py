@@ -23,7 +23,7 @@ from router.diagnostics import Diagnostic, locate, render, syntax_diagnostic, un
 from router.draft import Draft, RouteDraft, draft_of
 from router.findings import Finding, dotted
 from router.placeholders import Placeholder, placeholders
-from router.snapshot import Backend, Capture, Gateway, KeyRule, Metric, RouteMirror
+from router.snapshot import Backend, Capture, Gateway, KeyRule, Metric, RouteMirror, Sink
 
 #: The largest file that is read. The largest that anybody writes by hand is a hundredth of it.
 MAX_BYTES: Final = 4 * 2**20
@@ -71,6 +71,7 @@ class Config:
     backends: Mapping[str, Backend]
     metrics: Mapping[str, Metric]
     routes: Mapping[str, RouteConfig]
+    sinks: Mapping[str, Sink]
     hash: str
     warnings: tuple[Diagnostic, ...] = ()
 
@@ -113,6 +114,7 @@ def parse(text: str, filename: str, *, environ: Mapping[str, str] | None = None)
         backends={name: _backend(name, reading.values) for name, reading in draft.backends.items()},
         metrics={name: _metric(name, reading.values) for name, reading in draft.metrics.items()},
         routes={name: _route(route, route.policy) for name, route in draft.routes.items() if route.policy is not None},
+        sinks={name: _sink(name, reading.values) for name, reading in draft.sinks.items()},
         hash=digest(document),
         warnings=diagnostics,
     )
@@ -137,6 +139,10 @@ def _backend(name: str, values: dict[str, Any]) -> Backend:
     headers = tuple(values.pop("request_headers").items())
     model = values.pop("model") or name
     return Backend(name=name, urls=urls or (url,), model=model, request_headers=headers, **values)
+
+
+def _sink(name: str, values: dict[str, Any]) -> Sink:
+    return Sink(name=name, **{**values, "headers": tuple(values["headers"].items())})
 
 
 def _metric(name: str, values: dict[str, Any]) -> Metric:
@@ -182,15 +188,19 @@ def _environment(draft: Draft, document: dict[str, Any], environ: Mapping[str, s
         for name, value in draft.gateway.values.items()
         if name.endswith("_file") and value is not None
     ]
-    for backend, reading in draft.backends.items():
-        if reading.values.get("tls_ca_file"):
-            authorities = Placeholder("file", reading.values["tls_ca_file"])
-            named.append((("backends", backend, "tls_ca_file"), authorities, False))
-        if reading.values.get("request_headers"):
-            # The names as the file writes them: the values are kept under lower-case ones.
-            for header, value in document["backends"][backend]["request_headers"].items():
-                where: Path = ("backends", backend, "request_headers", header)
-                named += [(where, placeholder, True) for placeholder in placeholders(value)]
+    for section, readings, headers in (
+        ("backends", draft.backends, "request_headers"),
+        ("sinks", draft.sinks, "headers"),
+    ):
+        for name, reading in readings.items():
+            if reading.values.get("tls_ca_file"):
+                authorities = Placeholder("file", reading.values["tls_ca_file"])
+                named.append(((section, name, "tls_ca_file"), authorities, False))
+            if reading.values.get(headers):
+                # The names as the file writes them: the values are kept under lower-case ones.
+                for header, value in document[section][name][headers].items():
+                    where: Path = (section, name, headers, header)
+                    named += [(where, placeholder, True) for placeholder in placeholders(value)]
     for path, placeholder, in_header in named:
         problem = _secret_problem(placeholder, environ, in_header=in_header)
         if problem is not None:

@@ -15,7 +15,7 @@ from policies.types import Path, Policy
 from router import spellings
 from router.findings import Finding, did_you_mean, dotted, listed, shown
 from router.records import EXPOSED
-from router.settings import BACKEND, CAPTURE, GATEWAY, METRIC, MIRROR, ROUTE, policy_table
+from router.settings import BACKEND, CAPTURE, GATEWAY, METRIC, MIRROR, ROUTE, SINK, policy_table
 from router.tables import Reading, Setting, Table, mapping, read, stand_in
 
 #: Levels of tables and lists that a file may have. The deepest setting is at six.
@@ -36,6 +36,7 @@ FILE: Final = Table(
         "backends": Setting(_SECTION, "The model versions, by name.", {}),
         "metrics": Setting(_SECTION, "What feedback means, by name.", {}),
         "routes": Setting(_SECTION, "What is served, by name.", {}),
+        "sinks": Setting(_SECTION, "Who is told what is recorded, by name.", {}),
     },
     "The operator's file of Turnout.",
 )
@@ -77,6 +78,7 @@ class Draft:
     backends: Mapping[str, Reading]
     metrics: Mapping[str, Reading]
     routes: Mapping[str, RouteDraft]
+    sinks: Mapping[str, Reading]
     findings: tuple[Finding, ...]
 
 
@@ -84,21 +86,22 @@ def draft_of(document: dict[str, Any]) -> Draft:
     """Read a parsed file. Raises nothing: what is wrong is in the findings."""
     beyond = _beyond(document)
     if beyond is not None:
-        return Draft(read(GATEWAY, {}, ("gateway",)), {}, {}, {}, (beyond,))
+        return Draft(read(GATEWAY, {}, ("gateway",)), {}, {}, {}, {}, (beyond,))
     file = read(FILE, document, ())
     sections = {name: file.values.get(name, {}) for name in FILE.settings}
     gateway = read(GATEWAY, sections["gateway"], ("gateway",))
     backends = {name: read(BACKEND, given, ("backends", name)) for name, given in sections["backends"].items()}
     metrics = {name: read(METRIC, given, ("metrics", name)) for name, given in sections["metrics"].items()}
+    sinks = {name: read(SINK, given, ("sinks", name)) for name, given in sections["sinks"].items()}
     findings = [*file.findings, *gateway.findings]
-    for section in (backends, metrics):
+    for section in (backends, metrics, sinks):
         for reading in section.values():
             findings += [*_name_findings(reading.path), *reading.findings]
     if RESERVED_METRIC in metrics:
         reserved: Path = ("metrics", RESERVED_METRIC)
         findings.append(Finding(reserved, f"{dotted(reserved)}: this name is kept for require_exposure", at="key"))
     routes = {name: _route(name, given, findings) for name, given in sections["routes"].items()}
-    return Draft(gateway, backends, metrics, routes, tuple(findings))
+    return Draft(gateway, backends, metrics, routes, sinks, tuple(findings))
 
 
 def _route(name: str, given: Any, findings: list[Finding]) -> RouteDraft:

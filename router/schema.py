@@ -11,7 +11,7 @@ from typing import Any
 
 import policies
 from router.draft import FILE
-from router.settings import BACKEND, CAPTURE, GATEWAY, METRIC, MIRROR, ROUTE, policy_table
+from router.settings import BACKEND, CAPTURE, GATEWAY, METRIC, MIRROR, ROUTE, SINK, policy_table
 from router.spellings import NAME
 from router.tables import Setting, Table
 
@@ -27,6 +27,7 @@ def json_schema() -> dict[str, Any]:
         "backends": _named("backend", FILE.settings["backends"]),
         "metrics": _named("metric", FILE.settings["metrics"]),
         "routes": {**_named("route", FILE.settings["routes"]), "minProperties": 1},
+        "sinks": _named("sink", FILE.settings["sinks"]),
     }
     backend = _table(BACKEND)
     backend["oneOf"] = [{"required": ["url"]}, {"required": ["urls"]}]
@@ -47,6 +48,7 @@ def json_schema() -> dict[str, Any]:
             "mirror": _table(MIRROR),
             "capture": _table(CAPTURE),
             "route": route,
+            "sink": _table(SINK),
             "policy": {"oneOf": [{"$ref": f"#/$defs/policy_{kind}"} for kind in kinds]},
             **{f"policy_{kind}": table for kind, table in kinds.items()},
         },

@@ -7,7 +7,7 @@ that is made of it. The settings of a policy are the fields of its class and sta
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, WithJsonSchema
 
@@ -16,7 +16,7 @@ from router import spellings
 from router.extract import Pointer
 from router.findings import quoted
 from router.placeholders import placeholders
-from router.snapshot import Backend, Capture, Gateway, KeyRule, Route, RouteMirror
+from router.snapshot import Backend, Capture, EventType, Gateway, KeyRule, Route, RouteMirror, Sink
 from router.tables import Setting, Table, many, mapping, some, spelled, table_of, table_of_fields
 from router.unit import TOKEN, reference
 
@@ -46,6 +46,13 @@ def _request_header(text: str) -> str:
     name = _token(text)
     if name in _OWN_HEADERS:
         raise ValueError("must not be a header that belongs to the connection")
+    return name
+
+
+def _event_header(text: str) -> str:
+    name = _request_header(text)
+    if name == "content-type" or name.startswith("ce-"):
+        raise ValueError("must not be a header that says what an event is")
     return name
 
 
@@ -198,13 +205,18 @@ GATEWAY: Final = table_of(
         "prediction_retention": Setting(
             Duration,
             "How long predictions are kept, and with them the feedback about them; without it, for ever. At least the "
-            "longest window, with window_before. Tallies stay.",
+            "longest window, with window_before. Tallies stay, unless tally_retention says how long.",
         ),
         "feedback_retention": Setting(
             Duration, "How long feedback is kept that found no prediction, or was a repeat; without it, for ever."
         ),
         "body_retention": Setting(
             Duration, "How long captured bodies are kept; without it, as long as their predictions."
+        ),
+        "tally_retention": Setting(
+            Duration,
+            "How long after it was left what is counted of an epoch is kept, with its plans; without it, for ever. At "
+            "least prediction_retention.",
         ),
         "tracing": Setting(
             bool,
@@ -375,6 +387,43 @@ ROUTE: Final = table_of(
         "policy": Setting(dict[str, Any], "Which variant answers."),
     },
     "What a path serves.",
+)
+
+SINK: Final = table_of(
+    Sink,
+    {
+        "kind": Setting(
+            Literal["cloudevents", "stdout"],
+            "cloudevents: CloudEvents 1.0 over HTTP, to url. stdout: the same as JSON Lines, on standard output.",
+        ),
+        "url": Setting(spelled(spellings.sink_url), "Where CloudEvents are sent with POST, http or https.", None),
+        "mode": Setting(
+            Literal["batch", "structured", "binary"],
+            "batch: many events in a request. structured: each in its own, as JSON. binary: each in its own, its "
+            "attributes as headers.",
+        ),
+        "events": Setting(
+            some(Literal[*get_args(EventType)]),
+            "What is told: request, decision, response, feedback, outcome; and body, what a route captures, which has "
+            "to be named.",
+        ),
+        "routes": Setting(some(Text), "The routes of which it is told; without it, every one."),
+        "type_prefix": Setting(Line, "What an event's type begins with: with the default it is turnout.request."),
+        "headers": Setting(
+            Annotated[mapping(spelled(_event_header), spelled(_sent_value)), BeforeValidator(_each_once)],
+            'Headers added to each request. Secrets by reference: "${NAME}", "${file:PATH}".',
+            {},
+        ),
+        "timeout_ms": Setting(Positive, "How long a request may take in all, before it is sent again."),
+        "max_pending_bytes": Setting(
+            Annotated[int, Field(ge=2**20)],
+            "Events that wait in the store at most, at least 1 MiB; beyond it new ones are dropped and counted.",
+        ),
+        "tls_ca_file": Setting(
+            Text, "The authorities (PEM) that an https url's certificate must come from; without it the system's."
+        ),
+    },
+    "Somebody who is told what is recorded, beside the store: at least once, and in order where many go in a request.",
 )
 
 #: What every policy may say besides its own settings.

@@ -21,6 +21,10 @@ FORMAT = 1
 #: Which of the predictions that share a key an event is about.
 KeyRule = Literal["latest", "first", "all"]
 
+#: What a sink is told of: what came in, what was chosen for it, what came of each call, what was learned later, how
+#: that changed a value, and what was captured of bodies.
+EventType = Literal["request", "decision", "response", "feedback", "outcome", "body"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gateway:
@@ -61,6 +65,7 @@ class Gateway:
     prediction_retention: int | None = None  # milliseconds; None: for ever
     feedback_retention: int | None = None
     body_retention: int | None = None
+    tally_retention: int | None = None
     tracing: bool = False
 
 
@@ -189,8 +194,32 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sink:
+    """Somebody who is told what is recorded, beside the store; the controller's business alone.
+
+    An empty ``routes`` means every route. ``mode`` is that of CloudEvents over HTTP: many events in one request, or
+    each in its own, as JSON or with its attributes as headers.
+    """
+
+    name: str
+    kind: Literal["cloudevents", "stdout"]
+    url: str | None = None
+    mode: Literal["batch", "structured", "binary"] = "batch"
+    events: tuple[EventType, ...] = ("request", "decision", "response", "feedback", "outcome")
+    routes: tuple[str, ...] = ()
+    type_prefix: str = "turnout."
+    headers: tuple[tuple[str, str], ...] = ()
+    timeout_ms: int = 10_000
+    max_pending_bytes: int = 256 * 2**20
+    tls_ca_file: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """One revision of everything a worker needs. ``config`` is the hash of the operator's file, as parsed."""
+    """One revision of everything a worker needs, and of what the controller goes on with when the file is spoilt.
+
+    ``config`` is the hash of the operator's file, as parsed.
+    """
 
     revision: int
     config: str
@@ -198,6 +227,7 @@ class Snapshot:
     backends: Mapping[str, Backend] = field(default_factory=dict)
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     routes: Mapping[str, Route] = field(default_factory=dict)
+    sinks: Mapping[str, Sink] = field(default_factory=dict)
 
 
 def encode(snapshot: Snapshot) -> bytes:
@@ -211,6 +241,7 @@ def encode(snapshot: Snapshot) -> bytes:
             "backends": [asdict(backend) for backend in snapshot.backends.values()],
             "metrics": [asdict(metric) for metric in snapshot.metrics.values()],
             "routes": [_encode_route(route) for route in snapshot.routes.values()],
+            "sinks": [asdict(sink) for sink in snapshot.sinks.values()],
         },
         option=orjson.OPT_INDENT_2,
     )
@@ -232,6 +263,7 @@ def decode(data: bytes) -> Snapshot:
             backends={b["name"]: Backend(**_tuples(b)) for b in value["backends"]},
             metrics={m["name"]: Metric(**_tuples(m)) for m in value["metrics"]},
             routes={r["name"]: _decode_route(r) for r in value["routes"]},
+            sinks={s["name"]: Sink(**_tuples(s)) for s in value.get("sinks", ())},
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not a snapshot: {error!r}") from error

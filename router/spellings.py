@@ -121,6 +121,27 @@ def backend_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def sink_url(text: str) -> str:
+    """Return the URL that events are sent to: http or https, with a path and a query of its own if it likes.
+
+    >>> sink_url("https://broker.example/default?partition=3")
+    'https://broker.example/default?partition=3'
+    """
+    form = 'must be a URL such as "http://127.0.0.1:8090/events" or "https://broker.example/default"'
+    try:
+        url = urlsplit(text)
+        port = url.port
+    except ValueError:
+        raise ValueError(form) from None
+    if url.scheme not in ("http", "https") or not url.hostname or port == 0 or _UNSAFE.search(text):
+        raise ValueError(form)
+    if "@" in url.netloc:
+        raise ValueError("must not hold a user or password; send them with headers")
+    if "#" in text:
+        raise ValueError("must not have a fragment")
+    return text
+
+
 def _socket_url(text: str) -> str:
     path = text.removeprefix("unix:")
     socket, colon, base = (path[2:] if path.startswith("///") else path).partition(":")

@@ -54,6 +54,7 @@ class API:
             Route("/api/v1/feedback", _answering(self.account)),
             Route("/api/v1/feedback/orphans", _answering(self.orphans)),
             Route("/api/v1/backends", _answering(self.list_backends)),
+            Route("/api/v1/sinks", _answering(self.sinks)),
             Route("/api/v1/config", _answering(self.config)),
             Route("/api/v1/fleet", _answering(self.fleet)),
             Route("/api/v1/events", _answering(self.events)),
@@ -112,6 +113,10 @@ class API:
         found = await from_store(self.controller, self.controller.orphans(route, int(asked)))
         return _json({"orphans": found})
 
+    async def sinks(self, request: Request) -> Response:
+        """Every sink, and what became of its events: what was made is what waits and what came to an end."""
+        return _json({"sinks": await from_store(self.controller, self.controller.sinks())})
+
     async def config(self, request: Request) -> Response:
         """The configuration in force, without secrets."""
         return _json(effective(self.controller.snapshot))
@@ -148,6 +153,7 @@ class API:
             async with asyncio.timeout(SCRAPE_SECONDS):
                 self.metrics.refresh_quality(await self.reports.all())
                 self.metrics.refresh_account(await from_store(self.controller, self.controller.account()))
+                self.metrics.refresh_sinks(await from_store(self.controller, self.controller.sinks()))
         except (TimeoutError, StoreUnavailable, KeyError):  # KeyError: a route that a reload just removed
             pass
         text, content_type = self.metrics.exposition(request.headers.get("accept", ""))

@@ -12,7 +12,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
 from policies import encode_plan
-from router.snapshot import Backend, Metric, Route, Snapshot
+from router.snapshot import Backend, Metric, Route, Sink, Snapshot
 
 HIDDEN: Final = "***"
 
@@ -30,6 +30,7 @@ def effective(snapshot: Snapshot) -> dict[str, Any]:
         "backends": {name: _backend(backend) for name, backend in snapshot.backends.items()},
         "metrics": {name: _metric(metric) for name, metric in snapshot.metrics.items()},
         "routes": {name: _route(route) for name, route in snapshot.routes.items()},
+        "sinks": {name: _sink(sink) for name, sink in snapshot.sinks.items()},
     }
 
 
@@ -49,6 +50,13 @@ def _backend(backend: Backend) -> dict[str, Any]:
     shown = asdict(backend)
     shown["urls"] = [without_credentials(url) for url in backend.urls]
     shown["request_headers"] = {name: _header(value) for name, value in backend.request_headers}
+    return shown
+
+
+def _sink(sink: Sink) -> dict[str, Any]:
+    shown = asdict(sink)
+    shown["url"] = None if sink.url is None else without_credentials(sink.url)
+    shown["headers"] = {name: _header(value) for name, value in sink.headers}
     return shown
 
 

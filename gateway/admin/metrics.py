@@ -23,6 +23,7 @@ from gateway.control.fleet import View
 from gateway.ledger import STATUSES, UNKNOWN
 from gateway.proxy.health import STATES
 from gateway.report.comparison import STATUSES as VERDICTS
+from gateway.sinks.sinks import RESULTS
 from gateway.store.calls import Call, Row, by_kin
 from gateway.store.kin import Kin
 from router.records import EXPOSED, VARIANT_FAULTS, Fault, Role
@@ -236,6 +237,19 @@ class Metrics:
         self.series.feedback_events.clear()
         for labels, n in found.items():
             self.series.feedback_events.labels(*labels).set(n)
+
+    def refresh_sinks(self, sinks: Iterable[Mapping[str, Any]]) -> None:
+        """Set what became of each sink's events, and what waits."""
+        series = self.series
+        for gauge in (series.sink_events, series.sink_pending_bytes, series.sink_lag_seconds, series.sink_ready):
+            gauge.clear()
+        for sink in sinks:
+            for result in RESULTS:
+                series.sink_events.labels(sink["name"], result).set(sink[result])
+            series.sink_pending_bytes.labels(sink["name"]).set(sink["pending_bytes"])
+            series.sink_lag_seconds.labels(sink["name"]).set(sink["oldest_seconds"])
+            if sink["sending"]:
+                series.sink_ready.labels(sink["name"]).set(int(sink["trouble"] is None))
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """Return all series as text, and its content type, in the best format that ``accept`` allows."""

@@ -76,6 +76,7 @@ class Series:
         self._declare_quality()
         self._declare_health()
         self._declare_fleet()
+        self._declare_sinks()
 
     def _counter(self, name: str, help_text: str, labels: tuple[str, ...] = ()) -> Counter:
         return Counter(f"turnout_{name}", help_text, labels, registry=self.registry)
@@ -309,6 +310,21 @@ class Series:
         )
         self.node_silent_seconds = self._gauge(
             "node_silent_seconds", "Time since each node last wrote anything into the store.", ("node",)
+        )
+
+    def _declare_sinks(self) -> None:
+        self.sink_events = self._gauge(
+            "sink_events",
+            "Events of a sink by what became of them: as many were made as are delivered, refused, dropped, erased or "
+            "pending.",
+            ("sink", "result"),
+        )
+        self.sink_pending_bytes = self._gauge("sink_pending_bytes", "Events that wait for a sink.", ("sink",))
+        self.sink_lag_seconds = self._gauge("sink_lag_seconds", "Age of the oldest event that waits for it.", ("sink",))
+        self.sink_ready = self._gauge(
+            "sink_ready",
+            "1 when the sink takes events, 0 when it is in trouble; said by the node that sends.",
+            ("sink",),
         )
 
     def quality(self) -> tuple[Gauge, ...]:

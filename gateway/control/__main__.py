@@ -186,7 +186,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s controller %(message)s"
     )
-    for noisy in ("uvicorn", "uvicorn.error", "watchfiles", "watchfiles.main", "aiosqlite"):
+    for noisy in ("uvicorn", "uvicorn.error", "watchfiles", "watchfiles.main", "aiosqlite", "httpx"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLD)

@@ -29,6 +29,7 @@ from gateway.ledger import Ledger
 from gateway.pseudonym import names_of
 from gateway.published import SNAPSHOT, SnapshotFile, publish
 from gateway.reserve import Reserve, reserve_bytes
+from gateway.sinks.sinks import Sinks
 from gateway.store import Store, StoreError, calls, password_in, reason
 from gateway.store.calls import Call
 from gateway.store.export import exported
@@ -38,7 +39,7 @@ from policies.types import Evidence
 from router.compile import compile_snapshot, epoch_of, with_plans_of
 from router.config import Config, ConfigError, load
 from router.diagnostics import Diagnostic
-from router.snapshot import Snapshot
+from router.snapshot import Sink, Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,8 @@ PLAN_SECONDS: Final = 1.0
 #: How often the newest plans of other nodes are looked for: so within a second they are in force everywhere.
 STEP_SECONDS: Final = 0.5
 TEND_SECONDS: Final = 1.0
+#: How long sinks may take to be told the last of what happened.
+TELL_SECONDS: Final = 3.0
 LONGEST_BACKOFF_SECONDS: Final = 10.0
 
 
@@ -108,6 +111,8 @@ class Control:
         self._publisher = Publisher(data_dir, self._begin(), self.happenings)
         self._member: Member | None = None
         self._watch = Watch(self.happenings)
+        self._sinks: Sinks | None = None
+        self._telling: asyncio.Task[None] | None = None
 
     @property
     def snapshot(self) -> Snapshot:
@@ -199,6 +204,10 @@ class Control:
     async def orphans(self, route: str | None, limit: int) -> Sequence[Mapping[str, Any]]:
         """Return feedback without a prediction, of one route or of all, the newest first."""
         return await self._store.orphans(route, limit) if self._store is not None else ()
+
+    async def sinks(self) -> Sequence[Mapping[str, Any]]:
+        """Return each sink of the snapshot, and what became of the events that were made for it."""
+        return [] if self._sinks is None else await self._sinks.shown(self.snapshot.sinks, now_ms())
 
     async def reload(self) -> ReloadResult:
         """Read the file again: in force as a whole, or refused as a whole, though the caller may stop waiting."""
@@ -295,8 +304,12 @@ class Control:
                     await asyncio.wait_for(stopping.wait(), pause)
                 pause = min(pause * 2, LONGEST_BACKOFF_SECONDS)
         if self.recorder is not None and self._store is not None:
-            retention = Retention(self._store, behind=lambda: self.lag()[1], tell=self._expired)
+            retention = Retention(
+                self._store, behind=lambda: self.lag()[1], tell=self._expired, aside=self.recorder.aside
+            )
             sweeping = asyncio.create_task(keep_sweeping(retention, lambda: self.snapshot.gateway, now_ms))
+            self._sinks = Sinks(self._store, self._sinks_to_tell, self._note_sink)
+            self._telling = asyncio.create_task(self._sinks.run())
             try:
                 await self.recorder.run(stopping)
             finally:
@@ -351,6 +364,10 @@ class Control:
                     self._reserve.drop()
             else:
                 logger.warning("%d bytes of the journal are left for the next start", self.recorder.lag()[1])
+        if self._sinks is not None and self._telling is not None:
+            await self._sinks.drain(TELL_SECONDS)
+            self._telling.cancel()
+            await asyncio.wait([self._telling])
         if self._store is not None:
             with suppress(Exception):
                 await self._publisher.save(self._store)
@@ -463,6 +480,16 @@ class Control:
         if self.observer is not None:
             self.observer.observe_reload(ok=False, at_ms=now_ms())
         return ReloadResult(False, stays, problems)
+
+    def _sinks_to_tell(self) -> Mapping[str, Sink] | None:
+        ours = self._store is not None and (self._member is None or self._member.holds)
+        return self.snapshot.sinks if ours else None
+
+    def _note_sink(self, name: str, trouble: str | None) -> None:
+        if trouble is None:
+            self.happenings.note("sink_back", None, f"sinks.{name} takes events again")
+        else:
+            self.happenings.note("sink_unavailable", None, f"sinks.{name}: {trouble}; its events wait")
 
     def _observe_calls(self, came: Sequence[Call]) -> None:
         if self.observer is not None:

@@ -29,6 +29,7 @@ _TROUBLE: Final = frozenset(
         "disk_full",
         "admin_unavailable",
         "metrics_socket_unavailable",
+        "sink_unavailable",
     }
 )
 

@@ -22,6 +22,7 @@ from gateway.store.definitions import Definition, Definitions
 from gateway.store.feedback import Event
 from gateway.store.keys import Key
 from gateway.store.moves import Moves
+from gateway.store.news import Came
 from router.exposure import exposed
 from router.outcomes import Value, agreements, changes, counted, in_time, values
 from router.records import EXPOSED, Feedback
@@ -130,6 +131,9 @@ class Joiner:
     ) -> None:
         """Write calls, in place of those that ended, and count those that are no longer open."""
         await calls.write(connection, written, ended=ended, stored=self._stored_kin, days=self._days)
+        if moves.news is not None:
+            begun = {_name(call) for call in ended}
+            moves.news.calls += [Came(call, _name(call) not in begun) for call in written]
         ids = [row.id for _, row in written]
         near = {one for one in ids if one <= self._farthest}
         about = await feedback.about(connection, near, sharing=self.definitions.sharing)
@@ -256,6 +260,8 @@ class Joiner:
                 flipped.add(target)
                 self._expose(finished, _learned(joined.get(target, ())), exposed(now.events), moves)
         moves.told += found.told
+        if moves.news is not None:
+            moves.news.stated += found.stated
         self._farthest = max(
             [self._farthest, *(target for event in (*found.fresh, *found.changed) for target in event.targets)]
         )

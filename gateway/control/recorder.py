@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time_ns
 from typing import Final, TypeVar
 
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
@@ -28,15 +28,17 @@ from gateway.control.segments import Follower, Read, Segments
 from gateway.control.shipper import Shipper
 from gateway.journal import PREDICTIONS, Segment
 from gateway.ledger import UNKNOWN
-from gateway.store import Store, bodies, calls, feedback, intake, plans, positions, reason, tallies
+from gateway.sinks.events import events
+from gateway.store import Store, bodies, calls, feedback, intake, outbox, plans, positions, reason, tallies
 from gateway.store.definitions import Definition, newly_defined
 from gateway.store.intake import Chunk
 from gateway.store.lease import LeaseLost
 from gateway.store.moves import Moves, Told
+from gateway.store.news import News
 from gateway.store.tallies import Remembered
 from gateway.store.watermark import Writers
 from router.exposure import exposure
-from router.snapshot import Snapshot
+from router.snapshot import Sink, Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -111,6 +113,8 @@ class Recorder:
         self.sparing = False
         self._known: _Known | None = None
         self._adopting: tuple[Snapshot, int] | None = None
+        self._sinks: Mapping[str, Sink] = {}
+        self._full: set[str] = set()  # sinks that have no room for what is new
         self._caught_up = monotonic()
         self._turn = asyncio.Lock()
         self._idle_steps = 0
@@ -141,8 +145,9 @@ class Recorder:
         return matured
 
     def adopt(self, snapshot: Snapshot, now_ms: int) -> None:
-        """From now on judge predictions by this snapshot's metrics: done with the next step."""
+        """From now on judge predictions by this snapshot's metrics, and tell its sinks: done with the next step."""
         self._adopting = (snapshot, now_ms)
+        self._sinks = snapshot.sinks
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Record until ``stopping``. Trouble with the store is waited out: the journal keeps."""
@@ -263,17 +268,24 @@ class Recorder:
         return more or batch.lines >= limit
 
     async def _commit(self, known: _Known, read: Read, dead: Collection[str]) -> bool:
-        moves, adopting = Moves(), self._adopting
+        moves, adopting = Moves(News(bodies=read.batch.bodies) if self._sinks else None), self._adopting
+        dropped: Mapping[str, int] = {}
         async with self._store.change() as connection:
             if adopting is not None:
                 await _adopt(connection, known.joiner, *adopting)
             present = None if self._member is None else self._member.present
             more = await _record(connection, known, read, dead, moves, present)
+            if moves.news is not None:
+                dropped = await _leave(connection, moves.news, self._sinks)
         if self._adopting is adopting:
             self._adopting = None
         known.segments.recorded(read.offsets, read.numbers)
         self._offsets = dict(known.segments.offsets)
         self._matured |= moves.matured
+        for name, n in dropped.items():
+            if n and name not in self._full:
+                logger.warning("sinks.%s has max_pending_bytes waiting: new events are dropped, and counted", name)
+            (self._full.add if n else self._full.discard)(name)
         try:
             self._tell(moves.told)
             self._met(moves.counts)
@@ -400,6 +412,16 @@ async def _record(
     for name in silent:
         del known.segments.numbers[name]
     return more
+
+
+async def _leave(connection: AsyncConnection, news: News, sinks: Mapping[str, Sink]) -> Mapping[str, int]:
+    """Leave for sinks what there is to tell; return how many events found no room, for those that were told any."""
+    now_ms = time_ns() // 1_000_000
+    made = {
+        name: (await asyncio.to_thread(list, events(sink, news, now_ms)), sink.max_pending_bytes)
+        for name, sink in sinks.items()
+    }
+    return await outbox.add(connection, made, now_ms)
 
 
 def _unpack(batch: Batch, chunks: Iterable[Chunk], limit: int) -> dict[int, int | None]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from time import monotonic
 from typing import Final
 
 from gateway.store import Store, partitions, reason
 from gateway.store.lease import LeaseLost
-from gateway.store.retention import KINDS, Kind
+from gateway.store.retention import KINDS, Expired, Kind
 from router.snapshot import Gateway
 
 logger = logging.getLogger(__name__)
@@ -27,13 +28,22 @@ PAUSE_SECONDS: Final = 0.05
 BEHIND_BYTES: Final = 2**22
 
 
-class Retention:
-    """Sweeps one store. ``behind`` says how many bytes of the journal wait; ``tell`` hears what went, by kind."""
+Aside = Callable[[Callable[[], Awaitable[Expired]]], Awaitable[Expired]]
 
-    def __init__(self, store: Store, *, behind: Callable[[], int], tell: Callable[[str, int], None]) -> None:
+
+class Retention:
+    """Sweeps one store. ``behind`` says how many bytes of the journal wait; ``tell`` hears what went, by kind.
+
+    ``aside`` has a change made while nobody records who remembers what was there before.
+    """
+
+    def __init__(
+        self, store: Store, *, behind: Callable[[], int], tell: Callable[[str, int], None], aside: Aside
+    ) -> None:
         self._store = store
         self._behind = behind
         self._tell = tell
+        self._aside = aside
 
     async def sweep(self, kept: Gateway, now_ms: int) -> None:
         """Remove everything that is older than ``kept`` says, and make room for the days to come."""
@@ -47,12 +57,23 @@ class Retention:
         start: int | None = 0
         while start is not None and self._behind() <= BEHIND_BYTES:
             began = monotonic()
-            async with self._store.change() as connection:
-                removed, start = await kind.expire(connection, before_ms, start)
+            removed, start = await self._next(kind, before_ms, start)
             for name, n in removed.items():
                 if n:
                     self._tell(name, n)
             await asyncio.sleep(max(PAUSE_SECONDS, 9 * (monotonic() - began)))
+
+    async def _next(self, kind: Kind, before_ms: int, start: int) -> Expired:
+        chunk = partial(self._chunk, kind, before_ms, start)
+        if kind.due is None:
+            return await chunk()
+        async with self._store.begin() as connection:
+            due = await kind.due(connection, before_ms)
+        return await self._aside(chunk) if due else Expired({}, None)
+
+    async def _chunk(self, kind: Kind, before_ms: int, start: int) -> Expired:
+        async with self._store.change() as connection:
+            return await kind.expire(connection, before_ms, start)
 
 
 async def keep_sweeping(retention: Retention, kept: Callable[[], Gateway], now_ms: Callable[[], int]) -> None:

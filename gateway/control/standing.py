@@ -66,6 +66,8 @@ class Restated:
     fresh: list[Event] = field(default_factory=list)
     changed: list[Event] = field(default_factory=list)
     told: list[Told] = field(default_factory=list)
+    #: Those whose status is new.
+    stated: list[Event] = field(default_factory=list)
     #: By prediction id and metric.
     shifts: defaultdict[tuple[str, str], Shift] = field(default_factory=lambda: defaultdict(Shift))
 
@@ -82,6 +84,7 @@ class Restated:
             delay = max(0, now.feedback.received_ms - known[0].at_ms) / 1000 if joins else None
             variant = known[0].variant if joins else None
             self.told.append(Told(now.counted, metric, now.status, 1, delay, variant))
+            self.stated.append(now)
         counted = was.targets if was is not None and was.status == "joined" else ()
         counts = now.targets if now.status == "joined" else ()
         if counted == counts:

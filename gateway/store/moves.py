@@ -6,13 +6,15 @@ Rule: only sums and differences, so that any two may be added in either order; w
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
+from operator import itemgetter
 from typing import Final, NamedTuple, Protocol
 
 from gateway.ledger import AGREEMENT, CALLS, Phase, Status
 from gateway.store.calls import Call, Row, by_kin
 from gateway.store.kin import Kin
+from gateway.store.news import Changed, News
 from policies.statistics.latency import bucket
 from policies.types import EMPTY, Tally
 from router.outcomes import Value
@@ -21,6 +23,9 @@ from router.snapshot import Metric
 
 #: Microseconds are what is measured, and most calls take few milliseconds: the same ones come again and again.
 _bucket: Final = lru_cache(maxsize=2**15)(bucket)
+
+
+_AT_MS: Final[Callable[[Row], int]] = itemgetter(Row._fields.index("at_ms"))
 
 
 class Place(NamedTuple):
@@ -87,9 +92,13 @@ class Told(NamedTuple):
 
 
 class Moves:
-    """Collects outcomes and counts. ``matured`` are the routes where a mature tally moved."""
+    """Collects outcomes and counts. ``matured`` are the routes where a mature tally moved.
 
-    def __init__(self) -> None:
+    ``news`` is told what the counts are made of, where somebody wants to know.
+    """
+
+    def __init__(self, news: News | None = None) -> None:
+        self.news = news
         #: Place → unit → what its sum and its count change by.
         self.units: defaultdict[Place, dict[str, tuple[float, float]]] = defaultdict(dict)
         #: The same where each prediction is a unit of its own: (place, before, after) → how often.
@@ -99,6 +108,8 @@ class Moves:
         self.latency: Counter[tuple[str, str, str, Role, int]] = Counter()
         self.faults: Counter[tuple[str, str, str, Role, str]] = Counter()
         self.forced: Counter[tuple[str, str]] = Counter()
+        #: (route, epoch) → when its newest call was made.
+        self.newest: dict[tuple[str, str], int] = {}
         self.counts: Counter[str] = Counter()
         self.told: list[Told] = []
         self.matured: set[str] = set()
@@ -110,6 +121,9 @@ class Moves:
 
     def _kin(self, kin: Kin, rows: Sequence[Row]) -> None:
         """Count calls that differ in nothing but what is their own."""
+        newest = max(map(_AT_MS, rows))
+        if newest > self.newest.get((kin.route, kin.epoch), -1):
+            self.newest[kin.route, kin.epoch] = newest
         if kin.forced:
             if kin.role == "primary":
                 self.forced[kin.route, kin.epoch] += len(rows)
@@ -141,6 +155,8 @@ class Moves:
 
     def outcome(self, call: Call, metric: Metric, value: Value, live: Outcome, mature: Outcome) -> None:
         """Move the live and the mature tally of one value; ``call`` is any call of the request."""
+        if self.news is not None and (live.before != live.after or mature.before != mature.after):
+            self.news.outcomes.append(Changed(call, metric, value, live, mature))
         kin, unit = call.kin, call.counted_unit
         whose = (kin.route, kin.epoch, kin.period, value.variant, value.version, value.role, value.against)
         if live.before != live.after:

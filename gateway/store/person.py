@@ -18,7 +18,8 @@ from typing import Any, Final, Protocol
 from sqlalchemy import Text, bindparam, delete, func, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.store import sql
+from gateway.store import outbox, sql
+from gateway.store.outbox import About
 from gateway.store.tables import arrivals, bodies, calls, feedback, feedback_targets, tallies, units
 
 #: Calls read through per transaction: a tenth of a second.
@@ -34,12 +35,13 @@ class Opened(Protocol):
 
 @dataclass(slots=True)
 class Erased:
-    """How much was erased; ``unit_rows`` go on without a name."""
+    """How much was erased; ``unit_rows`` go on without a name, ``events`` waited for sinks."""
 
     calls: int = 0
     feedback: int = 0
     bodies: int = 0
     unit_rows: int = 0
+    events: int = 0
 
 
 async def predictions(store: Opened, names: Sequence[str], stretch: int = STRETCH) -> AsyncIterator[list[str]]:
@@ -62,7 +64,9 @@ async def predictions(store: Opened, names: Sequence[str], stretch: int = STRETC
 async def erase(store: Opened, names: Sequence[str], stretch: int = STRETCH) -> Erased:
     """Erase a unit. Done again after an interruption it finishes what was begun."""
     erased = Erased()
-    async for ids in predictions(store, names, stretch):
+    found = [ids async for ids in predictions(store, names, stretch)]
+    await _take_back(store, names, found, erased)
+    for ids in found:
         async with store.change() as connection:
             await _delete(connection, ids, erased)
     async with store.change() as connection:
@@ -100,8 +104,7 @@ def _plain(row: Any) -> dict[str, Any]:
 
 async def _delete(connection: AsyncConnection, ids: Collection[str], erased: Erased) -> None:
     among, values = sql.among(connection.dialect.name, Text()), sql.as_values(ids)
-    keyed = select(calls.c.route, calls.c.key).where(calls.c.id.in_(among), calls.c.key.is_not(None)).distinct()
-    keys = [tuple(row) for row in await connection.execute(keyed, values)]
+    keys = await _keys(connection, ids)
     # Feedback that named a key and has not been led to a prediction yet would be led to nobody's.
     lost = delete(feedback).where(
         tuple_(feedback.c.route, feedback.c.key) == tuple_(bindparam("b_route"), bindparam("b_key")),
@@ -113,6 +116,26 @@ async def _delete(connection: AsyncConnection, ids: Collection[str], erased: Era
     erased.feedback += (await connection.execute(delete(feedback).where(feedback.c.target.in_(among)), values)).rowcount
     erased.bodies += (await connection.execute(delete(bodies).where(bodies.c.id.in_(among)), values)).rowcount
     erased.calls += (await connection.execute(delete(calls).where(calls.c.id.in_(among)), values)).rowcount
+
+
+async def _keys(connection: AsyncConnection, ids: Collection[str]) -> list[tuple[str, str]]:
+    among, values = sql.among(connection.dialect.name, Text()), sql.as_values(ids)
+    keyed = select(calls.c.route, calls.c.key).where(calls.c.id.in_(among), calls.c.key.is_not(None)).distinct()
+    return [(route, key) for route, key in await connection.execute(keyed, values)]
+
+
+async def _take_back(store: Opened, names: Sequence[str], found: Sequence[Sequence[str]], erased: Erased) -> None:
+    """Erase what sinks were still to be told: before the predictions, by which alone most of it is known."""
+    keys: set[tuple[str, str]] = set()
+    for ids in found:
+        async with store.begin() as connection:
+            keys.update(await _keys(connection, ids))
+    about = About(frozenset(names), {one for ids in found for one in ids}, frozenset(keys))
+    after: int | None = 0
+    while after is not None:
+        async with store.change() as connection:
+            gone, after = await outbox.erase(connection, about, after)
+        erased.events += gone
 
 
 async def _part(connection: AsyncConnection, ids: Collection[str]) -> None:

@@ -1,24 +1,59 @@
 """What is kept for a time only, and how it goes: a chunk at a time, or in PostgreSQL a day.
 
 Rule: a prediction goes with the feedback about it, and never before all its windows have closed: what is counted stays,
-and what comes later about it finds no prediction. Tallies are not touched. One more kind is one function and one line
-in ``KINDS``; its name is a series' label and its setting a key of ``[gateway]``.
+and what comes later about it finds no prediction. What is counted goes with its whole epoch, when its last call was
+long ago and no prediction of its time is there that could still move it. One more kind is one function and one line in
+``KINDS``; its name is a series' label and its setting a key of ``[gateway]``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import BigInteger, Integer, bindparam, delete, exists, literal_column, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Delete,
+    Integer,
+    Row,
+    Table,
+    bindparam,
+    delete,
+    exists,
+    func,
+    literal_column,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store import partitions, plans, sql
 from gateway.store.partitions import DAY_MS
-from gateway.store.tables import bodies, calls, feedback, feedback_targets, kin
+from gateway.store.tables import (
+    arrivals,
+    bodies,
+    calls,
+    faults,
+    feedback,
+    feedback_targets,
+    forced,
+    kin,
+    latency,
+    newest_calls,
+    stretches,
+    tallies,
+    units,
+)
+from gateway.store.tables import plans as numbered
+from gateway.store.tallies import SLACK_MS
 
 #: Rows per transaction: some tens of milliseconds in SQLite, where whoever records waits meanwhile.
 CHUNK: Final = 2_000
+
+#: Before the name of an epoch of which what is counted is on its way out.
+GOING: Final = "#"
 
 
 class Expired(NamedTuple):
@@ -29,11 +64,15 @@ class Expired(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """``expire(connection, before_ms, start)`` removes some of what is older than ``before_ms``, beginning at 0."""
+    """``expire(connection, before_ms, start)`` removes some of what is older than ``before_ms``, beginning at 0.
+
+    Where whoever records may remember it, and must forget it for that, ``due`` says whether there is any.
+    """
 
     name: str
     setting: str
     expire: Callable[[AsyncConnection, int, int], Awaitable[Expired]]
+    due: Callable[[AsyncConnection, int], Awaitable[bool]] | None = None
 
 
 async def _predictions(connection: AsyncConnection, before_ms: int, _: int) -> Expired:
@@ -105,11 +144,50 @@ async def _feedback(connection: AsyncConnection, before_ms: int, start: int) -> 
     return Expired({"feedback": len(old)}, rows[-1].seq if more else None)
 
 
+async def _tallies(connection: AsyncConnection, before_ms: int, _: int) -> Expired:
+    """What is counted of epochs whose last call was before a time, with their plans and what their calls had in common.
+
+    First it is taken away, as a whole; then it is deleted. So an epoch that is resumed meanwhile begins anew.
+    """
+    going = (await connection.execute(_GOING)).first()
+    if going is None:
+        ended = await _ended(connection, before_ms)
+        if ended is None:
+            return Expired({}, None)
+        place = {"b_route": ended.route, "b_epoch": ended.epoch, "b_going": f"{GOING}{ended.epoch}"}
+        for statement in _AWAY:
+            await connection.execute(statement, place)
+        return Expired({}, 0)
+    place = {"b_route": going.route, "b_epoch": going.epoch.removeprefix(GOING), "b_going": going.epoch}
+    gone = 0
+    for statement in _CHUNKS:
+        which = {**place, "last": going.at_ms + SLACK_MS, "most": CHUNK - gone}
+        gone += (await connection.execute(statement, which)).rowcount
+        if gone >= CHUNK:
+            return Expired({"tallies": gone}, 0)
+    await connection.execute(_GONE, place)
+    return Expired({"tallies": gone}, 0)
+
+
+async def _tallies_due(connection: AsyncConnection, before_ms: int) -> bool:
+    return (await connection.execute(_GOING)).first() is not None or await _ended(connection, before_ms) is not None
+
+
+async def _ended(connection: AsyncConnection, before_ms: int) -> Row[Any] | None:
+    """Return an epoch of which nothing may be learned any more: no prediction from its time is there."""
+    for ended in (await connection.execute(_ENDED, {"before": before_ms - SLACK_MS})).all():
+        last = {"b_route": ended.route, "last": ended.at_ms + SLACK_MS}
+        if (await connection.execute(_EARLIER, last)).first() is None:
+            return ended
+    return None
+
+
 #: Everything that can be kept for a time.
 KINDS: Final = (
     Kind("predictions", "prediction_retention", _predictions),
     Kind("feedback", "feedback_retention", _feedback),
     Kind("bodies", "body_retention", _bodies),
+    Kind("tallies", "tally_retention", _tallies, _tallies_due),
 )
 
 
@@ -156,4 +234,52 @@ _EVENTS: Final = (
 #: What an event was about, once it is gone.
 _ALONE: Final = delete(feedback_targets).where(
     feedback_targets.c.target < bindparam("bound"), ~exists().where(feedback.c.seq == feedback_targets.c.seq)
+)
+
+#: Epochs whose last call was made before a time, and which their routes are not in.
+_PRESENT: Final = (
+    select(numbered.c.epoch)
+    .where(numbered.c.route == newest_calls.c.route)
+    .order_by(numbered.c.revision.desc())
+    .limit(1)
+    .scalar_subquery()
+)
+_ENDED: Final = (
+    select(newest_calls)
+    .where(newest_calls.c.at_ms < bindparam("before"), newest_calls.c.epoch.not_like(f"{GOING}%"))
+    .where(newest_calls.c.epoch != func.coalesce(_PRESENT, ""))
+    .order_by(newest_calls.c.at_ms)
+)
+_GOING: Final = select(newest_calls).where(newest_calls.c.epoch.like(f"{GOING}%")).limit(1)
+_EARLIER: Final = (
+    select(calls.c.id).where(calls.c.route == bindparam("b_route"), calls.c.at_ms <= bindparam("last")).limit(1)
+)
+_GONE: Final = delete(newest_calls).where(
+    newest_calls.c.route == bindparam("b_route"), newest_calls.c.epoch == bindparam("b_going")
+)
+
+
+def _of(table: Table, name: str = "b_epoch") -> tuple[ColumnElement[bool], ...]:
+    return table.c.route == bindparam("b_route"), table.c.epoch == bindparam(name)
+
+
+def _chunk(table: Table, *rows: ColumnElement[bool]) -> Delete:
+    """A statement that deletes some of these rows."""
+    keys = tuple(table.primary_key)
+    return delete(table).where(tuple_(*keys).in_(select(*keys).where(*rows).limit(bindparam("most"))))
+
+
+#: What is counted as a whole is taken away at once; what there may be thousands of goes by the chunk, afterwards.
+_AWAY: Final = (
+    *(update(table).where(*_of(table)).values(epoch=bindparam("b_going")) for table in (tallies, newest_calls)),
+    *(delete(table).where(*_of(table)) for table in (latency, faults, forced)),
+)
+_CHUNKS: Final = (
+    _chunk(units, units.c.tally.in_(select(tallies.c.id).where(*_of(tallies, "b_going")))),
+    _chunk(tallies, *_of(tallies, "b_going")),
+    # A period is named by its beginning: those of an epoch that is resumed meanwhile begin later.
+    *(
+        _chunk(table, *_of(table), table.c.period <= bindparam("last"))
+        for table in (arrivals, stretches, numbered, kin)
+    ),
 )

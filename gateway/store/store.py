@@ -47,7 +47,7 @@ _PRAGMAS: Final = (
 
 
 #: What holds rows that are a person's.
-_PERSONAL: Final = ("calls", "feedback", "feedback_targets", "bodies", "units", "arrivals", "intake")
+_PERSONAL: Final = ("calls", "feedback", "feedback_targets", "bodies", "units", "arrivals", "intake", "outbox")
 
 
 class StoreError(Exception):

@@ -179,6 +179,10 @@ epochs: Final = _table(
     _text("body"),
 )
 
+#: No call of an epoch was made more than an hour later than this (``tallies``). A "#" before the epoch: what is counted
+#: of it until then is being removed (``retention``).
+newest_calls: Final = _table("newest_calls", _text("route", key=True), _text("epoch", key=True), _integer("at_ms"))
+
 plans: Final = _table(
     "plans",
     _text("route", key=True),
@@ -356,6 +360,25 @@ Index("publications_config", publications.c.config, publications.c.revision)
 
 # The journal's lines are numbered: which number comes next, by folder and writer.
 journal_numbers: Final = _table("journal_numbers", _text("chain", key=True), _integer("number"))
+
+# Events out: what sinks are still to be told (``gateway.sinks``).
+
+#: ``n`` events that wait for a sink, as JSON Lines; the least ``seq`` of a sink is sent first. A number is never given
+#: twice: what is sent is deleted by it, whatever was erased meanwhile.
+outbox: Final = _table(
+    "outbox",
+    Column("seq", _Serial, primary_key=True),
+    _text("sink"),
+    _integer("at_ms"),
+    _integer("n"),
+    _integer("bytes"),
+    Column("events", LargeBinary, nullable=False),
+    sqlite_autoincrement=True,
+)
+Index("outbox_sink", outbox.c.sink, outbox.c.seq)
+
+#: What became of a sink's events: how many were made, and of those delivered, refused, dropped, erased and pending.
+sink_counts: Final = _counter("sink_counts", _text("sink", key=True), _text("result", key=True))
 
 # The join: what feedback is about, where that is more than one prediction.
 

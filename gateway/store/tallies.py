@@ -25,6 +25,7 @@ from gateway.store.tables import (
     feedback_counts,
     forced,
     latency,
+    newest_calls,
     numbers,
     plans,
     stretches,
@@ -37,6 +38,9 @@ _NOTHING: Final = (0.0, 0.0)
 
 #: How many rows of a kind are remembered: some tens of megabytes.
 REMEMBERED_ROWS: Final = 100_000
+
+#: How exactly it is known when an epoch's last call was made.
+SLACK_MS: Final = 3_600_000
 
 _PLACE = tuple(tallies.c[name] for name in Place._fields)
 _SUMS = ("n", "m", "m2", "d", "d2", "md", "positive", "negative", "d_max")
@@ -62,6 +66,8 @@ class Remembered:
     ids: dict[Place, int] = field(default_factory=dict)
     units: dict[int, dict[str, tuple[float, float]]] = field(default_factory=dict)
     arrivals: dict[Stint, dict[str, Arrival]] = field(default_factory=dict)
+    #: Of each epoch, None before it was asked for.
+    newest: dict[tuple[str, str], int] | None = None
 
     def shrink(self) -> None:
         """Forget everything of a kind that has become too much."""
@@ -90,6 +96,7 @@ async def apply(connection: AsyncConnection, moves: Moves, remembered: Remembere
     await sql.add(
         connection, stretches, [((*stint, revision, variant), n) for (stint, revision, variant), n in began.items()]
     )
+    await _note_newest(connection, moves.newest, remembered)
     await sql.add(connection, latency, moves.latency.items())
     await sql.add(connection, faults, moves.faults.items())
     await sql.add(connection, forced, moves.forced.items())
@@ -147,6 +154,20 @@ async def feedback_total(connection: AsyncConnection) -> Mapping[tuple[str, str,
 async def counted(connection: AsyncConnection) -> Mapping[str, int]:
     """Return what the recorder met, by name."""
     return {str(name): int(n) for name, n in await connection.execute(select(counts))}
+
+
+async def _note_newest(
+    connection: AsyncConnection, newest: Mapping[tuple[str, str], int], remembered: Remembered
+) -> None:
+    """Write when the last calls of epochs were made, to the hour."""
+    if remembered.newest is None:
+        found = await connection.execute(select(newest_calls))
+        remembered.newest = {(route, epoch): at_ms for route, epoch, at_ms in found}
+    known = remembered.newest
+    moved = {place: at_ms for place, at_ms in newest.items() if at_ms > known.get(place, -SLACK_MS) + SLACK_MS}
+    if moved:
+        known.update(moved)
+        await sql.upsert(connection, newest_calls, [(*place, at_ms) for place, at_ms in moved.items()])
 
 
 async def _ids(connection: AsyncConnection, places: Collection[Place], ids: dict[Place, int]) -> Mapping[Place, int]:

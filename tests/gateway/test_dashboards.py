@@ -135,6 +135,11 @@ def test_every_series_that_tells_of_traffic_or_quality_is_on_the_dashboard_or_ex
         "turnout_node_plan_revision",
         "turnout_node_silent_seconds",
         "turnout_store_cut_off_seconds",
+        # Alerts tell of two, and /api/v1/sinks of all.
+        "turnout_sink_events",
+        "turnout_sink_lag_seconds",
+        "turnout_sink_pending_bytes",
+        "turnout_sink_ready",
     }
 
 
@@ -163,7 +168,7 @@ def test_prometheus_takes_the_example_and_the_rules(tmp_path: Path) -> None:
     dashboards.export(tmp_path)
     checked = run(tmp_path, "check", "config", "prometheus.yaml")
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert "SUCCESS: 17 rules found" in checked.stdout
+    assert "SUCCESS: 19 rules found" in checked.stdout
 
 
 def rule_lines() -> list[str]:
@@ -199,6 +204,8 @@ FIRING = {
     ),
     "TurnoutJournalNotDurable": ("turnout_journal_fsync_failures_total{instance='i'}", "0+1x20", "4x20"),
     "TurnoutShedding": ("turnout_shed_total{instance='i', reason='overload'}", "0+5x20", "5x20"),
+    "TurnoutSinkBehind": ("turnout_sink_lag_seconds{instance='i', sink='s'}", "300x20", "2x20"),
+    "TurnoutSinkLoses": ("turnout_sink_events{instance='i', sink='s', result='dropped'}", "0+5x20", "5x20"),
     "TurnoutMirrorDrops": (
         "turnout_mirror_drops_total{instance='i', route='r', variant='v', reason='full'}",
         "0+5x20",

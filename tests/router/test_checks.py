@@ -38,6 +38,10 @@ def in_backend(text: str) -> str:
     return f'{SMALL}\n[backends.more]\nversion = "4"\n{text}\n'
 
 
+def in_sink(text: str) -> str:
+    return f"{SMALL}\n[sinks.lake]\n{text}\n"
+
+
 def in_route(text: str) -> str:
     return BACKENDS + ROUTE + text + "\n" + CANARY
 
@@ -100,6 +104,14 @@ MISTAKES = [
     ),
     (in_gateway('store_password_file = ‹"p"›'), 'gateway.store_password_file has no effect with store = "sqlite"'),
     (in_gateway('admin = ‹"127.0.0.1:8080"›'), 'gateway.admin must differ from listen, which has "127.0.0.1:8080"'),
+    (
+        in_gateway('tally_retention = ‹"30d"›'),
+        "gateway.tally_retention has no effect without prediction_retention",
+    ),
+    (
+        in_gateway('prediction_retention = "30d"\ntally_retention = ‹"20d"›'),
+        "gateway.tally_retention must be at least prediction_retention, 30d, got 20d",
+    ),
     (
         in_gateway('prediction_retention = ‹"24h"›\n[metrics.slow]\nkind = "event"\nwindow = "36h"'),
         "gateway.prediction_retention must be at least the longest window, 36h of metrics.slow, got 1d",
@@ -170,6 +182,46 @@ MISTAKES = [
     (
         in_backend('url = "http://a"\ntls_ca_file = ‹"ca.pem"›'),
         "backends.more.tls_ca_file has no effect without an https url",
+    ),
+    (
+        changed(in_sink('kind = "cloudevents"'), ("[sinks.lake]", "‹[sinks.lake]›")),
+        "sinks.lake needs url, where events are sent",
+    ),
+    (
+        in_sink('kind = "stdout"\nurl = ‹"http://a/"›'),
+        'sinks.lake.url has no effect with kind = "stdout"',
+    ),
+    (
+        in_sink('kind = "stdout"\nmode = ‹"binary"›'),
+        'sinks.lake.mode has no effect with kind = "stdout"',
+    ),
+    (
+        in_sink('kind = "stdout"\nroutes = [‹"digit"›]'),
+        'sinks.lake.routes[0]: unknown route "digit"',
+    ),
+    (
+        in_sink('kind = "stdout"\nevents = ["request", ‹"request"›]'),
+        'sinks.lake.events[1] repeats "request"; sinks.lake.events names each kind of event once',
+    ),
+    (
+        in_sink('kind = "stdout"\nevents = ‹["body"]›'),
+        "sinks.lake.events names body, and none of the routes captures any: add [routes.NAME.capture]",
+    ),
+    (
+        in_sink('kind = "cloudevents"\nurl = ‹"http://u:p@a/"›'),
+        'sinks.lake.url must not hold a user or password; send them with headers, got "http://u:p@a/"',
+    ),
+    (
+        in_sink('kind = "cloudevents"\nurl = "http://a/"\n[sinks.lake.headers]\n‹ce-id› = "7"'),
+        'sinks.lake.headers.ce-id must not be a header that says what an event is, got "ce-id"',
+    ),
+    (
+        in_sink('kind = "cloudevents"\nurl = "http://a/"\nmax_pending_bytes = ‹5›'),
+        "sinks.lake.max_pending_bytes must be at least 1048576, got 5",
+    ),
+    (
+        in_sink('kind = "cloudevents"\nurl = "http://a/"\ntls_ca_file = ‹"ca.pem"›'),
+        "sinks.lake.tls_ca_file has no effect without an https url",
     ),
     (
         in_backend('url = ‹"unix:run/m.sock"›'),

@@ -45,10 +45,14 @@ def eventually(ask: Callable[[], T | None], what: str, *, seconds: float = 10.0,
 
 
 class Turnout:
-    """One `turnout serve` in a directory of its own. ``config`` is the file without its ``[gateway]`` table."""
+    """One `turnout serve` in a directory of its own. ``config`` is the file without its ``[gateway]`` table.
 
-    def __init__(self, directory: Path, config: str, *, gateway: str = "") -> None:
+    ``stdout`` is the file that its standard output goes to, else its log.
+    """
+
+    def __init__(self, directory: Path, config: str, *, gateway: str = "", stdout: Path | None = None) -> None:
         self.directory = directory
+        self.stdout = directory / "serve.log" if stdout is None else stdout
         self.file = directory / "turnout.toml"
         self.data_dir = directory / "data"
         listen, admin = free_ports(2)
@@ -85,11 +89,11 @@ class Turnout:
 
     def start(self) -> None:
         """Start the process without waiting for anything."""
-        with (self.directory / "serve.log").open("ab") as log:
+        with (self.directory / "serve.log").open("ab") as log, self.stdout.open("ab") as out:
             self.process = subprocess.Popen(
                 [*TURNOUT, "serve", "-c", str(self.file)],
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=out,
                 stderr=log,
                 start_new_session=True,
             )

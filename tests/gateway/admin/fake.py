@@ -34,6 +34,7 @@ class Control:
     predictions: dict[str, dict[str, Any]] = field(default_factory=dict)
     counted: dict[tuple[str, str, str], int] = field(default_factory=dict)
     orphaned: list[dict[str, Any]] = field(default_factory=list)
+    told: list[dict[str, Any]] = field(default_factory=list)
     store_ready: bool = True
     fleet: View | None = None
     refused_segments: int = 0
@@ -86,6 +87,11 @@ class Control:
         if self.fails is not None:
             raise self.fails
         return [one for one in self.orphaned if route in (None, one["route"])][:limit]
+
+    async def sinks(self) -> Sequence[Mapping[str, Any]]:
+        if self.fails is not None:
+            raise self.fails
+        return self.told
 
     async def reload(self) -> Result:
         if self.fails is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from gateway.admin.metrics import Metrics
 from gateway.control.fleet import View
 from gateway.ledger import STATUSES
@@ -126,9 +128,16 @@ def fleet(*, holder: str = "web-1", cut_off_seconds: float | None = None) -> Vie
     return View("web-2", holder, "aa11", nodes, {"web-3": 4_096}, cut_off_seconds)
 
 
+SINK: Final = {
+    "name": "lake", "kind": "cloudevents", "made": 10, "delivered": 5, "refused": 1, "dropped": 2, "erased": 0,
+    "pending": 2, "pending_bytes": 700, "oldest_seconds": 1.5, "sending": True, "trouble": "it answers 503",
+}
+
+
 def refresh(metrics: Metrics, fake: Control) -> None:
     metrics.refresh_plans()
     metrics.refresh_fleet(fleet())
     metrics.refresh_health(lag=fake.lag(), store_ready=fake.store_ready)
     metrics.refresh_account(fake.counted)
+    metrics.refresh_sinks([SINK])
     metrics.refresh_quality(report(fake.snapshot, book, POLICIES.get(name)) for name, book in fake.ledgers.items())

@@ -20,7 +20,7 @@ from router.config import parse
 from router.diagnostics import Diagnostic
 from router.snapshot import Backend
 from tests.gateway.admin.fake import Result, ask, control
-from tests.gateway.admin.samples import fleet
+from tests.gateway.admin.samples import SINK, fleet
 
 
 def problem(answer: httpx.Response) -> dict[str, Any]:
@@ -288,6 +288,19 @@ def test_the_account_of_feedback_adds_up_to_what_was_sent() -> None:
         ("digits", "correct", 7, 2),
         ("unknown", "unknown", 1, 0),
     ]
+
+
+def test_what_became_of_a_sinks_events_is_told_by_the_api_and_in_series() -> None:
+    fake = control()
+    fake.told = [dict(SINK)]
+    assert ask(fake, "/api/v1/sinks").json() == {"sinks": fake.told}
+    text = ask(fake, "/metrics").text
+    assert 'turnout_sink_events{result="dropped",sink="lake"} 2.0' in text
+    assert 'turnout_sink_pending_bytes{sink="lake"} 700.0' in text
+    assert 'turnout_sink_lag_seconds{sink="lake"} 1.5' in text
+    assert 'turnout_sink_ready{sink="lake"} 0.0' in text
+    fake.fails = OSError("gone")
+    assert ask(fake, "/api/v1/sinks").status_code == 503
 
 
 def test_orphans_are_listed_by_route() -> None:

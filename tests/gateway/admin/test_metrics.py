@@ -364,7 +364,20 @@ def test_no_label_can_hold_a_unit_or_an_id() -> None:
     refresh(metrics, fake)
     allowed = {
         *("route", "variant", "version", "role", "metric", "status"),
-        *("status_class", "fault", "reason", "slot", "python", "le", "replica", "state", "kind", "node"),
+        *(
+            "status_class",
+            "fault",
+            "reason",
+            "slot",
+            "python",
+            "le",
+            "replica",
+            "state",
+            "kind",
+            "node",
+            "sink",
+            "result",
+        ),
     }
     for family in text_string_to_metric_families(text(metrics)):
         for sample in family.samples:

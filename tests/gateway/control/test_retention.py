@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import delete, func, select, text
 
 from gateway.control import retention as chores
 from gateway.control.retention import Retention
 from gateway.journal import PREDICTIONS
-from gateway.store import calls, partitions, retention, tables, tallies
+from gateway.ledger import CALLS
+from gateway.store import calls, partitions, plans, retention, tables, tallies
 from router.records import body_line
 from router.snapshot import Gateway
-from tests.gateway.control.builders import T0, Desk, at_desk, call, comparable, event, keyed, metric, sums
+from tests.gateway.control.builders import T0, Desk, at_desk, call, comparable, event, keyed, metric, snapshot, sums
 
 DAY_MS = partitions.DAY_MS
 #: The first midnight after the beginning: predictions of two days and more are told by their numbers.
@@ -34,7 +36,8 @@ async def sweep(desk: Desk, now: int, **kept: int) -> Counter[str]:
     def tell(kind: str, n: int) -> None:
         gone[kind] += n
 
-    await Retention(desk.store, behind=lambda: 0, tell=tell).sweep(Gateway(**kept), T0 + now)  # type: ignore[arg-type]
+    sweeping = Retention(desk.store, behind=lambda: 0, tell=tell, aside=desk.recorder.aside)
+    await sweeping.sweep(Gateway(**kept), T0 + now)  # type: ignore[arg-type]
     return gone
 
 
@@ -173,7 +176,9 @@ def test_while_the_journal_waits_nothing_is_removed(tmp_path: Path, store: str) 
         desk.journal.calls(call(1))
         desk.journal.beat(DAWN + DAY_MS)
         await desk.record()
-        busy = Retention(desk.store, behind=lambda: chores.BEHIND_BYTES + 1, tell=lambda *_: None)
+        busy = Retention(
+            desk.store, behind=lambda: chores.BEHIND_BYTES + 1, tell=lambda *_: None, aside=desk.recorder.aside
+        )
         await busy.sweep(Gateway(prediction_retention=DAY_MS), T0 + 100 * DAY_MS)
         assert (await stored(desk))[0] == ids(1)
 
@@ -252,3 +257,141 @@ def test_feedback_about_several_predictions_stays_until_the_last_of_them_goes(tm
     # The window of everything before dawn has closed, and that of the younger one has not.
     bought = metric("event", window_ms=DAWN + 100)
     at_desk(Desk(tmp_path, bought, store=store, key_rule="all"), story)
+
+
+async def left(desk: Desk) -> dict[str, int]:
+    """How many rows are left of what is counted, by table, where there are any."""
+    found = {}
+    async with desk.store.begin() as connection:
+        for table in (tables.tallies, tables.units, tables.arrivals, tables.stretches, tables.plans, tables.kin):
+            n = (await connection.execute(select(func.count()).select_from(table))).scalar_one()
+            if n:
+                found[table.name] = n
+    return found
+
+
+async def in_force(desk: Desk, epoch: str, at: int, revision: int) -> None:
+    """Have the route be in an epoch from now on."""
+    desk.adopt(snapshot(metric(), revision=revision, epoch=epoch, period=T0 + at), at)
+    async with desk.store.change() as connection:
+        await plans.write_plans(connection, desk.snapshot.routes.values(), T0 + at)
+
+
+KEPT = {"prediction_retention": 10 * DAY_MS, "tally_retention": 20 * DAY_MS}
+
+
+def test_what_is_counted_of_an_epoch_goes_when_it_was_left_long_ago(tmp_path: Path, store: str) -> None:
+    """And no sooner: the present epoch, one that was left lately, and one with a prediction still there stay."""
+
+    async def story(desk: Desk) -> None:
+        await in_force(desk, "e", 0, 1)
+        desk.journal.calls(*(call(n, prediction=1, unit=f"u{n}", by_unit=True) for n in range(20)))
+        desk.journal.events(*(event(n, 1, at=n + 1) for n in range(20)))
+        desk.journal.beat(5_000)
+        await desk.record()
+        await in_force(desk, "f", 6_000, 2)
+        later = DAWN + 30 * DAY_MS
+        desk.journal.calls(*(call(later + n, epoch="f", revision=2, prediction=1) for n in range(5)))
+        desk.journal.beat(later + 5_000)
+        before = await desk.record()
+        assert sums(before) == {"a": (20.0, 20.0)}
+        assert await sweep(desk, DAWN + 19 * DAY_MS, **KEPT) == {"predictions": 20, "feedback": 20}
+        assert comparable((await desk.ledger()).tallies) == comparable(before.tallies)
+        gone = await sweep(desk, DAWN + 32 * DAY_MS, **KEPT)
+        assert gone.keys() == {"tallies"}
+        assert (await desk.ledger()).tallies == {}
+        # Of the present epoch: its calls, and how many have their windows closed.
+        assert await left(desk) == {"tallies": 2, "stretches": 1, "plans": 1, "kin": 1}
+        assert (await desk.store.ledger("r", "f")).pooled("a", "primary", CALLS, "live").d == 5
+        assert await sweep(desk, DAWN + 32 * DAY_MS, **KEPT) == {}
+
+    at_desk(Desk(tmp_path, metric(), store=store), story)
+
+
+def test_an_epoch_that_is_resumed_after_it_went_begins_anew(tmp_path: Path, store: str) -> None:
+    """The recorder forgets what it remembered of it: every call is counted, and found with what it has in common."""
+
+    async def story(desk: Desk) -> None:
+        await in_force(desk, "e", 0, 1)
+        desk.journal.calls(call(1, prediction=1, unit="u", by_unit=True))
+        desk.journal.beat(DAWN + DAY_MS)
+        await desk.record()
+        await in_force(desk, "f", 6_000, 2)
+        await desk.record()
+        assert (await sweep(desk, DAWN + 40 * DAY_MS, **KEPT))["tallies"] > 0
+        await in_force(desk, "e", DAWN + 41 * DAY_MS, 3)
+        again = DAWN + 41 * DAY_MS
+        desk.journal.calls(call(again, prediction=1, unit="u", by_unit=True))  # as a row of the old revision, late
+        desk.journal.beat(again + 5_000)
+        ledger = await desk.record()
+        assert ledger.pooled("a", "primary", CALLS, "live").d == 1
+        assert await desk.store.prediction(call(again).id) is not None
+        assert await sweep(desk, again + 5_000, **KEPT) == {}
+
+    at_desk(Desk(tmp_path, metric(), store=store), story)
+
+
+def test_an_epoch_stays_while_one_of_its_predictions_does(tmp_path: Path, store: str) -> None:
+    async def story(desk: Desk) -> None:
+        await in_force(desk, "e", 0, 1)
+        desk.journal.calls(call(1, prediction=1), call(DAWN + 5_000))
+        desk.journal.beat(900)  # the first one's window is open
+        await desk.record()
+        await in_force(desk, "f", 6_000, 2)
+        assert await sweep(desk, 100 * DAY_MS, **KEPT) == {}
+        desk.journal.events(event(1, 1, at=950))
+        desk.journal.beat(DAWN + 5_000)
+        assert sums(await desk.record()) == {"a": (1.0, 1.0)}
+
+    at_desk(Desk(tmp_path, metric(), store=store), story)
+
+
+def test_an_epoch_that_is_resumed_while_it_goes_keeps_what_is_new(tmp_path: Path, store: str) -> None:
+    """What is counted goes by the chunk: between two of them the operator may go back to it."""
+
+    async def story(desk: Desk) -> None:
+        await in_force(desk, "e", 0, 1)
+        desk.journal.calls(*(call(n, prediction=1, unit=f"u{n}", by_unit=True) for n in range(40)))
+        desk.journal.beat(5_000)
+        await desk.record()
+        await in_force(desk, "f", 6_000, 2)
+        await desk.record()
+        late = T0 + DAWN + 40 * DAY_MS
+        async with desk.store.change() as connection:
+            await connection.execute(delete(tables.calls))  # as their own retention does
+        for _ in range(3):
+            await desk.recorder.aside(lambda: chunk(desk, late))
+        again = DAWN + 41 * DAY_MS
+        await in_force(desk, "e", again, 3)
+        new: dict[str, Any] = {"epoch": "e", "period": T0 + again, "revision": 3, "by_unit": True}
+        desk.journal.calls(*(call(again + n, prediction=1, unit=f"u{n}", **new) for n in range(40)))
+        desk.journal.beat(again + 5_000)
+        before = await desk.record()
+        assert before.pooled("a", "primary", CALLS, "live").d == 40
+        gone = await sweep(desk, again + 6_000, **KEPT)
+        assert gone["tallies"] > 0
+        after = await desk.ledger()
+        assert comparable(after.tallies) == comparable(before.tallies)
+        assert {stretch.period: stretch.counts for stretch in after.stretches} == {T0 + again: {"a": 40}}
+        assert await left(desk) == {"tallies": 2, "units": 40, "arrivals": 40, "stretches": 1, "plans": 2, "kin": 1}
+
+    at_desk(Desk(tmp_path, metric(), store=store), story)
+
+
+async def chunk(desk: Desk, before_ms: int) -> None:
+    (kind,) = [kind for kind in retention.KINDS if kind.name == "tallies"]
+    async with desk.store.change() as connection:
+        await kind.expire(connection, before_ms, 0)
+
+
+def test_an_epoch_that_is_in_force_stays_though_nobody_calls(tmp_path: Path, store: str) -> None:
+    async def story(desk: Desk) -> None:
+        await in_force(desk, "e", 0, 1)
+        desk.journal.calls(call(1, prediction=1))
+        desk.journal.beat(DAWN + DAY_MS)
+        before = await desk.record()
+        gone = await sweep(desk, DAWN + 400 * DAY_MS, **KEPT)
+        assert gone == {"predictions": 1}
+        assert comparable((await desk.ledger()).tallies) == comparable(before.tallies)
+
+    at_desk(Desk(tmp_path, metric(), store=store), story)
