@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import psycopg
@@ -31,7 +31,7 @@ from gateway.proxy.ids import new_id
 from gateway.published import SNAPSHOT, SnapshotFile
 from gateway.store.store import FILE
 from loadtests import postgresql
-from router.records import Prediction, Role, call_line, mark_line
+from router.records import Prediction, Role, mark_line, stamp, stamped
 from router.snapshot import Route
 
 CONFIG = """
@@ -81,10 +81,22 @@ class Round:
 def request_lines(route: Route, n: int, at_ms: int) -> tuple[bytes, int]:
     """Return the rows of the ``n``-th request as a worker writes them, and how many they are."""
     variant, prediction_id = "one" if n * 7 % UNITS % 2 else "two", new_id(at_ms)
-    written = call_line(prediction_of(route, variant, "primary", n, at_ms, prediction_id))
+    written = line_of(prediction_of(route, variant, "primary", n, at_ms, prediction_id))
     if n % round(1 / MIRRORED):
         return written, 1
-    return written + call_line(prediction_of(route, "two", "shadow", n, at_ms, prediction_id)), 2
+    return written + line_of(prediction_of(route, "two", "shadow", n, at_ms, prediction_id)), 2
+
+
+#: What a worker puts at the beginning of a line, once for all calls to a variant of a route.
+COMMON = ("route", "epoch", "period", "revision", "variant", "model", "version", "role", "by_unit")
+OWN = tuple((f.name, f.default) for f in fields(Prediction) if f.name not in COMMON)
+
+
+def line_of(prediction: Prediction) -> bytes:
+    """Return the call as the line that a worker writes: what it shares with others comes first."""
+    common = stamp("call", **{name: getattr(prediction, name) for name in COMMON})
+    own = {name: getattr(prediction, name) for name, _ in OWN}
+    return stamped(common, {name: own[name] for name, default in OWN if own[name] != default})
 
 
 def prediction_of(
