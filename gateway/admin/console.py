@@ -24,6 +24,7 @@ from gateway.admin.forest import Row, forest
 from gateway.admin.metrics import Metrics
 from gateway.admin.replicas import out_of_use
 from gateway.admin.reports import Report, Reports, StoreUnavailable, from_store
+from gateway.age import age
 
 STATUS_WORDS: Final = {
     "collecting": "collecting",
@@ -48,6 +49,7 @@ _pages.globals["words"] = STATUS_WORDS
 _pages.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.1f} %"
 _pages.filters["count"] = lambda value: f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 _pages.filters["at"] = lambda ms: datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+_pages.filters["age"] = age
 _pages.filters["milliseconds"] = lambda value: "–" if value is None else f"{value:.3g} ms"
 
 
@@ -111,21 +113,6 @@ class Console:
     def _page(self, template: str, status: int = 200, **values: Any) -> Response:
         snapshot = self.controller.snapshot
         return HTMLResponse(_pages.get_template(template).render(snapshot=snapshot, **values), status)
-
-
-def age(seconds: float) -> str:
-    """Return a duration as people say it.
-
-    >>> age(0.4), age(90), age(7_200), age(200_000)
-    ('0 s', '90 s', '120 min', '56 h')
-    """
-    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 3 * length or (unit == "min" and seconds >= 120):
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"
-
-
-_pages.filters["age"] = age
 
 
 def charts(report: Report) -> list[dict[str, Any]]:

@@ -283,6 +283,7 @@ class Metrics:
             _set(series.quality_live_mean, labels, values["live"]["mean"])
             _set(series.coverage_ratio, (route, name, metric), values["coverage"])
             _set(series.pending_predictions, (route, name, metric), values["pending"])
+            _set(series.oldest_pending_seconds, (route, name, metric), values["oldest_pending_seconds"])
             _set(series.unexposed_predictions, (route, name, metric), values["not_exposed"])
 
     def _speaks_for_its_request(self, kin: Kin) -> bool:

@@ -221,6 +221,11 @@ class Series:
         self.pending_predictions = self._gauge(
             "pending_predictions", "Predictions whose window has not closed yet.", _DIFFERENCE
         )
+        self.oldest_pending_seconds = self._gauge(
+            "oldest_pending_seconds",
+            "Age, in event time, of the oldest prediction whose window has not closed yet.",
+            _DIFFERENCE,
+        )
         self.unexposed_predictions = self._gauge(
             "unexposed_predictions", "Predictions that do not count because their window closed unexposed.", _DIFFERENCE
         )
@@ -337,6 +342,7 @@ class Series:
             self.quality_live_mean,
             self.coverage_ratio,
             self.pending_predictions,
+            self.oldest_pending_seconds,
             self.unexposed_predictions,
             self.difference,
             self.difference_low,

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from gateway.cli.options import ConfigOption, JsonOption, chosen, configuration
-from gateway.cli.output import fail, print_json
+from gateway.cli.output import print_json
 
 if TYPE_CHECKING:
     import httpx
+
+    from router.snapshot import Gateway
 
 #: The journal is drained first, and the store is written anew: a large one takes minutes.
 ERASE_SECONDS: Final = 3_600.0
@@ -34,8 +36,10 @@ def erase(context: typer.Context, unit: UnitsOption, config: ConfigOption = None
     unit_key_file. Numbers do not change: what it adds to them goes on without a name. Asks the running gateway, which
     writes its SQLite store anew; give --unit several times to do that once.
     """
-    with _asked(context, config, "erase", unit) as answer:
-        erased = _value(answer)
+    from gateway.cli.report import value_of
+
+    with _asked(context, config, "erase", unit) as (answer, gateway):
+        erased = value_of(answer, gateway)
     if as_json:
         print_json(erased)
         return
@@ -49,13 +53,15 @@ def export(context: typer.Context, unit: UnitOption, config: ConfigOption = None
     Its predictions with their feedback and outcomes, when it came first, and what it adds to each tally. What is not
     recorded yet is not shown.
     """
-    with _asked(context, config, "export", [unit]) as answer:
+    with _asked(context, config, "export", [unit]) as (answer, _):
         for line in answer.iter_lines():
             sys.stdout.write(f"{line}\n")
 
 
 @contextmanager
-def _asked(context: typer.Context, config: Any, what: str, units: list[str]) -> Iterator[httpx.Response]:
+def _asked(
+    context: typer.Context, config: Any, what: str, units: list[str]
+) -> Iterator[tuple[httpx.Response, Gateway]]:
     """Ask the admin API, and leave with a sentence if it does not do it."""
     from gateway.cli.report import asking
 
@@ -64,15 +70,4 @@ def _asked(context: typer.Context, config: Any, what: str, units: list[str]) -> 
     with asking(
         gateway, path, "POST", f"/api/v1/privacy/{what}", seconds=ERASE_SECONDS, json={"units": units}
     ) as answer:
-        yield answer
-
-
-def _value(answer: httpx.Response) -> dict[str, int]:
-    answer.read()
-    try:
-        found = answer.json()
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise fail("the admin port answered what is no answer")
-    return found
+        yield answer, gateway

@@ -53,11 +53,16 @@ def report(
 def ask(gateway: Gateway, where: str, config: Path) -> dict[str, Any]:
     """Return the answer of the admin API; leaves with 1 and a sentence if there is none."""
     with asking(gateway, config, "GET", where) as answer:
-        answer.read()
-        try:
-            found = answer.json()
-        except ValueError:
-            found = None
+        return value_of(answer, gateway)
+
+
+def value_of(answer: httpx.Response, gateway: Gateway) -> dict[str, Any]:
+    """Return what an answer of the admin API holds; leaves with 1 and a sentence if it is none."""
+    answer.read()
+    try:
+        found = answer.json()
+    except ValueError:
+        found = None
     if not isinstance(found, dict):
         where = f"http://{reachable(gateway.admin)}"
         raise fail(f"{where} answers, but it is no admin port of turnout", f'gateway.admin is "{gateway.admin}"')

@@ -15,6 +15,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from gateway.age import age
+
 Report = Mapping[str, Any]
 
 STYLES: Final = {"better": "green", "worse": "red", "invalid": "yellow", "collecting": "dim", "no_difference_yet": ""}
@@ -55,7 +57,9 @@ def quality(report: Report, metric: str, *, boxed: bool = True) -> RenderableTyp
     """Return the table of one metric: closed windows with their interval, and what is live."""
     definition, units = report["definitions"][metric], f"{report['unit_of_analysis']}s"
     show = _percent if definition["binary"] else _number
-    table = _table((metric, "mean", "interval", units, "values", "live", "pending", "coverage"), text=1, boxed=boxed)
+    table = _table(
+        (metric, "mean", "interval", units, "values", "live", "pending", "oldest", "coverage"), text=1, boxed=boxed
+    )
     for variant in report["variants"]:
         values = variant["metrics"][metric]
         mature = values["mature"]
@@ -69,6 +73,7 @@ def quality(report: Report, metric: str, *, boxed: bool = True) -> RenderableTyp
             _count(mature["n"]),
             show(values["live"]["mean"]),
             _count(values["pending"]),
+            "–" if values["oldest_pending_seconds"] is None else age(values["oldest_pending_seconds"]),
             _percent(values["coverage"]),
         )
     return _indented(table)

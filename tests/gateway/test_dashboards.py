@@ -126,6 +126,7 @@ def test_every_series_that_tells_of_traffic_or_quality_is_on_the_dashboard_or_ex
         "turnout_journal_fsync_failures_total",
         "turnout_journal_refused_segments",
         "turnout_expired_total",
+        "turnout_oldest_pending_seconds",  # beside the number of them, which is there
         "turnout_quality_live_mean",
         "turnout_snapshot_errors_total",
         # Of several nodes: alerts tell of two, and /readyz?verbose of the rest.

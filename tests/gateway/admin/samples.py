@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from gateway.admin.metrics import Metrics
@@ -72,7 +73,9 @@ def filled_control() -> Control:
     bandit = route("thompson", Weighted((("old", 0.2), ("new", 0.8)), sticky=False), name="bandit", by_unit=False)
     fake.snapshot = snapshot(*fake.snapshot.routes.values(), bandit)
     book = Book(route="bandit").rate("old", "correct", 70, 100).rate("new", "correct", 90, 100)
-    fake.ledgers["bandit"] = book.stretch({"old": 100, "new": 100}, {"old": 0.5, "new": 0.5}).ledger()
+    learned = book.stretch({"old": 100, "new": 100}, {"old": 0.5, "new": 0.5}).ledger()
+    assert learned.watermark_ms is not None
+    fake.ledgers["bandit"] = replace(learned, oldest_ms={("old", "correct"): learned.watermark_ms - 7_500})
     shadowed = Book(route="shadowed").rate("old", "correct", 80, 100).rate("new", "correct", 90, 100, role="shadow")
     shadowed.put("new", "@agreement", Tally.of_units([(1, 1)] * 90 + [(0, 1)] * 10), phase="live", role="shadow")
     fake.ledgers["shadowed"] = shadowed.pairs("new", "correct", [1.0] * 12 + [0.0] * 88).ledger()
@@ -129,8 +132,18 @@ def fleet(*, holder: str = "web-1", cut_off_seconds: float | None = None) -> Vie
 
 
 SINK: Final = {
-    "name": "lake", "kind": "cloudevents", "made": 10, "delivered": 5, "refused": 1, "dropped": 2, "erased": 0,
-    "pending": 2, "pending_bytes": 700, "oldest_seconds": 1.5, "sending": True, "trouble": "it answers 503",
+    "name": "lake",
+    "kind": "cloudevents",
+    "made": 10,
+    "delivered": 5,
+    "refused": 1,
+    "dropped": 2,
+    "erased": 0,
+    "pending": 2,
+    "pending_bytes": 700,
+    "oldest_seconds": 1.5,
+    "sending": True,
+    "trouble": "it answers 503",
 }
 
 

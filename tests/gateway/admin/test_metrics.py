@@ -417,3 +417,11 @@ def test_the_snapshot_is_asked_again_after_a_reload() -> None:
     fake.snapshot = changed
     metrics.refresh_plans()
     assert value(metrics, "plan_revision") == 99
+
+
+def test_the_age_of_the_oldest_pending_prediction_is_told() -> None:
+    fake = filled_control()
+    metrics = new(fake)
+    refresh(metrics, fake)
+    line = 'turnout_oldest_pending_seconds{metric="correct",route="bandit",variant="old"} 7.5'
+    assert line in text(metrics)
