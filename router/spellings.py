@@ -106,16 +106,7 @@ def backend_url(text: str) -> str:
     """
     if text.startswith("unix:"):
         return _socket_url(text)
-    form = 'must be a URL such as "http://127.0.0.1:9001" or "https://models.example/base"'
-    try:
-        url = urlsplit(text)
-        port = url.port
-    except ValueError:
-        raise ValueError(form) from None
-    if url.scheme not in ("http", "https") or not url.hostname or port == 0 or _UNSAFE.search(text):
-        raise ValueError(form)
-    if "@" in url.netloc:
-        raise ValueError("must not hold a user or password; send them with request_headers")
+    _web_url(text, '"http://127.0.0.1:9001" or "https://models.example/base"', "request_headers")
     if "?" in text or "#" in text:
         raise ValueError("must not have a query or fragment; it is the base for every request")
     return text.rstrip("/")
@@ -127,7 +118,15 @@ def sink_url(text: str) -> str:
     >>> sink_url("https://broker.example/default?partition=3")
     'https://broker.example/default?partition=3'
     """
-    form = 'must be a URL such as "http://127.0.0.1:8090/events" or "https://broker.example/default"'
+    _web_url(text, '"http://127.0.0.1:8090/events" or "https://broker.example/default"', "headers")
+    if "#" in text:
+        raise ValueError("must not have a fragment")
+    return text
+
+
+def _web_url(text: str, such_as: str, headers: str) -> None:
+    """Make sure that a text is the URL of a host on the web; secrets are sent with the setting ``headers``."""
+    form = f"must be a URL such as {such_as}"
     try:
         url = urlsplit(text)
         port = url.port
@@ -136,10 +135,7 @@ def sink_url(text: str) -> str:
     if url.scheme not in ("http", "https") or not url.hostname or port == 0 or _UNSAFE.search(text):
         raise ValueError(form)
     if "@" in url.netloc:
-        raise ValueError("must not hold a user or password; send them with headers")
-    if "#" in text:
-        raise ValueError("must not have a fragment")
-    return text
+        raise ValueError(f"must not hold a user or password; send them with {headers}")
 
 
 def _socket_url(text: str) -> str:
