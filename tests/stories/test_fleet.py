@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import time
@@ -17,8 +18,9 @@ import pytest
 
 from gateway.store.lease import LEASE_MS
 from loadtests.postgresql import Server
+from tests.gateway.sinks.builders import Receiver
 from tests.stories.backends import Backend, fixed
-from tests.stories.harness import Turnout, eventually
+from tests.stories.harness import Turnout, eventually, turnout
 from tests.stories.users import Users
 
 pytestmark = pytest.mark.story
@@ -273,3 +275,77 @@ def test_nodes_cut_off_from_the_store_go_on_and_say_so_and_catch_up(
         assert not any(one.broken for one in users)
         assert all(one.statuses.keys() == {200} for one in users)
         each_counts_once(nodes, received, clicks)
+
+
+BULK = """
+[backends.one]
+url = "{url}"
+version = "1"
+
+[metrics.correct]
+kind = "label"
+window = "1h"
+
+[routes.r]
+path = "/r"
+unit = "header:x-user-id"
+key = "body:/loan"
+prediction = "/answer"
+metrics = ["correct"]
+capture = {{ request = ["/loan"] }}
+policy = {{ kind = "single", variant = "one" }}
+
+[sinks.lake]
+kind = "cloudevents"
+url = "{sink}"
+"""
+
+
+def test_what_one_node_is_told_is_known_at_every_other(tmp_path: Path, postgresql_url: str) -> None:
+    """Bodies, labels by the file, export, sinks and erasing, at nodes of which one at most holds the lease."""
+    receiver = Receiver()
+    with Backend(fixed({"answer": 7})) as backend, Backend(receiver.answer) as there, contextlib.ExitStack() as held:
+        text = BULK.format(url=backend.url, sink=there.url)
+        programs = [node(tmp_path / name, postgresql_url, text) for name in "ab"]
+        for program in programs:
+            held.enter_context(program)
+        nodes = Nodes(postgresql_url, programs)
+        holder = eventually(nodes.holder, "a node holds the lease")
+        (other,) = [program for program in programs if program is not holder]
+        ids = [
+            program.ask("/r", {"loan": f"loan-{n}"}, x_user_id=f"user-{n}").headers["turnout-prediction-id"]
+            for n in range(20)
+            for program in (programs[n % 2],)
+        ]
+        labels = tmp_path / "labels.csv"
+        labels.write_text("key,value\n" + "".join(f"loan-{n},7\n" for n in range(20)))
+        done = turnout("feedback", "import", str(labels), "--metric", "correct", "--route", "r", "-c", str(other.file))
+        assert done.returncode == 0, done.stderr
+
+        def joined() -> bool:
+            return nodes.ask("SELECT count(*) FROM feedback WHERE status = 'joined'") == [(20,)]
+
+        # A key is looked up once everything before the event is known: at both nodes.
+        eventually(joined, "labels told to one node are joined by the other", seconds=20)
+        found = other.prediction(ids[0])
+        assert found is not None
+        assert found["captured"]["request"] == {"/loan": "loan-0"}
+        for number, program in enumerate(programs):
+            file = tmp_path / f"{number}.jsonl"
+            assert turnout("export", str(file), "--route", "r", "-c", str(program.file)).returncode == 0
+            rows = [json.loads(line) for line in file.read_text().splitlines()]
+            assert {row["id"] for row in rows} == set(ids)
+
+        def told() -> bool:
+            subjects = Counter(one["subject"] for one in receiver.events if one["type"] == "turnout.outcome")
+            return set(subjects) == set(ids)
+
+        eventually(told, "the holder tells the sink of both nodes' requests")
+        first = turnout("privacy", "erase", "--unit", "user-3", "-c", str(other.file), seconds=90)
+        assert first.returncode == 1
+        assert "ask the holder" in first.stderr
+        last = turnout("privacy", "erase", "--unit", "user-3", "-c", str(holder.file), seconds=90)
+        assert last.returncode == 0, last.stderr
+        for program in programs:
+            assert program.prediction(ids[3]) is None
+            assert program.prediction(ids[4]) is not None
