@@ -13,13 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import which
-from socket import socket
 from typing import Any
 from urllib.error import URLError
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
 import pytest
+
+from tests.ports import free_port
 
 needs_prometheus = pytest.mark.skipif(
     which("prometheus") is None, reason="prometheus (the Debian package of that name) is not installed"
@@ -56,9 +57,7 @@ def prometheus(target: str, folder: Path) -> Iterator[Prometheus]:
         "scrape_configs": [{"job_name": "turnout", "static_configs": [{"targets": [target]}]}],
     }
     (folder / "prometheus.json").write_text(json.dumps(config))  # JSON is YAML
-    with socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     with (folder / "prometheus.log").open("wb") as log:
         process = subprocess.Popen(
             [

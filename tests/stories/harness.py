@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -20,17 +19,12 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
+from tests.ports import free_ports
+
 READY_SECONDS = 20.0
 STOP_SECONDS = 15.0
 
 T = TypeVar("T")
-
-
-def free_ports(count: int) -> list[int]:
-    """Return different TCP ports on the loopback that were free a moment ago."""
-    with contextlib.ExitStack() as held:
-        found = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [int(sock.getsockname()[1]) for sock in found]
 
 
 def eventually(ask: Callable[[], T | None], what: str, *, seconds: float = 10.0, every: float = 0.05) -> T:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.stories.harness import eventually, free_ports
+from tests.ports import free_port
+from tests.stories.harness import eventually
 
 PROGRAM = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
 needs_nginx = pytest.mark.skipif(PROGRAM is None, reason="nginx is not installed; in CI .ci/run installs it")
@@ -53,7 +54,7 @@ http {{
 def nginx(directory: Path, to: str) -> Iterator[str]:
     """Run nginx in front of a URL, with its files in a directory; give its own URL."""
     assert PROGRAM is not None
-    (port,) = free_ports(1)
+    port = free_port()
     directory.mkdir()
     # Where it is started by root it would give its files to a user who may not even look into the directory.
     user = "user root;" if Path("/proc/self").stat().st_uid == 0 else ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from gateway.report import report
 from tests.gateway.admin.fake import Control, control
 from tests.gateway.admin.samples import filled_control
 from tests.gateway.cli.running import admin_port, turnout, write_config
+from tests.ports import free_port
 
 
 def asked(fake: Control, folder: Path, *arguments: str, more: str = "") -> int:
@@ -71,8 +71,7 @@ def test_every_table_fits_a_terminal(width: int) -> None:
 def test_a_gateway_that_does_not_run_is_said_with_what_would_help(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        free = taken.getsockname()[1]
+    free = free_port()
     path = write_config(tmp_path, admin=f"127.0.0.1:{free}")
     assert run(["report", "-c", str(path)]) == PROBLEM
     said = capsys.readouterr()

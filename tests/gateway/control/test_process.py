@@ -20,6 +20,7 @@ from gateway.lifeline import VARIABLE
 from tests.gateway.control.builders import RUN, T0, call
 from tests.gateway.control.test_control import House
 from tests.gateway.control.test_planner import CONFIG
+from tests.ports import free_port
 
 
 class Process:
@@ -69,9 +70,7 @@ class Process:
 
 @contextmanager
 def controller(path: Path) -> Iterator[Process]:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
+    port = free_port()
     gateway = f'schema_version = 1\n[gateway]\nadmin = "127.0.0.1:{port}"'
     process = Process(House(path, CONFIG.replace("schema_version = 1", gateway)), port)
     try:

@@ -18,6 +18,7 @@ from pathlib import Path
 from gateway.proxy.counts import Counts
 from gateway.proxy.upstream import Upstream
 from tests.gateway.proxy import builders
+from tests.ports import free_port
 
 HOST = [(b"Host", b"models.example")]
 MEGABYTE = 2**20
@@ -232,9 +233,7 @@ def upstream(*backends: Backend | str, counts: Counts | None = None, **settings:
 
 def nowhere() -> str:
     """Return a url at which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    return f"http://127.0.0.1:{port}"
+    return f"http://127.0.0.1:{free_port()}"
 
 
 async def get(up: Upstream, target: bytes = b"/", method: str = "GET", body: bytes = b"") -> bytes:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from tests.gateway.proxy.faults import OK, Script, Wire, says, stays
 from tests.gateway.proxy.payloads import LAST, get, post
 from tests.gateway.proxy.raw import until
 from tests.gateway.proxy.stage import play
+from tests.ports import free_port
 
 GET = get(b"Host: a")
 
@@ -369,8 +369,7 @@ def test_duty_46_each_way_a_backend_fails_has_its_status_and_is_told_from_the_ba
     async def main() -> None:
         async with faults.backend(script or faults.polite) as backend:
             if script is None:
-                with socket.create_server(("127.0.0.1", 0)) as sock:
-                    backend.port = sock.getsockname()[1]
+                backend.port = free_port()
             async with chain(tmp_path, backend=backend, **settings) as c:
                 got = await c.get()
                 assert statuses(got) == (status,)

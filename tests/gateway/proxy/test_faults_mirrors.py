@@ -107,7 +107,7 @@ def test_f14_a_shadow_that_hangs_is_capped_and_its_copies_do_not_wait(tmp_path: 
             async with before(tmp_path, shadow.url, gateway=Gateway(mirror_max_body_bytes=1000), **settings) as t:
                 assert [await t.saw(b"x") for _ in range(10)] == ["200 ok"] * 10
                 assert await t.saw(b"x" * 1001) == "200 ok"
-                assert hang.present == 2
+                await t.stage.eventually(lambda: hang.present == 2)
                 assert t.stage.busy() == {"calls to s+": 4, "copies": 2, "pending": 2}  # the calls, and its replica's
                 hang.over.set()
                 await t.idle()
@@ -125,7 +125,7 @@ def test_f14_copies_beyond_the_cap_are_dropped_and_counted_while_all_clients_are
             before(tmp_path, shadow.url, gateway=gateway, timeout_ms=10_000) as t,
         ):
             assert [await t.saw(b"x") for _ in range(20)] == ["200 ok"] * 20
-            assert hang.present == 4
+            await t.stage.eventually(lambda: hang.present == 4)
             hang.over.set()
             await t.idle()
             assert Counter(shadows(t)) == {(None, "dropped"): 16, (200, None): 4}

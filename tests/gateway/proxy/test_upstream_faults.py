@@ -13,6 +13,7 @@ from gateway.proxy.upstream import Upstream, UpstreamFault
 from tests.gateway.proxy import builders
 from tests.gateway.proxy.faults import HOST, OK, Script, Wire, backend, get, polite, says, stays, upstream
 from tests.gateway.proxy.raw import play, until
+from tests.ports import free_port
 
 
 async def fault(up: Upstream, method: str = "GET", body: bytes = b"") -> str:
@@ -102,9 +103,7 @@ def test_the_bytes_before_a_fault_are_delivered_first() -> None:
 
 def test_nobody_listening_is_refused() -> None:
     async def main() -> None:
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            port = taken.getsockname()[1]
-        up = Upstream(builders.backend("b", f"http://127.0.0.1:{port}"))
+        up = Upstream(builders.backend("b", f"http://127.0.0.1:{free_port()}"))
         assert await fault(up) == "refused"
         await up.close()
         nowhere = Upstream(builders.backend("b", "http://nowhere.invalid:1"))

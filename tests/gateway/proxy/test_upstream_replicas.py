@@ -11,6 +11,7 @@ from gateway.proxy.counts import Counts
 from gateway.proxy.upstream import LEAST_RETRIES, Upstream, UpstreamFault
 from tests.gateway.proxy.faults import HOST, OK, Script, Wire, backend, get, nowhere, polite, says, stays, upstream
 from tests.gateway.proxy.raw import play, until
+from tests.ports import free_port
 
 BROKEN = b"HTTP/1.1 500 Broken\r\ncontent-length: 3\r\n\r\nbad"
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n"
@@ -137,8 +138,8 @@ def test_under_load_a_replica_may_go_and_come_again_and_every_idempotent_call_is
                 answers.append(await get(up))
 
         async with backend(slowly) as stays_up:
-            async with backend(slowly) as first:
-                port = first.port
+            port = free_port()
+            async with backend(slowly, port=port) as first:
                 up = upstream(stays_up, first, eject_after=3, eject_ms=100)
                 # As many as may be repeated at a time, should all of them be there when it goes.
                 clients = [asyncio.create_task(client(up)) for _ in range(LEAST_RETRIES)]
