@@ -21,7 +21,7 @@ Who is scored:
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from math import fsum
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
@@ -87,10 +87,16 @@ def values(calls: Sequence[Call], events: Sequence[Feedback], metric: Metric, *,
     ``calls`` are finished calls that share one prediction id, ``events`` those of this metric that belong (``in_time``
     and the highest revision of their identity), ``closed`` says whether the metric's window has closed for them.
     """
-    events = [event for event in events if not event.retracts]
+    if events:
+        events = [event for event in events if event.value is not None]
     if not events and not closed:
         return ()  # as of most requests before anything was learned about them
     ripe = closed or metric.mature == "arrival"
+    if len(calls) == 1:  # as most are: there is nothing to make a pair with
+        if not counted(calls[0], metric):
+            return ()
+        value = _own_value(calls[0], events, metric, closed=closed, ripe=ripe)
+        return () if value.live is None else (value,)
     own = [_own_value(call, events, metric, closed=closed, ripe=ripe) for call in calls if counted(call, metric)]
     pairs = _label_pairs(own) if metric.kind == "label" else _ranker_pairs(calls, events, metric, ripe=ripe)
     return tuple(value for value in (*own, *pairs) if value.live is not None)
@@ -115,12 +121,12 @@ def state(
     return "rewarded" if told else "defaulted"
 
 
-def changes(before: Iterable[Value], after: Iterable[Value]) -> Iterator[tuple[Value, Outcome, Outcome]]:
+def changes(before: Sequence[Value], after: Sequence[Value]) -> Iterator[tuple[Value, Outcome, Outcome]]:
     """Yield each value that differs between two states of one request: the place, its live and its mature outcome.
 
     Of the yielded ``Value`` only ``variant``, ``version``, ``role`` and ``against`` have a meaning.
     """
-    left = {(v.variant, v.role, v.against): v for v in before}
+    left = {(v.variant, v.role, v.against): v for v in before} if before else {}
     for now in after:
         was = left.pop((now.variant, now.role, now.against), None) if left else None
         live_before, mature_before = (None, None) if was is None else (was.live, was.mature)

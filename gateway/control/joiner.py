@@ -198,10 +198,12 @@ class Joiner:
         if not after.calls:
             return
         first = after.calls[0]
-        definition = self.definitions.at(first.route, metric, first.at_ms)
+        at_ms = first.row.at_ms
+        definition = self.definitions.at(first.kin.route, metric, at_ms)
         if definition is None or definition.metric is None:
             return
-        was, now = (self._values(definition, definition.metric, first.at_ms, state) for state in (before, after))
+        was = self._values(definition, definition.metric, at_ms, before)
+        now = self._values(definition, definition.metric, at_ms, after)
         for value, live, mature in changes(was, now):
             moves.outcome(first, definition.metric, value, live, mature)
 
@@ -239,7 +241,7 @@ class Joiner:
         sharing = self.definitions.sharing
         named = {event.identity for event in touched if event.named}
         stored = await feedback.with_identities(connection, named, sharing=sharing)
-        targets = {target for event in (*stored, *touched) for target in event.targets}
+        targets = _targets(stored) | _targets(touched)
         about = await feedback.about(connection, targets, sharing=sharing)
         rest = {event.identity for event in touched} - named
         stored += [event for events in about.values() for event in events if event.identity in rest]
@@ -254,7 +256,8 @@ class Joiner:
             after = [*(event for event in before if event.seq not in gone), *shift.coming]
             # Of a prediction whose retention has passed there is nothing to move.
             finished, met = _finished(requests.get(target, ())), target not in unmet
-            was, now = (_State(finished, _learned(events), exposed=met) for events in (before, after))
+            was = _State(finished, _learned(before) if before else (), None, met)
+            now = _State(finished, _learned(after), None, met)
             self._move(metric, was, now, moves)
             if metric == EXPOSED and exposed(was.events) != exposed(now.events):
                 flipped.add(target)
@@ -262,9 +265,7 @@ class Joiner:
         moves.told += found.told
         if moves.news is not None:
             moves.news.stated += found.stated
-        self._farthest = max(
-            [self._farthest, *(target for event in (*found.fresh, *found.changed) for target in event.targets)]
-        )
+        self._farthest = max([self._farthest, *_targets(found.fresh), *_targets(found.changed)])
         await feedback.insert(connection, found.fresh)
         await feedback.restate(connection, found.changed)
         if sharing:
@@ -333,14 +334,19 @@ class Joiner:
 
     def _known(self, event: Event, requests: Mapping[str, Sequence[Call]], unmet: Collection[str]) -> list[Known]:
         """What is known of the predictions that an event is about."""
-        found, name = [], event.feedback.metric
-        for stored in (requests[target] for target in event.targets if target in requests):
-            call = stored[0]
-            definition = self.definitions.at(call.route, name, call.at_ms)
-            metric = None if definition is None else definition.metric
-            met = name == EXPOSED or call.id not in unmet
-            found.append(Known(call.route, call.at_ms, metric, met, _variant(stored, event.feedback.item)))
-        return found
+        if not event.also:  # as of most: it is about one, if any
+            stored = requests.get(event.target) if event.target is not None else None
+            return [] if stored is None else [self._known_of(stored, event.feedback, unmet)]
+        about = (requests[target] for target in event.targets if target in requests)
+        return [self._known_of(stored, event.feedback, unmet) for stored in about]
+
+    def _known_of(self, stored: Sequence[Call], event: Feedback, unmet: Collection[str]) -> Known:
+        """What is known of one prediction for an event about it."""
+        kin, row = stored[0]
+        definition = self.definitions.at(kin.route, event.metric, row.at_ms)
+        metric = None if definition is None else definition.metric
+        met = not unmet or event.metric == EXPOSED or row.id not in unmet
+        return Known(kin.route, row.at_ms, metric, met, _variant(stored, event.item))
 
     def _key(self, event: Feedback) -> Key:
         """Where to look for what an event by key is about."""
@@ -375,8 +381,9 @@ class Joiner:
 def _variant(stored: Sequence[Call], item: str | None) -> str | None:
     """Whose answer an event is about."""
     for call in stored:
-        if call.role == "primary" or (call.role == "draft" and item in (call.items or ())):
-            return call.variant
+        kin = call[0]
+        if kin.role == "primary" or (kin.role == "draft" and item in (call.items or ())):
+            return kin.variant
     return None
 
 
@@ -391,6 +398,12 @@ def _without_repeats(lines: Sequence[Call], there: Mapping[tuple[str, str, str],
         else:
             written[name] = call
     return list(written.values())
+
+
+def _targets(events: Iterable[Event]) -> set[str]:
+    """Return every prediction that these events are about."""
+    found = {event.target for event in events if event.target is not None}
+    return found.union(*(event.also for event in events if event.also))
 
 
 def _learned(events: Iterable[Event]) -> list[Feedback]:

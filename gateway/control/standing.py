@@ -21,7 +21,8 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from functools import partial
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -75,22 +76,29 @@ class Restated:
         """Note what an event is now; ``was`` None: it is new."""
         if was == now:
             return
+        learned, status = now.feedback, now.status
+        metric = learned.metric
         (self.fresh if was is None else self.changed).append(now)
-        metric = now.feedback.metric
-        if was is None or (was.counted, was.status) != (now.counted, now.status):
+        if was is None or (was.counted, was.status) != (now.counted, status):
             if was is not None:
                 self.told.append(Told(was.counted, metric, was.status, -1, None))
-            joins = bool(known) and now.status == "joined" and not now.feedback.retracts
-            delay = max(0, now.feedback.received_ms - known[0].at_ms) / 1000 if joins else None
-            variant = known[0].variant if joins else None
-            self.told.append(Told(now.counted, metric, now.status, 1, delay, variant))
+            delay = variant = None
+            if known and status == "joined" and learned.value is not None:
+                delay = max(0, learned.received_ms - known[0].at_ms) / 1000
+                variant = known[0].variant
+            self.told.append(Told(now.counted, metric, status, 1, delay, variant))
             self.stated.append(now)
-        counted = was.targets if was is not None and was.status == "joined" else ()
+        if was is None:
+            if status == "joined":
+                for target in now.targets:
+                    self.shifts[target, metric].coming.append(now)
+            return
+        counted = was.targets if was.status == "joined" else ()
         counts = now.targets if now.status == "joined" else ()
         if counted == counts:
             return
         for target in counted:
-            if was is not None and target not in counts:
+            if target not in counts:
                 self.shifts[target, metric].leaving.append(was)
         for target in counts:
             if target not in counted:
@@ -110,24 +118,35 @@ def restate(
     """
     old = {event.seq: event for event in stored}
     shall = {event.seq: event for event in touched if event.seq is not None}
-    groups: defaultdict[str, list[Event]] = defaultdict(list)
+    groups: dict[str, list[Event]] = {}
     for seq in sorted(seq for seq in old if seq is not None):
-        groups[old[seq].identity].append(shall.get(seq, old[seq]))
+        groups.setdefault(old[seq].identity, []).append(shall.get(seq, old[seq]))
     for event in touched:
         if event.seq is None:
-            groups[event.identity].append(event)
+            if event.identity in groups:
+                groups[event.identity].append(event)
+            else:
+                groups[event.identity] = [event]
     found = Restated()
     for group in groups.values():
+        if len(group) == 1:  # as most events are: the only one of its identity
+            at = known(group[0])
+            found.add(old.get(group[0].seq), _now(group[0], _alone(group[0], at, watermark_ms), at), at)
+            continue
         about = [known(event) for event in group]
         for event, status, at in zip(group, standing(group, about, watermark_ms), about, strict=True):
-            route = at[0].route if at else event.feedback.route or UNKNOWN
-            was = old.get(event.seq) if event.seq is not None else None
-            # As event._replace(…), at half the time.
-            now = Event(
-                event.feedback, event.identity, event.target, status, route, event.due_ms, event.seq, event.also
-            )
-            found.add(was, now, at)
+            found.add(old.get(event.seq), _now(event, status, at), at)
     return found
+
+
+def _now(event: Event, status: Status, at: Sequence[Known]) -> Event:
+    """The event with its status, counted where what it is about is. As event._replace(…), at a third of the time."""
+    learned, identity, target, _, _, due_ms, seq, also = event
+    route = at[0].route if at else learned.route or UNKNOWN
+    return _new_event((learned, identity, target, status, route, due_ms, seq, also))
+
+
+_new_event: Final[Callable[[tuple[Any, ...]], Event]] = partial(tuple.__new__, Event)
 
 
 def standing(group: Sequence[Event], known: Sequence[Sequence[Known]], watermark_ms: int | None) -> list[Status]:

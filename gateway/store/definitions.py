@@ -94,7 +94,11 @@ class Definitions:
 
     def at(self, route: str, name: str, at_ms: int) -> Definition | None:
         """Return the definition that a prediction made at ``at_ms`` is judged by; None if it has no such metric."""
-        for definition in reversed(self._found.get(route, {}).get(name, ())):
+        metrics = self._found.get(route)
+        definitions = None if metrics is None else metrics.get(name)
+        if definitions is None:
+            return None
+        for definition in reversed(definitions):
             if definition.since_ms <= at_ms:
                 return definition if definition.metric is not None else None
         return None
