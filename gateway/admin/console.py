@@ -7,7 +7,6 @@ own. Every chart has its numbers as text, and no meaning hangs on a colour alone
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from hashlib import blake2b
 from importlib.resources import files
 from typing import Any, Final
@@ -24,7 +23,7 @@ from gateway.admin.forest import Row, forest
 from gateway.admin.metrics import Metrics
 from gateway.admin.replicas import out_of_use
 from gateway.admin.reports import Report, Reports, StoreUnavailable, from_store
-from gateway.age import age
+from gateway.moments import age, to_the_second
 
 STATUS_WORDS: Final = {
     "collecting": "collecting",
@@ -48,7 +47,7 @@ _pages.globals["style_tag"] = _STYLE_TAG
 _pages.globals["words"] = STATUS_WORDS
 _pages.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.1f} %"
 _pages.filters["count"] = lambda value: f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
-_pages.filters["at"] = lambda ms: datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+_pages.filters["at"] = to_the_second
 _pages.filters["age"] = age
 _pages.filters["milliseconds"] = lambda value: "–" if value is None else f"{value:.3g} ms"
 

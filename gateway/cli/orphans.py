@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -11,6 +10,7 @@ import typer
 from gateway.cli.options import ConfigOption, JsonOption, chosen, configuration
 from gateway.cli.output import console, print_json
 from gateway.cli.report import ask
+from gateway.moments import to_the_second
 
 
 def orphans(
@@ -49,15 +49,11 @@ def _table(found: list[dict[str, Any]], *, boxed: bool) -> Any:
         table.add_column(name, overflow="fold")
     for one in found:
         table.add_row(
-            _time(one["received_ms"]),
+            to_the_second(one["received_ms"]),
             one["prediction_id"] or one["key"],
             one["route"] or "–",
             one["metric"],
             str(one["value"])[:40],
-            _time(one["given_up_ms"]),
+            to_the_second(one["given_up_ms"]),
         )
     return table
-
-
-def _time(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -15,7 +15,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from gateway.age import age
+from gateway.moments import age
 
 Report = Mapping[str, Any]
 

@@ -88,17 +88,12 @@ class Restated:
                 variant = known[0].variant
             self.told.append(Told(now.counted, metric, status, 1, delay, variant))
             self.stated.append(now)
-        if was is None:
-            if status == "joined":
-                for target in now.targets:
-                    self.shifts[target, metric].coming.append(now)
-            return
-        counted = was.targets if was.status == "joined" else ()
+        counted = was.targets if was is not None and was.status == "joined" else ()
         counts = now.targets if now.status == "joined" else ()
         if counted == counts:
             return
         for target in counted:
-            if target not in counts:
+            if was is not None and target not in counts:
                 self.shifts[target, metric].leaving.append(was)
         for target in counts:
             if target not in counted:
@@ -123,10 +118,7 @@ def restate(
         groups.setdefault(old[seq].identity, []).append(shall.get(seq, old[seq]))
     for event in touched:
         if event.seq is None:
-            if event.identity in groups:
-                groups[event.identity].append(event)
-            else:
-                groups[event.identity] = [event]
+            groups.setdefault(event.identity, []).append(event)
     found = Restated()
     for group in groups.values():
         if len(group) == 1:  # as most events are: the only one of its identity
@@ -151,8 +143,6 @@ _new_event: Final[Callable[[tuple[Any, ...]], Event]] = partial(tuple.__new__, E
 
 def standing(group: Sequence[Event], known: Sequence[Sequence[Known]], watermark_ms: int | None) -> list[Status]:
     """Return the status of each event of one identity; ``known`` has what is known of the predictions of each."""
-    if len(group) == 1:
-        return [_alone(group[0], known[0], watermark_ms)]
     first: dict[int, int] = {}
     for index, event in enumerate(group):
         revision = event.feedback.revision

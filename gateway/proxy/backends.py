@@ -11,7 +11,6 @@ import asyncio
 import os
 import ssl
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Final
 
 from gateway.proxy.counts import Counts
@@ -19,8 +18,9 @@ from gateway.proxy.headers import Header
 from gateway.proxy.probes import Probes
 from gateway.proxy.upstream import Upstream
 from gateway.pseudonym import read_keys
+from gateway.secret import SecretMissing, read, secret
 from gateway.tls import Unusable, client_context
-from router.placeholders import Placeholder, fill, placeholders
+from router.placeholders import fill, placeholders
 from router.records import CallLine, Role, Stamp, stamp
 from router.snapshot import Backend, Gateway, Route, Snapshot
 
@@ -30,10 +30,6 @@ _TOKENS: Final = ("force_token_file", "feedback_token_file", "unit_key_file")
 
 #: By what a change of a file shows; None for one that is not there.
 Mark = tuple[int, int, int] | None
-
-
-class SecretMissing(ValueError):
-    """A secret, or a file of authorities, that the config refers to cannot be read here."""
 
 
 class Generation:
@@ -243,7 +239,7 @@ def _mark(path: str | None) -> Mark:
 def _headers(backend: Backend) -> tuple[Header, ...]:
     filled: list[Header] = []
     for name, text in backend.request_headers:
-        value = fill(text, _secret).encode()
+        value = fill(text, secret).encode()
         if any(byte in value for byte in b"\r\n\0"):
             # The secret itself must not be shown.
             raise SecretMissing(f'backends.{backend.name}.request_headers."{name}" would hold a line break')
@@ -251,20 +247,11 @@ def _headers(backend: Backend) -> tuple[Header, ...]:
     return tuple(filled)
 
 
-def _secret(placeholder: Placeholder) -> str:
-    if placeholder.source == "env":
-        value = os.environ.get(placeholder.name)
-        if value is None:
-            raise SecretMissing(f"the environment variable {placeholder.name} is not set")
-        return value
-    return _read(placeholder.name)
-
-
 def _token(gateway: Gateway, setting: str) -> bytes | None:
     path: str | None = getattr(gateway, setting)
     if path is None:
         return None
-    token = _read(path).strip().encode()
+    token = read(path).strip().encode()
     if not token:
         raise SecretMissing(f"gateway.{setting}: {path} is empty")
     return token
@@ -277,10 +264,3 @@ def _unit_key(gateway: Gateway) -> bytes | None:
         return read_keys(gateway.unit_key_file)[0]
     except (OSError, ValueError) as error:
         raise SecretMissing(f"gateway.unit_key_file: {getattr(error, 'strerror', None) or error}") from None
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text("utf-8").removesuffix("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SecretMissing(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None

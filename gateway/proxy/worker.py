@@ -40,7 +40,7 @@ from gateway.journal import (
 )
 from gateway.lifeline import watch_lifeline
 from gateway.proxy.admission import SAMPLE_SECONDS, Admission
-from gateway.proxy.backends import Backends, SecretMissing
+from gateway.proxy.backends import Backends
 from gateway.proxy.counts import Counts
 from gateway.proxy.edge import Edge
 from gateway.proxy.exchange import Exchange
@@ -52,6 +52,7 @@ from gateway.proxy.response import Response
 from gateway.proxy.tracing import Tracing, exported
 from gateway.published import SNAPSHOT, SnapshotFile
 from gateway.rolling import Rolling
+from gateway.secret import SecretMissing
 from router.router import Router
 from router.snapshot import Gateway
 

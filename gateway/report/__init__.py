@@ -6,10 +6,10 @@ interface; later versions add keys and never change one.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 from gateway.ledger import STATUSES, Ledger
+from gateway.moments import rfc3339
 from gateway.report.account import Account
 from gateway.report.comparison import ALPHA, Comparison
 from gateway.report.variants import unit_of_analysis, variants
@@ -72,7 +72,7 @@ def report(snapshot: Snapshot, ledger: Ledger, policy: Policy | None = None) -> 
         "accounting": _accounting(ledger),
         "faults": _faults(ledger),
         "forced": ledger.forced,
-        "watermark": _rfc3339(ledger.watermark_ms),
+        "watermark": None if ledger.watermark_ms is None else rfc3339(ledger.watermark_ms),
     }
 
 
@@ -131,12 +131,6 @@ def _definition(metric: Metric) -> dict[str, Any]:
         "binary": metric.binary,
         "window_ms": metric.window_ms,
     }
-
-
-def _rfc3339(at_ms: int | None) -> str | None:
-    if at_ms is None:
-        return None
-    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 __all__ = ["report"]

@@ -19,13 +19,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final
 from urllib.parse import quote
 
 import orjson
 
+from gateway.moments import rfc3339
 from gateway.proxy.ids import new_id
 from gateway.store.bodies import Body
 from gateway.store.calls import Call
@@ -162,8 +162,8 @@ def _feedback(event: Stated, now_ms: int) -> Event:
         "item": said.item,
         "event_id": said.event_id,
         "revision": said.revision,
-        "occurred_at": None if said.occurred_ms is None else _time(said.occurred_ms),
-        "received_at": _time(said.received_ms),
+        "occurred_at": None if said.occurred_ms is None else rfc3339(said.occurred_ms),
+        "received_at": rfc3339(said.received_ms),
     }
     return _event(new_id(now_ms), event.counted, event.target, said.event_ms, data)
 
@@ -193,7 +193,7 @@ def _event(id_: str, route: str, subject: str | None, at_ms: int, data: Mapping[
         event["subject"] = subject
     return {
         **event,
-        "time": _time(at_ms),
+        "time": rfc3339(at_ms),
         "datacontenttype": "application/json",
         "route": route,
         **extensions,
@@ -211,14 +211,3 @@ def _more(call: Call) -> dict[str, Any]:
 def _trace(more: Mapping[str, Any]) -> dict[str, str]:
     traceparent = more.get("traceparent")
     return {} if traceparent is None else {"traceparent": traceparent}
-
-
-def _time(at_ms: int) -> str:
-    """Return a moment as RFC 3339 has it. A caller's clock may say any: what no calendar has is the nearest it has."""
-    moment = _EPOCH + timedelta(milliseconds=min(max(at_ms, _FIRST_MS), _LAST_MS))
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_FIRST_MS: Final = -62_135_596_800_000
-_LAST_MS: Final = 253_402_300_799_999

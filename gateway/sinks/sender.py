@@ -9,13 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, suppress
-from typing import Final, Protocol
-
-from sqlalchemy.ext.asyncio import AsyncConnection
+from contextlib import suppress
+from typing import Final
 
 from gateway.sinks.outlet import Outlet, Trouble
-from gateway.store import outbox
+from gateway.store import Store, outbox
 from gateway.store.outbox import Portion
 
 logger = logging.getLogger(__name__)
@@ -26,13 +24,6 @@ SHORTEST_PAUSE_SECONDS: Final = 0.25
 LONGEST_PAUSE_SECONDS: Final = 30.0
 
 
-class Opened(Protocol):
-    """A store that gives transactions."""
-
-    def begin(self) -> AbstractAsyncContextManager[AsyncConnection]: ...
-    def change(self) -> AbstractAsyncContextManager[AsyncConnection]: ...
-
-
 class Sender:
     """Sends by an outlet that ``make`` makes, when there is something to send. It may raise Trouble.
 
@@ -40,7 +31,7 @@ class Sender:
     """
 
     def __init__(
-        self, store: Opened, sink: str, make: Callable[[], Outlet], tell: Callable[[str | None], None] = lambda _: None
+        self, store: Store, sink: str, make: Callable[[], Outlet], tell: Callable[[str | None], None] = lambda _: None
     ) -> None:
         self._store = store
         self._sink = sink

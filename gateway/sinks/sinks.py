@@ -15,10 +15,10 @@ from functools import partial
 from typing import Any, Final
 
 from gateway.sinks.outlet import Outlet
-from gateway.sinks.sender import LOOK_SECONDS, Opened, Sender
+from gateway.sinks.sender import LOOK_SECONDS, Sender
 from gateway.sinks.stdout import Stdout
 from gateway.sinks.webhook import Webhook
-from gateway.store import outbox
+from gateway.store import Store, outbox
 from router.snapshot import Sink
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class Sinks:
     """
 
     def __init__(
-        self, store: Opened, wanted: Callable[[], Mapping[str, Sink] | None], note: Callable[[str, str | None], None]
+        self, store: Store, wanted: Callable[[], Mapping[str, Sink] | None], note: Callable[[str, str | None], None]
     ) -> None:
         self._store = store
         self._wanted = wanted

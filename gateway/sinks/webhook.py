@@ -14,19 +14,18 @@ RFC 9110, section 10.2.3 (Retry-After).
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Mapping, Sequence
 from http.cookiejar import DefaultCookiePolicy
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
 import httpx
 import orjson
 
+from gateway.secret import secret
 from gateway.sinks.outlet import Trouble
 from gateway.tls import Unusable, sink_context
-from router.placeholders import Placeholder, fill
+from router.placeholders import fill
 from router.snapshot import Sink
 
 #: Events in one batch, and bytes: what receivers take (Azure Event Grid 1 MiB, Google Eventarc 512 KiB).
@@ -152,19 +151,7 @@ def _attributes(event: Mapping[str, Any]) -> dict[str, str]:
 
 def _filled(name: str, text: str) -> str:
     """Return a header's value with its secrets. Raises OSError or ValueError, which do not show them."""
-    value = fill(text, _secret)
+    value = fill(text, secret)
     if not (value.isascii() and value.isprintable() and value == value.strip()):
         raise ValueError(f"the header {name} would not be one line of ASCII without spaces at its ends")
     return value
-
-
-def _secret(placeholder: Placeholder) -> str:
-    if placeholder.source == "env":
-        value = os.environ.get(placeholder.name)
-        if value is None:
-            raise ValueError(f"the environment variable {placeholder.name} is not set")
-        return value
-    try:
-        return Path(placeholder.name).read_text(encoding="utf-8").removesuffix("\n")
-    except UnicodeDecodeError:
-        raise ValueError(f'the file "{placeholder.name}" is not UTF-8 text') from None

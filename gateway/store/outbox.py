@@ -54,10 +54,8 @@ _NEXT: Final = (
     .order_by(outbox.c.seq)
     .limit(1)
 )
-_OLDEST: Final = select(outbox.c.sink, func.min(outbox.c.seq)).group_by(outbox.c.sink)
-_MADE: Final = select(outbox.c.sink, outbox.c.at_ms).where(
-    outbox.c.seq.in_(_OLDEST.with_only_columns(func.min(outbox.c.seq)))
-)
+_OLDEST: Final = select(func.min(outbox.c.seq)).group_by(outbox.c.sink)
+_MADE: Final = select(outbox.c.sink, outbox.c.at_ms).where(outbox.c.seq.in_(_OLDEST))
 _WAITING: Final = select(sink_counts.c.sink, sink_counts.c.n).where(sink_counts.c.result == "pending_bytes")
 _FOUND: Final = select(outbox.c.n, outbox.c.bytes).where(outbox.c.seq == bindparam("b_seq"))
 _DELETED: Final = delete(outbox).where(outbox.c.seq == bindparam("b_seq"))

@@ -10,7 +10,7 @@ Erasing deletes what is the unit's own. What counts it among others stays as it 
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -24,6 +24,10 @@ from gateway.store.tables import arrivals, bodies, calls, feedback, feedback_tar
 
 #: Calls read through per transaction: a tenth of a second.
 STRETCH: Final = 50_000
+
+
+#: A route, and a caller's own key of a request to it.
+Keyed = tuple[str, str]
 
 
 class Opened(Protocol):
@@ -64,11 +68,11 @@ async def predictions(store: Opened, names: Sequence[str], stretch: int = STRETC
 async def erase(store: Opened, names: Sequence[str], stretch: int = STRETCH) -> Erased:
     """Erase a unit. Done again after an interruption it finishes what was begun."""
     erased = Erased()
-    found = [ids async for ids in predictions(store, names, stretch)]
+    found = [(ids, await _keys(store, ids)) async for ids in predictions(store, names, stretch)]
     await _take_back(store, names, found, erased)
-    for ids in found:
+    for ids, keys in found:
         async with store.change() as connection:
-            await _delete(connection, ids, erased)
+            await _delete(connection, ids, keys, erased)
     async with store.change() as connection:
         for name in names:
             erased.unit_rows += await _rename(connection, name, secrets.token_hex(16))
@@ -102,9 +106,8 @@ def _plain(row: Any) -> dict[str, Any]:
     return {str(name): content for name, content in row._mapping.items()}  # names that are more than text, to others
 
 
-async def _delete(connection: AsyncConnection, ids: Collection[str], erased: Erased) -> None:
+async def _delete(connection: AsyncConnection, ids: Collection[str], keys: Iterable[Keyed], erased: Erased) -> None:
     among, values = sql.among(connection.dialect.name, Text()), sql.as_values(ids)
-    keys = await _keys(connection, ids)
     # Feedback that named a key and has not been led to a prediction yet would be led to nobody's.
     lost = delete(feedback).where(
         tuple_(feedback.c.route, feedback.c.key) == tuple_(bindparam("b_route"), bindparam("b_key")),
@@ -118,19 +121,20 @@ async def _delete(connection: AsyncConnection, ids: Collection[str], erased: Era
     erased.calls += (await connection.execute(delete(calls).where(calls.c.id.in_(among)), values)).rowcount
 
 
-async def _keys(connection: AsyncConnection, ids: Collection[str]) -> list[tuple[str, str]]:
-    among, values = sql.among(connection.dialect.name, Text()), sql.as_values(ids)
-    keyed = select(calls.c.route, calls.c.key).where(calls.c.id.in_(among), calls.c.key.is_not(None)).distinct()
-    return [(route, key) for route, key in await connection.execute(keyed, values)]
+async def _keys(store: Opened, ids: Collection[str]) -> list[Keyed]:
+    """Return the keys that these predictions have."""
+    async with store.begin() as connection:
+        among = sql.among(connection.dialect.name, Text())
+        keyed = select(calls.c.route, calls.c.key).where(calls.c.id.in_(among), calls.c.key.is_not(None)).distinct()
+        return [(route, key) for route, key in await connection.execute(keyed, sql.as_values(ids))]
 
 
-async def _take_back(store: Opened, names: Sequence[str], found: Sequence[Sequence[str]], erased: Erased) -> None:
+async def _take_back(
+    store: Opened, names: Sequence[str], found: Sequence[tuple[list[str], list[Keyed]]], erased: Erased
+) -> None:
     """Erase what sinks were still to be told: before the predictions, by which alone most of it is known."""
-    keys: set[tuple[str, str]] = set()
-    for ids in found:
-        async with store.begin() as connection:
-            keys.update(await _keys(connection, ids))
-    about = About(frozenset(names), {one for ids in found for one in ids}, frozenset(keys))
+    ids, keys = {one for ids, _ in found for one in ids}, frozenset(key for _, keys in found for key in keys)
+    about = About(frozenset(names), ids, keys)
     after: int | None = 0
     while after is not None:
         async with store.change() as connection:

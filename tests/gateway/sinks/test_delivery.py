@@ -24,8 +24,6 @@ from tests.gateway.control.builders import Desk, at_desk, call, metric, uuid
 from tests.gateway.sinks.builders import Receiver, sink
 from tests.stories.backends import Backend
 
-KINDS = ("request", "decision", "response")
-
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
