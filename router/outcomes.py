@@ -21,9 +21,10 @@ Who is scored:
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from math import fsum
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeVar
 
 from router.extract import equal
 from router.records import Fault, Feedback, Outcome, Role
@@ -87,15 +88,15 @@ def values(calls: Sequence[Call], events: Sequence[Feedback], metric: Metric, *,
     ``calls`` are finished calls that share one prediction id, ``events`` those of this metric that belong (``in_time``
     and the highest revision of their identity), ``closed`` says whether the metric's window has closed for them.
     """
-    if events:
-        events = [event for event in events if event.value is not None]
+    events = [event for event in events if event.value is not None] if events else ()
     if not events and not closed:
         return ()  # as of most requests before anything was learned about them
     ripe = closed or metric.mature == "arrival"
     if len(calls) == 1:  # as most are: there is nothing to make a pair with
-        if not counted(calls[0], metric):
+        [call] = calls
+        if not counted(call, metric):
             return ()
-        value = _own_value(calls[0], events, metric, closed=closed, ripe=ripe)
+        value = _own_value(call, events, metric, closed=closed, ripe=ripe)
         return () if value.live is None else (value,)
     own = [_own_value(call, events, metric, closed=closed, ripe=ripe) for call in calls if counted(call, metric)]
     pairs = _label_pairs(own) if metric.kind == "label" else _ranker_pairs(calls, events, metric, ripe=ripe)
@@ -121,19 +122,21 @@ def state(
     return "rewarded" if told else "defaulted"
 
 
-def changes(before: Sequence[Value], after: Sequence[Value]) -> Iterator[tuple[Value, Outcome, Outcome]]:
-    """Yield each value that differs between two states of one request: the place, its live and its mature outcome.
+def changes(before: Sequence[Value], after: Sequence[Value]) -> list[tuple[Value, Outcome, Outcome]]:
+    """Return each value that differs between two states of one request: the place, its live and its mature outcome.
 
-    Of the yielded ``Value`` only ``variant``, ``version``, ``role`` and ``against`` have a meaning.
+    Of the returned ``Value`` only ``variant``, ``version``, ``role`` and ``against`` have a meaning.
     """
-    left = {(v.variant, v.role, v.against): v for v in before} if before else {}
+    if not before:  # as of most events: the first about their request
+        return [(now, _new_outcome((None, now.live)), _new_outcome((None, now.mature))) for now in after]
+    left = {(v.variant, v.role, v.against): v for v in before}
+    found = []
     for now in after:
-        was = left.pop((now.variant, now.role, now.against), None) if left else None
+        was = left.pop((now.variant, now.role, now.against), None)
         live_before, mature_before = (None, None) if was is None else (was.live, was.mature)
         if live_before != now.live or mature_before != now.mature:
-            yield now, Outcome(live_before, now.live), Outcome(mature_before, now.mature)
-    for was in left.values():
-        yield was, Outcome(was.live, None), Outcome(was.mature, None)
+            found.append((now, Outcome(live_before, now.live), Outcome(mature_before, now.mature)))
+    return found + [(was, Outcome(was.live, None), Outcome(was.mature, None)) for was in left.values()]
 
 
 def in_time(event_ms: int, at_ms: int, metric: Metric) -> bool:
@@ -165,17 +168,18 @@ def agreements(calls: Sequence[AnyCall]) -> tuple[tuple[AnyCall, bool], ...]:
 
 def _own_value(call: Call, events: Sequence[Feedback], metric: Metric, *, closed: bool, ripe: bool) -> Value:
     live = mature = None
-    if credited := _credited(call, events, metric):
+    role = call.role
+    if credited := _credited(call, events, metric) if role == "draft" else events:
         live = _fold(call, credited, metric)
         mature = live if ripe else None
-    elif closed and call.role != "shadow":
+    elif closed and role != "shadow":
         live = mature = metric.missing
-    return Value(call.variant, call.version, call.role, "", live, mature)
+    return _new_value((call.variant, call.version, role, "", live, mature))
 
 
 def _credited(call: Call, events: Sequence[Feedback], metric: Metric) -> Sequence[Feedback]:
-    """The events that say something about this call: in a merged answer, those that name one of its own items."""
-    if metric.kind == "label" or call.role != "draft":
+    """The events that say something about a ranker of a merged answer: those that name one of its own items."""
+    if metric.kind == "label":
         return events
     items = call.items or ()
     return [event for event in events if event.item in items]
@@ -183,9 +187,11 @@ def _credited(call: Call, events: Sequence[Feedback], metric: Metric) -> Sequenc
 
 def _fold(call: Call, events: Sequence[Feedback], metric: Metric) -> float | None:
     """Several events of one call as one number. The sums are exact, so that the order of arrival cannot show."""
+    if len(events) == 1 and metric.fold != "any":  # as mostly: there is nothing to fold
+        return _score(call, events[0], metric)
     if metric.fold in {"first", "last"}:
         choose = min if metric.fold == "first" else max
-        return _score(call, events[0] if len(events) == 1 else choose(events, key=_when), metric)
+        return _score(call, choose(events, key=_when), metric)
     scores = [score for event in events if (score := _score(call, event, metric)) is not None]
     if not scores:
         return None
@@ -282,3 +288,8 @@ def _ranker_pairs(calls: Sequence[Call], events: Sequence[Feedback], metric: Met
 
 def _comparable(call: Call) -> bool:
     return call.predicted and not call.failed and not call.forced and call.fault != "dropped"
+
+
+#: As Value(…) and Outcome(…), at half of the time.
+_new_value: Final[Callable[[tuple[Any, ...]], Value]] = partial(tuple.__new__, Value)
+_new_outcome: Final[Callable[[tuple[Any, ...]], Outcome]] = partial(tuple.__new__, Outcome)

@@ -20,8 +20,8 @@ The journal adds a line of its own, ``segment``, at the head of each of its file
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Final, Literal, NewType
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, Final, Literal, NamedTuple, NewType
 
 import orjson
 
@@ -94,8 +94,7 @@ class Prediction:
         return self.fault in VARIANT_FAULTS or (self.status or 0) >= 500 or self.served is not None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Feedback:
+class Feedback(NamedTuple):
     """One event learned later about a prediction: named by ``prediction_id``, or by ``route`` and ``key``.
 
     ``value`` is a number, a boolean, or for labels any JSON value; None takes back what earlier revisions of the same
@@ -134,8 +133,7 @@ class Feedback:
         return orjson.dumps([*who, self.metric, self.item]).decode()
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How a prediction's value for a metric changed; None is no value. The only thing that moves a tally."""
 
     before: float | None
@@ -222,4 +220,4 @@ def feedback_of(value: Mapping[str, Any]) -> Feedback:
 _LINE: Final = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
 # Fields without a default have MISSING there, which equals no value: they are always written.
 _PREDICTION = tuple((f.name, f.default) for f in fields(Prediction))
-_FEEDBACK = tuple((f.name, f.default) for f in fields(Feedback))
+_FEEDBACK = tuple((name, Feedback._field_defaults.get(name, MISSING)) for name in Feedback._fields)

@@ -10,22 +10,23 @@ that failed, the joiner is loaded anew.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.control.standing import Known, looked_up_ms, patience_ends_ms, restate
+from gateway.control.standing import Known, arrived, patience_ends_ms, restate
 from gateway.store import calls, feedback, keys, plans
 from gateway.store.calls import Call
 from gateway.store.definitions import Definition, Definitions
 from gateway.store.feedback import Event
 from gateway.store.keys import Key
-from gateway.store.moves import Moves
+from gateway.store.moves import Moves, Told
 from gateway.store.news import Came
 from router.exposure import exposed
 from router.outcomes import Value, agreements, changes, counted, in_time, values
-from router.records import EXPOSED, Feedback
+from router.records import EXPOSED, Feedback, Outcome
 from router.snapshot import Metric
 
 
@@ -81,7 +82,7 @@ class Joiner:
     async def learn(self, connection: AsyncConnection, events: Sequence[Feedback], moves: Moves) -> None:
         """Store events and join those whose predictions are known."""
         reached = 0 if self.watermark_ms is None else self.watermark_ms
-        fresh = [Event(event, event.identity, event.prediction_id, due_ms=looked_up_ms(event)) for event in events]
+        fresh = [arrived(event) for event in events]
         by_key = [event for event in events if event.prediction_id is None and event.event_ms < reached]
         if by_key and self.definitions.sharing:
             self.unsettled = True  # an event that may be about several predictions is looked up once it is stored
@@ -198,25 +199,24 @@ class Joiner:
         if not after.calls:
             return
         first = after.calls[0]
-        at_ms = first.row.at_ms
-        definition = self.definitions.at(first.kin.route, metric, at_ms)
+        kin, row = first
+        definition = self.definitions.at(kin.route, metric, row.at_ms)
         if definition is None or definition.metric is None:
             return
-        was = self._values(definition, definition.metric, at_ms, before)
-        now = self._values(definition, definition.metric, at_ms, after)
+        was = self._values(definition, definition.metric, row.at_ms, before)
+        now = self._values(definition, definition.metric, row.at_ms, after)
         for value, live, mature in changes(was, now):
             moves.outcome(first, definition.metric, value, live, mature)
 
-    def _values(self, definition: Definition, metric: Metric, at_ms: int, state: _State) -> tuple[Value, ...]:
-        if not state.exposed and metric.name != EXPOSED:
+    def _values(self, definition: Definition, metric: Metric, at_ms: int, state: _State) -> Sequence[Value]:
+        calls, events, closed, met = state
+        if closed is None:
+            closed = definition.closed(at_ms)
+        if not (events or closed) or not (met or metric.name == EXPOSED):
             return ()
-        closed = definition.closed(at_ms) if state.closed is None else state.closed
-        if not closed and not state.events:
-            return ()
-        events = state.events
         if self.definitions.sharing:  # an event that counts for one prediction may be outside the window of another
             events = [event for event in events if in_time(event.event_ms, at_ms, metric)]
-        return values(state.calls, events, metric, closed=closed)
+        return values(calls, events, metric, closed=closed)
 
     async def _restate(self, connection: AsyncConnection, touched: Sequence[Event], moves: Moves) -> None:
         """Find out anew what these events, and those that share their identities, end as; write what that changes.
@@ -241,19 +241,22 @@ class Joiner:
         sharing = self.definitions.sharing
         named = {event.identity for event in touched if event.named}
         stored = await feedback.with_identities(connection, named, sharing=sharing)
-        targets = _targets(stored) | _targets(touched)
+        targets = _targets(touched)
+        targets |= _targets(stored)
         about = await feedback.about(connection, targets, sharing=sharing)
-        rest = {event.identity for event in touched} - named
-        stored += [event for events in about.values() for event in events if event.identity in rest]
+        if about:
+            rest = {event.identity for event in touched} - named
+            stored += [event for events in about.values() for event in events if event.identity in rest]
         requests = await calls.of(connection, targets)
         joined = {one: [event for event in events if event.status == "joined"] for one, events in about.items()}
         unmet = self._unmet(requests, joined)
+        first, touched = self._first(touched, requests, about, moves)
         found = restate(stored, touched, lambda event: self._known(event, requests, unmet), self.watermark_ms)
         flipped = set()
-        for (target, metric), shift in found.shifts.items():
+        for target, metric in found.shifted():
             before = [event for event in joined[target] if event.feedback.metric == metric] if target in joined else []
-            gone = {event.seq for event in shift.leaving} if before else ()
-            after = [*(event for event in before if event.seq not in gone), *shift.coming]
+            gone = {event.seq for event in found.leaving.get((target, metric), ())} if before else ()
+            after = [*(event for event in before if event.seq not in gone), *found.coming.get((target, metric), ())]
             # Of a prediction whose retention has passed there is nothing to move.
             finished, met = _finished(requests.get(target, ())), target not in unmet
             was = _State(finished, _learned(before) if before else (), None, met)
@@ -265,12 +268,56 @@ class Joiner:
         moves.told += found.told
         if moves.news is not None:
             moves.news.stated += found.stated
-        self._farthest = max([self._farthest, *_targets(found.fresh), *_targets(found.changed)])
-        await feedback.insert(connection, found.fresh)
+        fresh = first + found.fresh
+        self._farthest = max([self._farthest, *_targets(fresh), *_targets(found.changed)])
+        await feedback.insert(connection, fresh)
         await feedback.restate(connection, found.changed)
         if sharing:
             await feedback.relate(connection, found.changed)
         return flipped
+
+    def _first(
+        self, touched: Sequence[Event], requests: Mapping[str, Sequence[Call]], about: Collection[str], moves: Moves
+    ) -> tuple[list[Event], Sequence[Event]]:
+        """Join each new event that is the only one about a prediction of one call, by its id and in an open window.
+
+        As most are. It joins whatever else is known, and there is nothing that it could be compared with or change.
+        Return these events, and the others.
+        """
+        if self.definitions.exposing or self.definitions.sharing:
+            return [], touched
+        times = Counter([event[_TARGET] for event in touched])
+        first, others = list[Event](), list[Event]()
+        for event in touched:
+            learned, identity, target, _, _, due_ms, seq, _ = event
+            calls = requests.get(target) if target is not None else None
+            if calls is None or len(calls) > 1 or times[target] > 1 or target in about or seq is not None:
+                others.append(event)
+                continue
+            [call] = calls
+            kin, row = call
+            metric, value, received_ms, prediction_id, _, _, item, event_id, _, _ = learned
+            definition = self.definitions.at(kin.route, metric, row.at_ms)
+            if (
+                definition is None
+                or definition.metric is None
+                or value is None
+                or event_id is not None
+                or prediction_id is None
+                or row.open_by is not None
+                or row.at_ms < definition.closed_until
+                or not in_time(learned.event_ms, row.at_ms, definition.metric)
+            ):
+                others.append(event)
+                continue
+            for worth in values(calls, (learned,), definition.metric, closed=False):
+                moves.outcome(call, definition.metric, worth, Outcome(None, worth.live), Outcome(None, worth.mature))
+            first.append(_new_event((learned, identity, target, "joined", kin.route, due_ms, None, ())))
+            delay = max(0, received_ms - row.at_ms) / 1000
+            moves.told.append(Told(kin.route, metric, "joined", 1, delay, _variant(calls, item)))
+        if moves.news is not None:
+            moves.news.stated += first
+        return first, others
 
     def _unmet(self, requests: Mapping[str, Sequence[Call]], joined: Mapping[str, Sequence[Event]]) -> set[str]:
         """Return which of these predictions do not count because nobody met them."""
@@ -332,13 +379,14 @@ class Joiner:
         self.definitions.close(definition, reached)
         return reached
 
-    def _known(self, event: Event, requests: Mapping[str, Sequence[Call]], unmet: Collection[str]) -> list[Known]:
+    def _known(self, event: Event, requests: Mapping[str, Sequence[Call]], unmet: Collection[str]) -> Sequence[Known]:
         """What is known of the predictions that an event is about."""
-        if not event.also:  # as of most: it is about one, if any
-            stored = requests.get(event.target) if event.target is not None else None
-            return [] if stored is None else [self._known_of(stored, event.feedback, unmet)]
+        learned, _, target, _, _, _, _, also = event
+        if not also:  # as of most: it is about one, if any
+            stored = None if target is None else requests.get(target)
+            return () if stored is None else (self._known_of(stored, learned, unmet),)
         about = (requests[target] for target in event.targets if target in requests)
-        return [self._known_of(stored, event.feedback, unmet) for stored in about]
+        return [self._known_of(stored, learned, unmet) for stored in about]
 
     def _known_of(self, stored: Sequence[Call], event: Feedback, unmet: Collection[str]) -> Known:
         """What is known of one prediction for an event about it."""
@@ -346,7 +394,9 @@ class Joiner:
         definition = self.definitions.at(kin.route, event.metric, row.at_ms)
         metric = None if definition is None else definition.metric
         met = not unmet or event.metric == EXPOSED or row.id not in unmet
-        return Known(kin.route, row.at_ms, metric, met, _variant(stored, event.item))
+        # Its calls come in any order; most have but one.
+        variant = kin.variant if kin.role == "primary" else _variant(stored, event.item)
+        return _new_known((kin.route, row.at_ms, metric, met, variant))
 
     def _key(self, event: Feedback) -> Key:
         """Where to look for what an event by key is about."""
@@ -416,3 +466,10 @@ def _name(call: Call) -> tuple[str, str, str]:
 
 def _finished(stored: Iterable[Call]) -> list[Call]:
     return [call for call in stored if call[1].open_by is None]
+
+
+_TARGET: Final = Event._fields.index("target")
+
+#: As Known(…) and Event(…), at half of the time.
+_new_event: Final[Callable[[tuple[Any, ...]], Event]] = partial(tuple.__new__, Event)
+_new_known: Final[Callable[[tuple[Any, ...]], Known]] = partial(tuple.__new__, Known)

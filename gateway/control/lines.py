@@ -184,11 +184,28 @@ def _is_number(value: Any) -> bool:
 
 
 def _feedback(value: dict[str, Any]) -> Feedback:
-    del value["line"]
-    _check(value, _FEEDBACK)
-    if value.get("prediction_id") is None and (value.get("route") is None or value.get("key") is None):
+    content = {**_BLANK_EVENT, **value}
+    if len(content) != len(_BLANK_EVENT):
+        raise KeyError("no such field")
+    event = _EVENT(content)
+    metric, said, received_ms, prediction_id, route, key, item, event_id, revision, occurred_ms = event
+    if not (
+        type(metric) is str
+        and said is not ...
+        and type(received_ms) is type(revision) is int
+        and -_LIMIT <= received_ms < _LIMIT
+        and -_LIMIT <= revision < _LIMIT
+        and type(prediction_id) in _TEXT
+        and type(route) in _TEXT
+        and type(key) in _TEXT
+        and type(item) in _TEXT
+        and type(event_id) in _TEXT
+        and (occurred_ms is None or (type(occurred_ms) is int and -_LIMIT <= occurred_ms < _LIMIT))
+    ):
+        raise ValueError("a field of a type that is not its own")
+    if prediction_id is None and (route is None or key is None):
         raise ValueError("feedback about nothing")
-    return Feedback(**value)
+    return _new_event(event)
 
 
 def _body(value: dict[str, Any]) -> Body:
@@ -247,20 +264,22 @@ _TYPES: Final[Mapping[str, frozenset[type]]] = {
     "tuple[str, ...] | None": frozenset({list, NoneType}),
 }
 _PREDICTION: Final = {f.name: _TYPES[str(f.type)] for f in fields(Prediction)}
-_FEEDBACK: Final = {f.name: _TYPES[str(f.type)] for f in fields(Feedback)}
 _FIELDS: Final = frozenset({dict, NoneType})
 _TEXT: Final = _TYPES["str | None"]
 _WHOLE: Final = _TYPES["int | None"]
 _NUMBER: Final = _TYPES["float | None"]
 
-#: A call's line with what it leaves out; what it may not leave out is of a type that no field has.
+#: A line with what it leaves out; what it may not leave out is of a type that no field has.
 _BLANK: Final = {"line": "", **{f.name: ... if f.default is MISSING else f.default for f in fields(Prediction)}}
+_BLANK_EVENT: Final = {"line": "", **dict.fromkeys(Feedback._fields, ...), **Feedback._field_defaults}
+_EVENT: Final[Callable[[Mapping[str, Any]], tuple[Any, ...]]] = itemgetter(*Feedback._fields)
 _OWN: Final = itemgetter("id", "at_ms", "unit", "key", "latency_ms", "overhead_ms", "predicted", "prediction")
 _SAID: Final = itemgetter(*kin.NAMES)
 _RARE: Final = itemgetter(*RARE)
 _NOTHING: Final = tuple(RARE.values())
 #: Of numbers and booleans one equals another of another type: what was met before would be taken for this.
 _CONFUSABLE: Final = itemgetter("period", "revision", "by_unit", "forced", "status", "propensity")
-#: As Row(…) and Call(…), at a third of the time.
+#: As Row(…), Call(…) and Feedback(…), at a third of the time.
 _new_row: Final[Callable[[tuple[Any, ...]], Row]] = partial(tuple.__new__, Row)
 _new_call: Final[Callable[[tuple[Kin, Row]], Call]] = partial(tuple.__new__, Call)
+_new_event: Final[Callable[[tuple[Any, ...]], Feedback]] = partial(tuple.__new__, Feedback)

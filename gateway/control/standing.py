@@ -53,14 +53,6 @@ class Known(NamedTuple):
 
 
 @dataclass(slots=True)
-class Shift:
-    """The events that no longer count for a prediction and metric, and those that do from now on."""
-
-    leaving: list[Event] = field(default_factory=list)
-    coming: list[Event] = field(default_factory=list)
-
-
-@dataclass(slots=True)
 class Restated:
     """What became of events: ``fresh`` ones are to be stored, ``changed`` ones to be written again."""
 
@@ -69,35 +61,43 @@ class Restated:
     told: list[Told] = field(default_factory=list)
     #: Those whose status is new.
     stated: list[Event] = field(default_factory=list)
-    #: By prediction id and metric.
-    shifts: defaultdict[tuple[str, str], Shift] = field(default_factory=lambda: defaultdict(Shift))
+    #: By prediction id and metric: the events that count from now on, and those that no longer do.
+    coming: defaultdict[tuple[str, str], list[Event]] = field(default_factory=lambda: defaultdict(list))
+    leaving: defaultdict[tuple[str, str], list[Event]] = field(default_factory=lambda: defaultdict(list))
+
+    def shifted(self) -> Iterable[tuple[str, str]]:
+        """Return the predictions and metrics for which other events count than before."""
+        return {**self.coming, **self.leaving} if self.leaving else self.coming
 
     def add(self, was: Event | None, now: Event, known: Sequence[Known]) -> None:
         """Note what an event is now; ``was`` None: it is new."""
         if was == now:
             return
-        learned, status = now.feedback, now.status
+        learned, _, target, status, counted, _, _, also = now
         metric = learned.metric
         (self.fresh if was is None else self.changed).append(now)
-        if was is None or (was.counted, was.status) != (now.counted, status):
+        if was is None or (was.counted, was.status) != (counted, status):
             if was is not None:
                 self.told.append(Told(was.counted, metric, was.status, -1, None))
             delay = variant = None
-            if known and status == "joined" and learned.value is not None:
-                delay = max(0, learned.received_ms - known[0].at_ms) / 1000
-                variant = known[0].variant
-            self.told.append(Told(now.counted, metric, status, 1, delay, variant))
+            if status == "joined" and known and learned.value is not None:
+                _, at_ms, _, _, variant = known[0]
+                delay = max(0, learned.received_ms - at_ms) / 1000
+            self.told.append(_new_told((counted, metric, status, 1, delay, variant)))
             self.stated.append(now)
-        counted = was.targets if was is not None and was.status == "joined" else ()
-        counts = now.targets if now.status == "joined" else ()
-        if counted == counts:
+        if was is None and not also:  # as nearly all: it is about one prediction, if any
+            if status == "joined" and target is not None:
+                self.coming[target, metric].append(now)
             return
-        for target in counted:
-            if was is not None and target not in counts:
-                self.shifts[target, metric].leaving.append(was)
-        for target in counts:
-            if target not in counted:
-                self.shifts[target, metric].coming.append(now)
+        before = was.targets if was is not None and was.status == "joined" else ()
+        after = now.targets if status == "joined" else ()
+        if was is not None:
+            for one in before:
+                if one not in after:
+                    self.leaving[one, metric].append(was)
+        for one in after:
+            if one not in before:
+                self.coming[one, metric].append(now)
 
 
 def restate(
@@ -112,7 +112,7 @@ def restate(
     whose targets changed. ``known`` says what is known of the predictions an event is about, nothing of unknown ones.
     """
     old = {event.seq: event for event in stored}
-    shall = {event.seq: event for event in touched if event.seq is not None}
+    shall = {event.seq: event for event in touched if event.seq is not None} if old else {}
     groups: dict[str, list[Event]] = {}
     for seq in sorted(seq for seq in old if seq is not None):
         groups.setdefault(old[seq].identity, []).append(shall.get(seq, old[seq]))
@@ -122,8 +122,9 @@ def restate(
     found = Restated()
     for group in groups.values():
         if len(group) == 1:  # as most events are: the only one of its identity
-            at = known(group[0])
-            found.add(old.get(group[0].seq), _now(group[0], _alone(group[0], at, watermark_ms), at), at)
+            [event] = group
+            at = known(event)
+            found.add(old.get(event.seq), _now(event, _alone(event, at, watermark_ms), at), at)
             continue
         about = [known(event) for event in group]
         for event, status, at in zip(group, standing(group, about, watermark_ms), about, strict=True):
@@ -139,6 +140,7 @@ def _now(event: Event, status: Status, at: Sequence[Known]) -> Event:
 
 
 _new_event: Final[Callable[[tuple[Any, ...]], Event]] = partial(tuple.__new__, Event)
+_new_told: Final[Callable[[tuple[Any, ...]], Told]] = partial(tuple.__new__, Told)
 
 
 def standing(group: Sequence[Event], known: Sequence[Sequence[Known]], watermark_ms: int | None) -> list[Status]:
@@ -158,12 +160,14 @@ def standing(group: Sequence[Event], known: Sequence[Sequence[Known]], watermark
     return statuses
 
 
-def looked_up_ms(event: Feedback) -> int:
-    """Return the watermark at which a new event must be looked at.
+def arrived(event: Feedback) -> Event:
+    """Return an event as it comes in: nothing was looked up, and it will be when the watermark passes ``due_ms``.
 
     A key is looked up when everything before the event is known, lest a prediction yet to be read be the right one.
     """
-    return event.event_ms if event.prediction_id is None else patience_ends_ms(event)
+    named = event.prediction_id
+    due_ms = event.event_ms if named is None else event.received_ms + PATIENCE_MS
+    return _new_event((event, event.identity, named, "waiting", UNKNOWN, due_ms, None, ()))
 
 
 def patience_ends_ms(event: Feedback, before_ms: int = 0) -> int:

@@ -251,24 +251,25 @@ def _sharing(dialect: str, status: Status | None) -> Select[Any]:
 
 
 def _row(event: Event) -> tuple[Any, ...]:
-    learned = event.feedback
+    learned, identity, target, status, counted, due_ms, _, _ = event
+    metric, value, received_ms, prediction_id, route, key, item, event_id, revision, occurred_ms = learned
     return (
-        event.identity,
-        learned.revision,
-        learned.received_ms,
-        learned.occurred_ms,
-        learned.event_ms,
-        learned.metric,
-        orjson.dumps(learned.value).decode(),
-        learned.prediction_id,
-        learned.route,
-        learned.key,
-        learned.item,
-        learned.event_id,
-        event.target,
-        event.status,
-        event.counted,
-        event.due_ms,
+        identity,
+        revision,
+        received_ms,
+        occurred_ms,
+        received_ms if occurred_ms is None else occurred_ms,
+        metric,
+        orjson.dumps(value).decode(),
+        prediction_id,
+        route,
+        key,
+        item,
+        event_id,
+        target,
+        status,
+        counted,
+        due_ms,
     )
 
 
@@ -293,15 +294,6 @@ def _event(row: Sequence[Any]) -> Event:
         due_ms,
     ) = row
     learned = Feedback(
-        metric=metric,
-        value=orjson.loads(value),
-        received_ms=received_ms,
-        prediction_id=prediction_id,
-        route=route,
-        key=key,
-        item=item,
-        event_id=event_id,
-        revision=revision,
-        occurred_ms=occurred_ms,
+        metric, orjson.loads(value), received_ms, prediction_id, route, key, item, event_id, revision, occurred_ms
     )
     return Event(learned, identity, target, status, counted, due_ms, seq)

@@ -6,10 +6,10 @@ Rule: only sums and differences, so that any two may be added in either order; w
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache, partial
 from operator import itemgetter
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from gateway.ledger import AGREEMENT, CALLS, Phase, Status
 from gateway.store.calls import Call, Row, by_kin
@@ -41,6 +41,10 @@ class Place(NamedTuple):
     metric: str
     definition: str
     phase: Phase
+
+
+#: As Place(…), at half of the time.
+_new_place: Final[Callable[[tuple[Any, ...]], Place]] = partial(tuple.__new__, Place)
 
 
 class Origin(Protocol):
@@ -157,25 +161,27 @@ class Moves:
         """Move the live and the mature tally of one value; ``call`` is any call of the request."""
         if self.news is not None and (live.before != live.after or mature.before != mature.after):
             self.news.outcomes.append(Changed(call, metric, value, live, mature))
-        kin, unit = call.kin, call.counted_unit
-        whose = (kin.route, kin.epoch, kin.period, value.variant, value.version, value.role, value.against)
-        if live.before != live.after:
-            place = Place(*whose, metric.name, metric.definition, "live")
-            self._outcome(place, unit, live.before, live.after)
-        if mature.before != mature.after:
-            place = Place(*whose, metric.name, metric.definition, "mature")
-            self._outcome(place, unit, mature.before, mature.after)
+        kin, row = call
+        unit = row.unit if kin.by_unit else None
+        variant, version, role, against, _, _ = value
+        whose = (kin.route, kin.epoch, kin.period, variant, version, role, against, metric.name, metric.definition)
+        before, after = live
+        if before != after:
+            self._outcome(_new_place((*whose, "live")), unit, before, after)
+        before, after = mature
+        if before != after:
+            self._outcome(_new_place((*whose, "mature")), unit, before, after)
             self.matured.add(kin.route)
 
     def tell(self, route: str, metric: str, status: Status, n: int = 1, delay_seconds: float | None = None) -> None:
         """Add to a feedback counter."""
         self.told.append(Told(route, metric, status, n, delay_seconds))
 
-    def feedback(self) -> Counter[tuple[str, str, Status]]:
+    def feedback(self) -> Mapping[tuple[str, str, Status], int]:
         """Return what each feedback counter changes by."""
-        total: Counter[tuple[str, str, Status]] = Counter()
-        for told in self.told:
-            total[told.route, told.metric, told.status] += told.n
+        total: defaultdict[tuple[str, str, Status], int] = defaultdict(int)
+        for route, metric, status, n, _, _ in self.told:
+            total[route, metric, status] += n
         return total
 
     def tallies(self) -> dict[Place, Tally]:
@@ -195,8 +201,8 @@ class Moves:
 
     def _add(self, place: Place, unit: str, more_m: float, more_d: float) -> None:
         units = self.units[place]
-        m, d = units.get(unit, (0.0, 0.0))
-        units[unit] = (m + more_m, d + more_d)
+        known = units.get(unit)
+        units[unit] = (more_m, more_d) if known is None else (known[0] + more_m, known[1] + more_d)
 
     def _arrivals(self, kin: Kin, rows: Sequence[Row]) -> None:
         stint = Stint(kin.route, kin.epoch, kin.period)

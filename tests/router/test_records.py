@@ -76,7 +76,22 @@ def test_a_prediction_is_read_back_from_its_line(prediction: Prediction) -> None
     assert prediction_of(orjson.loads(line)) == prediction
 
 
-@given(st.builds(Feedback, metric=texts, value=json_values, received_ms=st.integers(0, 2**52), item=st.none() | texts))
+events = st.builds(
+    Feedback,
+    metric=texts,
+    value=json_values,
+    received_ms=st.integers(0, 2**52),
+    prediction_id=st.none() | texts,
+    route=st.none() | texts,
+    key=st.none() | texts,
+    item=st.none() | texts,
+    event_id=st.none() | texts,
+    revision=st.integers(0, 2**52),
+    occurred_ms=st.none() | st.integers(0, 2**52),
+)
+
+
+@given(events)
 def test_an_event_is_read_back_from_its_line(feedback: Feedback) -> None:
     assert feedback_of(orjson.loads(feedback_line(feedback))) == feedback
 

@@ -6,7 +6,7 @@ from itertools import permutations
 
 import pytest
 
-from gateway.control.standing import Known, looked_up_ms, patience_ends_ms, restate, standing
+from gateway.control.standing import Known, arrived, patience_ends_ms, restate, standing
 from gateway.store.feedback import Event
 from router.records import Feedback
 from tests.gateway.control.builders import T0, event, keyed, metric
@@ -15,7 +15,7 @@ KNOWN = [Known("r", T0 + 10, metric())]
 
 
 def stored(feedback: Feedback, seq: int | None = None) -> Event:
-    return Event(feedback, feedback.identity, feedback.prediction_id, due_ms=looked_up_ms(feedback), seq=seq)
+    return arrived(feedback)._replace(seq=seq)
 
 
 @pytest.mark.parametrize("order", list(permutations(range(5))))
@@ -57,8 +57,8 @@ def test_an_event_about_several_predictions_ends_as_the_best_of_what_it_is_to_ea
 
 def test_a_key_is_looked_up_when_everything_before_the_event_is_known() -> None:
     by_key, by_id = keyed("k", 1, at=900, occurred_ms=T0 + 700), event(10, 1, at=900)
-    assert (looked_up_ms(by_key), patience_ends_ms(by_key)) == (T0 + 700, T0 + 5_900)
-    assert looked_up_ms(by_id) == patience_ends_ms(by_id) == T0 + 5_900
+    assert (arrived(by_key).due_ms, patience_ends_ms(by_key)) == (T0 + 700, T0 + 5_900)
+    assert arrived(by_id).due_ms == patience_ends_ms(by_id) == T0 + 5_900
     ahead = keyed("k", 1, at=900, occurred_ms=T0 + 9_000)
     assert patience_ends_ms(ahead) == T0 + 9_001
 
@@ -70,7 +70,7 @@ def test_a_change_of_status_moves_both_counters_and_tells_the_delay() -> None:
         ("unknown", "waiting", -1, None),
         ("r", "joined", 1, 0.01),
     ]
-    [shift] = found.shifts.values()
-    assert (shift.leaving, [e.feedback for e in shift.coming]) == ([], [waiting.feedback])
+    [coming] = found.coming.values()
+    assert ([e.feedback for e in coming], found.leaving) == ([waiting.feedback], {})
     again = restate(found.changed, found.changed, lambda _: KNOWN, T0)
-    assert (again.told, again.changed, again.shifts) == ([], [], {})
+    assert (again.told, again.changed, again.coming, again.leaving) == ([], [], {}, {})
