@@ -26,6 +26,9 @@ UNREADABLE: Final = Absence.UNREADABLE
 #: Steps of a pointer. No model's answer is deeper, and a request's cost stays bounded.
 MAX_STEPS: Final = 64
 
+#: What two equal values of one such type hold is all there is to them.
+_PLAIN: Final = frozenset({str, int, float, bool})
+
 _INDEX = re.compile(r"0|[1-9][0-9]{0,8}", re.ASCII)
 _BAD_ESCAPE = re.compile(r"~(?![01])")
 
@@ -130,6 +133,8 @@ def equal(one: object, other: object) -> bool:
     >>> equal([1, {"a": 2}], [1.0, {"a": 2.0}]), equal(1, True), equal(None, MISSING)
     (True, False, False)
     """
+    if type(one) is type(other) in _PLAIN:
+        return one == other
     pairs = [(one, other)]
     while pairs:  # a stack, not recursion: JSON nests deeper than Python does
         a, b = pairs.pop()

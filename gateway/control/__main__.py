@@ -40,8 +40,9 @@ EXIT_UNAVAILABLE: Final = 69
 #: The supervisor gives 30 s.
 DRAIN_SECONDS: Final = 20.0
 BIND_PAUSE_SECONDS: Final = 2.0
-#: Recording makes and drops objects by the thousand and no cycles: looking for those every 700 objects is waste.
-GC_THRESHOLD: Final = (50_000, 20, 20)
+#: Recording makes objects by the thousand, drops them with each batch and makes no cycles: looking for those every 700
+#: objects, or in the middle of a batch, is waste.
+GC_THRESHOLD: Final = (200_000, 20, 20)
 
 
 class AdminServer(uvicorn.Server):

@@ -69,6 +69,9 @@ class _Known:
     joiner: Joiner
     remembered: Remembered
 
+    #: What comes next, read while the database is busy with what came before.
+    ahead: asyncio.Task[Read] | None = None
+
     #: Comes before the names of this node's segments and writers in the store, where there are several nodes.
     prefix: str = ""
 
@@ -242,10 +245,12 @@ class Recorder:
             self._shipper.forget()
         known, self._known = self._known or await self._load(), None  # until the commit
         dead = known.writers.dead(self._run, known.prefix)
+        ahead, known.ahead = known.ahead, None
+        read = None if ahead is None else await ahead
         known.segments.look(dead)
         for name in known.segments.writers():
             known.writers.meet(name)
-        read = self._attempted = await self._read_next(known, limit)
+        read = self._attempted = read or await self._read_next(known, limit)
         batch, self._refused = read.batch, known.segments.refused
         if self._follower is not None:
             for reading in read.readings:
@@ -254,7 +259,7 @@ class Recorder:
             await asyncio.to_thread(self._quarantine.keep, read.unreadable)
         more = False
         if read.offsets or read.taken or self._adopting is not None or known.due(dead):
-            more = await self._commit(known, read, dead)
+            more = await self._commit(known, read, dead, limit)
         self._quarantine.forget()
         self._known = known
         self._read += batch.lines
@@ -267,19 +272,27 @@ class Recorder:
         await self._dispose(known.segments)
         return more or batch.lines >= limit
 
-    async def _commit(self, known: _Known, read: Read, dead: Collection[str]) -> bool:
+    async def _commit(self, known: _Known, read: Read, dead: Collection[str], limit: int) -> bool:
         moves, adopting = Moves(News(bodies=read.batch.bodies) if self._sinks else None), self._adopting
         dropped: Mapping[str, int] = {}
-        async with self._store.change() as connection:
-            if adopting is not None:
-                await _adopt(connection, known.joiner, *adopting)
-            present = None if self._member is None else self._member.present
-            more = await _record(connection, known, read, dead, moves, present)
-            if moves.news is not None:
-                dropped = await _leave(connection, moves.news, self._sinks)
+        try:
+            async with self._store.change() as connection:
+                if adopting is not None:
+                    await _adopt(connection, known.joiner, *adopting)
+                present = None if self._member is None else self._member.present
+                more = await _record(connection, known, read, dead, moves, present)
+                if moves.news is not None:
+                    dropped = await _leave(connection, moves.news, self._sinks)
+                known.segments.recorded(read.offsets, read.numbers)
+                if read.batch.lines >= limit > 0 and self._member is None and not self.sparing:
+                    # A commit is the one long wait in which nothing else wants the interpreter.
+                    known.ahead = asyncio.create_task(self._read_next(known, limit))
+        except BaseException:
+            if known.ahead is not None:
+                known.ahead.cancel()
+            raise
         if self._adopting is adopting:
             self._adopting = None
-        known.segments.recorded(read.offsets, read.numbers)
         self._offsets = dict(known.segments.offsets)
         self._matured |= moves.matured
         for name, n in dropped.items():
@@ -311,7 +324,7 @@ class Recorder:
                 newest=await calls.newest(connection),
                 farthest=await feedback.farthest(connection),
             )
-        return _Known(segments, writers, joiner, Remembered(), prefix)
+        return _Known(segments, writers, joiner, Remembered(), prefix=prefix)
 
     async def _dispose(self, segments: Segments) -> None:
         """Delete segments that are finished and recorded, once nothing can take the record back."""

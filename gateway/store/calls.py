@@ -283,7 +283,7 @@ def as_json(call: Call) -> dict[str, Any]:
 
 
 async def _calls(connection: AsyncConnection, query: Select[Any], parameters: Mapping[str, Any]) -> list[Call]:
-    rows = [_new_row(row) for row in await connection.execute(query, parameters)]
+    rows = [_new_row(row) for row in await sql.rows(connection, query, parameters)]
     of_number = await kin.numbered(connection, {row.kin for row in rows})
     return [_new_call((of_number[row.kin], row)) for row in rows]
 

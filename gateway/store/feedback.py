@@ -229,7 +229,7 @@ async def _found(
     if not values:
         return []
     query = _having(connection.dialect.name, column, status)
-    return [_event(row) for row in await connection.execute(query, sql.as_values(values))]
+    return [_event(row) for row in await sql.rows(connection, query, sql.as_values(values))]
 
 
 @cache

@@ -7,7 +7,7 @@ statements are put together once (``cache``), because that costs as much as runn
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 from typing import Any, Final
@@ -45,6 +45,14 @@ async def ensure(connection: AsyncConnection, table: Table, rows: Sequence[tuple
 async def add(connection: AsyncConnection, table: Table, counts: Collection[tuple[tuple[Any, ...], int]]) -> None:
     """Add to the column ``n`` of the rows with these primary keys, which are different and begin at 0."""
     await _write(connection, table, [(*key, n) for key, n in counts if n], "add")
+
+
+async def rows(connection: AsyncConnection, query: Select[Any], parameters: Mapping[str, Any]) -> Sequence[Any]:
+    """Return what a query finds as the driver's own tuples: for thousands of rows, of columns whose types it knows."""
+    result = await connection.execute(query, parameters)
+    found: Sequence[Any] = result.cursor.fetchall()
+    result.close()
+    return found
 
 
 async def _copy(connection: AsyncConnection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
