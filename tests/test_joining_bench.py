@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
@@ -25,8 +24,8 @@ def test_another_order_makes_no_difference() -> None:
 def test_a_difference_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever compares with what was computed the same way would never find anything."""
     right = joining.feedback
-    monkeypatch.setattr(joining, "feedback", lambda n, at: replace(right(n, at), value=99) if n == 8 else right(n, at))
+    monkeypatch.setattr(joining, "feedback", lambda n, at: right(n, at)._replace(value=99) if n == 8 else right(n, at))
     result = asyncio.run(joining.measure(500))
     assert len(result.differences) == 0, "its label was wrong anyhow"
-    monkeypatch.setattr(joining, "feedback", lambda n, at: replace(right(n, at), value=99) if n == 7 else right(n, at))
+    monkeypatch.setattr(joining, "feedback", lambda n, at: right(n, at)._replace(value=99) if n == 7 else right(n, at))
     assert len(asyncio.run(joining.measure(500)).differences) == 2, "live and mature"

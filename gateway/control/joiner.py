@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -286,7 +287,7 @@ class Joiner:
         """
         if self.definitions.exposing or self.definitions.sharing:
             return [], touched
-        times = Counter([event[_TARGET] for event in touched])
+        times = Counter(map(_TARGET, touched))
         first, others = list[Event](), list[Event]()
         for event in touched:
             learned, identity, target, _, _, due_ms, seq, _ = event
@@ -311,12 +312,15 @@ class Joiner:
                 others.append(event)
                 continue
             for worth in values(calls, (learned,), definition.metric, closed=False):
-                moves.outcome(call, definition.metric, worth, Outcome(None, worth.live), Outcome(None, worth.mature))
+                live, mature = _new_outcome((None, worth.live)), _new_outcome((None, worth.mature))
+                moves.outcome(call, definition.metric, worth, live, mature)
             first.append(_new_event((learned, identity, target, "joined", kin.route, due_ms, None, ())))
             delay = max(0, received_ms - row.at_ms) / 1000
-            moves.told.append(Told(kin.route, metric, "joined", 1, delay, _variant(calls, item)))
+            variant = kin.variant if kin.role == "primary" else _variant(calls, item)
+            moves.told.append(_new_told((kin.route, metric, "joined", 1, delay, variant)))
         if moves.news is not None:
             moves.news.stated += first
+        first.sort(key=_TARGET)  # neighbours in the index that they are found by
         return first, others
 
     def _unmet(self, requests: Mapping[str, Sequence[Call]], joined: Mapping[str, Sequence[Event]]) -> set[str]:
@@ -468,8 +472,10 @@ def _finished(stored: Iterable[Call]) -> list[Call]:
     return [call for call in stored if call[1].open_by is None]
 
 
-_TARGET: Final = Event._fields.index("target")
+_TARGET: Final = itemgetter(Event._fields.index("target"))
 
-#: As Known(…) and Event(…), at half of the time.
+#: As Known(…) and so on, at half of the time.
 _new_event: Final[Callable[[tuple[Any, ...]], Event]] = partial(tuple.__new__, Event)
 _new_known: Final[Callable[[tuple[Any, ...]], Known]] = partial(tuple.__new__, Known)
+_new_outcome: Final[Callable[[tuple[Any, ...]], Outcome]] = partial(tuple.__new__, Outcome)
+_new_told: Final[Callable[[tuple[Any, ...]], Told]] = partial(tuple.__new__, Told)
