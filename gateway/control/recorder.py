@@ -44,8 +44,9 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: Lines per transaction: so many that its fixed cost disappears, and so few that reports get their turn.
-LINES: Final = 10_000
+#: Lines per transaction: so many that a page of an index is written once for several of them, and so few that reports
+#: get their turn. Only who catches up has as many: then a transaction takes a second or two.
+LINES: Final = 20_000
 #: The same while there is hardly any room for them on the disk.
 SPARING_LINES: Final = 1_000
 
