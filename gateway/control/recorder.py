@@ -76,6 +76,11 @@ class _Known:
     #: Comes before the names of this node's segments and writers in the store, where there are several nodes.
     prefix: str = ""
 
+    def forget(self) -> None:
+        """Be thrown away."""
+        if self.ahead is not None:
+            self.ahead.cancel()
+
     def due(self, dead: Collection[str]) -> bool:
         """Return whether there is something to do though nothing new was read."""
         waits = {name for name in dead if not self.writers[name].gone}
@@ -213,6 +218,8 @@ class Recorder:
     async def aside(self, change: Callable[[], Awaitable[T]]) -> T:
         """Have somebody else change what is stored: nothing is recorded meanwhile, nor remembered from before."""
         async with self._turn:
+            if self._known is not None:
+                self._known.forget()
             self._known = None
             return await change()
 
@@ -289,8 +296,7 @@ class Recorder:
                     # A commit is the one long wait in which nothing else wants the interpreter.
                     known.ahead = asyncio.create_task(self._read_next(known, limit))
         except BaseException:
-            if known.ahead is not None:
-                known.ahead.cancel()
+            known.forget()
             raise
         if self._adopting is adopting:
             self._adopting = None

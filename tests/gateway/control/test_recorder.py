@@ -7,12 +7,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.control.recorder import Recorder
 from gateway.journal import FEEDBACK, PREDICTIONS, Segment
@@ -288,6 +290,30 @@ def test_while_the_store_is_in_trouble_the_journal_keeps(tmp_path: Path, store: 
         assert desk.recorder.lag() == (0.0, 0)
 
     at_desk(Desk(tmp_path, store=store), story)
+
+
+def test_what_was_read_ahead_of_a_commit_that_fails_is_read_again(tmp_path: Path, store: str) -> None:
+    async def story(desk: Desk) -> None:
+        desk.journal.calls(*(call(n) for n in range(9)))
+        change = desk.store.change
+
+        @asynccontextmanager
+        async def full() -> AsyncIterator[AsyncConnection]:
+            async with change() as connection:
+                yield connection
+                raise OSError("no space left")
+
+        for _ in range(3):
+            desk.store.change = full  # type: ignore[method-assign]
+            with pytest.raises(OSError, match="no space left"):
+                await desk.recorder.step()
+            desk.store.change = change  # type: ignore[method-assign]
+            assert await desk.recorder.step()
+        ledger = await desk.record()
+        assert ledger.pooled("a", "primary", CALLS, "live").d == 9
+        assert desk.met == {}
+
+    at_desk(Desk(tmp_path, lines=2, store=store), story)
 
 
 def test_refused_events_are_counted_as_rejected(tmp_path: Path, store: str) -> None:
