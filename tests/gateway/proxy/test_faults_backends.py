@@ -584,6 +584,7 @@ def test_f29_a_backend_that_moves_is_followed_and_no_request_fails(tmp_path: Pat
 # F30: the keep-alive race.
 
 
+@pytest.mark.interpreted  # a compiled constant stays what it was
 def test_f30_at_a_low_rate_no_request_meets_the_moment_in_which_its_backend_closes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
