@@ -27,7 +27,7 @@ from math import fsum
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeVar
 
 from router.extract import equal
-from router.records import Fault, Feedback, Outcome, Role
+from router.records import Fault, Feedback, Outcome, Role, new_outcome
 from router.snapshot import Metric
 
 #: How a prediction stands under one metric. What comes of it: nothing yet, a value from feedback, ``missing`` because
@@ -128,7 +128,7 @@ def changes(before: Sequence[Value], after: Sequence[Value]) -> list[tuple[Value
     Of the returned ``Value`` only ``variant``, ``version``, ``role`` and ``against`` have a meaning.
     """
     if not before:  # as of most events: the first about their request
-        return [(now, _new_outcome((None, now.live)), _new_outcome((None, now.mature))) for now in after]
+        return [(now, new_outcome((None, now.live)), new_outcome((None, now.mature))) for now in after]
     left = {(v.variant, v.role, v.against): v for v in before}
     found = []
     for now in after:
@@ -290,6 +290,5 @@ def _comparable(call: Call) -> bool:
     return call.predicted and not call.failed and not call.forced and call.fault != "dropped"
 
 
-#: As Value(…) and Outcome(…), at half of the time.
+#: As Value(…), of all its fields, at half of the time.
 _new_value: Final[Callable[[tuple[Any, ...]], Value]] = partial(tuple.__new__, Value)
-_new_outcome: Final[Callable[[tuple[Any, ...]], Outcome]] = partial(tuple.__new__, Outcome)

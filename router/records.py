@@ -19,8 +19,9 @@ The journal adds a line of its own, ``segment``, at the head of each of its file
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
+from functools import partial
 from typing import Any, Final, Literal, NamedTuple, NewType
 
 import orjson
@@ -139,6 +140,9 @@ class Outcome(NamedTuple):
     before: float | None
     after: float | None
 
+
+#: As Outcome(…), of both its fields, at half of the time.
+new_outcome: Final[Callable[[tuple[float | None, float | None]], Outcome]] = partial(tuple.__new__, Outcome)
 
 #: What the calls to one variant of one route have in common, as the beginning of their journal lines.
 Stamp = NewType("Stamp", bytes)

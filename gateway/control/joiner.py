@@ -10,24 +10,23 @@ that failed, the joiner is loaded anew.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.control.standing import Known, arrived, patience_ends_ms, restate
+from gateway.control.standing import Known, arrived, new_known, patience_ends_ms, restate
 from gateway.store import calls, feedback, keys, plans
 from gateway.store.calls import Call
 from gateway.store.definitions import Definition, Definitions
-from gateway.store.feedback import Event
+from gateway.store.feedback import Event, new_event
 from gateway.store.keys import Key
-from gateway.store.moves import Moves, Told
+from gateway.store.moves import Moves, new_told
 from gateway.store.news import Came
 from router.exposure import exposed
 from router.outcomes import Value, agreements, changes, counted, in_time, values
-from router.records import EXPOSED, Feedback, Outcome
+from router.records import EXPOSED, Feedback, new_outcome
 from router.snapshot import Metric
 
 
@@ -312,12 +311,11 @@ class Joiner:
                 others.append(event)
                 continue
             for worth in values(calls, (learned,), definition.metric, closed=False):
-                live, mature = _new_outcome((None, worth.live)), _new_outcome((None, worth.mature))
+                live, mature = new_outcome((None, worth.live)), new_outcome((None, worth.mature))
                 moves.outcome(call, definition.metric, worth, live, mature)
-            first.append(_new_event((learned, identity, target, "joined", kin.route, due_ms, None, ())))
+            first.append(new_event((learned, identity, target, "joined", kin.route, due_ms, None, ())))
             delay = max(0, received_ms - row.at_ms) / 1000
-            variant = kin.variant if kin.role == "primary" else _variant(calls, item)
-            moves.told.append(_new_told((kin.route, metric, "joined", 1, delay, variant)))
+            moves.told.append(new_told((kin.route, metric, "joined", 1, delay, _variant(calls, item))))
         if moves.news is not None:
             moves.news.stated += first
         first.sort(key=_TARGET)  # neighbours in the index that they are found by
@@ -398,9 +396,7 @@ class Joiner:
         definition = self.definitions.at(kin.route, event.metric, row.at_ms)
         metric = None if definition is None else definition.metric
         met = not unmet or event.metric == EXPOSED or row.id not in unmet
-        # Its calls come in any order; most have but one.
-        variant = kin.variant if kin.role == "primary" else _variant(stored, event.item)
-        return _new_known((kin.route, row.at_ms, metric, met, variant))
+        return new_known((kin.route, row.at_ms, metric, met, _variant(stored, event.item)))
 
     def _key(self, event: Feedback) -> Key:
         """Where to look for what an event by key is about."""
@@ -473,9 +469,3 @@ def _finished(stored: Iterable[Call]) -> list[Call]:
 
 
 _TARGET: Final = itemgetter(Event._fields.index("target"))
-
-#: As Known(…) and so on, at half of the time.
-_new_event: Final[Callable[[tuple[Any, ...]], Event]] = partial(tuple.__new__, Event)
-_new_known: Final[Callable[[tuple[Any, ...]], Known]] = partial(tuple.__new__, Known)
-_new_outcome: Final[Callable[[tuple[Any, ...]], Outcome]] = partial(tuple.__new__, Outcome)
-_new_told: Final[Callable[[tuple[Any, ...]], Told]] = partial(tuple.__new__, Told)

@@ -205,7 +205,7 @@ def _feedback(value: dict[str, Any]) -> Feedback:
         raise ValueError("a field of a type that is not its own")
     if prediction_id is None and (route is None or key is None):
         raise ValueError("feedback about nothing")
-    return _new_event(event)
+    return _new_feedback(event)
 
 
 def _body(value: dict[str, Any]) -> Body:
@@ -282,4 +282,4 @@ _CONFUSABLE: Final = itemgetter("period", "revision", "by_unit", "forced", "stat
 #: As Row(…), Call(…) and Feedback(…), at a third of the time.
 _new_row: Final[Callable[[tuple[Any, ...]], Row]] = partial(tuple.__new__, Row)
 _new_call: Final[Callable[[tuple[Kin, Row]], Call]] = partial(tuple.__new__, Call)
-_new_event: Final[Callable[[tuple[Any, ...]], Feedback]] = partial(tuple.__new__, Feedback)
+_new_feedback: Final[Callable[[tuple[Any, ...]], Feedback]] = partial(tuple.__new__, Feedback)

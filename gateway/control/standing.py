@@ -27,8 +27,8 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from gateway.ledger import UNKNOWN, Status
-from gateway.store.feedback import Event
-from gateway.store.moves import Told
+from gateway.store.feedback import Event, new_event
+from gateway.store.moves import Told, new_told
 from router.outcomes import in_time
 from router.records import Feedback
 from router.snapshot import Metric
@@ -50,6 +50,10 @@ class Known(NamedTuple):
     exposed: bool = True
     #: Whose prediction it is; of a merged answer, the ranker whose item the event names, if it names any.
     variant: str | None = None
+
+
+#: As Known(…), of all its fields, at half of the time.
+new_known: Final[Callable[[tuple[Any, ...]], Known]] = partial(tuple.__new__, Known)
 
 
 @dataclass(slots=True)
@@ -83,7 +87,7 @@ class Restated:
             if status == "joined" and known and learned.value is not None:
                 _, at_ms, _, _, variant = known[0]
                 delay = max(0, learned.received_ms - at_ms) / 1000
-            self.told.append(_new_told((counted, metric, status, 1, delay, variant)))
+            self.told.append(new_told((counted, metric, status, 1, delay, variant)))
             self.stated.append(now)
         if was is None and not also:  # as nearly all: it is about one prediction, if any
             if status == "joined" and target is not None:
@@ -136,11 +140,7 @@ def _now(event: Event, status: Status, at: Sequence[Known]) -> Event:
     """The event with its status, counted where what it is about is. As event._replace(…), at a third of the time."""
     learned, identity, target, _, _, due_ms, seq, also = event
     route = at[0].route if at else learned.route or UNKNOWN
-    return _new_event((learned, identity, target, status, route, due_ms, seq, also))
-
-
-_new_event: Final[Callable[[tuple[Any, ...]], Event]] = partial(tuple.__new__, Event)
-_new_told: Final[Callable[[tuple[Any, ...]], Told]] = partial(tuple.__new__, Told)
+    return new_event((learned, identity, target, status, route, due_ms, seq, also))
 
 
 def standing(group: Sequence[Event], known: Sequence[Sequence[Known]], watermark_ms: int | None) -> list[Status]:
@@ -166,8 +166,8 @@ def arrived(event: Feedback) -> Event:
     A key is looked up when everything before the event is known, lest a prediction yet to be read be the right one.
     """
     named = event.prediction_id
-    due_ms = event.event_ms if named is None else event.received_ms + PATIENCE_MS
-    return _new_event((event, event.identity, named, "waiting", UNKNOWN, due_ms, None, ()))
+    due_ms = event.event_ms if named is None else patience_ends_ms(event)
+    return new_event((event, event.identity, named, "waiting", UNKNOWN, due_ms, None, ()))
 
 
 def patience_ends_ms(event: Feedback, before_ms: int = 0) -> int:

@@ -5,8 +5,8 @@ Rule: every event that was ever accepted has exactly one row and one status; row
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from functools import cache
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import cache, partial
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -52,6 +52,9 @@ class Event(NamedTuple):
         """Whether what it is about was looked for, so that nothing found is nothing there."""
         return self.feedback.prediction_id is not None or self.due_ms > self.feedback.event_ms
 
+
+#: As Event(…), of all its fields, at half of the time.
+new_event: Final[Callable[[tuple[Any, ...]], Event]] = partial(tuple.__new__, Event)
 
 _COLUMNS: Final = tuple(feedback.columns)
 _STATED: Final = (feedback.c.target, feedback.c.status, feedback.c.counted, feedback.c.due_ms)

@@ -43,10 +43,6 @@ class Place(NamedTuple):
     phase: Phase
 
 
-#: As Place(…), at half of the time.
-_new_place: Final[Callable[[tuple[Any, ...]], Place]] = partial(tuple.__new__, Place)
-
-
 class Origin(Protocol):
     """Where a value comes from: a prediction, or what several have in common."""
 
@@ -93,6 +89,11 @@ class Told(NamedTuple):
     n: int
     delay_seconds: float | None
     variant: str | None = None
+
+
+#: As Place(…) and Told(…), of all their fields, at half of the time.
+_new_place: Final[Callable[[tuple[Any, ...]], Place]] = partial(tuple.__new__, Place)
+new_told: Final[Callable[[tuple[Any, ...]], Told]] = partial(tuple.__new__, Told)
 
 
 class Moves:
@@ -161,8 +162,7 @@ class Moves:
         """Move the live and the mature tally of one value; ``call`` is any call of the request."""
         if self.news is not None and (live.before != live.after or mature.before != mature.after):
             self.news.outcomes.append(Changed(call, metric, value, live, mature))
-        kin, row = call
-        unit = row.unit if kin.by_unit else None
+        kin, unit = call.kin, call.counted_unit
         variant, version, role, against, _, _ = value
         whose = (kin.route, kin.epoch, kin.period, variant, version, role, against, metric.name, metric.definition)
         before, after = live
