@@ -234,7 +234,7 @@ class Recorder:
         if not segments.undrained_bytes():
             self._caught_up = monotonic()
         await self._dispose(segments)
-        return shipped >= self._most
+        return self._shipper.more
 
     async def _read_next(self, known: _Known, limit: int) -> Read:
         """Read lines of this node's journal and of what others shipped: each gets half, where both have much."""
@@ -278,7 +278,7 @@ class Recorder:
         if self.sparing and read.offsets:
             await self._store.settle()
         await self._dispose(known.segments)
-        return more or batch.lines >= limit
+        return more or read.more or batch.lines >= limit
 
     async def _commit(self, known: _Known, read: Read, dead: Collection[str], limit: int) -> bool:
         moves, adopting = Moves(News(bodies=read.batch.bodies) if self._sinks else None), self._adopting
@@ -292,7 +292,7 @@ class Recorder:
                 if moves.news is not None:
                     dropped = await _leave(connection, moves.news, self._sinks)
                 known.segments.recorded(read.offsets, read.numbers)
-                if read.batch.lines >= limit > 0 and self._member is None and not self.sparing:
+                if read.more and limit > 0 and self._member is None and not self.sparing:
                     # A commit is the one long wait in which nothing else wants the interpreter.
                     known.ahead = asyncio.create_task(self._read_next(known, limit))
         except BaseException:

@@ -45,7 +45,8 @@ class Reading(NamedTuple):
 class Read:
     """What was read, and what is known of the journal once it is recorded: how far, and which number comes next.
 
-    ``taken`` says how far what other nodes shipped was read, by its number; None: to the end.
+    ``taken`` says how far what other nodes shipped was read, by its number; None: to the end. ``more`` is True when
+    reading stopped at a bound, of lines or of bytes, and not because there was nothing left.
     """
 
     batch: Batch = field(default_factory=Batch)
@@ -54,6 +55,7 @@ class Read:
     readings: list[Reading] = field(default_factory=list)
     unreadable: list[Unreadable] = field(default_factory=list)
     taken: dict[int, int | None] = field(default_factory=dict)
+    more: bool = False
 
 
 class Segments:
@@ -99,7 +101,7 @@ class Segments:
         return {self._writer(segment) for name, segment in self.found.items() if name.startswith(f"{PREDICTIONS}/")}
 
     def read(self, limit: int, follower: Follower | None = None, batch: Batch | None = None) -> Read:
-        """Read about ``limit`` lines that are not drained, into ``batch`` or a new one.
+        """Read about ``limit`` lines that are not drained, or ``CHUNK_BYTES`` a segment, into ``batch`` or a new one.
 
         Writers take turns, so that a busy one starves nobody; of one writer, segments come in order. Where ``follower``
         has reached, reading stops, so that what was read is either all new to it or all known.
@@ -116,9 +118,11 @@ class Segments:
                 if name in read.offsets and name.startswith(PREDICTIONS):
                     readings = slice(first, len(batch.calls))
                     read.readings.append(Reading(segment, start, read.offsets[name], readings))
+                read.more |= not drained and name in read.offsets
                 if not drained or name not in self._final:
                     break
             if batch.lines >= limit:
+                read.more = True
                 break
         return read
 

@@ -66,6 +66,8 @@ class Shipper:
         self._known: _Known | None = None
         #: Whether the last step left lines where they are, because too many wait in the store already.
         self.full = False
+        #: Whether it left lines because it had as many as there may be at once.
+        self.more = False
 
     def forget(self) -> None:
         """Forget what is known of the store: the holder's way of reading has gone on."""
@@ -82,6 +84,7 @@ class Shipper:
         parcel = Parcel()
         self.full = self._member.view("").waiting_bytes.get(self._member.node, 0) > intake.MOST_BYTES
         read = Read() if self.full else await asyncio.to_thread(known.segments.read, limit, None, parcel)
+        self.more = read.more
         if read.unreadable:
             await asyncio.to_thread(self._quarantine.keep, read.unreadable)
         gone = sorted(known.segments.drained_writers(dead - known.gone, read.offsets))

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from gateway import rolling
-from gateway.control import fleet
+from gateway.control import fleet, segments
 from gateway.control.fleet import Member, name_of
 from gateway.control.privacy import Privacy, Unsettled
 from gateway.control.quarantine import QUARANTINE
@@ -422,6 +422,26 @@ def test_what_a_node_may_leave_in_the_store_is_bounded(told: Told, monkeypatch: 
         assert 1_000 < waiting < 2_000
         assert node.recorder.lag()[1] > 0  # the rest waits in its journal
         await rounds(holder, node, times=3)
+        assert await calls(holder) == 40
+
+    told(story)
+
+
+def test_a_node_that_has_read_all_it_may_at_once_does_not_think_it_has_shipped_all(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segments, "CHUNK_BYTES", 1_000)
+
+    async def story(those: Nodes) -> None:
+        holder, node = await those.node("holder"), await those.node("node")
+        await holder.recorder.step()
+        node.journal.calls(*(call(n) for n in range(40)))
+        steps = 1
+        while await node.recorder.step():
+            steps += 1
+        assert steps > 5
+        assert node.recorder.lag() == (0.0, 0)
+        await rounds(holder, times=3)
         assert await calls(holder) == 40
 
     told(story)

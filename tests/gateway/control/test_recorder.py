@@ -16,6 +16,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.control import segments
 from gateway.control.recorder import Recorder
 from gateway.journal import FEEDBACK, PREDICTIONS, Segment
 from gateway.ledger import CALLS, UNKNOWN
@@ -349,6 +350,25 @@ def test_a_busy_writer_starves_nobody(tmp_path: Path, store: str) -> None:
         assert (await desk.ledger()).pooled("b", "primary", CALLS, "live").d == 1
 
     at_desk(Desk(tmp_path, lines=10, store=store), story)
+
+
+def test_a_recorder_that_has_read_all_it_may_at_once_does_not_think_it_has_caught_up(
+    tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines are long: the bound of bytes is reached long before that of lines."""
+    monkeypatch.setattr(segments, "CHUNK_BYTES", 1_000)
+
+    async def story(desk: Desk) -> None:
+        desk.journal.calls(*(call(n) for n in range(30)))
+        desk.journal.calls(*(call(n) for n in range(30, 40)), writer=OTHER)
+        steps = 1
+        while await desk.recorder.step():
+            steps += 1
+        assert steps > 5
+        assert desk.recorder.lag() == (0.0, 0)
+        assert await calls(desk) == (0, 40)
+
+    at_desk(Desk(tmp_path, store=store), story)
 
 
 async def record_for_ever(path: Path, where: str) -> None:
