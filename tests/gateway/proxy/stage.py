@@ -129,7 +129,7 @@ async def read_request(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
     if "content-length" in headers:
         body = await reader.readexactly(int(headers["content-length"]))
     elif "chunked" in headers.get("transfer-encoding", ""):
-        while size := int(await reader.readline(), 16):
+        while size := int(await reader.readuntil(b"\r\n"), 16):
             body += (await reader.readexactly(size + 2))[:-2]
         await reader.readline()
     return Asked(method, target, headers, body, reader, writer)
