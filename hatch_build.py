@@ -21,7 +21,7 @@ class Compiling(BuildHookInterface):  # type: ignore[type-arg]
 
     def dependencies(self) -> list[str]:
         # Those of the request path too: it is type-checked, and code whose imports are unknown compiles to slower code.
-        return ["mypy[mypyc]>=1.18", "httptools", "orjson", "pydantic", "uvloop"] if self._wanted() else []
+        return ["mypy[mypyc]>=1.18", "httptools", "orjson", "pydantic", "uvloop", "xxhash"] if self._wanted() else []
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if version == "editable" or not self._wanted():

@@ -1,21 +1,29 @@
 """Chance without a random module: a hash becomes a number in (0, 1), and weights become a choice.
 
-Rule: standard library only, deterministic, about a microsecond. Runs once per request in every worker.
+Rule: deterministic, about a microsecond, and nothing imported but the hash. Runs once per request in every worker.
+
+The hash is XXH3 of 64 bits: it spreads like a random one (below, and in its own test suite), it is what proxies choose
+by, and it costs an eighth of BLAKE2. It keeps no secret: whoever knows a salt can tell who will meet what.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from hashlib import blake2b
+from collections.abc import Iterable
 from math import log
-from struct import Struct
 from typing import Final
+
+from xxhash import xxh3_64_intdigest
 
 #: 1 / (2**53 + 1), written out because compiled code would divide by 2**53, and draw 1. So 2**53 times this, the
 #: largest number drawn, is the last one before 1. Multiplying is cheaper than dividing.
 _SCALE: Final = 1.1102230246251564e-16
-_UNSIGNED: Callable[[bytes], tuple[int]] = Struct(">Q").unpack
-_FOREVER = float("inf")
+_FOREVER: Final = float("inf")
+_hash: Final = xxh3_64_intdigest  # what is final is found at once where this is compiled
+#: How the salts that are in use are written, and for how many that is remembered.
+_salts: Final[dict[str, bytes]] = {}
+_REMEMBERED: Final = 1_024
+#: How lengths are written that keys have.
+_LENGTHS: Final = tuple(b"%d:" % length for length in range(256))
 
 
 def chance(salt: str, key: str, label: str = "") -> float:
@@ -44,8 +52,7 @@ def pick(salt: str, key: str, weights: Iterable[tuple[str, float]]) -> tuple[str
         name, weight = pair
         if weight > 0:
             # chance(salt, key, name), with what all names share written once.
-            (bits,) = _UNSIGNED(blake2b(subject + name.encode(), digest_size=8).digest())
-            waiting = -log(((bits >> 11) + 1) * _SCALE) / weight
+            waiting = -log(((_hash(subject + name.encode()) >> 11) + 1) * _SCALE) / weight
             if waiting < shortest:
                 best, shortest = pair, waiting
     if best is None:
@@ -54,15 +61,20 @@ def pick(salt: str, key: str, weights: Iterable[tuple[str, float]]) -> tuple[str
 
 
 def _subject(salt: str, key: str) -> bytes:
-    # A header may hold bytes that are no UTF-8: they reach us as lone surrogates, and must hash, not fail.
-    subject = f"{len(salt)}:{salt}{len(key)}:{key}"
+    beginning = _salts.get(salt)
+    if beginning is None:
+        if len(_salts) >= _REMEMBERED:
+            _salts.clear()
+        beginning = _salts[salt] = f"{len(salt)}:{salt}".encode("utf-8", "surrogatepass")
+    length = len(key)
+    beginning += _LENGTHS[length] if length < len(_LENGTHS) else b"%d:" % length
     try:
-        return subject.encode()
+        return beginning + key.encode()
     except UnicodeEncodeError:
-        return subject.encode("utf-8", "surrogatepass")
+        # A header may hold bytes that are no UTF-8: they reach us as lone surrogates, and must hash, not fail.
+        return beginning + key.encode("utf-8", "surrogatepass")
 
 
 def _uniform(text: bytes) -> float:
-    (bits,) = _UNSIGNED(blake2b(text, digest_size=8).digest())
     # 53 bits, and never 0 or 1: 64 bits would round up to 1.0, and the caller takes the logarithm.
-    return ((bits >> 11) + 1) * _SCALE
+    return ((_hash(text) >> 11) + 1) * _SCALE

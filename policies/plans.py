@@ -1,7 +1,7 @@
 """The plans that workers run.
 
-Rule: standard library only; immutable; encoded as plain JSON values so that a plan can be stored, published and
-replayed. A policy chooses one of these; a new policy rarely needs a new plan.
+Rule: the standard library and ``chance``, no more; immutable; encoded as plain JSON values so that a plan can be
+stored, published and replayed. A policy chooses one of these; a new policy rarely needs a new plan.
 """
 
 from __future__ import annotations

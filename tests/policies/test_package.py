@@ -16,7 +16,7 @@ MODULES = [module.name for module in pkgutil.walk_packages(policies.__path__, "p
 
 
 def test_importing_and_deciding_loads_neither_numpy_nor_scipy() -> None:
-    """Workers import this package and carry traffic: the standard library only."""
+    """Workers import this package and carry traffic: the standard library and a hash, no more."""
     program = (
         "import sys, policies, policies.statistics, policies.statistics.latency\n"
         "plan = policies.Weighted((('a', 0.5), ('b', 0.5)))\n"
