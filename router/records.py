@@ -162,7 +162,7 @@ def stamped(common: Stamp, fields: Mapping[str, Any]) -> bytes:
     >>> stamped(stamp(route="r"), {"id": "p"})
     b'{"line":"call","route":"r","id":"p"}\n'
     """
-    return common + orjson.dumps(fields, option=_LINE)[1:]
+    return common + orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)[1:]
 
 
 def call_line(prediction: Prediction, line: CallLine = "call") -> bytes:
@@ -221,7 +221,6 @@ def feedback_of(value: Mapping[str, Any]) -> Feedback:
         raise ValueError(f"not a feedback event: {error}") from error
 
 
-_LINE: Final = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
 # Fields without a default have MISSING there, which equals no value: they are always written.
 _PREDICTION = tuple((f.name, f.default) for f in fields(Prediction))
 _FEEDBACK = tuple((name, Feedback._field_defaults.get(name, MISSING)) for name in Feedback._fields)

@@ -29,6 +29,8 @@ _PASSING: Final = VIA | HOPS
 _MAX_PASSES: Final = 4
 #: Digits of a length or a number of hops. Python refuses to read numbers of thousands of them, zeros included.
 _MAX_DIGITS: Final = 20
+#: Where a fragment would begin. A number: to look for bytes in bytes, Python first fails to read them as one.
+_FRAGMENT: Final = ord("#")
 _METHOD: Final = re.compile(rb"[\r\n]*[!#$%&'*+.^_`|~0-9A-Za-z-]+ ")
 #: What may be asked of a route, unless it says which methods it takes.
 METHODS: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
@@ -98,7 +100,7 @@ def accept(method: str, target: bytes, version: str, headers: list[Header]) -> A
             _good_hosts.add(host)
     if not target.startswith(b"/"):
         target, headers = _reduced(method, target, headers)
-    if b"#" in target:
+    if _FRAGMENT in target:
         raise Refusal(400, "a request target has no fragment")
     if meanings & _PASSING:
         target, headers = _passed(method, target, headers)

@@ -19,6 +19,9 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _COLON: Final = b": "
 _BREAK: Final = b"\r\n"
+#: Numbers: to look for bytes in bytes, Python first fails to read them as one.
+_LF: Final = ord("\n")
+_CR: Final = ord("\r")
 _FRAMING: Final = HOP | LENGTH
 _STATUS_LINES: Final = {s.value: f"HTTP/1.1 {s.value} {s.phrase}".encode() for s in HTTPStatus}
 _date: tuple[int, bytes] = (0, b"")
@@ -86,7 +89,8 @@ def chunk(data: bytes) -> bytes:
 def _write(lines: list[bytes], headers: Sequence[Header]) -> int:
     """Add a line for each field that is not framing; return what they mean, taken together."""
     if type(headers) is Fields:
-        lines += map(_COLON.join, headers)
+        for name, value in headers:
+            lines.append(name + _COLON + value)
         return headers.meanings
     written = 0
     for header in headers:
@@ -97,7 +101,7 @@ def _write(lines: list[bytes], headers: Sequence[Header]) -> int:
             written |= meaning
         line = _COLON.join(header)
         # Fields come from parsed messages, files and code; one with a line break in it would be a second message.
-        if b"\n" in line or b"\r" in line:
+        if _LF in line or _CR in line:
             raise ValueError("a header field contains a line break")
         lines.append(line)
     return written
