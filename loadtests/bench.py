@@ -47,9 +47,19 @@ class Bench:
         return max(1, self.rounds - 2)
 
     @property
+    def many(self) -> int:
+        """How many rounds there are where few peers are compared closely: the machine's speed moves within seconds."""
+        return 3 * self.rounds
+
+    @property
     def short(self) -> int:
         """The length in seconds of a turn where many are needed."""
         return max(1, self.seconds - 1)
+
+    @property
+    def brief(self) -> int:
+        """The length in seconds of a turn where two are compared closely: each is to meet the same machine."""
+        return max(1, self.seconds // 2)
 
     def scratch(self, name: str) -> Path:
         """Make a directory for one part of a scenario."""
