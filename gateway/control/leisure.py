@@ -5,6 +5,9 @@ process goes into the scheduler's idle class, where it never delays a worker, a 
 machine whose processors are all busy would starve it there: as soon as it is late or behind it takes its share again,
 as an ordinary process of lower priority, for a good while.
 
+Even there a thread that computes on is run to the next tick (4 ms) where a worker was put aside for a moment, by the
+kernel's own work: a fair scheduler owes it that. So what computes for long at a stretch breathes in between.
+
 The kernel lets a process leave the idle class only with CAP_SYS_NICE or a LimitNICE of 15 or more; without, the
 controller never enters it.
 Source: sched(7), sections SCHED_IDLE and "Privileges and resource limits".
@@ -19,6 +22,9 @@ from contextlib import suppress
 from threading import Thread
 from time import monotonic
 from typing import Final
+
+#: Whether this process is in the idle class.
+_idle = False
 
 #: How much it yields where it takes its share.
 NICE: Final = 5
@@ -82,9 +88,17 @@ def can_yield() -> bool:
 
 def yielding(idle: bool) -> None:
     """Put every thread of this process into the idle class, or out of it; those begun later follow their beginners."""
+    global _idle
+    _idle = idle
     for thread in os.listdir("/proc/self/task"):
         with suppress(OSError):  # it has ended, or may not: then it stays as it is
             _put(int(thread), idle=idle)
+
+
+def breathe() -> None:
+    """Let somebody else have the processor who wants it, where this process yields."""
+    if _idle:
+        os.sched_yield()
 
 
 def _put(thread: int, *, idle: bool) -> None:

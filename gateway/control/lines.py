@@ -16,12 +16,16 @@ from typing import Any, Final, NamedTuple, get_args
 
 import orjson
 
+from gateway.control.leisure import breathe
 from gateway.seal import pieces, unsealed
 from gateway.store import kin
 from gateway.store.bodies import Body
 from gateway.store.calls import RARE, Call, Row, json_of
 from gateway.store.kin import Kin
 from router.records import Fault, Feedback, Prediction, Role
+
+#: Lines that are read at a stretch: a fraction of a millisecond.
+BREATH_LINES: Final = 32
 
 
 class Aside(NamedTuple):
@@ -60,6 +64,8 @@ class Batch:
         first, aside = self.lines, list[Aside]()
         for line in lines:
             self.lines += 1
+            if not self.lines % BREATH_LINES:
+                breathe()
             try:
                 whole: Sequence[tuple[int, bytes]] = (unsealed(line),)
             except ValueError:

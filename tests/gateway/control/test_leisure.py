@@ -6,7 +6,14 @@ import os
 import subprocess
 import sys
 
+import pytest
+
+from gateway.control import leisure
 from gateway.control.leisure import BEHIND_SECONDS, LATE_SECONDS, LOOK_SECONDS, SHARE_SECONDS, Leisure, can_yield
+from gateway.control.lines import BREATH_LINES, Batch
+from gateway.seal import sealed
+from router.records import mark_line
+from tests.gateway.control.builders import RUN, T0
 
 
 class _Machine:
@@ -54,6 +61,19 @@ def test_it_is_at_leisure_again_only_when_it_kept_up_for_a_while() -> None:
     assert machine.idle == [False]
     machine.pass_time(LOOK_SECONDS)
     assert machine.idle == [False, True]
+
+
+@pytest.mark.parametrize(("idle", "breaths"), [(True, 3), (False, 0)])
+def test_who_reads_many_lines_breathes_in_between_while_it_yields(
+    idle: bool, breaths: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a worker that the kernel put aside for a moment waits for the next tick. A share is not given away."""
+    taken: list[None] = []
+    monkeypatch.setattr(leisure, "_idle", idle)
+    monkeypatch.setattr(os, "sched_yield", lambda: taken.append(None))
+    batch = Batch()
+    batch.read([sealed(mark_line("beat", T0), n).rstrip() for n in range(3 * BREATH_LINES + 1)], RUN)
+    assert (len(batch.marks), len(taken)) == (3 * BREATH_LINES + 1, breaths)
 
 
 def test_every_thread_of_the_process_goes_and_comes_back() -> None:
