@@ -57,7 +57,7 @@ class Bench:
         return max(1, self.seconds - 1)
 
     @property
-    def brief(self) -> int:
+    def shortest(self) -> int:
         """The length in seconds of a turn where two are compared closely: each is to meet the same machine."""
         return max(1, self.seconds // 2)
 

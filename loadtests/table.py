@@ -118,9 +118,18 @@ def in_turns(rounds: int, seconds: float) -> str:
     return f"{rounds} round{'s' * (rounds != 1)} of {seconds:g} s in turns"
 
 
+def renamed(rows: Iterable[tuple[str, ...]], how: str) -> tuple[tuple[str, ...], ...]:
+    """Return rows whose first cell says as well how they were found.
+
+    >>> renamed([("Envoy", "1.00")], "60 s")
+    (('Envoy, 60 s', '1.00'),)
+    """
+    return tuple((f"{name}, {how}", *cells) for name, *cells in rows)
+
+
 def count(number: float) -> str:
     """Write how many there were."""
     return f"{number:,.0f}"
 
 
-__all__ = ["Finding", "Target", "as_json", "brief", "count", "grid", "in_turns", "markdown", "target_table"]
+__all__ = ["Finding", "Target", "as_json", "brief", "count", "grid", "in_turns", "markdown", "renamed", "target_table"]

@@ -2,13 +2,14 @@
 
 Rule: deterministic, about a microsecond, and nothing imported but the hash. Runs once per request in every worker.
 
-The hash is XXH3 of 64 bits: it spreads like a random one (below, and in its own test suite), it is what proxies choose
-by, and it costs an eighth of BLAKE2. It keeps no secret: whoever knows a salt can tell who will meet what.
+The hash is XXH3 of 64 bits: it spreads like a random one, which the tests here and its own show, it is what proxies
+choose by, and it costs an eighth of BLAKE2. It keeps no secret: whoever knows a salt can tell who will meet what.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from math import log
 from typing import Final
 
@@ -19,9 +20,6 @@ from xxhash import xxh3_64_intdigest
 _SCALE: Final = 1.1102230246251564e-16
 _FOREVER: Final = float("inf")
 _hash: Final = xxh3_64_intdigest  # what is final is found at once where this is compiled
-#: How the salts that are in use are written, and for how many that is remembered.
-_salts: Final[dict[str, bytes]] = {}
-_REMEMBERED: Final = 1_024
 #: How lengths are written that keys have.
 _LENGTHS: Final = tuple(b"%d:" % length for length in range(256))
 
@@ -52,7 +50,7 @@ def pick(salt: str, key: str, weights: Iterable[tuple[str, float]]) -> tuple[str
         name, weight = pair
         if weight > 0:
             # chance(salt, key, name), with what all names share written once.
-            waiting = -log(((_hash(subject + name.encode()) >> 11) + 1) * _SCALE) / weight
+            waiting = -log(_uniform(subject + name.encode())) / weight
             if waiting < shortest:
                 best, shortest = pair, waiting
     if best is None:
@@ -61,18 +59,18 @@ def pick(salt: str, key: str, weights: Iterable[tuple[str, float]]) -> tuple[str
 
 
 def _subject(salt: str, key: str) -> bytes:
-    beginning = _salts.get(salt)
-    if beginning is None:
-        if len(_salts) >= _REMEMBERED:
-            _salts.clear()
-        beginning = _salts[salt] = f"{len(salt)}:{salt}".encode("utf-8", "surrogatepass")
     length = len(key)
-    beginning += _LENGTHS[length] if length < len(_LENGTHS) else b"%d:" % length
+    beginning = _written(salt) + (_LENGTHS[length] if length < len(_LENGTHS) else b"%d:" % length)
     try:
         return beginning + key.encode()
     except UnicodeEncodeError:
         # A header may hold bytes that are no UTF-8: they reach us as lone surrogates, and must hash, not fail.
         return beginning + key.encode("utf-8", "surrogatepass")
+
+
+@lru_cache(maxsize=1_024)
+def _written(salt: str) -> bytes:
+    return f"{len(salt)}:{salt}".encode("utf-8", "surrogatepass")
 
 
 def _uniform(text: bytes) -> float:

@@ -64,8 +64,6 @@ class Batch:
         first, aside = self.lines, list[Aside]()
         for line in lines:
             self.lines += 1
-            if not self.lines % BREATH_LINES:
-                breathe()
             try:
                 whole: Sequence[tuple[int, bytes]] = (unsealed(line),)
             except ValueError:
@@ -95,6 +93,8 @@ class Batch:
 
     def _say(self, text: bytes, writer: str) -> None:
         """Add what a line says that is whole."""
+        if not self.lines % BREATH_LINES:
+            breathe()
         value = orjson.loads(text)
         # One byte is found faster than six.
         self._take(_without_nul(value) if b"\\" in text and _NUL in text else value, writer)

@@ -246,6 +246,7 @@ class Recorder:
         read = await asyncio.to_thread(known.segments.read, most, self._follower)
         if chunks:
             read.taken = await asyncio.to_thread(_unpack, read.batch, chunks, limit)
+            read.more |= read.batch.lines >= limit
         return read
 
     async def _step(self, limit: int) -> bool:
@@ -278,7 +279,7 @@ class Recorder:
         if self.sparing and read.offsets:
             await self._store.settle()
         await self._dispose(known.segments)
-        return more or read.more or batch.lines >= limit
+        return more or read.more
 
     async def _commit(self, known: _Known, read: Read, dead: Collection[str], limit: int) -> bool:
         moves, adopting = Moves(News(bodies=read.batch.bodies) if self._sinks else None), self._adopting

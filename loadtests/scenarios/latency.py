@@ -13,7 +13,7 @@ from loadtests.origin import origins
 from loadtests.peers import Job, direct
 from loadtests.scenarios.pacing import COLUMNS, cells, p99s, paced, raw
 from loadtests.scenarios.scenario import Scenario
-from loadtests.table import Finding, Target, in_turns
+from loadtests.table import Finding, Target, in_turns, renamed
 
 _RATE: Final = 2_000
 
@@ -42,7 +42,7 @@ def _run(bench: Bench) -> Finding:
         method=f"Open loop, {_RATE:,} requests/s, {in_turns(bench.few, bench.short)}, then {bench.many} of those "
         "that are judged; each latency counts from when its request was to leave.",
         columns=("peer", "added p50 ms", "added p99 ms", *COLUMNS),
-        rows=(*_rows(found), *((f"{row[0]}, {bench.many} rounds", *row[1:]) for row in _rows(closely))),
+        rows=(*_rows(found), *renamed(_rows(closely), f"{bench.many} rounds")),
         targets=tuple(targets),
         raw={"rounds": raw(found), "closely": raw(closely)},
     )

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from loadtests.bench import Bench, Round, standing
-from loadtests.figures import ratios, spread
+from loadtests.figures import Spread, ratios, spread
 from loadtests.origin import origins
 from loadtests.peers import Job
 from loadtests.scenarios.carrying import COLUMNS, alternate, raw, rows, sampled_parity, warm
 from loadtests.scenarios.scenario import Scenario
-from loadtests.table import Finding, Target, in_turns
+from loadtests.table import Finding, Target, in_turns, renamed
 from loadtests.wrk import Load
 
 #: How long one turn takes in which the journal must keep up, and how many there are.
@@ -23,7 +23,7 @@ _JUDGED: Final = ("Turnout", "Envoy")
 
 
 def _run(bench: Bench) -> Finding:
-    directory, load, brief = bench.scratch("split"), Load(bench.seconds), Load(bench.brief)
+    directory, load, brief = bench.scratch("split"), Load(bench.seconds), Load(bench.shortest)
     long = Load(min(_LONG_SECONDS, 6 * bench.seconds) if bench.quick else _LONG_SECONDS)
     with origins(3, directory) as (one, two, copy):
         job = Job((one, two), mirror=copy)
@@ -43,11 +43,11 @@ def _run(bench: Bench) -> Finding:
         columns=COLUMNS,
         rows=(
             *rows(found),
-            *((f"{row[0]}, {brief.seconds:g} s", *row[1:]) for row in rows(closely)),
-            *((f"{row[0]}, {long.seconds:g} s", *row[1:]) for row in rows(held)),
+            *renamed(rows(closely), f"{brief.seconds:g} s"),
+            *renamed(rows(held), f"{long.seconds:g} s"),
         ),
         targets=(
-            *_targets(closely, held, long),
+            *_targets(closely, held, lag, long),
             Target("answers without their one row, and rows without an answer", spread([rows_kept.broken]), bound=0),
         ),
         notes=(
@@ -60,13 +60,12 @@ def _run(bench: Bench) -> Finding:
 
 
 def _targets(
-    closely: Mapping[str, Sequence[Round]], held: Mapping[str, Sequence[Round]], long: Load
+    closely: Mapping[str, Sequence[Round]], held: Mapping[str, Sequence[Round]], lag: Spread, long: Load
 ) -> tuple[Target, ...]:
     own, seconds = closely["Turnout"], f"{long.seconds:g} s"
-    lags = spread([r.lag_seconds for r in held["Turnout"]])
-    lag = Target(f"journal lag at the end of {seconds}", lags, bound=5.0, unit=" s")
+    behind = Target(f"journal lag at the end of {seconds}", lag, bound=5.0, unit=" s")
     if "Envoy" not in closely:
-        return (lag,)
+        return (behind,)
     envoy = [r.cpu_us for r in closely["Envoy"]]
     per_second = ratios([r.per_second for r in held["Turnout"]], [r.per_second for r in held["Envoy"]])
     return (
@@ -77,7 +76,7 @@ def _targets(
             bound=1.8,
         ),
         Target(f"requests/s of one worker ÷ Envoy --concurrency 1, {seconds}", per_second, "at least", 1.0),
-        lag,
+        behind,
     )
 
 
