@@ -202,6 +202,9 @@ async def backend(
                 await script(wire)
         except (ConnectionError, asyncio.CancelledError):
             pass
+        except RuntimeError:
+            if not writer.is_closing():  # else the client has left: so uvloop says it, once the transport is gone
+                raise
         finally:
             running.open -= 1
             tasks.discard(task)

@@ -44,7 +44,7 @@ class Pieces:
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
             self.marked = b"turnout-mirror" in head
             if b"transfer-encoding: chunked" in head:
-                while size := int(await reader.readline(), 16):
+                while size := int(await reader.readuntil(b"\r\n"), 16):
                     self.received += (await reader.readexactly(size + 2))[:-2]
                 await reader.readline()
             else:
