@@ -35,7 +35,7 @@ format: .venv/ready ## let ruff format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/ready .venv-bench/ready ## what a request costs, beside Envoy, nginx and others (loopback only, 35 minutes)
+bench: .venv/ready .venv-bench/ready ## what a request costs, beside Envoy, nginx and others (loopback only, 40 minutes)
 	@$(MAKE) --no-print-directory .venv-fast/ready || echo "it cannot be compiled here: Turnout will be measured as it is"
 	$(BIN)/python -m loadtests
 

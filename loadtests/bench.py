@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -121,6 +122,24 @@ def rounds(count: int, turns: Mapping[str, Callable[[], T]]) -> dict[str, list[T
     for number in range(count):
         for name in turns if number % 2 == 0 else reversed(list(turns)):
             found[name].append(turns[name]())
+    return found
+
+
+def beside(
+    bench: Bench,
+    gateways: Mapping[str, Gateway],
+    what: str,
+    alone: Callable[[Gateway], T],
+    beset: Callable[[Gateway], T],
+) -> dict[str, list[T]]:
+    """Let each gateway take turns alone and beside ``what``, right after each other; those are called "peer, what".
+
+    Turnout, who is judged, has many rounds, the others few.
+    """
+    found: dict[str, list[T]] = {}
+    for name, gateway in gateways.items():
+        turns = {name: partial(alone, gateway), f"{name}, {what}": partial(beset, gateway)}
+        found |= rounds(bench.many if name == "Turnout" else bench.few, turns)
     return found
 
 

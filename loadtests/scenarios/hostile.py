@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from loadtests.bench import Bench, rounds, standing
+from loadtests.bench import Bench, beside, standing
 from loadtests.figures import ratios
 from loadtests.holders import holding
 from loadtests.openloop import Latency
@@ -18,6 +18,7 @@ from loadtests.table import Finding, Target, in_turns
 
 _RATE: Final = 1_000
 _EACH: Final = 250
+_WHAT: Final = f"{2 * _EACH} hostile"
 
 
 def _run(bench: Bench) -> Finding:
@@ -27,15 +28,17 @@ def _run(bench: Bench) -> Finding:
         backends([()] * 3, directory) as (one, two, copy),
         standing(bench, bench.named("Turnout", "Envoy"), Job((one, two), mirror=copy), directory) as gateways,
     ):
-        turns = {name: partial(paced, g, rate=_RATE, seconds=bench.short) for name, g in gateways.items()}
-        turns |= {_beside(name): partial(_beset, g, bench.short, directory) for name, g in gateways.items()}
-        rounds(1, turns)  # nobody counts the first
-        found = rounds(bench.few, turns)
+        for gateway in gateways.values():
+            _beset(gateway, bench.short, directory)  # nobody counts the first
+        alone = partial(paced, rate=_RATE, seconds=bench.short)
+        beset = partial(_beset, seconds=bench.short, directory=directory)
+        found = beside(bench, gateways, _WHAT, alone, beset)
     p99 = p99s(found)
     return Finding(
         scenario="hostile",
-        method=f"Open loop, {_RATE:,} requests/s, {in_turns(bench.few, bench.short)}, with and without "
-        f"{_EACH} slow-header and {_EACH} slow-body clients, each of which comes again when it is closed.",
+        method=f"Open loop, {_RATE:,} requests/s, {in_turns(bench.many, bench.short)} ({bench.few} of others than "
+        f"Turnout), with and without {_EACH} slow-header and {_EACH} slow-body clients, each of which comes again when "
+        "it is closed.",
         columns=("peer", "p99 ÷ without", *COLUMNS),
         rows=tuple(
             (name, str(ratios(p99[name], p99[name.partition(",")[0]])), *cells(own)) for name, own in found.items()
@@ -43,16 +46,12 @@ def _run(bench: Bench) -> Finding:
         targets=(
             Target(
                 f"normal p99 beside {2 * _EACH} hostile clients ÷ without",
-                ratios(p99[_beside("Turnout")], p99["Turnout"]),
+                ratios(p99[f"Turnout, {_WHAT}"], p99["Turnout"]),
                 bound=1.2,
             ),
         ),
         raw=raw(found),
     )
-
-
-def _beside(name: str) -> str:
-    return f"{name}, {2 * _EACH} hostile"
 
 
 def _beset(gateway: Gateway, seconds: float, directory: Path) -> Latency:

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from loadtests.bench import Bench, Round, rounds, standing, turn
+from loadtests.bench import Bench, Round, beside, standing, turn
 from loadtests.figures import ratios, spread
 from loadtests.holders import holding
 from loadtests.origin import origins
@@ -17,23 +17,23 @@ from loadtests.table import Finding, Target, count, in_turns
 from loadtests.wrk import Load
 
 _IDLE: Final = 1_000
+_WHAT: Final = f"{_IDLE:,} idle"
 
 
 def _run(bench: Bench) -> Finding:
-    directory, load = bench.scratch("idle"), Load(bench.short)
+    directory, load = bench.scratch("idle"), Load(bench.shortest)
     with (
         origins(3, directory) as (one, two, copy),
         standing(bench, bench.named("Turnout", "Envoy"), Job((one, two), mirror=copy), directory) as gateways,
     ):
         warm(gateways, directory)
-        turns = {name: partial(turn, gateway, load, directory) for name, gateway in gateways.items()}
-        turns |= {_beside(name): partial(_turn, g, load, directory) for name, g in gateways.items()}
-        found = rounds(bench.few, turns)
+        alone = partial(turn, load=load, directory=directory)
+        found = beside(bench, gateways, _WHAT, alone, partial(_turn, load=load, directory=directory))
     cpu = {name: [r.cpu_us for r in own] for name, own in found.items()}
     return Finding(
         scenario="idle",
-        method=f"wrk, {load.connections} connections, {in_turns(bench.few, load.seconds)}, with and "
-        f"without {_IDLE:,} keep-alive connections that have asked once.",
+        method=f"wrk, {load.connections} connections, {in_turns(bench.many, load.seconds)} ({bench.few} of others than "
+        f"Turnout), with and without {_IDLE:,} keep-alive connections that have asked once.",
         columns=("peer", "CPU µs/request", "÷ without", "requests/s", "p99 ms", "errors"),
         rows=tuple(
             (
@@ -49,16 +49,12 @@ def _run(bench: Bench) -> Finding:
         targets=(
             Target(
                 f"CPU per request at {_IDLE:,} idle keep-alive connections ÷ without",
-                ratios(cpu[_beside("Turnout")], cpu["Turnout"]),
+                ratios(cpu[f"Turnout, {_WHAT}"], cpu["Turnout"]),
                 bound=1.1,
             ),
         ),
         raw=raw(found),
     )
-
-
-def _beside(name: str) -> str:
-    return f"{name}, {_IDLE:,} idle"
 
 
 def _turn(gateway: Gateway, load: Load, directory: Path) -> Round:
