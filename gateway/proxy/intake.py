@@ -4,6 +4,7 @@ Rules:
 
 1. Every message ends at an empty line or at its length. The parser is fed to there and no further; what came beyond it
    (pipelining) is held as bytes until the request is answered and the next one may begin.
+   What is left of a long body of known length is not fed to it at all: nothing in it is to be parsed.
 2. A head is judged once, when it is complete (``accept``), and frozen: trailers become nothing.
 3. An upgrade is never taken. The parser skips the body of a request that asks for one, so a fresh parser reads it: the
    body is the body of that request and never a second one.
@@ -41,6 +42,8 @@ _AROUND_VERSION: Final = 11
 _AROUND_TARGET: Final = 32
 #: Bytes of chunk sizes and extensions for each byte of a chunked body, beyond max_header_bytes.
 _CHUNK_OVERHEAD: Final = 16
+#: What is left of a body of known length is not parsed if it is more: to copy it costs more than a parser.
+_PARSED_BYTES: Final = 65_536
 
 
 class Intake:
@@ -66,6 +69,7 @@ class Intake:
         "_parser",
         "_tail",
         "_unbodied",
+        "_unparsed",
         "_upgrade",
         "keep_alive",
         "length",
@@ -90,6 +94,7 @@ class Intake:
         self._common = False  # its request line names HTTP/1.1
         self._upgrade = False
         self._chunked = False
+        self._unparsed = False  # the body goes by the parser, which is in the middle of it for good
         self._body_bytes = 0  # of a chunked body, without and with its framing
         self._framed_bytes = 0
         self._body_seen = 0  # body bytes when framing was last counted
@@ -143,6 +148,10 @@ class Intake:
                 end = at + self.remaining
                 if end > size:
                     end = size
+                if self._unparsed or self.remaining > _PARSED_BYTES:
+                    self._pass_on(data if end - at == size else data[at:end])
+                    at = end
+                    continue
             elif stage == WHOLE:
                 self._held, self._at = data, at
                 return
@@ -173,6 +182,15 @@ class Intake:
         if self.stage == HEAD or (self.stage == BODY and self._chunked):
             self._tail = data[-3:] if size >= 3 else (self._tail + data)[-3:]
             self._count_parts()
+
+    def _pass_on(self, piece: bytes) -> None:
+        """Take a piece of a long body of known length as it is."""
+        self._unparsed = True
+        self.on_body(piece)
+        if not self.remaining:
+            self._unparsed = False
+            self._parser = HttpRequestParser(self)
+            self.on_message_complete()
 
     def _joined(self, data: bytes, end: int) -> int:
         """Return where the empty line ends that begins in what came before this data; else ``end``."""

@@ -50,6 +50,8 @@ _CHUNK_OVERHEAD: Final = 16
 _COMMON: Final = b"HTTP/1.1 "
 #: Request bodies longer than this are not joined to their head before they are written.
 _COPIED_BYTES: Final = 65_536
+#: What is left of an answer's body of known length is not parsed if it is more: to copy it costs more than a parser.
+_PARSED_BYTES: Final = 65_536
 #: Below the five seconds after which common servers close an idle connection.
 IDLE_SECONDS: Final = 4.0
 
@@ -77,6 +79,7 @@ class Link(asyncio.Protocol):
         "_replica",
         "_transport",
         "_unended",
+        "_unparsed",
         "_upload",
         "_whole",
         "_write_paused",
@@ -111,6 +114,7 @@ class Link(asyncio.Protocol):
         self._body_bytes = 0
         self._keep_alive = False
         self._unended = False  # only closing ends the body
+        self._unparsed = 0  # bytes of a long body still to come, which go by the parser
         self._whole = False
         self._extra = False  # something came after it
         self._paused = False
@@ -135,7 +139,7 @@ class Link(asyncio.Protocol):
         self._bodyless = bodyless
         self._heading = True
         self._unended = self._whole = False
-        self._framed_bytes = self._body_bytes = 0
+        self._framed_bytes = self._body_bytes = self._unparsed = 0
         self.deadline = self._loop.time() + self._replica.timeout_seconds
         if len(body) > _COPIED_BYTES:
             transport.writelines((head, body))
@@ -242,12 +246,15 @@ class Link(asyncio.Protocol):
             self._common = data.startswith(_COMMON)
         self._framed_bytes += len(data)
         trouble: str | None = None
-        try:
-            self._parser.feed_data(data)
-        except HttpParserUpgrade:
-            trouble = "an upgrade that nobody asked for"
-        except HttpParserError as error:
-            trouble = str(error.__context__ or error)
+        if self._unparsed:
+            self._pass_on(data)
+        else:
+            try:
+                self._parser.feed_data(data)
+            except HttpParserUpgrade:
+                trouble = "an upgrade that nobody asked for"
+            except HttpParserError as error:
+                trouble = str(error.__context__ or error)
         if self._whole:
             self._extra = self._extra or trouble is not None
             self._finish(at_once=heading)
@@ -256,8 +263,20 @@ class Link(asyncio.Protocol):
         elif self._framed_bytes > _MAX_HEAD_BYTES + self._body_bytes * _CHUNK_OVERHEAD:
             self.drop(UpstreamFault("protocol", "the answer is mostly framing"))
         elif not self._heading:
+            if answer.length is not None and answer.length - self._body_bytes > _PARSED_BYTES:
+                self._unparsed = answer.length - self._body_bytes
             self.deadline = NEVER if self._paused else self._loop.time() + self._replica.idle_seconds
             answer.bell.ring()
+
+    def _pass_on(self, data: bytes) -> None:
+        """Take a piece of a long body of known length as it is; the parser is in the middle of it for good."""
+        left = self._unparsed
+        self._extra = len(data) > left
+        self._unparsed = max(0, left - len(data))
+        self.on_body(data[:left] if self._extra else data)
+        if not self._unparsed:
+            self._parser = HttpResponseParser(self)
+            self._whole = True
 
     def expire(self, now: float) -> None:
         """The deadline has passed: rule 5."""

@@ -6,6 +6,7 @@ Rule: reading never changes what the client gets, and never fails a request: wha
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 
 #: Kinds of values that JSON can always hold. Text may hold half a character, and a number too many digits.
 _ALWAYS_WRITTEN: Final = frozenset({float, bool, type(None), type(MISSING)})
+
+#: How no JSON text begins, whatever its encoding: with ASCII that no value begins with, NaN and Infinity among them.
+#: Parsers look at all of a long text before they say that its first byte is none of theirs.
+_NO_JSON: Final = re.compile(rb"[ \t\r\n]*(?![{\[\x22\-0-9tfnNI])[!-~]")
+_SHORT_BYTES: Final = 4096
 
 #: A longer answer is not read, before and after decompression: a prediction stands in a document, not in a data set.
 READ_BYTES: Final = 2**20
@@ -131,7 +137,7 @@ def _found(text: str, document: object) -> object:
 def _decoded(body: bytes, came: Call) -> object:
     """Return the JSON value of a body, or UNREADABLE. NaN and Infinity, which models do emit, are read."""
     plain = plain_body(body, came.headers) if came.headers.meanings & CODED else body
-    if plain is None:
+    if plain is None or (len(plain) > _SHORT_BYTES and _NO_JSON.match(plain)):
         return UNREADABLE
     try:
         value: object = orjson.loads(plain)

@@ -7,7 +7,7 @@ connection breaks; what HEAD, 204 and 304 must not carry is not sent.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.proxy.fiber import Fiber
 from gateway.proxy.headers import Header
@@ -16,6 +16,9 @@ from gateway.proxy.wire import CONTINUE, answer_head, chunk
 
 if TYPE_CHECKING:
     from gateway.proxy.connection import Connection
+
+#: Bodies longer than this are not joined to their head before they are written.
+_COPIED_BYTES: Final = 65_536
 
 
 class Response:
@@ -39,7 +42,7 @@ class Response:
         self._left: int | None = None  # bytes of the announced length still to come
 
     def send(self, status: int, headers: Sequence[Header], body: bytes, declared: int | None = None) -> None:
-        """Answer at once with all there is, in one write.
+        """Answer at once with all there is; unless the body is long, in one write.
 
         ``declared`` is the length of the body that a HEAD or 304 does not bring with it.
 
@@ -47,7 +50,7 @@ class Response:
         answer.
         """
         self._begin(status)
-        connection = self._connection
+        connection, rest = self._connection, b""
         bare = self._request.method == "HEAD" or status == 304
         if status == 204:
             head = answer_head(status, headers, connection=connection.persistence())
@@ -55,9 +58,15 @@ class Response:
             length = len(body) if body else declared
             head = answer_head(status, headers, length=length, connection=connection.persistence())
         else:
-            head = answer_head(status, headers, length=len(body), connection=connection.persistence()) + body
+            head = answer_head(status, headers, length=len(body), connection=connection.persistence())
+            if len(body) <= _COPIED_BYTES:
+                head += body
+            else:
+                rest = body
         self.started = True
         connection.send(head)
+        if rest:
+            connection.send(rest)
         self._end()
 
     def start(self, status: int, headers: Sequence[Header], *, length: int | None) -> None:

@@ -99,6 +99,25 @@ def test_requests_are_the_same_wherever_the_bytes_are_cut(
 
 
 @pytest.mark.interpreted
+@pytest.mark.parametrize("upgrade", [False, True])
+@pytest.mark.parametrize("cut", [1_000, 65_536, 70_000, 300_000, 10**6])
+def test_a_long_body_of_known_length_ends_at_its_length(cut: int, upgrade: bool) -> None:
+    """It goes by the parser: what it holds is no request, and what comes behind it is one."""
+    long, sizes = (HEAD % 666 + b"\r\n") * 8_000, (0, 65_535, 65_536, 65_537, 100_000, 240_000)
+    messages = [(long[:size], "length", upgrade) for size in sizes] + [(b"x", "chunked", upgrade)]
+    sent = b"".join(wire(number, *message) for number, message in enumerate(messages))
+    taker, taken = intake()
+    for at in range(0, len(sent), cut):
+        taker.feed(sent[at : at + cut])
+        while taker.stage == WHOLE:
+            taker.stage = BETWEEN
+            if taker.held:
+                taker.proceed()
+    assert taken.requests == [(b"/%d" % number, body) for number, (body, _, _) in enumerate(messages)]
+    assert (taken.under_way, taker.stage, taker.held) == (None, BETWEEN, 0)
+
+
+@pytest.mark.interpreted
 @given(data=st.binary(max_size=200), prefix=st.sampled_from([b"", HEAD % 1, b"GET / HTTP/1.1\r\nHost: "]))
 def test_no_bytes_do_worse_than_being_refused(data: bytes, prefix: bytes) -> None:
     taker, _ = intake()

@@ -386,6 +386,8 @@ def test_a_body_without_the_unit_lets_the_request_stand_in(tmp_path: Path, body:
         (zlib.compress(b'{"p": 3}'), "deflate", 3),
         (zlib.compress(b'{"p": 3}', wbits=-15), "Deflate", 3),
         (b'{"p": {"score": NaN}}', "", {"score": None}),
+        (b" \r\n" * 3_000 + b'{"p": 3}', "", 3),
+        ('{"p": 3}'.center(6_000).encode("utf-16-le"), "", 3),
     ],
 )
 def test_a_prediction_is_read_from_the_answer(tmp_path: Path, body: bytes, coding: str, prediction: object) -> None:
@@ -403,6 +405,9 @@ def test_a_prediction_is_read_from_the_answer(tmp_path: Path, body: bytes, codin
     ("body", "coding"),
     [
         (b"<html>", ""),
+        (b" <html>" * 1_000, ""),
+        (b"x" * 2**20, ""),
+        (b"\x89PNG" * 2_000, ""),
         (b"{}", ""),
         (b'{"p": 3}', "br"),
         (b"not gzip", "gzip"),

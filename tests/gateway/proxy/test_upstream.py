@@ -202,6 +202,28 @@ def test_an_answer_is_read_by_its_framing_and_its_connection_used_again(
     play(main())
 
 
+@pytest.mark.parametrize("size", [65_536, 65_537, 1_000_000])
+def test_a_long_answer_ends_at_its_length_and_its_connection_is_used_again(size: int) -> None:
+    body = (OK * (size // len(OK) + 1))[:size]  # what it holds is no answer
+
+    async def script(connection: Wire) -> None:
+        while await connection.request() is not None:
+            await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size, body[:70_000], body[70_000:])
+            await connection.request()
+            await connection.send(OK)
+
+    async def main() -> None:
+        async with backend(script) as b:
+            up = upstream(b)
+            for _ in range(2):
+                assert await get(up) == body
+                assert await get(up) == b"ok"
+            assert b.wires == 1
+            await up.close()
+
+    play(main())
+
+
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
 def test_an_answer_without_a_length_ends_when_the_backend_closes(version: bytes) -> None:
     async def main() -> None:

@@ -175,6 +175,43 @@ def test_bytes_after_a_whole_answer_drop_the_connection_and_are_nobodys_answer(e
     play(main())
 
 
+def test_bytes_after_a_long_answer_drop_the_connection_and_are_nobodys_answer() -> None:
+    body = b"x" * 500_000
+
+    async def script(wire: Wire) -> None:
+        await wire.request()
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
+        await wire.send(head + body[:1_000], body[1_000:] + b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison")
+        await wire.gone()
+
+    async def main() -> None:
+        async with backend(script) as b:
+            up = upstream(b)
+            for _ in range(2):
+                assert await get(up) == body
+                await until(lambda: not b.open)
+            assert b.wires == 2
+            await up.close()
+
+    play(main())
+
+
+def test_a_long_answer_that_breaks_off_is_incomplete() -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 500000\r\n\r\n"
+
+    async def script(wire: Wire) -> None:
+        await wire.request()
+        await wire.send(head, b"x" * 499_999)
+
+    async def main() -> None:
+        async with backend(script) as b:
+            up = upstream(b)
+            assert await fault(up) == "incomplete"
+            await up.close()
+
+    play(main())
+
+
 @pytest.mark.parametrize(
     ("method", "body", "repeated"),
     [("GET", b"", True), ("PUT", b"x", True), ("DELETE", b"", True), ("POST", b"x", False), ("PATCH", b"", False)],

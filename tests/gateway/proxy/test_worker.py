@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import platform
 import signal
 import socket
 import ssl
@@ -202,7 +203,7 @@ def test_once_a_second_it_writes_a_heartbeat_and_sends_its_numbers(tmp_path: Pat
     play(main())
 
 
-# The end.
+# A process.
 
 
 def started(
@@ -240,6 +241,37 @@ async def process(
 
 async def ended(worker: subprocess.Popen[str], seconds: float = 5) -> int:
     return await asyncio.get_running_loop().run_in_executor(None, worker.wait, seconds)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries decide for themselves")
+def test_memory_for_bodies_is_not_fetched_from_the_kernel_again_for_each(tmp_path: Path) -> None:
+    megabyte, users, asks, page = b"x" * 2**20, 8, 10, 4096
+
+    async def as_long(asked: Asked) -> None:
+        await asked.answer(megabyte)
+
+    async def main() -> None:
+        async with Model(as_long) as model:
+            publish(tmp_path / SNAPSHOT, snapshot(backend("a", model.url), route("r", only("a"))))
+            async with process(tmp_path) as (stage, worker):
+
+                def faults() -> int:
+                    """Return how many pages the worker was given so far."""
+                    return int(Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()[7])
+
+                async def user() -> None:
+                    for _ in range(asks):
+                        assert (await stage.ask("/r", body=megabyte)).body == megabyte
+
+                await asyncio.gather(*(user() for _ in range(users)))
+                before = faults()
+                await asyncio.gather(*(user() for _ in range(users)))
+                assert faults() - before < users * asks * len(megabyte) / page / 4
+
+    play(main())
+
+
+# The end.
 
 
 def test_on_sigterm_requests_and_copies_finish_and_the_journal_is_closed(tmp_path: Path) -> None:
