@@ -2,9 +2,9 @@
 
 Rules:
 
-1. Every message ends at an empty line or at its length. The parser is fed to there and no further; what came beyond it
-   (pipelining) is held as bytes until the request is answered and the next one may begin.
-   What is left of a long body of known length is not fed to it at all: nothing in it is to be parsed.
+1. Every message ends at an empty line or at its length. The parser is fed to there and no further, and not with a long
+   body of known length at all; what came beyond it (pipelining) is held as bytes until the request is answered and the
+   next one may begin.
 2. A head is judged once, when it is complete (``accept``), and frozen: trailers become nothing.
 3. An upgrade is never taken. The parser skips the body of a request that asks for one, so a fresh parser reads it: the
    body is the body of that request and never a second one.
@@ -21,6 +21,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from gateway.proxy.accept import Refusal, accept, too_long, unreadable
 from gateway.proxy.headers import Header
+from gateway.proxy.wire import LONG_BYTES
 
 if TYPE_CHECKING:
     from gateway.proxy.connection import Connection
@@ -42,8 +43,6 @@ _AROUND_VERSION: Final = 11
 _AROUND_TARGET: Final = 32
 #: Bytes of chunk sizes and extensions for each byte of a chunked body, beyond max_header_bytes.
 _CHUNK_OVERHEAD: Final = 16
-#: What is left of a body of known length is not parsed if it is more: to copy it costs more than a parser.
-_PARSED_BYTES: Final = 65_536
 
 
 class Intake:
@@ -148,7 +147,7 @@ class Intake:
                 end = at + self.remaining
                 if end > size:
                     end = size
-                if self._unparsed or self.remaining > _PARSED_BYTES:
+                if self._unparsed or self.remaining > LONG_BYTES:
                     self._pass_on(data if end - at == size else data[at:end])
                     at = end
                     continue

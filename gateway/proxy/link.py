@@ -38,7 +38,7 @@ from gateway.proxy.headers import (
     listing,
     unlisted,
 )
-from gateway.proxy.wire import chunk
+from gateway.proxy.wire import LONG_BYTES, chunk
 
 if TYPE_CHECKING:
     from gateway.proxy.replica import Replica
@@ -48,10 +48,6 @@ _MAX_HEAD_BYTES: Final = 262_144
 _CHUNK_OVERHEAD: Final = 16
 #: How nearly every answer begins. To ask the parser for the version costs twenty times as much.
 _COMMON: Final = b"HTTP/1.1 "
-#: Request bodies longer than this are not joined to their head before they are written.
-_COPIED_BYTES: Final = 65_536
-#: What is left of an answer's body of known length is not parsed if it is more: to copy it costs more than a parser.
-_PARSED_BYTES: Final = 65_536
 #: Below the five seconds after which common servers close an idle connection.
 IDLE_SECONDS: Final = 4.0
 
@@ -114,7 +110,7 @@ class Link(asyncio.Protocol):
         self._body_bytes = 0
         self._keep_alive = False
         self._unended = False  # only closing ends the body
-        self._unparsed = 0  # bytes of a long body still to come, which go by the parser
+        self._unparsed = False  # the body goes by the parser, which is in the middle of it for good
         self._whole = False
         self._extra = False  # something came after it
         self._paused = False
@@ -139,9 +135,9 @@ class Link(asyncio.Protocol):
         self._bodyless = bodyless
         self._heading = True
         self._unended = self._whole = False
-        self._framed_bytes = self._body_bytes = self._unparsed = 0
+        self._framed_bytes = self._body_bytes = 0
         self.deadline = self._loop.time() + self._replica.timeout_seconds
-        if len(body) > _COPIED_BYTES:
+        if len(body) > LONG_BYTES:
             transport.writelines((head, body))
         else:
             transport.write(head + body)
@@ -247,7 +243,7 @@ class Link(asyncio.Protocol):
         self._framed_bytes += len(data)
         trouble: str | None = None
         if self._unparsed:
-            self._pass_on(data)
+            self._pass_on(answer, data)
         else:
             try:
                 self._parser.feed_data(data)
@@ -263,18 +259,18 @@ class Link(asyncio.Protocol):
         elif self._framed_bytes > _MAX_HEAD_BYTES + self._body_bytes * _CHUNK_OVERHEAD:
             self.drop(UpstreamFault("protocol", "the answer is mostly framing"))
         elif not self._heading:
-            if answer.length is not None and answer.length - self._body_bytes > _PARSED_BYTES:
-                self._unparsed = answer.length - self._body_bytes
+            if answer.length is not None and answer.length - self._body_bytes > LONG_BYTES:
+                self._unparsed = True
             self.deadline = NEVER if self._paused else self._loop.time() + self._replica.idle_seconds
             answer.bell.ring()
 
-    def _pass_on(self, data: bytes) -> None:
-        """Take a piece of a long body of known length as it is; the parser is in the middle of it for good."""
-        left = self._unparsed
+    def _pass_on(self, answer: Answer, data: bytes) -> None:
+        """Take a piece of a long body of known length as it is."""
+        left = (answer.length or 0) - self._body_bytes
         self._extra = len(data) > left
-        self._unparsed = max(0, left - len(data))
         self.on_body(data[:left] if self._extra else data)
-        if not self._unparsed:
+        if len(data) >= left:
+            self._unparsed = False
             self._parser = HttpResponseParser(self)
             self._whole = True
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _ALWAYS_WRITTEN: Final = frozenset({float, bool, type(None), type(MISSING)})
 
 #: How no JSON text begins, whatever its encoding: with ASCII that no value begins with, NaN and Infinity among them.
-#: Parsers look at all of a long text before they say that its first byte is none of theirs.
+#: Parsers look at all of a text before they say that its first byte is none of theirs: of a short one they may.
 _NO_JSON: Final = re.compile(rb"[ \t\r\n]*(?![{\[\x22\-0-9tfnNI])[!-~]")
 _SHORT_BYTES: Final = 4096
 

@@ -7,18 +7,15 @@ connection breaks; what HEAD, 204 and 304 must not carry is not sent.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from gateway.proxy.fiber import Fiber
 from gateway.proxy.headers import Header
 from gateway.proxy.request import Request
-from gateway.proxy.wire import CONTINUE, answer_head, chunk
+from gateway.proxy.wire import CONTINUE, LONG_BYTES, answer_head, chunk
 
 if TYPE_CHECKING:
     from gateway.proxy.connection import Connection
-
-#: Bodies longer than this are not joined to their head before they are written.
-_COPIED_BYTES: Final = 65_536
 
 
 class Response:
@@ -59,7 +56,7 @@ class Response:
             head = answer_head(status, headers, length=length, connection=connection.persistence())
         else:
             head = answer_head(status, headers, length=len(body), connection=connection.persistence())
-            if len(body) <= _COPIED_BYTES:
+            if len(body) <= LONG_BYTES:
                 head += body
             else:
                 rest = body

@@ -17,6 +17,10 @@ from gateway.proxy.headers import DATE, HOP, HOST, LENGTH, MEANING, Fields, Head
 #: The interim answer to a client that waits to be asked for its body.
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
+#: More of a body than this is not copied if that can be helped: neither joined to its head, nor fed to a parser, which
+#: has nothing to find in a body of known length.
+LONG_BYTES: Final = 65_536
+
 _COLON: Final = b": "
 _BREAK: Final = b"\r\n"
 #: Numbers: to look for bytes in bytes, Python first fails to read them as one.

@@ -245,7 +245,7 @@ async def ended(worker: subprocess.Popen[str], seconds: float = 5) -> int:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries decide for themselves")
 def test_memory_for_bodies_is_not_fetched_from_the_kernel_again_for_each(tmp_path: Path) -> None:
-    megabyte, users, asks, page = b"x" * 2**20, 8, 10, 4096
+    megabyte, users, asks, page = b"x" * 2**20, 8, 10, os.sysconf("SC_PAGE_SIZE")
 
     async def as_long(asked: Asked) -> None:
         await asked.answer(megabyte)
