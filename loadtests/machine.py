@@ -67,6 +67,12 @@ def cpu_seconds(pids: Sequence[int]) -> float:
     return sum(_nanoseconds(task) for pid in pids for task in _tasks(pid)) / 1e9
 
 
+def stolen_seconds() -> float:
+    """Return for how long, so far and over all processors, one was wanted and this machine's host ran something else
+    on it: "steal" of proc(5), in steps of 10 ms. 0 on a machine without a host, or whose host does not say."""
+    return int((_PROC / "stat").read_text().split(maxsplit=9)[8]) / os.sysconf("SC_CLK_TCK")
+
+
 def rss_bytes(pids: Sequence[int]) -> int:
     """Return how much memory these processes hold now."""
     return sum(int((_PROC / str(pid) / "statm").read_text().split()[1]) for pid in pids) * os.sysconf("SC_PAGE_SIZE")

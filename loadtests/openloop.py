@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import selectors
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from typing import Final, cast
 import httptools
 
 from loadtests.figures import percentile
-from loadtests.machine import LOAD_CORE, pinned
+from loadtests.machine import LOAD_CORE, pinned, stolen_seconds
 from loadtests.request import REQUESTS
 
 #: How long the last answers may take.
@@ -80,7 +81,8 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """What an open loop found. ``late_p99_ms`` is the generator's own: how long after their time requests left."""
+    """What an open loop found. ``late_p99_ms`` is the generator's own: how long after their time requests left.
+    ``stolen`` is the machine's: the share of all processors' time that its host took away meanwhile."""
 
     offered: int
     answered: int
@@ -92,6 +94,7 @@ class Latency:
     p99_ms: float
     refused_p99_ms: float
     late_p99_ms: float
+    stolen: float = 0.0
 
     @property
     def errors(self) -> int:
@@ -99,7 +102,7 @@ class Latency:
         return self.refused + self.broken + self.unanswered
 
 
-def summary(offered: int, tally: Tally) -> Latency:
+def summary(offered: int, tally: Tally, *, stolen: float = 0.0) -> Latency:
     """Return what a tally comes to."""
     return Latency(
         offered=offered,
@@ -112,6 +115,7 @@ def summary(offered: int, tally: Tally) -> Latency:
         p99_ms=_ms(tally.answered, 0.99),
         refused_p99_ms=_ms(tally.refused, 0.99),
         late_p99_ms=_ms(tally.late, 0.99),
+        stolen=stolen,
     )
 
 
@@ -180,13 +184,14 @@ class Generator:
     async def run(self) -> Latency:
         """Send everything, wait for the last answers, and return what was found."""
         await asyncio.gather(*(self._open() for _ in range(self._connections)))
-        self._began = self.loop.time()
+        self._began, stolen_before = self.loop.time(), stolen_seconds()
         self._tick()
         deadline = self._began + self._schedule.seconds + GRACE_SECONDS
         while self.tally.count < self._schedule.count and self.loop.time() < deadline:
             await asyncio.sleep(0.05)
         self._over = True
-        return summary(self._schedule.count, self.tally)
+        stolen = (stolen_seconds() - stolen_before) / (self.loop.time() - self._began) / (os.cpu_count() or 1)
+        return summary(self._schedule.count, self.tally, stolen=stolen)
 
     def free(self, lane: Lane) -> None:
         """Take a lane that has nothing to do."""

@@ -8,24 +8,28 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from loadtests import machine
 from loadtests.__main__ import main
 from loadtests.bench import rounds
 from loadtests.client import ask
 from loadtests.figures import brief, differences, percentile, ratios, spread
 from loadtests.holders import holding
-from loadtests.machine import Machine, cpu_seconds, rss_bytes
-from loadtests.openloop import Schedule, Tally, open_loop, summary
+from loadtests.machine import Machine, cpu_seconds, rss_bytes, stolen_seconds
+from loadtests.openloop import Latency, Schedule, Tally, open_loop, summary
 from loadtests.origin import backends
 from loadtests.parity import Parity, compare, parity
 from loadtests.peers import PEERS, Job, envoy, haproxy, nginx, turnout
 from loadtests.processes import until
 from loadtests.request import BODY, REQUESTS
 from loadtests.scenarios import SCENARIOS
+from loadtests.scenarios.pacing import CALM, Calm, is_calm
 from loadtests.streams import stream
 from loadtests.table import Finding, Target, as_json, grid, markdown
 from router.config import parse
@@ -182,6 +186,32 @@ def test_what_was_offered_is_answered_refused_broken_cancelled_or_unanswered() -
 
 def test_an_open_loop_without_an_answer_has_no_latency_and_no_crash() -> None:
     assert summary(3, Tally()).p99_ms == 0.0
+
+
+def _turns(*stolen: float) -> Iterator[Latency]:
+    """Turns in which the host took these shares, told apart by their p50: 0, 1, 2 ms."""
+    return iter([replace(summary(0, Tally(), stolen=share), p50_ms=float(n)) for n, share in enumerate(stolen)])
+
+
+def test_a_turn_the_host_disturbed_is_taken_again_until_one_is_calm_and_both_are_told() -> None:
+    calm, turns = Calm(10), _turns(0.03, 0.01, CALM, 0.0)
+    found = [calm.take("Turnout", partial(next, turns)) for _ in range(2)]
+    assert [one.p50_ms for one in found] == [2.0, 3.0]
+    assert [one.p50_ms for one in calm.first["Turnout"]] == [0.0, 3.0]
+    assert calm.again == 2
+
+
+def test_a_host_that_never_leaves_the_machine_alone_ends_the_bench_all_the_same() -> None:
+    calm, turns = Calm(3), _turns(*[0.5] * 5)
+    found = [calm.take("Turnout", partial(next, turns)) for _ in range(2)]
+    assert [is_calm(one) for one in found] == [False, False]
+    assert (calm.again, next(turns, None)) == (3, None)
+
+
+def test_what_the_host_takes_is_what_the_kernel_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "stat").write_text("cpu  40 0 30 900 7 0 2 250 11 12\ncpu0 40 0 30 900 7 0 2 250 11 12\n")
+    monkeypatch.setattr(machine, "_PROC", tmp_path)
+    assert stolen_seconds() == 250 / os.sysconf("SC_CLK_TCK")
 
 
 def test_a_stalled_backend_is_charged_for_everyone_who_came_meanwhile(tmp_path: Path) -> None:
