@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,13 +17,13 @@ from pathlib import Path
 
 import pytest
 
-from loadtests import machine
+from loadtests import awake, machine
 from loadtests.__main__ import main
 from loadtests.bench import rounds
 from loadtests.client import ask
 from loadtests.figures import brief, differences, percentile, ratios, spread
 from loadtests.holders import holding
-from loadtests.machine import Machine, cpu_seconds, rss_bytes, stolen_seconds
+from loadtests.machine import GATEWAY_CORE, LOAD_CORE, Machine, children, cpu_seconds, rss_bytes, stolen_seconds
 from loadtests.openloop import Latency, Schedule, Tally, open_loop, summary
 from loadtests.origin import backends
 from loadtests.parity import Parity, compare, parity
@@ -212,6 +214,24 @@ def test_what_the_host_takes_is_what_the_kernel_says(tmp_path: Path, monkeypatch
     (tmp_path / "stat").write_text("cpu  40 0 30 900 7 0 2 250 11 12\ncpu0 40 0 30 900 7 0 2 250 11 12\n")
     monkeypatch.setattr(machine, "_PROC", tmp_path)
     assert stolen_seconds() == 250 / os.sysconf("SC_CLK_TCK")
+
+
+def _keeping_awake() -> list[int]:
+    return [pid for pid, command in children(os.getpid()) if "loadtests.awake" in command]
+
+
+def test_who_keeps_the_cores_awake_takes_only_what_nobody_wants_and_is_gone_afterwards(tmp_path: Path) -> None:
+    with awake.awake(tmp_path):
+        there = _keeping_awake()
+        until(lambda: all(os.sched_getscheduler(pid) == os.SCHED_IDLE for pid in there), "they are in the idle class")
+        assert [os.sched_getaffinity(pid) for pid in there] == [{core} for core in sorted({GATEWAY_CORE, LOAD_CORE})]
+    assert _keeping_awake() == []
+
+
+def test_who_keeps_a_core_awake_ends_with_whoever_asked_for_it() -> None:
+    keeping = subprocess.Popen([sys.executable, "-m", "loadtests.awake"], stdin=subprocess.PIPE)
+    keeping.communicate(timeout=30)
+    assert keeping.returncode == 0
 
 
 def test_a_stalled_backend_is_charged_for_everyone_who_came_meanwhile(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
 
+from loadtests.awake import awake
 from loadtests.bench import Bench, rounds, standing
 from loadtests.figures import differences
 from loadtests.openloop import Latency
@@ -29,6 +30,7 @@ def _run(bench: Bench) -> Finding:
     with (
         origins(3, directory) as (one, two, copy),
         standing(bench, bench.proxies, Job((one, two), mirror=copy), directory) as gateways,
+        awake(directory),
     ):
         everyone = {"direct": direct(one), **gateways}
         for gateway in everyone.values():
@@ -42,8 +44,9 @@ def _run(bench: Bench) -> Finding:
     return Finding(
         scenario="latency",
         method=f"Open loop, {_RATE:,} requests/s, {in_turns(bench.few, bench.short)}, then {bench.many} of those "
-        "that are judged; each latency counts from when its request was to leave. Of the latter a turn in which the "
-        f"host took more than {CALM:.1%} of the processors' time is taken again, {_AGAIN * bench.many} in all at most.",
+        "that are judged; each latency counts from when its request was to leave. The processors are kept awake. Of "
+        f"what is judged, a turn in which the host took more than {CALM:.1%} of the processors' time is taken again, "
+        f"{_AGAIN * bench.many} in all at most.",
         columns=("peer", "added p50 ms", "added p99 ms", *COLUMNS),
         rows=(
             *_rows(found),
