@@ -131,15 +131,18 @@ def beside(
     what: str,
     alone: Callable[[Gateway], T],
     beset: Callable[[Gateway], T],
+    *,
+    take: Callable[[str, Callable[[], T]], T] = lambda _, turn: turn(),
 ) -> dict[str, list[T]]:
     """Let each gateway take turns alone and beside ``what``, right after each other; those are called "peer, what".
 
-    Turnout, who is judged, has many rounds, the others few.
+    Turnout, who is judged, has many rounds, the others few. ``take`` is given each turn with its name, to take it.
     """
     found: dict[str, list[T]] = {}
     for name, gateway in gateways.items():
         turns = {name: partial(alone, gateway), f"{name}, {what}": partial(beset, gateway)}
-        found |= rounds(bench.many if name == "Turnout" else bench.few, turns)
+        taken = {called: partial(take, called, turn) for called, turn in turns.items()}
+        found |= rounds(bench.many if name == "Turnout" else bench.few, taken)
     return found
 
 

@@ -6,13 +6,14 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from loadtests.awake import awake
 from loadtests.bench import Bench, beside, standing
 from loadtests.figures import ratios
 from loadtests.holders import holding
 from loadtests.openloop import Latency
 from loadtests.origin import backends
 from loadtests.peers import Gateway, Job
-from loadtests.scenarios.pacing import COLUMNS, cells, p99s, paced, raw
+from loadtests.scenarios.pacing import CALMLY, COLUMNS, Calm, cells, p99s, paced, raw
 from loadtests.scenarios.scenario import Scenario
 from loadtests.table import Finding, Target, in_turns
 
@@ -27,18 +28,20 @@ def _run(bench: Bench) -> Finding:
         # They read a body to its end before they answer; nginx would not wait, and the slow ones would come and go.
         backends([()] * 3, directory) as (one, two, copy),
         standing(bench, bench.named("Turnout", "Envoy"), Job((one, two), mirror=copy), directory) as gateways,
+        awake(directory),
     ):
         for gateway in gateways.values():
             _beset(gateway, bench.short, directory)  # nobody counts the first
         alone = partial(paced, rate=_RATE, seconds=bench.short)
         beset = partial(_beset, seconds=bench.short, directory=directory)
-        found = beside(bench, gateways, _WHAT, alone, beset)
-    p99 = p99s(found)
+        calm = Calm(bench.many)
+        found = beside(bench, gateways, _WHAT, alone, beset, take=calm.take)
+    p99, came = p99s(found), p99s(calm.first)
     return Finding(
         scenario="hostile",
         method=f"Open loop, {_RATE:,} requests/s, {in_turns(bench.many, bench.short)} ({bench.few} of others than "
         f"Turnout), with and without {_EACH} slow-header and {_EACH} slow-body clients, each of which comes again when "
-        "it is closed.",
+        f"it is closed. {CALMLY}",
         columns=("peer", "p99 ÷ without", *COLUMNS),
         rows=tuple(
             (name, str(ratios(p99[name], p99[name.partition(",")[0]])), *cells(own)) for name, own in found.items()
@@ -50,7 +53,11 @@ def _run(bench: Bench) -> Finding:
                 bound=1.2,
             ),
         ),
-        raw=raw(found),
+        notes=(
+            calm.told(found),
+            f"as they came: normal p99 ÷ without {ratios(came[f'Turnout, {_WHAT}'], came['Turnout'])}",
+        ),
+        raw={"calm": raw(found), "as they came": raw(calm.first)},
     )
 
 

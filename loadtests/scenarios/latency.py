@@ -12,7 +12,7 @@ from loadtests.figures import differences
 from loadtests.openloop import Latency
 from loadtests.origin import origins
 from loadtests.peers import Job, direct
-from loadtests.scenarios.pacing import CALM, COLUMNS, Calm, cells, is_calm, p99s, paced, raw
+from loadtests.scenarios.pacing import CALMLY, COLUMNS, Calm, cells, p99s, paced, raw
 from loadtests.scenarios.scenario import Scenario
 from loadtests.table import Finding, Target, in_turns, renamed
 
@@ -20,9 +20,6 @@ _RATE: Final = 2_000
 
 #: Who is judged, and compared right after each other in many turns.
 _JUDGED: Final = ("direct", "Turnout", "Envoy")
-
-#: How many of their turns are taken again at most, for each round there is.
-_AGAIN: Final = 8
 
 
 def _run(bench: Bench) -> Finding:
@@ -37,16 +34,14 @@ def _run(bench: Bench) -> Finding:
             paced(gateway, rate=_RATE / 4, seconds=1)  # nobody counts the first
         turns = {name: partial(paced, g, rate=_RATE, seconds=bench.short) for name, g in everyone.items()}
         found = rounds(bench.few, turns)
-        calm = Calm(_AGAIN * bench.many)
+        calm = Calm(bench.many)
         judged = {name: partial(calm.take, name, turn) for name, turn in turns.items() if name in _JUDGED}
         closely = rounds(bench.many, judged)
-    as_they_came, count = calm.first, bench.many * len(judged)
+    as_they_came = calm.first
     return Finding(
         scenario="latency",
         method=f"Open loop, {_RATE:,} requests/s, {in_turns(bench.few, bench.short)}, then {bench.many} of those "
-        "that are judged; each latency counts from when its request was to leave. The processors are kept awake. Of "
-        f"what is judged, a turn in which the host took more than {CALM:.1%} of the processors' time is taken again, "
-        f"{_AGAIN * bench.many} in all at most.",
+        f"that are judged; each latency counts from when its request was to leave. {CALMLY}",
         columns=("peer", "added p50 ms", "added p99 ms", *COLUMNS),
         rows=(
             *_rows(found),
@@ -55,8 +50,7 @@ def _run(bench: Bench) -> Finding:
         ),
         targets=_targets(closely),
         notes=(
-            f"the host took a processor away: {_disturbed(as_they_came)} of {count} turns were not calm as they came; "
-            f"{calm.again} were taken again, and {_disturbed(closely)} of those that count are not calm",
+            calm.told(closely),
             "as they came: " + "; ".join(f"{t.what} {t.found}{t.unit}" for t in _targets(as_they_came)),
         ),
         raw={"rounds": raw(found), "as they came": raw(as_they_came), "closely": raw(closely)},
@@ -70,11 +64,6 @@ def _targets(found: Mapping[str, Sequence[Latency]]) -> tuple[Target, ...]:
     if "Envoy" not in p99:
         return (added,)
     return added, Target("p99 over Envoy's", differences(p99["Turnout"], p99["Envoy"]), bound=1.0, unit=" ms")
-
-
-def _disturbed(found: Mapping[str, Sequence[Latency]]) -> int:
-    """Return in how many turns the machine was not its own."""
-    return sum(not is_calm(one) for own in found.values() for one in own)
 
 
 def _rows(found: Mapping[str, Sequence[Latency]]) -> tuple[tuple[str, ...], ...]:

@@ -23,6 +23,15 @@ COLUMNS: Final = ("p50 ms", "p99 ms", "generator late by p99 ms", "host took %",
 #: What share of the processors' time the host may take in a turn that is calm: a fifth of what the p99 leaves out.
 CALM: Final = 0.002
 
+#: How many turns are taken again at most, for each round of those that are judged.
+_AGAIN: Final = 8
+
+#: How turns are taken, in words.
+CALMLY: Final = (
+    f"The processors are kept awake, and a turn in which the host took more than {CALM:.1%} of their time is taken "
+    f"again, at most {_AGAIN} for each round."
+)
+
 
 def paced(gateway: Gateway, *, rate: float, seconds: float) -> Latency:
     """Ask one gateway on a schedule and let it settle."""
@@ -32,13 +41,13 @@ def paced(gateway: Gateway, *, rate: float, seconds: float) -> Latency:
 
 
 class Calm:
-    """Takes a turn again in which the host took processors away; ``most`` turns in all.
+    """Takes a turn again in which the host took processors away, a bounded number of them in so many ``rounds``.
 
     ``first`` is what each turn found the first time, calm or not, by name; ``again`` how many were taken again.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, rounds: int) -> None:
+        self._most = _AGAIN * rounds
         self.again = 0
         self.first: dict[str, list[Latency]] = {}
 
@@ -50,6 +59,18 @@ class Calm:
             self.again += 1
             found = turn()
         return found
+
+    def told(self, counted: Mapping[str, Sequence[Latency]]) -> str:
+        """Say how often the host disturbed a turn, of all as they came and of those that are counted."""
+        turns = sum(map(len, counted.values()))
+        return (
+            f"the host took a processor away: {_disturbed(self.first)} of {turns} turns were not calm as they came; "
+            f"{self.again} were taken again, and {_disturbed(counted)} of those that count are not calm"
+        )
+
+
+def _disturbed(found: Mapping[str, Sequence[Latency]]) -> int:
+    return sum(not is_calm(one) for own in found.values() for one in own)
 
 
 def is_calm(found: Latency) -> bool:
