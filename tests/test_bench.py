@@ -204,10 +204,10 @@ def test_a_turn_the_host_disturbed_is_taken_again_until_one_is_calm_and_both_are
 
 
 def test_a_host_that_never_leaves_the_machine_alone_ends_the_bench_all_the_same() -> None:
-    calm, turns = Calm(1), _turns(*[0.5] * 10)
+    calm, turns = Calm(1), _turns(*[0.5] * 6)
     found = [calm.take("Turnout", partial(next, turns)) for _ in range(2)]
     assert [is_calm(one) for one in found] == [False, False]
-    assert (calm.again, next(turns, None)) == (8, None)
+    assert (calm.again, next(turns, None)) == (4, None)
     assert "2 of 2 turns were not calm" in calm.told({"Turnout": found})
 
 

@@ -24,7 +24,7 @@ COLUMNS: Final = ("p50 ms", "p99 ms", "generator late by p99 ms", "host took %",
 CALM: Final = 0.002
 
 #: How many turns are taken again at most, for each round of those that are judged.
-_AGAIN: Final = 8
+_AGAIN: Final = 4
 
 #: How turns are taken, in words.
 CALMLY: Final = (
