@@ -8,18 +8,17 @@ Ends when its standard input closes.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final
+from threading import Thread
 
+from loadtests.lifeline import until_abandoned
 from loadtests.machine import GATEWAY_CORE, LOAD_CORE
 from loadtests.processes import running
-
-#: Between looks at standard input: a millisecond or so.
-_YIELDS: Final = 2_000
 
 
 @contextmanager
@@ -33,18 +32,11 @@ def awake(directory: Path) -> Iterator[None]:
 
 
 def _stay() -> None:
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    descriptor = sys.stdin.fileno()
-    os.set_blocking(descriptor, False)
     while True:
-        for _ in range(_YIELDS):
-            os.sched_yield()
-        try:
-            if not os.read(descriptor, 1):
-                return
-        except BlockingIOError:
-            continue
+        os.sched_yield()
 
 
 if __name__ == "__main__":
-    _stay()
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))  # and so every thread that is begun from here
+    Thread(target=_stay, daemon=True).start()
+    asyncio.run(until_abandoned())

@@ -94,7 +94,7 @@ class Latency:
     p99_ms: float
     refused_p99_ms: float
     late_p99_ms: float
-    stolen: float = 0.0
+    stolen: float
 
     @property
     def errors(self) -> int:

@@ -6,14 +6,13 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from loadtests.awake import awake
 from loadtests.bench import Bench, beside, standing
 from loadtests.figures import ratios
 from loadtests.holders import holding
 from loadtests.openloop import Latency
 from loadtests.origin import backends
 from loadtests.peers import Gateway, Job
-from loadtests.scenarios.pacing import CALMLY, COLUMNS, Calm, cells, p99s, paced, raw
+from loadtests.scenarios.pacing import CALMLY, COLUMNS, Found, calmly, cells, p99s, paced, raw
 from loadtests.scenarios.scenario import Scenario
 from loadtests.table import Finding, Target, in_turns
 
@@ -28,15 +27,14 @@ def _run(bench: Bench) -> Finding:
         # They read a body to its end before they answer; nginx would not wait, and the slow ones would come and go.
         backends([()] * 3, directory) as (one, two, copy),
         standing(bench, bench.named("Turnout", "Envoy"), Job((one, two), mirror=copy), directory) as gateways,
-        awake(directory),
+        calmly(bench.many, directory) as calm,
     ):
         for gateway in gateways.values():
             _beset(gateway, bench.short, directory)  # nobody counts the first
         alone = partial(paced, rate=_RATE, seconds=bench.short)
         beset = partial(_beset, seconds=bench.short, directory=directory)
-        calm = Calm(bench.many)
         found = beside(bench, gateways, _WHAT, alone, beset, take=calm.take)
-    p99, came = p99s(found), p99s(calm.first)
+    p99 = p99s(found)
     return Finding(
         scenario="hostile",
         method=f"Open loop, {_RATE:,} requests/s, {in_turns(bench.many, bench.short)} ({bench.few} of others than "
@@ -46,19 +44,17 @@ def _run(bench: Bench) -> Finding:
         rows=tuple(
             (name, str(ratios(p99[name], p99[name.partition(",")[0]])), *cells(own)) for name, own in found.items()
         ),
-        targets=(
-            Target(
-                f"normal p99 beside {2 * _EACH} hostile clients ÷ without",
-                ratios(p99[f"Turnout, {_WHAT}"], p99["Turnout"]),
-                bound=1.2,
-            ),
-        ),
-        notes=(
-            calm.told(found),
-            f"as they came: normal p99 ÷ without {ratios(came[f'Turnout, {_WHAT}'], came['Turnout'])}",
-        ),
+        targets=_targets(found),
+        notes=calm.notes(found, _targets),
         raw={"calm": raw(found), "as they came": raw(calm.first)},
     )
+
+
+def _targets(found: Found) -> tuple[Target]:
+    """Return what must be reached, and what was found of it."""
+    p99 = p99s(found)
+    ratio = ratios(p99[f"Turnout, {_WHAT}"], p99["Turnout"])
+    return (Target(f"normal p99 beside {2 * _EACH} hostile clients ÷ without", ratio, bound=1.2),)
 
 
 def _beset(gateway: Gateway, seconds: float, directory: Path) -> Latency:

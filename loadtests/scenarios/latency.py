@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
 
-from loadtests.awake import awake
 from loadtests.bench import Bench, rounds, standing
 from loadtests.figures import differences
-from loadtests.openloop import Latency
 from loadtests.origin import origins
 from loadtests.peers import Job, direct
-from loadtests.scenarios.pacing import CALMLY, COLUMNS, Calm, cells, p99s, paced, raw
+from loadtests.scenarios.pacing import CALMLY, COLUMNS, Found, calmly, cells, p99s, paced, raw
 from loadtests.scenarios.scenario import Scenario
 from loadtests.table import Finding, Target, in_turns, renamed
 
@@ -27,17 +24,15 @@ def _run(bench: Bench) -> Finding:
     with (
         origins(3, directory) as (one, two, copy),
         standing(bench, bench.proxies, Job((one, two), mirror=copy), directory) as gateways,
-        awake(directory),
+        calmly(bench.many, directory) as calm,
     ):
         everyone = {"direct": direct(one), **gateways}
         for gateway in everyone.values():
             paced(gateway, rate=_RATE / 4, seconds=1)  # nobody counts the first
         turns = {name: partial(paced, g, rate=_RATE, seconds=bench.short) for name, g in everyone.items()}
         found = rounds(bench.few, turns)
-        calm = Calm(bench.many)
         judged = {name: partial(calm.take, name, turn) for name, turn in turns.items() if name in _JUDGED}
         closely = rounds(bench.many, judged)
-    as_they_came = calm.first
     return Finding(
         scenario="latency",
         method=f"Open loop, {_RATE:,} requests/s, {in_turns(bench.few, bench.short)}, then {bench.many} of those "
@@ -45,19 +40,16 @@ def _run(bench: Bench) -> Finding:
         columns=("peer", "added p50 ms", "added p99 ms", *COLUMNS),
         rows=(
             *_rows(found),
-            *renamed(_rows(as_they_came), f"{bench.many} rounds as they came"),
+            *renamed(_rows(calm.first), f"{bench.many} rounds as they came"),
             *renamed(_rows(closely), f"{bench.many} rounds, calm"),
         ),
         targets=_targets(closely),
-        notes=(
-            calm.told(closely),
-            "as they came: " + "; ".join(f"{t.what} {t.found}{t.unit}" for t in _targets(as_they_came)),
-        ),
-        raw={"rounds": raw(found), "as they came": raw(as_they_came), "closely": raw(closely)},
+        notes=calm.notes(closely, _targets),
+        raw={"rounds": raw(found), "as they came": raw(calm.first), "closely": raw(closely)},
     )
 
 
-def _targets(found: Mapping[str, Sequence[Latency]]) -> tuple[Target, ...]:
+def _targets(found: Found) -> tuple[Target, ...]:
     """Return what must be reached, and what was found of it."""
     p99 = p99s(found)
     added = Target("added p99 over going direct", differences(p99["Turnout"], p99["direct"]), bound=1.5, unit=" ms")
@@ -66,7 +58,7 @@ def _targets(found: Mapping[str, Sequence[Latency]]) -> tuple[Target, ...]:
     return added, Target("p99 over Envoy's", differences(p99["Turnout"], p99["Envoy"]), bound=1.0, unit=" ms")
 
 
-def _rows(found: Mapping[str, Sequence[Latency]]) -> tuple[tuple[str, ...], ...]:
+def _rows(found: Found) -> tuple[tuple[str, ...], ...]:
     """Return a line of the table for each peer."""
     straight = found["direct"]
     return tuple(

@@ -8,14 +8,20 @@ what it found.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Final
 
+from loadtests.awake import awake
 from loadtests.figures import spread
 from loadtests.openloop import Latency, open_loop
 from loadtests.peers import Gateway
-from loadtests.table import count
+from loadtests.table import Target, count
+
+#: What the turns found, by name, in the order of the rounds.
+Found = Mapping[str, Sequence[Latency]]
 
 #: The columns that ``cells`` fills.
 COLUMNS: Final = ("p50 ms", "p99 ms", "generator late by p99 ms", "host took %", "errors")
@@ -26,7 +32,7 @@ CALM: Final = 0.002
 #: How many turns are taken again at most, for each round of those that are judged.
 _AGAIN: Final = 4
 
-#: How turns are taken, in words.
+#: How ``calmly`` turns are taken, in words.
 CALMLY: Final = (
     f"The processors are kept awake, and a turn in which the host took more than {CALM:.1%} of their time is taken "
     f"again, at most {_AGAIN} for each round."
@@ -60,22 +66,30 @@ class Calm:
             found = turn()
         return found
 
-    def told(self, counted: Mapping[str, Sequence[Latency]]) -> str:
-        """Say how often the host disturbed a turn, of all as they came and of those that are counted."""
+    def notes(self, counted: Found, judged: Callable[[Found], Sequence[Target]]) -> tuple[str, str]:
+        """Say how often the host disturbed a turn, and how the turns would be ``judged`` as they came."""
         turns = sum(map(len, counted.values()))
         return (
             f"the host took a processor away: {_disturbed(self.first)} of {turns} turns were not calm as they came; "
-            f"{self.again} were taken again, and {_disturbed(counted)} of those that count are not calm"
+            f"{self.again} were taken again, and {_disturbed(counted)} of those that count are not calm",
+            "as they came: " + "; ".join(f"{t.what} {t.found}{t.unit}" for t in judged(self.first)),
         )
 
 
-def _disturbed(found: Mapping[str, Sequence[Latency]]) -> int:
-    return sum(not is_calm(one) for own in found.values() for one in own)
+@contextmanager
+def calmly(rounds: int, directory: Path) -> Iterator[Calm]:
+    """Keep the processors awake, and have a turn taken again that the host disturbed."""
+    with awake(directory):
+        yield Calm(rounds)
 
 
 def is_calm(found: Latency) -> bool:
     """Return whether the machine was its own in this turn."""
     return found.stolen <= CALM
+
+
+def _disturbed(found: Found) -> int:
+    return sum(not is_calm(one) for own in found.values() for one in own)
 
 
 def cells(own: Sequence[Latency]) -> tuple[str, ...]:
@@ -89,11 +103,11 @@ def cells(own: Sequence[Latency]) -> tuple[str, ...]:
     )
 
 
-def p99s(found: Mapping[str, Sequence[Latency]]) -> dict[str, list[float]]:
+def p99s(found: Found) -> dict[str, list[float]]:
     """Return the p99 of each round, in milliseconds."""
     return {name: [r.p99_ms for r in own] for name, own in found.items()}
 
 
-def raw(found: Mapping[str, Sequence[Latency]]) -> dict[str, Any]:
+def raw(found: Found) -> dict[str, Any]:
     """Return every number of every round."""
     return {name: [asdict(r) for r in own] for name, own in found.items()}
