@@ -13,7 +13,7 @@ FAST_PYTHON ?= $(shell for it in $(PYTHON) /usr/bin/python3; do $$it -c '$(SPEED
 	| sort -n | cut -d ' ' -f 2 | grep . || echo $(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lock bench fast clean
+.PHONY: help demo test check format lock bench fast wheels clean
 
 help: ## say what each target does
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,12 +40,25 @@ bench: .venv/ready .venv-bench/ready ## what a request costs, beside Envoy, ngin
 	$(BIN)/python -m loadtests
 
 # A copy of the tests, away from the sources: beside those it would be them that are imported.
-fast: .venv-fast/ready ## compile the request path, install that in .venv-fast and test it there (needs a C compiler)
+fast: .venv-fast/ready ## test the compiled build: the one that `pip install .` makes, in .venv-fast (needs a C compiler)
 	rm -rf .venv-fast/proof
 	mkdir .venv-fast/proof
 	cp -R tests loadtests pyproject.toml .venv-fast/proof
 	cd .venv-fast/proof && TURNOUT_COMPILE=1 ../bin/python -m pytest -m "not interpreted" \
 		tests/test_compiled.py tests/gateway/proxy tests/stories/test_a_request_and_its_label.py
+
+# cibuildwheel needs docker or podman, and takes its settings from the sources that it is given.
+wheels: .venv/ready ## the files of a release, in dist: the sources, and of them a compiled wheel for each Python
+	rm -rf dist
+	$(BIN)/python -m hatchling build --target sdist --directory dist
+	@if docker info >/dev/null 2>&1 || podman info >/dev/null 2>&1; then \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check "cibuildwheel>=3.2,<5" \
+		&& $(BIN)/cibuildwheel --platform linux --output-dir dist dist/*.tar.gz; \
+	else \
+		echo "there is neither docker nor podman: a wheel for this Python and this machine alone"; \
+		TURNOUT_COMPILE=1 $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist dist/*.tar.gz; \
+	fi
+	ls dist
 
 lock: .venv/ready ## pin every dependency anew in requirements.lock
 	$(BIN)/python -m pip install --quiet uv
@@ -64,8 +77,7 @@ INTO_FAST := $(BIN)/python -m pip --python $(FAST)/python install --quiet --disa
 .venv-fast/ready: .venv/ready requirements.lock pyproject.toml hatch_build.py $(shell find gateway policies router -name '*.py')
 	$(firstword $(FAST_PYTHON)) -m venv --clear --without-pip .venv-fast
 	$(INTO_FAST) --requirement requirements.lock
-	TURNOUT_COMPILE=1 $(FAST)/python -m hatchling build --target wheel --directory .venv-fast/wheel
-	$(INTO_FAST) --no-deps .venv-fast/wheel/*.whl
+	TURNOUT_COMPILE=1 $(INTO_FAST) --no-deps .
 	@touch $@
 
 # The peers' own packages stay out of the environment that is tested. Without them those peers are reported as absent.
@@ -74,5 +86,5 @@ INTO_FAST := $(BIN)/python -m pip --python $(FAST)/python install --quiet --disa
 	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.bench \
 		&& touch $@ || echo "the packages of some peers cannot be installed: those peers will be reported as absent"
 
-clean: ## remove the virtual environments and caches
-	rm -rf .venv .venv-bench .venv-fast .mypy_cache .ruff_cache .pytest_cache .hypothesis
+clean: ## remove the virtual environments, caches and dist
+	rm -rf dist .venv .venv-bench .venv-fast .mypy_cache .ruff_cache .pytest_cache .hypothesis

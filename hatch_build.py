@@ -1,33 +1,54 @@
-"""Compile the request path into the wheel, if TURNOUT_COMPILE=1 asks for it; else the wheel is pure Python.
+"""Compile the modules that pyproject.toml lists into the wheel, wherever that is possible.
 
-Rule: what was asked for is what is built, or the build fails. Nothing is written into the source tree: a compiled
-module beside its source would go on being imported while somebody edits that.
+``TURNOUT_COMPILE=1``: the wheel is compiled, or the build fails. ``0``: the wheel is pure Python. Not set: it is
+compiled where a C compiler and Python's headers are, else it is pure Python, and the build says why. An editable
+installation is never compiled, and nothing is written into the source tree: a compiled module beside its source would
+go on being imported while somebody edits that.
 """
 
 from __future__ import annotations
 
 import os
+import platform
+import shlex
 import shutil
+import sysconfig
 import tempfile
+from collections.abc import Mapping
 from contextlib import chdir
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+VARIABLE: Final = "TURNOUT_COMPILE"
+
+#: The compiler, and what the compiled modules import: they are type-checked, and a name whose type is unknown compiles
+#: to slower code. A compiler of a major version that was never tried could refuse the sources.
+REQUIREMENTS: Final = ("mypy[mypyc]>=1.18,<3", "httptools", "orjson", "pydantic", "uvloop", "xxhash")
 
 
 class Compiling(BuildHookInterface):  # type: ignore[type-arg]
     """Builds the modules that the hook's table in pyproject.toml lists."""
 
     def dependencies(self) -> list[str]:
-        # Those of the request path too: it is type-checked, and code whose imports are unknown compiles to slower code.
-        return ["mypy[mypyc]>=1.18", "httptools", "orjson", "pydantic", "uvloop", "xxhash"] if self._wanted() else []
+        return [] if hindrance(os.environ) else list(REQUIREMENTS)
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        if version == "editable" or not self._wanted():
+        if version == "editable":
+            return
+        required = os.environ.get(VARIABLE) == "1"
+        if reason := hindrance(os.environ):
+            self._say(reason)
             return
         self._folder = Path(tempfile.mkdtemp(prefix="turnout-"))
-        built = compiled(Path(self.root), self.config["modules"], self._folder)
+        try:
+            built = compiled(Path(self.root), self.config["modules"], self._folder)
+        except (Exception, SystemExit) as error:  # mypyc leaves by SystemExit
+            if required:
+                raise
+            self._say(f"compiling failed: {error}")
+            return
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
         build_data["force_include"].update({str(path): name for name, path in built.items()})
@@ -36,8 +57,30 @@ class Compiling(BuildHookInterface):  # type: ignore[type-arg]
         if folder := getattr(self, "_folder", None):
             shutil.rmtree(folder)
 
-    def _wanted(self) -> bool:
-        return os.environ.get("TURNOUT_COMPILE") == "1"
+    def _say(self, reason: str) -> None:
+        self.app.display_warning(f"turnout: this wheel is pure Python and needs more CPU per request: {reason}")
+
+
+def hindrance(environment: Mapping[str, str]) -> str | None:
+    """Return why nothing is compiled in this environment; None where compiling is to be tried.
+
+    Raises ValueError for a ``TURNOUT_COMPILE`` that is neither 0, 1 nor empty.
+    """
+    wanted = environment.get(VARIABLE, "")
+    if wanted not in ("", "0", "1"):
+        raise ValueError(f'{VARIABLE} must be 0 or 1, got "{wanted}"')
+    if wanted == "1":
+        return None
+    if wanted == "0":
+        return f"{VARIABLE}=0"
+    if platform.python_implementation() != "CPython":
+        return f"{platform.python_implementation()} is not CPython"
+    # As setuptools chooses it.
+    command = environment.get("CC") or sysconfig.get_config_var("CC") or "cc"
+    if shutil.which(shlex.split(command)[0], path=environment.get("PATH")) is None:
+        return f'there is no C compiler "{command}"'
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    return None if header.exists() else f"Python's headers are not installed: no {header}"
 
 
 def compiled(root: Path, modules: list[str], folder: Path) -> dict[str, Path]:

@@ -1,7 +1,7 @@
-"""The modules of the request path that may be compiled ahead of time, and how one sees whether they are.
+"""The modules that are compiled ahead of time, and how one sees whether they are.
 
-Rule: compiled or not, the program does the same; nothing asks ``compiled`` but to say so. An ordinary installation is
-not compiled, and a source tree never is: what is compiled lies in a wheel that was built for it (``hatch_build.py``).
+Rule: compiled or not, the program does the same; ``build`` is asked only to be shown. A wheel is compiled wherever it
+was built with a C compiler (``hatch_build.py``); a source tree, and so an editable installation, never is.
 
 Compiled classes are structures of C, and annotations are held to: code that is not compiled may not derive from them
 (``policies.types`` stays out for that), nothing can stand in for them, and only their declared attributes exist.
@@ -12,13 +12,14 @@ outside.
 
 from __future__ import annotations
 
+from importlib.machinery import EXTENSION_SUFFIXES
 from importlib.util import find_spec
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 _Class = TypeVar("_Class", bound=type)
 
-#: Where the compiler puts what all of them share. Its presence is what says that they are compiled.
-SHARED: Final = "turnout__mypyc"
+#: One of the modules on the list in ``pyproject.toml``: all of them are compiled, or none is.
+_ONE: Final = "gateway.seal"
 
 
 def interpreted(kind: _Class) -> _Class:
@@ -29,6 +30,7 @@ def interpreted(kind: _Class) -> _Class:
     return kind
 
 
-def is_compiled() -> bool:
-    """Return whether this installation's request path is compiled."""
-    return find_spec(SHARED) is not None
+def build() -> Literal["compiled", "interpreted"]:
+    """Return which build this process imports: asked of a module, since several may be installed beside each other."""
+    spec = find_spec(_ONE)
+    return "compiled" if spec and spec.origin and spec.origin.endswith(tuple(EXTENSION_SUFFIXES)) else "interpreted"

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
+from gateway import compiled
 from gateway.journal import JOURNAL, size_bytes
 from gateway.store import StoreError, migrations, password_in
 from gateway.store.standing import clock_ahead_seconds, look
@@ -55,6 +56,7 @@ class Finding(NamedTuple):
 def examine(config: Config) -> Iterator[Finding]:
     """Yield one finding for each thing there is to know."""
     gateway, data_dir = config.gateway, Path(config.gateway.data_dir)
+    yield build(compiled.build())
     yield sqlite(sqlite3.sqlite_version_info, used=gateway.store == "sqlite")
     yield fsync(data_dir)
     yield clock(data_dir)
@@ -62,6 +64,18 @@ def examine(config: Config) -> Iterator[Finding]:
     yield from store(gateway)
     yield journal(gateway, size_bytes(data_dir / JOURNAL))
     yield disk(data_dir)
+
+
+def build(found: Literal["compiled", "interpreted"]) -> Finding:
+    """Whether the request path is compiled."""
+    if found == "compiled":
+        return Finding("build", "ok", found)
+    return Finding(
+        "build",
+        "note",
+        f"{found}: a request costs a worker nearly twice the CPU",
+        "install a C compiler and Python's headers, then install turnout again",
+    )
 
 
 def sqlite(version: tuple[int, ...], *, used: bool) -> Finding:

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, TextIO
 
+from gateway.compiled import build
 from gateway.configuration import load
 from gateway.journal import JOURNAL, next_run
 from gateway.lifeline import VARIABLE
@@ -158,7 +159,7 @@ class Supervisor:
         _say(
             sys.stderr if self._tells_on_stdout else sys.stdout,
             f"turnout serves {scheme}://{f'[{host}]' if ':' in host else host}:{port} with {workers}, "
-            f"operators {operators}, revision {revision}, data in {self._data_dir}",
+            f"operators {operators}, revision {revision}, data in {self._data_dir}, {build()}",
         )
 
     def _worker(self, slot: int) -> list[str]:

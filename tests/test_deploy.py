@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -105,6 +106,15 @@ def test_what_the_manifests_name_of_each_other_is_there() -> None:
         assert service["spec"]["selector"].items() <= labels
         assert {port["targetPort"] for port in service["spec"]["ports"]} <= named
     assert one("PodDisruptionBudget")["spec"]["selector"]["matchLabels"].items() <= labels
+
+
+def test_the_image_has_the_python_that_the_tests_run_on_and_a_compiled_turnout() -> None:
+    lines = (DEPLOY / "Containerfile").read_text().splitlines()
+    project = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())["project"]
+    python = project["requires-python"].removeprefix(">=")
+    assert [line.split()[1] for line in lines if line.startswith("FROM")] == [f"python:{python}-slim"] * 2
+    assert any("install" in line and " gcc " in line for line in lines)
+    assert [line for line in lines if "pip install" in line and "TURNOUT_COMPILE=1 " not in line] == []
 
 
 def test_compose_runs_three_nodes_with_directories_of_their_own() -> None:

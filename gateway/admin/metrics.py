@@ -19,6 +19,7 @@ from prometheus_client.exposition import choose_encoder
 from gateway.admin.replicas import backends
 from gateway.admin.series import Series
 from gateway.admin.workers import Workers
+from gateway.compiled import build
 from gateway.control.fleet import View
 from gateway.ledger import STATUSES, UNKNOWN
 from gateway.proxy.health import STATES
@@ -92,7 +93,7 @@ class Metrics:
         self._snapshot = snapshot
         self._names = Names(snapshot)
         self._workers = Workers(started_ms=started_ms, clock=clock)
-        self.series.build_info.labels(_release(), platform.python_version()).set(1)
+        self.series.build_info.labels(_release(), platform.python_version(), build()).set(1)
         # The configuration that this controller started from was valid, or it would not have started.
         self.observe_reload(ok=True, at_ms=started_ms)
 

@@ -299,7 +299,9 @@ class Series:
         )
         self.workers = self._gauge("workers", "Workers heard from in the last seconds.")
         self.store_ready = self._gauge("store_ready", "1 when the store is open, 0 when rows wait in the journal.")
-        self.build_info = self._gauge("build_info", "Always 1; the labels say what runs.", ("version", "python"))
+        self.build_info = self._gauge(
+            "build_info", "Always 1; the labels say what runs.", ("version", "python", "build")
+        )
 
     def _declare_fleet(self) -> None:
         self.lease_held = self._gauge("lease_held", "1 at the node that joins, plans and acts for all of them.")

@@ -25,8 +25,10 @@ from loadtests.peers.peer import Gateway, Job, Peer, scratch
 from loadtests.processes import listening, running, until
 from loadtests.request import PATH
 
-#: The Turnout whose request path is compiled, where it was built; else the one that runs here.
-FAST: Final = Path(__file__).parents[2] / ".venv-fast" / "bin" / "python"
+SOURCES: Final = Path(__file__).parents[2]
+
+#: The Turnout that ``pip install .`` gave there, compiled; where that could not be built, the one that runs here.
+FAST: Final = SOURCES / ".venv-fast" / "bin" / "python"
 PYTHON: Final = FAST if FAST.with_name("turnout").exists() else Path(sys.executable)
 
 #: How long the controller may need for what a round left in the journal.
@@ -84,14 +86,20 @@ def backends(ports: Mapping[str, int], *, max_concurrency: int = 4096) -> str:
 
 
 @contextmanager
-def serving(rest: str, directory: Path, *, workers: int = 1, python: Path = PYTHON) -> Iterator[Gateway]:
-    """Start the Turnout that is installed for an interpreter, with a configuration of one's own."""
+def serving(
+    rest: str, directory: Path, *, workers: int = 1, python: Path = PYTHON, interpreted: bool = False
+) -> Iterator[Gateway]:
+    """Start the Turnout that is installed for an interpreter, with a configuration of one's own.
+
+    ``interpreted``: not that one, but the sources as they are, by the same interpreter.
+    """
     listen, admin = free_ports(2)
     file, log, data_dir = directory / "turnout.toml", directory / "turnout.log", directory / "data"
     values = {"listen": listen, "admin": admin, "data_dir": data_dir, "workers": workers, "rest": rest}
     file.write_text(CONFIG.format(**values))
     # -P: what is installed for that interpreter, and not what happens to lie in this directory.
-    with running((python, "-P", "-m", "gateway.cli", "serve", "-c", file), log) as process:
+    sources = ("env", f"PYTHONPATH={SOURCES}") if interpreted else ()
+    with running((*sources, python, "-P", "-m", "gateway.cli", "serve", "-c", file), log) as process:
         listening(listen, process, log)
         until(lambda: _ready(listen), "a worker is ready", log=log)
         until(lambda: len(_carriers(process.pid)) == workers, f"{workers} workers run", log=log)
@@ -164,18 +172,18 @@ def _carriers(supervisor: int) -> tuple[int, ...]:
     return tuple(pid for pid, command in children(supervisor) if "gateway.proxy" in command)
 
 
-def peer(name: str, python: Path, *, absent: str | None = None) -> Peer:
-    """Return the Turnout that is installed for an interpreter as a peer, unless there is a reason why it is absent."""
+def peer(name: str, python: Path, *, interpreted: bool = False, absent: str | None = None) -> Peer:
+    """Return what ``serving`` starts as a peer, unless there is a reason why it is absent."""
 
     @contextmanager
     def serve(job: Job, directory: Path) -> Iterator[Gateway]:
         here = scratch(directory, name.lower().replace(" ", "-"))
-        with serving(config(job), here, workers=job.workers, python=python) as gateway:
+        with serving(config(job), here, workers=job.workers, python=python, interpreted=interpreted) as gateway:
             yield gateway
 
     return Peer(
         name=name,
-        note=("compiled; " if python == FAST else "not compiled; ")
+        note=("as pip installs it, compiled; " if python == FAST and not interpreted else "the sources, interpreted; ")
         + "one line a call in the journal, recorded in SQLite by the controller beside it; reads the prediction",
         absent=lambda: absent,
         serve=serve,
@@ -185,5 +193,5 @@ def peer(name: str, python: Path, *, absent: str | None = None) -> Peer:
 TURNOUT: Final = peer("Turnout", PYTHON)
 #: The same, interpreted: what compiling gives.
 INTERPRETED: Final = peer(
-    "Turnout interpreted", Path(sys.executable), absent=None if PYTHON == FAST else "it is the one that is measured"
+    "Turnout interpreted", PYTHON, interpreted=True, absent=None if PYTHON == FAST else "it is the one that is measured"
 )

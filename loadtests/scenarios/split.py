@@ -9,6 +9,7 @@ from loadtests.bench import Bench, Round, standing
 from loadtests.figures import Spread, ratios, spread
 from loadtests.origin import origins
 from loadtests.peers import Job
+from loadtests.peers.turnout import INTERPRETED
 from loadtests.scenarios.carrying import COLUMNS, alternate, raw, rows, sampled_parity, warm
 from loadtests.scenarios.scenario import Scenario
 from loadtests.table import Finding, Target, in_turns, renamed
@@ -18,8 +19,10 @@ from loadtests.wrk import Load
 _LONG_SECONDS: Final = 60
 _LONG_ROUNDS: Final = 2
 
-#: Who takes part in that, and in the close comparison: right after each other, in many short turns.
+#: Who takes part in that, and in the close comparison: right after each other, in many short turns. What the same costs
+#: interpreted is told beside it.
 _JUDGED: Final = ("Turnout", "Envoy")
+_CLOSELY: Final = (*_JUDGED, INTERPRETED.name)
 
 
 def _run(bench: Bench) -> Finding:
@@ -31,7 +34,8 @@ def _run(bench: Bench) -> Finding:
             warmed = warm(gateways, directory)
             found = alternate(bench, gateways, load, directory, times=bench.few)
             judged = {name: gateway for name, gateway in gateways.items() if name in _JUDGED}
-            closely = alternate(bench, judged, brief, directory, times=bench.many)
+            near = {name: gateway for name, gateway in gateways.items() if name in _CLOSELY}
+            closely = alternate(bench, near, brief, directory, times=bench.many)
             held = alternate(bench, judged, long, directory, times=_LONG_ROUNDS)
             own = [warmed["Turnout"], *found["Turnout"], *closely["Turnout"], *held["Turnout"]]
             rows_kept = sampled_parity(gateways["Turnout"], own, load)
@@ -53,6 +57,7 @@ def _run(bench: Bench) -> Finding:
         notes=(
             f"journal lag when {long.seconds:g} s of load end: {lag} s until all of it is in the store",
             str(rows_kept),
+            *_builds(closely),
             *(f"{peer.name}: {peer.note}" for peer in bench.peers if peer.splits),
         ),
         raw={"rounds": raw(found), "closely": raw(closely), "long": raw(held), "parity_holds": rows_kept.holds},
@@ -78,6 +83,16 @@ def _targets(
         Target(f"requests/s of one worker ÷ Envoy --concurrency 1, {seconds}", per_second, "at least", 1.0),
         behind,
     )
+
+
+def _builds(closely: Mapping[str, Sequence[Round]]) -> tuple[str, ...]:
+    """Say what a request costs a worker in the other build, by the same interpreter in the same turns."""
+    if INTERPRETED.name not in closely:
+        return ()
+    cpu = {name: [r.cpu_us for r in own] for name, own in closely.items()}
+    said = f"CPU per request of one worker, compiled ÷ interpreted: {ratios(cpu['Turnout'], cpu[INTERPRETED.name])}"
+    beside = f"; interpreted ÷ Envoy's: {ratios(cpu[INTERPRETED.name], cpu['Envoy'])}" if "Envoy" in cpu else ""
+    return (said + beside,)
 
 
 SPLIT: Final = Scenario("split", "two variants by user, 10 % mirror, log and extraction: the cost of a request", _run)

@@ -13,6 +13,7 @@ import pytest
 
 from gateway import doctor
 from gateway.cli import PROBLEM, run
+from gateway.compiled import build
 from gateway.store import Store, migrations
 from router.config import parse
 from router.snapshot import Gateway
@@ -38,7 +39,7 @@ def test_a_machine_that_is_well_has_no_problem(tmp_path: Path, store: str, capsy
     code, findings = found(config, capsys)
     assert code == 0, findings
     assert findings["store"][1].startswith("schema version 1, ")
-    assert {"sqlite", "fsync", "clock", "open files", "store", "journal", "disk"} == set(findings)
+    assert {"build", "sqlite", "fsync", "clock", "open files", "store", "journal", "disk"} == set(findings)
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +59,13 @@ def test_nothing_is_left_or_made(tmp_path: Path, capsys: pytest.CaptureFixture[s
     before = sorted(tmp_path.rglob("*"))
     run(["doctor", "-c", str(config)])
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_it_says_which_build_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, findings = found(write_config(tmp_path), capsys)
+    assert findings["build"] == doctor.build(build())[1:3]
+    assert findings["build"][1].startswith(build())
+    assert (doctor.build("compiled").status, doctor.build("interpreted").status) == ("ok", "note")
 
 
 @pytest.mark.parametrize(

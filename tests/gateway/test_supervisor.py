@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.compiled import build
 from tests.ports import free_port
 
 CONFIG = """
@@ -155,6 +156,7 @@ def test_it_says_in_one_line_where_it_serves_and_ends_cleanly(tmp_path: Path) ->
         assert not any(map(alive, workers))
         (line,) = [line for line in served.said.read_text().splitlines() if line.startswith("turnout serves")]
         assert f"http://127.0.0.1:{served.port} with 2 workers, operators http://127.0.0.1:" in line
+        assert line.endswith(f", {build()}")
         assert "Traceback" not in served.said.read_text()
         assert (served.data_dir / "supervisor.pid").read_text() == ""
 

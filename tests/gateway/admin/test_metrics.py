@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.admin.metrics import MOST_NAMES, Metrics
 from gateway.admin.workers import MOST_WRITERS, SILENT_SECONDS
+from gateway.compiled import build
 from gateway.ledger import STATUSES
 from router.records import Prediction
 from router.snapshot import Snapshot
@@ -50,6 +51,10 @@ def text(metrics: Metrics) -> str:
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
     return metrics.series.registry.get_sample_value(f"turnout_{name}", labels)
+
+
+def test_the_build_that_runs_is_a_label() -> None:
+    assert f'build="{build()}"' in next(line for line in text(new()).splitlines() if "turnout_build_info{" in line)
 
 
 def test_a_call_is_counted_under_its_variant_version_role_and_class() -> None:
@@ -370,6 +375,7 @@ def test_no_label_can_hold_a_unit_or_an_id() -> None:
             "reason",
             "slot",
             "python",
+            "build",
             "le",
             "replica",
             "state",
