@@ -186,7 +186,7 @@ class Control:
         if self._store is None:
             raise StoreError("the store is not open yet")
         if route not in self.snapshot.routes:
-            async with self._store.begin() as connection:
+            async with self._store.read() as connection:
                 if await calls.latest_ms(connection, route) is None:
                     raise KeyError(route)
         async for rows in exported(self._store, calls.Span(route, since_ms, until_ms)):

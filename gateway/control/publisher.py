@@ -73,7 +73,7 @@ class Publisher:
 
     async def begin(self, store: Store, member: Member | None = None) -> None:
         """Go on where this store's plans ended. Raises what the store raises."""
-        async with store.begin() as connection:
+        async with store.read() as connection:
             self._newest_stored = await plans.newest_revision(connection)
         self.store, self.member = store, member
 
@@ -102,7 +102,7 @@ class Publisher:
             return False
         if self.snapshot.revision == UNNUMBERED:
             await self.put_in_force(self.snapshot)
-        async with self.store.begin() as connection:
+        async with self.store.read() as connection:
             newest = await publications.newest_of(connection, self.identity)
             found = await publications.read(connection, newest) if newest not in {0, self.snapshot.revision} else None
         if found is not None:
@@ -123,7 +123,7 @@ class Publisher:
     async def save(self, store: Store) -> None:
         """Store what could not be stored before."""
         if self._unsaved and not self.shared:
-            async with store.begin() as connection:
+            async with store.read() as connection:
                 taken = await plans.taken(connection, self.snapshot.routes.values())
             if taken:  # the snapshot was lost and begun anew, the store was not
                 await self.put_in_force(_renumbered(self.snapshot, taken, self.next_revision))

@@ -67,7 +67,7 @@ class Retention:
         chunk = partial(self._chunk, kind, before_ms, start)
         if kind.due is None:
             return await chunk()
-        async with self._store.begin() as connection:
+        async with self._store.read() as connection:
             due = await kind.due(connection, before_ms)
         return await self._aside(chunk) if due else Expired({}, None)
 

@@ -68,7 +68,7 @@ class Sender:
 
     async def step(self) -> bool:
         """Deliver the next portion; return whether there was one. Raises Trouble, and what the store raises."""
-        async with self._store.begin() as connection:
+        async with self._store.read() as connection:
             portion = await outbox.first(connection, self._sink)
         if portion is None:
             return False

@@ -67,7 +67,7 @@ class Sinks:
 
     async def shown(self, sinks: Mapping[str, Sink], now_ms: int) -> list[dict[str, Any]]:
         """Return each sink and what became of its events, as plain JSON values. Raises what the store raises."""
-        async with self._store.begin() as connection:
+        async with self._store.read() as connection:
             counts, oldest_ms = await outbox.counted(connection), await outbox.oldest_ms(connection)
         shown = []
         for name, sink in sinks.items():
@@ -88,7 +88,7 @@ class Sinks:
     async def _waiting(self) -> bool:
         """Return whether anything waits that could be delivered."""
         well = [name for name, (_, sender, _) in self._running.items() if sender.trouble is None]
-        async with self._store.begin() as connection:
+        async with self._store.read() as connection:
             counts = await outbox.counted(connection)
         return any(counts[name]["pending"] for name in well if name in counts)
 

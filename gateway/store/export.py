@@ -27,7 +27,7 @@ async def exported(store: Opened, span: Span, portion: int = PORTION) -> AsyncIt
     since_ms = span.since_ms
     while since_ms < span.until_ms:
         began = monotonic()
-        async with store.begin() as connection:
+        async with store.read() as connection:
             until_ms = await calls.reach(connection, span.route, since_ms, span.until_ms, portion)
             ids = await calls.ids_in(connection, Span(span.route, since_ms, until_ms))
             stored = await calls.of(connection, ids)

@@ -33,7 +33,7 @@ Keyed = tuple[str, str]
 class Opened(Protocol):
     """A store that gives transactions."""
 
-    def begin(self) -> AbstractAsyncContextManager[AsyncConnection]: ...
+    def read(self) -> AbstractAsyncContextManager[AsyncConnection]: ...
     def change(self) -> AbstractAsyncContextManager[AsyncConnection]: ...
 
 
@@ -52,7 +52,7 @@ async def predictions(store: Opened, names: Sequence[str], stretch: int = STRETC
     """Yield the ids of a unit's predictions, by the stretch, where there are any."""
     low = ""
     while True:
-        async with store.begin() as connection:
+        async with store.read() as connection:
             after = select(calls.c.id).where(calls.c.id > low).order_by(calls.c.id)
             high: str | None = (await connection.execute(after.offset(stretch - 1).limit(1))).scalar()
             inside = (calls.c.id > low,) if high is None else (calls.c.id > low, calls.c.id <= high)
@@ -88,14 +88,14 @@ async def counted(store: Opened, names: Sequence[str]) -> list[dict[str, Any]]:
         .where(units.c.unit.in_(names))
         .order_by(tallies.c.id)
     )
-    async with store.begin() as connection:
+    async with store.read() as connection:
         return [{"kind": "tally", **_plain(row)} for row in await connection.execute(query)]
 
 
 async def arrived(store: Opened, names: Sequence[str]) -> list[dict[str, Any]]:
     """Return when a unit came first, in each period."""
     query = select(arrivals).where(arrivals.c.unit.in_(names)).order_by(arrivals.c.at_ms)
-    async with store.begin() as connection:
+    async with store.read() as connection:
         return [{"kind": "arrival", **_plain(row)} for row in await connection.execute(query)]
 
 
@@ -123,7 +123,7 @@ async def _delete(connection: AsyncConnection, ids: Collection[str], keys: Itera
 
 async def _keys(store: Opened, ids: Collection[str]) -> list[Keyed]:
     """Return the keys that these predictions have."""
-    async with store.begin() as connection:
+    async with store.read() as connection:
         among = sql.among(connection.dialect.name, Text())
         keyed = select(calls.c.route, calls.c.key).where(calls.c.id.in_(among), calls.c.key.is_not(None)).distinct()
         return [(route, key) for route, key in await connection.execute(keyed, sql.as_values(ids))]

@@ -1,6 +1,7 @@
 """One Store: opens the database, hands out transactions, and answers what reports and the API ask.
 
-Rule: one connection, one transaction at a time, and whoever waits for it waits at most ``PATIENCE_SECONDS``.
+Rule: one connection writes and one reads, each for one transaction at a time (``lane``). Reading never holds the lock
+that writing needs, and never changes the database, not even by a checkpoint.
 """
 
 from __future__ import annotations
@@ -21,20 +22,24 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from gateway.ledger import Ledger
 from gateway.store import calls, partitions, plans, tallies, told
+from gateway.store.lane import Lane
 from gateway.store.lease import LEASE_MS
 from gateway.store.migrations import NewerSchema, Walked, migrate
 from gateway.store.plans import Happening
 
 FILE: Final = "turnout.db"
-PATIENCE_SECONDS: Final = 30.0
 CONNECT_SECONDS: Final = 10
+#: How long a transaction that reads may take. SQLite's WAL cannot begin anew while one does.
+READ_SECONDS: Final = 10.0
+#: No transaction begins to read while the WAL is longer than this: it is written into the database first.
+WAL_BYTES: Final = 2**26
 
 # WAL with synchronous=NORMAL loses no commit to kill -9, but a power cut may take the last ones back: whole
 # transactions, so what is left is true. That is why nothing of the journal is deleted before ``settle``.
 #
-# One connection only: SQLite before 3.51.3 can corrupt a WAL database when two connections write or checkpoint at the
-# same moment (the "WAL-reset" bug), and older versions are what interpreters link. The lock file keeps a second
-# controller out; tools that only read are harmless.
+# One connection writes and checkpoints: SQLite before 3.51.3 can corrupt a WAL database when two do at the same moment
+# (the "WAL-reset" bug), and older versions are what interpreters link. The lock file keeps a second controller out;
+# connections that only read (``mode=ro``) are harmless.
 _PRAGMAS: Final = (
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = NORMAL",
@@ -44,7 +49,13 @@ _PRAGMAS: Final = (
     "PRAGMA temp_store = MEMORY",
     "PRAGMA busy_timeout = 5000",
 )
-
+_READING_PRAGMAS: Final = (
+    "PRAGMA query_only = ON",
+    "PRAGMA wal_autocheckpoint = 0",
+    "PRAGMA cache_size = -16384",
+    "PRAGMA temp_store = MEMORY",
+    "PRAGMA busy_timeout = 5000",
+)
 
 #: What holds rows that are a person's.
 _PERSONAL: Final = ("calls", "feedback", "feedback_targets", "bodies", "units", "arrivals", "intake", "outbox")
@@ -60,8 +71,11 @@ class Store:
     #: What opening it did to its tables.
     walked: Walked
 
-    def __init__(self, engine: AsyncEngine, lock: int | None = None) -> None:
+    def __init__(self, engine: AsyncEngine, reading: AsyncEngine, *, file: Path | None = None, lock: int | None = None):
         self._engine = engine
+        self._reading_engine = reading
+        self._writing, self._reading = Lane(engine), Lane(reading)
+        self._wal = None if file is None else file.with_name(f"{file.name}-wal")
         self._lock = lock
         #: Where several nodes share the store: lets a change go on that only one of them may make, or raises.
         self.guard: Callable[[AsyncConnection], Awaitable[None]] | None = None
@@ -72,18 +86,20 @@ class Store:
 
         Raises StoreError if that cannot be done.
         """
-        lock = None
+        lock, file = None, None
         try:
             if store == "sqlite":
+                file = data_dir / FILE
                 lock = _lock(data_dir / f"{FILE}.lock")
-                await asyncio.to_thread(_probe, data_dir / FILE)
-                engine = _sqlite(data_dir / FILE)
+                await asyncio.to_thread(_probe, file)
+                engine, reading = _sqlite(file), _sqlite(file, reading=True)
             else:
                 engine = postgresql_engine(store, password)
+                reading = postgresql_engine(store, password, reading=True)
         except (OSError, SQLAlchemyError, ImportError, sqlite3.Error) as error:
             _unlock(lock)
             raise StoreError(f"the store cannot be opened: {error}") from error
-        opened = cls(engine, lock)
+        opened = cls(engine, reading, file=file, lock=lock)
         try:
             async with opened.begin() as connection:
                 opened.walked = await migrate(connection)
@@ -100,15 +116,38 @@ class Store:
 
     async def close(self) -> None:
         """Let go of the database."""
+        await self._reading_engine.dispose()  # first: the last one to go checkpoints
         await self._engine.dispose()
         _unlock(self._lock)
         self._lock = None
 
     @contextlib.asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:
-        """Give the one connection, in a transaction that is committed at the end and undone by any exception."""
-        async with self._engine.begin() as connection:
+        """Give the connection that writes, in a transaction that is committed at the end and undone by any exception.
+
+        Raises TimeoutError if it is not free within ``PATIENCE_SECONDS``. A caller that is cancelled hears of it when
+        the transaction is undone.
+        """
+        async with self._writing.turn(), self._writing.transaction() as connection:
             yield connection
+
+    @contextlib.asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """Give the connection that reads, in a transaction that sees what was committed when it began.
+
+        Raises TimeoutError if it is not free within ``PATIENCE_SECONDS``, or used for longer than ``READ_SECONDS``.
+        """
+        async with self._reading.turn():
+            if self._is_long():
+                await self.settle()
+            async with asyncio.timeout(READ_SECONDS), self._reading.transaction() as connection:
+                yield connection
+
+    def _is_long(self) -> bool:
+        """Return whether SQLite's WAL has reached the length at which nobody may begin to read."""
+        with contextlib.suppress(OSError):
+            return self._wal is not None and self._wal.stat().st_size > WAL_BYTES
+        return False
 
     @contextlib.asynccontextmanager
     async def change(self) -> AsyncIterator[AsyncConnection]:
@@ -128,11 +167,9 @@ class Store:
         """Return once everything committed is safe on the disk."""
         if self._engine.dialect.name != "sqlite":
             return  # a commit returns only then
-        async with self._engine.connect() as connection:
-            raw = await connection.get_raw_connection()
-            driver: Any = raw.driver_connection
-            cursor = await driver.execute("PRAGMA wal_checkpoint(PASSIVE)")
-            await cursor.close()
+        async with self._writing.turn(), self._writing.connection() as connection:
+            driver: Any = (await connection.get_raw_connection()).driver_connection
+            await connection.whole(driver.execute_fetchall("PRAGMA wal_checkpoint(PASSIVE)"), interrupting=False)
 
     async def scrub(self) -> None:
         """Return once nothing that was deleted is left in any file of an embedded store.
@@ -140,34 +177,30 @@ class Store:
         It is written anew, on free space of its size in the system's temporary folder, and nothing else is done
         meanwhile. A database server has its own ways, and only space is given back to it.
         """
-        async with self._engine.connect() as connection:
-            raw = await connection.get_raw_connection()
-            driver: Any = raw.driver_connection
-            if self._engine.dialect.name != "sqlite":
-                await driver.set_autocommit(True)
-                try:
-                    await driver.execute(f"VACUUM {', '.join(_PERSONAL)}")
-                finally:
-                    await driver.set_autocommit(False)
-                return
-            # Pages are zeroed before they are filled, or what memory held stays between the rows of the new file.
-            for statement in ("secure_delete = ON", "temp_store = FILE"):
+        async with self._reading.turn(), self._writing.turn(), self._writing.connection() as connection:
+            driver: Any = (await connection.get_raw_connection()).driver_connection
+            work = self._written_anew(driver) if self._wal is not None else _vacuumed(driver)
+            await connection.whole(work, interrupting=False)
+
+    async def _written_anew(self, driver: Any) -> None:
+        # Pages are zeroed before they are filled, or what memory held stays between the rows of the new file.
+        for statement in ("secure_delete = ON", "temp_store = FILE"):
+            await driver.execute_fetchall(f"PRAGMA {statement}")
+        try:
+            await driver.execute_fetchall("VACUUM")
+            await driver.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            for statement in ("secure_delete = OFF", "temp_store = MEMORY"):
                 await driver.execute_fetchall(f"PRAGMA {statement}")
-            try:
-                await driver.execute_fetchall("VACUUM")
-                await driver.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
-            finally:
-                for statement in ("secure_delete = OFF", "temp_store = MEMORY"):
-                    await driver.execute_fetchall(f"PRAGMA {statement}")
 
     async def ledger(self, route: str, epoch: str) -> Ledger:
         """Return everything counted for one route and epoch."""
-        async with self.begin() as connection:
+        async with self.read() as connection:
             return await tallies.read(connection, route, epoch)
 
     async def oldest(self, route: str, epoch: str) -> Mapping[tuple[str, str], int]:
         """Return when the oldest prediction of a route was made whose window is open, by (variant, metric)."""
-        async with self.begin() as connection:
+        async with self.read() as connection:
             definitions = await plans.read_definitions(connection)
             found: dict[tuple[str, str], int] = {}
             for name in definitions.names(route):
@@ -179,42 +212,53 @@ class Store:
 
     async def prediction(self, prediction_id: str) -> dict[str, Any] | None:
         """Return a request's calls, its feedback and what came of both, as plain JSON values; None if it is unknown."""
-        async with self.begin() as connection:
+        async with self.read() as connection:
             return await told.prediction(connection, prediction_id)
 
     async def account(self) -> Mapping[tuple[str, str, str], int]:
         """Return how many feedback events there are by (route, metric, status): together, what was ever sent."""
-        async with self.begin() as connection:
+        async with self.read() as connection:
             return await tallies.feedback_total(connection)
 
     async def orphans(self, route: str | None, limit: int) -> list[dict[str, Any]]:
         """Return feedback whose prediction never came, by route or of all and none, the newest first."""
-        async with self.begin() as connection:
+        async with self.read() as connection:
             return await told.orphans(connection, route, limit)
 
     async def counts(self) -> Mapping[str, int]:
         """Return what was met while recording: duplicate rows; corrupt, torn and unrecordable lines."""
-        async with self.begin() as connection:
+        async with self.read() as connection:
             return await tallies.counted(connection)
 
     async def plans(self, route: str, limit: int = 100) -> list[dict[str, Any]]:
         """Return a route's plans, the newest first."""
-        async with self.begin() as connection:
+        async with self.read() as connection:
             return await plans.plans_of(connection, route, limit)
 
     async def events(self, limit: int = 100) -> list[Happening]:
         """Return what happened, the newest first."""
-        async with self.begin() as connection:
+        async with self.read() as connection:
             return await plans.events_of(connection, limit)
 
 
-def _sqlite(path: Path) -> AsyncEngine:
+async def _vacuumed(driver: Any) -> None:
+    await driver.set_autocommit(True)
+    try:
+        await driver.execute(f"VACUUM {', '.join(_PERSONAL)}")
+    finally:
+        await driver.set_autocommit(False)
+
+
+def _sqlite(path: Path, *, reading: bool = False) -> AsyncEngine:
+    # In a URI "?" and "%" have a meaning, so the path is quoted; the driver is given it as it stands here.
+    url = URL.create("sqlite+aiosqlite", database=str(path))
+    if reading:
+        url = url.set(database=path.absolute().as_uri()).update_query_dict({"mode": "ro", "uri": "true"})
     engine = create_async_engine(
-        URL.create("sqlite+aiosqlite", database=str(path)),
+        url,
         poolclass=AsyncAdaptedQueuePool,
         pool_size=1,
         max_overflow=0,
-        pool_timeout=PATIENCE_SECONDS,
         # The driver would begin transactions by its own guess, and commit before DDL: we say BEGIN ourselves.
         connect_args={"isolation_level": None},
     )
@@ -222,19 +266,23 @@ def _sqlite(path: Path) -> AsyncEngine:
     @event.listens_for(engine.sync_engine, "connect")
     def prepare(connection: Any, _: Any) -> None:
         cursor = connection.cursor()
-        for pragma in _PRAGMAS:
+        for pragma in _READING_PRAGMAS if reading else _PRAGMAS:
             cursor.execute(pragma)
         cursor.close()
 
     @event.listens_for(engine.sync_engine, "begin")
     def begin(connection: Any) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
     return engine
 
 
-def postgresql_engine(store: str, password: str | None, *, connect_seconds: int = CONNECT_SECONDS) -> AsyncEngine:
+def postgresql_engine(
+    store: str, password: str | None, *, connect_seconds: int = CONNECT_SECONDS, reading: bool = False
+) -> AsyncEngine:
     """Return what connects to a PostgreSQL by its URL. Raises SQLAlchemyError or ImportError if there is no such."""
+    # Who reads sees one moment, as with SQLite, whatever is committed meanwhile.
+    only = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True} if reading else {}
     url = make_url(store)
     if password is not None:
         url = url.set(password=password)
@@ -242,9 +290,9 @@ def postgresql_engine(store: str, password: str | None, *, connect_seconds: int 
         url.set(drivername="postgresql+psycopg"),
         pool_size=1,
         max_overflow=0,
-        pool_timeout=PATIENCE_SECONDS,
         pool_pre_ping=True,
         paramstyle="format",  # rows go to the driver as tuples
+        execution_options=only,
         connect_args={"connect_timeout": connect_seconds},
     )
 

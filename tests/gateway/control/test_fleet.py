@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import OperationalError
 
 from gateway import rolling
 from gateway.control import fleet, segments
@@ -240,7 +240,7 @@ def test_a_holder_that_fell_asleep_in_the_middle_of_a_copy_does_not_keep_its_pla
         await a.member.attend()
         await b.member.attend()
         await b.expire()
-        with pytest.raises(OperationalError):
+        with pytest.raises(psycopg.OperationalError):
             await sleeping(a, b)
 
     async def sleeping(a: Node, b: Node) -> None:
