@@ -1,18 +1,27 @@
 """Match a request to its route.
 
-Rule: matching looks at nothing but Facts, and at the path's bytes as they came: nothing is decoded or cleaned
-up, because the same bytes go on to the backend. Of the routes that take a request, the most specific path wins: an
+Rule: matching looks at nothing but Facts, and at the path's bytes as they came: the same bytes go on to the backend. A
+path with dot segments (``..``, ``%2e%2e``, ``..;x``, between slashes, ``%2f`` or backslashes) is matched as those who
+resolve them read it too: where any reading leaves the route's prefix, or is another route's, no route takes it, so that
+neither a route nor a base path can be left. Of the routes that take a request, the most specific path wins: an
 exact path before a prefix, a longer prefix before a shorter one. Two routes with the same path that could both take one
 request are refused when the config is read (``overlap``), not when traffic arrives.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from router.snapshot import Route
+
+#: How paths are cut into segments: by the standard, and by servers that take more for a slash, and many for one.
+_SLASHES: Final = (re.compile("/"), re.compile(r"(?:/|%2f|\\|%5c)+", re.IGNORECASE))
+_DOT: Final = re.compile("%2e", re.IGNORECASE)
+#: Paths that are nobody's but the gateway's own.
+_OWN: Final = "/-/"
 
 
 class Facts(Protocol):
@@ -80,6 +89,23 @@ class RouteTable:
         "/v1/*" takes every path that begins with "/v1/", and not "/v1" itself.
         """
         path = facts.path
+        route = self._named(path, facts)
+        if route is not None and ("/." in path or "%" in path or "\\" in path) and not self._holds(route, path, facts):
+            return None
+        return route
+
+    def _holds(self, route: Route, path: str, facts: Facts) -> bool:
+        """Return whether every reading of a path stays beneath the route's prefix, and is this route's."""
+        least = route.path.count("/") - 1
+        for slashes in _SLASHES:
+            segments = slashes.split(path)[1:]
+            if any(map(_dots, segments)):
+                read = _resolved(segments, least)
+                if read is None or read.startswith(_OWN) or self._named(read, facts) is not route:
+                    return False
+        return True
+
+    def _named(self, path: str, facts: Facts) -> Route | None:
         for route in self._exact.get(path, ()):
             if _takes(route, facts):
                 return route
@@ -88,6 +114,40 @@ class RouteTable:
                 if _takes(route, facts):
                     return route
         return None
+
+
+def has_dots(path: str) -> bool:
+    """Return whether some server finds a dot segment in a path.
+
+    >>> has_dots("/a/%2E./b"), has_dots("/a.b/..c")
+    (True, False)
+    """
+    return any(_dots(segment) for slashes in _SLASHES for segment in slashes.split(path))
+
+
+def _dots(segment: str) -> int:
+    """Return how many dots a dot segment has, 0 for any other segment. Some servers cut it at a ``;``."""
+    if "." not in segment and "%" not in segment:
+        return 0
+    name = _DOT.sub(".", segment.partition(";")[0])
+    return len(name) if name in (".", "..") else 0
+
+
+def _resolved(segments: list[str], least: int) -> str | None:
+    """Return a path without its dot segments; None if on its way fewer than ``least`` segments were left."""
+    kept: list[str] = []
+    dots = 0
+    for segment in segments:
+        dots = _dots(segment)
+        if dots == 2:
+            if len(kept) <= least:
+                return None
+            kept.pop()
+        elif not dots:
+            kept.append(segment)
+    if dots:
+        kept.append("")
+    return f"/{'/'.join(kept)}"
 
 
 def overlap(one: Pattern, other: Pattern) -> bool:

@@ -81,7 +81,8 @@ class Router:
 
         ``body`` is the decoded JSON body when ``needs_body(route)`` (``extract.decode_json``, which makes of anything
         else UNREADABLE), else ignored. ``force`` is the variant a client asked for and was allowed to ask for: it
-        answers alone and nothing is mirrored. Raises ValueError naming the variants if it is not one of the route's.
+        answers alone and nothing is mirrored. Raises ValueError if it is not one of the route's, which it names where
+        answers do.
         """
         unit = None if route.unit is None else reference(route.unit).identity(facts, body)
         key = None if route.key is None else reference(route.key).identity(facts, body)
@@ -135,6 +136,8 @@ def _mirrors(route: Route, facts: Facts, occasion: Occasion, decision: Decision)
 
 def _forced(route: Route, variant: str) -> Decision:
     if variant not in route.variants:
+        if not route.expose_variant:
+            raise ValueError("the route has no such variant")
         names = ", ".join(f'"{name}"' for name in route.variants)
         raise ValueError(f"route {route.name} has the variants {names}")
     return Decision((variant,), (), 1.0, "forced")

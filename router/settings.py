@@ -166,6 +166,11 @@ GATEWAY: Final = table_of(
             Annotated[int, Field(ge=1_024)], "Largest head of a request; a larger one gets 431."
         ),
         "max_headers": Setting(Positive, "Most header fields of a request; one more gets 431."),
+        "underscores_in_headers": Setting(
+            bool,
+            "Whether request fields with an underscore in their name pass; if not they are dropped and counted. Those "
+            "that imitate framing or what a gateway says (X_Forwarded_For) never pass.",
+        ),
         "max_target_bytes": Setting(
             Annotated[int, Field(ge=256)],
             "Longest request target, path and query; a longer one gets 414. At most max_header_bytes.",

@@ -46,6 +46,7 @@ class Gateway:
     trusted_proxies: tuple[str, ...] = ()
     max_header_bytes: int = 65_536
     max_headers: int = 128
+    underscores_in_headers: bool = False
     max_target_bytes: int = 8_192
     max_body_bytes: int = 10_485_760
     max_connections: int = 10_000

@@ -11,6 +11,8 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Final
 from urllib.parse import urlsplit
 
+from router.match import has_dots
+
 NAME: Final = r"[A-Za-z_][A-Za-z0-9_.-]*"
 DURATION: Final = r"[0-9]{1,15}(ms|s|m|h|d)"
 METHOD: Final = r"[A-Z][A-Z0-9!#$%&'*+.^_`|~-]*"
@@ -175,6 +177,8 @@ def route_path(text: str) -> str:
     absolute_path(text)
     if "*" in text.removesuffix("/*"):
         raise ValueError('may have one "*", at its end after a "/", as in "/v2/models/*"')
+    if has_dots(text):
+        raise ValueError('must not have the segments "." and "..", encoded or not')
     if f"{text}/".startswith(RESERVED_PREFIX):
         raise ValueError(f'must not begin with "{RESERVED_PREFIX}", which Turnout keeps for itself')
     return text

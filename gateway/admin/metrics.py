@@ -300,6 +300,7 @@ class Metrics:
         return {
             "mirror_drops": (series.mirror_drops, ("route", "variant", "reason")),
             "shed": (series.shed, ("reason",)),
+            "dropped_fields": (series.dropped_fields, ()),
             "unit_fallbacks": (series.unit_fallbacks, ("route",)),
             "merge_failures": (series.merge_failures, ("route", "reason")),
             "extraction_failures": (series.extraction_failures, ("route", "variant")),

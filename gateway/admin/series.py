@@ -126,6 +126,9 @@ class Series:
             "max_in_flight, max_connections.",
             ("reason",),
         )
+        self.dropped_fields = self._counter(
+            "dropped_fields_total", "Header fields of requests that were dropped for an underscore in their name."
+        )
         self.unit_fallbacks = self._counter(
             "unit_fallbacks_total",
             "Requests that carried no unit, so that the request itself was randomised.",

@@ -34,6 +34,9 @@ _FRAGMENT: Final = ord("#")
 _METHOD: Final = re.compile(rb"[\r\n]*[!#$%&'*+.^_`|~0-9A-Za-z-]+ ")
 #: What may be asked of a route, unless it says which methods it takes.
 METHODS: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+#: Methods whose content means nothing, so that some servers do not read it and take it for the next request (RFC 9110,
+#: sections 9.3.1, 9.3.2 and 9.3.5): no connection that carried one carries another request.
+UNBODIED: Final = frozenset({"GET", "HEAD", "DELETE"})
 
 
 class Refusal(Exception):
@@ -57,13 +60,15 @@ def accept(method: str, target: bytes, version: str, headers: list[Header]) -> A
 
     What is asked of this gateway itself, because no hop is left for an OPTIONS, has the target ``*``.
 
-    Raises Refusal with 400, 405 (CONNECT, or a TRACE without hops left), 417, 501 (a transfer coding we do not know),
-    505 or 508.
+    Raises Refusal with 400, 405 (CONNECT and TRACE), 417, 501 (a transfer coding we do not know), 505 or 508.
     """
     if version not in ("1.1", "1.0"):
         raise Refusal(505, f"HTTP/{version} is not served here; HTTP/1.1 is")
     if method == "CONNECT":
         raise Refusal(405, "this is a gateway, not a tunnel", (b"allow", METHODS))
+    if method == "TRACE":
+        # What a backend would echo holds the secrets that are sent to it.
+        raise Refusal(405, "a request is not shown to its sender here", (b"allow", METHODS))
     host: bytes | None = None
     length: int | None = None
     codings: bytes | None = None
@@ -125,8 +130,8 @@ def _passed(method: str, target: bytes, headers: list[Header]) -> tuple[bytes, l
     if passes > _MAX_PASSES:
         raise Refusal(508, f"the request passed {passes} gateways of this name: it goes in circles")
     hops = [value for name, value in headers if MEANING[name] & HOPS]
-    if hops and method in ("OPTIONS", "TRACE"):
-        return _one_hop_less(method, target, headers, b",".join(hops))
+    if hops and method == "OPTIONS":
+        return _one_hop_less(target, headers, b",".join(hops))
     return target, headers
 
 
@@ -135,7 +140,7 @@ def _passes(via: bytes) -> int:
     return sum(hop.split(None, 2)[1:2] == [b"turnout"] for hop in via.split(b","))
 
 
-def _one_hop_less(method: str, target: bytes, headers: list[Header], hops: bytes) -> tuple[bytes, list[Header]]:
+def _one_hop_less(target: bytes, headers: list[Header], hops: bytes) -> tuple[bytes, list[Header]]:
     """Count down Max-Forwards; at 0 the request is for us (RFC 9110, section 7.6.2). Other methods do not have it."""
     hops = hops.strip(b" \t")
     if not hops.isdigit() or len(hops) > _MAX_DIGITS:
@@ -143,8 +148,6 @@ def _one_hop_less(method: str, target: bytes, headers: list[Header], hops: bytes
     if int(hops) > 0:
         left = b"%d" % (int(hops) - 1)
         return target, [(name, left if MEANING[name] & HOPS else value) for name, value in headers]
-    if method == "TRACE":
-        raise Refusal(405, "a request is not shown to its sender here", (b"allow", METHODS))
     return b"*", headers
 
 

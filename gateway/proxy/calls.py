@@ -127,11 +127,20 @@ def fault_status(fault: Fault) -> int:
     return {"timeout": 504, "overloaded": 503}.get(fault, 502)
 
 
-def fault_problem(fault: Fault, variant: str, detail: str) -> Problem:
-    """Return the answer to a client whose backend failed before anything was sent."""
+#: What a client reads of a fault where answers do not name their variant: ``detail`` names its address.
+_UNNAMED: Final[dict[Fault, str]] = {
+    "refused": "it cannot be reached",
+    "timeout": "it did not answer in time",
+    "overloaded": "it has no place for another request",
+}
+
+
+def fault_problem(fault: Fault, variant: str, detail: str, *, named: bool) -> Problem:
+    """Return the answer to a client whose backend failed before anything was sent; ``named`` says which it was."""
     status = fault_status(fault)
     title = {502: "Bad Gateway", 503: "Service Unavailable", 504: "Gateway Timeout"}[status]
-    headers, body = problem(status, title, f"backend {variant}: {detail}", fault=fault)
+    words = f"backend {variant}: {detail}" if named else f"the backend failed: {_UNNAMED.get(fault, 'it broke off')}"
+    headers, body = problem(status, title, words, fault=fault)
     if status == 503:
         headers.append((b"retry-after", b"1"))
     return headers, body

@@ -268,7 +268,8 @@ class Connection(asyncio.Protocol):
         self._request = self._response = None
         if self._intake.stage == WHOLE:
             if self._last:
-                self._leave(linger=self._paused or self._intake.held > 0)
+                intake = self._intake  # of an ambiguous request the client does not know that it is the last
+                self._leave(linger=self._paused or intake.held > 0 or intake.ambiguous)
             else:
                 self._rest()
         else:

@@ -77,7 +77,8 @@ async def draft(reply: Reply, plan: TeamDraft, body: bytes) -> None:
     own = reply.own(*shown.variants)
     if shown.call.fault is not None:
         status = fault_status(shown.call.fault)
-        headers, content = fault_problem(shown.call.fault, shown.variants[0], shown.call.detail)
+        named = case.routing.route.expose_variant
+        headers, content = fault_problem(shown.call.fault, shown.variants[0], shown.call.detail, named=named)
     else:
         status, headers, content = shown.call.status or 502, shown.headers, shown.body or b""
     reply.send(_rows(reply, plan, calls, shown, status), status, headers + own, content)

@@ -21,6 +21,7 @@ from typing import Any, Final, Literal
 from gateway.proxy.connection import Connection
 from gateway.proxy.deadlines import Deadlines
 from gateway.proxy.fiber import Bell, Fiber
+from gateway.proxy.headers import IMITATION, UNDERSCORED, Header, without
 from gateway.proxy.peer import Peer, lies_within
 from gateway.proxy.request import BodyTimeout, BodyTooLarge, ClientGone, Request
 from gateway.proxy.response import Response
@@ -58,6 +59,8 @@ class Edge:
         self._connections: set[Connection] = set()
         #: Connections beyond max_connections, since the start.
         self.turned_away = 0
+        #: Header fields that were dropped for an underscore in their name, since the start.
+        self.dropped_fields = 0
         #: The handlers that wait for something.
         self.fibers: set[Fiber] = set()
         self._deserted = Bell()
@@ -82,6 +85,7 @@ class Edge:
         self.min_body_rate = gateway.min_body_bytes_per_second
         self.keepalive_seconds = gateway.keepalive_timeout_ms / 1000
         self.deadlines.expect(min(self.header_seconds, self.body_seconds, self.keepalive_seconds))
+        self._dropped = IMITATION if gateway.underscores_in_headers else IMITATION | UNDERSCORED
         trusted = tuple(map(ip_network, gateway.trusted_proxies))
         if trusted != self._trusted:
             self._trusted = trusted
@@ -148,6 +152,12 @@ class Edge:
     def peer(self, address: str) -> Peer:
         """Return who is at this address."""
         return Peer(address, self.scheme, trusted=bool(self._trusted) and lies_within(address, self._trusted))
+
+    def without_underscores(self, headers: list[Header]) -> list[Header]:
+        """Return the fields that may pass, of a head that has names with an underscore; the others are counted."""
+        kept = without(headers, self._dropped)
+        self.dropped_fields += len(headers) - len(kept)
+        return kept
 
     def arrived(self, connection: Connection) -> int:
         """Count a connection in; return by how many they are too many, if above 0."""

@@ -29,6 +29,7 @@ from gateway.proxy.request import Request
 from gateway.proxy.response import Response
 from gateway.proxy.tracing import Trace, Tracing
 from router.extract import MISSING, decode_json
+from router.match import has_dots
 from router.router import Router, Routing
 from router.snapshot import Route
 
@@ -75,6 +76,9 @@ class Exchange:
         try:
             route = self._router.match(request)
             if route is None:
+                if has_dots(request.path):
+                    detail = f"the dot segments of {request.path} lead out of every route"
+                    return refuse(response, 400, "Bad Request", detail)
                 return refuse(response, 404, "Not Found", f"no route takes {request.method} {request.path}")
             self.in_flight[route.name] = self.in_flight.get(route.name, 0) + 1
             if self._log.refusing:

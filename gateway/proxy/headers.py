@@ -33,6 +33,10 @@ HOPS: Final = 1_024
 #: An id by which the caller follows its request.
 CALLERS_ID: Final = 2_048
 CODED: Final = 4_096
+#: A name with an underscore. Servers behind CGI and WSGI names make of it the field with a hyphen instead.
+UNDERSCORED: Final = 8_192
+#: One that such a server takes for framing, or for what only a gateway says: it never passes.
+IMITATION: Final = 16_384
 
 _KNOWN: Final = {
     b"connection": HOP | CONNECTION,
@@ -61,6 +65,8 @@ _KNOWN: Final = {
     b"x-forwarded-proto": REPLACED,
     b"x-request-id": CALLERS_ID,
 }
+#: What a field means that may not be imitated with an underscore.
+_INIMITABLE: Final = HOP | OWN | LENGTH | HOST | REPLACED
 #: Spellings remembered; clients choose them, so there is an end to it.
 _REMEMBERED: Final = 2_048
 
@@ -74,10 +80,16 @@ class _Meanings(dict[bytes, int]):
 
     def __missing__(self, name: bytes) -> int:
         lower = name.lower()
-        meaning = OWN if lower.startswith(b"turnout-") else _KNOWN.get(lower, 0)
+        meaning = _meaning(lower)
+        if b"_" in lower:
+            meaning = IMITATION if _meaning(lower.replace(b"_", b"-")) & _INIMITABLE else UNDERSCORED
         if len(self) < _REMEMBERED:
             self[name] = meaning
         return meaning
+
+
+def _meaning(lower: bytes) -> int:
+    return OWN if lower.startswith(b"turnout-") else _KNOWN.get(lower, 0)
 
 
 MEANING: Final = _Meanings()
@@ -121,6 +133,11 @@ def end_to_end(headers: Iterable[Header], stopped: int = HOP | OWN | LENGTH) -> 
             meanings |= meaning
         kept.append(header)
     return fields(kept, meanings) if listed is None else unlisted(kept, listed)
+
+
+def without(headers: list[Header], dropped: int) -> list[Header]:
+    """Return the fields whose name means none of ``dropped``."""
+    return [header for header in headers if not MEANING[header[0]] & dropped]
 
 
 def listing(connection: bytes) -> set[bytes]:

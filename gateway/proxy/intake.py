@@ -9,6 +9,8 @@ Rules:
 3. An upgrade is never taken. The parser skips the body of a request that asks for one, so a fresh parser reads it: the
    body is the body of that request and never a second one.
 4. What cannot be taken raises Refusal, and nothing is to be fed after it.
+5. What two servers could read differently is the last on its connection: content of a method that has none, and of a
+   request for an upgrade.
 
 No transport, no clock: the connection is told ``begin``, ``body`` and ``whole``.
 """
@@ -19,8 +21,8 @@ from typing import TYPE_CHECKING, Final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
-from gateway.proxy.accept import Refusal, accept, too_long, unreadable
-from gateway.proxy.headers import Header
+from gateway.proxy.accept import UNBODIED, Refusal, accept, too_long, unreadable
+from gateway.proxy.headers import IMITATION, UNDERSCORED, Header
 from gateway.proxy.wire import LONG_BYTES
 
 if TYPE_CHECKING:
@@ -34,7 +36,9 @@ BODY: Final = 2  # begun, and not whole
 WHOLE: Final = 3  # bytes are held until ``proceed``
 
 _BLANK_LINE: Final = b"\r\n\r\n"
-_BREAK: Final = b"\r\n"
+_LF: Final = ord("\n")
+_CR: Final = ord("\r")
+_VERSION: Final = b" HTTP/"
 #: How nearly every request line ends. To ask the parser for the version costs three times as much as to look.
 _COMMON: Final = b" HTTP/1.1"
 #: No request line has fewer bytes than this.
@@ -65,11 +69,13 @@ class Intake:
         "_headers",
         "_held",
         "_limits",
+        "_lined",
         "_parser",
         "_tail",
         "_unbodied",
         "_unparsed",
         "_upgrade",
+        "ambiguous",
         "keep_alive",
         "length",
         "remaining",
@@ -80,6 +86,8 @@ class Intake:
     def __init__(self, connection: Connection, limits: Edge) -> None:
         self.stage = BETWEEN
         self.keep_alive = True
+        #: Whether the request under way is one that two servers read differently: rule 5.
+        self.ambiguous = False
         #: Bytes of a body of known length, and those of them still to come.
         self.length = 0
         self.remaining = 0
@@ -91,6 +99,7 @@ class Intake:
         self._headers: list[Header] = []  # after the head: trailers, for nobody
         self._head_bytes = 0
         self._common = False  # its request line names HTTP/1.1
+        self._lined = False  # that line is here to its end
         self._upgrade = False
         self._chunked = False
         self._unparsed = False  # the body goes by the parser, which is in the middle of it for good
@@ -158,13 +167,13 @@ class Intake:
                 # Where the next empty line ends, or the data: no head or chunked body ends elsewhere.
                 found = data.find(_BLANK_LINE, at)
                 end = size if found < 0 else found + 4
-                if self._tail:
+                tail = self._tail
+                if tail:
                     end = self._joined(data, end)
                 if stage != BODY:
                     self.stage = HEAD
-                    if not self._head_bytes:
-                        line = data.find(_BREAK, at, end)
-                        self._common = line - at > _AROUND_VERSION and data.startswith(_COMMON, line - len(_COMMON))
+                    if not self._lined:
+                        self._read_line(data, at, end, tail)
                     self._head_bytes += end - at
                     if self._head_bytes > self._limits.max_header_bytes:
                         raise self._too_long(data, at, end)
@@ -200,6 +209,23 @@ class Intake:
         if end < len(data) or found >= 0:
             self._tail = b""
         return end
+
+    def _read_line(self, data: bytes, at: int, end: int, tail: bytes) -> None:
+        """Look at the request line, as far as it is here. The parser takes one without a version, and bare line feeds.
+
+        Raises Refusal where other servers read HTTP/0.9, or another line.
+        """
+        feed = data.find(_LF, at, end)
+        if feed < 0:
+            return
+        if not (data[feed - 1] == _CR if feed > at else tail.endswith(b"\r")):
+            raise Refusal(400, "a line of the head ends with a bare line feed")
+        line = feed - 1
+        if line > at and not self._head_bytes:
+            self._common = line - at > _AROUND_VERSION and data.startswith(_COMMON, line - len(_COMMON))
+            if not self._common and data.find(_VERSION, at, line) < 0:
+                raise Refusal(400, "the request line names no version")
+        self._lined = line != at
 
     def _too_long(self, data: bytes, at: int, end: int) -> Refusal:
         before = self._head_bytes - (end - at)
@@ -260,6 +286,8 @@ class Intake:
         target, headers, meanings, length, chunked, expects = accept(method, self.target, version, given)
         if length is not None and length > limits.max_body_bytes:
             raise Refusal(413, f"the body is longer than {limits.max_body_bytes} bytes")
+        if meanings & (IMITATION | UNDERSCORED):
+            headers = self._limits.without_underscores(headers)
         self._headers = []
         self._upgrade = parser.should_upgrade()
         self._chunked = chunked
@@ -267,6 +295,9 @@ class Intake:
             self._body_bytes = self._framed_bytes = self._body_seen = self._unbodied = 0
         self.length = self.remaining = length or 0
         self.keep_alive = parser.should_keep_alive()
+        self.ambiguous = (chunked or bool(length)) and (self._upgrade or method in UNBODIED)
+        if self.ambiguous:
+            self.keep_alive = False
         self.stage = BODY
         self._connection.begin(method, target, headers, meanings, version == "1.0", length, chunked, expects)
 
@@ -284,7 +315,7 @@ class Intake:
         if self._upgrade:
             return  # the body was skipped, not read
         self._headers = []
-        self._chunked = False
+        self._chunked = self._lined = self._common = False
         self._head_bytes = 0
         self.target = self._tail = b""
         self.stage = WHOLE

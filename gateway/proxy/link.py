@@ -6,7 +6,8 @@ Rules:
    go on, and not one byte came beyond the answer. Bytes that nobody asked for drop the connection; they are never an
    answer.
 2. The answer to HEAD has no body whatever its head says, and its connection is not used again: a backend that sends
-   one all the same would answer the next call with it.
+   one all the same would answer the next call with it. So it is with content of a method that has none (``last``): a
+   backend that does not read it takes it for the next request.
 3. An interim answer (1xx) is dropped. 101 is a fault: no upgrade was asked for. So are transfer codings other than
    chunked.
 4. A body without a length ends when the backend closes in good order; any other end is a fault.
@@ -68,6 +69,7 @@ class Link(asyncio.Protocol):
         "_heading",
         "_interim",
         "_keep_alive",
+        "_last",
         "_loop",
         "_parser",
         "_paused",
@@ -97,6 +99,7 @@ class Link(asyncio.Protocol):
         self._parser = HttpResponseParser(self)
         # The call.
         self._bodyless = False  # HEAD
+        self._last = False  # there is to be none after it
         self._upload: asyncio.Task[None] | None = None
         self._write_paused = False
         self._drain: asyncio.Future[None] | None = None
@@ -122,7 +125,7 @@ class Link(asyncio.Protocol):
 
     # The call.
 
-    def begin(self, answer: Answer, head: bytes, body: bytes, *, bodyless: bool) -> None:
+    def begin(self, answer: Answer, head: bytes, body: bytes, *, bodyless: bool, last: bool = False) -> None:
         """Send a request whose ``body`` is here, or (empty) will be uploaded; what comes back goes to ``answer``.
 
         Its bell rings when the head of the answer is here, or a fault.
@@ -133,6 +136,7 @@ class Link(asyncio.Protocol):
         self.answer = answer
         answer.expect(self)
         self._bodyless = bodyless
+        self._last = last
         self._heading = True
         self._unended = self._whole = False
         self._framed_bytes = self._body_bytes = 0
@@ -348,7 +352,7 @@ class Link(asyncio.Protocol):
         if own:
             answer.own = own
         self._heading = False
-        self._keep_alive = self._parser.should_keep_alive()
+        self._keep_alive = self._parser.should_keep_alive() and not self._last
         if self._bodyless:
             self._keep_alive = False  # rule 2
             self._whole = True

@@ -40,7 +40,7 @@ async def relay(reply: Reply, body: bytes | AsyncIterator[bytes]) -> None:
     own = reply.own(served or variant)
     if shown.fault is not None:
         status = outcome["status"] = fault_status(shown.fault)
-        headers, content = fault_problem(shown.fault, asked, shown.detail)
+        headers, content = fault_problem(shown.fault, asked, shown.detail, named=case.routing.route.expose_variant)
         outcome["overhead_ms"] = case.overhead_ms
         reply.send(case.line(variant, "primary", outcome), status, headers + own, content)
     elif shown.body is not None:

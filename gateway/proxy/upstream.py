@@ -22,6 +22,7 @@ from collections.abc import AsyncIterator, Sequence
 from random import random
 from typing import TYPE_CHECKING, Final
 
+from gateway.proxy.accept import UNBODIED
 from gateway.proxy.answer import Answer, UpstreamFault
 from gateway.proxy.counts import Counts
 from gateway.proxy.deadlines import NEVER, Deadlines
@@ -132,7 +133,8 @@ class Upstream:
                 try:
                     if link is None:
                         link = await replica.connect(latest)
-                    link.begin(answer, head, payload, bodyless=method == "HEAD")
+                    last = method in UNBODIED and (bool(payload) or upload is not None)
+                    link.begin(answer, head, payload, bodyless=method == "HEAD", last=last)
                     if upload is not None:
                         link.upload(upload, length)
                     await answer.bell

@@ -260,6 +260,8 @@ class Worker:
             counters.append(("feedback_commits", {}, self._feedback.commits))
         if self._edge.turned_away:
             counters.append(("shed", {"reason": "max_connections"}, self._edge.turned_away))
+        if self._edge.dropped_fields:
+            counters.append(("dropped_fields", {}, self._edge.dropped_fields))
         datagram = orjson.dumps(
             {
                 "writer": self.writer,

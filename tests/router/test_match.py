@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import posixpath
+import re
 from itertools import combinations
+from urllib.parse import unquote
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.match import RequestFacts, RouteTable, overlap
+from router.match import RequestFacts, RouteTable, has_dots, overlap
 from router.snapshot import Route
 from tests.router.builders import request, route_of
 
@@ -64,7 +68,51 @@ def test_the_path_is_compared_as_it_came() -> None:
     """The same bytes go to the backend: cleaning them up here would route one thing and send another."""
     assert found([a_route("/a/b")], request("/a%2Fb")) is None
     assert found([a_route("/a/b")], request("/a//b")) is None
-    assert found([a_route("/a/*")], request("/a/../b")) == "/a/*"
+    assert found([a_route("/a/*")], request("/a/b%2Fc")) == "/a/*"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/a/../c", "/a/x/../../c", "/a/%2e%2e/c", "/a/.%2E/c", "/a/..%2fc", "/a/..%5Cc", "/a/..\\c", "/a/..;v=1/c",
+        "/a/x%2f../..", "/a//../c", "/a/..", "/a/../a/c", "/a/../../a/c", "/../a/c", "/a/b/../c", "/a/./b/c",
+        "/a/x/..//b/c",
+    ],
+)  # fmt: skip
+def test_a_path_whose_dot_segments_leave_its_route_in_any_reading_has_none(path: str) -> None:
+    """Whoever resolves them further on would serve what another route guards, or what lies outside a base path."""
+    routes = [a_route("/a/*"), a_route("/a/b/*")]
+    assert found(routes, request(path)) is None
+    assert has_dots(path)
+
+
+def test_nothing_leaves_the_root_and_dots_do_not_reach_the_gateways_own_paths() -> None:
+    for path in ("/..", "/../x", "/x/../../y", "/x/%2e%2e/..", "/x/../-/feedback", "/x/..%2f-/feedback"):
+        assert found([a_route("/*")], request(path)) is None, path
+
+
+@pytest.mark.parametrize(
+    "path", ["/a/x/../y", "/a/./y", "/a/x/%2e%2e/y", "/a/.well-known", "/a/..x", "/a/x.", "/a/%20"]
+)
+def test_dot_segments_that_stay_beneath_the_prefix_are_taken(path: str) -> None:
+    assert found([a_route("/a/*"), a_route("/a/b/*")], request(path)) == "/a/*"
+
+
+@given(
+    segments=st.lists(st.sampled_from(["a", "b", "..", ".", "%2e%2E", ".%2e", "..;x", "", "x"]), max_size=6),
+    slashes=st.lists(st.sampled_from(["/", "%2F", "\\", "//"]), min_size=6, max_size=6),
+)
+def test_whoever_resolves_a_path_that_a_route_takes_stays_beneath_its_prefix(
+    segments: list[str], slashes: list[str]
+) -> None:
+    path = "/a/" + "".join(f"{segment}{slash}" for segment, slash in zip(segments, slashes, strict=False))
+    if (route := RouteTable([a_route("/a/*"), a_route("/a/b/*")]).find(request(path))) is None:
+        return
+    decoded = unquote(path)
+    for reading in (path, decoded, decoded.replace("\\", "/"), re.sub(r"[\\/]+", "/", decoded)):
+        cut = re.sub(r";[^/]*", "", reading)
+        for read in (reading, cut):
+            assert f"{posixpath.normpath(read)}/".startswith(route.path[:-1]), read
 
 
 def test_a_path_of_slashes_costs_no_more_than_another() -> None:

@@ -96,8 +96,10 @@ def test_a_forced_variant_answers_alone_and_is_marked() -> None:
     assert (routing.forced, routing.mirrored) == (True, ())
 
 
-def test_forcing_another_variant_is_refused_with_their_names() -> None:
+def test_forcing_another_variant_is_refused_with_their_names_where_answers_say_them() -> None:
     with pytest.raises(ValueError, match='"v1", "v2"'):
+        routed(replace(route_of(), expose_variant=True), force="v3")
+    with pytest.raises(ValueError, match=r"^the route has no such variant$"):
         routed(route_of(), force="v3")
 
 

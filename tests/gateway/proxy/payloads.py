@@ -105,6 +105,16 @@ PAYLOADS: Final = (
     refused(3, "a space in the target", get(b"Host: a", target=b"/a b")),
     refused(3, "CONNECT", b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", 405,
         why="a gateway is no tunnel; HAProxy leaves it to the backend"),
+    refused(3, "TRACE", b"TRACE /x HTTP/1.1\r\nHost: a\r\n\r\n", 405,
+        why="its answer shows the secrets that are sent to the backend; HAProxy leaves it to the backend"),
+    refused(3, "dot segments above the root", get(b"Host: a", b"Connection: close", target=b"/../x"),
+        why="resolved, it leaves the base path of a backend; HAProxy passes it on"),
+    refused(3, "encoded dot segments above the root", get(b"Host: a", b"Connection: close", target=b"/x/%2e%2E/%2E./y"),
+        why="resolved, it leaves the base path of a backend; HAProxy passes it on"),
+    refused(3, "dot segments between encoded slashes", get(b"Host: a", b"Connection: close", target=b"/x/..%2f..%5cy"),
+        why="some servers take %2F and %5C for slashes, and the path leaves their root"),
+    Payload(3, "dot segments beneath the root", get(b"Host: a", b"Connection: close", target=b"/a/./b/../%2e/c"),
+        (200,), (b"GET /a/./b/../%2e/c HTTP/1.1",), (b"",)),
     refused(3, "an unknown method", b"BREW /x HTTP/1.1\r\nHost: a\r\n\r\n", 501,
         why="the parser knows the registered methods, and 501 is the answer to others (RFC 9110, 9.1)"),
     refused(3, "a bad method", b"G@T /x HTTP/1.1\r\nHost: a\r\n\r\n"),
@@ -118,6 +128,10 @@ PAYLOADS: Final = (
         why="HTTP/0.9 has no version in its request line"),
     refused(3, "HTTP/0.9, without a version", b"GET /x\r\n",
         why="no fields and no Host, and an answer that has no status"),
+    refused(3, "HTTP/0.9, and a bare line feed", b"GET /x\n"),
+    refused(3, "HTTP/0.9, and a bare line feed before fields", b"GET /x\nHost: a\r\n\r\n"),
+    refused(3, "a version behind a bare line feed", b"GET /x\nX: HTTP/1.1\r\nHost: a\r\n\r\n",
+        why="HTTP/0.9 to one reader, a target with a line feed to another"),
     refused(3, "the version in small letters", get(b"Host: a", version=b"http/1.1")),
     # 4. both framings
     refused(4, "length and chunked", post(b"Content-Length: 5", b"Transfer-Encoding: chunked", body=b"0\r\n\r\n"),
@@ -136,7 +150,13 @@ PAYLOADS: Final = (
     refused(5, "xchunked", post(b"Transfer-Encoding: xchunked", body=b"0\r\n\r\n")),
     refused(5, "chunked with a vertical tab", post(b"Transfer-Encoding: \x0bchunked", body=b"0\r\n\r\n")),
     refused(5, "an empty coding", post(b"Transfer-Encoding:", body=b"0\r\n\r\n")),
-    # 6. HTTP/1.0 and chunked
+    # 6. HTTP/1.0 and chunked, and content that some do not read
+    *(Payload(6, f"{name} with {what}", method + b" /x HTTP/1.1\r\nHost: a\r\n" + framing + SMUGGLED, (200,),
+        (method + b" /x HTTP/1.1",), (b"ab",),
+        why="RFC 9110, 9.3: such content means nothing, and may be the next request to another: the connection ends")
+        for name, method in (("GET", b"GET"), ("HEAD", b"HEAD"), ("DELETE", b"DELETE"))
+        for what, framing in (("a length", b"Content-Length: 2\r\n\r\nab"),
+            ("chunks", b"Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n"))),
     refused(6, "HTTP/1.0 chunked", post(b"Transfer-Encoding: chunked", body=b"0\r\n\r\n", version=b"HTTP/1.0"),
         why="RFC 9112, 6.1: faulty framing; whoever handed it on as 1.0 read no chunks"),
     # 7. lengths
@@ -201,9 +221,11 @@ PAYLOADS: Final = (
     refused(12, "a trailer that is no field", chunked(b"0\r\nbad trailer\r\n\r\n"),
         why="RFC 9112, 7.1.2: trailers are fields; nginx does not look at them"),
     # 13. upgrades
-    taken(13, "h2c with a body", post(*UPGRADE, b"Content-Length: 35", body=SMUGGLED), POST_LINE, SMUGGLED),
-    taken(13, "h2c with a chunked body", post(*UPGRADE, b"Transfer-Encoding: chunked",
-        body=b"23\r\n" + SMUGGLED + b"\r\n0\r\n\r\n"), POST_LINE, SMUGGLED),
+    Payload(13, "h2c with a body", post(*UPGRADE, b"Content-Length: 35", body=SMUGGLED) + LAST, (200,), (POST_LINE,),
+        (SMUGGLED,), why="who takes the upgrade does not read it as HTTP/1.1: the connection ends"),
+    Payload(13, "h2c with a chunked body", post(*UPGRADE, b"Transfer-Encoding: chunked",
+        body=b"23\r\n" + SMUGGLED + b"\r\n0\r\n\r\n") + LAST, (200,), (POST_LINE,), (SMUGGLED,),
+        why="who takes the upgrade does not read it as HTTP/1.1: the connection ends"),
     taken(13, "h2c without a body", get(b"Host: a", *UPGRADE), GET_LINE),
     taken(13, "a WebSocket", get(b"Host: a", b"Connection: upgrade", b"Upgrade: websocket",
         b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", b"Sec-WebSocket-Version: 13"), GET_LINE),

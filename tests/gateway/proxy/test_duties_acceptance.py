@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from router.snapshot import Gateway
-from tests.gateway.proxy import faults
+from tests.gateway.proxy import builders, faults
 from tests.gateway.proxy.chain import chain, hold, statuses, values
+from tests.gateway.proxy.faults import polite
 from tests.gateway.proxy.payloads import LAST, SMUGGLED, chunked, get, post
-from tests.gateway.proxy.stage import play
+from tests.gateway.proxy.stage import play, staged
 
 
 def test_duty_1_a_request_without_exactly_one_valid_host_is_400_and_reaches_no_backend(tmp_path: Path) -> None:
@@ -39,6 +40,25 @@ def test_duty_2_an_absolute_target_becomes_a_path_and_its_host_the_host(tmp_path
 def test_duty_3_an_asterisk_is_for_options_alone_and_what_is_no_target_is_refused(tmp_path: Path) -> None:
     """RFC 9112, section 3.2.4, and section 2.3 for the version. ``OPTIONS *`` asks the gateway itself."""
     hold(tmp_path, 3)
+
+
+def test_duty_3_dot_segments_leave_neither_a_route_nor_a_base_path(tmp_path: Path) -> None:
+    """RFC 3986, section 6.2.2.3. The bytes stay as they are, so a backend that resolves them is the one to hold."""
+
+    async def main() -> None:
+        async with faults.backend(polite) as model:
+            cast = builders.snapshot(
+                builders.backend("b", f"{model.url}/base"),
+                builders.route("open", builders.only("b"), path="/v1/*"),
+                builders.route("guarded", builders.only("b"), path="/v1/admin/*"),
+            )
+            async with staged(tmp_path, cast) as stage:
+                for rest in ("../x", "%2e%2E/x", "..%2fx", "x/../admin/y", "admin/../x", ".."):
+                    assert (await stage.ask(f"/v1/{rest}", method="GET")).status == 400, rest
+                assert (await stage.ask("/v1/a/%2e./b?c=/../", method="GET")).status == 200
+            assert [request.line for request in model.requests] == [b"GET /base/v1/a/%2e./b?c=/../ HTTP/1.1"]
+
+    play(main())
 
 
 def test_duty_4_a_length_and_a_coding_together_are_400_and_the_end_of_the_connection(tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ LAST = b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 @pytest.mark.parametrize("upgrade", [b"h2c", b"websocket", b"TLS/1.0"])
 @pytest.mark.parametrize("split", [False, True])
-def test_the_body_of_a_request_that_asks_for_an_upgrade_is_its_body_and_no_second_request(
+def test_the_body_of_a_request_that_asks_for_an_upgrade_is_its_body_and_ends_the_connection(
     framing: str, upgrade: bytes, split: bool
 ) -> None:
-    """The parser skips such a body, and what it skips would be read as the next request: request smuggling."""
+    """The parser skips such a body, and so do other servers: what they skip is their next request."""
     smuggled = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
     head = POST + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: " + upgrade + b"\r\nHTTP2-Settings: AAMAAABk\r\n"
     if framing == "length":
@@ -32,9 +32,28 @@ def test_the_body_of_a_request_that_asks_for_an_upgrade_is_its_body_and_no_secon
         seen = Seen()
         async with served(seen) as edge:
             answers = await (edge.ask(*pieces, LAST) if split else edge.ask(b"".join(pieces) + LAST))
-        assert heads(answers) == 2
-        assert [request.target for request in seen.requests] == [b"/x", b"/last"]
-        assert seen.bodies == [smuggled, b""]
+        assert heads(answers) == 1
+        assert b"\r\nconnection: close\r\n" in answers
+        assert [request.target for request in seen.requests] == [b"/x"]
+        assert seen.bodies == [smuggled]
+
+    play(main())
+
+
+@pytest.mark.parametrize("method", [b"GET", b"HEAD", b"DELETE"])
+@pytest.mark.parametrize("framing", [b"Content-Length: 4\r\n\r\nbody", b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"])
+def test_a_request_of_a_method_without_content_that_brings_some_is_the_last_on_its_connection(
+    method: bytes, framing: bytes
+) -> None:
+    """RFC 9110, sections 9.3.1, 9.3.2 and 9.3.5: what one server reads as its body is another's next request."""
+
+    async def main() -> None:
+        seen = Seen()
+        async with served(seen) as edge:
+            answers = await edge.ask(method + b" /x HTTP/1.1\r\nHost: a\r\n" + framing + LAST)
+            assert (heads(answers), status(answers)) == (1, 200)
+            assert b"\r\nconnection: close\r\n" in answers
+        assert [request.target for request in seen.requests] == [b"/x"]
 
     play(main())
 

@@ -77,10 +77,13 @@ class Fuzzed:
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
         try:
             for piece in sent:
+                if writer.transport.is_closing():
+                    break
                 writer.write(piece)
                 for _ in range(3):  # let the edge read it before there is more
                     await asyncio.sleep(0)
-            writer.write_eof()
+            if not writer.transport.is_closing():
+                writer.write_eof()
             return await asyncio.wait_for(Client(reader, writer).rest(), 5)
         except ConnectionError:
             return b"<reset>"
@@ -116,16 +119,28 @@ class _Answers:
         self.bodies[-1] += data
 
 
+def _ambiguous(request: Sent) -> bool:
+    """Return whether some servers do not read the request's body, so that nothing is read behind it."""
+    fields = {name.lower(): value for name, value in request.fields}
+    framed = b"transfer-encoding" in fields or fields.get(b"content-length", b"0") != b"0"
+    return framed and (request.method in (b"GET", b"HEAD", b"DELETE") or b"upgrade" in fields)
+
+
 def test_what_is_sent_is_what_is_handled_and_answered_in_order(caplog: pytest.LogCaptureFixture) -> None:
     def holds(edge: Fuzzed) -> None:
         @FIXED
         @given(sent=st.lists(requests(), min_size=1, max_size=5), cuts=st.lists(st.integers(1, 60), max_size=40))
         def example(sent: list[Sent], cuts: list[int]) -> None:
             answers = edge.ask(*pieces(b"".join(request.wire for request in sent) + LAST, cuts))
-            assert edge.read[:-1] == [Read(request.method, request.target, request.body) for request in sent]
-            assert edge.fields[:-1] == [request.fields for request in sent]
-            assert edge.read[-1].target == b"/last"
-            assert _Answers(answers).bodies == [b"%d" % number for number in range(len(sent) + 1)]
+            last = next((number for number, request in enumerate(sent, 1) if _ambiguous(request)), None)
+            expected = [Read(request.method, request.target, request.body) for request in sent[:last]]
+            if last is None:
+                assert edge.read.pop().target == b"/last"
+                assert edge.fields.pop()
+            assert edge.read == expected
+            passing = [tuple(field for field in request.fields if b"_" not in field[0]) for request in sent[:last]]
+            assert edge.fields == passing
+            assert _Answers(answers).bodies == [b"%d" % number for number in range(len(expected) + (last is None))]
 
         example()
 

@@ -13,7 +13,7 @@ import orjson
 import pytest
 
 from gateway.pseudonym import pseudonym
-from policies.plans import Weighted
+from policies.plans import TeamDraft, Weighted
 from router.snapshot import Gateway
 from tests.gateway.proxy.builders import backend, only, route, snapshot
 from tests.gateway.proxy.stage import Asked, Behaviour, Got, Model, play, staged
@@ -195,6 +195,26 @@ def test_a_backend_that_fails_is_told_of_and_logged_as_its_failure(
         assert got.headers["turnout-variant"] == "a"
         assert ("retry-after" in got.headers) == (status == 503)
         assert (row["id"], row["status"], row["fault"], row["variant"]) == (got.id, status, fault, "a")
+
+    play(main())
+
+
+@pytest.mark.parametrize("kind", ["single", "draft", "fallback", "forced"])
+def test_what_a_client_is_told_of_a_failure_names_no_variant_where_answers_do_not(tmp_path: Path, kind: str) -> None:
+    """Nor its address: a user who knows which variant failed is no longer blind."""
+
+    async def main() -> None:
+        dead = free_port()
+        names = ("secret_one", "secret_two")
+        plan = TeamDraft(names, "/hits", "/id", 3) if kind == "draft" else Weighted(((names[0], 1.0), (names[1], 0.0)))
+        fallback = names[1] if kind == "fallback" else None
+        there = [backend(name, f"http://127.0.0.1:{dead}") for name in names]
+        asked = route("r", plan, fallback=fallback, allow_force=True)
+        async with staged(tmp_path, snapshot(*there, asked)) as stage:
+            got = await stage.ask("/r", headers={"turnout-force-variant": "none"} if kind == "forced" else {})
+        assert got.status == (400 if kind == "forced" else 502)
+        told = f"{got.headers} {got.body!r}"
+        assert not [word for word in (*names, str(dead)) if word in told], told
 
     play(main())
 
