@@ -2,8 +2,8 @@
 
 Rules:
 
-1. One request at a time, in the order they came (``intake`` cuts them). While one is under way only so much more is
-   read.
+1. One request at a time, in the order they came (``intake`` cuts them). While one is under way, or its answer not
+   taken, HELD_BYTES are held of what follows, and one read more at most.
 2. The handler begins with the head and whatever came with it, in a fiber of its own, and that is the last thing done
    with what came: the handler may answer at once. When the client is lost the fiber is cancelled; when it fails, the
    client is told if the head of the answer is not out yet, else the connection breaks.
@@ -144,10 +144,9 @@ class Connection(asyncio.Protocol):
         if stage == BODY:
             if not self._paused:
                 self._set_deadline()
-        elif stage == WHOLE:
-            if intake.held >= HELD_BYTES:
-                self._pause()
-        elif stage != before:
+        elif intake.held >= HELD_BYTES:
+            self._pause()
+        elif stage != before and stage != WHOLE:
             self._set_deadline()
         self._run()
 
@@ -213,8 +212,8 @@ class Connection(asyncio.Protocol):
     # The request asks.
 
     def take_more(self) -> None:
-        """Read on, if reading was paused."""
-        if self._paused:
+        """Read on, if reading was paused and not enough is held of what follows."""
+        if self._paused and (self._leaving or self._intake.held < HELD_BYTES):
             self._paused = False
             if self._pace is not None:
                 self._pace.resume(self._loop.time())
@@ -376,8 +375,7 @@ class Connection(asyncio.Protocol):
             return
         if intake.stage != WHOLE:
             self._set_deadline()
-        if intake.held < HELD_BYTES:
-            self.take_more()
+        self.take_more()
         if self._eof and not self._half_closed():
             self._leave(linger=False)
             return

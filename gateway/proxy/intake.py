@@ -3,8 +3,8 @@
 Rules:
 
 1. Every message ends at an empty line or at its length. The parser is fed to there and no further, and not with a long
-   body of known length at all; what came beyond it (pipelining) is held as bytes until the request is answered and the
-   next one may begin.
+   body of known length at all; what came beyond it (pipelining) is held as the pieces it came in until the request is
+   answered and the next one may begin. Nothing that is held is copied again, but for pieces that are short.
 2. A head is judged once, when it is complete (``accept``), and frozen: trailers become nothing.
 3. An upgrade is never taken. The parser skips the body of a request that asks for one, so a fresh parser reads it: the
    body is the body of that request and never a second one.
@@ -23,7 +23,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from gateway.proxy.accept import UNBODIED, Refusal, accept, too_long, unreadable
 from gateway.proxy.headers import IMITATION, UNDERSCORED, Header
-from gateway.proxy.wire import LONG_BYTES
+from gateway.proxy.wire import LONG_BYTES, add_piece
 
 if TYPE_CHECKING:
     from gateway.proxy.connection import Connection
@@ -67,15 +67,16 @@ class Intake:
         "_framed_bytes",
         "_head_bytes",
         "_headers",
-        "_held",
         "_limits",
         "_lined",
         "_parser",
+        "_pieces",
         "_tail",
         "_unbodied",
         "_unparsed",
         "_upgrade",
         "ambiguous",
+        "held",
         "keep_alive",
         "length",
         "remaining",
@@ -107,15 +108,12 @@ class Intake:
         self._framed_bytes = 0
         self._body_seen = 0  # body bytes when framing was last counted
         self._unbodied = 0  # bytes of framing since there was any of the body: trailers, or an extension without end
-        # What came and is not parsed yet, from ``_at``; and the end of what was, in which an empty line may begin.
-        self._held = b""
+        #: Bytes that wait for ``proceed``: those of the pieces, the first of which begins at ``_at``.
+        self.held = 0
+        self._pieces: list[bytes] = []
         self._at = 0
+        # The end of what was parsed, in which an empty line may begin.
         self._tail = b""
-
-    @property
-    def held(self) -> int:
-        """Bytes that wait for ``proceed``."""
-        return len(self._held) - self._at
 
     @property
     def received(self) -> int:
@@ -129,23 +127,27 @@ class Intake:
 
     def feed(self, data: bytes) -> None:
         """Take what came. Raises Refusal."""
-        if self._held:
-            self._held = self._held[self._at :] + data
-            self._at = 0
+        if self.held:
+            self.held += len(data)
+            add_piece(self._pieces, data)
         elif self.stage == WHOLE:
-            self._held = data
+            self._pieces.append(data)
+            self.held = len(data)
         else:
             self._advance(data, 0)
 
     def proceed(self) -> None:
         """Begin the next request with what is held. Raises Refusal."""
-        data, at, self._held, self._at = self._held, self._at, b"", 0
-        self._advance(data, at)
+        pieces = self._pieces
+        while pieces and self.stage != WHOLE:
+            data, at, self._at = pieces.pop(0), self._at, 0
+            self.held -= len(data) - at
+            self._advance(data, at)
 
     def end(self) -> None:
         """Nothing more will be fed. These hold us as well: a cycle is garbage that only a collection finds."""
-        self._held = b""
-        self._at = 0
+        self._pieces.clear()
+        self._at = self.held = 0
         del self._parser, self._connection
 
     def _advance(self, data: bytes, at: int) -> None:
@@ -161,7 +163,9 @@ class Intake:
                     at = end
                     continue
             elif stage == WHOLE:
-                self._held, self._at = data, at
+                self._pieces.insert(0, data)
+                self._at = at
+                self.held += size - at
                 return
             else:
                 # Where the next empty line ends, or the data: no head or chunked body ends elsewhere.

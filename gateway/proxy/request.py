@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.proxy.fiber import Bell
 from gateway.proxy.headers import Header
+from gateway.proxy.wire import add_piece
 
 if TYPE_CHECKING:
     from gateway.proxy.connection import Connection
@@ -161,7 +162,7 @@ class Request:
     def receive(self, data: bytes) -> bool:
         """Add a piece of the body; False when the client should wait."""
         self.expects = False
-        self._chunks.append(data)
+        add_piece(self._chunks, data)
         self._buffered += len(data)
         return self._collecting or self._buffered < HELD_BYTES
 
