@@ -109,10 +109,12 @@ def events(count: int, every_seconds: float) -> Answering:
 
 
 class Connection(asyncio.Protocol):
-    """One connection: reads requests, body and all, and lets them be answered."""
+    """One connection: reads requests, body and all, and lets them be answered; what asks for /large, by ``large``."""
 
-    def __init__(self, answering: Answering) -> None:
+    def __init__(self, answering: Answering, large: Answering) -> None:
         self._answering = answering
+        self._large = large
+        self._target = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -121,8 +123,14 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._parser.feed_data(data)
 
+    def on_message_begin(self) -> None:
+        self._target = b""
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+
     def on_message_complete(self) -> None:
-        self._answering(self._transport)
+        (self._large if self._target.startswith(b"/large") else self._answering)(self._transport)
 
 
 def ranking(items: int, first: int) -> bytes:
@@ -151,11 +159,12 @@ def _answering(options: argparse.Namespace) -> Answering:
     return late(whole, seconds) if seconds else at_once(whole)
 
 
-async def serve(answering: Callable[[], Answering]) -> None:
+async def serve(answering: Callable[[], Answering], large: int | None = None) -> None:
     """Serve until nobody wants it any more."""
     loop = asyncio.get_running_loop()
     how = answering()
-    server = await loop.create_server(lambda: Connection(how), "127.0.0.1", 0, backlog=4096)
+    how_large = how if large is None else at_once(answer(b"x" * large, "application/octet-stream"))
+    server = await loop.create_server(lambda: Connection(how, how_large), "127.0.0.1", 0, backlog=4096)
     print(server.sockets[0].getsockname()[1], flush=True)
     await until_abandoned()
 
@@ -165,7 +174,9 @@ if __name__ == "__main__":
     parser.add_argument("--wait-ms", type=float, default=0.0, help="before an answer, or between events")
     parser.add_argument("--at-a-time", type=int, default=0, help="how many are worked on at a time (0: all)")
     parser.add_argument("--bytes", type=int, default=0, help="length of the answer")
+    parser.add_argument("--large", type=int, help="length of the answer to what asks for /large, if another")
     parser.add_argument("--events", type=int, default=0, help="answer with so many events")
     parser.add_argument("--ranking", type=int, help="answer with a ranked list that begins with this id")
     parser.add_argument("--silent", action="store_true", help="never answer")
-    uvloop.run(serve(lambda: _answering(parser.parse_args())))
+    given = parser.parse_args()
+    uvloop.run(serve(lambda: _answering(given), given.large))
