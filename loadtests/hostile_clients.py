@@ -50,6 +50,7 @@ _HEAD: Final = b"POST %b HTTP/1.1\r\nhost: models.example\r\nx-user-id: hostile\
 #: How long one attacker holds on before it comes again, and waits to be let in.
 _HOLD_SECONDS: Final = 5.0
 _AGAIN_SECONDS: Final = 0.1
+_FEW: Final = 0.1
 
 _ROUTES: Final = """
 [routes.large]
@@ -165,10 +166,13 @@ async def _again_and_again(attack: Attack, port: int, number: int) -> None:
         await asyncio.sleep(_AGAIN_SECONDS)
 
 
-async def attack_until_abandoned(kind: str, port: int, share: float) -> None:
-    """Let the attackers of one kind at a port until nobody wants it any more."""
-    attack, count = ATTACKS[kind]
-    tasks = [asyncio.create_task(_again_and_again(attack, port, at)) for at in range(max(1, round(count * share)))]
+async def attack_until_abandoned(targets: Sequence[tuple[str, int]], share: float) -> None:
+    """Let the attackers of these kinds at these ports until nobody wants it any more."""
+    tasks = [
+        asyncio.create_task(_again_and_again(ATTACKS[kind][0], port, number))
+        for kind, port in targets
+        for number in range(max(1, round(ATTACKS[kind][1] * share)))
+    ]
     print("ready", flush=True)
     await until_abandoned()
     for task in tasks:
@@ -178,16 +182,17 @@ async def attack_until_abandoned(kind: str, port: int, share: float) -> None:
 
 @contextmanager
 def beset(targets: Sequence[tuple[str, int]], directory: Path, *, share: float = 1.0) -> Iterator[None]:
-    """Attack these ports in these ways while inside; ``share`` of the attackers that there are."""
+    """Attack these ports in these ways while inside; a small ``share`` of the attackers fits into one process."""
+    alone = [[target] for target in targets] if share > _FEW else [targets]
     with ExitStack() as held:
-        for kind, port in targets:
-            command = [sys.executable, "-m", "loadtests.hostile_clients", "--attack", kind]
-            command += ["--port", str(port), "--share", str(share)]
-            log = directory / f"{kind}-{port}.log"
+        for group in alone:
+            command = [sys.executable, "-m", "loadtests.hostile_clients", "--share", str(share), "--attack"]
+            command += [f"{kind}:{port}" for kind, port in group]
+            log = directory / "attackers.log"
             process = held.enter_context(running(command, log, core=LOAD_CORE, says=True))
             assert process.stdout is not None
             if not process.stdout.readline():
-                raise RuntimeError(f"no {kind}: {log.read_text()}")
+                raise RuntimeError(f"no {command[-1]}: {log.read_text()}")
         yield
 
 
@@ -293,12 +298,12 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0, help="how long (10)")
     parser.add_argument("--rate", type=float, default=RATE, help="ordinary requests a second (500)")
     parser.add_argument("--share", type=float, default=1.0, help="of the attackers (1)")
-    parser.add_argument("--attack", choices=sorted(ATTACKS), help=argparse.SUPPRESS)
-    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--attack", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.attack is not None:
         os.nice(1)
-        uvloop.run(attack_until_abandoned(options.attack, options.port, options.share))
+        targets = [(kind, int(port)) for kind, _, port in (target.partition(":") for target in options.attack)]
+        uvloop.run(attack_until_abandoned(targets, options.share))
         return
     if not (0 < options.minutes <= 60 and 0 < options.rate <= 5_000 and 0 < options.share <= 1):
         parser.error("minutes must lie in (0, 60], the rate in (0, 5000], the share in (0, 1]")
