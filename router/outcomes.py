@@ -14,6 +14,7 @@ Who is scored:
 
 - a label scores every call that predicted something, shadows included; an answer that failed scores 0 under ``match``
   and has no value under ``absolute_error``, where 0 would be a perfect score;
+- a number beyond ``LARGEST`` scores nothing, be it an event's value, a label, or what was predicted;
 - events and values score only what the client saw: the primary, or in a merged answer the rankers of the item named;
 - ``missing`` is what an answer (never a shadow) counts when its window closes and no event came.
 """
@@ -27,7 +28,7 @@ from math import fsum
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeVar
 
 from router.extract import equal
-from router.records import Fault, Feedback, Outcome, Role, new_outcome
+from router.records import LARGEST, Fault, Feedback, Outcome, Role, new_outcome
 from router.snapshot import Metric
 
 #: How a prediction stands under one metric. What comes of it: nothing yet, a value from feedback, ``missing`` because
@@ -173,7 +174,7 @@ def _own_value(call: Call, events: Sequence[Feedback], metric: Metric, *, closed
         live = _fold(call, credited, metric)
         mature = live if ripe else None
     elif closed and role != "shadow":
-        live = mature = metric.missing
+        live = mature = _number(metric.missing)
     return _new_value((call.variant, call.version, role, "", live, mature))
 
 
@@ -227,7 +228,8 @@ def _score(call: Call, event: Feedback, metric: Metric) -> float | None:
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) else None
+    """A value as a number that counts; NaN is beyond every bound."""
+    return float(value) if isinstance(value, (int, float)) and -LARGEST <= value <= LARGEST else None
 
 
 def _label_pairs(own: Sequence[Value]) -> list[Value]:

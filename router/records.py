@@ -41,6 +41,11 @@ Fault = Literal[
 ]
 VARIANT_FAULTS: Final = frozenset({"refused", "timeout", "reset", "incomplete", "protocol", "overloaded"})
 
+#: The largest magnitude of a value. One beyond it is refused where feedback comes in. Where it is met all the same (an
+#: older journal or store has it, or a backend predicted it) it is no number, and scores nothing. Up to here integers
+#: are exact, and no sum, square or product of sums comes near the largest float, which is 1e308.
+LARGEST: Final = 1e15
+
 #: The metric whose events say that somebody met a prediction.
 EXPOSED: Final = "exposed"
 

@@ -16,6 +16,7 @@ from router import spellings
 from router.extract import Pointer
 from router.findings import quoted
 from router.placeholders import placeholders
+from router.records import LARGEST
 from router.snapshot import Backend, Capture, EventType, Gateway, KeyRule, Route, RouteMirror, Sink
 from router.tables import Setting, Table, many, mapping, some, spelled, table_of, table_of_fields
 from router.unit import TOKEN, reference
@@ -102,6 +103,8 @@ def _missing(given: object) -> object:
         return None
     if isinstance(given, bool) or not isinstance(given, int | float) or not abs(given) < float("inf"):
         raise ValueError('must be "exclude" or a finite number')
+    if abs(given) > LARGEST:
+        raise ValueError(f'must be "exclude" or lie in [{-LARGEST:g}, {LARGEST:g}], as every value does')
     return float(given)
 
 
@@ -109,6 +112,8 @@ def _bounds(given: object) -> object:
     if isinstance(given, tuple) and len(given) == 2:
         low, high = given
         if all(isinstance(end, int | float) and not isinstance(end, bool) for end in given) and low < high:
+            if max(abs(low), abs(high)) > LARGEST:
+                raise ValueError(f"must lie in [{-LARGEST:g}, {LARGEST:g}], as every value does")
             return given
     raise ValueError("must be two numbers, [low, high], the lower one first")
 

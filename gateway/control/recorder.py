@@ -24,6 +24,7 @@ from gateway.control.fleet import Member
 from gateway.control.joiner import Joiner
 from gateway.control.lines import Batch
 from gateway.control.quarantine import QUARANTINE, Quarantine
+from gateway.control.recount import recount
 from gateway.control.segments import Follower, Read, Segments
 from gateway.control.shipper import Shipper
 from gateway.journal import PREDICTIONS, Segment
@@ -315,6 +316,13 @@ class Recorder:
         return more
 
     async def _load(self) -> _Known:
+        try:
+            async with self._store.change() as connection:
+                await recount(connection)
+        except Exception as error:
+            if not _is_of_a_line(error):
+                raise
+            logger.error("what is not finite cannot be counted again: %s", reason(error))
         async with self._store.change() as connection:
             prefix = ""
             if self._member is not None:

@@ -17,7 +17,7 @@ from typing import Any, Final
 import orjson
 
 from router.exposure import exposure
-from router.records import EXPOSED, Feedback
+from router.records import EXPOSED, LARGEST, Feedback
 from router.snapshot import Metric, Snapshot
 
 MAX_EVENTS: Final = 1_000
@@ -238,6 +238,8 @@ class _Reader:
         elif metric.kind == "value" or metric.score == "absolute_error":
             if not _is_number(value):
                 self._problem(f'metric "{name}": value must be a finite number, got {_shown(value)}')
+            elif abs(value) > LARGEST:
+                self._problem(f'metric "{name}": value must lie in [{-LARGEST:g}, {LARGEST:g}], got {_shown(value)}')
             elif metric.kind == "value" and metric.range and not metric.range[0] <= value <= metric.range[1]:
                 low, high = metric.range
                 self._problem(f'metric "{name}": value must lie in [{low:g}, {high:g}], got {_shown(value)}')
@@ -287,7 +289,7 @@ class _Reader:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    return (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and isfinite(value))
 
 
 def _shown(value: object) -> str:

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.tables import metadata, schema_version
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 
 class Step(NamedTuple):
@@ -25,9 +25,13 @@ class Step(NamedTuple):
     postgresql: Sequence[str]
 
 
+_SUMS_ARE_EXACT: Final = ("ALTER TABLE tallies ADD COLUMN rest TEXT", "ALTER TABLE units ADD COLUMN rest TEXT")
+
 #: Version → the step that leads to it. Steps are never edited once released, and they only ever add: a node of the
 #: version before may still be running beside the one that migrates.
-STEPS: Final[Mapping[int, Step]] = {}
+STEPS: Final[Mapping[int, Step]] = {
+    2: Step("keep sums exactly", _SUMS_ARE_EXACT, _SUMS_ARE_EXACT),
+}
 
 #: PostgreSQL's lock is a number that everybody agrees on: "turnout" in ASCII. SQLite's is the transaction itself, which
 #: begins with BEGIN IMMEDIATE.

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from operator import itemgetter
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from gateway.ledger import AGREEMENT, CALLS, Phase, Status
 from gateway.store.calls import Call, Row, by_kin
 from gateway.store.kin import Kin
 from gateway.store.news import Changed, News
 from policies.statistics.latency import bucket
-from policies.types import EMPTY, Tally
 from router.outcomes import Value
 from router.records import Outcome, Role
 from router.snapshot import Metric
@@ -91,6 +91,56 @@ class Told(NamedTuple):
     variant: str | None = None
 
 
+@dataclass(slots=True)
+class Change:
+    """What a tally changes by: ``m``, ``m2`` and ``md`` are terms that are still to be summed (``policies.exact``)."""
+
+    n: int = 0
+    d: float = 0.0
+    d2: float = 0.0
+    positive: int = 0
+    negative: int = 0
+    d_max: float = 0.0
+    m: list[float] = field(default_factory=list)
+    m2: list[float] = field(default_factory=list)
+    md: list[float] = field(default_factory=list)
+
+    def requests(self, value: float | None, n: int, sign: Literal[1, -1] = 1) -> None:
+        """Add ``n`` requests of this value that are units of their own, or take them away."""
+        if value is None:
+            return
+        self.n += sign * n
+        self.d += sign * n
+        self.d2 += sign * n
+        self.d_max = max(self.d_max, 1.0)
+        if value > 0:
+            self.positive += sign * n
+        elif value < 0:
+            self.negative += sign * n
+        else:
+            return
+        # A product that may be rounded is no sum: then each of them is a term.
+        times, terms = (n, 1) if n == 1 or (value.is_integer() and abs(value) < _WHOLE) else (1, n)
+        self.m += [sign * times * value] * terms
+        self.m2 += [sign * times * value * value] * terms
+        self.md += [sign * times * value] * terms
+
+    def units(self, m: Sequence[float], d: Sequence[float], sign: Literal[1, -1] = 1) -> None:
+        """Add units with these sums and counts of values, or take them away; one without values counts for nothing."""
+        there = [d_ for d_ in d if d_]
+        self.n += sign * len(there)
+        self.d += sign * sum(there)
+        self.d2 += sign * sum([d_ * d_ for d_ in there])
+        self.positive += sign * sum([m_ > 0 for m_ in m])
+        self.negative += sign * sum([m_ < 0 for m_ in m])
+        self.d_max = max(self.d_max, *there, 0.0)
+        self.m2 += [sign * m_ * m_ for m_ in m if m_]
+        self.md += [sign * m_ * d_ for m_, d_ in zip(m, d, strict=True) if m_]
+
+
+#: Below it a square times the number of lines in a transaction is exact.
+_WHOLE: Final = 2.0**18
+
 #: As Place(…) and Told(…), of all their fields, at half of the time.
 _new_place: Final[Callable[[tuple[Any, ...]], Place]] = partial(tuple.__new__, Place)
 new_told: Final[Callable[[tuple[Any, ...]], Told]] = partial(tuple.__new__, Told)
@@ -104,8 +154,8 @@ class Moves:
 
     def __init__(self, news: News | None = None) -> None:
         self.news = news
-        #: Place → unit → what its sum and its count change by.
-        self.units: defaultdict[Place, dict[str, tuple[float, float]]] = defaultdict(dict)
+        #: Place → unit → what its count changes by, then terms that its sum changes by.
+        self.units: defaultdict[Place, dict[str, list[float]]] = defaultdict(dict)
         #: The same where each prediction is a unit of its own: (place, before, after) → how often.
         self.alone: Counter[tuple[Place, float | None, float | None]] = Counter()
         self.arrivals: defaultdict[Stint, dict[str, Arrival]] = defaultdict(dict)
@@ -147,7 +197,10 @@ class Moves:
             if unit is None:
                 self.alone[place, None, value] += n
             else:
-                self._add(place, unit, value * n, n)
+                more = self._unit(place, unit)
+                more[0] += n
+                if value:
+                    more.append(n)
 
     def agreement(self, shadow: Call, agrees: bool) -> None:
         """Count whether a shadow predicted what the primary did."""
@@ -184,12 +237,13 @@ class Moves:
             total[route, metric, status] += n
         return total
 
-    def tallies(self) -> dict[Place, Tally]:
+    def changes(self) -> defaultdict[Place, Change]:
         """Return what tallies change by, for predictions that are units of their own."""
-        total: dict[Place, Tally] = {}
+        found: defaultdict[Place, Change] = defaultdict(Change)
         for (place, before, after), n in self.alone.items():
-            total[place] = total.get(place, EMPTY) + times(_one(after) - _one(before), n)
-        return total
+            found[place].requests(before, n, -1)
+            found[place].requests(after, n)
+        return found
 
     def _outcome(self, place: Place, unit: str | None, before: float | None, after: float | None) -> None:
         if before == after:
@@ -197,12 +251,22 @@ class Moves:
         if unit is None:
             self.alone[place, before, after] += 1
             return
-        self._add(place, unit, (after or 0.0) - (before or 0.0), (after is not None) - (before is not None))
+        more = self._unit(place, unit)
+        if before is not None:
+            more[0] -= 1
+            if before:
+                more.append(-before)
+        if after is not None:
+            more[0] += 1
+            if after:
+                more.append(after)
 
-    def _add(self, place: Place, unit: str, more_m: float, more_d: float) -> None:
+    def _unit(self, place: Place, unit: str) -> list[float]:
         units = self.units[place]
-        known = units.get(unit)
-        units[unit] = (more_m, more_d) if known is None else (known[0] + more_m, known[1] + more_d)
+        more = units.get(unit)
+        if more is None:
+            more = units[unit] = [0.0]
+        return more
 
     def _arrivals(self, kin: Kin, rows: Sequence[Row]) -> None:
         stint = Stint(kin.route, kin.epoch, kin.period)
@@ -218,25 +282,11 @@ class Moves:
                 arrivals[unit] = Arrival(at_ms, row.id, kin.revision, kin.variant)
 
 
-def times(tally: Tally, n: int) -> Tally:
-    """Return the sum of ``n`` equal tallies."""
-    if n == 1:
-        return tally
-    return Tally(
-        tally.n * n,
-        tally.m * n,
-        tally.m2 * n,
-        tally.d * n,
-        tally.d2 * n,
-        tally.md * n,
-        tally.positive * n,
-        tally.negative * n,
-        tally.d_max,
-    )
-
-
-def _one(value: float | None) -> Tally:
-    return EMPTY if value is None else Tally.of_unit(value, 1.0)
+def place_of(call: Origin, value: Value, metric: Metric, phase: Phase) -> Place:
+    """Return where a value of a request counts; ``call`` is any call of it."""
+    variant, version, role, against, _, _ = value
+    whose = (call.route, call.epoch, call.period, variant, version, role, against, metric.name, metric.definition)
+    return _new_place((*whose, phase))
 
 
 def _place(call: Origin, against: str, metric: str, definition: str, phase: Phase) -> Place:

@@ -216,6 +216,7 @@ tallies: Final = _table(
     _integer("positive"),
     _integer("negative"),
     _number("d_max"),
+    _text("rest", null=True),
 )
 Index(
     "tallies_place",
@@ -224,13 +225,14 @@ Index(
     unique=True,
 )
 
-#: A unit's sum and count under one tally.
+#: A unit's sum and count under one tally. Here and in ``tallies``, ``rest`` is what rounding left out of the sums.
 units: Final = _table(
     "units",
     _integer("tally", key=True),
     _text("unit", key=True),
     _number("m"),
     _number("d"),
+    _text("rest", null=True),
 )
 
 #: Each unit's first request of a period, by (at_ms, id).

@@ -1,14 +1,17 @@
 """Tallies, the unit rows they are sums of, and the plain counters: written by moves, read as a ledger.
 
-Rule: a unit row and its tally move together, by the difference of the unit before and after.
+Rule: a unit row and its tally move together, by the difference of the unit before and after. Their sums are exact
+(``policies.exact``): a column has the rounded sum, and ``rest`` what rounding left out of it. So a tally is what a
+fresh computation gives, whatever was corrected on the way, and nothing that is finite makes it infinite.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from math import isfinite
 from typing import Any, Final
 
 import orjson
@@ -17,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.ledger import Ledger, Stretch, TallyKey
 from gateway.store import sql
-from gateway.store.moves import Arrival, Moves, Place, Stint
+from gateway.store.moves import Arrival, Change, Moves, Place, Stint
 from gateway.store.tables import (
     arrivals,
     counts,
@@ -32,9 +35,12 @@ from gateway.store.tables import (
     tallies,
     units,
 )
-from policies.types import EMPTY, Tally
+from policies.exact import Sum, plus, rounded, total
+from policies.types import Tally
 
-_NOTHING: Final = (0.0, 0.0)
+#: A unit's exact sum and its count of values.
+Counted = tuple[Sum, float]
+NOTHING: Final[Counted] = ((), 0.0)
 
 #: How many rows of a kind are remembered: some tens of megabytes.
 REMEMBERED_ROWS: Final = 100_000
@@ -43,13 +49,18 @@ REMEMBERED_ROWS: Final = 100_000
 SLACK_MS: Final = 3_600_000
 
 _PLACE = tuple(tallies.c[name] for name in Place._fields)
-_SUMS = ("n", "m", "m2", "d", "d2", "md", "positive", "negative", "d_max")
-_ADD = (
+SUMS: Final = ("n", "m", "m2", "d", "d2", "md", "positive", "negative", "d_max")
+_BEGUN: Final = (0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0.0, None)
+#: Sums of what may be any number: never moved by a rounded difference.
+EXACT: Final = ("m", "m2", "md")
+_WHOLE: Final = ("n", "d", "d2", "positive", "negative")
+_MOVE = (
     update(tallies)
     .where(tallies.c.id == bindparam("b_id"))
     .values(
         {
-            **{name: tallies.c[name] + bindparam(f"b_{name}") for name in _SUMS[:-1]},
+            **{name: tallies.c[name] + bindparam(f"b_{name}") for name in _WHOLE},
+            **{name: bindparam(f"b_{name}") for name in (*EXACT, "rest")},
             "d_max": case((tallies.c.d_max < bindparam("b_d_max"), bindparam("b_d_max")), else_=tallies.c.d_max),
         }
     )
@@ -64,7 +75,7 @@ class Remembered:
     """
 
     ids: dict[Place, int] = field(default_factory=dict)
-    units: dict[int, dict[str, tuple[float, float]]] = field(default_factory=dict)
+    units: dict[int, dict[str, Counted]] = field(default_factory=dict)
     arrivals: dict[Stint, dict[str, Arrival]] = field(default_factory=dict)
     #: Of each epoch, None before it was asked for.
     newest: dict[tuple[str, str], int] | None = None
@@ -81,16 +92,10 @@ class Remembered:
 async def apply(connection: AsyncConnection, moves: Moves, remembered: Remembered) -> None:
     """Write everything that ``moves`` sums up."""
     remembered.shrink()
-    changes = defaultdict(lambda: EMPTY, moves.tallies())
+    changes = moves.changes()
     ids = await _ids(connection, {*changes, *moves.units}, remembered.ids)
-    for place, change in (await _move_units(connection, moves, ids, remembered.units)).items():
-        changes[place] += change
-    rows = [
-        {"b_id": ids[place], **{f"b_{name}": getattr(change, name) for name in _SUMS}}
-        for place, change in changes.items()
-    ]
-    if rows:
-        await connection.execute(_ADD, rows)
+    await _move_units(connection, moves, ids, remembered.units, changes)
+    await _move(connection, {ids[place]: change for place, change in changes.items()})
     began = await _arrive(connection, moves.arrivals, remembered.arrivals)
     began.update(moves.stretches)
     await sql.add(
@@ -114,7 +119,7 @@ async def read(connection: AsyncConnection, route: str, epoch: str) -> Ledger:
         return (table.c.route == bindparam("route")) & (table.c.epoch == bindparam("epoch"))
 
     found: dict[TallyKey, Tally] = {}
-    for row in await rows(select(*_PLACE[2:], *(tallies.c[name] for name in _SUMS)).where(here(tallies))):
+    for row in await rows(select(*_PLACE[2:], *(tallies.c[name] for name in SUMS)).where(here(tallies))):
         found[TallyKey(*row[:8])] = Tally(*row[8:])
     buckets: dict[Any, dict[int, int]] = defaultdict(dict)
     columns = (latency.c.variant, latency.c.role, latency.c.bucket, latency.c.n)
@@ -185,44 +190,93 @@ async def _ids(connection: AsyncConnection, places: Collection[Place], ids: dict
         missing = [place for place in missing if place not in ids]
         if not missing:
             break
-        await sql.insert(connection, tallies, [(*place, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0.0) for place in missing])
+        await sql.insert(
+            connection, tallies, [(*place, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0.0, None) for place in missing]
+        )
     return ids
+
+
+async def _move(connection: AsyncConnection, changes: Mapping[int, Change]) -> None:
+    """Move tallies, by their numbers."""
+    if not changes:
+        return
+    query = _sums(connection.dialect.name)
+    rows = []
+    for number, *sums, rest in await connection.execute(query, sql.as_values(changes.keys())):
+        change = changes[number]
+        left = {} if rest is None else orjson.loads(rest)
+        row = {"b_id": number, "b_d_max": change.d_max, **{f"b_{name}": getattr(change, name) for name in _WHOLE}}
+        exact = {
+            # What is not finite waits to be counted again (``gateway.control.recount``), and stops nothing until then.
+            name: total((value if isfinite(value) else 0.0, *left.get(name, ()), *getattr(change, name)))
+            for name, value in zip(EXACT, sums, strict=True)
+        }
+        rows.append(row | {f"b_{name}": rounded(found) for name, found in exact.items()} | {"b_rest": rests_of(exact)})
+    await connection.execute(_MOVE, rows)
 
 
 async def _move_units(
     connection: AsyncConnection,
     moves: Moves,
     ids: Mapping[Place, int],
-    remembered: dict[int, dict[str, tuple[float, float]]],
-) -> dict[Place, Tally]:
-    """Move unit rows and return what their tallies change by."""
+    remembered: dict[int, dict[str, Counted]],
+    changes: defaultdict[Place, Change],
+) -> None:
+    """Move unit rows, and add to ``changes`` what their tallies change by."""
     missing = [
         (ids[place], unit)
-        for place, changes in moves.units.items()
-        for unit in changes.keys() - remembered.setdefault(ids[place], {}).keys()
+        for place, moved in moves.units.items()
+        for unit in moved.keys() - remembered.setdefault(ids[place], {}).keys()
     ]
     if missing:
         query = _units(connection.dialect.name)
-        for tally, unit, m, d in await connection.execute(query, sql.as_list(missing)):
-            remembered[tally][unit] = (m, d)
+        for tally, unit, m, d, rest in await connection.execute(query, sql.as_list(missing)):
+            remembered[tally][unit] = (exact_of(m, rest), d)
     rows: list[tuple[Any, ...]] = []
-    moved: dict[Place, Tally] = {}
-    for place, changes in moves.units.items():
-        tally = ids[place]
+    for place, moved in moves.units.items():
+        tally, change = ids[place], changes[place]
         known = remembered[tally]
-        before, after = [], []
-        for unit, (more_m, more_d) in changes.items():
-            old = known.get(unit, _NOTHING)
-            d = old[1] + more_d
-            # A unit that has no values left has no sum either, whatever rounding left behind.
-            new = (old[0] + more_m, d) if d else _NOTHING
+        before, after = list[Counted](), list[Counted]()
+        for unit, (more_d, *terms) in moved.items():
+            old = known.get(unit, NOTHING)
+            m = old[0]
+            for term in terms:
+                m = plus(m, term)
+            # A unit that has no values left has no sum either, whatever an older program's rounding left behind.
+            new = (m, d) if (d := old[1] + more_d) else NOTHING
             known[unit] = new
-            rows.append((tally, unit, *new))
+            rows.append((tally, unit, rounded(new[0]), new[1], rest_of(new[0])))
             before.append(old)
             after.append(new)
-        moved[place] = Tally.of_units(after) - Tally.of_units(before)
+        replace(change, before, after)
     await sql.upsert(connection, units, rows)
-    return moved
+
+
+def replace(change: Change, before: Sequence[Counted], after: Sequence[Counted]) -> None:
+    """Add to what a tally changes by that units have other sums than before."""
+    old, new = ([rounded(m) for m, _ in counted] for counted in (before, after))
+    change.units(old, [d for _, d in before], -1)
+    change.units(new, [d for _, d in after])
+    change.m += [-one for m, _ in before for one in m]
+    change.m += [one for m, _ in after for one in m]
+
+
+def exact_of(m: float, rest: str | None) -> Sum:
+    """Return the exact sum that a unit's row has."""
+    if rest is not None:
+        return total((m, *orjson.loads(rest)))
+    return (m,) if m else ()
+
+
+def rest_of(m: Sum) -> str | None:
+    """Return what a row has beside a rounded sum."""
+    return orjson.dumps(m[1:]).decode() if len(m) > 1 else None
+
+
+def rests_of(exact: Mapping[str, Sum]) -> str | None:
+    """Return what a tally's row has beside its rounded sums."""
+    left = {name: found[1:] for name, found in exact.items() if len(found) > 1}
+    return orjson.dumps(left).decode() if left else None
 
 
 async def _arrive(
@@ -260,6 +314,12 @@ async def _recall_arrivals(
     query = _arrivals(connection.dialect.name)
     for route, epoch, period, unit, *rest in await connection.execute(query, sql.as_list(missing)):
         remembered[Stint(route, epoch, period)][unit] = Arrival(*rest)
+
+
+@cache
+def _sums(dialect: str) -> Select[Any]:
+    columns = (tallies.c[name] for name in (*EXACT, "rest"))
+    return select(tallies.c.id, *columns).where(tallies.c.id.in_(sql.among(dialect, BigInteger())))
 
 
 @cache

@@ -301,6 +301,14 @@ MISTAKES = [
         in_metric('kind = "value"\nmissing = ‹nan›'),
         'metrics.more.missing must be "exclude" or a finite number, got nan',
     ),
+    (
+        in_metric('kind = "value"\nmissing = ‹2e15›'),
+        'metrics.more.missing must be "exclude" or lie in [-1e+15, 1e+15], as every value does, got 2000000000000000.0',
+    ),
+    (
+        in_metric('kind = "value"\nrange = ‹[0, inf]›'),
+        "metrics.more.range must lie in [-1e+15, 1e+15], as every value does, got a list",
+    ),
     (in_metric('kind = "value"\nwindow = ‹24›'), "metrics.more.window must be text in quotes, got 24"),
     (changed(in_metric('window = "1h"'), ("[metrics.more]", "‹[metrics.more]›")), "metrics.more.kind is required"),
     # names

@@ -123,6 +123,17 @@ def test_parquet_is_read_where_its_extra_is_installed(tmp_path: Path) -> None:
     assert watch.problems == {2: ["value is missing"]}
 
 
+def test_a_value_beyond_the_limit_is_refused(tmp_path: Path) -> None:
+    served(tmp_path)
+    rows = [f"{uuid(n)},{value},{n}" for n, value in enumerate(["1e15", "1e200", "-1e16", "NaN", "5"])]
+    watch = Watch()
+    imports.run(
+        source(csv(tmp_path / "l.csv", *rows, header="prediction_id,value,event_id"), metric="spent"), tmp_path, watch
+    )
+    assert [event["value"] for event in events(tmp_path)] == [1e15, 5]
+    assert list(watch.problems) == [3, 4, 5]
+
+
 def test_without_its_extra_parquet_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     served(tmp_path)
     (tmp_path / "l.parquet").write_bytes(b"PAR1")

@@ -9,14 +9,17 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from math import fsum
 from typing import Any
 
 from gateway.ledger import AGREEMENT, CALLS, UNKNOWN, TallyKey
 from policies.types import Tally
-from router.records import Feedback, Prediction
+from router.records import LARGEST, Feedback, Prediction
 from router.snapshot import Metric
 
-Values = dict[TallyKey, dict[str, tuple[float, float]]]
+#: A unit's exact sum and its count of values.
+Values = dict[TallyKey, dict[str, tuple[Fraction, float]]]
 
 
 @dataclass
@@ -76,8 +79,21 @@ def fold(
                         put(values, row, "", metric.name, metric.definition, "unexposed", 0.0, unit=unit)
                 continue
             weigh(values, whole, told, metric, closed)
-    return Fold(
-        {key: Tally.of_units(units.values()) for key, units in values.items()}, statuses, arrive(requests.values())
+    tallies = {key: tally_of(units.values()) for key, units in values.items()}
+    return Fold(tallies, statuses, arrive(requests.values()))
+
+
+def tally_of(units: Collection[tuple[Fraction, float]]) -> Tally:
+    """What a fresh computation makes of units: every sum rounded once, in the end."""
+    each = [(float(m), d) for m, d in units]
+    plain = Tally.of_units((0.0, d) for _, d in each)
+    return replace(
+        plain,
+        m=float(sum(m for m, _ in units)),
+        m2=fsum(m * m for m, _ in each),
+        md=fsum(m * d for m, d in each),
+        positive=sum(m > 0 for m, _ in each),
+        negative=sum(m < 0 for m, _ in each),
     )
 
 
@@ -212,7 +228,7 @@ def weigh(values: Values, rows: Sequence[Prediction], told: Sequence[Feedback], 
         return
     earned = {}
     for row in merged:
-        parts = [merge([(e, float(e.value)) for e in told if e.item == item], metric) for item in row.items or ()]
+        parts = [merge([(e, number(e.value)) for e in told if e.item == item], metric) for item in row.items or ()]
         earned[row.variant] = sum(part for part in parts if part is not None)
     for row in merged:
         for other in merged:
@@ -235,13 +251,13 @@ def put(
 ) -> None:
     key = TallyKey(row.period, row.variant, row.version, row.role, against, metric, definition, phase)
     unit = unit or (f"u:{row.unit}" if row.by_unit and row.unit is not None else row.id)
-    m, d = values[key].get(unit, (0.0, 0.0))
-    values[key][unit] = (m + value, d + 1.0)
+    m, d = values[key].get(unit, (Fraction(0), 0.0))
+    values[key][unit] = (m + Fraction(value), d + 1.0)
 
 
 def score(row: Prediction, event: Feedback, metric: Metric) -> float | None:
     if metric.kind != "label":
-        return float(event.value)
+        return number(event.value)
     if row.failed:
         return 0.0 if metric.score == "match" and row.role != "shadow" else None
     if not row.predicted:
@@ -250,7 +266,13 @@ def score(row: Prediction, event: Feedback, metric: Metric) -> float | None:
         return float(equal(event.value, row.prediction))
     if isinstance(event.value, bool) or isinstance(row.prediction, bool | str | None):
         return None
+    if number(row.prediction) is None or number(event.value) is None:
+        return None
     return abs(float(row.prediction) - float(event.value))
+
+
+def number(value: Any) -> float | None:
+    return float(value) if abs(value) <= LARGEST else None
 
 
 def merge(scores: Sequence[tuple[Feedback, float | None]], metric: Metric) -> float | None:
@@ -264,11 +286,11 @@ def merge(scores: Sequence[tuple[Feedback, float | None]], metric: Metric) -> fl
         case "any":
             return 1.0 if any(number != 0 for number in numbers) else 0.0
         case "sum":
-            return sum(numbers)
+            return fsum(numbers)
         case "max":
             return max(numbers)
         case _:
-            return sum(numbers) / len(numbers)
+            return fsum(numbers) / len(numbers)
 
 
 def equal(a: Any, b: Any) -> bool:

@@ -102,6 +102,8 @@ def test_a_value_of_the_metrics_kind_is_taken(name: str, value: object) -> None:
         ("rating", "4", 'metric "rating": value must be a finite number, got "4"'),
         ("rating", 5.5, 'metric "rating": value must lie in [1, 5], got 5.5'),
         ("error", "4", 'metric "error": value must be a finite number, got "4"'),
+        ("error", 1.1e15, 'metric "error": value must lie in [-1e+15, 1e+15], got 1100000000000000.0'),
+        ("error", -1e30, 'metric "error": value must lie in [-1e+15, 1e+15], got -1e+30'),
         ("correct", None, "value null takes back what was said before: give a revision higher than that had"),
         ("correct", "x" * 70_000, 'metric "correct": a label of more than 65,536 bytes'),
     ],

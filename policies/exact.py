@@ -1,0 +1,48 @@
+"""Sums that are exact: what was added and is taken away again leaves what was there before, to the last bit.
+
+Rule: a sum is a tuple of floats that add up to it exactly: the rounded sum, the rounded rest of that, and so on. So one
+sum has one form, whatever it was made of and in which order; its first float is the rounded sum, and the
+sum of nothing is empty. Terms must be finite, and far from the largest float: what may be added is bounded by whoever
+adds it (``router.records.LARGEST``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import fsum, isfinite
+
+#: The rounded sum, then what rounding left out.
+Sum = tuple[float, ...]
+
+
+def total(terms: Iterable[float]) -> Sum:
+    """Return the exact sum of ``terms``. Raises ValueError or OverflowError if it is not finite.
+
+    >>> total([1e15, 0.1, -1e15])
+    (0.1,)
+    >>> total([0.1, 0.2])
+    (0.30000000000000004, -2.7755575615628914e-17)
+    """
+    left = list(terms)
+    found: list[float] = []
+    while head := fsum(left):
+        if not isfinite(head):
+            raise ValueError("a term of a sum is not finite")
+        found.append(head)
+        left.append(-head)
+    return tuple(found)
+
+
+def plus(start: Sum, term: float) -> Sum:
+    """Return an exact sum with one more term."""
+    if len(start) < 2:  # as most are; two floats whose rounded sum is exact need nothing else
+        old = start[0] if start else 0.0
+        new = old + term
+        if new - old == term and new - term == old:
+            return (new,) if new else ()
+    return total((*start, term))
+
+
+def rounded(exact: Sum) -> float:
+    """Return an exact sum as the nearest float."""
+    return exact[0] if exact else 0.0
