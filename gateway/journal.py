@@ -20,12 +20,14 @@ import contextlib
 import errno
 import os
 import re
+import stat
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from gateway.regular import open_regular
 from gateway.seal import HEADER_BYTES, check_header, header, sealed
 
 #: The journal's place in the data directory, and in it that of each kind.
@@ -166,10 +168,10 @@ class Appender:
     def sync(self) -> None:
         """Return once everything appended before the call is on the disk. Raises OSError if it may not be."""
         with self._lock:
+            # A copy, because the appending thread may close its own in the meantime. First, because it may fail.
+            current = [os.dup(self._fd)] if self._fd >= 0 else []
             retired, self._retired = self._retired, []
             named, self._named = self._named, False
-            # A copy, because the appending thread may close its own in the meantime.
-            current = [os.dup(self._fd)] if self._fd >= 0 else []
         failure: OSError | None = None
         for fd in (*retired, *current):
             try:
@@ -179,7 +181,11 @@ class Appender:
             finally:
                 os.close(fd)
         if named:
-            _sync_directory(self._directory)
+            try:
+                _sync_directory(self._directory)
+            except OSError:
+                self._named = True
+                raise
         if failure is not None:
             raise failure
 
@@ -324,16 +330,29 @@ class Segment:
         return f"{self.run}-{self.slot:02d}-{self.spawn}"
 
 
-def segments(directory: Path) -> list[Segment]:
-    """Return the segments in ``directory``, oldest first: by run, slot, spawn, seq. A missing directory holds none."""
+def segments(directory: Path, odd: dict[str, str] | None = None) -> list[Segment]:
+    """Return the segments in ``directory``, oldest first: by run, slot, spawn, seq. A missing directory holds none.
+
+    What is named like a segment and is no file that can be read is none; ``odd`` takes its name, and what it is.
+    """
     found: list[Segment] = []
     try:
         with os.scandir(directory) as entries:
             for entry in entries:
                 if name := _NAME.fullmatch(entry.name):
                     run, slot, spawn, seq = name.groups()
-                    with contextlib.suppress(FileNotFoundError):  # drained and deleted just now
-                        found.append(Segment(Path(entry.path), run, int(slot), spawn, int(seq), entry.stat().st_size))
+                    try:
+                        status = entry.stat()
+                    except FileNotFoundError:  # drained and deleted just now
+                        continue
+                    except OSError as error:  # a loop of links
+                        if odd is not None:
+                            odd[entry.name] = error.strerror or str(error)
+                        continue
+                    if stat.S_ISREG(status.st_mode):
+                        found.append(Segment(Path(entry.path), run, int(slot), spawn, int(seq), status.st_size))
+                    elif odd is not None:
+                        odd[entry.name] = "no regular file"
     except FileNotFoundError:
         return []
     return sorted(found, key=lambda s: (s.run, s.slot, s.spawn, s.seq))
@@ -345,7 +364,7 @@ def read_lines(path: Path, offset: int, max_bytes: int) -> tuple[list[bytes], in
     They are as they stand there, sealed. Reads about ``max_bytes``, more only when a single line is longer. Raises
     OSError, and SegmentRefused if the segment is not to be read at all.
     """
-    with open(path, "rb", buffering=0) as segment:
+    with open(open_regular(path), "rb", buffering=0) as segment:
         check_header(segment.read(HEADER_BYTES), path.name.rpartition("-")[0])
         segment.seek(offset)
         content = segment.read(max_bytes) or b""

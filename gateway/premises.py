@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from gateway.regular import open_regular
 from router.spellings import address
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class Unavailable(Exception):
 @contextlib.contextmanager
 def sole_supervisor(data_dir: Path) -> Iterator[bool]:
     """Hold the directory; True when its last supervisor was killed. Raises Unavailable if there is another."""
-    fd = os.open(data_dir / "supervisor.pid", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    fd = open_regular(data_dir / "supervisor.pid", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -58,7 +59,7 @@ def sole_supervisor(data_dir: Path) -> Iterator[bool]:
 @contextlib.contextmanager
 def sole_processes(data_dir: Path) -> Iterator[int]:
     """Hold the lock that children inherit, once those of a supervisor before are gone. Raises Unavailable."""
-    fd = os.open(data_dir / "processes.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    fd = open_regular(data_dir / "processes.lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         deadline = time.monotonic() + _ORPHANS_SECONDS
         waiting = False

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from typing import Final
 
+from gateway.regular import NotRegular, read_regular
 from router.snapshot import Snapshot, decode, encode
 
 SNAPSHOT: Final = "snapshot.json"
@@ -30,7 +31,11 @@ class SnapshotFile:
         now = fingerprint(self._path)
         if now == self._seen:
             return None
-        content = self._path.read_bytes()
+        try:
+            content = read_regular(self._path)
+        except NotRegular as error:
+            self._seen = now
+            raise ValueError(f"{self._path.name} is {error.strerror}") from None
         self._seen = now
         return decode(content)
 

@@ -39,7 +39,10 @@ class Verified:
 def verify(journal: Path) -> Iterator[Verified]:
     """Yield what each segment holds, by folder and writer, the oldest first. Raises OSError."""
     for folder in (PREDICTIONS, FEEDBACK):
-        for _, chain in groupby(segments(journal / folder), key=lambda segment: segment.writer):
+        odd: dict[str, str] = {}
+        listed = segments(journal / folder, odd)
+        yield from (Verified(f"{folder}/{name}", 0, refused=what) for name, what in sorted(odd.items()))
+        for _, chain in groupby(listed, key=lambda segment: segment.writer):
             expected: int | None = None
             for segment in chain:
                 found, expected = _verify(folder, segment, expected)
@@ -60,5 +63,7 @@ def _verify(folder: str, segment: Segment, expected: int | None) -> tuple[Verifi
         return Verified(name, segment.size, refused=str(error)), None
     except FileNotFoundError:  # drained and deleted just now
         return Verified(name, 0), expected
+    except OSError as error:
+        return Verified(name, segment.size, refused=error.strerror or str(error)), None
     torn = batch.torn + int(offset < segment.size)
     return Verified(name, segment.size, batch.lines, torn, batch.corrupt, batch.lost), expected

@@ -18,6 +18,7 @@ from typing import Final
 import orjson
 
 from gateway.bulk.rows import Source
+from gateway.regular import open_regular, read_regular
 
 IMPORTS: Final = "imports"
 
@@ -61,7 +62,7 @@ class PositionFile:
     def held(self) -> Iterator[None]:
         """Hold the import. Raises Busy if another process does."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        fd = open_regular(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o640)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -74,7 +75,7 @@ class PositionFile:
     def read(self) -> Position | None:
         """Return where the import stood when it was interrupted; None if there is nothing to go on with."""
         try:
-            value = orjson.loads(self._path.read_bytes())
+            value = orjson.loads(read_regular(self._path))
             mark, position = value.pop("mark"), Position(**value)
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None

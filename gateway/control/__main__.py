@@ -132,12 +132,14 @@ async def _serve(server: AdminServer, control: Control) -> None:
     while True:
         host, port = address(control.snapshot.gateway.admin)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock: socket.socket | None = None
         try:
+            sock = socket.socket(family, socket.SOCK_STREAM)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind((host, port))
         except OSError as error:
-            sock.close()
+            if sock is not None:
+                sock.close()
             if not told:
                 control.happenings.note(
                     "admin_unavailable", None, f"{control.snapshot.gateway.admin}: {error.strerror}"

@@ -141,7 +141,9 @@ class Control:
     def lag(self) -> tuple[float, int]:
         """Return how far the store is behind the journal: seconds, and bytes."""
         if self.recorder is None:
-            waiting = size_bytes(self.journal)
+            waiting = 0
+            with suppress(OSError):  # no descriptors, or a journal that cannot be listed
+                waiting = size_bytes(self.journal)
             return (time.monotonic() - self._started if waiting else 0.0), waiting
         return self.recorder.lag()
 
@@ -296,7 +298,7 @@ class Control:
         while self._store is None and not stopping.is_set():
             try:
                 await self._open_store()
-            except StoreError as error:
+            except Exception as error:
                 if str(error) != told:
                     told = str(error)
                     self.happenings.note("store_unavailable", None, f"{told}; the journal keeps what comes")
@@ -323,7 +325,7 @@ class Control:
             try:
                 await self.tend_reserve()
                 failing = False
-            except OSError as error:
+            except Exception as error:
                 if not failing:
                     logger.warning("no room on the disk can be held in reserve: %s", error)
                 failing = True

@@ -38,6 +38,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.control.happenings import Happenings
+from gateway.regular import read_regular
 from gateway.store import Store, intake, lease, nodes
 from gateway.store.intake import Chunk
 from gateway.store.lease import LEASE_MS, Lease
@@ -247,7 +248,7 @@ def name_of(data_dir: Path) -> str:
     """
     path = data_dir / NAME
     try:
-        name = path.read_text().strip()
+        name = read_regular(path).decode(errors="replace").strip()
     except FileNotFoundError:
         name = ""
     if not name:

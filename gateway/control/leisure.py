@@ -16,12 +16,15 @@ Source: sched(7), sections SCHED_IDLE and "Privileges and resource limits".
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable
 from contextlib import suppress
 from threading import Thread
 from time import monotonic
 from typing import Final
+
+logger = logging.getLogger(__name__)
 
 #: Whether this process is in the idle class.
 _idle = False
@@ -48,12 +51,21 @@ class Leisure:
         self._expected = clock()
 
     async def run(self) -> None:
-        """Look for ever."""
-        self._yielding(True)
+        """Look for ever. A look that fails, as without descriptors, is told of once and done again."""
+        begun, failing = False, False
         while True:
+            try:
+                if begun:
+                    self.look()
+                else:
+                    self._yielding(True)
+                begun, failing = True, False
+            except Exception as error:
+                if not failing:
+                    logger.warning("whether the controller keeps up cannot be seen: %s", error)
+                failing = True
             self._expected = self._clock() + LOOK_SECONDS
             await asyncio.sleep(LOOK_SECONDS)
-            self.look()
 
     def look(self) -> None:
         """See how it goes, and take a share or give it up."""
@@ -64,8 +76,8 @@ class Leisure:
                 self._yielding(False)
             self._until = now + SHARE_SECONDS
         elif self._until is not None and now >= self._until:
-            self._until = None
             self._yielding(True)
+            self._until = None
 
 
 def can_yield() -> bool:

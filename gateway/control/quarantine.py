@@ -14,6 +14,8 @@ from typing import Final, NamedTuple
 
 import orjson
 
+from gateway.regular import open_regular
+
 logger = logging.getLogger(__name__)
 
 #: Its name in the data directory.
@@ -58,7 +60,7 @@ class Quarantine:
         self._kept.clear()
 
     def _write(self, fresh: Iterable[Unreadable]) -> None:
-        with open(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640), "ab") as file:
+        with open(open_regular(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640), "ab") as file:
             size = os.fstat(file.fileno()).st_size
             for segment, offset, content in fresh:
                 text = content.decode("latin-1")

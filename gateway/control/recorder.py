@@ -132,6 +132,7 @@ class Recorder:
         self._offsets: Mapping[str, int] = {}
         self._attempted = Read()
         self._refused: Mapping[str, str] = {}
+        self._waiting_bytes = 0
         self._matured: set[str] = set()
         self._member = member
         self._shipper = None if member is None else Shipper(store, member, journal, run, self._quarantine)
@@ -139,9 +140,13 @@ class Recorder:
     def lag(self) -> tuple[float, int]:
         """Return for how many seconds there was always something to record, and how many bytes of it."""
         found = Segments(self._journal, self._offsets)
-        found.refused.update(self._refused)
-        found.look(())
-        waiting = found.undrained_bytes()
+        found.refuse(self._refused)
+        try:
+            found.look(())
+        except OSError:  # no descriptors, or a journal that cannot be listed: then what was so the last time
+            waiting = self._waiting_bytes
+        else:
+            waiting = self._waiting_bytes = found.undrained_bytes()
         return (monotonic() - self._caught_up if waiting else 0.0), waiting
 
     @property

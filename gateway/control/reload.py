@@ -57,7 +57,7 @@ async def changes(path: Path, known: bytes | None) -> AsyncIterator[None]:
                 if found is not None and found != known:
                     known = found
                     yield
-        except (OSError, RuntimeError) as error:  # the folder is gone, or there are no more watches to be had
+        except Exception as error:  # the folder is gone, or there are no more watches or descriptors to be had
             logger.warning("%s cannot be watched: %s", path.parent, error)
         await asyncio.sleep(_LOOK_MS / 1000)
 

@@ -6,6 +6,7 @@ final only if the segment was finished before that look began.
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 #: How much of a segment is read at once; longer lines are read whole all the same.
 CHUNK_BYTES: Final = 2**22
+
+#: What is no fault of the segment: this process, or the system, has no descriptors or memory left.
+_PASSING: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR})
 
 
 class Follower(Protocol):
@@ -77,8 +81,11 @@ class Segments:
         self._prefix = prefix
         self.offsets = dict(offsets)
         self.numbers = dict(numbers or {})
-        #: Segments that are not to be read, and why: left as they are, for the program that can.
-        self.refused: dict[str, str] = {}
+        # Segments that are not read, and why: of another format, none at all, and not readable at the moment.
+        self._foreign: dict[str, str] = {}
+        self._odd: dict[str, str] = {}
+        self._unreadable: dict[str, str] = {}
+        self._told: set[str] = set()  # of what was refused
         self.found: dict[str, Segment] = {}
         self._finished: set[str] = set()  # as of the look before
         self._final: set[str] = set()
@@ -87,14 +94,28 @@ class Segments:
     def look(self, dead: Collection[str]) -> None:
         """List the folders. ``dead`` are the writers that will never write again, by what was known before."""
         self._final = self._finished | {name for name, segment in self.found.items() if self._writer(segment) in dead}
-        self.found = {
-            f"{folder}/{segment.path.name}": segment
-            for folder in (PREDICTIONS, FEEDBACK)
-            for segment in segments(self._journal / folder)
-        }
+        self.found = {}
+        self._odd = {}
+        for folder in (PREDICTIONS, FEEDBACK):
+            odd: dict[str, str] = {}
+            self.found |= {f"{folder}/{one.path.name}": one for one in segments(self._journal / folder, odd)}
+            self._odd |= {f"{folder}/{name}": what for name, what in odd.items()}
+        # What could not be read may be readable by now; what is of another format stays so.
+        self._unreadable.clear()
+        self._tell(self._odd)
         self._finished = set()
         for chain in self._chains():
             self._finished.update(name for name, _ in chain[:-1])
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Segments that are not to be read, and why: left as they are, for the program or the person that can."""
+        return {**self._foreign, **self._odd, **self._unreadable}
+
+    def refuse(self, refused: Mapping[str, str]) -> None:
+        """Know of segments that are not to be read."""
+        self._foreign.update(refused)
+        self._told.update(refused)
 
     def writers(self) -> set[str]:
         """Return the writers of predictions: those whose word the watermark waits for."""
@@ -152,7 +173,7 @@ class Segments:
 
     def forgotten(self) -> list[str]:
         """Return the offsets whose segments are no more."""
-        return [name for name in self.offsets if name not in self.found]
+        return [name for name in self.offsets if name not in self.found and name not in self._odd]
 
     def silent(self) -> list[str]:
         """Return the numbers of writers that have no segment any more."""
@@ -172,14 +193,21 @@ class Segments:
         offset = self.offsets.get(name, 0)
         if offset >= segment.size or limit <= 0:
             return offset >= segment.size
-        if name in self.refused:
+        if name in self._foreign:
             return True
         try:
             lines, end = read_lines(segment.path, offset, most)
         except FileNotFoundError:
             return True
         except SegmentRefused as error:
-            self._refuse(name, error)
+            self._foreign[name] = str(error)
+            self._tell(self._foreign)
+            return True
+        except OSError as error:
+            if error.errno in _PASSING:
+                raise
+            self._unreadable[name] = error.strerror or str(error)
+            self._tell(self._unreadable)
             return True
         if len(lines) > limit:
             del lines[limit:]
@@ -202,10 +230,10 @@ class Segments:
     def _writer(self, segment: Segment) -> str:
         return f"{self._prefix}{segment.writer}"
 
-    def _refuse(self, name: str, error: SegmentRefused) -> None:
-        if name not in self.refused:
-            logger.error("the segment %s is not read, and left as it is: %s", name, error)
-        self.refused[name] = str(error)
+    def _tell(self, refused: Mapping[str, str]) -> None:
+        for name in refused.keys() - self._told:
+            logger.error("the segment %s is not read, and left as it is: %s", name, refused[name])
+        self._told.update(refused)
 
     def _chains(self) -> Iterator[list[tuple[str, Segment]]]:
         """Each writer's segments in one folder, in order."""

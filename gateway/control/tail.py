@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import Final
@@ -39,7 +40,9 @@ class Tail:
         self._folder = journal / PREDICTIONS
         self._on_calls = on_calls
         self._clock = clock
-        self._offsets = {segment.path: segment.size for segment in segments(self._folder)}
+        self._offsets: dict[Path, int] = {}
+        with suppress(OSError):  # then all of it is told of, once it can be listed
+            self._offsets = {segment.path: segment.size for segment in segments(self._folder)}
         #: When the recorder last read on from where we were.
         self._heard: dict[Path, float] = {}
 
@@ -56,12 +59,15 @@ class Tail:
 
     async def run(self) -> None:
         """Follow for ever."""
+        failing = False
         while True:
             try:
                 more = await self.step()
-            except OSError as error:
-                logger.warning("the journal cannot be followed: %s", error)
-                more = False
+                failing = False
+            except Exception as error:
+                if not failing:
+                    logger.warning("the journal cannot be followed: %s", error)
+                more, failing = False, True
             await asyncio.sleep(0 if more else LOOK_SECONDS)
 
     async def step(self, *, at_once: bool = False) -> bool:
@@ -99,6 +105,9 @@ def _read(segment: Segment, start: int) -> tuple[Batch, int]:
     except FileNotFoundError:
         return batch, segment.size
     except SegmentRefused:  # the recorder says so, and leaves it too
+        return batch, start
+    except OSError as error:
+        logger.debug("%s cannot be followed: %s", segment.path.name, error)
         return batch, start
     batch.read(lines, segment.writer)
     return batch, end

@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from gateway.ledger import Ledger
+from gateway.regular import open_regular
 from gateway.store import calls, partitions, plans, tallies, told
 from gateway.store.lane import Lane
 from gateway.store.lease import LEASE_MS
@@ -98,7 +99,7 @@ class Store:
                 reading = postgresql_engine(store, password, reading=True)
         except (OSError, SQLAlchemyError, ImportError, sqlite3.Error) as error:
             _unlock(lock)
-            raise StoreError(f"the store cannot be opened: {error}") from error
+            raise StoreError(f"the store cannot be opened: {FILE if file else 'PostgreSQL'}: {error}") from error
         opened = cls(engine, reading, file=file, lock=lock)
         try:
             async with opened.begin() as connection:
@@ -320,7 +321,7 @@ def password_in(file: str | None) -> str | None:
 def _lock(path: Path) -> int:
     """Take the lock that says whose database this is. The system frees it when we die, however we die."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    fd = open_regular(path, os.O_RDWR | os.O_CREAT, 0o640)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -335,7 +336,14 @@ def _unlock(lock: int | None) -> None:
 
 
 def _probe(path: Path) -> None:
-    """Raise sqlite3.Error if this is no database: here, because the async driver's thread would outlive its failure."""
+    """Raise sqlite3.Error or OSError if this is no database.
+
+    Here, because the async driver's thread would outlive its failure, and SQLite would wait for ever for a FIFO.
+    """
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        file = path.with_name(path.name + suffix)
+        if file.exists() or (suffix and file.is_symlink()):
+            os.close(open_regular(file))
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA schema_version").fetchone()
 
