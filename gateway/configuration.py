@@ -11,7 +11,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from gateway import tls
+from gateway import assignment, tls
 from gateway.pseudonym import read_keys
 from router import config
 from router.config import Config, ConfigError
@@ -25,7 +25,7 @@ def load(path: Path) -> Config:
     found = config.load(path)
     gateway = found.gateway
     findings = [*_tls(gateway), *_authorities(found), *_store(gateway), *_tracing(gateway)]
-    findings += _unit_keys(gateway)
+    findings += [*_unit_keys(gateway), *_assignment_key(gateway)]
     if not findings:
         return found
     try:
@@ -71,6 +71,14 @@ def _unit_keys(gateway: Gateway) -> Iterator[Finding]:
             read_keys(gateway.unit_key_file)
         except (OSError, ValueError) as error:
             yield Finding(("gateway", "unit_key_file"), f"gateway.unit_key_file: {error}")
+
+
+def _assignment_key(gateway: Gateway) -> Iterator[Finding]:
+    if gateway.assignment_key_file is not None:
+        try:
+            assignment.read(Path(gateway.assignment_key_file))
+        except assignment.KeyUnusable as error:
+            yield Finding(("gateway", "assignment_key_file"), f"gateway.assignment_key_file: {error}")
 
 
 def _tracing(gateway: Gateway) -> Iterator[Finding]:

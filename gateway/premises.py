@@ -56,6 +56,23 @@ def sole_supervisor(data_dir: Path) -> Iterator[bool]:
         os.close(fd)
 
 
+def running_supervisor(data_dir: Path) -> int | None:
+    """Return the pid of the supervisor that holds the directory, None if none does."""
+    try:
+        fd = os.open(data_dir / "supervisor.pid", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.read(fd, 20).decode(errors="replace").strip()
+            return int(pid) if pid.isdecimal() else None
+        return None
+    finally:
+        os.close(fd)
+
+
 @contextlib.contextmanager
 def sole_processes(data_dir: Path) -> Iterator[int]:
     """Hold the lock that children inherit, once those of a supervisor before are gone. Raises Unavailable."""

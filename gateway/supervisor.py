@@ -14,12 +14,14 @@ import logging
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, TextIO
 
+from gateway import assignment
 from gateway.compiled import build
 from gateway.configuration import load
 from gateway.journal import JOURNAL, next_run
@@ -27,6 +29,7 @@ from gateway.lifeline import VARIABLE
 from gateway.premises import Unavailable, listening, sole_processes, sole_supervisor
 from gateway.published import SNAPSHOT, SnapshotFile, publish
 from policies.types import Evidence
+from router.assignment import AssignmentKey
 from router.compile import compile_snapshot, with_plans_of
 from router.config import Config, ConfigError
 from router.diagnostics import render
@@ -71,17 +74,50 @@ def serve(config_path: Path) -> int:
             killed = held.enter_context(sole_supervisor(data_dir))
             lock = held.enter_context(sole_processes(data_dir))
             sock = held.enter_context(listening(config.gateway.listen, patient=killed))
-            snapshot = ensure_snapshot(data_dir / SNAPSHOT, config, _now_ms())
+            key = assignment_key(config_path, config, data_dir)
+            snapshot = ensure_snapshot(data_dir / SNAPSHOT, config, _now_ms(), key)
             return asyncio.run(Supervisor(config_path, config, data_dir, sock, lock).run(snapshot.revision))
-    except Unavailable as error:
+    except (Unavailable, assignment.KeyUnusable) as error:
         _say(sys.stderr, f"not serving: {error}")
     except OSError as error:
         _say(sys.stderr, f"not serving: {error.filename or config.gateway.data_dir}: {error.strerror or error}")
     return EXIT_UNAVAILABLE
 
 
-def ensure_snapshot(path: Path, config: Config, now_ms: int) -> Snapshot:
-    """Return the snapshot to begin with, published anew if there is none or the config has changed.
+def assignment_key(config_path: Path, config: Config, data_dir: Path) -> AssignmentKey | None:
+    """Return the key to begin with, made or fetched where this node is new; None where it goes on without one.
+
+    Raises KeyUnusable, OSError, and Unavailable if a new node cannot ask the fleet for the key.
+    """
+    gateway, published = config.gateway, _published(data_dir / SNAPSHOT)
+    alone = gateway.store == "sqlite" or gateway.assignment_key_file is not None
+    if alone:
+        return assignment.begin(gateway, data_dir, published)
+    unkeyed = published is not None and not published.assignment
+    new = assignment.kept_in(data_dir) is None and not unkeyed
+    if new and _fetch_key("--config", str(config_path), "--data-dir", str(data_dir)):
+        raise Unavailable(
+            "a new node needs the store once, for the assignment key that its fleet shares; "
+            "without a store in common, name one in assignment_key_file"
+        )
+    return assignment.find(gateway, data_dir, published)
+
+
+def _fetch_key(*arguments: str) -> int:
+    """Ask the store, in a process of its own: this one stays, and wants no database driver in its memory."""
+    command = [sys.executable, "-P", "-m", "gateway.control.agreement", *arguments]
+    return subprocess.run(command, check=False).returncode
+
+
+def _published(path: Path) -> Snapshot | None:
+    try:
+        return SnapshotFile(path).read()
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def ensure_snapshot(path: Path, config: Config, now_ms: int, key: AssignmentKey | None = None) -> Snapshot:
+    """Return the snapshot to begin with, published anew if there is none, or config or key have changed.
 
     Plans are made without evidence, which is the store's and may be out of reach; where a route's policy has not
     changed, its plan of last time stays. Raises OSError.
@@ -93,12 +129,12 @@ def ensure_snapshot(path: Path, config: Config, now_ms: int) -> Snapshot:
         pass
     except ValueError as error:
         logger.warning("the last snapshot cannot be read, plans begin anew: %s", error)
-    if previous is not None and previous.config == config.hash:
+    if previous is not None and previous.source == (config.hash, "" if key is None else key.name):
         return previous
     # Several nodes number their snapshots in the store they have in common; until then this one has no number.
     revision = 0 if config.gateway.store != "sqlite" else 1 if previous is None else previous.revision + 1
     fresh = compile_snapshot(
-        config, previous=previous, evidence=lambda route, epoch: Evidence(), now_ms=now_ms, revision=revision
+        config, previous=previous, evidence=lambda route, epoch: Evidence(), now_ms=now_ms, revision=revision, key=key
     )
     if previous is not None:
         fresh = with_plans_of(previous, fresh)

@@ -1,9 +1,12 @@
 """Config + evidence → snapshot.
 
 Rule: identity is a hash of what a thing means. An *epoch* is that of everything that makes numbers comparable, so going
-back to an old config resumes its epoch. A *period* begins when the epoch or the policy's own settings change, and lives
-on in the previous snapshot alone; the plans that an adaptive policy makes of new evidence begin none. A route's
-*revision* is the snapshot revision at which its plan, epoch or period last changed.
+back to an old config resumes its epoch. A *period* begins when the epoch, the policy's own settings or the assignment
+key change, and lives on in the previous snapshot alone; the plans that an adaptive policy makes of new evidence begin
+none. A route's *revision* is the snapshot revision at which its plan, epoch or period last changed.
+
+An epoch hashes the salt as the file has it, so no key changes one. Another key draws every unit again, blindly: each
+period on its own is a fair experiment, and comparisons never cross periods unadjusted.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from dataclasses import fields, replace
 from typing import Final
 
 from policies.types import Evidence, Policy
+from router.assignment import AssignmentKey
 from router.config import Config, RouteConfig, digest
 from router.snapshot import Route, Snapshot
 
@@ -24,17 +28,20 @@ def compile_snapshot(
     evidence: Callable[[str, str], Evidence],
     now_ms: int,
     revision: int,
+    key: AssignmentKey | None = None,
 ) -> Snapshot:
     """Return the snapshot of a config. ``evidence`` is asked for the evidence of each (route, epoch).
 
     ``previous`` is the snapshot in force, whose periods and revisions go on where nothing changed. ``now_ms`` is the
-    period of those that begin, ``revision`` this snapshot's number, higher than any before.
+    period of those that begin, ``revision`` this snapshot's number, higher than any before. Without a ``key`` the salts
+    are used as the file has them.
     """
     before = {} if previous is None else previous.routes
     routes: dict[str, Route] = {}
     for name, route in config.routes.items():
         seen = evidence(name, epoch_of(config, route))
-        routes[name] = _route(config, route, before.get(name), seen, now_ms, revision)
+        salt = route.salt if key is None else key.salt(route.salt)
+        routes[name] = _route(config, route, salt, before.get(name), seen, now_ms, revision)
     return Snapshot(
         revision=revision,
         config=config.hash,
@@ -43,6 +50,7 @@ def compile_snapshot(
         metrics=config.metrics,
         routes=routes,
         sinks=config.sinks,
+        assignment="" if key is None else key.name,
     )
 
 
@@ -65,7 +73,8 @@ def with_plans_of(previous: Snapshot, fresh: Snapshot) -> Snapshot:
     for name, route in fresh.routes.items():
         before = previous.routes.get(name)
         if before is not None and (before.epoch, before.settings) == (route.epoch, route.settings):
-            routes[name] = replace(route, plan=before.plan, revision=before.revision)
+            revision = before.revision if before.salt == route.salt else route.revision
+            routes[name] = replace(route, plan=before.plan, revision=revision)
     return replace(fresh, routes=routes)
 
 
@@ -115,11 +124,11 @@ _PLANNED: Final = frozenset({"plan", "period", "revision"})
 
 
 def _route(
-    config: Config, route: RouteConfig, before: Route | None, evidence: Evidence, now_ms: int, revision: int
+    config: Config, route: RouteConfig, salt: str, before: Route | None, evidence: Evidence, now_ms: int, revision: int
 ) -> Route:
     policy = route.policy
     epoch, settings, plan = epoch_of(config, route), settings_of(policy), policy.plan(evidence)
-    goes_on = before is not None and (before.epoch, before.settings) == (epoch, settings)
+    goes_on = before is not None and (before.epoch, before.settings, before.salt) == (epoch, settings, salt)
     # Never a period that was: the clock may have been set back, and two edits may fall into one millisecond.
     begins = now_ms if before is None else max(now_ms, before.period + 1)
     period = before.period if before is not None and goes_on else begins
@@ -128,7 +137,7 @@ def _route(
         name=route.name,
         path=route.path,
         policy=policy.kind,
-        salt=route.salt,
+        salt=salt,
         epoch=epoch,
         period=period,
         revision=before.revision if before is not None and same else revision,

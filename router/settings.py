@@ -159,6 +159,11 @@ GATEWAY: Final = table_of(
             "A file with keys, one a line: units are logged and stored as keyed hashes under the first; what is stored "
             "under the others is still found to be erased.",
         ),
+        "assignment_key_file": Setting(
+            Text,
+            "A file with the key that assignment is hashed with, so that no client can tell beforehand which variant "
+            "it will meet. Without it the key is made once and kept in data_dir, or in PostgreSQL for all of a fleet.",
+        ),
         "tls_cert_file": Setting(Text, "The certificate chain (PEM) with which listen speaks TLS."),
         "tls_key_file": Setting(Text, "The certificate's private key (PEM)."),
         "tls_client_ca_file": Setting(Text, "The authorities (PEM) that a client's certificate must come from."),

@@ -2,7 +2,7 @@
 
 Rule: plain frozen values, no behaviour beyond encoding. Secrets never enter: ``request_headers`` keeps its
 references unresolved (``router.placeholders``) and tokens stay in the files that ``Gateway`` names; a worker resolves
-both when it swaps.
+both when it swaps. Of the assignment key there is what it makes of each salt (``router.assignment``), and its name.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class Gateway:
     feedback_token_file: str | None = None
     force_token_file: str | None = None
     unit_key_file: str | None = None
+    assignment_key_file: str | None = None
     tls_cert_file: str | None = None
     tls_key_file: str | None = None
     tls_client_ca_file: str | None = None
@@ -163,6 +164,7 @@ class Route:
     within which statistics may be added up, ``period`` the Unix time in milliseconds at which the present shares were
     set, ``revision`` the snapshot revision at which ``plan`` last changed. ``by_unit`` says that units, not requests,
     are what is counted. ``settings`` is the hash of the policy's own settings: when it changes, the period ends.
+    ``salt`` is what chance is drawn with: what the assignment key makes of the file's, or that itself without a key.
     """
 
     name: str
@@ -219,7 +221,8 @@ class Sink:
 class Snapshot:
     """One revision of everything a worker needs, and of what the controller goes on with when the file is spoilt.
 
-    ``config`` is the hash of the operator's file, as parsed.
+    ``config`` is the hash of the operator's file, as parsed, and ``assignment`` the name of the assignment key ("":
+    none). Plans aside, the two make all of it.
     """
 
     revision: int
@@ -229,6 +232,12 @@ class Snapshot:
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     routes: Mapping[str, Route] = field(default_factory=dict)
     sinks: Mapping[str, Sink] = field(default_factory=dict)
+    assignment: str = ""
+
+    @property
+    def source(self) -> tuple[str, str]:
+        """What the snapshot was made of, plans aside: two with the same differ in their plans alone."""
+        return self.config, self.assignment
 
 
 def encode(snapshot: Snapshot) -> bytes:
@@ -238,6 +247,7 @@ def encode(snapshot: Snapshot) -> bytes:
             "format": FORMAT,
             "revision": snapshot.revision,
             "config": snapshot.config,
+            "assignment": snapshot.assignment,
             "gateway": asdict(snapshot.gateway),
             "backends": [asdict(backend) for backend in snapshot.backends.values()],
             "metrics": [asdict(metric) for metric in snapshot.metrics.values()],
@@ -265,6 +275,7 @@ def decode(data: bytes) -> Snapshot:
             metrics={m["name"]: Metric(**_tuples(m)) for m in value["metrics"]},
             routes={r["name"]: _decode_route(r) for r in value["routes"]},
             sinks={s["name"]: Sink(**_tuples(s)) for s in value.get("sinks", ())},
+            assignment=value.get("assignment", ""),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not a snapshot: {error!r}") from error

@@ -1,7 +1,8 @@
 """The configuration in force, defaults filled in, as the API shows it.
 
 Rule: no secret, ever. Token files are shown by name; a header's value only where it is a reference (``${NAME}``) and
-not the thing itself; user names and passwords in URLs never.
+not the thing itself; user names and passwords in URLs never. Nor what the assignment key makes of a salt: who has that
+can tell which variant a unit meets.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def effective(snapshot: Snapshot) -> dict[str, Any]:
         "gateway": gateway,
         "backends": {name: _backend(backend) for name, backend in snapshot.backends.items()},
         "metrics": {name: _metric(metric) for name, metric in snapshot.metrics.items()},
-        "routes": {name: _route(route) for name, route in snapshot.routes.items()},
+        "routes": {name: _route(route, snapshot.assignment) for name, route in snapshot.routes.items()},
         "sinks": {name: _sink(sink) for name, sink in snapshot.sinks.items()},
     }
 
@@ -76,8 +77,9 @@ def _metric(metric: Metric) -> dict[str, Any]:
     return asdict(metric) | {"bounds": metric.bounds}
 
 
-def _route(route: Route) -> dict[str, Any]:
+def _route(route: Route, assignment: str) -> dict[str, Any]:
     shown = {field.name: getattr(route, field.name) for field in fields(route)}
+    shown["salt"] = HIDDEN if assignment else route.salt
     shown["plan"] = encode_plan(route.plan)
     shown["shares"] = dict(route.plan.shares)
     shown["mirrors"] = [asdict(mirror) for mirror in route.mirrors]

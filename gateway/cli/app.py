@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from gateway.cli.assignment import assignment
 from gateway.cli.check import check, schema
 from gateway.cli.dashboards import dashboards
 from gateway.cli.db import db
@@ -68,3 +69,4 @@ app.add_typer(feedback, name="feedback")
 app.add_typer(journal, name="journal")
 app.add_typer(db, name="db")
 app.add_typer(privacy, name="privacy")
+app.add_typer(assignment, name="assignment")

@@ -18,6 +18,8 @@ CONFIG_HELP: Final = "The configuration, before or after the command (turnout.to
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", "-c", metavar="FILE", help=CONFIG_HELP, show_default=False)
 ]
+RouteArgument = Annotated[str | None, typer.Argument(metavar="ROUTE", help="The route.", show_default=False)]
+RouteOption = Annotated[str | None, typer.Option("--route", metavar="R", help="The same.", show_default=False)]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print plain JSON and nothing else.")]
 
 
@@ -25,6 +27,15 @@ def chosen(context: typer.Context, given: Path | None) -> Path:
     """Return the configuration file: the one named after the command, else before it, else turnout.toml."""
     before = context.find_root().obj
     return given or (before if isinstance(before, Path) else None) or DEFAULT
+
+
+def one_route(context: typer.Context, argument: str | None, option: str | None) -> str | None:
+    """Return the route that a command is asked about, named as an argument or with ``--route``; None: neither."""
+    if argument is not None and option is not None and argument != option:
+        raise typer.BadParameter(
+            f'is "{option}", and the route "{argument}" is named too', context, param_hint="--route"
+        )
+    return argument if option is None else option
 
 
 def configuration(path: Path) -> Config:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 import typer
 
-from gateway.cli.options import ConfigOption, JsonOption, chosen, configuration
+from gateway.cli.options import ConfigOption, JsonOption, RouteArgument, RouteOption, chosen, configuration, one_route
 from gateway.cli.output import console, fail, print_json
 
 if TYPE_CHECKING:
@@ -24,16 +24,17 @@ TIMEOUT_SECONDS: Final = 15.0
 
 def report(
     context: typer.Context,
-    route: Annotated[
-        str | None, typer.Argument(metavar="[ROUTE]", help="One route.", show_default="all routes")
-    ] = None,
+    route: RouteArgument = None,
+    option: RouteOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show how each variant turns out so far.
 
-    Calls, quality with error bars, and the verdict in a sentence, as the running gateway says on its admin port.
+    Calls, quality with error bars, and the verdict in a sentence, as the running gateway says on its admin port: of one
+    route, or of all.
     """
+    route = one_route(context, route, option)
     path = chosen(context, config)
     gateway = configuration(path).gateway
     where = "/api/v1/routes" if route is None else f"/api/v1/routes/{quote(route, safe='')}"

@@ -72,7 +72,7 @@ async def run(config_path: Path, data_dir: Path, run: str | None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     watch_lifeline(stopping.set)
-    if control.config is None or control.config.hash != control.snapshot.config:
+    if not control.current:
         reloads.wanted.set()
     server = AdminServer(_server_config(create(control, metrics)))
     recording = asyncio.create_task(control.keep_recording(stopping))

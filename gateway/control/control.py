@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from gateway import assignment
+from gateway.control.agreement import agreed
 from gateway.control.fleet import Member, View, Watch, name_of
 from gateway.control.happenings import MOST, Happenings, now_ms
 from gateway.control.planner import evidence_of, plan
@@ -31,14 +33,17 @@ from gateway.published import SNAPSHOT, SnapshotFile, publish
 from gateway.reserve import Reserve, reserve_bytes
 from gateway.sinks.sinks import Sinks
 from gateway.store import Store, StoreError, calls, password_in, reason
+from gateway.store.assignment import newest as newest_key
 from gateway.store.calls import Call
 from gateway.store.export import exported
 from gateway.store.moves import Told
 from gateway.store.publications import UNNUMBERED
 from policies.types import Evidence
+from router.assignment import AssignmentKey
 from router.compile import compile_snapshot, epoch_of, with_plans_of
 from router.config import Config, ConfigError, load
-from router.diagnostics import Diagnostic
+from router.diagnostics import Diagnostic, locate
+from router.findings import Finding
 from router.snapshot import Sink, Snapshot
 
 logger = logging.getLogger(__name__)
@@ -108,6 +113,7 @@ class Control:
         self._reloads: set[asyncio.Task[ReloadResult]] = set()
         self._erasures: set[asyncio.Task[Mapping[str, int]]] = set()
         self.config: Config | None = None
+        self._key_number = 0  # of the store's assignment key that was looked at last
         self._publisher = Publisher(data_dir, self._begin(), self.happenings)
         self._member: Member | None = None
         self._watch = Watch(self.happenings)
@@ -118,6 +124,16 @@ class Control:
     def snapshot(self) -> Snapshot:
         """What is in force."""
         return self._publisher.snapshot
+
+    @property
+    def current(self) -> bool:
+        """Whether what is in force was made of the file and the assignment key as they are."""
+        try:
+            gateway = self.snapshot.gateway if self.config is None else self.config.gateway
+            key = assignment.find(gateway, self.data_dir, self.snapshot)
+        except assignment.KeyUnusable:
+            return False  # a reload says why
+        return self.config is not None and self.snapshot.source == (self.config.hash, "" if key is None else key.name)
 
     @property
     def store_ready(self) -> bool:
@@ -224,17 +240,25 @@ class Control:
             try:
                 config = await asyncio.to_thread(load, self.config_path)
                 problems = needs_restart(self.snapshot.gateway, config.gateway, self.config_path)
+                key = assignment.find(config.gateway, self.data_dir, self.snapshot)
             except ConfigError as error:
                 problems = error.diagnostics
+            except assignment.KeyUnusable as error:
+                finding = Finding(("gateway", "assignment_key_file"), f"gateway.assignment_key_file: {error}")
+                problems = locate([finding], "", str(self.config_path))
             if problems:
                 return self._refused(problems, self.snapshot.revision)
             self.config = config
-            fresh = await self._compiled(config)
+            fresh = await self._compiled(config, key)
+            before = self.snapshot.assignment
             if replace(fresh, revision=self.snapshot.revision) == self.snapshot:
                 self.happenings.note("config_unchanged", None, f"revision {self.snapshot.revision} stays in force")
             else:
                 await self._put_in_force(fresh)
-                self.happenings.note("config_reloaded", None, f"revision {fresh.revision} is in force")
+                self.happenings.note("config_reloaded", None, f"revision {self.snapshot.revision} is in force")
+                if fresh.assignment != before:
+                    told = f"key {before or '-'} until now, {fresh.assignment or '-'} from now on: units move"
+                    self.happenings.note("assignment_changed", None, told)
             self._to_plan |= fresh.routes.keys()
             if self.observer is not None:
                 self.observer.observe_reload(ok=True, at_ms=now_ms())
@@ -285,12 +309,32 @@ class Control:
             if self._member is None:
                 continue
             try:
+                if await self._took_key():
+                    await self.reload()
                 async with self._turn:
                     await self._publisher.keep_in_step()
             except Exception as error:
                 logger.debug("not in step with the fleet", exc_info=error)
             if self._watch.look(self._member.view(self._publisher.identity), self.snapshot.revision):
                 self._to_plan |= self.snapshot.routes.keys()
+
+    async def _took_key(self) -> bool:
+        """Take the fleet's assignment key if it is another than this node's; return whether it was."""
+        if self._store is None or self._member is None or self.snapshot.gateway.assignment_key_file is not None:
+            return False
+        async with self._store.begin() as connection:
+            held = await newest_key(connection)
+        if held is not None and held.number == self._key_number:
+            return False
+        own = assignment.kept_in(self.data_dir)
+        if held is None and own is not None:
+            held = await agreed(self._store, own)
+        if held is None:
+            return False
+        if held.secret != own:
+            await asyncio.to_thread(assignment.keep, self.data_dir, held.secret)
+        self._key_number = held.number
+        return AssignmentKey(held.secret).name != self.snapshot.assignment
 
     async def keep_recording(self, stopping: asyncio.Event) -> None:
         """Open the store, however long that takes, and record until ``stopping``."""
@@ -414,8 +458,9 @@ class Control:
             return published  # an edit made in the meantime is taken over by the first reload
         self.config = config
         revision = 1 if config.gateway.store == "sqlite" else UNNUMBERED
+        key = assignment.begin(config.gateway, self.data_dir, None)
         first = compile_snapshot(
-            config, previous=None, evidence=lambda route, epoch: Evidence(), now_ms=now_ms(), revision=revision
+            config, previous=None, evidence=lambda route, epoch: Evidence(), now_ms=now_ms(), revision=revision, key=key
         )
         publish(self.data_dir / SNAPSHOT, first)
         return first
@@ -448,7 +493,7 @@ class Control:
         self._to_plan |= self.snapshot.routes.keys()
         self.happenings.note("store_opened", None, gateway.store.partition("://")[0])
 
-    async def _compiled(self, config: Config) -> Snapshot:
+    async def _compiled(self, config: Config, key: AssignmentKey | None) -> Snapshot:
         """The snapshot of a config, by the evidence there is; without a store, plans that need not change stay."""
         evidence: dict[tuple[str, str], Evidence] = {}
         known = False
@@ -465,6 +510,7 @@ class Control:
             evidence=lambda route, epoch: evidence.get((route, epoch), Evidence()),
             now_ms=now_ms(),
             revision=self._publisher.next_revision,
+            key=key,
         )
         return fresh if known else with_plans_of(self.snapshot, fresh)
 

@@ -44,7 +44,7 @@ class Publisher:
         self.snapshot = snapshot
         self.store: Store | None = None
         self.member: Member | None = None
-        self._identity = snapshot.config, identity_of(snapshot)
+        self._identity = snapshot.source, identity_of(snapshot)
         self._path = data_dir / SNAPSHOT
         self._happenings = happenings
         self._unsaved = True
@@ -67,8 +67,8 @@ class Publisher:
     @property
     def identity(self) -> str:
         """The hash of what nodes that serve the same have in common."""
-        if self._identity[0] != self.snapshot.config:
-            self._identity = self.snapshot.config, identity_of(self.snapshot)
+        if self._identity[0] != self.snapshot.source:
+            self._identity = self.snapshot.source, identity_of(self.snapshot)
         return self._identity[1]
 
     async def begin(self, store: Store, member: Member | None = None) -> None:
@@ -87,7 +87,7 @@ class Publisher:
             try:
                 fresh = await self._stored(self.store, fresh)
             except Exception as error:
-                if fresh.config == self.snapshot.config:
+                if fresh.source == self.snapshot.source:
                     raise
                 logger.error("plans could not be stored, they will be: %s", reason(error))
         await self._go_by(fresh)
@@ -139,7 +139,7 @@ class Publisher:
         if self.member is None:
             await self._store_plans(store, fresh)
             return fresh
-        planned = fresh.config == self.snapshot.config and fresh.revision != self.snapshot.revision
+        planned = fresh.source == self.snapshot.source and fresh.revision != self.snapshot.revision
         if planned and self.member.holds:
             async with store.change() as connection:
                 return await self._number(connection, fresh, self.member.node)

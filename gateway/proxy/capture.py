@@ -22,8 +22,8 @@ from router.extract import MISSING, UNREADABLE, decode_json, pointer
 from router.records import body_line
 from router.snapshot import Capture, Route
 
-#: The salt under which requests are drawn: apart from that of every decision.
-_SALT: Final = "capture"
+#: Comes with the request's id, so that what is captured hangs on no decision.
+_LABEL: Final = "capture"
 REDACTED: Final = "[redacted]"
 
 
@@ -86,6 +86,6 @@ class Capturing:
 def capturing(route: Route, request_id: str, counts: Counts) -> Capturing | None:
     """Return what captures a request if it is drawn."""
     capture = route.capture
-    if capture is None or chance(_SALT, request_id) >= capture.share:
+    if capture is None or chance(route.salt, request_id, _LABEL) >= capture.share:
         return None
     return Capturing(route.name, capture, counts)

@@ -221,7 +221,7 @@ class Worker:
                 logger.error("snapshot refused, revision %d stays in force: %s", self._router.snapshot.revision, error)
             return
         # A bandit's plans move every few seconds; an operator's edit is worth a line.
-        level = logging.DEBUG if snapshot.config == self._router.snapshot.config else logging.INFO
+        level = logging.DEBUG if snapshot.source == self._router.snapshot.source else logging.INFO
         self._router.swap(snapshot)
         self._log.swap(snapshot.gateway)
         self._mirrors.swap(snapshot.gateway)

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.tables import metadata, schema_version
 
-VERSION: Final = 2
+VERSION: Final = 3
 
 
 class Step(NamedTuple):
@@ -26,11 +26,20 @@ class Step(NamedTuple):
 
 
 _SUMS_ARE_EXACT: Final = ("ALTER TABLE tallies ADD COLUMN rest TEXT", "ALTER TABLE units ADD COLUMN rest TEXT")
+_ASSIGNMENT_KEYS: Final = """CREATE TABLE assignment_keys (
+    number BIGINT NOT NULL, secret TEXT NOT NULL, made_ms BIGINT NOT NULL, PRIMARY KEY (number))"""
+_UNCOUNTED: Final = """CREATE TABLE uncounted (
+    route TEXT NOT NULL, epoch TEXT NOT NULL, n BIGINT NOT NULL, PRIMARY KEY (route, epoch))"""
 
 #: Version → the step that leads to it. Steps are never edited once released, and they only ever add: a node of the
 #: version before may still be running beside the one that migrates.
 STEPS: Final[Mapping[int, Step]] = {
     2: Step("keep sums exactly", _SUMS_ARE_EXACT, _SUMS_ARE_EXACT),
+    3: Step(
+        "keep a fleet's assignment keys, and count requests that count nowhere",
+        (f"{_ASSIGNMENT_KEYS} WITHOUT ROWID", f"{_UNCOUNTED} WITHOUT ROWID"),
+        (_ASSIGNMENT_KEYS, _UNCOUNTED),
+    ),
 }
 
 #: PostgreSQL's lock is a number that everybody agrees on: "turnout" in ASCII. SQLite's is the transaction itself, which

@@ -136,7 +136,6 @@ def _epoch(route: Route) -> str:
         "variants": route.variants,
         "unit": route.unit,
         "by_unit": route.by_unit,
-        "salt": route.salt,
         "prediction": route.prediction,
     }
     return orjson.dumps(body).decode()

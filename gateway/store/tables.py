@@ -278,6 +278,8 @@ faults: Final = _counter(
     _text("fault", key=True),
 )
 forced: Final = _counter("forced", _text("route", key=True), _text("epoch", key=True))
+#: Requests of units that were one too many of their client's (``gateway.proxy.newcomers``).
+uncounted: Final = _counter("uncounted", _text("route", key=True), _text("epoch", key=True))
 feedback_counts: Final = _counter(
     "feedback_counts", _text("route", key=True), _text("metric", key=True), _text("status", key=True)
 )
@@ -313,6 +315,9 @@ bodies: Final = _table(
     _text("answer", null=True),
     wide=True,
 )
+
+#: The keys of a fleet, by which units are assigned; the newest is in use (``gateway.control.agreement``).
+assignment_keys: Final = _table("assignment_keys", _integer("number", key=True), _text("secret"), _integer("made_ms"))
 
 schema_version: Final = _table("schema_version", _integer("version", key=True))
 

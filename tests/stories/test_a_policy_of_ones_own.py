@@ -12,6 +12,7 @@ import pytest
 import policies
 from gateway import cli
 from gateway.admin.metrics import Metrics
+from gateway.assignment import keep
 from gateway.ledger import CALLS, Ledger, TallyKey
 from gateway.report import report
 from policies import Tally, Weighted
@@ -108,9 +109,14 @@ def test_requests_are_routed_by_it(snapshot: Snapshot) -> None:
     assert 400 < met.count("new") < 600
 
 
-def test_explain_tells_what_it_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_explain_tells_what_it_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "turnout.toml"
     file.write_text(CONFIG)
+    (tmp_path / "data").mkdir()
+    keep(tmp_path / "data", "0123456789abcdef" * 2)
+    monkeypatch.chdir(tmp_path)
     assert cli.run(["check", "-c", str(file)]) == 0
     assert cli.run(["explain", "-c", str(file), "--route", "r", "--unit", "u7"]) == 0
     said = capsys.readouterr().out

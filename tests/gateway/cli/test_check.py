@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from gateway.cli import PROBLEM, run
+from gateway.assignment import keep
+from gateway.cli import PROBLEM, USAGE, run
 from gateway.published import publish
 from policies import Occasion, Weighted
 from policies.types import Evidence
+from router.assignment import AssignmentKey
 from router.compile import compile_snapshot
 from router.config import parse
 from router.schema import json_schema
@@ -99,13 +101,23 @@ def explained(
     return found
 
 
+KEY = "0123456789abcdef" * 4
+
+
+def with_key(folder: Path, more: str = "") -> Path:
+    """A configuration whose units are assigned by a key, as after a first start."""
+    (folder / "data").mkdir(exist_ok=True)
+    keep(folder / "data", KEY)
+    return write_config(folder, more=more)
+
+
 def compiled(path: Path) -> Snapshot:
-    config = parse(path.read_text(), str(path))
-    return compile_snapshot(config, previous=None, evidence=lambda *_: Evidence(), now_ms=1, revision=41)
+    config, key = parse(path.read_text(), str(path)), AssignmentKey(KEY)
+    return compile_snapshot(config, previous=None, evidence=lambda *_: Evidence(), now_ms=1, revision=41, key=key)
 
 
 def test_a_unit_is_explained_by_the_plan_that_workers_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = write_config(tmp_path)
+    path = with_key(tmp_path)
     route = compiled(path).routes["digits"]
     for unit in ("user-1", "user-2", "user-3", "user-4", "user-5"):
         found = explained(path, capsys, unit=unit)
@@ -118,8 +130,7 @@ def test_a_unit_is_explained_by_the_plan_that_workers_run(tmp_path: Path, capsys
 def test_a_published_plan_of_this_configuration_is_what_counts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = write_config(tmp_path)
-    (tmp_path / "data").mkdir()
+    path = with_key(tmp_path)
     snapshot = compiled(path)
     publish(tmp_path / "data" / "snapshot.json", snapshot)
     assert explained(path, capsys)["plan"] == {"source": "published", "revision": 41}
@@ -162,10 +173,51 @@ def test_copies_and_merged_lists_are_explained_too(tmp_path: Path, capsys: pytes
     ],
 )
 def test_an_explanation_is_in_words(route: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["explain", "--route", route, "--unit", "u", "-c", str(write_config(tmp_path))]) == 0
+    assert run(["explain", "--route", route, "--unit", "u", "-c", str(with_key(tmp_path))]) == 0
     text = capsys.readouterr().out
     assert words in text
     assert "without evidence" in text
+
+
+def test_before_the_first_start_nobody_can_tell_what_hangs_on_the_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_config(tmp_path)
+    found = explained(path, capsys)
+    assert (found["variant"], found["per_request"], found["assigned"]) == (None, False, False)
+    assert found["shares"] == {"old": 0.75, "new": 0.25}
+    assert explained(path, capsys, route="shadowed")["variant"] == "old"  # as it is under any key
+    assert run(["explain", "digits", "--unit", "u", "-c", str(path)]) == 0
+    assert "not decided yet" in capsys.readouterr().out
+
+
+def test_explain_says_what_is_wrong_with_a_key_that_it_cannot_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_config(tmp_path, more='assignment_key_file = "/nowhere/key"')
+    assert run(["explain", "digits", "--unit", "u", "-c", str(path)]) == PROBLEM
+    assert "/nowhere/key cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["digits"], 0),
+        (["--route", "digits"], 0),
+        (["digits", "--route", "digits"], 0),
+        (["digits", "--route", "search"], USAGE),
+        ([], USAGE),
+    ],
+)
+def test_a_route_is_named_alike_by_explain_and_report(
+    arguments: list[str], code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = with_key(tmp_path)
+    assert run(["explain", *arguments, "--unit", "u", "-c", str(path)]) == code
+    told = capsys.readouterr().err
+    assert (code == 0) == (told == "")
+    if arguments:  # report without a route is about all of them; and here no gateway answers
+        assert run(["report", *arguments, "-c", str(path)]) == (code or PROBLEM)
 
 
 def test_an_unknown_route_is_not_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -175,7 +227,7 @@ def test_an_unknown_route_is_not_explained(tmp_path: Path, capsys: pytest.Captur
 
 def test_asking_needs_no_secrets_of_the_running_gateway(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An operator's shell has not the environment of the service."""
-    path = write_config(tmp_path, more='feedback_token_file = "/nowhere/token"')
+    path = with_key(tmp_path, more='feedback_token_file = "/nowhere/token"')
     assert run(["check", "-c", str(path)]) == PROBLEM
     capsys.readouterr()
     assert explained(path, capsys)["variant"]
