@@ -107,6 +107,22 @@ def decode_json(body: bytes) -> object:
     return value
 
 
+def writable(value: object) -> bool:
+    """Return whether a JSON value can be written, and within 32 more levels of nesting too.
+
+    What can be read cannot always be written again: it may nest too deep, or hold half a character. Whatever is kept is
+    shown later inside of something else.
+    """
+    if type(value) in (dict, list):
+        for _ in range(32):
+            value = [value]
+    try:
+        orjson.dumps(value)
+    except TypeError:
+        return False
+    return True
+
+
 def text_of(value: object) -> str | None:
     """Return the text that identifies something (a unit, a key, an item), or None if the value identifies nothing.
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from policies.decision import Decision, Occasion
 from policies.plans import TeamDraft, is_copied
-from router.extract import MISSING
+from router.extract import MISSING, writable
 from router.match import Facts, RouteTable
 from router.snapshot import Backend, Metric, Route, Snapshot
 from router.unit import reference
@@ -116,7 +116,11 @@ def _in_body(text: str | None) -> bool:
 
 def _features(route: Route, facts: Facts, body: object) -> dict[str, object]:
     found = ((name, reference(text).read(facts, body)) for name, text in route.features)
-    return {name: value for name, value in found if value is not MISSING}
+    return {
+        name: value
+        for name, value in found
+        if value is not MISSING and (type(value) not in (dict, list) or writable(value))
+    }
 
 
 def _mirrors(route: Route, facts: Facts, occasion: Occasion, decision: Decision) -> tuple[str, ...]:

@@ -153,6 +153,10 @@ GATEWAY: Final = table_of(
         "store_password_file": Setting(Text, "A file with the password of the database."),
         "admin_token_file": Setting(Text, "A file with the token that changes on the admin port ask for."),
         "feedback_token_file": Setting(Text, "A file with the token that feedback must carry; without it, it is open."),
+        "feedback_origins": Setting(
+            many(spelled(spellings.origin)),
+            'The sites whose pages may send feedback, as in ["https://shop.example"]; pages of others get 403.',
+        ),
         "force_token_file": Setting(Text, "A file with the token that lets a client force a variant on any route."),
         "unit_key_file": Setting(
             Text,

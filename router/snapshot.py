@@ -38,6 +38,7 @@ class Gateway:
     store_password_file: str | None = None
     admin_token_file: str | None = None
     feedback_token_file: str | None = None
+    feedback_origins: tuple[str, ...] = ()
     force_token_file: str | None = None
     unit_key_file: str | None = None
     assignment_key_file: str | None = None

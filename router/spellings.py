@@ -126,6 +126,24 @@ def sink_url(text: str) -> str:
     return text
 
 
+def origin(text: str) -> str:
+    """Return the origin of a site as browsers write it.
+
+    >>> origin("https://Shop.example")
+    'https://shop.example'
+    """
+    form = 'must be an origin such as "https://shop.example" or "http://localhost:3000", without a path'
+    try:
+        url = urlsplit(text.lower())
+        whole = url.scheme in ("http", "https") and url.hostname and f"{url.scheme}://{url.netloc}" == text.lower()
+        port = url.port
+    except ValueError:
+        raise ValueError(form) from None
+    if not whole or "@" in text or _UNSAFE.search(text) or port == {"http": 80, "https": 443}[url.scheme]:
+        raise ValueError(form)
+    return text.lower()
+
+
 def _web_url(text: str, such_as: str, headers: str) -> None:
     """Make sure that a text is the URL of a host on the web; secrets are sent with the setting ``headers``."""
     form = f"must be a URL such as {such_as}"

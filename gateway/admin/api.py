@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from gateway.admin.asked import number
 from gateway.admin.controller import Controller
 from gateway.admin.effective import effective
 from gateway.admin.fleet import as_shown, sentences
@@ -105,12 +106,13 @@ class API:
 
     async def orphans(self, request: Request) -> Response:
         """Feedback whose prediction never came, the newest first; of one route with ``?route=``."""
-        route, asked = request.query_params.get("route"), request.query_params.get("limit", str(MOST_ORPHANS))
+        route, limit = (
+            request.query_params.get("route"),
+            number(request, "limit", MOST_ORPHANS, least=1, most=MOST_ORPHANS),
+        )
         if route is not None and route != UNKNOWN and route not in self.controller.snapshot.routes:
             return unknown("route", route, (*self.controller.snapshot.routes, UNKNOWN))
-        if not asked.isascii() or not asked.isdigit() or not 1 <= int(asked) <= MOST_ORPHANS:
-            return problem(422, f"limit must be a number from 1 to {MOST_ORPHANS:,}, got {asked[:20]}")
-        found = await from_store(self.controller, self.controller.orphans(route, int(asked)))
+        found = await from_store(self.controller, self.controller.orphans(route, limit))
         return _json({"orphans": found})
 
     async def sinks(self, request: Request) -> Response:

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from gateway.admin.asked import number
 from gateway.admin.controller import Controller
 from gateway.admin.problems import problem, unknown
 
@@ -33,13 +34,9 @@ class ExportAPI:
 
     async def export(self, request: Request) -> Response:
         """The calls of ``route`` (again for several; all that are served, if left out) in [since_ms, until_ms)."""
-        asked = request.query_params
-        try:
-            since_ms = int(asked.get("since_ms", 0))
-            until_ms = int(asked.get("until_ms", time.time_ns() // 1_000_000))
-        except ValueError:
-            return problem(422, "since_ms and until_ms are Unix milliseconds")
-        routes = asked.getlist("route") or list(self.controller.snapshot.routes)
+        since_ms = number(request, "since_ms", 0)
+        until_ms = number(request, "until_ms", time.time_ns() // 1_000_000)
+        routes = request.query_params.getlist("route") or list(self.controller.snapshot.routes)
         streams = [aiter(self.controller.exported(route, since_ms, until_ms)) for route in routes]
         begun: list[Sequence[Mapping[str, Any]]] = []
         try:

@@ -11,14 +11,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-import orjson
-
 from gateway.proxy.counts import Counts
 from gateway.proxy.headers import Header
 from gateway.proxy.reading import plain_body
 from gateway.proxy.request import Request
 from policies.chance import chance
-from router.extract import MISSING, UNREADABLE, decode_json, pointer
+from router.extract import MISSING, UNREADABLE, decode_json, pointer, writable
 from router.records import body_line
 from router.snapshot import Capture, Route
 
@@ -75,9 +73,7 @@ class Capturing:
                 document = pointer(text).replaced(document, REDACTED)
         found = {text: pointer(text).find(document) for text in pointers}
         kept = {text: value for text, value in found.items() if value is not MISSING}
-        try:
-            orjson.dumps(kept)
-        except TypeError:  # JSON that can be read cannot always be written again: it may nest too deep
+        if not writable(kept):
             self._counts.add("capture_drops", route=self.route, reason=f"{whose}_unreadable")
             return None
         return kept

@@ -17,6 +17,7 @@ from typing import Any, Final
 import orjson
 
 from router.exposure import exposure
+from router.extract import writable
 from router.records import EXPOSED, LARGEST, Feedback
 from router.snapshot import Metric, Snapshot
 
@@ -243,6 +244,8 @@ class _Reader:
             elif metric.kind == "value" and metric.range and not metric.range[0] <= value <= metric.range[1]:
                 low, high = metric.range
                 self._problem(f'metric "{name}": value must lie in [{low:g}, {high:g}], got {_shown(value)}')
+        elif not writable(value):
+            self._problem(f'metric "{name}": a label that is nested too deeply')
         elif isinstance(value, str | list | dict) and len(orjson.dumps(value)) > MAX_LABEL_BYTES:
             self._problem(f'metric "{name}": a label of more than {MAX_LABEL_BYTES:,} bytes')
 
@@ -293,5 +296,7 @@ def _is_number(value: object) -> bool:
 
 
 def _shown(value: object) -> str:
+    if not writable(value):
+        return "a value that is nested too deeply"
     text = orjson.dumps(value).decode()
     return text if len(text) <= 60 else f"{text[:57]}..."

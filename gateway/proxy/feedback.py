@@ -1,7 +1,8 @@
 """The gateway's own paths on the data port: ``POST /-/feedback``, ``GET /-/livez``, ``GET /-/readyz``, ``OPTIONS *``.
 
 Rule: feedback is acknowledged when it is durable and not before. A body is taken whole or refused whole, and what is
-refused is in the journal as a number, so that what was sent always adds up.
+refused is in the journal as a number, so that what was sent always adds up. A page of another site sends feedback only
+if ``feedback_origins`` names it: a browser would send it for anybody who can show its user a page.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from gateway.proxy.accept import METHODS
 from gateway.proxy.backends import Backends
 from gateway.proxy.counts import Counts
 from gateway.proxy.events import NotEvents, read_events
-from gateway.proxy.headers import field
+from gateway.proxy.headers import Header, field
 from gateway.proxy.log import Log
 from gateway.proxy.problems import problem
 from gateway.proxy.reply import refuse
@@ -33,6 +34,12 @@ OWN_PATHS: Final = ("/-/", "*")
 MAX_BODY_BYTES: Final = 2**20
 
 _JSON: Final = [(b"content-type", b"application/json")]
+#: What a browser is told that asks before it sends JSON or a token.
+_PREFLIGHT: Final = (
+    (b"access-control-allow-methods", b"POST"),
+    (b"access-control-allow-headers", b"content-type, authorization"),
+    (b"access-control-max-age", b"600"),
+)
 
 
 class OwnPaths:
@@ -58,8 +65,14 @@ class OwnPaths:
     async def __call__(self, request: Request, response: Response) -> None:
         match request.path:
             case "/-/feedback":
-                if _allowed(request, response, b"POST"):
-                    await self._feedback(request, response)
+                cors = self._cors(request)
+                if cors is None:
+                    self._reject(1, "origin")
+                    refuse(response, 403, "Forbidden", "feedback_origins does not name the origin of this page")
+                elif cors and request.method == "OPTIONS":
+                    response.send(204, [*cors, *_PREFLIGHT], b"")
+                elif _allowed(request, response, b"POST"):
+                    await self._feedback(request, response, cors)
             case "/-/livez":
                 if _allowed(request, response, b"GET", b"HEAD"):
                     response.send(200, _JSON, b'{"status":"alive"}')
@@ -72,28 +85,44 @@ class OwnPaths:
             case _:
                 refuse(response, 404, "Not Found", f"{request.path} is none of the gateway's own paths")
 
-    async def _feedback(self, request: Request, response: Response) -> None:
+    def _cors(self, request: Request) -> tuple[Header, ...] | None:
+        """Return what a page's browser has to read in the answer, nothing for the gateway's own pages and for clients
+        that are no browsers; None for a page that may not send feedback.
+        """
+        origin = request.header("origin")
+        if origin is None:
+            return ()
+        if origin.lower() in self._router.snapshot.gateway.feedback_origins:
+            return (
+                (b"access-control-allow-origin", origin.encode()),
+                (b"access-control-allow-credentials", b"true"),  # navigator.sendBeacon always asks for that
+                (b"vary", b"origin"),
+            )
+        return () if origin.partition("://")[2].lower() == (request.header("host") or "").lower() else None
+
+    async def _feedback(self, request: Request, response: Response, cors: tuple[Header, ...]) -> None:
         token = self._backends.current.feedback_token
         if token is not None and not _bears(request, token):
             self._counts.add("feedback_rejected", reason="unauthorized")
             detail = "feedback needs the token: Authorization: Bearer …"
-            return refuse(response, 401, "Unauthorized", detail, (b"www-authenticate", b"Bearer"))
+            return refuse(response, 401, "Unauthorized", detail, (b"www-authenticate", b"Bearer"), *cors)
         body = await _body(request)
         if body is None:
             self._reject(1, "too_large")
             detail = f"a body of feedback has at most {MAX_BODY_BYTES:,} bytes"
-            return refuse(response, 413, "Content Too Large", detail)
+            return refuse(response, 413, "Content Too Large", detail, *cors)
         received_ms = self._now_ms()
         try:
             events, problems, count = read_events(body, self._router.snapshot, received_ms)
         except NotEvents as error:
             self._reject(error.count, "not_events")
-            return refuse(response, 422, "Unprocessable Content", str(error))
+            return refuse(response, 422, "Unprocessable Content", str(error), *cors)
         if problems:
             self._reject(count, "invalid")
             detail = f"{_number(len(problems), 'problem')} in {_number(count, 'event')}; nothing is stored"
             errors = [{"index": found.index, "detail": found.detail} for found in problems]
-            return response.send(422, *problem(422, "Unprocessable Content", detail, errors=errors))
+            headers, content = problem(422, "Unprocessable Content", detail, errors=errors)
+            return response.send(422, [*headers, *cors], content)
         try:
             if self._log.full:
                 raise JournalFailed("the journal is full")
@@ -104,8 +133,8 @@ class OwnPaths:
                 self._log.grew(len(lines))
         except JournalFailed as error:
             self._counts.add("journal_refused")
-            return refuse(response, 503, "Service Unavailable", str(error), (b"retry-after", b"1"))
-        return response.send(202, _JSON, orjson.dumps({"accepted": len(events)}))
+            return refuse(response, 503, "Service Unavailable", str(error), (b"retry-after", b"1"), *cors)
+        return response.send(202, [*_JSON, *cors], orjson.dumps({"accepted": len(events)}))
 
     def _reject(self, events: int, reason: str) -> None:
         self._counts.add("feedback_rejected", events, reason=reason)

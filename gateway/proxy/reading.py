@@ -16,7 +16,7 @@ import orjson
 from gateway.proxy.case import Case
 from gateway.proxy.counts import Counts
 from gateway.proxy.headers import CODED, Header, field
-from router.extract import MISSING, UNREADABLE, pointer, text_of
+from router.extract import MISSING, UNREADABLE, pointer, text_of, writable
 
 if TYPE_CHECKING:
     from gateway.proxy.calls import Call
@@ -119,19 +119,11 @@ def plain_body(body: bytes, headers: Sequence[Header]) -> bytes | None:
 
 
 def _found(text: str, document: object) -> object:
-    """Return what a pointer finds, if it can be written into the journal: MISSING otherwise.
-
-    JSON that can be read cannot always be written again: it may nest too deep, or hold half a character.
-    """
+    """Return what a pointer finds, if it can be written into the journal: MISSING otherwise."""
     value = MISSING if document is UNREADABLE else pointer(text).find(document)
     if isinstance(value, str) and value.isascii():
         return value
-    if type(value) not in _ALWAYS_WRITTEN:
-        try:
-            orjson.dumps(value)
-        except TypeError:
-            return MISSING
-    return value
+    return value if type(value) in _ALWAYS_WRITTEN or writable(value) else MISSING
 
 
 def _decoded(body: bytes, came: Call) -> object:

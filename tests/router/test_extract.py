@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.extract import MISSING, UNREADABLE, Pointer, decode_json, equal, pointer, text_of
+from router.extract import MISSING, UNREADABLE, Pointer, decode_json, equal, pointer, text_of, writable
 
 #: The document and the pointers of RFC 6901, section 5.
 DOCUMENT: dict[str, Any] = {
@@ -154,3 +154,15 @@ def test_what_is_not_json_is_unreadable(body: bytes) -> None:
 )
 def test_text_and_numbers_identify_and_nothing_else_does(value: object, text: str | None) -> None:
     assert text_of(value) == text
+
+
+@pytest.mark.parametrize(("depth", "expected"), [(1, True), (222, True), (223, False), (254, False), (1_000, False)])
+def test_what_is_kept_can_be_shown_within_something_else(depth: int, expected: bool) -> None:
+    assert writable(decode_json(b"[" * depth + b"]" * depth)) is expected
+
+
+def test_what_cannot_be_written_at_all_is_not_kept() -> None:
+    assert not writable("\ud800")
+    assert not writable({"a": ["\ud800"]})
+    assert not writable(2**70)
+    assert all(map(writable, (None, 1, 0.5, "é", True, [], {})))

@@ -309,6 +309,6 @@ def test_orphans_are_listed_by_route() -> None:
     assert len(ask(fake, "/api/v1/feedback/orphans").json()["orphans"]) == 2
     assert ask(fake, "/api/v1/feedback/orphans?route=digits&limit=5").json() == {"orphans": [fake.orphaned[0]]}
     assert ask(fake, "/api/v1/feedback/orphans?route=digit").status_code == 404
-    assert ask(fake, "/api/v1/feedback/orphans?limit=0").status_code == 422
+    assert ask(fake, "/api/v1/feedback/orphans?limit=0").status_code == 400
     fake.fails = OSError("gone")
     assert ask(fake, "/api/v1/feedback/orphans").status_code == 503

@@ -12,7 +12,7 @@ import pytest
 from gateway.journal import Appender
 from router.snapshot import Backend, Gateway, Metric, Route
 from tests.gateway.proxy.builders import backend, metric, only, route, snapshot
-from tests.gateway.proxy.stage import Stage, play, read_answer, staged
+from tests.gateway.proxy.stage import Got, Stage, play, read_answer, staged
 
 GOOD = {"prediction_id": "p1", "metric": "correct", "value": 7}
 
@@ -203,5 +203,68 @@ def test_a_worker_that_drains_is_not_ready(tmp_path: Path) -> None:
             got = await read_answer(reader)
             writer.close()
         assert (got.status, got.json) == (503, {"status": "draining"})
+
+    play(main())
+
+
+@pytest.mark.parametrize("depth", [10, 254, 1_000, 100_000])
+@pytest.mark.parametrize("begins", ["", '{"prediction_id":"p1","metric":"correct","value":', '[{"x":'])
+def test_json_that_is_nested_deeply_is_422_and_never_a_fault_of_ours(tmp_path: Path, depth: int, begins: str) -> None:
+    ends = {"": "", "{": "}", "[": "}]"}[begins[:1]]
+    body = f"{begins}{'[' * depth}{']' * depth}{ends}".encode()
+
+    async def main() -> None:
+        async with staged(tmp_path, snapshot(*parts())) as stage:
+            good = depth == 10 and begins.startswith("{")
+            assert (await stage.ask("/-/feedback", body)).status == (202 if good else 422)
+
+    play(main())
+
+
+SHOP = "https://shop.example"
+
+
+async def from_page(stage: Stage, origin: str, **more: str) -> Got:
+    return await stage.ask("/-/feedback", GOOD, headers={"origin": origin, **more})
+
+
+def test_a_page_of_another_site_sends_no_feedback(tmp_path: Path) -> None:
+    """A browser sends it for whoever can show its user a page, and from where nobody else is let in."""
+
+    async def main() -> None:
+        async with staged(tmp_path, snapshot(*parts())) as stage:
+            for origin in (SHOP, "null", "https://models.example.evil", "http://models.example:81"):
+                got = await from_page(stage, origin)
+                assert (got.status, [name for name in got.headers if name.startswith("access-")]) == (403, [])
+            preflight = await stage.ask("/-/feedback", method="OPTIONS", headers={"origin": SHOP})
+            assert preflight.status == 403
+            assert (await from_page(stage, "https://models.example")).status == 202  # its own host
+            assert (await send(stage, GOOD))[0] == 202  # no browser
+        assert len(stage.feedback()) == 2
+        assert stage.counters[("feedback_rejected", "origin")] == 5
+
+    play(main())
+
+
+def test_a_page_that_is_named_sends_feedback_as_text_and_reads_every_answer(tmp_path: Path) -> None:
+    """navigator.sendBeacon sends text/plain, with credentials, and does not ask before."""
+
+    async def main() -> None:
+        gateway = Gateway(feedback_origins=(SHOP,))
+        async with staged(tmp_path, snapshot(gateway, *parts())) as stage:
+            asked = {"origin": SHOP, "access-control-request-method": "POST"}
+            preflight = await stage.ask("/-/feedback", method="OPTIONS", headers=asked)
+            assert (preflight.status, preflight.headers["access-control-allow-methods"]) == (204, "POST")
+            assert preflight.headers["access-control-allow-headers"] == "content-type, authorization"
+            beacon = await from_page(stage, SHOP, **{"content-type": "text/plain;charset=UTF-8"})
+            bad = await stage.ask("/-/feedback", b"no", headers={"origin": SHOP})
+            big = await stage.ask("/-/feedback", b"x" * 2_000_000, headers={"origin": SHOP})
+            assert [got.status for got in (beacon, bad, big)] == [202, 422, 413]
+            for got in (preflight, beacon, bad, big):
+                assert got.headers["access-control-allow-origin"] == SHOP
+                assert got.headers["access-control-allow-credentials"] == "true"
+                assert got.headers["vary"] == "origin"
+            assert (await from_page(stage, "https://other.example")).status == 403
+        assert len(stage.feedback()) == 1
 
     play(main())

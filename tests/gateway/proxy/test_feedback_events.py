@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
 from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.proxy.events import NotEvents, Problem, read_events
-from router.records import Feedback
+from router.records import Feedback, feedback_line
 from tests.gateway.proxy.builders import metric, only, route, snapshot
 
 NOW = 1_750_000_000_000
@@ -256,3 +259,47 @@ def test_an_exposure_is_taken_where_a_route_asks_for_it() -> None:
     events, problems, _ = read_events(body, asking, NOW)
     assert [(one.metric, one.value) for one in events] == [("exposed", 1)]
     assert [problem.index for problem in problems] == [1]
+
+
+plain = (
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=5) | st.just("x" * 300)
+)
+nested = st.builds(
+    lambda depth, inside, kind: (kind[0] * depth, inside, kind[1] * depth),
+    st.sampled_from([1, 31, 200, 221, 222, 223, 252, 253, 254, 255, 400, 1_022, 1_024, 5_000]),
+    st.sampled_from(["1", "", '"a"']),
+    st.sampled_from([("[", "]"), ('{"a":', "}")]),
+).map(lambda parts: parts[0] + (parts[1] or ("1" if "{" in parts[0] else "")) + parts[2])
+written = st.recursive(plain, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner))
+values = nested | written.map(json.dumps) | st.sampled_from(['"\\ud800"', "1e999", "9" * 5_000])
+
+
+@given(
+    fields=st.dictionaries(
+        st.sampled_from(
+            ["prediction_id", "metric", "value", "item", "event_id", "revision", "occurred_at", "route", "?"]
+        ),
+        values,
+        max_size=4,
+    ),
+    metric=st.sampled_from(["correct", "error", "clicked", "rating", "revenue", None]),
+    alone=st.booleans(),
+)
+def test_any_json_is_events_that_can_be_written_or_is_refused_in_words(
+    fields: dict[str, str], metric: str | None, alone: bool
+) -> None:
+    """What is taken can be shown again within something else: it is stored, and read by API, sinks and exports."""
+    if metric is not None:
+        fields = {"prediction_id": '"p1"', "event_id": '"e1"', **fields, "metric": f'"{metric}"'}
+    entry = "{" + ",".join(f"{json.dumps(name)}:{value}" for name, value in fields.items()) + "}"
+    try:
+        events, problems, count = read_events((entry if alone else f"[{entry}]").encode(), SNAPSHOT, NOW)
+    except NotEvents:
+        return
+    assert count == 1
+    assert bool(events) != bool(problems)
+    for event in events:
+        line = orjson.loads(feedback_line(event))
+        for _ in range(20):
+            line = {"within": line}
+        orjson.dumps(line)

@@ -1,0 +1,25 @@
+"""What a query asks for: each parameter is read by one function here.
+
+Rule: whatever is given, it is read or it is a 400 that says what would do.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+#: The last millisecond of the year 9999, and more than any number that is asked for.
+LATEST_MS: Final = 253_402_300_799_999
+_MOST_DIGITS: Final = 15
+
+
+def number(request: Request, name: str, default: int, *, least: int = 0, most: int = LATEST_MS) -> int:
+    """Return the whole number of a parameter. Raises HTTPException (400) if it is none from ``least`` to ``most``."""
+    given = request.query_params.get(name)
+    if given is None:
+        return default
+    if given.isascii() and given.isdigit() and len(given) <= _MOST_DIGITS and least <= int(given) <= most:
+        return int(given)
+    raise HTTPException(400, f"{name} must be a whole number from {least:,} to {most:,}, got {given[:20]}")
