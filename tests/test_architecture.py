@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -75,8 +76,13 @@ NUMERIC = {"numpy", "scipy"}
 def modules(*packages: str) -> Iterator[tuple[str, ast.Module]]:
     """Every module of the packages, as (path from the root, syntax tree)."""
     for package in packages:
-        for path in sorted((ROOT / package).rglob("*.py")):
-            yield path.relative_to(ROOT).as_posix(), ast.parse(path.read_text(), str(path))
+        yield from parsed(package)
+
+
+@cache
+def parsed(package: str) -> list[tuple[str, ast.Module]]:
+    paths = sorted((ROOT / package).rglob("*.py"))
+    return [(path.relative_to(ROOT).as_posix(), ast.parse(path.read_text(), str(path))) for path in paths]
 
 
 def imports(tree: ast.AST) -> set[str]:
@@ -164,6 +170,13 @@ def test_the_request_path_imports_nothing_of_the_control_plane(module: str) -> N
     assert not tops(loaded) & FORBIDDEN_IN_WORKERS
     assert not {name for name in loaded if name.startswith(("gateway.control", "gateway.store", "gateway.admin"))}
     assert not loaded & {"router.config", "router.diagnostics"}
+
+
+def test_the_controller_starts_without_what_few_routes_need() -> None:
+    """Scipy, and the client of webhooks, were a quarter of its start."""
+    code = "import sys, gateway.control.__main__; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert not tops(set(found.split())) & {"scipy", "httpx", "rich", "typer"}
 
 
 def test_a_policys_kind_is_named_nowhere_but_in_its_own_file() -> None:

@@ -17,7 +17,6 @@ from typing import Any, Final
 from gateway.sinks.outlet import Outlet
 from gateway.sinks.sender import LOOK_SECONDS, Sender
 from gateway.sinks.stdout import Stdout
-from gateway.sinks.webhook import Webhook
 from gateway.store import Store, outbox
 from router.snapshot import Sink
 
@@ -124,4 +123,8 @@ class Sinks:
 
 
 def _made(sink: Sink) -> Callable[[], Outlet]:
-    return Stdout if sink.kind == "stdout" else lambda: Webhook(sink)
+    if sink.kind == "stdout":
+        return Stdout
+    from gateway.sinks.webhook import Webhook  # and httpx, which is a good part of a start: only where it is needed
+
+    return lambda: Webhook(sink)

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scipy.special import bdtr
-
 from policies.statistics.bernoulli import rate_interval
 from policies.types import Tally
 
@@ -44,6 +42,8 @@ def preference(tally: Tally, *, alpha: float = 0.05) -> Preference:
     >>> found.wins, found.losses, found.ties, found.share, round(found.p, 6)
     (8, 2, 2, 0.8, 0.109375)
     """
+    from scipy.special import bdtr  # half a second: of every start, though few routes interleave
+
     wins, losses = max(tally.positive, 0), max(tally.negative, 0)
     votes = wins + losses
     low, high = rate_interval(wins, losses, alpha=alpha)
