@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from policies.types import EMPTY, Evidence, Tally
 from router.records import Role
@@ -33,6 +33,9 @@ STATUSES: tuple[Status, ...] = (
     "not_exposed",
     "rejected",
 )
+#: The statuses of events that should be rare, of which it is noted when they were seen.
+TROUBLED: frozenset[Status] = frozenset({"late", "orphaned", "not_applicable"})
+
 UNKNOWN = "unknown"  # the route or metric of an event that names none that exists
 
 
@@ -68,6 +71,26 @@ class Stretch:
     counts: Mapping[str, int]
 
 
+class Seen(NamedTuple):
+    """How often a sign of something wrong was seen, and when first and last; ``detail`` is what it was last seen with.
+
+    Sums are in any order, but for the detail. What was taken back leaves its times.
+    """
+
+    n: int
+    first_ms: int
+    last_ms: int
+    detail: str = ""
+
+    def __add__(self, other: Seen) -> Seen:  # type: ignore[override]
+        return Seen(
+            self.n + other.n,
+            min(self.first_ms, other.first_ms),
+            max(self.last_ms, other.last_ms),
+            other.detail or self.detail,
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Ledger:
     """Everything counted for one route and epoch.
@@ -78,6 +101,10 @@ class Ledger:
     whose client chose the variant, kept out of everything else here. ``watermark_ms`` is the event time up to which all
     is recorded, None before any heartbeat. ``oldest_ms`` is when, by (variant, metric), the oldest prediction was made
     whose window is open; planners do not ask for it.
+
+    ``signs`` are what may be wrong, by (variant, role, word). Of calls: the words of ``records.WRONG``, "failed",
+    "client_error" (a 4xx of the backend) and "dropped". Of feedback, under variant and role "" and over all epochs: the
+    statuses of ``TROUBLED``, and why an event could not count (``outcomes.Inapplicable``).
     """
 
     route: str
@@ -90,6 +117,7 @@ class Ledger:
     forced: int = 0
     watermark_ms: int | None = None
     oldest_ms: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    signs: Mapping[tuple[str, str, str], Seen] = field(default_factory=dict)
 
     def pooled(
         self, variant: str, role: Role, metric: str, phase: Phase, *, against: str = "", definition: str = ""

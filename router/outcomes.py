@@ -28,12 +28,20 @@ from math import fsum
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeVar
 
 from router.extract import equal
-from router.records import LARGEST, Fault, Feedback, Outcome, Role, new_outcome
+from router.records import EXPOSED, LARGEST, Fault, Feedback, Outcome, Role, new_outcome
 from router.snapshot import Metric
 
 #: How a prediction stands under one metric. What comes of it: nothing yet, a value from feedback, ``missing`` because
 #: its window has closed empty, no value at all, or nothing as long as nobody met it.
 State = Literal["open", "rewarded", "defaulted", "excluded", "not_exposed"]
+
+
+#: Why an event about a known prediction cannot count for anything.
+Inapplicable = Literal[
+    "metric_not_listed",  # the prediction's route did not list the metric
+    "no_item",  # the answer is a merged list, and the event names no item of it: no ranker can have the credit
+    "item_not_shown",  # it names one that no ranker was credited for
+]
 
 
 class Countable(Protocol):
@@ -148,6 +156,25 @@ def in_time(event_ms: int, at_ms: int, metric: Metric) -> bool:
     if metric.before_ms is not None and event_ms < at_ms - metric.before_ms:
         return False
     return event_ms <= at_ms + metric.window_ms
+
+
+def inapplicable(calls: Sequence[Call], event: Feedback, metric: Metric | None) -> Inapplicable | None:
+    """Return why an event cannot count for the request of these calls, None if it can, as far as they are known.
+
+    ``metric`` is what its name means for them. What takes back counts wherever there may be something to take back.
+    """
+    if metric is None:
+        return "metric_not_listed"
+    if metric.kind == "label" or metric.name == EXPOSED or event.retracts:
+        return None
+    if len(calls) == 1 and calls[0].role == "primary":  # as of most requests
+        return None
+    rankers = [call for call in calls if call.role == "draft"]
+    if not rankers:
+        return None
+    if event.item is None:
+        return "no_item"
+    return None if any(event.item in (call.items or ()) for call in rankers) else "item_not_shown"
 
 
 def counted(call: Countable, metric: Metric) -> bool:

@@ -28,7 +28,8 @@ import orjson
 
 Role = Literal["primary", "shadow", "draft"]
 
-#: Why a call has no complete answer. The first six count as the variant's failure; the others are nobody's fault.
+#: Why a call has no complete answer, or none that counts. The first seven are the variant's failure; the others are
+#: nobody's fault.
 Fault = Literal[
     "refused",  # no connection (refused, unreachable, name not found)
     "timeout",  # no response head in time, or silence between bytes
@@ -36,10 +37,26 @@ Fault = Literal[
     "incomplete",  # the answer broke off in the middle, or its worker died
     "protocol",  # not valid HTTP
     "overloaded",  # max_concurrency of the backend reached, and no place in time
+    "client_error",  # a 4xx, of a backend whose ``client_errors`` is "fail"
     "client_gone",  # the client left first
     "dropped",  # a mirror's copy that was never sent
 ]
-VARIANT_FAULTS: Final = frozenset({"refused", "timeout", "reset", "incomplete", "protocol", "overloaded"})
+VARIANT_FAULTS: Final = frozenset(
+    {"refused", "timeout", "reset", "incomplete", "protocol", "overloaded", "client_error"}
+)
+
+#: What a worker can find wrong with a call that was carried all the same: a pointer or reference of the file that found
+#: nothing ("no_feature:NAME"), an answer of another version than declared, lists that were not merged
+#: ("unmerged:REASON").
+WRONG: Final = (
+    "no_unit",
+    "no_key",
+    "no_feature",
+    "no_prediction",
+    "no_version",
+    "other_version",
+    "unmerged",
+)
 
 #: The largest magnitude of a value. One beyond it is refused where feedback comes in. Where it is met all the same (an
 #: older journal or store has it, or a backend predicted it) it is no number, and scores nothing. Up to here integers
@@ -61,6 +78,7 @@ class Prediction:
     from the backend, ``overhead_ms`` the request's total time less the time spent waiting for backends.
     ``status`` is the status the client saw for primary and draft calls, the backend's own for shadows; None: none came.
     ``retries`` is how often the call was sent again, to another replica of the variant; it stays in the journal.
+    ``wrong`` are words for what did not go as the file says (``WRONG``), each perhaps with ":" and a detail.
     """
 
     id: str
@@ -93,6 +111,7 @@ class Prediction:
     request_id: str | None = None
     traceparent: str | None = None
     retries: int = 0
+    wrong: tuple[str, ...] | None = None
 
     @property
     def failed(self) -> bool:
@@ -210,8 +229,9 @@ def mark_line(line: Literal["beat", "rejected", "bye"], at_ms: int, **values: in
 def prediction_of(value: Mapping[str, Any]) -> Prediction:
     """Return the prediction of a decoded ``call``, ``open`` or ``close`` line. Raises ValueError if it is none."""
     content = {k: v for k, v in value.items() if k != "line"}
-    if content.get("items") is not None:
-        content["items"] = tuple(content["items"])
+    for name in ("items", "wrong"):
+        if content.get(name) is not None:
+            content[name] = tuple(content[name])
     try:
         return Prediction(**content)
     except TypeError as error:

@@ -20,12 +20,13 @@ from router.unit import reference
 class Routing:
     """What to do with one request.
 
-    ``mirrored`` is the decision's mirrors and the route's together, answering variants left out. ``unit_missing`` says
-    that the route names a unit and the request carries none (or its body could not be read), so the request stood in.
-    ``forced`` says that the client chose the variant: the propensity then means nothing and is logged as null.
+    ``mirrored`` is the decision's mirrors and the route's together, answering variants left out. ``missing`` are words
+    (``records.WRONG``) for what the route names and the request does not carry, or its body could not be read: without
+    a unit the request stands in. ``forced`` says that the client chose the variant: the propensity then means nothing
+    and is logged as null.
     """
 
-    __slots__ = ("decision", "forced", "key", "mirrored", "occasion", "route", "unit_missing")
+    __slots__ = ("decision", "forced", "key", "mirrored", "missing", "occasion", "route")
 
     def __init__(
         self,
@@ -34,7 +35,7 @@ class Routing:
         decision: Decision,
         mirrored: tuple[str, ...],
         key: str | None,
-        unit_missing: bool,
+        missing: tuple[str, ...],
         forced: bool,
     ) -> None:
         self.route: Final = route
@@ -42,8 +43,13 @@ class Routing:
         self.decision: Final = decision
         self.mirrored: Final = mirrored
         self.key: Final = key
-        self.unit_missing: Final = unit_missing
+        self.missing: Final = missing
         self.forced: Final = forced
+
+    @property
+    def unit_missing(self) -> bool:
+        """Whether the route names a unit and the request carries none."""
+        return "no_unit" in self.missing
 
     @property
     def draft(self) -> TeamDraft | None:
@@ -86,8 +92,16 @@ class Router:
         """
         unit = None if route.unit is None else reference(route.unit).identity(facts, body)
         key = None if route.key is None else reference(route.key).identity(facts, body)
+        missing: tuple[str, ...] = ()
+        if unit is None and route.unit is not None:
+            missing = ("no_unit",)
+        if key is None and route.key is not None:
+            missing += ("no_key",)
         if route.features:
-            occasion = Occasion(route.salt, unit, request_id, _features(route, facts, body))
+            features = _features(route, facts, body)
+            if len(features) < len(route.features):
+                missing += tuple(f"no_feature:{name}" for name, _ in route.features if name not in features)
+            occasion = Occasion(route.salt, unit, request_id, features)
         else:
             occasion = Occasion(route.salt, unit, request_id)
         if force is None:
@@ -97,8 +111,7 @@ class Router:
                 mirrored += _mirrors(route, facts, occasion, decision)
         else:
             decision, mirrored = _forced(route, force), ()
-        unit_missing = unit is None and route.unit is not None
-        return Routing(route, occasion, decision, mirrored, key, unit_missing, force is not None)
+        return Routing(route, occasion, decision, mirrored, key, missing, force is not None)
 
 
 def needs_body(route: Route) -> bool:

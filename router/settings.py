@@ -17,7 +17,7 @@ from router.extract import Pointer
 from router.findings import quoted
 from router.placeholders import placeholders
 from router.records import LARGEST
-from router.snapshot import Backend, Capture, EventType, Gateway, KeyRule, Route, RouteMirror, Sink
+from router.snapshot import Backend, Capture, ClientErrors, EventType, Gateway, KeyRule, Route, RouteMirror, Sink
 from router.tables import Setting, Table, many, mapping, some, spelled, table_of, table_of_fields
 from router.unit import TOKEN, reference
 
@@ -263,6 +263,10 @@ BACKEND: Final = table_of(
         "version": Setting(Line, "The model's version: what every statistic is kept by."),
         "reported_version": Setting(
             PointerText, "JSON Pointer to the version that the backend itself reports in an answer."
+        ),
+        "client_errors": Setting(
+            ClientErrors,
+            "What its 4xx are: pass, a class of their own; fail, failures of it as its 5xx are. Clients get them all.",
         ),
         "timeout_ms": Setting(Positive, "How long until the head of an answer."),
         "connect_timeout_ms": Setting(Positive, "How long until a connection stands."),

@@ -23,6 +23,9 @@ KeyRule = Literal["latest", "first", "all"]
 
 #: What a sink is told of: what came in, what was chosen for it, what came of each call, what was learned later, how
 #: that changed a value, and what was captured of bodies.
+#: What a backend's answers of 4xx are: a class of their own, or its failures.
+ClientErrors = Literal["pass", "fail"]
+
 EventType = Literal["request", "decision", "response", "feedback", "outcome", "body"]
 
 
@@ -82,6 +85,7 @@ class Backend:
     model: str
     path: str | None = None
     reported_version: str | None = None
+    client_errors: ClientErrors = "pass"
     timeout_ms: int = 30_000
     connect_timeout_ms: int = 2_000
     idle_timeout_ms: int = 60_000

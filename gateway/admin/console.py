@@ -30,6 +30,7 @@ STATUS_WORDS: Final = {
     "no_difference_yet": "no difference yet",
     "better": "better",
     "worse": "worse",
+    "failing": "failing",
     "invalid": "invalid",
 }
 

@@ -226,6 +226,7 @@ class Metrics:
             gauge.clear()
         for report in reports:
             self._set_verdict(report)
+            self._set_problems(report)
             for variant in report["variants"]:
                 self._set_variant(report["route"], variant)
 
@@ -269,6 +270,14 @@ class Metrics:
             _set(series.difference, labels, one["difference"])
             _set(series.difference_low, labels, one["low"])
             _set(series.difference_high, labels, one["high"])
+
+    def _set_problems(self, report: Mapping[str, Any]) -> None:
+        shares: dict[str, float] = {}
+        for one in report["problems"]:
+            if one["ongoing"]:
+                shares[one["problem"]] = max(one["share"], shares.get(one["problem"], 0.0))
+        for problem, share in shares.items():
+            self.series.route_problem.labels(report["route"], problem).set(share)
 
     def _set_variant(self, route: str, variant: Mapping[str, Any]) -> None:
         series, name = self.series, variant["name"]

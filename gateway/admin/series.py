@@ -250,6 +250,12 @@ class Series:
             "p-value of the shares being as set, valid at every look; below 0.001 is an alarm.",
             ("route",),
         )
+        self.route_problem = self._gauge(
+            "route_problem",
+            "Share of what a problem of the route is seen in, from 0 to 1: the largest of its variants' where it is a "
+            "variant's; of problems that go on. The route's report says them in words.",
+            ("route", "problem"),
+        )
         self.verdict = self._gauge(
             "verdict", "1 for the status that the route's verdict has, 0 for the others.", ("route", "status")
         )
@@ -356,5 +362,6 @@ class Series:
             self.best_probability,
             self.sample_ratio_p,
             self.verdict,
+            self.route_problem,
             self.feedback_waiting,
         )

@@ -19,12 +19,20 @@ from gateway.moments import age
 
 Report = Mapping[str, Any]
 
-STYLES: Final = {"better": "green", "worse": "red", "invalid": "yellow", "collecting": "dim", "no_difference_yet": ""}
+STYLES: Final = {
+    "better": "green",
+    "worse": "red",
+    "failing": "red",
+    "invalid": "yellow",
+    "collecting": "dim",
+    "no_difference_yet": "",
+}
 
 
 def of_route(report: Report, *, boxed: bool = True) -> RenderableType:
     """Return everything a person wants to know of one route, the verdict first."""
     parts: list[RenderableType] = [_title(report), Text(report["verdict"]["sentence"])]
+    parts += [_problem(one) for one in report["problems"]]
     parts.append(calls(report, boxed=boxed))
     parts += [quality(report, metric, boxed=boxed) for metric in report["definitions"]]
     if any("preference" in one for one in report["verdict"]["comparisons"]):
@@ -37,7 +45,7 @@ def of_route(report: Report, *, boxed: bool = True) -> RenderableType:
 
 def calls(report: Report, *, boxed: bool = True) -> RenderableType:
     """Return the table of what each variant was asked and how fast it answered."""
-    columns = ("variant", "version", "share", "calls", "failed", "p50", "p95", "p99")
+    columns = ("variant", "version", "share", "calls", "failed", "4xx", "p50", "p95", "p99")
     table = _table(columns + (("P(best)",) if report["adaptive"] else ()), text=2, boxed=boxed)
     for variant in report["variants"]:
         latency = variant["latency_ms"]
@@ -47,6 +55,7 @@ def calls(report: Report, *, boxed: bool = True) -> RenderableType:
             "shadow" if variant["role"] == "shadow" else _percent(variant["share"]),
             _count(variant["predictions"]),
             _count(variant["failures"]),
+            _count(variant["client_errors"]),
             *(_milliseconds(latency[name]) for name in ("p50", "p95", "p99")),
         ]
         table.add_row(*row, *([_percent(variant["p_best"])] if report["adaptive"] else []))
@@ -134,9 +143,20 @@ def _title(report: Report) -> Text:
     return title.append(status.replace("_", " "), style=f"{STYLES.get(status, '')} bold".strip())
 
 
+def _problem(one: Mapping[str, Any]) -> RenderableType:
+    """Say what is wrong, since when, and what would mend it."""
+    said = Text("! ", style="yellow").append(one["sentence"], style="not yellow")
+    when = "" if one["since"] is None else f"since {one['since'][:16]}Z"
+    if when and not one["ongoing"]:
+        when += f", last at {one['last'][:16]}Z"
+    return Padding(
+        Group(said, Text(f"  {when}{'; ' if when else ''}to mend it: {one['mend']}", style="dim")), (0, 0, 0, 2)
+    )
+
+
 def _footer(report: Report) -> str:
     parts = [f"{_count(n)} {status.replace('_', ' ')}" for status, n in report["feedback"].items() if n]
-    lines = [f"feedback: {' · '.join(parts) or 'none yet'}"]
+    lines = [f"feedback, all epochs: {' · '.join(parts) or 'none yet'}"]
     ratio = report["checks"]["sample_ratio"]
     if ratio["p"] is not None:
         lines.append(f"shares as set: {'yes' if ratio['ok'] else 'NO'} (p = {ratio['p']:.2g})")

@@ -44,7 +44,7 @@ class Happenings:
     def note(self, kind: str, route: str | None, detail: str) -> None:
         """Note that something happened; ``route`` is None when it concerns all."""
         happening = Happening(now_ms(), kind, route, detail)
-        self.newest.append(happening._asdict())
+        self.newest.append(happening.shown)
         self._unsaved.append(happening)
         level = logging.WARNING if kind in _TROUBLE else logging.INFO
         logger.log(level, "%s %s%s", kind, "" if route is None else f"route={route} ", detail)
@@ -52,7 +52,7 @@ class Happenings:
     def recall(self, before: Iterable[Happening]) -> None:
         """Put what is in the store, the newest first, before what happened since."""
         room = MOST - len(self.newest)
-        self.newest.extendleft(happening._asdict() for happening, _ in zip(before, range(room), strict=False))
+        self.newest.extendleft(happening.shown for happening, _ in zip(before, range(room), strict=False))
 
     def unsaved(self) -> list[Happening]:
         return list(self._unsaved)

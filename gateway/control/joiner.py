@@ -25,7 +25,7 @@ from gateway.store.keys import Key
 from gateway.store.moves import Moves, new_told
 from gateway.store.news import Came
 from router.exposure import exposed
-from router.outcomes import Value, agreements, changes, counted, in_time, values
+from router.outcomes import Value, agreements, changes, counted, in_time, inapplicable, values
 from router.records import EXPOSED, Feedback, new_outcome
 from router.snapshot import Metric
 
@@ -148,7 +148,9 @@ class Joiner:
             if call[1].key is not None:
                 self._note_key(call)
         self._newest = max([self._newest, *ids])
-        awaited = (events for prediction_id, events in about.items() if prediction_id not in known)
+        # Of a merged answer each ranker's row may show the item that an event names.
+        merged = {row.id for kin, row in finished if kin.role == "draft"}
+        awaited = (events for one, events in about.items() if one not in known or one in merged)
         await self._restate(connection, [event for events in awaited for event in events], moves)
 
     def _in_company(self, finished: Sequence[Call], expected: Collection[str]) -> Mapping[str, list[Call]]:
@@ -266,6 +268,8 @@ class Joiner:
                 flipped.add(target)
                 self._expose(finished, _learned(joined.get(target, ())), exposed(now.events), moves)
         moves.told += found.told
+        for event, why in found.troubled:
+            moves.trouble(event.counted, event.status, event.feedback.metric, event.feedback.received_ms, why)
         if moves.news is not None:
             moves.news.stated += found.stated
         fresh = first + found.fresh
@@ -305,6 +309,7 @@ class Joiner:
                 or event_id is not None
                 or prediction_id is None
                 or row.open_by is not None
+                or kin.role == "draft"
                 or row.at_ms < definition.closed_until
                 or not in_time(learned.event_ms, row.at_ms, definition.metric)
             ):
@@ -396,7 +401,8 @@ class Joiner:
         definition = self.definitions.at(kin.route, event.metric, row.at_ms)
         metric = None if definition is None else definition.metric
         met = not unmet or event.metric == EXPOSED or row.id not in unmet
-        return new_known((kin.route, row.at_ms, metric, met, _variant(stored, event.item)))
+        why = inapplicable(stored, event, metric)
+        return new_known((kin.route, row.at_ms, metric, met, _variant(stored, event.item), why))
 
     def _key(self, event: Feedback) -> Key:
         """Where to look for what an event by key is about."""

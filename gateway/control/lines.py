@@ -180,8 +180,8 @@ def _more(values: tuple[Any, ...]) -> str:
     """What few calls have, as JSON."""
     _check(dict(zip(RARE, values, strict=True)), _PREDICTION)
     rare = {name: value for (name, blank), value in zip(RARE.items(), values, strict=True) if value != blank}
-    if not all(type(item) is str for item in rare.get("items", ())):
-        raise ValueError("items are not ids")
+    if not all(type(item) is str for name in ("items", "wrong") for item in rare.get(name, ())):
+        raise ValueError("items are not ids, or what is wrong is not told in words")
     return json_of(rare)
 
 

@@ -8,7 +8,7 @@ about and of the watermark; so the order of arrival cannot matter. Precedence, f
 | repeated       | an event that came earlier with the same identity and revision                                  |
 | waiting        | its prediction is not known, and may still come                                                 |
 | orphaned       | its prediction is not known (it is joined all the same should it come)                          |
-| not_applicable | the prediction's route did not list the metric                                                  |
+| not_applicable | it cannot count: ``router.outcomes.Inapplicable`` says why                                      |
 | late           | it happened outside the prediction's window, after it or too long before                        |
 | not_exposed    | nobody met its prediction (yet), and the route asks for that                                    |
 | corrected      | another of its identity has a higher revision                                                   |
@@ -26,10 +26,10 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from gateway.ledger import UNKNOWN, Status
+from gateway.ledger import TROUBLED, UNKNOWN, Status
 from gateway.store.feedback import Event, new_event
 from gateway.store.moves import Told, new_told
-from router.outcomes import in_time
+from router.outcomes import Inapplicable, in_time
 from router.records import Feedback
 from router.snapshot import Metric
 
@@ -41,7 +41,10 @@ _UUID7: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]
 
 
 class Known(NamedTuple):
-    """What is known of a prediction an event is about; ``metric`` is None when its route did not list it."""
+    """What is known of a prediction an event is about; ``metric`` is None when its route did not list it.
+
+    ``why`` says why the event cannot count for it.
+    """
 
     route: str
     at_ms: int
@@ -50,6 +53,7 @@ class Known(NamedTuple):
     exposed: bool = True
     #: Whose prediction it is; of a merged answer, the ranker whose item the event names, if it names any.
     variant: str | None = None
+    why: Inapplicable | None = None
 
 
 #: As Known(…), of all its fields, at half of the time.
@@ -65,6 +69,8 @@ class Restated:
     told: list[Told] = field(default_factory=list)
     #: Those whose status is new.
     stated: list[Event] = field(default_factory=list)
+    #: Of those the ones that should be rare, and why they cannot count.
+    troubled: list[tuple[Event, Inapplicable | None]] = field(default_factory=list)
     #: By prediction id and metric: the events that count from now on, and those that no longer do.
     coming: defaultdict[tuple[str, str], list[Event]] = field(default_factory=lambda: defaultdict(list))
     leaving: defaultdict[tuple[str, str], list[Event]] = field(default_factory=lambda: defaultdict(list))
@@ -85,10 +91,12 @@ class Restated:
                 self.told.append(Told(was.counted, metric, was.status, -1, None))
             delay = variant = None
             if status == "joined" and known and learned.value is not None:
-                _, at_ms, _, _, variant = known[0]
+                _, at_ms, _, _, variant, _ = known[0]
                 delay = max(0, learned.received_ms - at_ms) / 1000
             self.told.append(new_told((counted, metric, status, 1, delay, variant)))
             self.stated.append(now)
+            if status in TROUBLED:
+                self.troubled.append((now, known[0].why if known else None))
         if was is None and not also:  # as nearly all: it is about one prediction, if any
             if status == "joined" and target is not None:
                 self.coming[target, metric].append(now)
@@ -194,7 +202,7 @@ def _alone(event: Event, known: Sequence[Known], watermark_ms: int | None) -> St
 
 def _to(event: Feedback, known: Known) -> Status:
     """What an event is to one prediction."""
-    if known.metric is None:
+    if known.metric is None or known.why is not None:
         return "not_applicable"
     if not in_time(event.event_ms, known.at_ms, known.metric):
         return "late"

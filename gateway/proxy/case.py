@@ -109,8 +109,15 @@ class Case:
             row["unit"] = occasion.unit if unit_key is None else pseudonym(unit_key, occasion.unit)
         if routing.key is not None:
             row["key"] = routing.key
+        if routing.missing and not shadow:
+            row["wrong"] = routing.missing + row.get("wrong", ())
         if routing.forced:
             row["forced"] = True
+        status = row.get("status")
+        if status is not None and 400 <= status < 500 and "fault" not in row and "served" not in row:
+            backend = self.generation.backends[variant]
+            if backend.client_errors == "fail":
+                row["fault"] = "client_error"
         if self.method != "POST":
             row["method"] = self.method
         if self.request_id is not None:

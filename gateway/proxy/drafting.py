@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Final
 
@@ -60,6 +60,7 @@ class _Shown:
     variants: tuple[str, ...]
     items: tuple[tuple[str, ...] | None, ...]
     served: str | None = None
+    unmerged: str | None = None
 
 
 async def draft(reply: Reply, plan: TeamDraft, body: bytes) -> None:
@@ -109,7 +110,8 @@ def _merged(reply: Reply, plan: TeamDraft, calls: Sequence[Call]) -> _Shown | No
     if result.body is None:
         reason = result.reason or "one_answer"
         reply.counts.add("merge_failures", route=reply.case.routing.route.name, reason=reason)
-        return _Shown(envelope, envelope.body, headers, (plan.rankers[result.first],), result.items)
+        shown = _shown(plan, calls, result.first)
+        return shown if result.reason is None else replace(shown, unmerged=result.reason)
     headers = [header for header in headers if header[0].lower() not in _OF_THE_BODY]
     drafted = tuple(name for name, items in zip(plan.rankers, result.items, strict=True) if items is not None)
     return _Shown(envelope, result.body, headers, drafted, result.items)
@@ -152,13 +154,15 @@ def _rows(reply: Reply, plan: TeamDraft, calls: Sequence[Call], shown: _Shown, s
     overhead_ms = case.overhead_ms
     rows: list[bytes] = []
     for name, came, items in zip(plan.rankers, calls, shown.items, strict=True):
-        # The client did not see a failing ranker's status, but the row is where its failure counts.
-        seen = came.status if (came.status or 0) >= 500 else status
+        # The client did not see the status of a ranker that answered with an error, but the row is where it counts.
+        seen = came.status if (came.status or 0) >= 400 else status
         outcome = came.outcome() | {"status": seen, "overhead_ms": overhead_ms}
         if shown.served is not None:
             outcome["served"] = shown.served
         if items is not None:
             outcome["items"] = items
+        if shown.unmerged is not None:
+            outcome["wrong"] = (f"unmerged:{shown.unmerged}",)
         read_answer(outcome, case, name, came, came.body, reply.counts)
         rows.append(case.line(name, "draft", outcome))
     return b"".join(rows)

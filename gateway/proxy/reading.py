@@ -32,6 +32,9 @@ _SHORT_BYTES: Final = 4096
 #: A longer answer is not read, before and after decompression: a prediction stands in a document, not in a data set.
 READ_BYTES: Final = 2**20
 
+#: Of a version that is not the declared one, so much is told beside it.
+_SHOWN_CHARACTERS: Final = 64
+
 
 class Kept:
     """What is kept of an answer while it streams by: all of it, or nothing once it is too long or not ``wanted``."""
@@ -80,24 +83,27 @@ def read_answer(
     document = UNREADABLE if body is None else _decoded(body, came)
     if document is UNREADABLE and _is_event_stream(came):
         return
-    missed = False
+    wrong: tuple[str, ...] = ()
     if route.prediction is not None:
         prediction = _found(route.prediction, document)
         if prediction is MISSING:
-            missed = True
+            wrong = ("no_prediction",)
         else:
             outcome["predicted"] = True
             outcome["prediction"] = prediction
     if backend.reported_version is not None:
         version = text_of(_found(backend.reported_version, document))
         if version is None:
-            missed = True
+            wrong += ("no_version",)
         else:
             outcome["reported_version"] = version
             if version != backend.version:
                 counts.add("version_mismatches", route=route.name, variant=variant)
-    if missed:
-        counts.add("extraction_failures", route=route.name, variant=variant)
+                wrong += (f"other_version:{version[:_SHOWN_CHARACTERS]}",)
+    if wrong:
+        outcome["wrong"] = outcome.get("wrong", ()) + wrong
+        if "no_prediction" in wrong or "no_version" in wrong:
+            counts.add("extraction_failures", route=route.name, variant=variant)
 
 
 def plain_body(body: bytes, headers: Sequence[Header]) -> bytes | None:

@@ -12,6 +12,7 @@ from gateway.ledger import STATUSES, Ledger
 from gateway.moments import rfc3339
 from gateway.report.account import Account
 from gateway.report.comparison import ALPHA, Comparison
+from gateway.report.problems import problems_of, warning
 from gateway.report.variants import unit_of_analysis, variants
 from gateway.report.verdict import shares_as_planned, verdict
 from policies import Policy
@@ -33,6 +34,9 @@ def report(snapshot: Snapshot, ledger: Ledger, policy: Policy | None = None) -> 
     | .shadow      | the copies it got: calls, agreement with the answer, and the same label's score for both      |
     | .p_best      | with ``evidence``: what an adaptive policy believes and from what; null for others            |
     | verdict      | the primary metric, baseline against each other variant, ``alpha`` shared by the comparisons  |
+    | .client_errors | 4xx of its backend: no failures, unless its ``client_errors`` is "fail"                      |
+    | problems     | what is wrong, in words: ``n`` of ``of``, since when, whether it goes on, what would mend it   |
+    | .warning     | of the verdict: what of that a reader must know first                                         |
     | feedback     | events of the route over all epochs by what they ended as; they add up to what was sent       |
     | accounting   | the same by metric                                                                            |
     | faults       | calls without a complete answer, by variant, role and fault                                   |
@@ -42,7 +46,7 @@ def report(snapshot: Snapshot, ledger: Ledger, policy: Policy | None = None) -> 
     account = Account(snapshot, ledger, policy)
     route = account.route
     ratio = shares_as_planned(account)
-    judged = verdict(account, ratio)
+    judged, wrong = verdict(account, ratio), problems_of(account)
     return {
         "route": route.name,
         "policy": route.policy,
@@ -67,7 +71,9 @@ def report(snapshot: Snapshot, ledger: Ledger, policy: Policy | None = None) -> 
             "comparisons": [_comparison(one) for one in judged.comparisons],
             "sentence": judged.sentence,
             "reason": judged.reason,
+            "warning": warning(wrong),
         },
+        "problems": wrong,
         "feedback": _feedback(ledger),
         "accounting": _accounting(ledger),
         "faults": _faults(ledger),

@@ -6,14 +6,15 @@ choice is random, whether it learns, and what its plan's shares say.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
 import policies
-from gateway.ledger import CALLS, Ledger, Phase
+from gateway.ledger import CALLS, Ledger, Phase, Seen
 from policies import Policy, Tally
+from policies.statistics.sequential import Interval, mean_interval
 from policies.types import EMPTY
 from router.records import Role
 from router.snapshot import Metric, Route, Snapshot
@@ -21,6 +22,9 @@ from router.snapshot import Metric, Route, Snapshot
 #: The roles in which a variant's answer is what the client sees.
 ANSWERING: Final[tuple[Role, ...]] = ("primary", "draft")
 SHADOWING: Final[tuple[Role, ...]] = ("shadow",)
+
+#: The chance of ever missing the share of calls of a variant that are this or that.
+SHARE_ALPHA: Final = 0.005
 
 _Place = tuple[str, str, str, str, str, str]  # variant, role, against, metric, definition, phase
 
@@ -102,6 +106,24 @@ class Account:
         """Return the tally of calls: D calls, of which M failed."""
         return self.pooled(variant, roles, CALLS, "", "live")
 
+    @cached_property
+    def requests(self) -> float:
+        """How many requests were answered: of a merged one, each ranker has a call."""
+        drafts = max((self.calls(variant, ("draft",)).d for variant in self.variants), default=0.0)
+        return sum(self.calls(variant, ("primary",)).d for variant in self.variants) + drafts
+
+    def seen(self, variant: str, word: str, roles: tuple[Role, ...] | None = None) -> Seen | None:
+        """Return what was seen of a sign in a variant's calls; None where nothing was."""
+        signs = self.ledger.signs
+        return _sum(signs.get((variant, role, word)) for role in roles or self.roles(variant))
+
+    def seen_in_requests(self, word: str) -> Seen | None:
+        """Return what was seen of a sign in requests: of a merged one, each ranker's call says it."""
+        signs = self.ledger.signs
+        alone = _sum(signs.get((variant, "primary", word)) for variant in self.variants)
+        merged = [seen for variant in self.variants if (seen := signs.get((variant, "draft", word))) is not None]
+        return _sum([alone, max(merged, key=lambda seen: seen.n, default=None)])
+
     def own(self, variant: str, metric: Metric, phase: Phase, roles: tuple[Role, ...] | None = None) -> Tally:
         """Return a variant's own values, periods pooled."""
         return self.pooled(variant, roles or self.roles(variant), metric.name, metric.definition, phase)
@@ -140,3 +162,27 @@ class Account:
             place = (key.variant, key.role, key.against, key.metric, key.definition, key.phase)
             total[place] = total.get(place, EMPTY) + tally
         return total
+
+
+def _sum(seen: Iterable[Seen | None]) -> Seen | None:
+    total: Seen | None = None
+    for one in seen:
+        if one is not None:
+            total = one if total is None else total + one
+    return total
+
+
+def share_interval(
+    account: Account, n: float, variants: Sequence[str], roles: tuple[Role, ...], *, alpha: float = SHARE_ALPHA
+) -> Interval:
+    """Return where the share of calls of these variants lies of which ``n`` were seen.
+
+    They are not counted by unit. A unit can have no more of them than it has calls, so the most calls of any unit bound
+    how heavy one unit may be: that keeps the interval exact however alike a unit's calls are.
+    """
+    calls = sum((account.calls(variant, roles) for variant in variants), EMPTY)
+    heaviest = max(calls.d_max, 1.0) if account.route.by_unit else 1.0
+    tally = Tally(n=max(calls.n, 1), m=min(n, calls.d), d=calls.d, d_max=heaviest)
+    found = mean_interval(tally, bounds=(0.0, 1.0), alpha=alpha)
+    assert found is not None  # with bounds there always is one
+    return found

@@ -15,8 +15,8 @@ from policies.statistics.sequential import Interval, Method, difference_interval
 from policies.types import Tally
 from router.snapshot import Metric
 
-Status = Literal["collecting", "no_difference_yet", "better", "worse", "invalid"]
-STATUSES: Final[tuple[Status, ...]] = ("collecting", "no_difference_yet", "better", "worse", "invalid")
+Status = Literal["collecting", "no_difference_yet", "better", "worse", "failing", "invalid"]
+STATUSES: Final[tuple[Status, ...]] = ("collecting", "no_difference_yet", "better", "worse", "failing", "invalid")
 
 #: The chance of ever being wrong about a route, shared by its comparisons (Bonferroni).
 ALPHA: Final = 0.05

@@ -6,29 +6,43 @@ What is good is always said to be good: a metric where lower is better never rea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from gateway.report.account import Account
 from gateway.report.comparison import FEWEST_UNITS, Comparison
 from policies.statistics.preference import Preference
 from policies.statistics.sequential import mean_interval
+from policies.types import Tally
 from router.snapshot import Metric
 
 SURE: Final = "95 % sure however often you look"
 
 
 def counted(account: Account) -> str:
-    """Return what is counted on this route, in the plural: users, units of another kind, or requests."""
-    if not account.route.by_unit:
+    """Return what is counted on this route, in the plural: users, units of another kind, or requests.
+
+    Where no request carries a unit, each is counted for itself: those are requests, whatever the file says.
+    """
+    alone = account.seen_in_requests("no_unit")
+    if not account.route.by_unit or (alone is not None and alone.n >= account.requests):
         return "requests"
     return "users" if "user" in (account.route.unit or "").lower() else "units"
 
 
-def summary(account: Account, metric: Metric, found: Sequence[Comparison]) -> str:
-    """Say what the comparisons found: the one that matters most in full, the others in a clause each."""
+def summary(
+    account: Account, metric: Metric, found: Sequence[Comparison], failing: Mapping[str, str] | None = None
+) -> str:
+    """Say what the comparisons found: the one that matters most in full, the others in a clause each.
+
+    ``failing`` says of which variants the answers are not to be judged, and why.
+    """
     leading, *others = sorted(found, key=lambda one: _importance(one, metric))
-    said = one_comparison(account, metric, leading)
+    if failing and leading.variant in failing:
+        said = f"{failing[leading.variant]}. Whatever its answers are worth, it is no better than that."
+        said = said[0].upper() + said[1:]
+    else:
+        said = one_comparison(account, metric, leading)
     if account.adaptive:
         said = f"{_traffic(account)} {said}"
     return " ".join([said, *(_clause(one, account.route.baseline) for one in others)])
@@ -82,6 +96,11 @@ def ratio_reason(account: Account, p: float) -> str:
         f"{counted(account)} did not reach the variants in the shares that were set (p = {p:.2g}), "
         "so something in assignment or logging is broken"
     )
+
+
+def failing_reason(account: Account, variant: str, ours: Tally, theirs: Tally) -> str:
+    beside = "" if theirs.mean is None else f", {account.route.baseline} {theirs.mean:.1%} of its {theirs.d:,.0f}"
+    return f"{variant} fails {ours.mean or 0.0:.1%} of its {ours.d:,.0f} calls{beside}"
 
 
 def coverage_reason(account: Account, metric: Metric, variant: str, ours: float, theirs: float) -> str:
@@ -150,18 +169,19 @@ def _clause(one: Comparison, baseline: str) -> str:
         "worse": f"{one.variant} is worse than {baseline}.",
         "no_difference_yet": f"{one.variant} shows no difference yet.",
         "collecting": f"{one.variant} has too little feedback yet.",
+        "failing": f"{one.variant} fails too often to be judged.",
         "invalid": f"{one.variant} cannot be judged.",
     }
     return said[one.status]
 
 
 def _importance(one: Comparison, metric: Metric) -> tuple[int, float]:
-    """Sort better variants first, then worse, undecided and collecting ones; the most promising of each lead.
+    """Sort failing variants first, then better, worse, undecided and collecting ones; the most promising of each lead.
 
     Of worse variants the worst leads: it is the one to take out.
     """
     gain = (one.difference or 0.0) * (1 if metric.better == "higher" else -1)
-    rank = ("better", "worse", "no_difference_yet", "collecting", "invalid").index(one.status)
+    rank = ("failing", "better", "worse", "no_difference_yet", "collecting", "invalid").index(one.status)
     return rank, gain if one.status == "worse" else -gain
 
 

@@ -46,6 +46,7 @@ def _variant(account: Account, name: str) -> dict[str, Any]:
         "share": account.shares.get(name, 0.0),
         "predictions": count(calls.d),
         "failures": count(calls.m),
+        "client_errors": 0 if (refused := account.seen(name, "client_error", roles)) is None else refused.n,
         "units": calls.n,
         "latency_ms": _latency(account.ledger, name, roles),
         "metrics": {metric.name: _metric(account, name, metric) for metric in account.metrics},

@@ -6,6 +6,7 @@ no interval on the page may speak for it.
 | status            | meaning for the route                                                                  |
 |-------------------|----------------------------------------------------------------------------------------|
 | invalid           | a check failed: the numbers of at least one comparison cannot be trusted               |
+| failing           | at least one variant fails more of its calls than the baseline, or half of them        |
 | better            | at least one variant is better than the baseline                                       |
 | worse             | every other variant is worse than the baseline                                         |
 | collecting        | none is better, and at least one still has too few units to say; or nothing to compare |
@@ -19,7 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from gateway.report import sentence
-from gateway.report.account import ANSWERING, Account
+from gateway.report.account import ANSWERING, SHADOWING, Account, share_interval
 from gateway.report.comparison import FEWEST_UNITS, Comparison, Status, comparisons
 from policies import Tally
 from policies.statistics.sample_ratio import SampleRatio, sample_ratio
@@ -31,6 +32,12 @@ LEAST_COVERAGE_GAP: Final = 0.01
 
 #: The chance of ever withholding a sound comparison for its coverage, split over the two intervals.
 COVERAGE_ALPHA: Final = 0.01
+
+#: A variant that fails so many of its calls is failing, whatever the baseline does.
+FAILING_SHARE: Final = 0.5
+
+#: Shares of failures closer than this are alike.
+LEAST_FAILURE_GAP: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +68,16 @@ def verdict(account: Account, ratio: SampleRatio | None) -> Verdict:
         return Verdict("collecting", (), sentence.alone(account, metric), reason)
     if ratio is not None and not ratio.ok:
         return _withheld(account, found, dict.fromkeys(account.variants, sentence.ratio_reason(account, ratio.p)))
-    reasons = {one.variant: why for one in found if (why := _uncovered(account, metric, one))}
+    failing = {one.variant: why for one in found if (why := _failing(account, one))}
+    found = tuple(replace(one, status="failing") if one.variant in failing else one for one in found)
+    reasons = {
+        one.variant: why for one in found if one.status != "failing" and (why := _uncovered(account, metric, one))
+    }
     if reasons:
         return _withheld(account, found, reasons)
-    return Verdict(overall(found), found, sentence.summary(account, metric, found), _why_open(account, found))
+    said = sentence.summary(account, metric, found, failing)
+    why_open = "; ".join(failing.values()) if failing else _why_open(account, found)
+    return Verdict(overall(found), found, said, why_open)
 
 
 def overall(found: Sequence[Comparison]) -> Status:
@@ -72,6 +85,8 @@ def overall(found: Sequence[Comparison]) -> Status:
     statuses: set[Status] = {one.status for one in found}
     if "invalid" in statuses:
         return "invalid"
+    if "failing" in statuses:
+        return "failing"
     if "better" in statuses:
         return "better"
     if statuses == {"worse"}:
@@ -96,6 +111,21 @@ def _withheld(account: Account, found: Sequence[Comparison], reasons: Mapping[st
     voided = tuple(replace(one, status="invalid") if one.variant in reasons else one for one in found)
     reason = "; ".join(dict.fromkeys(reasons.values()))
     return Verdict("invalid", voided, sentence.untrusted(account.route.name, reason), reason)
+
+
+def _failing(account: Account, one: Comparison) -> str | None:
+    """Return why no answer of a variant may make it better: it fails more than the baseline, and not by chance."""
+    baseline = account.route.baseline
+    sides = ((one.variant, SHADOWING if one.paired else ANSWERING), (baseline, ANSWERING))
+    ours, theirs = (account.calls(name, roles) for name, roles in sides)
+    if not ours.m or ours.mean is None:
+        return None
+    mine, other = (
+        share_interval(account, calls.m, [name], roles)
+        for calls, (name, roles) in zip((ours, theirs), sides, strict=True)
+    )
+    above = mine.low > other.high and ours.mean - (theirs.mean or 0.0) > LEAST_FAILURE_GAP
+    return sentence.failing_reason(account, one.variant, ours, theirs) if above or mine.low >= FAILING_SHARE else None
 
 
 def _uncovered(account: Account, metric: Metric, one: Comparison) -> str | None:

@@ -49,6 +49,7 @@ RARE: Final[Mapping[str, Any]] = {
     "request_id": None,
     "traceparent": None,
     "retries": 0,
+    "wrong": None,
 }
 
 
@@ -121,8 +122,23 @@ class Call(NamedTuple):
         return None if found is None else tuple(found)
 
     @property
+    def wrong(self) -> tuple[str, ...]:
+        return wrong_of(self.row)
+
+    @property
     def open(self) -> bool:
         return self.row.open_by is not None
+
+
+def wrong_of(row: Row) -> tuple[str, ...]:
+    """Return what the worker found wrong with a call, in words of ``records.WRONG``; as most have, nothing."""
+    if row.more is None or _WRONG not in row.more:
+        return ()
+    return tuple(orjson.loads(row.more).get("wrong") or ())
+
+
+#: How it stands in ``more``: within another text its quotes would be escaped.
+_WRONG: Final = '"wrong":'
 
 
 class Span(NamedTuple):

@@ -49,12 +49,16 @@ class Kin:
     served: str | None
     number: int = field(init=False)
     failed: bool = field(init=False)
+    #: Whether the backend answered with a 4xx, however that counts.
+    client_error: bool = field(init=False)
 
     def __post_init__(self) -> None:
         if self.propensity is not None:
             object.__setattr__(self, "propensity", float(self.propensity))
         failed = self.fault in VARIANT_FAULTS or (self.status or 0) >= 500 or self.served is not None
         object.__setattr__(self, "failed", failed)
+        answered = self.fault in {None, "client_error"} and self.served is None
+        object.__setattr__(self, "client_error", answered and 400 <= (self.status or 0) < 500)
         said = [getattr(self, name) for name in NAMES]
         digest = blake2b(orjson.dumps(said), digest_size=8).digest()
         object.__setattr__(self, "number", int.from_bytes(digest, "big") >> 1)  # databases know no unsigned ones

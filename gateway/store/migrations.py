@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.tables import metadata, schema_version
 
-VERSION: Final = 3
+VERSION: Final = 4
 
 
 class Step(NamedTuple):
@@ -30,6 +30,11 @@ _ASSIGNMENT_KEYS: Final = """CREATE TABLE assignment_keys (
     number BIGINT NOT NULL, secret TEXT NOT NULL, made_ms BIGINT NOT NULL, PRIMARY KEY (number))"""
 _UNCOUNTED: Final = """CREATE TABLE uncounted (
     route TEXT NOT NULL, epoch TEXT NOT NULL, n BIGINT NOT NULL, PRIMARY KEY (route, epoch))"""
+_SIGNS: Final = """CREATE TABLE signs (
+    route TEXT NOT NULL, epoch TEXT NOT NULL, variant TEXT NOT NULL, role TEXT NOT NULL, word TEXT NOT NULL,
+    n BIGINT NOT NULL, first_ms BIGINT NOT NULL, last_ms BIGINT NOT NULL, detail TEXT NOT NULL,
+    PRIMARY KEY (route, epoch, variant, role, word))"""
+_MORE: Final = "ALTER TABLE events ADD COLUMN more TEXT"
 
 #: Version → the step that leads to it. Steps are never edited once released, and they only ever add: a node of the
 #: version before may still be running beside the one that migrates.
@@ -39,6 +44,11 @@ STEPS: Final[Mapping[int, Step]] = {
         "keep a fleet's assignment keys, and count requests that count nowhere",
         (f"{_ASSIGNMENT_KEYS} WITHOUT ROWID", f"{_UNCOUNTED} WITHOUT ROWID"),
         (_ASSIGNMENT_KEYS, _UNCOUNTED),
+    ),
+    4: Step(
+        "count signs of what may be wrong, keep who changed what",
+        (f"{_SIGNS} WITHOUT ROWID", _MORE),
+        (_SIGNS, _MORE),
     ),
 }
 

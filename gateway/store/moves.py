@@ -12,18 +12,21 @@ from functools import lru_cache, partial
 from operator import itemgetter
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
-from gateway.ledger import AGREEMENT, CALLS, Phase, Status
-from gateway.store.calls import Call, Row, by_kin
+from gateway.ledger import AGREEMENT, CALLS, Phase, Seen, Status
+from gateway.store.calls import Call, Row, by_kin, wrong_of
 from gateway.store.kin import Kin
 from gateway.store.news import Changed, News
 from policies.statistics.latency import bucket
 from router.outcomes import Value
-from router.records import Outcome, Role
+from router.records import WRONG, Outcome, Role
 from router.snapshot import Metric
 
 #: Microseconds are what is measured, and most calls take few milliseconds: the same ones come again and again.
 _bucket: Final = lru_cache(maxsize=2**15)(bucket)
 
+
+#: Of what a sign was last seen with, so many characters are kept.
+MOST_DETAIL: Final = 64
 
 _AT_MS: Final[Callable[[Row], int]] = itemgetter(Row._fields.index("at_ms"))
 
@@ -75,6 +78,16 @@ class Arrival(NamedTuple):
     id: str
     revision: int
     variant: str
+
+
+class Sign(NamedTuple):
+    """Something that may be wrong, as ``Ledger.signs``. Of feedback there is no epoch, variant or role: they are ""."""
+
+    route: str
+    epoch: str
+    variant: str
+    role: str
+    word: str
 
 
 class Told(NamedTuple):
@@ -162,6 +175,7 @@ class Moves:
         self.stretches: Counter[tuple[Stint, int, str]] = Counter()
         self.latency: Counter[tuple[str, str, str, Role, int]] = Counter()
         self.faults: Counter[tuple[str, str, str, Role, str]] = Counter()
+        self.signs: dict[Sign, Seen] = {}
         self.forced: Counter[tuple[str, str]] = Counter()
         #: (route, epoch) → when its newest call was made.
         self.newest: dict[tuple[str, str], int] = {}
@@ -185,6 +199,13 @@ class Moves:
             return
         if kin.role == "primary":
             self._arrivals(kin, rows)
+        if kin.failed or kin.client_error or kin.fault == "dropped":
+            self._signs_of(kin, rows)
+        for row in rows:
+            for word in () if row.more is None else wrong_of(row):
+                name, _, detail = word.partition(":")
+                if name in WRONG:
+                    self.sign(Sign(kin.route, kin.epoch, kin.variant, kin.role, name), 1, row.at_ms, detail)
         if kin.fault is not None:
             self.faults[kin.route, kin.epoch, kin.variant, kin.role, kin.fault] += len(rows)
             if kin.fault == "dropped":
@@ -201,6 +222,31 @@ class Moves:
                 more[0] += n
                 if value:
                     more.append(n)
+
+    def sign(self, sign: Sign, n: int, at_ms: int, detail: str = "") -> None:
+        """Count a sign of something wrong, seen ``n`` times at a time; negative where it was taken back."""
+        known = self.signs.get(sign)
+        seen = Seen(n, at_ms, at_ms, detail[:MOST_DETAIL])
+        self.signs[sign] = seen if known is None else known + seen
+
+    def trouble(self, route: str, status: Status, metric: str, at_ms: int, why: str | None) -> None:
+        """Note when an event came to a status that should be rare, and why it cannot count."""
+        for word in (status,) if why is None else (status, why):
+            self.sign(Sign(route, "", "", "", word), 1, at_ms, metric)
+
+    def _signs_of(self, kin: Kin, rows: Sequence[Row]) -> None:
+        """Count what the status or the fault of these calls says."""
+        first_ms, last_ms = min(map(_AT_MS, rows)), max(map(_AT_MS, rows))
+        what = kin.fault or ("a fallback answered" if kin.served is not None else str(kin.status))
+        for word, is_so in (
+            ("failed", kin.failed),
+            ("client_error", kin.client_error),
+            ("dropped", kin.fault == "dropped"),
+        ):
+            if is_so:
+                sign = Sign(kin.route, kin.epoch, kin.variant, kin.role, word)
+                self.sign(sign, len(rows), first_ms, str(kin.status) if word == "client_error" else what)
+                self.sign(sign, 0, last_ms)
 
     def agreement(self, shadow: Call, agrees: bool) -> None:
         """Count whether a shadow predicted what the primary did."""

@@ -21,12 +21,22 @@ from router.snapshot import KeyRule, Metric, Route
 
 
 class Happening(NamedTuple):
-    """Something an operator may want to know of; ``route`` is None when it concerns all."""
+    """Something an operator may want to know of; ``route`` is None when it concerns all.
+
+    ``more`` is JSON, a table: what only some kinds say.
+    """
 
     at_ms: int
     kind: str
     route: str | None
     detail: str
+    more: str | None = None
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """The same as plain JSON values."""
+        told = {"at_ms": self.at_ms, "kind": self.kind, "route": self.route, "detail": self.detail}
+        return told if self.more is None else told | orjson.loads(self.more)
 
 
 async def read_definitions(connection: AsyncConnection) -> Definitions:

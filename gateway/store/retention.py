@@ -42,6 +42,7 @@ from gateway.store.tables import (
     kin,
     latency,
     newest_calls,
+    signs,
     stretches,
     tallies,
     units,
@@ -272,7 +273,7 @@ def _chunk(table: Table, *rows: ColumnElement[bool]) -> Delete:
 #: What is counted as a whole is taken away at once; what there may be thousands of goes by the chunk, afterwards.
 _AWAY: Final = (
     *(update(table).where(*_of(table)).values(epoch=bindparam("b_going")) for table in (tallies, newest_calls)),
-    *(delete(table).where(*_of(table)) for table in (latency, faults, forced)),
+    *(delete(table).where(*_of(table)) for table in (latency, faults, signs, forced)),
 )
 _CHUNKS: Final = (
     _chunk(units, units.c.tally.in_(select(tallies.c.id).where(*_of(tallies, "b_going")))),

@@ -13,7 +13,7 @@ from itertools import chain
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import Dialect, Select, Table, bindparam, cast, func, select
+from sqlalchemy import Dialect, Select, Table, bindparam, case, cast, func, literal_column, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -47,6 +47,11 @@ async def ensure(connection: AsyncConnection, table: Table, rows: Sequence[tuple
 async def add(connection: AsyncConnection, table: Table, counts: Collection[tuple[tuple[Any, ...], int]]) -> None:
     """Add to the column ``n`` of the rows with these primary keys, which are different and begin at 0."""
     await _write(connection, table, [(*key, n) for key, n in counts if n], "add")
+
+
+async def note(connection: AsyncConnection, table: Table, seen: Sequence[tuple[Any, ...]]) -> None:
+    """Add to ``n`` of rows with different primary keys and widen first_ms to last_ms; a detail replaces the old one."""
+    await _write(connection, table, seen, "note")
 
 
 async def rows(connection: AsyncConnection, query: Select[Any], parameters: Mapping[str, Any]) -> Sequence[Any]:
@@ -140,6 +145,15 @@ def _insert(dialect: Dialect, table: Table, conflict: str, rows: int = 1) -> str
         build = build.on_conflict_do_update(index_elements=keys, set_={name: build.excluded[name] for name in rest})
     elif conflict == "add":
         build = build.on_conflict_do_update(index_elements=keys, set_={"n": table.c.n + build.excluded.n})
+    elif conflict == "note":
+        new = build.excluded
+        changes = {
+            "n": table.c.n + new.n,
+            "first_ms": case((new.first_ms < table.c.first_ms, new.first_ms), else_=table.c.first_ms),
+            "last_ms": case((new.last_ms > table.c.last_ms, new.last_ms), else_=table.c.last_ms),
+            "detail": case((new.detail != literal_column("''"), new.detail), else_=table.c.detail),
+        }
+        build = build.on_conflict_do_update(index_elements=keys, set_=changes)
     names = [column.name for column in columns]
     compiled = build.compile(dialect=dialect, column_keys=names)
     assert list(compiled.positiontup) == names, "the driver's placeholders must be positional and in column order"

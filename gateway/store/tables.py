@@ -277,6 +277,19 @@ faults: Final = _counter(
     _text("role", key=True),
     _text("fault", key=True),
 )
+#: What may be wrong, how often and when it was seen (``Ledger.signs``). Of feedback epoch, variant and role are "".
+signs: Final = _table(
+    "signs",
+    _text("route", key=True),
+    _text("epoch", key=True),
+    _text("variant", key=True),
+    _text("role", key=True),
+    _text("word", key=True),
+    _integer("n"),
+    _integer("first_ms"),
+    _integer("last_ms"),
+    _text("detail"),
+)
 forced: Final = _counter("forced", _text("route", key=True), _text("epoch", key=True))
 #: Requests of units that were one too many of their client's (``gateway.proxy.newcomers``).
 uncounted: Final = _counter("uncounted", _text("route", key=True), _text("epoch", key=True))
@@ -295,7 +308,7 @@ writers: Final = _table("writers", _text("writer", key=True), _integer("mark_ms"
 #: Single numbers by name.
 numbers: Final = _table("numbers", _text("name", key=True), _integer("value"))
 
-#: What happened, for people.
+#: What happened, for people; ``more`` is JSON: who did it, to which file, and what that changed.
 events: Final = _table(
     "events",
     Column("seq", _Serial, primary_key=True),
@@ -303,6 +316,7 @@ events: Final = _table(
     _text("kind"),
     _text("route", null=True),
     _text("detail"),
+    _text("more", null=True),
 )
 
 #: What was captured of a request and of its answer, as JSON: the fields that the route allows.

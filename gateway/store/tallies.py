@@ -18,7 +18,7 @@ import orjson
 from sqlalchemy import BigInteger, Select, Text, bindparam, case, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.ledger import Ledger, Stretch, TallyKey
+from gateway.ledger import Ledger, Seen, Stretch, TallyKey
 from gateway.store import sql
 from gateway.store.moves import Arrival, Change, Moves, Place, Stint
 from gateway.store.tables import (
@@ -31,6 +31,7 @@ from gateway.store.tables import (
     newest_calls,
     numbers,
     plans,
+    signs,
     stretches,
     tallies,
     units,
@@ -104,6 +105,7 @@ async def apply(connection: AsyncConnection, moves: Moves, remembered: Remembere
     await _note_newest(connection, moves.newest, remembered)
     await sql.add(connection, latency, moves.latency.items())
     await sql.add(connection, faults, moves.faults.items())
+    await sql.note(connection, signs, [(*sign, *seen) for sign, seen in moves.signs.items()])
     await sql.add(connection, forced, moves.forced.items())
     await sql.add(connection, feedback_counts, moves.feedback().items())
     await sql.add(connection, counts, [((name,), n) for name, n in moves.counts.items()])
@@ -127,6 +129,8 @@ async def read(connection: AsyncConnection, route: str, epoch: str) -> Ledger:
         buckets[variant, role][bucket] = n
     columns = (faults.c.variant, faults.c.role, faults.c.fault, faults.c.n)
     broken = {tuple(key): n for *key, n in await rows(select(*columns).where(here(faults)))}
+    whole = (signs.c.route == bindparam("route")) & signs.c.epoch.in_((bindparam("epoch"), ""))
+    wrong = {tuple(row[2:5]): Seen(*row[5:]) for row in await rows(select(signs).where(whole))}
     told = select(feedback_counts.c.metric, feedback_counts.c.status, feedback_counts.c.n).where(
         feedback_counts.c.route == bindparam("route"), feedback_counts.c.n != 0
     )
@@ -138,6 +142,7 @@ async def read(connection: AsyncConnection, route: str, epoch: str) -> Ledger:
         latency=dict(buckets),
         faults=broken,
         feedback={(metric, status): n for metric, status, n in await connection.execute(told, {"route": route})},
+        signs=wrong,
         forced=(await rows(select(forced.c.n).where(here(forced)))).scalar() or 0,
         watermark_ms=await number(connection, "watermark_ms"),
     )

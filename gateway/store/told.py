@@ -13,8 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.store import bodies, calls, feedback, plans
 from gateway.store.calls import Call
 from gateway.store.definitions import Definition, Definitions
+from gateway.store.feedback import Event
 from router.exposure import exposed
-from router.outcomes import in_time, state, values
+from router.outcomes import in_time, inapplicable, state, values
 from router.records import EXPOSED, Feedback
 
 
@@ -27,11 +28,12 @@ async def prediction(connection: AsyncConnection, prediction_id: str) -> dict[st
     about = await feedback.about(connection, [prediction_id], sharing=True)
     events = sorted(about.get(prediction_id, ()), key=lambda event: event.seq or 0)
     learned = [event.feedback for event in events if event.status == "joined"]
-    states, outcomes = standing(await plans.read_definitions(connection), stored, learned)
+    known_as = await plans.read_definitions(connection)
+    states, outcomes = standing(known_as, stored, learned)
     return {
         "prediction_id": prediction_id,
         "calls": [calls.as_json(one) for one in stored],
-        "feedback": [feedback.as_json(event) for event in events],
+        "feedback": [{**feedback.as_json(event), "reason": _why(known_as, stored, event)} for event in events],
         "states": states,
         "outcomes": outcomes,
         "captured": await bodies.of(connection, prediction_id),
@@ -51,6 +53,14 @@ def standing(
         states[definition.name], valued = _standing(definitions, definition, stored, learned)
         outcomes += valued
     return states, outcomes
+
+
+def _why(definitions: Definitions, stored: Sequence[Call], event: Event) -> str | None:
+    """Why an event cannot count for a prediction of these calls; None if it can."""
+    if event.status != "not_applicable":
+        return None
+    definition = definitions.at(stored[0].route, event.feedback.metric, stored[0].at_ms)
+    return inapplicable(stored, event.feedback, None if definition is None else definition.metric)
 
 
 async def orphans(connection: AsyncConnection, route: str | None, limit: int) -> list[dict[str, Any]]:

@@ -169,7 +169,7 @@ def test_prometheus_takes_the_example_and_the_rules(tmp_path: Path) -> None:
     dashboards.export(tmp_path)
     checked = run(tmp_path, "check", "config", "prometheus.yaml")
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert "SUCCESS: 19 rules found" in checked.stdout
+    assert f"SUCCESS: {sum('alert: ' in line for line in rule_lines())} rules found" in checked.stdout
 
 
 def rule_lines() -> list[str]:
@@ -192,6 +192,8 @@ FIRING = {
         "0x20",
     ),
     "TurnoutVariantWorse": ("turnout_verdict{instance='i', route='r', status='worse'}", "1x20", "0x20"),
+    "TurnoutVerdictFailing": ("turnout_verdict{instance='i', route='r', status='failing'}", "1x20", "0x20"),
+    "TurnoutRouteProblem": ("turnout_route_problem{instance='i', route='r', problem='no_unit'}", "1x20", "0x20"),
     "TurnoutComparisonInvalid": ("turnout_verdict{instance='i', route='r', status='invalid'}", "1x20", "0x20"),
     "TurnoutSampleRatioMismatch": ("turnout_sample_ratio_p{instance='i', route='r'}", "0.0001x20", "0.2x20"),
     "TurnoutStoreBehind": ("turnout_journal_lag_seconds{instance='i'}", "90x20", "2x20"),

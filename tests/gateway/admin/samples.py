@@ -7,7 +7,7 @@ from typing import Final
 
 from gateway.admin.metrics import Metrics
 from gateway.control.fleet import View
-from gateway.ledger import STATUSES
+from gateway.ledger import STATUSES, Seen
 from gateway.report import report
 from gateway.store.nodes import ABSENT_MS, Node
 from policies import Tally, Thompson, Weighted
@@ -75,7 +75,9 @@ def filled_control() -> Control:
     book = Book(route="bandit").rate("old", "correct", 70, 100).rate("new", "correct", 90, 100)
     learned = book.stretch({"old": 100, "new": 100}, {"old": 0.5, "new": 0.5}).ledger()
     assert learned.watermark_ms is not None
-    fake.ledgers["bandit"] = replace(learned, oldest_ms={("old", "correct"): learned.watermark_ms - 7_500})
+    oldest_ms = {("old", "correct"): learned.watermark_ms - 7_500}
+    signs = {("new", "primary", "other_version"): Seen(40, learned.watermark_ms - 9_000, learned.watermark_ms, "1.9.0")}
+    fake.ledgers["bandit"] = replace(learned, oldest_ms=oldest_ms, signs=signs)
     shadowed = Book(route="shadowed").rate("old", "correct", 80, 100).rate("new", "correct", 90, 100, role="shadow")
     shadowed.put("new", "@agreement", Tally.of_units([(1, 1)] * 90 + [(0, 1)] * 10), phase="live", role="shadow")
     fake.ledgers["shadowed"] = shadowed.pairs("new", "correct", [1.0] * 12 + [0.0] * 88).ledger()

@@ -383,6 +383,7 @@ def test_no_label_can_hold_a_unit_or_an_id() -> None:
             "node",
             "sink",
             "result",
+            "problem",
         ),
     }
     for family in text_string_to_metric_families(text(metrics)):

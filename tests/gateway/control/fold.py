@@ -135,9 +135,9 @@ def judge(
                 patience = end if event.prediction_id else max(end, event.event_ms + reach(event, metrics))
                 ours = event.prediction_id is None or re.match(r".{8}-.{4}-7", event.prediction_id)
                 status = "orphaned" if watermark_ms > patience or not ours else "waiting"
-            elif event.metric not in metrics:
+            elif not (able := [rows for rows in found if can_count(event, rows, metrics)]):
                 status = "not_applicable"
-            elif inside := [rows[0].id for rows in found if not outside(event, rows[0], metrics[event.metric])]:
+            elif inside := [rows[0].id for rows in able if not outside(event, rows[0], metrics[event.metric])]:
                 if met is None or any(one in met for one in inside):
                     candidates.append((event, inside, route))
                     continue
@@ -188,6 +188,16 @@ def led(
 def outside(event: Feedback, row: Prediction, metric: Metric) -> bool:
     early = metric.before_ms is not None and event.event_ms + metric.before_ms < row.at_ms
     return early or event.event_ms > row.at_ms + metric.window_ms
+
+
+def can_count(event: Feedback, rows: Sequence[Prediction], metrics: Mapping[str, Metric]) -> bool:
+    """Whether an event may count for a request: in a merged answer it must name an item that was shown."""
+    if event.metric not in metrics:
+        return False
+    rankers = [row for row in rows if row.role == "draft"]
+    if not rankers or event.value is None or event.metric == "exposed" or metrics[event.metric].kind == "label":
+        return True
+    return any(event.item in (row.items or ()) for row in rankers)
 
 
 def route_of(found: Sequence[Sequence[Prediction]], event: Feedback) -> str:

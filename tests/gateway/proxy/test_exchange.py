@@ -453,6 +453,29 @@ def test_a_version_that_the_backend_reports_is_logged_and_a_mismatch_counted(tmp
     assert counters == {("version_mismatches", "r", "a"): 1}
 
 
+def test_a_row_says_what_did_not_go_as_the_file_says(tmp_path: Path) -> None:
+    """Counters of workers say how often; the row says of which variant, when, and with what."""
+    missing = {"unit": "header:x-user-id", "key": "body:/id", "features": (("country", "header:x-country"),)}
+    of = {"reported_version": "/version", "version": "2"}
+    _, row, _ = exchanged(tmp_path, seven, {"id": None}, of=of, prediction="/label", **missing)
+    assert row["wrong"] == ["no_unit", "no_key", "no_feature:country", "no_prediction", "other_version:1"]
+    (tmp_path / "version").mkdir()
+    _, row, _ = exchanged(tmp_path / "version", seven, of={"reported_version": "/v"}, prediction="/outputs/0")
+    assert row["wrong"] == ["no_version"]
+
+
+@pytest.mark.parametrize(("client_errors", "fault"), [("pass", None), ("fail", "client_error")])
+def test_a_backends_4xx_passes_and_is_its_failure_where_operators_say_so(
+    tmp_path: Path, client_errors: str, fault: str | None
+) -> None:
+    async def unknown(asked: Asked) -> None:
+        await asked.answer(b"no such model", status=404)
+
+    got, row, _ = exchanged(tmp_path, unknown, of={"client_errors": client_errors})
+    assert (got.status, got.body) == (404, b"no such model")
+    assert (row["status"], row.get("fault")) == (404, fault)
+
+
 @pytest.mark.parametrize(
     ("method", "answer", "length"),
     [

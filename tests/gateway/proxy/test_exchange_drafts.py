@@ -122,7 +122,12 @@ def test_a_ranker_that_compresses_all_the_same_is_merged(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("other", "fault", "status"),
-    [(dead, "reset", 200), (saying(b"no", 503), None, 503), (listing("late", after=1), "timeout", 200)],
+    [
+        (dead, "reset", 200),
+        (saying(b"no", 503), None, 503),
+        (saying(b"no", 404), None, 404),
+        (listing("late", after=1), "timeout", 200),
+    ],
 )
 @pytest.mark.parametrize("first", [True, False])
 def test_with_one_ranker_down_the_other_list_answers_untouched(
@@ -156,6 +161,7 @@ def test_what_cannot_be_merged_passes_as_the_first_answer(tmp_path: Path, body: 
     assert got.headers["etag"] == '"1"'
     assert counters == {("merge_failures", "r", reason): 1}
     assert not any("items" in row or "fault" in row for row in rows)
+    assert [row["wrong"] for row in rows] == [[f"unmerged:{reason}"]] * 2
 
 
 def test_a_list_too_long_to_hold_is_that_rankers_failure(tmp_path: Path) -> None:

@@ -13,8 +13,10 @@ import pytest
 from sqlalchemy import select, text
 
 from gateway.cli import PROBLEM, run
-from gateway.store import Store, StoreError, migrations, tables
+from gateway.ledger import Seen
+from gateway.store import Happening, Store, StoreError, migrations, plans, tables, tallies
 from gateway.store.migrations import Step, Walked
+from gateway.store.moves import Moves, Sign
 from gateway.store.standing import look
 from tests.gateway.cli.running import write_config
 
@@ -75,6 +77,35 @@ def test_an_older_schema_walks_up_the_steps(tmp_path: Path, store: str, monkeypa
     next_version(monkeypatch)
     assert opened(store, tmp_path) == Walked(migrations.VERSION - 1, NEXT)
     assert column_added(store, tmp_path)
+
+
+def test_a_database_without_signs_gets_them(tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the first version left it: what happened is kept, and what may be wrong is counted from now on."""
+    number = next(number for number, step in migrations.STEPS.items() if "signs" in step.what)
+
+    async def story() -> tuple[Walked, list[Happening]]:
+        older = await Store.open(store, tmp_path)
+        async with older.begin() as connection:
+            await plans.write_events(connection, [Happening(1, "config_reloaded", None, "before")])
+            for statement in ("DROP TABLE signs", "ALTER TABLE events DROP COLUMN more"):
+                await connection.execute(text(statement))
+            await connection.execute(tables.schema_version.update(), {"version": number - 1})
+        await older.close()
+        monkeypatch.setattr(migrations, "VERSION", number)
+        newer = await Store.open(store, tmp_path)
+        moves = Moves()
+        moves.sign(Sign("r", "e", "a", "primary", "failed"), 3, 5)
+        async with newer.begin() as connection:
+            await tallies.apply(connection, moves, tallies.Remembered())
+        seen = (await newer.ledger("r", "e")).signs
+        assert seen == {("a", "primary", "failed"): Seen(3, 5, 5)}
+        happened = await newer.events()
+        await newer.close()
+        return newer.walked, happened
+
+    walked, happened = asyncio.run(story())
+    assert walked == Walked(number - 1, number)
+    assert [one.detail for one in happened] == ["before"]
 
 
 def test_a_step_that_fails_leaves_the_version_before(
