@@ -12,6 +12,8 @@ import hmac
 from pathlib import Path
 from typing import Final
 
+from router.extract import identifier
+
 #: Short keys can be guessed, and then every unit can be: 32 characters are 128 bits even if they are hex digits.
 MIN_CHARACTERS: Final = 32
 
@@ -41,6 +43,12 @@ def read_keys(path: str) -> tuple[bytes, ...]:
 
 
 def names_of(unit: str, key_file: str | None) -> tuple[str, ...]:
-    """Return every name that a unit may be kept under: its own, and that under each key. Raises as ``read_keys``."""
+    """Return every name that a unit may be kept under: its own, and that under each key. Raises as ``read_keys``.
+
+    Before identifiers that are long or hold NUL were hashed, they were kept as they came, with U+FFFD for NUL.
+    """
     keys = () if key_file is None else read_keys(key_file)
-    return unit, *(pseudonym(key, unit) for key in keys)
+    before = unit.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
+    plain = dict.fromkeys((identifier(unit), before))
+    hashed = dict.fromkeys(pseudonym(key, name) for key in keys for name in (identifier(unit), unit))
+    return *plain, *hashed

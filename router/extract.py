@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from enum import Enum
 from functools import lru_cache
+from hashlib import blake2b
 from typing import Final
 
 import orjson
@@ -28,6 +29,11 @@ MAX_STEPS: Final = 64
 
 #: What two equal values of one such type hold is all there is to them.
 _PLAIN: Final = frozenset({str, int, float, bool})
+
+#: What may be looked up must fit into a database's index, and is kept in memory by the thousand.
+_IDENTIFIER_BYTES: Final = 256
+#: Half a character, which no UTF-8 has.
+HALF: Final = re.compile("[\ud800-\udfff]")
 
 _INDEX = re.compile(r"0|[1-9][0-9]{0,8}", re.ASCII)
 _BAD_ESCAPE = re.compile(r"~(?![01])")
@@ -141,6 +147,23 @@ def text_of(value: object) -> str | None:
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() else repr(value)
     return None
+
+
+def identifier(text: str) -> str:
+    """Return the text under which an identifier is kept: itself, or a hash of it.
+
+    One that is longer than 256 bytes, or that no store keeps (it holds NUL or half a character), is hashed, and always
+    to the same: so requests, feedback, imports, explanations and erasures mean one and the same by it.
+
+    >>> identifier("user-17"), identifier("u" * 257)[:19]
+    ('user-17', 'hashed:76748760f740')
+    """
+    if len(text) <= _IDENTIFIER_BYTES and text.isascii() and "\0" not in text:
+        return text  # as nearly all
+    encoded = text.encode("utf-8", "surrogatepass")
+    if len(encoded) <= _IDENTIFIER_BYTES and "\0" not in text and not HALF.search(text):
+        return text
+    return f"hashed:{blake2b(encoded, digest_size=32).hexdigest()}"
 
 
 def equal(one: object, other: object) -> bool:

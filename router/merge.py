@@ -14,7 +14,7 @@ import orjson
 
 from policies.plans import Slot, TeamDraft
 from policies.types import Occasion
-from router.extract import MISSING, UNREADABLE, Pointer, pointer, text_of
+from router.extract import MISSING, UNREADABLE, Pointer, identifier, pointer, text_of
 
 #: Why answers could not be merged: a ranker's answer is not JSON, has nothing where ``items`` points, has no list
 #: there, has an item without an id (text or a number) where ``item_id`` points, or nests too deep to be written again.
@@ -87,7 +87,7 @@ def _ranking(answer: object, items: Pointer, item_id: Pointer) -> _Ranking | Rea
         return "no_list"
     if not isinstance(found, list):
         return "not_a_list"
-    ids = tuple(text for item in found if (text := text_of(item_id.find(item))) is not None)
+    ids = tuple(identifier(text) for item in found if (text := text_of(item_id.find(item))) is not None)
     return _Ranking(found, ids) if len(ids) == len(found) else "no_item_id"
 
 

@@ -26,6 +26,8 @@ from typing import Any, Final, Literal, NamedTuple, NewType
 
 import orjson
 
+from router.extract import identifier
+
 Role = Literal["primary", "shadow", "draft"]
 
 #: Why a call has no complete answer, or none that counts. The first seven are the variant's failure; the others are
@@ -150,12 +152,17 @@ class Feedback(NamedTuple):
 
     @property
     def identity(self) -> str:
-        """What makes two events the same: the caller's event id, or who, metric and item."""
+        """What makes two events the same: the caller's event id, or who, metric and item. Never too long to index."""
         if self.event_id is not None:
             # Apart from what else has this id: whether other events count hangs on exposures, and not the reverse.
             return f"x:{self.event_id}" if self.metric == EXPOSED else f"e:{self.event_id}"
         who = ["p", self.prediction_id] if self.prediction_id is not None else ["k", self.route, self.key]
-        return orjson.dumps([*who, self.metric, self.item]).decode()
+        told = orjson.dumps([*who, self.metric, self.item]).decode()
+        return told if len(told) <= _IDENTITY_CHARACTERS else identifier(told)
+
+
+#: What databases can index: JSON may write each character of an identifier as six, and identifiers are bounded.
+_IDENTITY_CHARACTERS: Final = 2_000
 
 
 class Outcome(NamedTuple):

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Final, Literal
 from urllib.parse import unquote_plus
 
-from router.extract import MISSING, Pointer, text_of
+from router.extract import MISSING, Pointer, identifier, text_of
 from router.match import Facts
 
 Source = Literal["header", "cookie", "query", "body"]
@@ -47,10 +47,9 @@ class Reference:
         return MISSING if value is None else value
 
     def identity(self, facts: Facts, body: object = MISSING) -> str | None:
-        """Return the value as the text that identifies somebody, or None if it identifies nobody."""
-        if self.source == "header":
-            return facts.header(self.name) or None
-        return text_of(self.read(facts, body))
+        """Return the identifier that the value is, or None if it identifies nobody."""
+        text = facts.header(self.name) if self.source == "header" else text_of(self.read(facts, body))
+        return identifier(text) if text else None
 
 
 @lru_cache(maxsize=4096)

@@ -98,10 +98,10 @@ def explained(route: Route, unit: str, *, assigned: bool = True) -> dict[str, An
     """
     from policies.plans import Mirror
     from policies.types import Occasion
-    from router.extract import text_of
+    from router.extract import identifier
 
-    # The text by which a request would be known: of an empty header the request itself stands in.
-    carried = text_of(unit) if route.unit is not None else None
+    # What a request would be known by: of an empty header the request itself stands in.
+    carried = identifier(unit) if route.unit is not None and unit else None
     occasions = [
         Occasion(route.salt if assigned else f"unknown-{index}", carried, f"explained-{index}")
         for index in range(TRIED)

@@ -22,6 +22,7 @@ from gateway.store import kin
 from gateway.store.bodies import Body
 from gateway.store.calls import RARE, Call, Row, json_of
 from gateway.store.kin import Kin
+from router.extract import identifier
 from router.records import Fault, Feedback, Prediction, Role
 
 #: Lines that are read at a stretch: a fraction of a millisecond.
@@ -161,6 +162,8 @@ def _call(value: dict[str, Any], open_by: str | None) -> Call:
         and type(propensity) in _NUMBER
     ):
         raise ValueError("a field of a type that is not its own")
+    # A worker has seen to it that these have a bound; one of an older version has not.
+    unit, key = _bounded(unit), _bounded(key)
     common = kin.known(said := _SAID(content)) or _met(content, said)
     predicted_json = json_of(prediction) if predicted else None
     more = None if (rare := _RARE(content)) == _NOTHING else _more(rare)
@@ -182,6 +185,8 @@ def _more(values: tuple[Any, ...]) -> str:
     rare = {name: value for (name, blank), value in zip(RARE.items(), values, strict=True) if value != blank}
     if not all(type(item) is str for name in ("items", "wrong") for item in rare.get(name, ())):
         raise ValueError("items are not ids, or what is wrong is not told in words")
+    if "items" in rare:
+        rare["items"] = [identifier(item) for item in rare["items"]]
     return json_of(rare)
 
 
@@ -211,7 +216,12 @@ def _feedback(value: dict[str, Any]) -> Feedback:
         raise ValueError("a field of a type that is not its own")
     if prediction_id is None and (route is None or key is None):
         raise ValueError("feedback about nothing")
-    return _new_feedback(event)
+    ids = (_bounded(prediction_id), route, _bounded(key), _bounded(item), _bounded(event_id))
+    return _new_feedback((metric, said, received_ms, *ids, revision, occurred_ms))
+
+
+def _bounded(text: str | None) -> str | None:
+    return text if text is None or len(text) <= _SHORT else identifier(text)
 
 
 def _body(value: dict[str, Any]) -> Body:
@@ -250,6 +260,8 @@ def _whole(value: Any) -> int:
 
 
 _NUL: Final = b"\\u0000"
+#: Characters that are never too many bytes.
+_SHORT: Final = 64
 #: What a database's integer holds; JSON can hold more.
 _LIMIT: Final = 2**63
 _ROLES: Final = frozenset(get_args(Role))

@@ -17,13 +17,13 @@ from typing import Any, Final
 import orjson
 
 from router.exposure import exposure
-from router.extract import writable
+from router.extract import HALF, identifier, writable
 from router.records import EXPOSED, LARGEST, Feedback
 from router.snapshot import Metric, Snapshot
 
 MAX_EVENTS: Final = 1_000
-#: Ids are kept in memory by the joiner and shown to people; nobody's id is longer.
-MAX_ID_CHARACTERS: Final = 256
+#: No route and no metric has a longer name.
+MAX_NAME_CHARACTERS: Final = 256
 #: A label may be an array, but not a data set.
 MAX_LABEL_BYTES: Final = 65_536
 #: How far a caller's clock may be ahead of ours.
@@ -113,7 +113,7 @@ class _Hints:
         self._budget = budget
 
     def __call__(self, name: str, names: Iterable[str]) -> str:
-        if self._budget == 0 or len(name) > MAX_ID_CHARACTERS:
+        if self._budget == 0 or len(name) > MAX_NAME_CHARACTERS:
             return ""
         self._budget -= 1
         close = difflib.get_close_matches(name, list(names), n=1)
@@ -133,7 +133,7 @@ class _Reader:
     def fields(self) -> dict[str, Any] | None:
         """Return the fields of the event, or None when there are ``details``."""
         self._fields()
-        prediction_id, event_id, route = self._id("prediction_id"), self._id("event_id"), self._id("route")
+        prediction_id, event_id, route = self._id("prediction_id"), self._id("event_id"), self._text("route")
         key, item = self._id("key", number=True), self._id("item", number=True)
         self._whose()
         metric = self._metric()
@@ -209,7 +209,7 @@ class _Reader:
         if name is None:
             self._problem("metric is missing")
             return None
-        name = self._id("metric")
+        name = self._text("metric")
         if name is None:
             return None
         metric = self._snapshot.metrics.get(name)
@@ -250,19 +250,26 @@ class _Reader:
             self._problem(f'metric "{name}": a label of more than {MAX_LABEL_BYTES:,} bytes')
 
     def _id(self, name: str, *, number: bool = False) -> str | None:
-        """Read a short text; ``number`` lets an integer stand for its digits, as ids in JSON often are numbers."""
+        """Read an identifier; ``number`` lets an integer stand for its digits, as ids in JSON often are numbers."""
         value = self._entry.get(name)
-        if value is None or (type(value) is str and 0 < len(value) <= MAX_ID_CHARACTERS):
-            return value
         if number and isinstance(value, int) and not isinstance(value, bool):
             value = str(value)
-        if not isinstance(value, str) or not value:
+        if isinstance(value, str) and value and (value.isascii() or not HALF.search(value)):
+            return identifier(value)
+        if value is not None:
             self._problem(f"{name} must be a text{' or an integer' if number else ''}, got {_shown(value)}")
-            return None
-        if len(value) > MAX_ID_CHARACTERS:
-            self._problem(f"{name} has {len(value):,} characters; at most {MAX_ID_CHARACTERS} are taken")
-            return None
-        return value
+        return None
+
+    def _text(self, name: str) -> str | None:
+        """Read the name of something declared."""
+        value = self._entry.get(name)
+        if value is None or (isinstance(value, str) and 0 < len(value) <= MAX_NAME_CHARACTERS):
+            return value
+        if not isinstance(value, str) or not value:
+            self._problem(f"{name} must be a text, got {_shown(value)}")
+        else:
+            self._problem(f"{name} has {len(value):,} characters; at most {MAX_NAME_CHARACTERS} are taken")
+        return None
 
     def _revision(self) -> int:
         value = self._entry.get("revision", 0)
