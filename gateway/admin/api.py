@@ -24,6 +24,7 @@ from gateway.admin.fleet import as_shown, sentences
 from gateway.admin.metrics import Metrics
 from gateway.admin.problems import problem, unknown
 from gateway.admin.reports import Reports, StoreUnavailable, from_store
+from gateway.control.progress import Progress
 from gateway.ledger import STATUSES, UNKNOWN
 from router.diagnostics import as_json
 
@@ -149,7 +150,7 @@ class API:
         self.metrics.refresh_fleet(self.controller.fleet)
         control = self.controller
         self.metrics.refresh_health(
-            lag=control.lag(), store_ready=control.store_ready, refused_segments=control.refused_segments
+            lag=control.lag(), progress=control.progress(), refused_segments=control.refused_segments
         )
         try:
             async with asyncio.timeout(SCRAPE_SECONDS):
@@ -166,15 +167,24 @@ class API:
         return PlainTextResponse("ok\n")
 
     async def readyz(self, request: Request) -> Response:
-        """Whether reports can be made. Traffic has its own, on the data port, and does not depend on this one."""
+        """Whether recording makes progress. Traffic has its own, on the data port, and does not depend on this one."""
         fleet, revision = self.controller.fleet, self.controller.snapshot.revision
         reached = self.controller.store_ready and (fleet is None or fleet.cut_off_seconds is None)
-        checks = {"snapshot": bool(self.controller.snapshot.routes), "store": reached}
+        progress = self.controller.progress()
+        checks = {
+            "snapshot": bool(self.controller.snapshot.routes),
+            "store": reached,
+            "recording": not (reached and progress.stalled),
+        }
         ready = all(checks.values())
-        text = "ok\n" if ready else f"not ready: {', '.join(name for name, ok in checks.items() if not ok)}\n"
+        failed = {name: name for name, ok in checks.items() if not ok}
+        if "recording" in failed:
+            failed["recording"] = f"{progress.trouble}, for {progress.stalled_seconds:.0f} s"
+        text = "ok\n" if ready else f"not ready: {'; '.join(failed.values())}\n"
         if "verbose" in request.query_params:
             text = (
                 "".join(f"[{'+' if ok else '-'}]{name} {'ok' if ok else 'failed'}\n" for name, ok in checks.items())
+                + f"recording: {_told(progress)}\n"
                 + "".join(f"{line}\n" for line in sentences(fleet, revision))
                 + text
             )
@@ -195,6 +205,18 @@ def _answering(handler: Handler) -> Handler:
             return problem(503, "this took too long and was given up", headers={"retry-after": "5"})
 
     return answer
+
+
+def _told(progress: Progress) -> str:
+    """Say how far recording is."""
+    committed, age = progress.committed_seconds, progress.watermark_age_seconds
+    return ", ".join(
+        (
+            "nothing committed yet" if committed is None else f"last commit {committed:.1f} s ago",
+            f"something to record for {progress.oldest_seconds:.1f} s",
+            "no watermark yet" if age is None else f"watermark {age:.1f} s old",
+        )
+    )
 
 
 def _json(value: Any) -> Response:

@@ -111,8 +111,8 @@ class Console:
         return Response(_STYLE, media_type="text/css", headers=headers)
 
     def _page(self, template: str, status: int = 200, **values: Any) -> Response:
-        snapshot = self.controller.snapshot
-        return HTMLResponse(_pages.get_template(template).render(snapshot=snapshot, **values), status)
+        values |= {"snapshot": self.controller.snapshot, "progress": self.controller.progress()}
+        return HTMLResponse(_pages.get_template(template).render(**values), status)
 
 
 def charts(report: Report) -> list[dict[str, Any]]:

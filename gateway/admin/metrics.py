@@ -21,6 +21,7 @@ from gateway.admin.series import Series
 from gateway.admin.workers import Workers
 from gateway.compiled import build
 from gateway.control.fleet import View
+from gateway.control.progress import Progress
 from gateway.ledger import STATUSES, UNKNOWN
 from gateway.proxy.health import STATES
 from gateway.report.comparison import STATUSES as VERDICTS
@@ -213,12 +214,14 @@ class Metrics:
             series.node_config_differs.labels(node.name).set(int(node.name in differing))
             series.node_silent_seconds.labels(node.name).set(max(0, node.silent_ms) / 1000)
 
-    def refresh_health(self, *, lag: tuple[float, int], store_ready: bool, refused_segments: int = 0) -> None:
+    def refresh_health(self, *, lag: tuple[float, int], progress: Progress, refused_segments: int = 0) -> None:
         """Set how far the store is behind the journal, as (seconds, bytes), and how much of it is not read at all."""
         self.series.journal_refused_segments.set(refused_segments)
         self.series.journal_lag_seconds.set(lag[0])
         self.series.journal_lag_bytes.set(lag[1])
-        self.series.store_ready.set(int(store_ready))
+        self.series.store_ready.set(int(not progress.stalled))
+        self.series.recording_stalled_seconds.set(progress.stalled_seconds)
+        self.series.watermark_age_seconds.set(progress.watermark_age_seconds or 0.0)
 
     def refresh_quality(self, reports: Iterable[Mapping[str, Any]]) -> None:
         """Set what the newest reports say, and forget what they no longer say."""

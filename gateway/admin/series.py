@@ -307,7 +307,13 @@ class Series:
             "worker_plan_revision", "Revision of the snapshot that each worker routes by.", ("slot",)
         )
         self.workers = self._gauge("workers", "Workers heard from in the last seconds.")
-        self.store_ready = self._gauge("store_ready", "1 when the store is open, 0 when rows wait in the journal.")
+        self.store_ready = self._gauge("store_ready", "1 when the store is open and recording makes progress.")
+        self.recording_stalled_seconds = self._gauge(
+            "recording_stalled_seconds", "Since when recording makes no progress; 0 when it does."
+        )
+        self.watermark_age_seconds = self._gauge(
+            "watermark_age_seconds", "Age of the time before which every call is known: windows close by it."
+        )
         self.build_info = self._gauge(
             "build_info", "Always 1; the labels say what runs.", ("version", "python", "build")
         )

@@ -81,6 +81,7 @@ async def run(config_path: Path, data_dir: Path, run: str | None) -> int:
         asyncio.create_task(control.keep_in_step()),
         asyncio.create_task(control.tail.run()),
         asyncio.create_task(control.keep_reserve()),
+        asyncio.create_task(control.keep_watch()),
         asyncio.create_task(reloads.run()),
         asyncio.create_task(_watch(config_path, seen, reloads)),
         asyncio.create_task(_serve(server, control)),

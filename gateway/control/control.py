@@ -21,6 +21,7 @@ from gateway.control.fleet import Member, View, Watch, name_of
 from gateway.control.happenings import MOST, Happenings, now_ms
 from gateway.control.planner import evidence_of, plan
 from gateway.control.privacy import Privacy
+from gateway.control.progress import Progress
 from gateway.control.publisher import Publisher
 from gateway.control.recorder import Recorder
 from gateway.control.reload import needs_restart
@@ -162,6 +163,13 @@ class Control:
                 waiting = size_bytes(self.journal)
             return (time.monotonic() - self._started if waiting else 0.0), waiting
         return self.recorder.lag()
+
+    def progress(self) -> Progress:
+        """Return how far recording is, and whether and why it is stalled."""
+        if self.recorder is not None:
+            return self.recorder.progress()
+        stalled, _ = self.lag()
+        return Progress(stalled or time.monotonic() - self._started, "the store is not open", oldest_seconds=stalled)
 
     async def ledger(self, route: str) -> Ledger:
         """Return what is counted of a route in its present epoch. Raises KeyError, or what the store raises."""
@@ -361,6 +369,24 @@ class Control:
             finally:
                 sweeping.cancel()
                 await asyncio.wait([sweeping])
+
+    async def keep_watch(self) -> None:
+        """Note when recording stalls and when it goes on again, for ever."""
+        stalled = 0
+        while True:
+            await asyncio.sleep(TEND_SECONDS)
+            if self.recorder is None:
+                continue  # which is noted by who opens the store
+            now = self.recorder.progress()
+            if now.stalled:
+                stalled += 1
+                if stalled == 2:
+                    what = f"{now.trouble}: {now.detail[:200]}" if now.detail else now.trouble
+                    self.happenings.note("recording_stalled", None, f"{what}; the journal keeps what comes")
+            else:
+                if stalled > 1:
+                    self.happenings.note("recording_resumed", None, "what waited in the journal is being recorded")
+                stalled = 0
 
     async def keep_reserve(self) -> None:
         """See about once a second that the journal can be drained when the disk is full, for ever."""

@@ -25,6 +25,7 @@ _TROUBLE: Final = frozenset(
         "snapshot_mended",
         "store_unavailable",
         "store_cut_off",
+        "recording_stalled",
         "config_differs",
         "disk_full",
         "admin_unavailable",

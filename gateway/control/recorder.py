@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.control.fleet import Member
 from gateway.control.joiner import Joiner
 from gateway.control.lines import Batch
+from gateway.control.progress import FLEET_WATERMARK_SECONDS, STEP_SECONDS, WATERMARK_SECONDS, Progress
 from gateway.control.quarantine import QUARANTINE, Quarantine
 from gateway.control.recount import recount
 from gateway.control.segments import Follower, Read, Segments
@@ -133,6 +134,10 @@ class Recorder:
         self._attempted = Read()
         self._refused: Mapping[str, str] = {}
         self._waiting_bytes = 0
+        #: When a step ended well, when the watermark moved or nobody was waited for, and where it stood.
+        self._went = self._moved = monotonic()
+        self._committed = False
+        self._watermark_ms: int | None = None
         self._matured: set[str] = set()
         self._member = member
         self._shipper = None if member is None else Shipper(store, member, journal, run, self._quarantine)
@@ -148,6 +153,28 @@ class Recorder:
         else:
             waiting = self._waiting_bytes = found.undrained_bytes()
         return (monotonic() - self._caught_up if waiting else 0.0), waiting
+
+    def progress(self) -> Progress:
+        """Return how far recording is, and whether and why it is stalled."""
+        now, (oldest, waiting) = monotonic(), self.lag()
+        trouble, detail, since = "", "", now
+        if self.trouble is not None:
+            cause = getattr(self.trouble, "orig", None) or self.trouble
+            trouble, detail, since = f"recording fails ({type(cause).__name__})", reason(self.trouble), self._went
+        elif waiting and now - self._went > STEP_SECONDS:
+            trouble, since = "recording does not go on, though lines wait", self._went
+        elif now - self._moved > (WATERMARK_SECONDS if self._member is None else FLEET_WATERMARK_SECONDS):
+            trouble, since = "the watermark stands still, so that no window closes", self._moved
+        age = None if self._watermark_ms is None else max(0.0, time_ns() / 1e9 - self._watermark_ms / 1e3)
+        return Progress(now - since, trouble, detail, age, oldest, now - self._went if self._committed else None)
+
+    def _progressed(self, known: _Known | None) -> None:
+        """Take in that a step ended well; ``known`` is None where the watermark is not this node's to move."""
+        now = self._went = monotonic()
+        self._committed = True
+        if known is None or known.writers.watermark_ms != self._watermark_ms or not known.writers.living():
+            self._moved = now
+        self._watermark_ms = None if known is None else known.writers.watermark_ms
 
     @property
     def refused(self) -> int:
@@ -239,6 +266,7 @@ class Recorder:
         self._idle_steps = 0 if shipped or self._shipper.full else self._idle_steps + 1
         if not segments.undrained_bytes():
             self._caught_up = monotonic()
+        self._progressed(None)
         await self._dispose(segments)
         return self._shipper.more
 
@@ -277,6 +305,7 @@ class Recorder:
             more = await self._commit(known, read, dead, limit)
         self._quarantine.forget()
         self._known = known
+        self._progressed(known)
         self._read += batch.lines
         self._idle_steps = 0 if batch.lines or more else self._idle_steps + 1
         if not known.segments.undrained_bytes():

@@ -125,6 +125,8 @@ def test_every_series_that_tells_of_traffic_or_quality_is_on_the_dashboard_or_ex
         "turnout_journal_faulty_lines_total",  # alerts tell of these three
         "turnout_journal_fsync_failures_total",
         "turnout_journal_refused_segments",
+        "turnout_recording_stalled_seconds",  # an alert tells of it, and /readyz?verbose of both
+        "turnout_watermark_age_seconds",
         "turnout_expired_total",
         "turnout_oldest_pending_seconds",  # beside the number of them, which is there
         "turnout_quality_live_mean",
@@ -197,6 +199,7 @@ FIRING = {
     "TurnoutComparisonInvalid": ("turnout_verdict{instance='i', route='r', status='invalid'}", "1x20", "0x20"),
     "TurnoutSampleRatioMismatch": ("turnout_sample_ratio_p{instance='i', route='r'}", "0.0001x20", "0.2x20"),
     "TurnoutStoreBehind": ("turnout_journal_lag_seconds{instance='i'}", "90x20", "2x20"),
+    "TurnoutRecordingStalled": ("turnout_recording_stalled_seconds{instance='i'}", "45x20", "0x20"),
     "TurnoutNodeCutOff": ("turnout_store_cut_off_seconds{instance='i'}", "90x20", "0x20"),
     "TurnoutNodesDisagree": ("turnout_node_config_differs{instance='i', node='n'}", "1x20", "0x20"),
     "TurnoutConfigRefused": ("turnout_config_last_reload_successful{instance='i'}", "0x20", "1x20"),

@@ -11,6 +11,7 @@ import httpx
 
 from gateway.admin.app import create
 from gateway.control.fleet import View
+from gateway.control.progress import Progress
 from gateway.ledger import Ledger
 from router.config import Config
 from router.diagnostics import Diagnostic
@@ -36,6 +37,7 @@ class Control:
     orphaned: list[dict[str, Any]] = field(default_factory=list)
     told: list[dict[str, Any]] = field(default_factory=list)
     store_ready: bool = True
+    stalled: Progress = field(default_factory=Progress)
     fleet: View | None = None
     refused_segments: int = 0
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -46,6 +48,9 @@ class Control:
     asked: int = 0
     stored: dict[str, list[list[dict[str, Any]]]] = field(default_factory=dict)
     erased: list[str] = field(default_factory=list)
+
+    def progress(self) -> Progress:
+        return self.stalled if self.store_ready else Progress(5.0, "the store is not open")
 
     async def ledger(self, route: str) -> Ledger:
         self.asked += 1

@@ -152,7 +152,7 @@ SINK: Final = {
 def refresh(metrics: Metrics, fake: Control) -> None:
     metrics.refresh_plans()
     metrics.refresh_fleet(fleet())
-    metrics.refresh_health(lag=fake.lag(), store_ready=fake.store_ready)
+    metrics.refresh_health(lag=fake.lag(), progress=fake.progress())
     metrics.refresh_account(fake.counted)
     metrics.refresh_sinks([SINK])
     metrics.refresh_quality(report(fake.snapshot, book, POLICIES.get(name)) for name, book in fake.ledgers.items())

@@ -11,6 +11,7 @@ import pytest
 
 from gateway.admin import api, reports
 from gateway.admin.app import create
+from gateway.control.progress import Progress
 from gateway.ledger import Ledger, TallyKey
 from gateway.report import report
 from policies import Evidence, Tally
@@ -196,7 +197,28 @@ def test_being_ready_needs_the_store_and_says_what_is_missing() -> None:
     assert ask(fake, "/readyz").status_code == 200
     fake.store_ready = False
     assert ask(fake, "/readyz").status_code == 503
-    assert ask(fake, "/readyz?verbose").text == "[+]snapshot ok\n[-]store failed\nnot ready: store\n"
+    assert ask(fake, "/readyz?verbose").text == (
+        "[+]snapshot ok\n[-]store failed\n[+]recording ok\n"
+        "recording: nothing committed yet, something to record for 0.0 s, no watermark yet\nnot ready: store\n"
+    )
+
+
+def test_being_ready_is_progress_and_not_presence() -> None:
+    """The store was open in every fault that stopped recording, and every fault was called ready."""
+    fake = control()
+    detail = "row (4711) violates a constraint"
+    fake.stalled = Progress(41.6, "recording fails (DatabaseError)", detail, 45.2, 42.0, 41.6)
+    answer = ask(fake, "/readyz")
+    assert (answer.status_code, answer.text) == (503, "not ready: recording fails (DatabaseError), for 42 s\n")
+    verbose = ask(fake, "/readyz?verbose").text
+    assert "last commit 41.6 s ago, something to record for 42.0 s, watermark 45.2 s old" in verbose
+    assert detail not in verbose, "this path needs no token"
+    series = ask(fake, "/metrics").text
+    assert "turnout_recording_stalled_seconds 41.6" in series
+    assert "turnout_watermark_age_seconds 45.2" in series
+    assert "turnout_store_ready 0.0" in series
+    page = ask(fake, "/").text
+    assert page.index("Nothing new is counted: recording fails") < page.index("<h1>")
 
 
 def test_being_ready_tells_of_the_other_nodes() -> None:
@@ -207,6 +229,8 @@ def test_being_ready_tells_of_the_other_nodes() -> None:
     assert answer.text.splitlines() == [
         "[+]snapshot ok",
         "[+]store ok",
+        "[+]recording ok",
+        "recording: nothing committed yet, something to record for 0.0 s, no watermark yet",
         "[+]fleet node web-2 of 3, web-1 holds the lease, revision 7",
         "[-]config node web-3 runs configuration bb22, the holder another",
         "[-]node web-4 was not heard of for 125 s",
