@@ -121,6 +121,7 @@ def test_every_series_that_tells_of_traffic_or_quality_is_on_the_dashboard_or_ex
         "turnout_capture_drops_total",  # nothing but what was asked for beside the log
         "turnout_connections",
         "turnout_datagrams_refused_total",
+        "turnout_dropped_fields_total",  # of clients: names that two servers read differently
         "turnout_feedback_commits_total",
         "turnout_journal_faulty_lines_total",  # alerts tell of these three
         "turnout_journal_fsync_failures_total",
