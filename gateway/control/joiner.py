@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.control.standing import Known, arrived, new_known, patience_ends_ms, restate
 from gateway.store import calls, feedback, keys, plans
 from gateway.store.calls import Call
-from gateway.store.definitions import Definition, Definitions
+from gateway.store.definitions import Definition, Definitions, Place
 from gateway.store.feedback import Event, new_event
 from gateway.store.keys import Key
 from gateway.store.moves import Moves, new_told
@@ -47,6 +47,9 @@ class Joiner:
 
     ``newest`` is the greatest id that a call is stored under, and ``farthest`` the greatest that any event is about.
     Ids grow with time: beyond these nothing need be looked up, and nearly every call is beyond.
+
+    A definition costs something when the window of a call closes under it, and nothing else: of each that has calls
+    with open windows it is known where the first of them may be (``look``, once the definitions are known).
     """
 
     def __init__(
@@ -60,8 +63,14 @@ class Joiner:
         self._missed: set[tuple[str, str, int]] = set()
         self._newest = newest
         self._farthest = farthest
+        #: No call with an open window is earlier than this, by definition; of those that are missing there is none.
+        self._open: dict[Place, int] = {}
         self._stored_kin: set[int] = set()
         self._days: set[int] = set()
+
+    async def look(self, connection: AsyncConnection) -> None:
+        """Find out which definitions have calls whose windows are open."""
+        await self._look_at(connection, list(self.definitions))
 
     async def record(self, connection: AsyncConnection, lines: Sequence[Call], moves: Moves) -> None:
         """Store calls, count those that are finished, and join what already waits for them."""
@@ -101,14 +110,46 @@ class Joiner:
             self.unsettled = False
             return False
         waiting = await self._look_up(connection, self.watermark_ms, moves, limit)
-        closing = False
-        for definition in list(self.definitions):
+        closing, closed = False, []
+        for place, first_ms in self._open.items():
+            definition = self.definitions.begun(place)
             until = definition.closes_until(self.watermark_ms)
-            if until > definition.closed_until:
+            if until > first_ms:
                 reached = await self._close(connection, definition, until, moves, limit)
                 closing |= reached < until
+                closed.append(place)
+        if closed:
+            await self._look_at(connection, [self.definitions.begun(place) for place in closed])
         self.unsettled = waiting or closing
         return self.unsettled
+
+    async def _look_at(self, connection: AsyncConnection, definitions: Sequence[Definition]) -> None:
+        """Find out of each of these definitions where the first call is whose window is open."""
+        spans = {
+            definition.place: calls.Span(
+                definition.route, since_ms, _ALWAYS_MS if definition.until_ms is None else definition.until_ms
+            )
+            for definition in definitions
+            if (since_ms := definition.first_open_ms(0)) is not None
+        }
+        found = dict(zip(spans, await calls.first_in(connection, list(spans.values())), strict=True))
+        for definition in definitions:
+            first = found.get(definition.place)
+            if first is None:
+                self._open.pop(definition.place, None)
+            else:
+                self._open[definition.place] = first
+
+    def _note_open(self, oldest: Mapping[str, int]) -> None:
+        """Calls came, the oldest of each route at this time: windows are open under the route's definitions."""
+        for route, at_ms in oldest.items():
+            for definition in self.definitions.of(route):
+                first = definition.first_open_ms(at_ms)
+                if first is None or first >= self._open.get(definition.place, _ALWAYS_MS):
+                    continue
+                self._open[definition.place] = first
+                if self.watermark_ms is not None and first < definition.closes_until(self.watermark_ms):
+                    self.unsettled = True
 
     async def _look_up(self, connection: AsyncConnection, watermark_ms: int, moves: Moves, limit: int) -> bool:
         found = await feedback.affected(connection, self._missed, watermark_ms, sharing=self.definitions.sharing)
@@ -140,6 +181,7 @@ class Joiner:
         about = await feedback.about(connection, near, sharing=self.definitions.sharing)
         finished = [call for call in written if call[1].open_by is None]
         moves.calls(finished)
+        self._note_open(moves.oldest)
         for prediction_id, new in self._in_company(finished, known.keys() | about.keys()).items():
             closed = self.definitions.closed_at(new[0].route, new[0].at_ms)
             joined = [event for event in about.get(prediction_id, ()) if event.status == "joined"]
@@ -475,3 +517,5 @@ def _finished(stored: Iterable[Call]) -> list[Call]:
 
 
 _TARGET: Final = itemgetter(Event._fields.index("target"))
+
+_ALWAYS_MS: Final = 2**62

@@ -374,6 +374,7 @@ class Recorder:
                 newest=await calls.newest(connection),
                 farthest=await feedback.farthest(connection),
             )
+            await joiner.look(connection)
         return _Known(segments, writers, joiner, Remembered(), prefix=prefix)
 
     async def _dispose(self, segments: Segments) -> None:

@@ -254,6 +254,16 @@ async def reach(connection: AsyncConnection, route: str, since_ms: int, until_ms
     return until_ms if beyond is None else max(beyond, since_ms + 1)
 
 
+async def first_in(connection: AsyncConnection, spans: Sequence[Span]) -> list[int | None]:
+    """Return when the first call of each span was made, None where there is none: one statement for all of them."""
+    if not spans:
+        return []
+    numbered = [(n, *span) for n, span in enumerate(spans)]
+    rows = await connection.execute(_first_in(connection.dialect.name), sql.as_list(numbered))
+    found = {n: at_ms for n, at_ms in rows}
+    return [found[n] for n in range(len(spans))]
+
+
 async def first_since(connection: AsyncConnection, route: str, epoch: str, since_ms: int) -> dict[str, int]:
     """Return when each variant of an epoch was first called since a time, among the first ``LOOKED_AT`` calls."""
     span = Span(route, since_ms, 2**62)
@@ -331,6 +341,14 @@ def _timed() -> Select[Any]:
         .where(calls.c.at_ms >= bindparam("low"), calls.c.at_ms <= bindparam("high"))
         .where(calls.c.at_ms >= wanted.c.c1 - _SLACK_MS, calls.c.at_ms <= wanted.c.c1 + _SLACK_MS)
     )
+
+
+@cache
+def _first_in(dialect: str) -> Select[Any]:
+    wanted = sql.listed(dialect, BigInteger(), Text(), BigInteger(), BigInteger())
+    inside = (calls.c.route == wanted.c.c1, calls.c.at_ms >= wanted.c.c2, calls.c.at_ms < wanted.c.c3)
+    first = select(calls.c.at_ms).where(*inside).order_by(calls.c.at_ms).limit(1).correlate(wanted)
+    return select(wanted.c.c0, first.scalar_subquery())
 
 
 @cache

@@ -8,17 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from router.records import EXPOSED
 from router.snapshot import KeyRule, Metric
+
+
+class Place(NamedTuple):
+    """Which definition: there is one for a route and a metric that begins at a time."""
+
+    route: str
+    name: str
+    since_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class Definition:
     """What ``name`` means on ``route`` for predictions in [since, until); ``metric`` None: nothing.
 
-    The windows of those made before ``closed_until`` have closed. All in Unix milliseconds; until None is open.
-    ``key_rule`` is the route's: which of several predictions an event by key is about.
+    The windows of those made before ``closed_until`` have closed; where no prediction is behind it, it may lag behind
+    the watermark. All in Unix milliseconds; until None is open. ``key_rule`` is the route's: which of several predictions an event by key is about.
     """
 
     route: str
@@ -28,6 +37,16 @@ class Definition:
     closed_until: int
     until_ms: int | None = None
     key_rule: KeyRule = "latest"
+
+    @property
+    def place(self) -> Place:
+        return Place(self.route, self.name, self.since_ms)
+
+    def first_open_ms(self, at_ms: int) -> int | None:
+        """Return where, from ``at_ms`` on, the first prediction may be whose window is open; None if nowhere."""
+        first = max(at_ms, self.closed_until, self.since_ms)
+        nowhere = self.metric is None or (self.until_ms is not None and first >= self.until_ms)
+        return None if nowhere else first
 
     def closed(self, at_ms: int) -> bool:
         """Return whether the window of a prediction made at ``at_ms`` has closed."""
@@ -88,6 +107,15 @@ class Definitions:
         """Return the definition that applies from now on."""
         definitions = self._found.get(route, {}).get(name)
         return definitions[-1] if definitions else None
+
+    def of(self, route: str) -> Iterator[Definition]:
+        """Yield the definitions of a route."""
+        for definitions in self._found.get(route, {}).values():
+            yield from definitions
+
+    def begun(self, place: Place) -> Definition:
+        """Return a definition that there is."""
+        return next(d for d in self._found[place.route][place.name] if d.since_ms == place.since_ms)
 
     def names(self, route: str) -> tuple[str, ...]:
         return tuple(self._found.get(route, ()))

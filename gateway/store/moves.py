@@ -31,6 +31,9 @@ MOST_DETAIL: Final = 64
 _AT_MS: Final[Callable[[Row], int]] = itemgetter(Row._fields.index("at_ms"))
 
 
+_NEVER_MS: Final = 2**62
+
+
 class Place(NamedTuple):
     """Which tally of which route and epoch; as ``ledger.TallyKey``."""
 
@@ -177,6 +180,8 @@ class Moves:
         self.faults: Counter[tuple[str, str, str, Role, str]] = Counter()
         self.signs: dict[Sign, Seen] = {}
         self.forced: Counter[tuple[str, str]] = Counter()
+        #: Route → when the oldest of its calls was made.
+        self.oldest: dict[str, int] = {}
         #: (route, epoch) → when its newest call was made.
         self.newest: dict[tuple[str, str], int] = {}
         self.counts: Counter[str] = Counter()
@@ -190,7 +195,9 @@ class Moves:
 
     def _kin(self, kin: Kin, rows: Sequence[Row]) -> None:
         """Count calls that differ in nothing but what is their own."""
-        newest = max(map(_AT_MS, rows))
+        oldest, newest = min(map(_AT_MS, rows)), max(map(_AT_MS, rows))
+        if oldest < self.oldest.get(kin.route, _NEVER_MS):
+            self.oldest[kin.route] = oldest
         if newest > self.newest.get((kin.route, kin.epoch), -1):
             self.newest[kin.route, kin.epoch] = newest
         if kin.forced:

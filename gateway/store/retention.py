@@ -29,6 +29,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.store import calls as recorded
 from gateway.store import partitions, plans, sql
 from gateway.store.partitions import DAY_MS
 from gateway.store.tables import (
@@ -78,7 +79,7 @@ class Kind(NamedTuple):
 
 async def _predictions(connection: AsyncConnection, before_ms: int, _: int) -> Expired:
     """Calls, and the bodies and feedback about them. Those with an open window stay, whatever their age."""
-    before_ms = min(before_ms, await _needed_from(connection))
+    before_ms = await _needed_from(connection, before_ms)
     if connection.dialect.name == "postgresql":
         before_ms -= before_ms % DAY_MS
     which = {"bound": _first_id(before_ms), "most": CHUNK}
@@ -100,17 +101,16 @@ async def _bodies(connection: AsyncConnection, before_ms: int, _: int) -> Expire
     return Expired({"bodies": gone}, 0 if gone >= CHUNK else None)
 
 
-async def _needed_from(connection: AsyncConnection) -> int:
-    """Return the time from which on predictions may have an open window."""
-    return min(
-        (
-            definition.closed_until
-            for definition in await plans.read_definitions(connection)
-            if definition.metric is not None
-            and (definition.until_ms is None or definition.closed_until < definition.until_ms)
-        ),
-        default=2**62,
-    )
+async def _needed_from(connection: AsyncConnection, before_ms: int) -> int:
+    """Return the time from which on predictions may have an open window, or ``before_ms`` if that is earlier."""
+    spans = [
+        recorded.Span(definition.route, since_ms, until_ms)
+        for definition in await plans.read_definitions(connection)
+        if (since_ms := definition.first_open_ms(0)) is not None
+        and since_ms < (until_ms := before_ms if definition.until_ms is None else min(before_ms, definition.until_ms))
+    ]
+    first = await recorded.first_in(connection, spans)
+    return min((at_ms for at_ms in first if at_ms is not None), default=before_ms)
 
 
 async def _days(connection: AsyncConnection, before_ms: int) -> int | None:
