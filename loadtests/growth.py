@@ -129,8 +129,8 @@ class Site:
     @contextmanager
     def controlled(self) -> Iterator[subprocess.Popen[str]]:
         """Start the controller, and wait until its store is open."""
-        command = [sys.executable, "-m", "gateway.control", "--config", self.config, "--data-dir", self.data_dir]
-        with running([*command, "--run", self.run], self.log) as process:
+        command: list[str | Path] = [sys.executable, "-m", "gateway.control", "--config", self.config]
+        with running([*command, "--data-dir", self.data_dir, "--run", self.run], self.log) as process:
             until(self._ready, "the store is open", seconds=PATIENCE_SECONDS, pause=0.2, log=self.log)
             yield process
 
@@ -140,7 +140,7 @@ class Site:
         except OSError:
             return False
 
-    def get(self, path: str, seconds: float = 120) -> tuple[int, bytes]:
+    def get(self, path: str, seconds: float = 600) -> tuple[int, bytes]:
         """Ask the admin port."""
         with closing(http.client.HTTPConnection("127.0.0.1", self.admin, timeout=seconds)) as connection:
             connection.request("GET", path)
@@ -270,7 +270,7 @@ def _folded(site: Site) -> bool:
         with closing(sqlite3.connect(f"file:{site.data_dir / FILE}?mode=ro", uri=True, timeout=30)) as connection:
             counts.append(connection.execute("SELECT count(*) FROM stretches").fetchone()[0])
         time.sleep(3.0)
-    return counts[1] >= counts[0] - 1
+    return bool(counts[1] >= counts[0] - 1)
 
 
 def now_ms() -> int:

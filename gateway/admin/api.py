@@ -23,6 +23,7 @@ from gateway.admin.effective import effective
 from gateway.admin.fleet import as_shown, sentences
 from gateway.admin.metrics import Metrics
 from gateway.admin.problems import problem, unknown
+from gateway.admin.readings import Readings
 from gateway.admin.reports import Reports, StoreUnavailable, from_store
 from gateway.control.progress import Progress
 from gateway.ledger import STATUSES, UNKNOWN
@@ -31,7 +32,7 @@ from router.diagnostics import as_json
 #: A reload reads a file and makes plans. Longer than this, something hangs.
 RELOAD_SECONDS: Final = 30.0
 
-#: A scrape does not wait for a slow store: the gauges it has are newer than the scrape before.
+#: A scrape does not wait for a slow store: what it has keeps its last value.
 SCRAPE_SECONDS: Final = 2.0
 
 MOST_EVENTS: Final = 200
@@ -47,6 +48,7 @@ class API:
     controller: Controller
     reports: Reports
     metrics: Metrics
+    readings: Readings
 
     def routes(self) -> list[Route]:
         return [
@@ -145,20 +147,14 @@ class API:
         return problem(422, detail, title="The file is not valid", revision=result.revision, diagnostics=listed)
 
     async def scrape(self, request: Request) -> Response:
-        """All series, with quality as fresh as the store allows within the deadline."""
+        """All series; those that the store is read for as fresh as it allows within the deadline."""
         self.metrics.refresh_plans()
         self.metrics.refresh_fleet(self.controller.fleet)
         control = self.controller
         self.metrics.refresh_health(
             lag=control.lag(), progress=control.progress(), refused_segments=control.refused_segments
         )
-        try:
-            async with asyncio.timeout(SCRAPE_SECONDS):
-                self.metrics.refresh_quality(await self.reports.all())
-                self.metrics.refresh_account(await from_store(self.controller, self.controller.account()))
-                self.metrics.refresh_sinks(await from_store(self.controller, self.controller.sinks()))
-        except (TimeoutError, StoreUnavailable, KeyError):  # KeyError: a route that a reload just removed
-            pass
+        self.metrics.refresh_ages(await self.readings.refresh(SCRAPE_SECONDS))
         text, content_type = self.metrics.exposition(request.headers.get("accept", ""))
         return Response(text, headers={"content-type": content_type})
 

@@ -23,6 +23,7 @@ from gateway.admin.guard import Guard
 from gateway.admin.metrics import Metrics
 from gateway.admin.privacy import PrivacyAPI
 from gateway.admin.problems import problem
+from gateway.admin.readings import readings
 from gateway.admin.reports import Reports
 
 
@@ -35,7 +36,7 @@ def create(control: Controller, metrics: Metrics | None = None) -> Starlette:
     reports = Reports(control, clock=time.monotonic)
     app = Starlette(
         routes=[
-            *API(control, reports, metrics).routes(),
+            *API(control, reports, metrics, readings(control, reports, metrics, clock=time.monotonic)).routes(),
             *PrivacyAPI(control).routes(),
             ExportAPI(control).route(),
             *Console(control, reports, metrics).routes(),

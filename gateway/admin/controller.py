@@ -6,12 +6,13 @@ and so does a fake in tests.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from gateway.control.fleet import View
 from gateway.control.progress import Progress
 from gateway.ledger import Ledger
+from gateway.store.ledgers import Standing
 from router.config import Config
 from router.diagnostics import Diagnostic
 from router.snapshot import Snapshot
@@ -29,7 +30,8 @@ class Reloaded(Protocol):
 
 
 class Controller(Protocol):
-    """``events`` are {at_ms, kind, route, detail}, oldest first. ``ledger`` raises KeyError for an unknown route.
+    """``events`` are {at_ms, kind, route, detail}, oldest first. ``ledgers`` raises KeyError for an unknown route;
+    they are still so while ``standing`` counts as many movements of a route.
 
     ``account`` counts feedback events by (route, metric, status). ``orphans`` are those without a prediction, the
     newest first. ``sinks`` are those of the snapshot, with what became of their events. ``config`` is the file that the
@@ -51,7 +53,8 @@ class Controller(Protocol):
     def events(self) -> Iterable[Mapping[str, Any]]: ...
 
     def progress(self) -> Progress: ...
-    async def ledger(self, route: str) -> Ledger: ...
+    async def standing(self) -> Standing: ...
+    async def ledgers(self, routes: Collection[str]) -> Mapping[str, Ledger]: ...
     async def prediction(self, prediction_id: str) -> Mapping[str, Any] | None: ...
     async def erase(self, units: Sequence[str]) -> Mapping[str, int]: ...
     def known(self, unit: str) -> AsyncIterator[Mapping[str, Any]]: ...

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final, get_args
 
-from prometheus_client import Counter, Gauge
-from prometheus_client.exposition import choose_encoder
+from prometheus_client import Counter
 
+from gateway.admin.gauges import Gauges
 from gateway.admin.replicas import backends
 from gateway.admin.series import Series
 from gateway.admin.workers import Workers
@@ -256,10 +256,14 @@ class Metrics:
             if sink["sending"]:
                 series.sink_ready.labels(sink["name"]).set(int(sink["trouble"] is None))
 
+    def refresh_ages(self, ages: Mapping[str, float]) -> None:
+        """Set how old what the store was read for is, part by part, in seconds."""
+        for part, seconds in ages.items():
+            self.series.reading_age_seconds.labels(part).set(seconds)
+
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """Return all series as text, and its content type, in the best format that ``accept`` allows."""
-        encoder, content_type = choose_encoder(accept)
-        return encoder(self.series.registry), content_type
+        return self.series.exposition(accept)
 
     def _set_verdict(self, report: Mapping[str, Any]) -> None:
         series, route, verdict = self.series, report["route"], report["verdict"]
@@ -333,7 +337,7 @@ class Metrics:
         return self._names.reason(value) if label == "reason" else self._names.of(label, value)
 
 
-def _set(gauge: Gauge, labels: tuple[str, ...], value: float | None) -> None:
+def _set(gauge: Gauges, labels: tuple[str, ...], value: float | None) -> None:
     """Set the gauge, or leave it out where there is nothing to say: a gap is honest, a 0 is not."""
     if value is not None:
         gauge.labels(*labels).set(value)

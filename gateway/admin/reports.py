@@ -1,7 +1,7 @@
-"""Reports on demand, each route's at most once a second however many ask.
+"""Reports on demand, made anew of the routes where something moved, and looked at once a second however many ask.
 
-Rule: made in a thread, because intervals take milliseconds of arithmetic; waited for with a deadline, because a store
-can hang; and one at a time per route, so that a crowd of readers costs no more than one.
+Rule: a report equals the one that would be made now. It is made in a thread, because intervals take milliseconds of
+arithmetic; waited for with a deadline, because a store can hang; and once for all who ask meanwhile.
 """
 
 from __future__ import annotations
@@ -9,16 +9,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, TypeVar
+from dataclasses import replace
+from typing import Any, Final, NamedTuple, TypeVar
 
 from gateway.admin.controller import Controller
-from gateway.report import report
+from gateway.ledger import Ledger
+from gateway.report import go_on, report
+from gateway.store.ledgers import Standing
 from policies import Policy
 
 logger = logging.getLogger(__name__)
 
 FRESH_SECONDS: Final = 1.0
 DEADLINE_SECONDS: Final = 10.0
+
+#: Reports that are made together: of one transaction, and of one turn of a thread.
+TOGETHER: Final = 50
 
 Report = dict[str, Any]
 T = TypeVar("T")
@@ -48,44 +54,111 @@ async def from_store(controller: Controller, question: Coroutine[Any, Any, T]) -
         raise unreadable(error) from error
 
 
+class _Made(NamedTuple):
+    """A report, and what it was made of: of the ledger only what a later watermark needs."""
+
+    of: tuple[Any, ...]
+    ledger: Ledger
+    report: Report
+
+
 class Reports:
     """The newest report of each route. ``clock`` is monotonic, in seconds."""
 
     def __init__(self, controller: Controller, *, clock: Callable[[], float]) -> None:
         self._controller = controller
         self._clock = clock
-        self._made: dict[str, tuple[float, Report]] = {}
-        self._making: dict[str, asyncio.Lock] = {}
+        self._made: dict[str, _Made] = {}
+        self._making: dict[str | None, asyncio.Task[None]] = {}
+        self._standing: Standing = Standing({}, None)
+        self._looked = -FRESH_SECONDS
+        self._turn = asyncio.Lock()
 
     async def all(self) -> list[Report]:
         """Return the report of every route, in the order of the file. Raises StoreUnavailable."""
-        names = list(self._controller.snapshot.routes)
-        self._forget(names)
-        return [await self.one(name) for name in names]
+        await self._fresh(None)
+        routes = self._controller.snapshot.routes
+        return [self._made[name].report for name in routes if name in self._made]
 
     async def one(self, route: str) -> Report:
         """Return the report of one route. Raises KeyError if there is none, StoreUnavailable if it cannot be made."""
         if route not in self._controller.snapshot.routes:
             raise KeyError(route)
+        await self._fresh(route)
+        return self._made[route].report
+
+    async def _fresh(self, route: str | None) -> None:
+        """Have the report of a route, or of all, be as new as asked for. Raises StoreUnavailable.
+
+        What was begun is done to its end, though those who asked may stop waiting: so the next one finds it.
+        """
+        task = self._making.get(route)
+        if task is None:
+            task = self._making[route] = asyncio.create_task(self._make(route))
+            task.add_done_callback(lambda ended: self._ended(route, ended))
         try:
-            async with asyncio.timeout(DEADLINE_SECONDS), self._making.setdefault(route, asyncio.Lock()):
-                made = self._made.get(route)
-                if made is None or not self._is_fresh(*made):
-                    made = self._made[route] = (self._clock(), await self._make(route))
-                return made[1]
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                await asyncio.shield(task)
         except TimeoutError as error:
             raise StoreUnavailable(f"the store did not answer within {DEADLINE_SECONDS:.0f} seconds") from error
 
-    async def _make(self, route: str) -> Report:
-        if not self._controller.store_ready:
-            raise StoreUnavailable("the store is not open yet")
-        try:
-            ledger = await self._controller.ledger(route)
-        except (KeyError, TimeoutError):
-            raise
-        except Exception as error:  # whatever a database driver raises: the reader is told, and can ask again
-            raise unreadable(error) from error
-        return await asyncio.to_thread(report, self._controller.snapshot, ledger, self._policy(route))
+    def _ended(self, route: str | None, task: asyncio.Task[None]) -> None:
+        del self._making[route]
+        if not task.cancelled():
+            task.exception()  # known, though nobody may have waited for it
+
+    async def _make(self, route: str | None) -> None:
+        async with self._turn:
+            if not self._controller.store_ready:
+                raise StoreUnavailable("the store is not open yet")
+            try:
+                await self._look()
+                routes = self._controller.snapshot.routes
+                wanted = [name for name in routes if route in (None, name)]
+                stale = [name for name in wanted if self._made.get(name, _NONE).of != self._of(name)]
+                for at in range(0, len(stale), TOGETHER):
+                    await self._make_these(stale[at : at + TOGETHER])
+            except Exception as error:  # whatever a database driver raises: the reader is told, and can ask again
+                raise unreadable(error) from error
+            for name in wanted:
+                self._go_on(name)
+
+    async def _look(self) -> None:
+        """See what moved, at most so often."""
+        if self._clock() - self._looked < FRESH_SECONDS:
+            return
+        self._standing = await self._controller.standing()
+        self._looked = self._clock()
+        for gone in self._made.keys() - self._controller.snapshot.routes.keys():
+            del self._made[gone]
+
+    async def _make_these(self, names: list[str]) -> None:
+        """Make reports, of what is known now or later than it says: then they are made again."""
+        snapshot = self._controller.snapshot
+        names = [name for name in names if name in snapshot.routes]  # a reload may have removed one meanwhile
+        of, policies = {name: self._of(name) for name in names}, {name: self._policy(name) for name in names}
+        ledgers = await self._controller.ledgers(names)
+
+        def made() -> dict[str, Report]:
+            return {name: report(snapshot, ledgers[name], policies[name]) for name in names}
+
+        for name, one in (await asyncio.to_thread(made)).items():
+            self._made[name] = _Made(of[name], _for_later(ledgers[name]), one)
+
+    def _go_on(self, name: str) -> None:
+        """The watermark moves all the time: what follows from it alone is brought up without a report made anew."""
+        made, watermark_ms = self._made.get(name), self._standing.watermark_ms
+        if made is not None and watermark_ms is not None and watermark_ms > (made.ledger.watermark_ms or 0):
+            later = replace(made.ledger, watermark_ms=watermark_ms)
+            go_on(made.report, later)
+            self._made[name] = made._replace(ledger=later)
+
+    def _of(self, name: str) -> tuple[Any, ...]:
+        """What a report is made of, in short: with the same it says the same."""
+        snapshot, config = self._controller.snapshot, self._controller.config
+        route = snapshot.routes[name]
+        known = config is not None and config.hash == snapshot.config
+        return self._standing.moved.get(name, 0), snapshot.config, known, route.epoch, route.revision
 
     def _policy(self, route: str) -> Policy | None:
         """The route's policy as the file sets it, if the snapshot in force is of that file."""
@@ -94,15 +167,9 @@ class Reports:
             return None
         return config.routes[route].policy
 
-    def _is_fresh(self, made_at: float, made: Report) -> bool:
-        """A report is of one plan: a new revision or epoch makes it stale at once."""
-        route = self._controller.snapshot.routes.get(made["route"])
-        same = route is not None and (route.revision, route.epoch) == (made["revision"], made["epoch"])
-        return same and self._clock() - made_at < FRESH_SECONDS
 
-    def _forget(self, names: list[str]) -> None:
-        for gone in self._made.keys() - set(names):
-            del self._made[gone]
-        for gone in self._making.keys() - set(names):
-            if not self._making[gone].locked():
-                del self._making[gone]
+def _for_later(ledger: Ledger) -> Ledger:
+    return Ledger(ledger.route, ledger.epoch, watermark_ms=ledger.watermark_ms, oldest_ms=ledger.oldest_ms)
+
+
+_NONE: Final = _Made((), Ledger("", ""), {})

@@ -11,12 +11,16 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from math import fsum, inf
-from typing import Final
+from typing import Final, TypeVar, overload
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.metrics_core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
+
+from gateway.admin.gauges import Gauges, exposition
+
+Declared = TypeVar("Declared", bound=Collector)
 
 #: OpenTelemetry's buckets for HTTP durations, and 30 and 60 s for models that write.
 REQUEST_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 30, 60)
@@ -70,7 +74,9 @@ class Series:
         # _created series double their number for a fact that Prometheus finds by itself.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
+        self._others = CollectorRegistry()
+        self._many: list[Gauges] = []
+        self._rest(ProcessCollector(registry=self.registry))
         self._declare_traffic()
         self._declare_feedback()
         self._declare_quality()
@@ -79,18 +85,31 @@ class Series:
         self._declare_sinks()
 
     def _counter(self, name: str, help_text: str, labels: tuple[str, ...] = ()) -> Counter:
-        return Counter(f"turnout_{name}", help_text, labels, registry=self.registry)
+        return self._rest(Counter(f"turnout_{name}", help_text, labels, registry=self.registry))
 
-    def _gauge(self, name: str, help_text: str, labels: tuple[str, ...] = ()) -> Gauge:
-        return Gauge(f"turnout_{name}", help_text, labels, registry=self.registry)
+    @overload
+    def _gauge(self, name: str, help_text: str) -> Gauge: ...
+    @overload
+    def _gauge(self, name: str, help_text: str, labels: tuple[str, ...]) -> Gauges: ...
+    def _gauge(self, name: str, help_text: str, labels: tuple[str, ...] | None = None) -> Gauge | Gauges:
+        if labels is None:
+            return self._rest(Gauge(f"turnout_{name}", help_text, registry=self.registry))
+        declared = Gauges(f"turnout_{name}", help_text, labels)
+        self.registry.register(declared)
+        self._many.append(declared)
+        return declared
 
     def _histogram(self, name: str, help_text: str, labels: tuple[str, ...], buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(f"turnout_{name}", help_text, labels, buckets=buckets, registry=self.registry)
+        return self._rest(Histogram(f"turnout_{name}", help_text, labels, buckets=buckets, registry=self.registry))
+
+    def _rest(self, declared: Declared) -> Declared:
+        self._others.register(declared)
+        return declared
 
     def _durations(self, name: str, help_text: str, labels: tuple[str, ...], buckets: tuple[float, ...]) -> Durations:
         declared = Durations(f"turnout_{name}", help_text, labels, buckets)
         self.registry.register(declared)
-        return declared
+        return self._rest(declared)
 
     def _declare_traffic(self) -> None:
         self.requests = self._counter(
@@ -314,6 +333,12 @@ class Series:
         self.watermark_age_seconds = self._gauge(
             "watermark_age_seconds", "Age of the time before which every call is known: windows close by it."
         )
+        self.reading_age_seconds = self._gauge(
+            "reading_age_seconds",
+            "How old the series are that the store is read for, by part (reports: quality, verdicts; feedback: "
+            "feedback_events; sinks). When it cannot be read in time they keep their last values.",
+            ("part",),
+        )
         self.build_info = self._gauge(
             "build_info", "Always 1; the labels say what runs.", ("version", "python", "build")
         )
@@ -349,7 +374,11 @@ class Series:
             ("sink",),
         )
 
-    def quality(self) -> tuple[Gauge, ...]:
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """Return all series as text, and its content type, in the best format that ``accept`` allows."""
+        return exposition(self._others, self._many, accept)
+
+    def quality(self) -> tuple[Gauges, ...]:
         """The gauges that come from reports: what is not in the newest reports must not linger."""
         return (
             self.quality_mean,

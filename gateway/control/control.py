@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +37,7 @@ from gateway.store import Store, StoreError, calls, password_in, reason
 from gateway.store.assignment import newest as newest_key
 from gateway.store.calls import Call
 from gateway.store.export import exported
+from gateway.store.ledgers import Standing
 from gateway.store.moves import Told
 from gateway.store.publications import UNNUMBERED
 from policies.types import Evidence
@@ -173,11 +174,18 @@ class Control:
 
     async def ledger(self, route: str) -> Ledger:
         """Return what is counted of a route in its present epoch. Raises KeyError, or what the store raises."""
-        epoch = self.snapshot.routes[route].epoch
+        return (await self.ledgers([route]))[route]
+
+    async def ledgers(self, routes: Collection[str]) -> Mapping[str, Ledger]:
+        """Return what is counted of routes in their present epochs. Raises KeyError, or what the store raises."""
+        places = {(route, self.snapshot.routes[route].epoch) for route in routes}
         if self._store is None:
-            return Ledger(route, epoch)
-        found = await self._store.ledger(route, epoch)
-        return replace(found, oldest_ms=await self._store.oldest(route, epoch))
+            return {place[0]: Ledger(*place) for place in places}
+        return {place[0]: ledger for place, ledger in (await self._store.ledgers(places)).items()}
+
+    async def standing(self) -> Standing:
+        """Return what says whether a ledger that was read before is still so. Raises what the store raises."""
+        return Standing({}, None) if self._store is None else await self._store.standing()
 
     async def prediction(self, prediction_id: str) -> Mapping[str, Any] | None:
         """Return a prediction's calls, feedback and outcomes; None if it is not recorded."""
@@ -287,7 +295,7 @@ class Control:
                 return
             try:
                 revision = self._publisher.next_revision
-                planned = await plan(self.snapshot, self.config, routes, self._store.ledger, revision)
+                planned = await plan(self.snapshot, self.config, routes, self._store.evidence, revision)
                 for route, reason in planned.failures.items():
                     self.happenings.note("plan_failed", route, f"{reason}; its last plan stays in force")
                 if planned.snapshot is not self.snapshot:
@@ -525,9 +533,9 @@ class Control:
         known = False
         if self._store is not None:
             with suppress(Exception):  # the store's trouble is no reason to refuse an edit
-                for name, route in config.routes.items():
-                    place = name, epoch_of(config, route)
-                    evidence[place] = evidence_of(await self._store.ledger(*place), config.metrics)
+                places = {(name, epoch_of(config, route)) for name, route in config.routes.items()}
+                for place, ledger in (await self._store.evidence(places)).items():
+                    evidence[place] = evidence_of(ledger, config.metrics)
                 known = True
         fresh = await asyncio.to_thread(
             compile_snapshot,

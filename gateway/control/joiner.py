@@ -176,6 +176,7 @@ class Joiner:
         if moves.news is not None:
             begun = {_name(call) for call in ended}
             moves.news.calls += [Came(call, _name(call) not in begun) for call in written]
+        moves.touched.update({kin.route for kin, _ in written})
         ids = [row.id for _, row in written]
         near = {one for one in ids if one <= self._farthest}
         about = await feedback.about(connection, near, sharing=self.definitions.sharing)
@@ -399,6 +400,7 @@ class Joiner:
         """Close the windows of predictions before ``until``, or of the first ``limit``; return until where."""
         metric = definition.metric
         assert metric is not None
+        moves.touched.add(definition.route)
         since = max(definition.closed_until, definition.since_ms)
         reached = await calls.reach(connection, definition.route, since, until, limit)
         span = calls.Span(definition.route, since, reached)

@@ -32,18 +32,24 @@ async def plan(
     snapshot: Snapshot,
     config: Config,
     routes: Collection[str],
-    ledger: Callable[[str, str], Awaitable[Ledger]],
+    ledgers: Callable[[Collection[tuple[str, str]]], Awaitable[Mapping[tuple[str, str], Ledger]]],
     revision: int,
 ) -> Planned:
-    """Plan these routes anew; ``ledger`` is asked for what is counted of a route and epoch.
+    """Plan these routes anew; ``ledgers`` is asked once, for what is counted of routes and epochs.
 
-    Raises what ``ledger`` raises; what a policy raises is among the failures.
+    Raises what ``ledgers`` raises; what a policy raises is among the failures.
     """
+    names = sorted(set(routes) & snapshot.routes.keys() & config.routes.keys())
+    places = {(name, snapshot.routes[name].epoch) for name in names}
+    counted = await ledgers(places) if places else {}
+    return await asyncio.to_thread(_plan, snapshot, config, counted, revision)
+
+
+def _plan(snapshot: Snapshot, config: Config, counted: Mapping[tuple[str, str], Ledger], revision: int) -> Planned:
     failures: dict[str, str] = {}
-    for name in sorted(set(routes) & snapshot.routes.keys() & config.routes.keys()):
-        evidence = evidence_of(await ledger(name, snapshot.routes[name].epoch), snapshot.metrics)
+    for (name, _), ledger in sorted(counted.items()):
         try:
-            snapshot = await asyncio.to_thread(replan, snapshot, config, name, evidence, revision)
+            snapshot = replan(snapshot, config, name, evidence_of(ledger, snapshot.metrics), revision)
         except Exception as error:
             logger.error("route %s cannot be planned, its last plan stays: %r", name, error)
             logger.debug("route %s cannot be planned", name, exc_info=error)

@@ -322,7 +322,7 @@ class Recorder:
         try:
             async with self._store.change() as connection:
                 if adopting is not None:
-                    await _adopt(connection, known.joiner, *adopting)
+                    moves.touched |= await _adopt(connection, known.joiner, *adopting)
                 present = None if self._member is None else self._member.present
                 more = await _record(connection, known, read, dead, moves, present)
                 if moves.news is not None:
@@ -501,8 +501,9 @@ def _unpack(batch: Batch, chunks: Iterable[Chunk], limit: int) -> dict[int, int 
     return taken
 
 
-async def _adopt(connection: AsyncConnection, joiner: Joiner, snapshot: Snapshot, now_ms: int) -> None:
-    """Begin the definitions that are new with this snapshot."""
+async def _adopt(connection: AsyncConnection, joiner: Joiner, snapshot: Snapshot, now_ms: int) -> set[str]:
+    """Begin the definitions that are new with this snapshot; return the routes that have any."""
+    begun = set()
     for route in snapshot.routes.values():
         metrics = [snapshot.metrics[name] for name in route.metrics]
         if route.require_exposure:
@@ -510,6 +511,7 @@ async def _adopt(connection: AsyncConnection, joiner: Joiner, snapshot: Snapshot
         fresh = newly_defined(joiner.definitions, route.name, metrics, route.key_rule)
         if not fresh:
             continue
+        begun.add(route.name)
         youngest = await calls.latest_ms(connection, route.name)
         # A route without predictions has no past to preserve: what is known now holds for whatever will be read.
         since = 0 if youngest is None else max(now_ms, youngest + 1)
@@ -518,3 +520,4 @@ async def _adopt(connection: AsyncConnection, joiner: Joiner, snapshot: Snapshot
             await plans.write_definition(connection, definition)
             joiner.definitions.append(definition)
             joiner.unsettled = True
+    return begun

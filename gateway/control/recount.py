@@ -85,6 +85,7 @@ async def recount(connection: AsyncConnection) -> int:
         logger.warning(
             "%d tallies held values beyond the limit, and are counted again from the stored rows", len(found)
         )
+        await tallies.note_moved(connection, {place.route for place in found.values()})
     if done is None:
         await sql.upsert(connection, numbers, [(DONE, 1)])
     return len(found)

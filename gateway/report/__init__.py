@@ -12,8 +12,8 @@ from gateway.ledger import STATUSES, Ledger
 from gateway.moments import rfc3339
 from gateway.report.account import Account
 from gateway.report.comparison import ALPHA, Comparison
-from gateway.report.problems import problems_of, warning
-from gateway.report.variants import unit_of_analysis, variants
+from gateway.report.problems import goes_on, problems_of, warning
+from gateway.report.variants import pending_seconds, unit_of_analysis, variants
 from gateway.report.verdict import shares_as_planned, verdict
 from policies import Policy
 from router.snapshot import Metric, Snapshot
@@ -82,6 +82,19 @@ def report(snapshot: Snapshot, ledger: Ledger, policy: Policy | None = None) -> 
     }
 
 
+def go_on(report: dict[str, Any], ledger: Ledger) -> None:
+    """Bring a report to what it is at the ledger's watermark, when that alone moved since it was made.
+
+    Of the ledger, ``oldest_ms`` and ``watermark_ms`` are looked at.
+    """
+    report["watermark"] = None if ledger.watermark_ms is None else rfc3339(ledger.watermark_ms)
+    for variant in report["variants"]:
+        for metric, values in variant["metrics"].items():
+            values["oldest_pending_seconds"] = pending_seconds(ledger, variant["name"], metric)
+    for problem in report["problems"]:
+        problem["ongoing"] = goes_on(problem["last"], ledger.watermark_ms)
+
+
 def _comparison(one: Comparison) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "variant": one.variant,
@@ -139,4 +152,4 @@ def _definition(metric: Metric) -> dict[str, Any]:
     }
 
 
-__all__ = ["report"]
+__all__ = ["go_on", "report"]

@@ -72,9 +72,16 @@ def warning(found: list[dict[str, Any]]) -> str | None:
     return first + (f" And {more} more thing{'s are' if more > 1 else ' is'} wrong." if more else "")
 
 
+def goes_on(last: str | None, watermark_ms: int | None) -> bool:
+    """Return whether a problem that was last seen then still is one."""
+    if last is None or watermark_ms is None:
+        return True
+    return last >= rfc3339(watermark_ms - ONGOING_MS)  # times of one form are in the order of their letters
+
+
 def _shown(account: Account, problem: Problem, found: Found, of: float) -> dict[str, Any]:
-    watermark_ms, seen = account.ledger.watermark_ms, found.seen
-    ongoing = seen is None or watermark_ms is None or watermark_ms - seen.last_ms <= ONGOING_MS
+    seen = found.seen
+    last = None if seen is None else rfc3339(seen.last_ms)
     counted = f"{found.n:,.0f} of {of:,.0f}, {found.n / of:.1%}"
     return {
         "problem": problem.name,
@@ -83,8 +90,8 @@ def _shown(account: Account, problem: Problem, found: Found, of: float) -> dict[
         "of": int(of),
         "share": found.n / of,
         "since": None if seen is None else rfc3339(seen.first_ms),
-        "last": None if seen is None else rfc3339(seen.last_ms),
-        "ongoing": ongoing,
+        "last": last,
+        "ongoing": goes_on(last, account.ledger.watermark_ms),
         "sentence": f"{found.sentence} ({counted}).",
         "mend": found.mend,
     }

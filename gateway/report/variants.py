@@ -71,14 +71,14 @@ def _metric(account: Account, name: str, metric: Metric) -> dict[str, Any]:
         },
         "pending": count(max(calls - closed - unexposed, 0.0)),
         "not_exposed": count(unexposed),
-        "oldest_pending_seconds": _age(account.ledger, name, metric),
+        "oldest_pending_seconds": pending_seconds(account.ledger, name, metric.name),
         "coverage": _coverage(account, name, metric),
     }
 
 
-def _age(ledger: Ledger, name: str, metric: Metric) -> float | None:
+def pending_seconds(ledger: Ledger, name: str, metric: str) -> float | None:
     """How old the oldest prediction is whose window is open, in event time; None where none is, or it is not known."""
-    oldest = ledger.oldest_ms.get((name, metric.name))
+    oldest = ledger.oldest_ms.get((name, metric))
     if oldest is None or ledger.watermark_ms is None:
         return None
     return max(ledger.watermark_ms - oldest, 0) / 1000

@@ -260,7 +260,7 @@ async def first_in(connection: AsyncConnection, spans: Sequence[Span]) -> list[i
         return []
     numbered = [(n, *span) for n, span in enumerate(spans)]
     rows = await connection.execute(_first_in(connection.dialect.name), sql.as_list(numbered))
-    found = {n: at_ms for n, at_ms in rows}
+    found = {row[0]: row[1] for row in rows}
     return [found[n] for n in range(len(spans))]
 
 

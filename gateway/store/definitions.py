@@ -26,8 +26,9 @@ class Place(NamedTuple):
 class Definition:
     """What ``name`` means on ``route`` for predictions in [since, until); ``metric`` None: nothing.
 
-    The windows of those made before ``closed_until`` have closed; where no prediction is behind it, it may lag behind
-    the watermark. All in Unix milliseconds; until None is open. ``key_rule`` is the route's: which of several predictions an event by key is about.
+    The windows of those made before ``closed_until`` have closed; it lags behind the watermark where no prediction lies
+    between. All in Unix milliseconds; until None is open. ``key_rule`` is the route's: which of several predictions an
+    event by key is about.
     """
 
     route: str

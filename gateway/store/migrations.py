@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.tables import metadata, schema_version
 
-VERSION: Final = 4
+VERSION: Final = 5
 
 
 class Step(NamedTuple):
@@ -49,6 +49,11 @@ STEPS: Final[Mapping[int, Step]] = {
         "count signs of what may be wrong, keep who changed what",
         (f"{_SIGNS} WITHOUT ROWID", _MORE),
         (_SIGNS, _MORE),
+    ),
+    5: Step(
+        "count how often what is known of a route changed",
+        ["CREATE TABLE moved (route TEXT NOT NULL, n BIGINT NOT NULL, PRIMARY KEY (route)) WITHOUT ROWID"],
+        ["CREATE TABLE moved (route TEXT NOT NULL, n BIGINT NOT NULL, PRIMARY KEY (route))"],
     ),
 }
 

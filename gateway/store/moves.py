@@ -186,6 +186,8 @@ class Moves:
         self.newest: dict[tuple[str, str], int] = {}
         self.counts: Counter[str] = Counter()
         self.told: list[Told] = []
+        #: Routes of which something is known now that nothing else here says.
+        self.touched: set[str] = set()
         self.matured: set[str] = set()
 
     def calls(self, finished: Iterable[Call]) -> None:
@@ -289,6 +291,12 @@ class Moves:
         for route, metric, status, n, _, _ in self.told:
             total[route, metric, status] += n
         return total
+
+    def routes(self) -> set[str]:
+        """Return the routes of which anything moved."""
+        found = {place.route for place in (*self.units, *(place for place, _, _ in self.alone))}
+        found |= {route for route, *_ in (*self.faults, *self.forced)} | {told.route for told in self.told}
+        return found | self.touched
 
     def changes(self) -> defaultdict[Place, Change]:
         """Return what tallies change by, for predictions that are units of their own."""

@@ -18,9 +18,10 @@ from typing import Any, Final, Protocol
 from sqlalchemy import Text, bindparam, delete, func, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.store import outbox, sql
+from gateway.store import outbox, sql, tallies
 from gateway.store.outbox import About
-from gateway.store.tables import arrivals, bodies, calls, feedback, feedback_targets, tallies, units
+from gateway.store.tables import arrivals, bodies, calls, feedback, feedback_targets, units
+from gateway.store.tables import tallies as counts
 
 #: Calls read through per transaction: a tenth of a second.
 STRETCH: Final = 50_000
@@ -81,12 +82,12 @@ async def erase(store: Opened, names: Sequence[str], stretch: int = STRETCH) -> 
 
 async def counted(store: Opened, names: Sequence[str]) -> list[dict[str, Any]]:
     """Return what a unit adds to each tally: its sum and its count."""
-    places = tuple(c for c in tallies.c if c.name in _PLACES)
+    places = tuple(c for c in counts.c if c.name in _PLACES)
     query = (
         select(*places, units.c.m, units.c.d)
-        .join_from(tallies, units, units.c.tally == tallies.c.id)
+        .join_from(counts, units, units.c.tally == counts.c.id)
         .where(units.c.unit.in_(names))
-        .order_by(tallies.c.id)
+        .order_by(counts.c.id)
     )
     async with store.read() as connection:
         return [{"kind": "tally", **_plain(row)} for row in await connection.execute(query)]
@@ -108,6 +109,8 @@ def _plain(row: Any) -> dict[str, Any]:
 
 async def _delete(connection: AsyncConnection, ids: Collection[str], keys: Iterable[Keyed], erased: Erased) -> None:
     among, values = sql.among(connection.dialect.name, Text()), sql.as_values(ids)
+    routes = select(calls.c.route).distinct().where(calls.c.id.in_(among))
+    await tallies.note_moved(connection, [row[0] for row in await connection.execute(routes, values)])
     # Feedback that named a key and has not been led to a prediction yet would be led to nobody's.
     lost = delete(feedback).where(
         tuple_(feedback.c.route, feedback.c.key) == tuple_(bindparam("b_route"), bindparam("b_key")),
@@ -166,7 +169,7 @@ _NO_LONGER_ALSO: Final = delete(feedback_targets).where(
 
 async def _rename(connection: AsyncConnection, name: str, token: str) -> int:
     # The list of tallies lets the primary key be used.
-    here = (units.c.unit == name, units.c.tally.in_(select(tallies.c.id)))
+    here = (units.c.unit == name, units.c.tally.in_(select(counts.c.id)))
     renamed = (await connection.execute(update(units).where(*here).values(unit=token))).rowcount
     first = update(arrivals).where(arrivals.c.unit == name).values(unit=token, id="")
     return int(renamed + (await connection.execute(first)).rowcount)

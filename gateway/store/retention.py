@@ -49,7 +49,7 @@ from gateway.store.tables import (
     units,
 )
 from gateway.store.tables import plans as numbered
-from gateway.store.tallies import SLACK_MS
+from gateway.store.tallies import SLACK_MS, note_moved
 
 #: Rows per transaction: some tens of milliseconds in SQLite, where whoever records waits meanwhile.
 CHUNK: Final = 2_000
@@ -158,6 +158,7 @@ async def _tallies(connection: AsyncConnection, before_ms: int, _: int) -> Expir
         place = {"b_route": ended.route, "b_epoch": ended.epoch, "b_going": f"{GOING}{ended.epoch}"}
         for statement in _AWAY:
             await connection.execute(statement, place)
+        await note_moved(connection, [ended.route])
         return Expired({}, 0)
     place = {"b_route": going.route, "b_epoch": going.epoch.removeprefix(GOING), "b_going": going.epoch}
     gone = 0

@@ -11,7 +11,7 @@ import contextlib
 import fcntl
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,9 +22,10 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from gateway.ledger import Ledger
 from gateway.regular import open_regular
-from gateway.store import calls, partitions, plans, tallies, told
+from gateway.store import ledgers, partitions, plans, tallies, told
 from gateway.store.lane import Lane
 from gateway.store.lease import LEASE_MS
+from gateway.store.ledgers import Standing
 from gateway.store.migrations import NewerSchema, Walked, migrate
 from gateway.store.plans import Happening
 
@@ -197,19 +198,22 @@ class Store:
     async def ledger(self, route: str, epoch: str) -> Ledger:
         """Return everything counted for one route and epoch."""
         async with self.read() as connection:
-            return await tallies.read(connection, route, epoch)
+            return (await ledgers.read(connection, [(route, epoch)]))[route, epoch]
 
-    async def oldest(self, route: str, epoch: str) -> Mapping[tuple[str, str], int]:
-        """Return when the oldest prediction of a route was made whose window is open, by (variant, metric)."""
+    async def ledgers(self, places: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], Ledger]:
+        """Return everything counted for these routes and epochs, with their oldest predictions."""
         async with self.read() as connection:
-            definitions = await plans.read_definitions(connection)
-            found: dict[tuple[str, str], int] = {}
-            for name in definitions.names(route):
-                newest = definitions.newest(route, name)
-                if newest is not None and newest.metric is not None:
-                    first = await calls.first_since(connection, route, epoch, newest.closed_until)
-                    found |= {(variant, name): at_ms for variant, at_ms in first.items()}
-            return found
+            return await ledgers.with_oldest(connection, await ledgers.read(connection, places))
+
+    async def evidence(self, places: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], Ledger]:
+        """Return what plans are made from, of these routes and epochs: their mature tallies."""
+        async with self.read() as connection:
+            return await ledgers.evidence(connection, places)
+
+    async def standing(self) -> Standing:
+        """Return what says whether anything that was read of a route is still so."""
+        async with self.read() as connection:
+            return await ledgers.standing(connection)
 
     async def prediction(self, prediction_id: str) -> dict[str, Any] | None:
         """Return a request's calls, its feedback and what came of both, as plain JSON values; None if it is unknown."""

@@ -296,6 +296,8 @@ uncounted: Final = _counter("uncounted", _text("route", key=True), _text("epoch"
 feedback_counts: Final = _counter(
     "feedback_counts", _text("route", key=True), _text("metric", key=True), _text("status", key=True)
 )
+#: How often what is counted of a route changed: what was made of it before holds while this number does.
+moved: Final = _counter("moved", _text("route", key=True))
 #: What the recorder met: duplicate rows; corrupt, torn and lost lines.
 counts: Final = _counter("counts", _text("name", key=True))
 

@@ -1,6 +1,8 @@
-"""Tallies, the unit rows they are sums of, and the plain counters: written by moves, read as a ledger.
+"""Tallies, the unit rows they are sums of, and the plain counters: written by moves (``ledgers`` reads them).
 
-Rule: a unit row and its tally move together, by the difference of the unit before and after. Their sums are exact
+Rule: whoever changes what is counted of a route says so in ``moved``, in the same transaction.
+
+A unit row and its tally move together, by the difference of the unit before and after. Their sums are exact
 (``policies.exact``): a column has the rounded sum, and ``rest`` what rounding left out of it. So a tally is what a
 fresh computation gives, whatever was corrected on the way, and nothing that is finite makes it infinite.
 """
@@ -8,7 +10,7 @@ fresh computation gives, whatever was corrected on the way, and nothing that is 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from math import isfinite
@@ -18,7 +20,6 @@ import orjson
 from sqlalchemy import BigInteger, Select, Text, bindparam, case, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.ledger import Ledger, Seen, Stretch, TallyKey
 from gateway.store import sql
 from gateway.store.moves import Arrival, Change, Moves, Place, Stint
 from gateway.store.tables import (
@@ -28,16 +29,15 @@ from gateway.store.tables import (
     feedback_counts,
     forced,
     latency,
+    moved,
     newest_calls,
     numbers,
-    plans,
     signs,
     stretches,
     tallies,
     units,
 )
 from policies.exact import Sum, plus, rounded, total
-from policies.types import Tally
 
 #: A unit's exact sum and its count of values.
 Counted = tuple[Sum, float]
@@ -109,43 +109,12 @@ async def apply(connection: AsyncConnection, moves: Moves, remembered: Remembere
     await sql.add(connection, forced, moves.forced.items())
     await sql.add(connection, feedback_counts, moves.feedback().items())
     await sql.add(connection, counts, [((name,), n) for name, n in moves.counts.items()])
+    await note_moved(connection, moves.routes())
 
 
-async def read(connection: AsyncConnection, route: str, epoch: str) -> Ledger:
-    """Return everything counted for one route and epoch."""
-
-    async def rows(query: Any) -> Any:
-        return await connection.execute(query, {"route": route, "epoch": epoch})
-
-    def here(table: Any) -> Any:
-        return (table.c.route == bindparam("route")) & (table.c.epoch == bindparam("epoch"))
-
-    found: dict[TallyKey, Tally] = {}
-    for row in await rows(select(*_PLACE[2:], *(tallies.c[name] for name in SUMS)).where(here(tallies))):
-        found[TallyKey(*row[:8])] = Tally(*row[8:])
-    buckets: dict[Any, dict[int, int]] = defaultdict(dict)
-    columns = (latency.c.variant, latency.c.role, latency.c.bucket, latency.c.n)
-    for variant, role, bucket, n in await rows(select(*columns).where(here(latency))):
-        buckets[variant, role][bucket] = n
-    columns = (faults.c.variant, faults.c.role, faults.c.fault, faults.c.n)
-    broken = {tuple(key): n for *key, n in await rows(select(*columns).where(here(faults)))}
-    whole = (signs.c.route == bindparam("route")) & signs.c.epoch.in_((bindparam("epoch"), ""))
-    wrong = {tuple(row[2:5]): Seen(*row[5:]) for row in await rows(select(signs).where(whole))}
-    told = select(feedback_counts.c.metric, feedback_counts.c.status, feedback_counts.c.n).where(
-        feedback_counts.c.route == bindparam("route"), feedback_counts.c.n != 0
-    )
-    return Ledger(
-        route=route,
-        epoch=epoch,
-        tallies={key: tally for key, tally in found.items() if tally.n},
-        stretches=await _stretches(connection, route, epoch),
-        latency=dict(buckets),
-        faults=broken,
-        feedback={(metric, status): n for metric, status, n in await connection.execute(told, {"route": route})},
-        signs=wrong,
-        forced=(await rows(select(forced.c.n).where(here(forced)))).scalar() or 0,
-        watermark_ms=await number(connection, "watermark_ms"),
-    )
+async def note_moved(connection: AsyncConnection, routes: Iterable[str]) -> None:
+    """Say that what is counted of these routes changed."""
+    await sql.add(connection, moved, [((route,), 1) for route in routes])
 
 
 async def number(connection: AsyncConnection, name: str) -> int | None:
@@ -174,10 +143,10 @@ async def _note_newest(
         found = await connection.execute(select(newest_calls))
         remembered.newest = {(route, epoch): at_ms for route, epoch, at_ms in found}
     known = remembered.newest
-    moved = {place: at_ms for place, at_ms in newest.items() if at_ms > known.get(place, -SLACK_MS) + SLACK_MS}
-    if moved:
-        known.update(moved)
-        await sql.upsert(connection, newest_calls, [(*place, at_ms) for place, at_ms in moved.items()])
+    later = {place: at_ms for place, at_ms in newest.items() if at_ms > known.get(place, -SLACK_MS) + SLACK_MS}
+    if later:
+        known.update(later)
+        await sql.upsert(connection, newest_calls, [(*place, at_ms) for place, at_ms in later.items()])
 
 
 async def _ids(connection: AsyncConnection, places: Collection[Place], ids: dict[Place, int]) -> Mapping[Place, int]:
@@ -230,19 +199,19 @@ async def _move_units(
     """Move unit rows, and add to ``changes`` what their tallies change by."""
     missing = [
         (ids[place], unit)
-        for place, moved in moves.units.items()
-        for unit in moved.keys() - remembered.setdefault(ids[place], {}).keys()
+        for place, those in moves.units.items()
+        for unit in those.keys() - remembered.setdefault(ids[place], {}).keys()
     ]
     if missing:
         query = _units(connection.dialect.name)
         for tally, unit, m, d, rest in await connection.execute(query, sql.as_list(missing)):
             remembered[tally][unit] = (exact_of(m, rest), d)
     rows: list[tuple[Any, ...]] = []
-    for place, moved in moves.units.items():
+    for place, those in moves.units.items():
         tally, change = ids[place], changes[place]
         known = remembered[tally]
         before, after = list[Counted](), list[Counted]()
-        for unit, (more_d, *terms) in moved.items():
+        for unit, (more_d, *terms) in those.items():
             old = known.get(unit, NOTHING)
             m = old[0]
             for term in terms:
@@ -342,23 +311,4 @@ def _arrivals(dialect: str) -> Select[Any]:
         & (arrivals.c.epoch == wanted.c.c1)
         & (arrivals.c.period == wanted.c.c2)
         & (arrivals.c.unit == wanted.c.c3),
-    )
-
-
-async def _stretches(connection: AsyncConnection, route: str, epoch: str) -> tuple[Stretch, ...]:
-    """A stretch without a stored plan (the store is younger than the plan) has no shares to compare with: left out."""
-    query = (
-        select(stretches.c.period, stretches.c.revision, plans.c.shares, stretches.c.variant, stretches.c.n)
-        .join(plans, (plans.c.route == stretches.c.route) & (plans.c.revision == stretches.c.revision))
-        .where(stretches.c.route == bindparam("route"), stretches.c.epoch == bindparam("epoch"))
-        .order_by(stretches.c.period, stretches.c.revision)
-    )
-    shares: dict[tuple[int, int], str] = {}
-    found: dict[tuple[int, int], dict[str, int]] = {}
-    for period, revision, share, variant, n in await connection.execute(query, {"route": route, "epoch": epoch}):
-        shares[period, revision] = share
-        found.setdefault((period, revision), {})[variant] = n
-    return tuple(
-        Stretch(period, revision, orjson.loads(shares[period, revision]), counts)
-        for (period, revision), counts in found.items()
     )

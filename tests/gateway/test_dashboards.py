@@ -131,6 +131,7 @@ def test_every_series_that_tells_of_traffic_or_quality_is_on_the_dashboard_or_ex
         "turnout_expired_total",
         "turnout_oldest_pending_seconds",  # beside the number of them, which is there
         "turnout_quality_live_mean",
+        "turnout_reading_age_seconds",  # an alert tells of it
         "turnout_snapshot_errors_total",
         # Of several nodes: alerts tell of two, and /readyz?verbose of the rest.
         "turnout_intake_bytes",
@@ -201,6 +202,7 @@ FIRING = {
     "TurnoutSampleRatioMismatch": ("turnout_sample_ratio_p{instance='i', route='r'}", "0.0001x20", "0.2x20"),
     "TurnoutStoreBehind": ("turnout_journal_lag_seconds{instance='i'}", "90x20", "2x20"),
     "TurnoutRecordingStalled": ("turnout_recording_stalled_seconds{instance='i'}", "45x20", "0x20"),
+    "TurnoutReadingsOld": ("turnout_reading_age_seconds{instance='i', part='reports'}", "90x20", "1x20"),
     "TurnoutNodeCutOff": ("turnout_store_cut_off_seconds{instance='i'}", "90x20", "0x20"),
     "TurnoutNodesDisagree": ("turnout_node_config_differs{instance='i', node='n'}", "1x20", "0x20"),
     "TurnoutConfigRefused": ("turnout_config_last_reload_successful{instance='i'}", "0x20", "1x20"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from gateway.admin.app import create
 from gateway.control.fleet import View
 from gateway.control.progress import Progress
 from gateway.ledger import Ledger
+from gateway.store.ledgers import Standing
 from router.config import Config
 from router.diagnostics import Diagnostic
 from router.snapshot import Gateway, Snapshot
@@ -31,7 +32,8 @@ class Control:
     """``fails`` is raised by every question to the store, ``slow`` seconds pass before it answers."""
 
     snapshot: Snapshot
-    ledgers: dict[str, Ledger] = field(default_factory=dict)
+    books: dict[str, Ledger] = field(default_factory=dict)
+    moved: dict[str, int] = field(default_factory=dict)
     predictions: dict[str, dict[str, Any]] = field(default_factory=dict)
     counted: dict[tuple[str, str, str], int] = field(default_factory=dict)
     orphaned: list[dict[str, Any]] = field(default_factory=list)
@@ -52,12 +54,18 @@ class Control:
     def progress(self) -> Progress:
         return self.stalled if self.store_ready else Progress(5.0, "the store is not open")
 
-    async def ledger(self, route: str) -> Ledger:
-        self.asked += 1
+    async def standing(self) -> Standing:
         await asyncio.sleep(self.slow)
         if self.fails is not None:
             raise self.fails
-        return self.ledgers.get(route) or Ledger(route, self.snapshot.routes[route].epoch)
+        return Standing(dict(self.moved), None)
+
+    async def ledgers(self, routes: Collection[str]) -> Mapping[str, Ledger]:
+        self.asked += len(routes)
+        await asyncio.sleep(self.slow)
+        if self.fails is not None:
+            raise self.fails
+        return {name: self.books.get(name) or Ledger(name, self.snapshot.routes[name].epoch) for name in routes}
 
     async def prediction(self, prediction_id: str) -> Mapping[str, Any] | None:
         if self.fails is not None:

@@ -77,10 +77,10 @@ def filled_control() -> Control:
     assert learned.watermark_ms is not None
     oldest_ms = {("old", "correct"): learned.watermark_ms - 7_500}
     signs = {("new", "primary", "other_version"): Seen(40, learned.watermark_ms - 9_000, learned.watermark_ms, "1.9.0")}
-    fake.ledgers["bandit"] = replace(learned, oldest_ms=oldest_ms, signs=signs)
+    fake.books["bandit"] = replace(learned, oldest_ms=oldest_ms, signs=signs)
     shadowed = Book(route="shadowed").rate("old", "correct", 80, 100).rate("new", "correct", 90, 100, role="shadow")
     shadowed.put("new", "@agreement", Tally.of_units([(1, 1)] * 90 + [(0, 1)] * 10), phase="live", role="shadow")
-    fake.ledgers["shadowed"] = shadowed.pairs("new", "correct", [1.0] * 12 + [0.0] * 88).ledger()
+    fake.books["shadowed"] = shadowed.pairs("new", "correct", [1.0] * 12 + [0.0] * 88).ledger()
     fake.counted = {("digits", "correct", "joined"): 2000, ("unknown", "unknown", "rejected"): 1}
     return fake
 
@@ -155,4 +155,5 @@ def refresh(metrics: Metrics, fake: Control) -> None:
     metrics.refresh_health(lag=fake.lag(), progress=fake.progress())
     metrics.refresh_account(fake.counted)
     metrics.refresh_sinks([SINK])
-    metrics.refresh_quality(report(fake.snapshot, book, POLICIES.get(name)) for name, book in fake.ledgers.items())
+    metrics.refresh_ages({"reports": 0.5})
+    metrics.refresh_quality(report(fake.snapshot, book, POLICIES.get(name)) for name, book in fake.books.items())

@@ -35,7 +35,7 @@ def problem(answer: httpx.Response) -> dict[str, Any]:
 
 def test_a_route_is_the_report_of_its_ledger() -> None:
     fake = control()
-    assert ask(fake, "/api/v1/routes/digits").json() == report(fake.snapshot, fake.ledgers["digits"])
+    assert ask(fake, "/api/v1/routes/digits").json() == report(fake.snapshot, fake.books["digits"])
 
 
 def test_all_routes_come_in_the_order_of_the_file() -> None:
@@ -294,7 +294,7 @@ def test_what_a_bandit_believes_follows_its_own_settings() -> None:
     definition = config.metrics["click"].definition
     place = TallyKey(1, "new", "2.0.0", "primary", "", "click", definition, "mature")
     ledger = Ledger("bandit", fake.snapshot.routes["bandit"].epoch, {place: Tally.of_units([(1, 1)] * 9)})
-    fake.ledgers = {"bandit": ledger}
+    fake.books = {"bandit": ledger}
     found = {one["name"]: one["p_best"] for one in ask(fake, "/api/v1/routes/bandit").json()["variants"]}
     assert found["new"] == pytest.approx(probabilities_best([(1, 9), (10, 9)])[1])
 

@@ -99,7 +99,7 @@ def test_a_store_that_is_not_open_is_said_and_the_page_stands() -> None:
 
 def test_a_route_without_any_traffic_has_a_page() -> None:
     fake = control()
-    fake.ledgers.clear()
+    fake.books.clear()
     for name in fake.snapshot.routes:
         assert ask(fake, f"/routes/{name}").status_code == 200
 

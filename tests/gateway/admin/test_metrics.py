@@ -293,7 +293,7 @@ def test_a_route_that_is_gone_leaves_no_gauge_behind() -> None:
     observe(metrics)
     refresh(metrics, fake)
     fake.snapshot = snapshot(route(name="another"))
-    fake.ledgers.clear()
+    fake.books.clear()
     fake.counted.clear()
     refresh(metrics, fake)
     gauges = [family for family in metrics.series.registry.collect() if family.type == "gauge"]
@@ -303,7 +303,7 @@ def test_a_route_that_is_gone_leaves_no_gauge_behind() -> None:
 
 def test_a_number_that_is_not_known_is_absent_and_not_zero() -> None:
     fake = control()
-    fake.ledgers.clear()
+    fake.books.clear()
     metrics = new(fake)
     refresh(metrics, fake)
     assert "turnout_quality_mean{" not in text(metrics)
@@ -384,6 +384,7 @@ def test_no_label_can_hold_a_unit_or_an_id() -> None:
             "sink",
             "result",
             "problem",
+            "part",
         ),
     }
     for family in text_string_to_metric_families(text(metrics)):

@@ -42,7 +42,7 @@ def test_one_route_can_be_asked_for(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_as_json_it_is_the_answer_of_the_api(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fake = control()
     assert asked(fake, tmp_path, "digits", "--json") == 0
-    assert json.loads(capsys.readouterr().out) == report(fake.snapshot, fake.ledgers["digits"])
+    assert json.loads(capsys.readouterr().out) == report(fake.snapshot, fake.books["digits"])
     assert asked(fake, tmp_path, "--json") == 0
     assert [one["route"] for one in json.loads(capsys.readouterr().out)["routes"]] == ["digits", "shadowed", "search"]
 
@@ -59,7 +59,7 @@ def test_a_pipe_gets_plain_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize("width", [100, 80])
 def test_every_table_fits_a_terminal(width: int) -> None:
     fake = filled_control()
-    for ledger in fake.ledgers.values():
+    for ledger in fake.books.values():
         console = Console(width=width, force_terminal=True, color_system=None, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
         with console.file:
             console.print(of_route(report(fake.snapshot, ledger)))

@@ -477,12 +477,18 @@ def test_the_age_of_what_is_pending_is_that_of_the_oldest_open_window(tmp_path: 
         desk.journal.calls(call(10), call(15), call(20, "b"), call(5, epoch="another"))
         desk.journal.beat(500)
         await desk.record()
-        assert await desk.store.oldest("r", "e") == {("a", "k"): T0 + 10, ("b", "k"): T0 + 20}
+        assert (await desk.store.ledgers([("r", "e")]))["r", "e"].oldest_ms == {
+            ("a", "k"): T0 + 10,
+            ("b", "k"): T0 + 20,
+        }
         desk.journal.beat(1_012)
         await desk.record()
-        assert await desk.store.oldest("r", "e") == {("a", "k"): T0 + 15, ("b", "k"): T0 + 20}
+        assert (await desk.store.ledgers([("r", "e")]))["r", "e"].oldest_ms == {
+            ("a", "k"): T0 + 15,
+            ("b", "k"): T0 + 20,
+        }
         desk.journal.beat(5_000)
         await desk.record()
-        assert await desk.store.oldest("r", "e") == {}
+        assert (await desk.store.ledgers([("r", "e")]))["r", "e"].oldest_ms == {}
 
     at_desk(Desk(tmp_path, metric("event"), store=store), story)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -35,6 +35,9 @@ policy = { kind = "single", variant = "a" }
 """
 
 
+Ledgers = Callable[[Collection[tuple[str, str]]], Awaitable[Mapping[tuple[str, str], Ledger]]]
+
+
 @dataclass(frozen=True, slots=True)
 class Broken(Policy):
     kind: ClassVar[str] = "broken"
@@ -52,19 +55,19 @@ def begun() -> tuple[Snapshot, Config]:
     return compile_snapshot(config, previous=None, evidence=lambda *_: nothing, now_ms=1, revision=1), config
 
 
-def counted(definition: str, a: float, b: float) -> Callable[[str, str], Awaitable[Ledger]]:
+def counted(definition: str, a: float, b: float) -> Ledgers:
     """100 mature predictions of each variant, of which so many clicked."""
 
-    async def ledger(route: str, epoch: str) -> Ledger:
+    async def ledgers(places: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], Ledger]:
         tallies = {
             TallyKey(1, variant, "1", "primary", "", "click", definition, "mature"): Tally.of_units(
                 [(1.0, 1.0)] * int(clicks) + [(0.0, 1.0)] * int(100 - clicks)
             )
             for variant, clicks in (("a", a), ("b", b))
         }
-        return Ledger(route, epoch, tallies)
+        return {place: Ledger(*place, tallies) for place in places}
 
-    return ledger
+    return ledgers
 
 
 def test_evidence_moves_the_plan_and_the_revision_of_its_route() -> None:
