@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from policies.types import EMPTY, Evidence, Tally
+from policies.types import EMPTY, Evidence, Plan, Tally
 from router.records import Role
+from router.snapshot import Metric
 
 Phase = Literal["live", "mature", "closed", "unexposed"]
 
@@ -69,6 +70,27 @@ class Stretch:
     revision: int
     shares: Mapping[str, float]
     counts: Mapping[str, int]
+
+
+class Epoch(NamedTuple):
+    """What a route was in an epoch, as far as that was written down.
+
+    ``plan`` is its last, of ``revision``; ``metrics`` are those that its last predictions were judged by. Its last call
+    was made within an hour after ``last_ms``; None: it has none.
+    """
+
+    route: str
+    epoch: str
+    began_ms: int
+    last_ms: int | None
+    policy: str
+    variants: tuple[str, ...]
+    unit: str | None
+    by_unit: bool
+    prediction: str | None
+    revision: int
+    plan: Plan
+    metrics: tuple[Metric, ...]
 
 
 class Seen(NamedTuple):

@@ -54,6 +54,7 @@ class API:
         return [
             Route("/api/v1/routes", _answering(self.list_routes)),
             Route("/api/v1/routes/{route}", _answering(self.one_route)),
+            Route("/api/v1/routes/{route}/epochs", _answering(self.epochs)),
             Route("/api/v1/predictions/{prediction}", _answering(self.one_prediction)),
             Route("/api/v1/feedback", _answering(self.account)),
             Route("/api/v1/feedback/orphans", _answering(self.orphans)),
@@ -73,10 +74,20 @@ class API:
         return _json({"revision": self.controller.snapshot.revision, "routes": await self.reports.all()})
 
     async def one_route(self, request: Request) -> Response:
-        """One route's report."""
+        """One route's report: of its present epoch, or of another with ``?epoch=``."""
+        name, epoch = request.path_params["route"], request.query_params.get("epoch")
+        try:
+            return _json(await (self.reports.one(name) if epoch is None else self.reports.past(name, epoch)))
+        except KeyError:
+            if epoch is None or name not in self.controller.snapshot.routes:
+                return unknown("route", name, self.controller.snapshot.routes)
+            return unknown("epoch", epoch, [one["epoch"] for one in await self.reports.epochs(name)])
+
+    async def epochs(self, request: Request) -> Response:
+        """The epochs that a route had, the one that began last first."""
         name = request.path_params["route"]
         try:
-            return _json(await self.reports.one(name))
+            return _json({"route": name, "epochs": await self.reports.epochs(name)})
         except KeyError:
             return unknown("route", name, self.controller.snapshot.routes)
 

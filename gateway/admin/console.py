@@ -78,16 +78,26 @@ class Console:
         return self._page("overview.html", title="Routes", reports=reports, trouble=trouble)
 
     async def one_route(self, request: Request) -> Response:
-        name = request.path_params["route"]
+        name, epoch = request.path_params["route"], request.query_params.get("epoch")
+        known: list[dict[str, Any]] = []
         try:
-            report = await self.reports.one(name)
+            if name in self.controller.snapshot.routes and self.controller.store_ready:
+                known = await self.reports.epochs(name)
+            report = await (self.reports.one(name) if epoch is None else self.reports.past(name, epoch))
         except KeyError:
             detail = nearest.unknown("route", name, self.controller.snapshot.routes)
+            if epoch is not None and name in self.controller.snapshot.routes:
+                detail = nearest.unknown("epoch", epoch, [one["epoch"] for one in known])
             return self._page("trouble.html", 404, title="Not found", trouble=detail)
         except StoreUnavailable as error:
             return self._page("trouble.html", 503, title="Numbers have to wait", trouble=str(error))
         out = out_of_use(self.metrics.backends(), {variant["name"] for variant in report["variants"]})
-        shown: dict[str, Any] = {"charts": charts(report), "difference": differences(report), "out": out}
+        shown: dict[str, Any] = {
+            "charts": charts(report),
+            "difference": differences(report),
+            "out": out,
+            "epochs": known,
+        }
         return self._page("route.html", title=name, report=report, **shown)
 
     async def find(self, request: Request) -> Response:

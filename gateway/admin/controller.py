@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from gateway.control.fleet import View
 from gateway.control.progress import Progress
-from gateway.ledger import Ledger
+from gateway.ledger import Epoch, Ledger
 from gateway.store.ledgers import Standing
 from router.config import Config
 from router.diagnostics import Diagnostic
@@ -31,7 +31,9 @@ class Reloaded(Protocol):
 
 class Controller(Protocol):
     """``events`` are {at_ms, kind, route, detail}, oldest first. ``ledgers`` raises KeyError for an unknown route;
-    they are still so while ``standing`` counts as many movements of a route.
+    they are still so while ``standing`` counts as many movements of a route. ``epochs`` are {epoch, began_ms, last_ms,
+    policy, variants, unit}, the one that began last first; ``past`` is what one of them was and what is counted of it,
+    None if it is unknown.
 
     ``account`` counts feedback events by (route, metric, status). ``orphans`` are those without a prediction, the
     newest first. ``sinks`` are those of the snapshot, with what became of their events. ``config`` is the file that the
@@ -55,6 +57,8 @@ class Controller(Protocol):
     def progress(self) -> Progress: ...
     async def standing(self) -> Standing: ...
     async def ledgers(self, routes: Collection[str]) -> Mapping[str, Ledger]: ...
+    async def epochs(self, route: str) -> Sequence[Mapping[str, Any]]: ...
+    async def past(self, route: str, epoch: str) -> tuple[Epoch, Ledger] | None: ...
     async def prediction(self, prediction_id: str) -> Mapping[str, Any] | None: ...
     async def erase(self, units: Sequence[str]) -> Mapping[str, int]: ...
     def known(self, unit: str) -> AsyncIterator[Mapping[str, Any]]: ...

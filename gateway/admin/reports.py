@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from gateway.admin.controller import Controller
 from gateway.ledger import Ledger
 from gateway.report import go_on, report
+from gateway.report.past import as_it_was
 from gateway.store.ledgers import Standing
 from policies import Policy
 
@@ -101,6 +102,33 @@ class Reports:
                 await asyncio.shield(task)
         except TimeoutError as error:
             raise StoreUnavailable(f"the store did not answer within {DEADLINE_SECONDS:.0f} seconds") from error
+
+    async def past(self, route: str, epoch: str) -> Report:
+        """Return the report of one epoch of a route, made anew each time.
+
+        Raises KeyError if there is no such route or epoch, StoreUnavailable if it cannot be made.
+        """
+        snapshot = self._controller.snapshot
+        if epoch == snapshot.routes[route].epoch:
+            return await self.one(route)
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS), self._turn:
+                found = await from_store(self._controller, self._controller.past(route, epoch))
+                if found is None:
+                    raise KeyError(epoch)
+                then = as_it_was(snapshot, *found)
+                return await asyncio.to_thread(report, then, found[1]) | {"past": True}
+        except TimeoutError as error:
+            raise StoreUnavailable(f"the store did not answer within {DEADLINE_SECONDS:.0f} seconds") from error
+
+    async def epochs(self, route: str) -> list[dict[str, Any]]:
+        """Return the epochs of a route, the one that began last first. Raises KeyError, StoreUnavailable."""
+        present = self._controller.snapshot.routes[route].epoch
+        try:
+            found = await from_store(self._controller, self._controller.epochs(route))
+        except TimeoutError as error:
+            raise StoreUnavailable(f"the store did not answer within {DEADLINE_SECONDS:.0f} seconds") from error
+        return [{**one, "present": one["epoch"] == present} for one in found]
 
     def _ended(self, route: str | None, task: asyncio.Task[None]) -> None:
         del self._making[route]

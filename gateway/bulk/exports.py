@@ -127,6 +127,7 @@ def schema_of(pyarrow: Any) -> Any:
             ("items", pyarrow.list_(text)),
             *((name, text) for name in ("request_id", "traceparent")),
             ("retries", whole),
+            ("wrong", pyarrow.list_(text)),
             ("outcomes", pyarrow.list_(outcome)),
         ]
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import quote
 
 import typer
@@ -26,6 +26,10 @@ def report(
     context: typer.Context,
     route: RouteArgument = None,
     option: RouteOption = None,
+    epoch: Annotated[
+        str | None, typer.Option("--epoch", metavar="E", help="An epoch of the route that is over.")
+    ] = None,
+    epochs: Annotated[bool, typer.Option("--epochs", help="List the epochs that the route had.")] = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -35,16 +39,25 @@ def report(
     route, or of all.
     """
     route = one_route(context, route, option)
+    if route is None and (epoch is not None or epochs):
+        raise typer.BadParameter("needs a ROUTE", context, param_hint="--epochs" if epochs else "--epoch")
     path = chosen(context, config)
     gateway = configuration(path).gateway
     where = "/api/v1/routes" if route is None else f"/api/v1/routes/{quote(route, safe='')}"
+    if epochs:
+        where += "/epochs"
+    elif epoch is not None:
+        where += f"?epoch={quote(epoch, safe='')}"
     answer = ask(gateway, where, path)
     if as_json:
         print_json(answer)
         return
-    from gateway.cli.tables import of_route
+    from gateway.cli.tables import of_epochs, of_route
 
     out = console()
+    if epochs:
+        out.print(of_epochs(answer["epochs"], boxed=out.is_terminal))
+        return
     for index, one in enumerate(answer["routes"] if route is None else [answer]):
         if index:
             out.print()

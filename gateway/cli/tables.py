@@ -6,7 +6,7 @@ without lines and colours.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from rich import box
@@ -15,7 +15,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from gateway.moments import age
+from gateway.moments import age, to_the_second
 
 Report = Mapping[str, Any]
 
@@ -41,6 +41,21 @@ def of_route(report: Report, *, boxed: bool = True) -> RenderableType:
         parts.append(copies(report, boxed=boxed))
     parts.append(Text(_footer(report), style="dim"))
     return Group(*parts)
+
+
+def of_epochs(epochs: Sequence[Mapping[str, Any]], *, boxed: bool = True) -> RenderableType:
+    """Return the table of a route's epochs."""
+    table = _table(("epoch", "began", "last call, to the hour", "policy", "variants", "unit"), text=6, boxed=boxed)
+    for one in epochs:
+        table.add_row(
+            one["epoch"] + (" (present)" if one["present"] else ""),
+            to_the_second(one["began_ms"]),
+            "–" if one["last_ms"] is None else to_the_second(one["last_ms"]),
+            one["policy"],
+            ", ".join(one["variants"]),
+            one["unit"] or "the request",
+        )
+    return table
 
 
 def calls(report: Report, *, boxed: bool = True) -> RenderableType:
@@ -139,7 +154,8 @@ def copies(report: Report, *, boxed: bool = True) -> RenderableType:
 def _title(report: Report) -> Text:
     status = report["verdict"]["status"]
     title = Text(report["route"], style="bold")
-    title.append(f"  {report['policy']}, plan of revision {report['revision']}  ", style="not bold dim")
+    of = f", epoch {report['epoch']} (over)" if report["past"] else ""
+    title.append(f"  {report['policy']}, plan of revision {report['revision']}{of}  ", style="not bold dim")
     return title.append(status.replace("_", " "), style=f"{STYLES.get(status, '')} bold".strip())
 
 

@@ -28,7 +28,7 @@ from gateway.control.reload import needs_restart
 from gateway.control.retention import Retention, keep_sweeping
 from gateway.control.tail import Tail
 from gateway.journal import JOURNAL, size_bytes
-from gateway.ledger import Ledger
+from gateway.ledger import Epoch, Ledger
 from gateway.pseudonym import names_of
 from gateway.published import SNAPSHOT, SnapshotFile, publish
 from gateway.reserve import Reserve, reserve_bytes
@@ -186,6 +186,17 @@ class Control:
     async def standing(self) -> Standing:
         """Return what says whether a ledger that was read before is still so. Raises what the store raises."""
         return Standing({}, None) if self._store is None else await self._store.standing()
+
+    async def epochs(self, route: str) -> Sequence[Mapping[str, Any]]:
+        """Return a route's epochs, the one that began last first. Raises what the store raises."""
+        return [] if self._store is None else await self._store.epochs(route)
+
+    async def past(self, route: str, epoch: str) -> tuple[Epoch, Ledger] | None:
+        """Return what a route was in an epoch and what is counted of it; None if it had no such."""
+        found = None if self._store is None else await self._store.epoch(route, epoch)
+        if found is None or self._store is None:
+            return None
+        return found, await self._store.ledger(route, epoch)
 
     async def prediction(self, prediction_id: str) -> Mapping[str, Any] | None:
         """Return a prediction's calls, feedback and outcomes; None if it is not recorded."""

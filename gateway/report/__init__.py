@@ -28,6 +28,7 @@ def report(snapshot: Snapshot, ledger: Ledger, policy: Policy | None = None) -> 
 
     | key          | meaning                                                                                       |
     |--------------|-----------------------------------------------------------------------------------------------|
+    | past         | whether this is of an epoch that is over                                                      |
     | variants     | one entry each; ``role`` says whether its own numbers are of answers or of copies ("shadow")  |
     | .metrics     | ``live`` moves at once; ``mature`` (closed windows) has the interval, ``method`` "exact" or   |
     |              | "asymptotic", and ``units`` of ``unit_of_analysis`` behind it; ``n`` counts values            |
@@ -51,6 +52,7 @@ def report(snapshot: Snapshot, ledger: Ledger, policy: Policy | None = None) -> 
         "route": route.name,
         "policy": route.policy,
         "epoch": ledger.epoch,
+        "past": False,
         "revision": route.revision,
         "adaptive": account.adaptive,
         "unit_of_analysis": unit_of_analysis(account),

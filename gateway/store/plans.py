@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import orjson
 from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.ledger import Epoch
 from gateway.store import sql
 from gateway.store.definitions import Definition, Definitions
-from gateway.store.tables import definitions, epochs, events, plans
-from policies.plans import encode_plan
+from gateway.store.tables import definitions, epochs, events, newest_calls, plans
+from policies.plans import decode_plan, encode_plan
+from router.records import EXPOSED
 from router.snapshot import KeyRule, Metric, Route
 
 
@@ -79,6 +81,63 @@ async def write_plans(connection: AsyncConnection, routes: Iterable[Route], now_
     await sql.ensure(connection, epochs, [(route.name, route.epoch, now_ms, _epoch(route)) for route in fresh])
     await sql.ensure(connection, plans, [_plan(route, now_ms) for route in chosen])
     return fresh
+
+
+async def epochs_of(connection: AsyncConnection, route: str, limit: int) -> list[dict[str, Any]]:
+    """Return a route's epochs as plain JSON values, the one that began last first; ``last_ms`` as of ``Epoch``."""
+    query = (
+        select(epochs.c.epoch, epochs.c.began_ms, newest_calls.c.at_ms, epochs.c.body)
+        .outerjoin(newest_calls, (newest_calls.c.route == epochs.c.route) & (newest_calls.c.epoch == epochs.c.epoch))
+        .where(epochs.c.route == bindparam("route"))
+        .order_by(epochs.c.began_ms.desc(), epochs.c.epoch)
+        .limit(bindparam("limit"))
+    )
+    found = []
+    for epoch, began_ms, last_ms, body in await connection.execute(query, {"route": route, "limit": limit}):
+        said = orjson.loads(body)
+        what = {name: said[name] for name in ("policy", "variants", "unit")}
+        found.append({"epoch": epoch, "began_ms": began_ms, "last_ms": last_ms, **what})
+    return found
+
+
+async def epoch_of(connection: AsyncConnection, route: str, epoch: str) -> Epoch | None:
+    """Return what a route was in an epoch; None where it had no such, or its plans are gone."""
+    place = {"route": route, "epoch": epoch}
+    begun = (await connection.execute(_EPOCH, place)).first()
+    last = (await connection.execute(_LAST_PLAN, place)).first()
+    if begun is None or last is None:
+        return None
+    said = orjson.loads(begun.body)
+    known = await read_definitions(connection)
+    until_ms = begun.began_ms if begun.last_ms is None else begun.last_ms
+    judged = (known.at(route, name, until_ms) for name in known.names(route) if name != EXPOSED)
+    return Epoch(
+        route=route,
+        epoch=epoch,
+        began_ms=begun.began_ms,
+        last_ms=begun.last_ms,
+        policy=said["policy"],
+        variants=tuple(said["variants"]),
+        unit=said["unit"],
+        by_unit=said["by_unit"],
+        prediction=said["prediction"],
+        revision=last.revision,
+        plan=decode_plan(orjson.loads(last.plan)),
+        metrics=tuple(one.metric for one in judged if one is not None and one.metric is not None),
+    )
+
+
+_EPOCH: Final = (
+    select(epochs.c.began_ms, epochs.c.body, newest_calls.c.at_ms.label("last_ms"))
+    .outerjoin(newest_calls, (newest_calls.c.route == epochs.c.route) & (newest_calls.c.epoch == epochs.c.epoch))
+    .where(epochs.c.route == bindparam("route"), epochs.c.epoch == bindparam("epoch"))
+)
+_LAST_PLAN: Final = (
+    select(plans.c.revision, plans.c.plan)
+    .where(plans.c.route == bindparam("route"), plans.c.epoch == bindparam("epoch"))
+    .order_by(plans.c.revision.desc())
+    .limit(1)
+)
 
 
 async def taken(connection: AsyncConnection, routes: Iterable[Route]) -> set[str]:

@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
-from gateway.ledger import Ledger
+from gateway.ledger import Epoch, Ledger
 from gateway.regular import open_regular
 from gateway.store import ledgers, partitions, plans, tallies, told
 from gateway.store.lane import Lane
@@ -199,6 +199,16 @@ class Store:
         """Return everything counted for one route and epoch."""
         async with self.read() as connection:
             return (await ledgers.read(connection, [(route, epoch)]))[route, epoch]
+
+    async def epochs(self, route: str, limit: int = 100) -> list[dict[str, Any]]:
+        """Return a route's epochs as plain JSON values, the one that began last first."""
+        async with self.read() as connection:
+            return await plans.epochs_of(connection, route, limit)
+
+    async def epoch(self, route: str, epoch: str) -> Epoch | None:
+        """Return what a route was in an epoch; None where it had no such, or its plans are gone."""
+        async with self.read() as connection:
+            return await plans.epoch_of(connection, route, epoch)
 
     async def ledgers(self, places: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], Ledger]:
         """Return everything counted for these routes and epochs, with their oldest predictions."""

@@ -12,7 +12,7 @@ import httpx
 from gateway.admin.app import create
 from gateway.control.fleet import View
 from gateway.control.progress import Progress
-from gateway.ledger import Ledger
+from gateway.ledger import Epoch, Ledger
 from gateway.store.ledgers import Standing
 from router.config import Config
 from router.diagnostics import Diagnostic
@@ -34,6 +34,8 @@ class Control:
     snapshot: Snapshot
     books: dict[str, Ledger] = field(default_factory=dict)
     moved: dict[str, int] = field(default_factory=dict)
+    epochs_known: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    over: dict[tuple[str, str], tuple[Epoch, Ledger]] = field(default_factory=dict)
     predictions: dict[str, dict[str, Any]] = field(default_factory=dict)
     counted: dict[tuple[str, str, str], int] = field(default_factory=dict)
     orphaned: list[dict[str, Any]] = field(default_factory=list)
@@ -66,6 +68,16 @@ class Control:
         if self.fails is not None:
             raise self.fails
         return {name: self.books.get(name) or Ledger(name, self.snapshot.routes[name].epoch) for name in routes}
+
+    async def epochs(self, route: str) -> Sequence[Mapping[str, Any]]:
+        if self.fails is not None:
+            raise self.fails
+        return self.epochs_known.get(route, [])
+
+    async def past(self, route: str, epoch: str) -> tuple[Epoch, Ledger] | None:
+        if self.fails is not None:
+            raise self.fails
+        return self.over.get((route, epoch))
 
     async def prediction(self, prediction_id: str) -> Mapping[str, Any] | None:
         if self.fails is not None:
