@@ -125,8 +125,9 @@ class Ledger:
     whose window is open; planners do not ask for it.
 
     ``signs`` are what may be wrong, by (variant, role, word). Of calls: the words of ``records.WRONG``, "failed",
-    "client_error" (a 4xx of the backend) and "dropped". Of feedback, under variant and role "" and over all epochs: the
-    statuses of ``TROUBLED``, and why an event could not count (``outcomes.Inapplicable``).
+    "client_error" (a 4xx of the backend), "dropped", and "uncounted", of which nothing else here knows. Of feedback,
+    under variant and role "" and over all epochs: the statuses of ``TROUBLED``, and why an event could not count
+    (``outcomes.Inapplicable``).
     """
 
     route: str

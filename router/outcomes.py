@@ -41,6 +41,7 @@ Inapplicable = Literal[
     "metric_not_listed",  # the prediction's route did not list the metric
     "no_item",  # the answer is a merged list, and the event names no item of it: no ranker can have the credit
     "item_not_shown",  # it names one that no ranker was credited for
+    "uncounted",  # nothing about the request counts (``records.UNCOUNTED``)
 ]
 
 
@@ -53,6 +54,8 @@ class Countable(Protocol):
     def fault(self) -> Fault | None: ...
     @property
     def forced(self) -> bool: ...
+    @property
+    def uncounted(self) -> bool: ...
 
 
 class Call(Countable, Protocol):
@@ -117,7 +120,8 @@ def state(
 ) -> State:
     """Return how one request stands under one metric; the arguments are those of ``values``.
 
-    A request is "excluded" when no value can come of it any more, or none may (its variant was forced).
+    A request is "excluded" when no value can come of it any more, or none may (its variant was forced, or it counts
+    nowhere).
     """
     if not any(counted(call, metric) for call in calls):
         return "excluded"
@@ -163,6 +167,8 @@ def inapplicable(calls: Sequence[Call], event: Feedback, metric: Metric | None) 
 
     ``metric`` is what its name means for them. What takes back counts wherever there may be something to take back.
     """
+    if calls[0].uncounted:
+        return "uncounted"
     if metric is None:
         return "metric_not_listed"
     if metric.kind == "label" or metric.name == EXPOSED or event.retracts:
@@ -179,7 +185,9 @@ def inapplicable(calls: Sequence[Call], event: Feedback, metric: Metric | None) 
 
 def counted(call: Countable, metric: Metric) -> bool:
     """Return whether a call could have a value, so that it belongs in the denominator of coverage."""
-    return not call.forced and call.fault != "dropped" and (call.role != "shadow" or metric.kind == "label")
+    if call.forced or call.uncounted or call.fault == "dropped":
+        return False
+    return call.role != "shadow" or metric.kind == "label"
 
 
 def agreements(calls: Sequence[AnyCall]) -> tuple[tuple[AnyCall, bool], ...]:
@@ -316,7 +324,7 @@ def _ranker_pairs(calls: Sequence[Call], events: Sequence[Feedback], metric: Met
 
 
 def _comparable(call: Call) -> bool:
-    return call.predicted and not call.failed and not call.forced and call.fault != "dropped"
+    return call.predicted and not (call.failed or call.forced or call.uncounted or call.fault == "dropped")
 
 
 #: As Value(…), of all its fields, at half of the time.

@@ -65,6 +65,10 @@ WRONG: Final = (
 #: are exact, and no sum, square or product of sums comes near the largest float, which is 1e308.
 LARGEST: Final = 1e15
 
+#: The reason that is logged of a request that counts nowhere, because its unit was one too many new ones of its client.
+#: Its variant was chosen as ever.
+UNCOUNTED: Final = "uncounted"
+
 #: The metric whose events say that somebody met a prediction.
 EXPOSED: Final = "exposed"
 
@@ -114,6 +118,11 @@ class Prediction:
     traceparent: str | None = None
     retries: int = 0
     wrong: tuple[str, ...] | None = None
+
+    @property
+    def uncounted(self) -> bool:
+        """True when the call is in no number."""
+        return self.reason == UNCOUNTED
 
     @property
     def failed(self) -> bool:

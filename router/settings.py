@@ -176,6 +176,12 @@ GATEWAY: Final = table_of(
             "Addresses and networks of the proxies in front of listen: what they say in X-Forwarded-For, -Proto and "
             "-Host is passed on; of others it is replaced.",
         ),
+        "max_new_units_per_client": Setting(
+            Whole,
+            "New units per client address, minute and worker that are counted; requests of further ones are answered "
+            "and logged, and no number of a report knows them. Without it 600 where trusted_proxies says whose "
+            "addresses are clients', else no bound; given, it holds for who connects directly too; 0 is no bound.",
+        ),
         "max_header_bytes": Setting(
             Annotated[int, Field(ge=1_024)], "Largest head of a request; a larger one gets 431."
         ),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import orjson
 
@@ -27,6 +27,10 @@ KeyRule = Literal["latest", "first", "all"]
 ClientErrors = Literal["pass", "fail"]
 
 EventType = Literal["request", "decision", "response", "feedback", "outcome", "body"]
+
+
+#: New units of one client that are counted within a minute, where nothing else is said and its address is known.
+NEW_UNITS: Final = 600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +53,7 @@ class Gateway:
     tls_key_file: str | None = None
     tls_client_ca_file: str | None = None
     trusted_proxies: tuple[str, ...] = ()
+    max_new_units_per_client: int | None = None  # None: NEW_UNITS where proxies tell clients' addresses, else no bound
     max_header_bytes: int = 65_536
     max_headers: int = 128
     underscores_in_headers: bool = False
@@ -73,6 +78,13 @@ class Gateway:
     body_retention: int | None = None
     tally_retention: int | None = None
     tracing: bool = False
+
+    @property
+    def new_units_bound(self) -> int:
+        """How many new units of one client are counted within a minute; 0: all."""
+        if self.max_new_units_per_client is None:
+            return NEW_UNITS if self.trusted_proxies else 0
+        return self.max_new_units_per_client
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -318,6 +318,7 @@ class Metrics:
             "shed": (series.shed, ("reason",)),
             "dropped_fields": (series.dropped_fields, ()),
             "unit_fallbacks": (series.unit_fallbacks, ("route",)),
+            "uncounted_requests": (series.uncounted, ("route",)),
             "merge_failures": (series.merge_failures, ("route", "reason")),
             "extraction_failures": (series.extraction_failures, ("route", "variant")),
             "version_mismatches": (series.version_mismatches, ("route", "variant")),

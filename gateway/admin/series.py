@@ -153,6 +153,11 @@ class Series:
             "Requests that carried no unit, so that the request itself was randomised.",
             ("route",),
         )
+        self.uncounted = self._counter(
+            "uncounted_requests_total",
+            "Requests that count in no report: their unit was one too many new ones of their client within a minute.",
+            ("route",),
+        )
         self.merge_failures = self._counter(
             "merge_failures_total",
             "Interleaved requests answered by one list as it came, by reason.",

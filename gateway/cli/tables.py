@@ -178,6 +178,10 @@ def _footer(report: Report) -> str:
         lines.append(f"shares as set: {'yes' if ratio['ok'] else 'NO'} (p = {ratio['p']:.2g})")
     if report["forced"]:
         lines.append(f"forced requests, left out: {_count(report['forced'])}")
+    if report["uncounted"]:
+        lines.append(
+            f"requests left out, of more new units than max_new_units_per_client: {_count(report['uncounted'])}"
+        )
     return "\n".join(lines)
 
 

@@ -353,6 +353,7 @@ class Joiner:
                 or prediction_id is None
                 or row.open_by is not None
                 or kin.role == "draft"
+                or kin.uncounted
                 or row.at_ms < definition.closed_until
                 or not in_time(learned.event_ms, row.at_ms, definition.metric)
             ):

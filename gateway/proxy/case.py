@@ -13,7 +13,7 @@ from gateway.proxy.headers import CALLERS_ID, Header, forwarded
 from gateway.proxy.request import Request
 from gateway.proxy.tracing import Trace
 from gateway.pseudonym import pseudonym
-from router.records import CallLine, Role, stamped
+from router.records import UNCOUNTED, CallLine, Role, stamped
 from router.router import Routing
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class Case:
         "target",
         "trace",
         "traceparent",
+        "uncounted",
         "waited",
     )
 
@@ -83,6 +84,8 @@ class Case:
         self.began = began
         self.waited = waited
         self.logged = False
+        #: Whether no number may know of it.
+        self.uncounted = False
 
     @property
     def overhead_ms(self) -> float:
@@ -101,7 +104,7 @@ class Case:
         row = outcome.copy()  # to add a few fields to a copy costs a third of adding two sets of them to a new one
         row["id"] = self.id
         row["at_ms"] = self.at_ms
-        row["reason"] = "mirror" if shadow else decision.reason
+        row["reason"] = UNCOUNTED if self.uncounted else "mirror" if shadow else decision.reason
         # Of a forced variant the propensity means nothing; a copy has none of its own.
         row["propensity"] = None if shadow or routing.forced else decision.propensity
         if occasion.unit is not None:

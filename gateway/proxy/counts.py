@@ -12,6 +12,7 @@ Name = Literal[
     "mirror_drops",
     "shed",
     "unit_fallbacks",
+    "uncounted_requests",
     "merge_failures",
     "extraction_failures",
     "version_mismatches",

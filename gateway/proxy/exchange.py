@@ -23,6 +23,7 @@ from gateway.proxy.headers import OWN
 from gateway.proxy.ids import new_id
 from gateway.proxy.log import Log
 from gateway.proxy.mirrors import Mirrors, Tee
+from gateway.proxy.newcomers import Newcomers
 from gateway.proxy.relay import relay
 from gateway.proxy.reply import Reply, refuse, refuse_unlogged
 from gateway.proxy.request import Request
@@ -50,6 +51,7 @@ class Exchange:
         admission: Admission,
         now_ms: Callable[[], int],
         tracing: Tracing | None = None,
+        newcomers: Newcomers | None = None,
     ) -> None:
         self._router = router
         self._backends = backends
@@ -58,6 +60,7 @@ class Exchange:
         self._counts = counts
         self._admission = admission
         self._tracing = tracing
+        self._newcomers = newcomers
         self._now_ms = now_ms
         self.in_flight: dict[str, int] = {}
 
@@ -108,6 +111,8 @@ class Exchange:
                     body = await request.body()
                     waited += perf_counter() - waiting
             case = Case(at_ms, routing, generation, request, began, waited, streams=body is None)
+            if self._newcomers is not None and self._newcomers.bound:
+                self._count(case, request)
             if self._tracing is not None:
                 trace = case.trace = self._tracing.begin(request, case)
             if captured is not None:
@@ -136,6 +141,15 @@ class Exchange:
                 self.in_flight[route.name] -= 1
             generation.leave()
             self._admission.leave()
+
+    def _count(self, case: Case, request: Request) -> None:
+        """Find out whether a request counts, and note on it if it does not."""
+        routing, newcomers = case.routing, self._newcomers
+        if newcomers is None or routing.route.unit is None or routing.forced:
+            return
+        if not newcomers.counts(routing.occasion.unit, request):
+            case.uncounted = True
+            self._counts.add("uncounted_requests", route=routing.route.name)
 
     def _decided(
         self, request: Request, response: Response, route: Route, generation: Generation, at_ms: int, document: object

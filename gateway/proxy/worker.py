@@ -48,6 +48,7 @@ from gateway.proxy.exchange import Exchange
 from gateway.proxy.feedback import OWN_PATHS, OwnPaths
 from gateway.proxy.log import Log, keep_synced
 from gateway.proxy.mirrors import Mirrors
+from gateway.proxy.newcomers import Newcomers
 from gateway.proxy.request import Request
 from gateway.proxy.response import Response
 from gateway.proxy.tracing import Tracing, exported
@@ -124,6 +125,7 @@ class Worker:
         self._mirrors = Mirrors(self._log, self._counts, gateway)
         self._admission = Admission(gateway, time.monotonic())
         self._tracing = Tracing(exported()) if gateway.tracing else None
+        self._newcomers = Newcomers(gateway)
         self._exchange = Exchange(
             self._router,
             self._backends,
@@ -133,6 +135,7 @@ class Worker:
             self._admission,
             now_ms,
             self._tracing,
+            self._newcomers,
         )
         self._own = OwnPaths(self._router, self._backends, self._feedback, self._log, self._counts, now_ms)
         self._oversized = False
@@ -226,6 +229,7 @@ class Worker:
         self._log.swap(snapshot.gateway)
         self._mirrors.swap(snapshot.gateway)
         self._admission.swap(snapshot.gateway)
+        self._newcomers.swap(snapshot.gateway)
         self._edge.gateway = snapshot.gateway
         logger.log(level, "revision %d is in force", snapshot.revision)
 

@@ -16,6 +16,7 @@ from gateway.report.problems import goes_on, problems_of, warning
 from gateway.report.variants import pending_seconds, unit_of_analysis, variants
 from gateway.report.verdict import shares_as_planned, verdict
 from policies import Policy
+from router.records import UNCOUNTED
 from router.snapshot import Metric, Snapshot
 
 
@@ -42,6 +43,7 @@ def report(snapshot: Snapshot, ledger: Ledger, policy: Policy | None = None) -> 
     | accounting   | the same by metric                                                                            |
     | faults       | calls without a complete answer, by variant, role and fault                                   |
     | forced       | requests whose client chose the variant: in none of the other numbers                         |
+    | uncounted    | requests of units beyond ``max_new_units_per_client``: in none of the other numbers either     |
     | watermark    | RFC 3339: all that happened before then is counted; null before any heartbeat                 |
     """
     account = Account(snapshot, ledger, policy)
@@ -80,6 +82,7 @@ def report(snapshot: Snapshot, ledger: Ledger, policy: Policy | None = None) -> 
         "accounting": _accounting(ledger),
         "faults": _faults(ledger),
         "forced": ledger.forced,
+        "uncounted": 0 if (seen := account.seen_in_requests(UNCOUNTED)) is None else seen.n,
         "watermark": None if ledger.watermark_ms is None else rfc3339(ledger.watermark_ms),
     }
 

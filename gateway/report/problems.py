@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from gateway.ledger import Seen, Status
 from gateway.moments import rfc3339
 from gateway.report.account import ANSWERING, SHADOWING, Account, share_interval
+from router.records import UNCOUNTED
 from router.snapshot import Metric
 
 #: Of fewer cases nothing is said.
@@ -204,10 +205,24 @@ def _not_applicable(account: Account) -> Iterator[Found]:
         "no_item": "without `item`, about a merged list",
         "item_not_shown": "of an `item` that was not shown",
     }
+    # What is about requests that are not counted is no fault of the feedback's.
+    apart = account.ledger.signs.get(("", "", UNCOUNTED))
     found = [(seen, why) for why in reasons if (seen := account.ledger.signs.get(("", "", why))) is not None]
     said = ", ".join(f"{seen.n:,} {reasons[why]}" for seen, why in sorted(found, reverse=True))
     mend = "the client must send the item that was clicked, of a metric that the route lists"
-    yield from _events(account, "not_applicable", f"feedback cannot count{f': {said}' if said else ''}", mend)
+    for one in _events(account, "not_applicable", f"feedback cannot count{f': {said}' if said else ''}", mend):
+        yield one if apart is None else one._replace(n=max(0, one.n - apart.n))
+
+
+def _uncounted(account: Account) -> Iterator[Found]:
+    seen = account.seen_in_requests(UNCOUNTED)
+    if seen is not None:
+        what = "requests are left out of every number, being of more new units than one client may bring"
+        mend = (
+            "a client invents units, or many users share an address: then raise max_new_units_per_client, "
+            "or name the proxies between in trusted_proxies"
+        )
+        yield Found(None, seen.n, account.requests + seen.n, seen, what, mend)
 
 
 def _uncovered(account: Account) -> Iterator[Found]:
@@ -252,6 +267,7 @@ PROBLEMS: tuple[Problem, ...] = (
     Problem("failures", 0.01, _failures),
     Problem("client_errors", 0.0, _client_errors),
     Problem("no_unit", 0.05, _no_unit),
+    Problem("uncounted", 0.01, _uncounted),
     Problem("no_prediction", 0.01, _no_prediction),
     Problem("other_version", 0.01, _other_version),
     Problem("no_version", 0.01, _no_version),

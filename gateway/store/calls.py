@@ -100,6 +100,10 @@ class Call(NamedTuple):
         return self.kin.forced
 
     @property
+    def uncounted(self) -> bool:
+        return self.kin.uncounted
+
+    @property
     def failed(self) -> bool:
         return self.kin.failed
 

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store import sql
 from gateway.store.tables import kin
-from router.records import VARIANT_FAULTS, Fault, Role
+from router.records import UNCOUNTED, VARIANT_FAULTS, Fault, Role
 
 #: How many are kept in memory: some ten megabytes. A bandit makes a few a second.
 MOST: Final = 10_000
@@ -51,6 +51,7 @@ class Kin:
     failed: bool = field(init=False)
     #: Whether the backend answered with a 4xx, however that counts.
     client_error: bool = field(init=False)
+    uncounted: bool = field(init=False)
 
     def __post_init__(self) -> None:
         if self.propensity is not None:
@@ -59,6 +60,7 @@ class Kin:
         object.__setattr__(self, "failed", failed)
         answered = self.fault in {None, "client_error"} and self.served is None
         object.__setattr__(self, "client_error", answered and 400 <= (self.status or 0) < 500)
+        object.__setattr__(self, "uncounted", self.reason == UNCOUNTED)
         said = [getattr(self, name) for name in NAMES]
         digest = blake2b(orjson.dumps(said), digest_size=8).digest()
         object.__setattr__(self, "number", int.from_bytes(digest, "big") >> 1)  # databases know no unsigned ones

@@ -28,8 +28,6 @@ class Step(NamedTuple):
 _SUMS_ARE_EXACT: Final = ("ALTER TABLE tallies ADD COLUMN rest TEXT", "ALTER TABLE units ADD COLUMN rest TEXT")
 _ASSIGNMENT_KEYS: Final = """CREATE TABLE assignment_keys (
     number BIGINT NOT NULL, secret TEXT NOT NULL, made_ms BIGINT NOT NULL, PRIMARY KEY (number))"""
-_UNCOUNTED: Final = """CREATE TABLE uncounted (
-    route TEXT NOT NULL, epoch TEXT NOT NULL, n BIGINT NOT NULL, PRIMARY KEY (route, epoch))"""
 _SIGNS: Final = """CREATE TABLE signs (
     route TEXT NOT NULL, epoch TEXT NOT NULL, variant TEXT NOT NULL, role TEXT NOT NULL, word TEXT NOT NULL,
     n BIGINT NOT NULL, first_ms BIGINT NOT NULL, last_ms BIGINT NOT NULL, detail TEXT NOT NULL,
@@ -40,11 +38,7 @@ _MORE: Final = "ALTER TABLE events ADD COLUMN more TEXT"
 #: version before may still be running beside the one that migrates.
 STEPS: Final[Mapping[int, Step]] = {
     2: Step("keep sums exactly", _SUMS_ARE_EXACT, _SUMS_ARE_EXACT),
-    3: Step(
-        "keep a fleet's assignment keys, and count requests that count nowhere",
-        (f"{_ASSIGNMENT_KEYS} WITHOUT ROWID", f"{_UNCOUNTED} WITHOUT ROWID"),
-        (_ASSIGNMENT_KEYS, _UNCOUNTED),
-    ),
+    3: Step("keep a fleet's assignment keys", (f"{_ASSIGNMENT_KEYS} WITHOUT ROWID",), (_ASSIGNMENT_KEYS,)),
     4: Step(
         "count signs of what may be wrong, keep who changed what",
         (f"{_SIGNS} WITHOUT ROWID", _MORE),

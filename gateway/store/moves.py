@@ -18,7 +18,7 @@ from gateway.store.kin import Kin
 from gateway.store.news import Changed, News
 from policies.statistics.latency import bucket
 from router.outcomes import Value
-from router.records import WRONG, Outcome, Role
+from router.records import UNCOUNTED, WRONG, Outcome, Role
 from router.snapshot import Metric
 
 #: Microseconds are what is measured, and most calls take few milliseconds: the same ones come again and again.
@@ -206,6 +206,9 @@ class Moves:
             if kin.role == "primary":
                 self.forced[kin.route, kin.epoch] += len(rows)
             return
+        if kin.uncounted:
+            self._signs_of(kin, rows)
+            return
         if kin.role == "primary":
             self._arrivals(kin, rows)
         if kin.failed or kin.client_error or kin.fault == "dropped":
@@ -251,8 +254,9 @@ class Moves:
             ("failed", kin.failed),
             ("client_error", kin.client_error),
             ("dropped", kin.fault == "dropped"),
+            (UNCOUNTED, kin.uncounted),
         ):
-            if is_so:
+            if is_so and kin.uncounted == (word == UNCOUNTED):
                 sign = Sign(kin.route, kin.epoch, kin.variant, kin.role, word)
                 self.sign(sign, len(rows), first_ms, str(kin.status) if word == "client_error" else what)
                 self.sign(sign, 0, last_ms)

@@ -291,8 +291,6 @@ signs: Final = _table(
     _text("detail"),
 )
 forced: Final = _counter("forced", _text("route", key=True), _text("epoch", key=True))
-#: Requests of units that were one too many of their client's (``gateway.proxy.newcomers``).
-uncounted: Final = _counter("uncounted", _text("route", key=True), _text("epoch", key=True))
 feedback_counts: Final = _counter(
     "feedback_counts", _text("route", key=True), _text("metric", key=True), _text("status", key=True)
 )

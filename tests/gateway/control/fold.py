@@ -58,7 +58,7 @@ def fold(
         joined, statuses = judge(requests, events, metrics, watermark_ms, key_rule)
     values: Values = defaultdict(dict)
     for prediction_id, rows in requests.items():
-        whole = [row for row in rows if not row.forced and row.fault != "dropped"]
+        whole = [row for row in rows if not (row.forced or row.uncounted or row.fault == "dropped")]
         for row in whole:
             put(values, row, "", CALLS, "", "live", float(row.failed))
         primary = next((row for row in whole if row.role == "primary"), None)
@@ -192,7 +192,7 @@ def outside(event: Feedback, row: Prediction, metric: Metric) -> bool:
 
 def can_count(event: Feedback, rows: Sequence[Prediction], metrics: Mapping[str, Metric]) -> bool:
     """Whether an event may count for a request: in a merged answer it must name an item that was shown."""
-    if event.metric not in metrics:
+    if event.metric not in metrics or rows[0].uncounted:
         return False
     rankers = [row for row in rows if row.role == "draft"]
     if not rankers or event.value is None or event.metric == "exposed" or metrics[event.metric].kind == "label":
@@ -313,7 +313,7 @@ def arrive(requests: Iterable[Sequence[Prediction]]) -> Counter[tuple[int, str]]
     first: dict[str, Prediction] = {}
     for rows in requests:
         for row in rows:
-            if row.role != "primary" or row.forced:
+            if row.role != "primary" or row.forced or row.uncounted:
                 continue
             if not row.by_unit or row.unit is None:
                 found[row.revision, row.variant] += 1

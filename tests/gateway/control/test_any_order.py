@@ -17,7 +17,7 @@ from sqlalchemy import select
 from gateway.journal import FEEDBACK, PREDICTIONS
 from gateway.ledger import Ledger, TallyKey
 from gateway.store import tables, tallies
-from router.records import Feedback, Prediction, call_line, feedback_line, mark_line
+from router.records import UNCOUNTED, Feedback, Prediction, call_line, feedback_line, mark_line
 from router.snapshot import Metric
 from tests.gateway.control.builders import OTHER, RUN, T0, WRITER, Desk, call, comparable, event, keyed, metric
 from tests.gateway.control.fold import fold
@@ -65,6 +65,7 @@ def requests(draw: Callable[[Any], Any]) -> list[Prediction]:
             "key": draw(st.sampled_from(["k1", "k2", None])),
             "forced": draw(st.sampled_from([False, False, False, True])),
             "revision": draw(st.integers(1, 2)),
+            "reason": draw(st.sampled_from(["unit", "unit", "unit", UNCOUNTED])),
         }
         prediction = st.sampled_from([{}, {"prediction": 1}, {"prediction": 2}, {"prediction": True}])
         if draw(st.sampled_from([False, False, True])):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gateway.ledger import AGREEMENT, CALLS, UNKNOWN
 from gateway.store import tallies
+from router.records import UNCOUNTED
 from tests.gateway.control.builders import (
     OTHER,
     T0,
@@ -389,6 +391,27 @@ def test_forced_requests_are_counted_apart_and_nowhere_else(tmp_path: Path, stor
         assert ledger.forced == 1
         assert (ledger.tallies, ledger.latency, ledger.faults, ledger.stretches) == ({}, {}, {}, ())
         assert statuses(ledger) == {"joined": 1}
+
+    at_desk(Desk(tmp_path, metric(missing=0.0), store=store), story)
+
+
+def test_requests_of_too_many_new_units_are_counted_apart_and_nowhere_else(tmp_path: Path, store: str) -> None:
+    """Their copies neither; and what is learned about them is about nothing that counts."""
+
+    async def story(desk: Desk) -> None:
+        shared: dict[str, Any] = {"reason": UNCOUNTED, "prediction": 7, "latency_ms": 3.0, "unit": "u", "by_unit": True}
+        desk.journal.calls(call(10, **shared), call(10, "b", role="shadow", **shared), call(11, "b", **shared))
+        desk.journal.calls(call(12, "a", role="draft", **shared), call(12, "b", role="draft", **shared))
+        desk.journal.events(*(event(number, 7, at=20) for number in (10, 11, 12)))
+        desk.journal.beat(2_000)
+        ledger = await desk.record()
+        seen = {place: one.n for place, one in ledger.signs.items() if place[2] == UNCOUNTED}
+        primaries, drafts = (("a", "primary"), ("b", "primary")), (("a", "draft"), ("b", "draft"))
+        assert seen == {(*place, UNCOUNTED): 1 for place in (*primaries, *drafts, ("b", "shadow"))} | {
+            ("", "", UNCOUNTED): 3
+        }
+        assert (ledger.tallies, ledger.latency, ledger.faults, ledger.stretches) == ({}, {}, {}, ())
+        assert statuses(ledger) == {"not_applicable": 3}
 
     at_desk(Desk(tmp_path, metric(missing=0.0), store=store), story)
 
