@@ -36,12 +36,13 @@ def load(path: Path) -> Config:
 
 
 def _tls(gateway: Gateway) -> Iterator[Finding]:
-    try:
-        tls.context(gateway)
-    except tls.Unusable as error:
-        yield Finding(("gateway", error.setting), str(error))
-    except OSError as error:  # gone since it was looked for
-        yield Finding(("gateway", "tls_cert_file"), f"gateway.tls_cert_file: {error.strerror}")
+    for setting, make in (("tls_cert_file", tls.context), ("admin_tls_cert_file", tls.admin_context)):
+        try:
+            make(gateway)
+        except tls.Unusable as error:
+            yield Finding(("gateway", error.setting), str(error))
+        except OSError as error:  # gone since it was looked for
+            yield Finding(("gateway", setting), f"gateway.{setting}: {error.strerror}")
 
 
 def _authorities(found: Config) -> Iterator[Finding]:

@@ -146,7 +146,7 @@ class Appender:
         while True:
             seq = self._seq
             try:
-                fd = os.open(self._directory / f"{self.writer}-{seq:06d}.jsonl", flags, 0o640)
+                fd = os.open(self._directory / f"{self.writer}-{seq:06d}.jsonl", flags, 0o600)
             except FileExistsError:
                 self._seq += 1
                 continue

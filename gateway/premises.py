@@ -38,7 +38,7 @@ class Unavailable(Exception):
 @contextlib.contextmanager
 def sole_supervisor(data_dir: Path) -> Iterator[bool]:
     """Hold the directory; True when its last supervisor was killed. Raises Unavailable if there is another."""
-    fd = open_regular(data_dir / "supervisor.pid", os.O_RDWR | os.O_CREAT, 0o644)
+    fd = open_regular(data_dir / "supervisor.pid", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -76,7 +76,7 @@ def running_supervisor(data_dir: Path) -> int | None:
 @contextlib.contextmanager
 def sole_processes(data_dir: Path) -> Iterator[int]:
     """Hold the lock that children inherit, once those of a supervisor before are gone. Raises Unavailable."""
-    fd = open_regular(data_dir / "processes.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    fd = open_regular(data_dir / "processes.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         deadline = time.monotonic() + _ORPHANS_SECONDS
         waiting = False

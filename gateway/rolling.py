@@ -21,7 +21,7 @@ _ROLL: Final = "roll"
 def ask(journal: Path) -> None:
     """Ask everybody who writes now. Raises OSError."""
     path = journal / _ROLL
-    path.touch(0o640)
+    path.touch(0o600)
     # Two questions within one tick of the file system's clock are two all the same.
     at = max(time.time_ns(), path.stat().st_mtime_ns + 1)
     os.utime(path, ns=(at, at))

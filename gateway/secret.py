@@ -1,10 +1,12 @@
 """Secrets that the configuration refers to, read where they are: in the environment, or in a file.
 
-Rule: what is said of one that is missing names it and never shows it.
+Rule: what is said of one that is missing names it and never shows it. A file of tokens has one a line, and each of them
+is valid: the old and the new one, while they are rotated. They are compared in constant time.
 """
 
 from __future__ import annotations
 
+import hmac
 import os
 from pathlib import Path
 
@@ -31,3 +33,40 @@ def read(path: str) -> str:
         return Path(path).read_text("utf-8").removesuffix("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise SecretMissing(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def tokens(path: str) -> tuple[bytes, ...]:
+    """Return the tokens in a file, at least one. Raises SecretMissing."""
+    found = tuple(line.strip().encode() for line in read(path).split("\n") if line.strip())
+    if not found:
+        raise SecretMissing(f"{path} is empty")
+    return found
+
+
+def is_one_of(given: bytes | None, valid: tuple[bytes, ...]) -> bool:
+    """Return whether a token is one of those that are valid, in a time that tells nothing of them but their number."""
+    if given is None:
+        return False
+    found = False
+    for token in valid:
+        found |= hmac.compare_digest(given, token)
+    return found
+
+
+class TokenFile:
+    """The tokens of a file, read again when it changes."""
+
+    def __init__(self) -> None:
+        self._mark: tuple[str, int, int, int] | None = None
+        self._tokens: tuple[bytes, ...] = ()
+
+    def read(self, path: str) -> tuple[bytes, ...]:
+        """Return the tokens. Raises SecretMissing."""
+        try:
+            found = os.stat(path)
+        except OSError as error:
+            raise SecretMissing(f"{path} cannot be read: {error.strerror}") from None
+        mark = (path, found.st_mtime_ns, found.st_size, found.st_ino)
+        if mark != self._mark:
+            self._tokens, self._mark = tokens(path), mark
+        return self._tokens

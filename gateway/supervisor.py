@@ -27,6 +27,7 @@ from gateway.configuration import load
 from gateway.journal import JOURNAL, next_run
 from gateway.lifeline import VARIABLE
 from gateway.premises import Unavailable, listening, sole_processes, sole_supervisor
+from gateway.private import keep_private, narrow
 from gateway.published import SNAPSHOT, SnapshotFile, publish
 from policies.types import Evidence
 from router.assignment import AssignmentKey
@@ -60,6 +61,7 @@ def serve(config_path: Path) -> int:
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s supervisor %(message)s"
     )
+    keep_private()
     try:
         config = load(config_path)
     except ConfigError as error:
@@ -71,6 +73,8 @@ def serve(config_path: Path) -> int:
         with contextlib.ExitStack() as held:
             data_dir = Path(config.gateway.data_dir)
             data_dir.mkdir(parents=True, exist_ok=True)
+            if left := narrow(data_dir):
+                logger.warning("others may read %s and %d more: it is not ours to narrow", left[0], len(left) - 1)
             killed = held.enter_context(sole_supervisor(data_dir))
             lock = held.enter_context(sole_processes(data_dir))
             sock = held.enter_context(listening(config.gateway.listen, patient=killed))
@@ -190,7 +194,8 @@ class Supervisor:
         workers = "1 worker" if gateway.workers == 1 else f"{gateway.workers} workers"
         admin, _, admin_port = gateway.admin.rpartition(":")
         # The controller binds it, and says in the log which it got.
-        operators = f"http://{gateway.admin}" if admin_port != "0" else f"on a free port of {admin}"
+        operators_scheme = "http" if gateway.admin_tls_cert_file is None else "https"
+        operators = f"{operators_scheme}://{gateway.admin}" if admin_port != "0" else f"on a free port of {admin}"
         # Where events go out on standard output nothing else does.
         _say(
             sys.stderr if self._tells_on_stdout else sys.stdout,

@@ -1,4 +1,4 @@
-"""TLS on the data port, towards backends and towards sinks: the operator's files → contexts.
+"""TLS on our two ports, towards backends and towards sinks: the operator's files → contexts.
 
 Rule: one function for the worker that uses it and for ``check``, so that what is called valid can be served.
 Nothing here asks a terminal for a password.
@@ -6,7 +6,9 @@ Nothing here asks a terminal for a password.
 
 from __future__ import annotations
 
+import os
 import ssl
+from collections.abc import Callable
 from typing import Final
 
 from router.snapshot import Backend, Gateway, Sink
@@ -29,14 +31,10 @@ def context(gateway: Gateway) -> ssl.SSLContext | None:
 
     Raises OSError if a file cannot be read, and Unusable if it does not hold what it should.
     """
-    cert, key, authorities = gateway.tls_cert_file, gateway.tls_key_file, gateway.tls_client_ca_file
-    if cert is None:
+    if gateway.tls_cert_file is None:
         return None
-    made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        made.load_cert_chain(cert, key, password=_no_password)
-    except ssl.SSLError as error:
-        raise _unusable(error, cert, key or cert) from None
+    made = _serving("", gateway.tls_cert_file, gateway.tls_key_file)
+    authorities = gateway.tls_client_ca_file
     if authorities is not None:
         try:
             made.load_verify_locations(authorities)
@@ -44,6 +42,76 @@ def context(gateway: Gateway) -> ssl.SSLContext | None:
             raise Unusable("tls_client_ca_file", f'"{authorities}" holds no certificate (PEM)') from None
         made.verify_mode = ssl.CERT_REQUIRED
     return made
+
+
+def admin_context(gateway: Gateway) -> ssl.SSLContext | None:
+    """Return the context of the admin port, None for plain HTTP. Raises as ``context`` does."""
+    if gateway.admin_tls_cert_file is None:
+        return None
+    return _serving("admin_", gateway.admin_tls_cert_file, gateway.admin_tls_key_file)
+
+
+def asking_context(gateway: Gateway) -> ssl.SSLContext | None:
+    """Return the context by which this machine's commands ask the admin port, None for plain HTTP.
+
+    They know the certificate: it is in the operator's file, and stands for itself, whatever name it has. Raises as
+    ``context`` does.
+    """
+    if gateway.admin_tls_cert_file is None:
+        return None
+    made = _checking(gateway.admin_tls_cert_file, "gateway")
+    made.check_hostname = False
+    made.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return made
+
+
+def _serving(port: str, cert: str, key: str | None) -> ssl.SSLContext:
+    made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        made.load_cert_chain(cert, key, password=_no_password)
+    except ssl.SSLError as error:
+        raise _unusable(error, port, cert, key or cert) from None
+    except Unusable as error:
+        raise Unusable(f"{port}{error.setting}", error.reason) from None
+    return made
+
+
+class Renewal:
+    """Says when the files of a port's certificate have changed, and makes the context anew."""
+
+    def __init__(self, gateway: Gateway, make: Callable[[Gateway], ssl.SSLContext | None]) -> None:
+        self._make = make
+        self._mark = _marks(gateway)
+
+    def fresh(self, gateway: Gateway) -> ssl.SSLContext | None:
+        """Return a new context if a file changed, else None. Raises as ``context`` does, once per change."""
+        mark = _marks(gateway)
+        if mark == self._mark:
+            return None
+        self._mark = mark
+        return self._make(gateway)
+
+
+def _marks(gateway: Gateway) -> tuple[tuple[int, int, int] | None, ...]:
+    """Return by what a change of each certificate's files shows; of one that is not there, None."""
+    files = (
+        gateway.tls_cert_file,
+        gateway.tls_key_file,
+        gateway.tls_client_ca_file,
+        gateway.admin_tls_cert_file,
+        gateway.admin_tls_key_file,
+    )
+    return tuple(map(_mark, files))
+
+
+def _mark(path: str | None) -> tuple[int, int, int] | None:
+    if path is None:
+        return None
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size
 
 
 def client_context(backend: Backend) -> ssl.SSLContext | None:
@@ -72,17 +140,17 @@ def _checking(authorities: str | None, table: str) -> ssl.SSLContext:
         raise Unusable("tls_ca_file", f'"{authorities}" holds no certificate (PEM)', table=table) from None
 
 
-def _unusable(error: ssl.SSLError, cert: str, key: str) -> Unusable:
+def _unusable(error: ssl.SSLError, port: str, cert: str, key: str) -> Unusable:
     """Say which of the two it is: OpenSSL says "PEM lib" of either."""
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cert)
     except ssl.SSLError:
-        return Unusable("tls_cert_file", f'"{cert}" holds no certificate (PEM)')
+        return Unusable(f"{port}tls_cert_file", f'"{cert}" holds no certificate (PEM)')
     if error.reason in _OF_ANOTHER:
-        return Unusable("tls_key_file", f'"{key}" is not the key of the certificate in "{cert}"')
+        return Unusable(f"{port}tls_key_file", f'"{key}" is not the key of the certificate in "{cert}"')
     if error.reason in (None, "PEM_LIB"):
-        return Unusable("tls_key_file", f'"{key}" holds no private key (PEM)')
-    return Unusable("tls_cert_file", f'"{cert}" is refused: {error.reason.lower().replace("_", " ")}')
+        return Unusable(f"{port}tls_key_file", f'"{key}" holds no private key (PEM)')
+    return Unusable(f"{port}tls_cert_file", f'"{cert}" is refused: {error.reason.lower().replace("_", " ")}')
 
 
 def _no_password() -> bytes:

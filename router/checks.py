@@ -44,13 +44,25 @@ def scored_01(kind: str | None, score: str | None) -> bool:
     return kind == "event" or (kind == "label" and score in (None, "match"))
 
 
+#: Settings of the gateway, and what they have no effect without.
+_USELESS_WITHOUT: Final = (
+    ("tls_key_file", "tls_cert_file"),
+    ("tls_client_ca_file", "tls_cert_file"),
+    ("admin_tls_key_file", "admin_tls_cert_file"),
+    ("admin_read_token_file", "admin_token_file"),
+    ("metrics_open", "admin_token_file"),
+)
+
+
 def _gateway(gateway: Reading) -> Iterator[Finding]:
     has: Callable[[str], Any] = gateway.values.get
-    if has("tls_cert_file") and not has("tls_key_file") and "tls_key_file" not in gateway.broken:
-        yield _wrong(gateway.path, "tls_cert_file", "needs tls_key_file, the private key of the certificate")
-    for name in ("tls_key_file", "tls_client_ca_file"):
-        if has(name) and not has("tls_cert_file") and "tls_cert_file" not in gateway.broken:
-            yield _wrong(gateway.path, name, "needs tls_cert_file, or it has no effect")
+    for port in ("", "admin_"):
+        cert, key = f"{port}tls_cert_file", f"{port}tls_key_file"
+        if has(cert) and not has(key) and key not in gateway.broken:
+            yield _wrong(gateway.path, cert, f"needs {key}, the private key of the certificate")
+    for name, needed in _USELESS_WITHOUT:
+        if has(name) and not has(needed) and needed not in gateway.broken:
+            yield _wrong(gateway.path, name, f"needs {needed}, or it has no effect")
     if has("store_password_file") and has("store") == "sqlite":
         yield _wrong(gateway.path, "store_password_file", 'has no effect with store = "sqlite"')
     listen, admin = has("listen"), has("admin")
@@ -60,13 +72,23 @@ def _gateway(gateway: Reading) -> Iterator[Finding]:
     if head is not None and target is not None and target > head:
         message = f"must be at most max_header_bytes, {head}, got {target}: a target is part of the head"
         yield _wrong(gateway.path, "max_target_bytes", message)
-    for name, token, what in (
-        ("listen", "feedback_token_file", "anybody who reaches it may send feedback"),
-        ("admin", "admin_token_file", "anybody who reaches it may reload and change"),
-    ):
-        if has(name) and not has(token) and token not in gateway.broken and not spellings.is_loopback(has(name)):
-            message = f"is open to other machines, and {what}; name a file with a token in {token}"
-            yield _wrong(gateway.path, name, message, warning=True)
+    if has("admin_open") and has("admin_token_file"):
+        yield _wrong(gateway.path, "admin_open", "has no effect with admin_token_file")
+    if _is_open(gateway, "listen", "feedback_token_file"):
+        words = "is open to other machines, and anybody who reaches it may send feedback"
+        message = f"{words}; name a file with a token in feedback_token_file"
+        yield _wrong(gateway.path, "listen", message, warning=True)
+    if _is_open(gateway, "admin", "admin_token_file") and not has("admin_open") and "admin_open" not in gateway.broken:
+        words = "is open to other machines, and anybody who reaches it may read, reload and change"
+        hint = "or write admin_open = true, where something else keeps others away"
+        yield _wrong(gateway.path, "admin", f"{words}; name a file with a token in admin_token_file", hint)
+
+
+def _is_open(gateway: Reading, name: str, token: str) -> bool:
+    """Return whether an address is known to be reached by other machines, and no token is asked for there."""
+    where: str | None = gateway.values.get(name)
+    asks = gateway.values.get(token) or token in gateway.broken
+    return where is not None and not asks and not spellings.is_loopback(where)
 
 
 def _retention(draft: Draft) -> Iterator[Finding]:

@@ -151,13 +151,28 @@ GATEWAY: Final = table_of(
             secret=True,
         ),
         "store_password_file": Setting(Text, "A file with the password of the database."),
-        "admin_token_file": Setting(Text, "A file with the token that changes on the admin port ask for."),
-        "feedback_token_file": Setting(Text, "A file with the token that feedback must carry; without it, it is open."),
+        "admin_token_file": Setting(
+            Text,
+            "A file with tokens, one a line and each valid, that the admin port asks for. It is read again when it "
+            "changes, as every file of tokens and certificates is.",
+        ),
+        "admin_read_token_file": Setting(Text, "A file with tokens that read on the admin port and change nothing."),
+        "admin_open": Setting(
+            bool, "Whether an admin port that other machines reach is served without a token; if not, it is refused."
+        ),
+        "metrics_open": Setting(bool, "Whether /metrics on the admin port needs no token."),
+        "admin_tls_cert_file": Setting(Text, "The certificate chain (PEM) with which the admin port speaks TLS."),
+        "admin_tls_key_file": Setting(Text, "The certificate's private key (PEM)."),
+        "feedback_token_file": Setting(
+            Text, "A file with tokens, one a line, of which feedback must carry one; without it, it is open."
+        ),
         "feedback_origins": Setting(
             many(spelled(spellings.origin)),
             'The sites whose pages may send feedback, as in ["https://shop.example"]; pages of others get 403.',
         ),
-        "force_token_file": Setting(Text, "A file with the token that lets a client force a variant on any route."),
+        "force_token_file": Setting(
+            Text, "A file with tokens, one a line, that let a client force a variant on any route."
+        ),
         "unit_key_file": Setting(
             Text,
             "A file with keys, one a line: units are logged and stored as keyed hashes under the first; what is stored "

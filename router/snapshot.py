@@ -44,6 +44,11 @@ class Gateway:
     store: str = "sqlite"
     store_password_file: str | None = None
     admin_token_file: str | None = None
+    admin_read_token_file: str | None = None
+    admin_open: bool = False
+    metrics_open: bool = False
+    admin_tls_cert_file: str | None = None
+    admin_tls_key_file: str | None = None
     feedback_token_file: str | None = None
     feedback_origins: tuple[str, ...] = ()
     force_token_file: str | None = None

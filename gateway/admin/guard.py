@@ -2,9 +2,11 @@
 
 Rule: one ASGI layer around everything. It fails closed: a token file that cannot be read lets nobody in.
 
-- With ``admin_token_file`` every path needs the token except ``/livez`` and ``/readyz``: ``/metrics`` too, since labels
-  name routes and models. It is sent as ``Authorization: Bearer``, or as the password of Basic with any user name, which
-  is what browsers can ask for. The file is read again when it changes, so a token can be rotated without a restart.
+- With ``admin_token_file`` every path needs a token except ``/livez`` and ``/readyz``: ``/metrics`` too, since labels
+  name routes and models, unless ``metrics_open`` says otherwise. A token of ``admin_read_token_file`` reads and changes
+  nothing. It is sent as ``Authorization: Bearer``, or as the password of Basic with any user name, which is what
+  browsers can ask for. The files are read again when they change, so tokens can be rotated without a restart.
+- Only so many requests are under way at once; one more gets 503, and health is answered all the same.
 - Bound to loopback, only requests to a loopback name are answered: a web page that points its own name at 127.0.0.1
   (DNS rebinding) gets 421. Who puts a proxy with a name of its own in front binds to another address, with a token.
 - A POST from another site's page (``Sec-Fetch-Site``, else ``Origin``) gets 403: browsers send Basic by themselves.
@@ -14,23 +16,25 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hmac
 import logging
 from collections.abc import Callable
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.admin.problems import problem
+from gateway.secret import SecretMissing, TokenFile, is_one_of
 from router.snapshot import Gateway
 
 logger = logging.getLogger(__name__)
 
 OPEN_PATHS: Final = frozenset({"/livez", "/readyz"})
+#: Requests under way at once, health left out.
+MOST_REQUESTS: Final = 64
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 #: Nothing but our own style sheet: no script, no frame, no other host.
@@ -53,7 +57,9 @@ class Guard:
     def __init__(self, app: ASGIApp, gateway: Callable[[], Gateway]) -> None:
         self._app = app
         self._gateway = gateway
-        self._token = TokenFile()
+        self._changing = TokenFile()
+        self._reading = TokenFile()
+        self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -70,9 +76,12 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
+        self._under_way += 1
         try:
             answer = self._refusal(scope) or self._app
             await answer(scope, receive, send_guarded)
+        except ClientDisconnect:
+            pass
         except Exception as error:
             # One line: an operator needs to know what broke and where, and a client only that something did.
             logger.error(
@@ -81,6 +90,8 @@ class Guard:
             logger.debug("admin request failed", exc_info=True)
             if not started:
                 await problem(500, "this is a fault of the gateway; its log says more")(scope, receive, send_guarded)
+        finally:
+            self._under_way -= 1
 
     def _refusal(self, scope: Scope) -> Response | None:
         gateway, headers = self._gateway(), Headers(scope=scope)
@@ -88,42 +99,42 @@ class Guard:
         if is_loopback(hostname(gateway.admin)) and not is_loopback(hostname(host)):
             detail = f'this port answers to localhost and 127.0.0.1, not to "{host[:100]}"'
             return problem(421, detail, title="Misdirected Request")
-        if scope["path"] not in OPEN_PATHS and gateway.admin_token_file is not None:
-            refused = self._unauthorised(gateway.admin_token_file, headers.get("authorization", ""))
+        if scope["path"] in OPEN_PATHS:
+            return None
+        if self._under_way > MOST_REQUESTS:
+            return problem(503, f"{MOST_REQUESTS} requests are under way", headers={"retry-after": "1"})
+        if gateway.admin_token_file is not None and not (gateway.metrics_open and scope["path"] == "/metrics"):
+            refused = self._unauthorised(gateway, scope["method"], headers.get("authorization", ""))
             if refused is not None:
                 return refused
         if scope["method"] not in SAFE_METHODS and _is_cross_site(headers, host):
             return problem(403, "a page of another site may not change anything here")
         return None
 
-    def _unauthorised(self, path: str, authorization: str) -> Response | None:
-        try:
-            expected = self._token.read(path)
-        except OSError as error:
-            logger.error("admin token file cannot be read: %s", error)
-            return problem(503, "the admin token file cannot be read, so nobody is let in")
+    def _unauthorised(self, gateway: Gateway, method: str, authorization: str) -> Response | None:
+        changing = _read(self._changing, gateway.admin_token_file)
+        reading = _read(self._reading, gateway.admin_read_token_file)
         given = credential(authorization)
-        # compare_digest of the bytes: equal time wherever the first difference is. An empty token matches nothing.
-        if expected and given is not None and hmac.compare_digest(given, expected):
+        changes, reads = is_one_of(given, changing), is_one_of(given, reading)
+        if changes or (reads and method in SAFE_METHODS):
             return None
+        if reads:
+            return problem(403, "this token reads and changes nothing; a token of admin_token_file does")
+        if not changing:
+            return problem(503, "the admin token file cannot be read, so nobody is let in")
         detail = "this needs the admin token, as Authorization: Bearer TOKEN or as the password of Basic"
         return problem(401, detail, headers=_CHALLENGE)
 
 
-class TokenFile:
-    """The token in a file, read again when the file changes; surrounding white space is not part of it."""
-
-    def __init__(self) -> None:
-        self._mark: tuple[str, int, int, int] | None = None
-        self._token = b""
-
-    def read(self, path: str) -> bytes:
-        """Return the token. Raises OSError if the file cannot be read."""
-        found = Path(path).stat()
-        mark = (path, found.st_mtime_ns, found.st_size, found.st_ino)
-        if mark != self._mark:
-            self._token, self._mark = Path(path).read_bytes().strip(), mark
-        return self._token
+def _read(file: TokenFile, path: str | None) -> tuple[bytes, ...]:
+    """Return the tokens of a file, none if there is no file or it cannot be read: it lets nobody in."""
+    if path is None:
+        return ()
+    try:
+        return file.read(path)
+    except SecretMissing as error:
+        logger.error("tokens cannot be read: %s", error)
+        return ()
 
 
 def credential(authorization: str) -> bytes | None:

@@ -62,7 +62,7 @@ class PositionFile:
     def held(self) -> Iterator[None]:
         """Hold the import. Raises Busy if another process does."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        fd = open_regular(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o640)
+        fd = open_regular(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -14,6 +14,8 @@ from gateway.cli.options import ConfigOption, JsonOption, RouteArgument, RouteOp
 from gateway.cli.output import console, fail, print_json
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx
 
     from router.snapshot import Gateway
@@ -78,7 +80,7 @@ def value_of(answer: httpx.Response, gateway: Gateway) -> dict[str, Any]:
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        where = f"http://{reachable(gateway.admin)}"
+        where = _base(gateway)
         raise fail(f"{where} answers, but it is no admin port of turnout", f'gateway.admin is "{gateway.admin}"')
     return found
 
@@ -93,11 +95,13 @@ def asking(
     if gateway.admin.endswith(":0"):
         hint = f"give it a port in {config}; which one it has now is in the log of turnout serve"
         raise fail(f'gateway.admin is "{gateway.admin}", any free port, and only the running gateway knows which', hint)
-    base, answered = f"http://{reachable(gateway.admin)}", False
+    base, answered = _base(gateway), False
     try:
         # No proxy of the environment may come between: the admin port is this machine's, or near.
         with (
-            httpx.Client(trust_env=False, timeout=seconds, headers=_authorization(gateway)) as client,
+            httpx.Client(
+                trust_env=False, timeout=seconds, headers=_authorization(gateway), verify=_trusted(gateway)
+            ) as client,
             client.stream(method, base + where, **more) as answer,
         ):
             if answer.status_code != 200:
@@ -124,15 +128,34 @@ def reachable(address: str) -> str:
     return f"{ {'0.0.0.0': '127.0.0.1', '': '127.0.0.1', '[::]': '[::1]'}.get(host, host) }:{port}"
 
 
-def _authorization(gateway: Gateway) -> dict[str, str]:
-    if gateway.admin_token_file is None:
-        return {}
+def _base(gateway: Gateway) -> str:
+    return f"http{'' if gateway.admin_tls_cert_file is None else 's'}://{reachable(gateway.admin)}"
+
+
+def _trusted(gateway: Gateway) -> ssl.SSLContext | bool:
+    from gateway.tls import Unusable, asking_context
+
     try:
-        token = Path(gateway.admin_token_file).read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise fail(f"the admin token cannot be read from {gateway.admin_token_file}: {reason}") from None
-    return {"authorization": f"Bearer {token}"}
+        return asking_context(gateway) or True
+    except (OSError, Unusable) as error:
+        path, reason = gateway.admin_tls_cert_file, getattr(error, "strerror", None) or "it holds no certificate (PEM)"
+        raise fail(f"the admin port's certificate cannot be read from {path}: {reason}") from None
+
+
+def _authorization(gateway: Gateway) -> dict[str, str]:
+    """Return the header with the first admin token, else with the first that reads."""
+    from gateway.secret import SecretMissing, tokens
+
+    files = [path for path in (gateway.admin_token_file, gateway.admin_read_token_file) if path is not None]
+    missing: SecretMissing | None = None
+    for path in files:
+        try:
+            return {"authorization": f"Bearer {tokens(path)[0].decode()}"}
+        except SecretMissing as error:
+            missing = missing or error
+    if missing is not None:
+        raise fail(f"no admin token: {missing}")
+    return {}
 
 
 def _refused(answer: Any, gateway: Gateway) -> tuple[str, str | None]:

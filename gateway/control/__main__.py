@@ -14,19 +14,21 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import uvicorn
-
+from gateway import tls
 from gateway.admin.app import create, new_metrics
+from gateway.admin.port import AdminServer
+from gateway.admin.port import server as admin_server
 from gateway.control.control import METRICS, Control
 from gateway.control.datagrams import listen
 from gateway.control.leisure import NICE, Leisure, can_yield, yielding
 from gateway.control.reload import changes, content_of
 from gateway.lifeline import watch_lifeline
+from gateway.private import keep_private
 from router.config import ConfigError
 from router.diagnostics import render
 from router.spellings import address
@@ -40,17 +42,11 @@ EXIT_UNAVAILABLE: Final = 69
 #: The supervisor gives 30 s.
 DRAIN_SECONDS: Final = 20.0
 BIND_PAUSE_SECONDS: Final = 2.0
+#: Between looks at the files of the admin port's certificate.
+RENEW_SECONDS: Final = 1.0
 #: Recording makes objects by the thousand, drops them with each batch and makes no cycles: looking for those every 700
 #: objects, or in the middle of a batch, is waste.
 GC_THRESHOLD: Final = (200_000, 20, 20)
-
-
-class AdminServer(uvicorn.Server):
-    """uvicorn without its signal handlers: signals are the controller's own."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 async def run(config_path: Path, data_dir: Path, run: str | None) -> int:
@@ -74,7 +70,7 @@ async def run(config_path: Path, data_dir: Path, run: str | None) -> int:
     watch_lifeline(stopping.set)
     if not control.current:
         reloads.wanted.set()
-    server = AdminServer(_server_config(create(control, metrics)))
+    server = admin_server(create(control, metrics))
     recording = asyncio.create_task(control.keep_recording(stopping))
     chores = [
         asyncio.create_task(control.keep_planning()),
@@ -128,44 +124,55 @@ async def _watch(path: Path, seen: bytes | None, reloads: _Reloads) -> None:
 
 
 async def _serve(server: AdminServer, control: Control) -> None:
-    """Serve the admin port; one that is taken is tried again and again, the rest of the controller goes on."""
+    """Serve the admin port; one that cannot be had is tried again and again, the rest of the controller goes on."""
     told = False
     while True:
-        host, port = address(control.snapshot.gateway.admin)
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        sock: socket.socket | None = None
+        gateway = control.snapshot.gateway
+        renewal = tls.Renewal(gateway, tls.admin_context)
         try:
-            sock = socket.socket(family, socket.SOCK_STREAM)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind((host, port))
-        except OSError as error:
-            if sock is not None:
-                sock.close()
+            context = tls.admin_context(gateway)
+            sock = _bound(*address(gateway.admin))
+        except (OSError, tls.Unusable) as error:
             if not told:
-                control.happenings.note(
-                    "admin_unavailable", None, f"{control.snapshot.gateway.admin}: {error.strerror}"
-                )
+                reason = getattr(error, "strerror", None) or error
+                control.happenings.note("admin_unavailable", None, f"{gateway.admin}: {reason}")
             told = True
             await asyncio.sleep(BIND_PAUSE_SECONDS)
             continue
+        server.config.ssl = context
         with sock:
-            logger.info("operators are served on http://%s", "{}:{}".format(*sock.getsockname()[:2]))
-            await server.serve(sockets=[sock])
+            scheme = "http" if context is None else "https"
+            logger.info("operators are served on %s://%s", scheme, "{}:{}".format(*sock.getsockname()[:2]))
+            renewing = asyncio.create_task(_renew(context, renewal, control))
+            try:
+                await server.serve(sockets=[sock])
+            finally:
+                renewing.cancel()
         return
 
 
-def _server_config(app: Any) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        http="httptools",
-        ws="none",
-        server_header=False,
-        timeout_graceful_shutdown=2,
-        limit_concurrency=256,
-    )
+def _bound(host: str, port: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+async def _renew(context: ssl.SSLContext | None, renewal: tls.Renewal, control: Control) -> None:
+    """Take over a certificate of the admin port that was changed in its files."""
+    while context is not None:
+        await asyncio.sleep(RENEW_SECONDS)
+        gateway = control.snapshot.gateway
+        try:
+            if renewal.fresh(gateway) is not None and gateway.admin_tls_cert_file is not None:
+                context.load_cert_chain(gateway.admin_tls_cert_file, gateway.admin_tls_key_file)
+                logger.info("the admin port's certificate was read again")
+        except (OSError, tls.Unusable) as error:
+            logger.error("the certificate cannot be read again, the one there is stays in force: %s", error)
 
 
 async def _stop(server: AdminServer, chores: list[asyncio.Task[None]]) -> None:
@@ -187,6 +194,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--run", default=None, help="the supervisor's run, 12 hex digits: older writers are dead")
     given = parser.parse_args(arguments)
+    keep_private()
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s controller %(message)s"
     )

@@ -60,7 +60,7 @@ class Quarantine:
         self._kept.clear()
 
     def _write(self, fresh: Iterable[Unreadable]) -> None:
-        with open(open_regular(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640), "ab") as file:
+        with open(open_regular(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as file:
             size = os.fstat(file.fileno()).st_size
             for segment, offset, content in fresh:
                 text = content.decode("latin-1")

@@ -18,7 +18,7 @@ from gateway.proxy.headers import Header
 from gateway.proxy.probes import Probes
 from gateway.proxy.upstream import Upstream
 from gateway.pseudonym import read_keys
-from gateway.secret import SecretMissing, read, secret
+from gateway.secret import SecretMissing, secret, tokens
 from gateway.tls import Unusable, client_context
 from router.placeholders import fill, placeholders
 from router.records import CallLine, Role, Stamp, stamp
@@ -42,8 +42,8 @@ class Generation:
         mirroring: Mapping[str, Upstream],
         headers: Mapping[str, tuple[Header, ...]],
         authorities: Mapping[str, Mark],
-        force_token: bytes | None,
-        feedback_token: bytes | None,
+        force_tokens: tuple[bytes, ...],
+        feedback_tokens: tuple[bytes, ...] | None,
         idle: Callable[[Generation], None],
     ) -> None:
         self.backends = backends
@@ -52,8 +52,9 @@ class Generation:
         self._headers = headers
         #: The state of each backend's ``tls_ca_file`` when it was read.
         self.authorities = authorities
-        self.force_token = force_token
-        self.feedback_token = feedback_token
+        #: Without a file no token is valid; without one for feedback, none is asked for.
+        self.force_tokens = force_tokens
+        self.feedback_tokens = feedback_tokens
         #: Under which units are logged, where they are not under their own names.
         self.unit_key: bytes | None = None
         self.users = 0
@@ -178,8 +179,8 @@ def _generation(
     """Build the generation of a snapshot, with the upstreams that ``before`` has for backends that are the same."""
     headers = {name: _headers(backend) for name, backend in snapshot.backends.items()}
     authorities = {name: _mark(backend.tls_ca_file) for name, backend in snapshot.backends.items()}
-    force_token = _token(snapshot.gateway, "force_token_file")
-    feedback_token = _token(snapshot.gateway, "feedback_token_file")
+    force_tokens = _tokens(snapshot.gateway, "force_token_file") or ()
+    feedback_tokens = _tokens(snapshot.gateway, "feedback_token_file")
     unit_key = _unit_key(snapshot.gateway)
     contexts = {
         name: _context(backend)
@@ -200,7 +201,9 @@ def _generation(
                 answering[name].probes = Probes(backend, (answering[name], mirroring[name]), tls)
         if (probes := answering[name].probes) is not None:
             probes.headers = headers[name]
-    fresh = Generation(snapshot.backends, answering, mirroring, headers, authorities, force_token, feedback_token, idle)
+    fresh = Generation(
+        snapshot.backends, answering, mirroring, headers, authorities, force_tokens, feedback_tokens, idle
+    )
     fresh.unit_key = unit_key
     return fresh
 
@@ -247,14 +250,14 @@ def _headers(backend: Backend) -> tuple[Header, ...]:
     return tuple(filled)
 
 
-def _token(gateway: Gateway, setting: str) -> bytes | None:
+def _tokens(gateway: Gateway, setting: str) -> tuple[bytes, ...] | None:
     path: str | None = getattr(gateway, setting)
     if path is None:
         return None
-    token = read(path).strip().encode()
-    if not token:
-        raise SecretMissing(f"gateway.{setting}: {path} is empty")
-    return token
+    try:
+        return tokens(path)
+    except SecretMissing as error:
+        raise SecretMissing(f"gateway.{setting}: {error}") from None
 
 
 def _unit_key(gateway: Gateway) -> bytes | None:

@@ -56,6 +56,7 @@ class Edge:
         self.scheme: Literal["http", "https"] = "http" if ssl is None else "https"
         self._ssl = ssl
         self._server: asyncio.AbstractServer | None = None
+        self._sock: socket.socket | None = None
         self._connections: set[Connection] = set()
         #: Connections beyond max_connections, since the start.
         self.turned_away = 0
@@ -99,13 +100,27 @@ class Edge:
 
     async def start(self, sock: socket.socket) -> None:
         """Accept clients on a bound socket, which is ours from now on."""
+        self._sock = sock
+        self._server = await self._listen(self._ssl)
+
+    async def renew(self, context: SSLContext) -> None:
+        """Shake hands by this context from now on. Connections that stand go on, and none is refused meanwhile."""
+        old = self._server
+        if old is None or self.closing:
+            return
+        self._ssl = context
+        self._server = await self._listen(context)
+        old.close()
+
+    async def _listen(self, context: SSLContext | None) -> asyncio.AbstractServer:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
+        assert self._sock is not None
+        return await loop.create_server(
             lambda: Connection(self, loop),
-            sock=sock,
+            sock=self._sock.dup(),  # the same queue of clients, for as many servers as come after each other
             backlog=_BACKLOG,
-            ssl=self._ssl,
-            ssl_handshake_timeout=None if self._ssl is None else self.header_seconds,
+            ssl=context,
+            ssl_handshake_timeout=None if context is None else self.header_seconds,
         )
 
     async def drain(self, timeout_seconds: float) -> None:
@@ -122,6 +137,8 @@ class Edge:
         self.closing = True
         if self._server is not None:
             self._server.close()
+        if self._sock is not None:
+            self._sock.close()
         for connection in list(self._connections):
             connection.retire()
         if await self._deserted_within(max(0.0, began + timeout_seconds - loop.time())):

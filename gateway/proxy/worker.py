@@ -40,6 +40,7 @@ from gateway.journal import (
     roll_bytes,
 )
 from gateway.lifeline import watch_lifeline
+from gateway.private import keep_private
 from gateway.proxy.admission import SAMPLE_SECONDS, Admission
 from gateway.proxy.backends import Backends
 from gateway.proxy.counts import Counts
@@ -108,6 +109,7 @@ class Worker:
         self._router = Router(snapshot)
         self._counts = Counts()
         self._backends = Backends(snapshot, self._counts)
+        self._renewal = tls.Renewal(gateway, tls.context)  # before they are read: a change in between is seen
         context = tls.context(gateway)
         journal = post.data_dir / JOURNAL
         try:
@@ -139,6 +141,7 @@ class Worker:
         )
         self._own = OwnPaths(self._router, self._backends, self._feedback, self._log, self._counts, now_ms)
         self._oversized = False
+        self._renewing: asyncio.Task[None] | None = None
         self._edge = Edge(self._handle, gateway, ssl=context)
 
     async def serve(self, sock: socket.socket, stop: asyncio.Event) -> None:
@@ -234,12 +237,22 @@ class Worker:
         logger.log(level, "revision %d is in force", snapshot.revision)
 
     def _refresh(self) -> None:
-        """Take over secrets that were changed in their files, as they are when they are rotated."""
+        """Take over secrets and certificates that were changed in their files, as they are when they are rotated."""
         try:
             if self._backends.refresh():
                 logger.info("secrets were read again")
         except SecretMissing as error:
             logger.error("secrets cannot be read again, those there are stay in force: %s", error)
+        if self._edge.scheme == "http":
+            return
+        try:
+            context = self._renewal.fresh(self._gateway)
+        except (OSError, tls.Unusable) as error:
+            logger.error("the certificate cannot be read again, the one there is stays in force: %s", error)
+            return
+        if context is not None:
+            self._renewing = asyncio.get_running_loop().create_task(self._edge.renew(context))
+            logger.info("the certificate was read again")
 
     def _beat(self, metrics: socket.socket) -> None:
         self._log.measure()
@@ -313,6 +326,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--run", required=True, help="the supervisor's run, 12 hex digits")
     parser.add_argument("--slot", type=int, required=True, help="this worker's number, from 0")
     given = parser.parse_args(arguments)
+    keep_private()
     logging.basicConfig(
         level=logging.INFO,
         stream=sys.stderr,

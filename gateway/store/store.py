@@ -335,7 +335,7 @@ def password_in(file: str | None) -> str | None:
 def _lock(path: Path) -> int:
     """Take the lock that says whose database this is. The system frees it when we die, however we die."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    fd = open_regular(path, os.O_RDWR | os.O_CREAT, 0o640)
+    fd = open_regular(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -354,9 +354,10 @@ def _probe(path: Path) -> None:
 
     Here, because the async driver's thread would outlive its failure, and SQLite would wait for ever for a FIFO.
     """
-    for suffix in ("", "-wal", "-shm", "-journal"):
+    os.close(open_regular(path, os.O_RDWR | os.O_CREAT))  # made by SQLite, others could read it
+    for suffix in ("-wal", "-shm", "-journal"):
         file = path.with_name(path.name + suffix)
-        if file.exists() or (suffix and file.is_symlink()):
+        if file.exists() or file.is_symlink():
             os.close(open_regular(file))
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA schema_version").fetchone()

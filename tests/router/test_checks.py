@@ -433,6 +433,28 @@ MISTAKES = [
         changed(SMALL, ("[metrics.correct]", "[metrics.‹exposed›]\nkind = 'event'\n[metrics.correct]")),
         "metrics.exposed: this name is kept for require_exposure",
     ),
+    (
+        in_gateway('admin = ‹"[::]:9090"›'),
+        "gateway.admin is open to other machines, and anybody who reaches it may read, reload and change; "
+        "name a file with a token in admin_token_file",
+    ),
+    (
+        in_gateway('admin = "[::]:9090"\nadmin_open = ‹true›\nadmin_token_file = "/t"'),
+        "gateway.admin_open has no effect with admin_token_file",
+    ),
+    (
+        in_gateway('admin_tls_cert_file = ‹"/c"›'),
+        "gateway.admin_tls_cert_file needs admin_tls_key_file, the private key of the certificate",
+    ),
+    (
+        in_gateway('admin_tls_key_file = ‹"/c"›'),
+        "gateway.admin_tls_key_file needs admin_tls_cert_file, or it has no effect",
+    ),
+    (
+        in_gateway('admin_read_token_file = ‹"/t"›'),
+        "gateway.admin_read_token_file needs admin_token_file, or it has no effect",
+    ),
+    (in_gateway("metrics_open = ‹true›"), "gateway.metrics_open needs admin_token_file, or it has no effect"),
 ]
 
 WARNINGS = [
@@ -440,11 +462,6 @@ WARNINGS = [
         in_gateway('listen = ‹"0.0.0.0:8080"›'),
         "gateway.listen is open to other machines, and anybody who reaches it may send feedback; "
         "name a file with a token in feedback_token_file",
-    ),
-    (
-        in_gateway('admin = ‹"[::]:9090"›'),
-        "gateway.admin is open to other machines, and anybody who reaches it may reload and change; "
-        "name a file with a token in admin_token_file",
     ),
     (
         changed(SMALL, ('unit = "header:x-user-id"', ""), ("[routes.digits.policy]", "‹[routes.digits.policy]›")),
@@ -543,3 +560,9 @@ def test_a_file_that_serves_nothing_is_refused() -> None:
     """An editor that empties a file before it writes must not take every route out of service."""
     for text in ("", "\n", "# nothing\n", "schema_version = 1\n", BACKENDS):
         assert messages_of(text) == ["the file has no routes, and would serve nothing"]
+
+
+def test_an_admin_port_that_is_open_is_served_where_the_file_says_so() -> None:
+    text = 'admin = "0.0.0.0:9090"\n{}\nlisten = "127.0.0.1:8080"'
+    for more in ("admin_open = true", 'admin_token_file = "/t"'):
+        assert diagnostics_of(in_gateway(text.format(more))) == ()

@@ -90,6 +90,7 @@ class Turnout:
                 stdout=out,
                 stderr=log,
                 start_new_session=True,
+                umask=0,  # what it keeps is not to be open to others for all that
             )
 
     def wait_until_ready(self, *, store: bool = True) -> None:
@@ -129,6 +130,11 @@ class Turnout:
         with contextlib.suppress(httpx.TransportError):
             return client.get(path).status_code == 200
         return False
+
+    def open_to_others(self) -> dict[str, str]:
+        """Return what of its data another user of the machine may read or write."""
+        found = {path: path.lstat().st_mode for path in (self.data_dir, *self.data_dir.rglob("*"))}
+        return {str(path): oct(mode) for path, mode in found.items() if mode & 0o077}
 
     def log(self) -> str:
         """Return what it wrote."""

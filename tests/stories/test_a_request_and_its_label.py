@@ -125,7 +125,11 @@ def test_a_request_becomes_a_row_and_its_label_moves_the_report(tmp_path: Path) 
             shown = turnout("report", "digits", "-c", str(program.file))
             assert shown.returncode == 0, shown.stderr
             assert "digits" in shown.stdout
+            # Bodies, units and labels are in there: whatever the umask, nobody else reads them.
+            assert program.open_to_others() == {}
             assert program.stop() == 0
+            assert program.open_to_others() == {}
+            assert len(list(program.data_dir.rglob("*"))) > 5
 
 
 def test_bad_feedback_is_refused_whole_and_each_problem_is_told_by_index(tmp_path: Path) -> None:

@@ -64,6 +64,36 @@ def test_a_token_can_be_rotated_without_a_restart(token_file: Path) -> None:
     assert ask(fake, "/metrics", headers={"authorization": "Bearer n3w-token"}).status_code == 200
 
 
+def test_several_tokens_are_valid_while_they_are_rotated(token_file: Path) -> None:
+    token_file.write_text("n3w\ns3cret\n")
+    fake = control(admin_token_file=str(token_file))
+    for token, status in (("n3w", 200), ("s3cret", 200), ("n3w\ns3cret", 401), ("", 401)):
+        assert ask(fake, "/metrics", headers=basic(token)).status_code == status
+
+
+def test_a_token_that_reads_changes_nothing(token_file: Path, tmp_path: Path) -> None:
+    reads = tmp_path / "reads"
+    reads.write_text("l00k")
+    fake = control(admin_token_file=str(token_file), admin_read_token_file=str(reads))
+    for path in PATHS:
+        assert ask(fake, path, headers={"authorization": "Bearer l00k"}).status_code == 200
+    for path in ("/-/reload", "/api/v1/privacy/erase", "/api/v1/privacy/export"):
+        refused = ask(fake, path, method="POST", headers=basic("l00k"))
+        assert (refused.status_code, refused.json()["detail"][:22]) == (403, "this token reads and c")
+        assert ask(fake, path, method="POST", headers=basic("s3cret")).status_code != 403
+        assert ask(fake, path, method="POST").status_code == 401
+    token_file.unlink()
+    assert ask(fake, "/metrics", headers=basic("l00k")).status_code == 200
+    assert ask(fake, "/metrics", headers=basic("s3cret")).status_code == 503
+
+
+def test_metrics_may_be_open_while_the_rest_is_not(token_file: Path) -> None:
+    fake = control(admin_token_file=str(token_file), metrics_open=True)
+    assert ask(fake, "/metrics").status_code == 200
+    for path in ("/", "/api/v1/routes", "/metrics/", "/api/v1/config"):
+        assert ask(fake, path).status_code == 401
+
+
 @pytest.mark.parametrize("content", [None, "", " \n"])
 def test_a_token_file_without_a_token_lets_nobody_in(content: str | None, tmp_path: Path) -> None:
     path = tmp_path / "token"

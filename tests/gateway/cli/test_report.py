@@ -101,7 +101,7 @@ def test_the_token_comes_from_its_file(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_a_token_file_that_cannot_be_read_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert asked(control(), tmp_path, more='admin_token_file = "/nowhere/token"') == PROBLEM
-    assert "the admin token cannot be read from /nowhere/token: No such file or directory" in capsys.readouterr().err
+    assert "no admin token: /nowhere/token cannot be read: No such file or directory" in capsys.readouterr().err
 
 
 def test_what_the_admin_port_refuses_is_said_in_its_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -299,6 +299,7 @@ def test_a_fallback_that_fails_as_well_is_a_502_and_still_the_variants_failure(t
     [
         (True, {"turnout-force-variant": "b"}, 200),
         (False, {"turnout-force-variant": "b", "turnout-force-token": "t0k3n"}, 200),
+        (False, {"turnout-force-variant": "b", "turnout-force-token": "0ld"}, 200),
         (False, {"turnout-force-variant": "b", "turnout-force-token": "wrong"}, 403),
         (False, {"turnout-force-variant": "b"}, 403),
         (True, {"turnout-force-variant": "c"}, 400),
@@ -308,7 +309,7 @@ def test_a_fallback_that_fails_as_well_is_a_502_and_still_the_variants_failure(t
 def test_a_variant_is_forced_by_those_who_may(
     tmp_path: Path, allowed: bool, headers: dict[str, str], status: int
 ) -> None:
-    (tmp_path / "token").write_text("t0k3n\n")
+    (tmp_path / "token").write_text("t0k3n\n0ld\n")
 
     async def main() -> None:
         async with Model(seven) as model:

@@ -25,6 +25,7 @@ from gateway.published import SNAPSHOT, publish
 from policies.plans import Mirror, Weighted
 from router.snapshot import Gateway, Snapshot
 from tests.gateway.proxy.builders import backend, only, route, snapshot
+from tests.gateway.proxy.certificates import authority, certificate
 from tests.gateway.proxy.stage import RUN, Asked, Model, Stage, play, read_answer, staged
 
 
@@ -482,5 +483,44 @@ def test_with_a_client_authority_a_client_without_certificate_is_not_served(tmp_
                 except (ssl.SSLError, ConnectionError):
                     assert not answers
                 writer.close()
+
+    play(main())
+
+
+def test_a_certificate_that_is_renewed_is_taken_over_and_nobody_is_refused(tmp_path: Path) -> None:
+    """Certificates live for weeks and workers for months; one that cannot be used leaves the one in force."""
+    certificate(tmp_path)
+
+    def shown(context: ssl.SSLContext) -> bytes:
+        raw = socket.create_connection(("127.0.0.1", port), timeout=5)
+        with context.wrap_socket(raw, server_hostname="localhost") as connection:
+            connection.sendall(b"GET /-/livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            assert connection.recv(1024).startswith(b"HTTP/1.1 200")
+            found = connection.getpeercert(binary_form=True)
+            assert found is not None
+            return found
+
+    port = 0
+
+    async def main() -> None:
+        nonlocal port
+        files = {"tls_cert_file": str(tmp_path / "cert.pem"), "tls_key_file": str(tmp_path / "key.pem")}
+        parts = (backend("a", "http://127.0.0.1:1"), route("r", only("a")))
+        async with staged(tmp_path, snapshot(Gateway(**files), *parts)) as stage:  # type: ignore[arg-type]
+            port = stage.port
+            first = await asyncio.to_thread(shown, authority(tmp_path))
+            old = (tmp_path / "key.pem").read_text()
+            (tmp_path / "key.pem").write_text("no key")
+            await asyncio.sleep(0.5)
+            assert await asyncio.to_thread(shown, authority(tmp_path)) == first
+            (tmp_path / "key.pem").write_text(old)
+            await asyncio.to_thread(certificate, tmp_path)
+            async with asyncio.timeout(10):
+                while True:
+                    try:
+                        assert await asyncio.to_thread(shown, authority(tmp_path)) != first
+                        break
+                    except ssl.SSLCertVerificationError:  # the old one still
+                        await asyncio.sleep(0.05)
 
     play(main())
