@@ -21,7 +21,16 @@ AGREEMENT = "@agreement"  # a shadow predicts what the primary does: M = 1 or 0,
 
 #: What a feedback event can end as. Each event is in exactly one.
 Status = Literal[
-    "rejected", "repeated", "corrected", "not_applicable", "not_exposed", "orphaned", "late", "waiting", "joined"
+    "rejected",
+    "repeated",
+    "corrected",
+    "not_applicable",
+    "not_exposed",
+    "orphaned",
+    "late",
+    "waiting",
+    "joined",
+    "set_aside",
 ]
 STATUSES: tuple[Status, ...] = (
     "joined",
@@ -32,6 +41,7 @@ STATUSES: tuple[Status, ...] = (
     "orphaned",
     "not_applicable",
     "not_exposed",
+    "set_aside",
     "rejected",
 )
 #: The statuses of events that should be rare, of which it is noted when they were seen.

@@ -58,6 +58,7 @@ class API:
             Route("/api/v1/predictions/{prediction}", _answering(self.one_prediction)),
             Route("/api/v1/feedback", _answering(self.account)),
             Route("/api/v1/feedback/orphans", _answering(self.orphans)),
+            Route("/api/v1/feedback/set-aside", _answering(self.set_aside)),
             Route("/api/v1/backends", _answering(self.list_backends)),
             Route("/api/v1/sinks", _answering(self.sinks)),
             Route("/api/v1/config", _answering(self.config)),
@@ -128,6 +129,11 @@ class API:
             return unknown("route", route, (*self.controller.snapshot.routes, UNKNOWN))
         found = await from_store(self.controller, self.controller.orphans(route, limit))
         return _json({"orphans": found})
+
+    async def set_aside(self, request: Request) -> Response:
+        """What could not be recorded or settled, the newest first, each with the reason."""
+        limit = number(request, "limit", MOST_ORPHANS, least=1, most=MOST_ORPHANS)
+        return _json({"set_aside": await from_store(self.controller, self.controller.set_aside(limit))})
 
     async def sinks(self, request: Request) -> Response:
         """Every sink, and what became of its events: what was made is what waits and what came to an end."""

@@ -137,9 +137,11 @@ class Metrics:
             self.series.feedback_delay_seconds.labels(route, metric, whose).observe(max(delay_seconds, 0.0))
 
     def observe_lines(self, met: Mapping[str, int]) -> None:
-        """Count what was wrong with journal lines: "corrupt_lines" and the like."""
+        """Count what was wrong with journal lines ("corrupt_lines" and the like), and what could not be settled."""
         for name, n in met.items():
-            if n:
+            if n and name.startswith("unsettled_"):
+                self.series.unsettled.labels(name.partition("_")[2]).inc(n)
+            elif n:
                 self.series.journal_faulty_lines.labels(self._names.of("fault", name.partition("_")[0])).inc(n)
 
     def observe_expired(self, kind: str, n: int) -> None:

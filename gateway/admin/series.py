@@ -295,6 +295,9 @@ class Series:
             "Journal lines that are corrupt, torn, unrecordable, duplicate or lost (their number is missing).",
             ("fault",),
         )
+        self.unsettled = self._counter(
+            "unsettled_total", "Stored events and predictions that could not be joined, and were set aside.", ("kind",)
+        )
         self.journal_refused_segments = self._gauge(
             "journal_refused_segments", "Journal files that this program cannot read and leaves as they are."
         )

@@ -6,9 +6,13 @@ import typer
 
 from gateway.cli.feedback_import import import_
 from gateway.cli.orphans import orphans
+from gateway.cli.set_aside import set_aside
 
 feedback = typer.Typer(
-    help="Import labels from files; list what found no prediction.", no_args_is_help=True, rich_markup_mode=None
+    help="Import labels from files; list what found no prediction or was set aside.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 feedback.command("import")(import_)
 feedback.command()(orphans)
+feedback.command("set-aside")(set_aside)

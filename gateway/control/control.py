@@ -250,6 +250,10 @@ class Control:
         """Return feedback without a prediction, of one route or of all, the newest first."""
         return await self._store.orphans(route, limit) if self._store is not None else ()
 
+    async def set_aside(self, limit: int) -> Sequence[Mapping[str, Any]]:
+        """Return what could not be recorded or settled, the newest first."""
+        return await self._store.set_aside(limit) if self._store is not None else ()
+
     async def sinks(self) -> Sequence[Mapping[str, Any]]:
         """Return each sink of the snapshot, and what became of the events that were made for it."""
         return [] if self._sinks is None else await self._sinks.shown(self.snapshot.sinks, now_ms())

@@ -53,7 +53,13 @@ class Joiner:
     """
 
     def __init__(
-        self, definitions: Definitions, watermark_ms: int | None, *, newest: str = "", farthest: str = ""
+        self,
+        definitions: Definitions,
+        watermark_ms: int | None,
+        *,
+        newest: str = "",
+        farthest: str = "",
+        aside: Collection[str] = (),
     ) -> None:
         self.definitions = definitions
         self.watermark_ms = watermark_ms
@@ -61,6 +67,8 @@ class Joiner:
         self.unsettled = True
         #: Route, key and since when: events by key that were looked up before a prediction came which they may mean.
         self._missed: set[tuple[str, str, int]] = set()
+        #: Predictions whose windows are left open, because they cannot be closed.
+        self.aside = set(aside)
         self._newest = newest
         self._farthest = farthest
         #: No call with an open window is earlier than this, by definition; of those that are missing there is none.
@@ -104,7 +112,8 @@ class Joiner:
     async def settle(self, connection: AsyncConnection, moves: Moves, limit: int) -> bool:
         """Do what the watermark allows: look up keys, give up on orphans, close windows. True: there is more.
 
-        Each is done for about ``limit`` predictions or events, that a transaction may not last.
+        Each is done for about ``limit`` predictions or events, that a transaction may not last. With 0 nothing is done
+        but what cannot be done later: to look up what a prediction that came late may be meant by.
         """
         if self.watermark_ms is None:
             self.unsettled = False
@@ -115,6 +124,9 @@ class Joiner:
             definition = self.definitions.begun(place)
             until = definition.closes_until(self.watermark_ms)
             if until > first_ms:
+                if not limit:
+                    closing = True
+                    break
                 reached = await self._close(connection, definition, until, moves, limit)
                 closing |= reached < until
                 closed.append(place)
@@ -122,6 +134,39 @@ class Joiner:
             await self._look_at(connection, [self.definitions.begun(place) for place in closed])
         self.unsettled = waiting or closing
         return self.unsettled
+
+    def pieces(self) -> list[Definition | None]:
+        """Return what is to be settled, piece by piece: what waits (None), and windows under each definition."""
+        if self.watermark_ms is None:
+            return []
+        found = [(self.definitions.begun(place), first_ms) for place, first_ms in self._open.items()]
+        return [None, *(one for one, first_ms in found if one.closes_until(self.watermark_ms) > first_ms)]
+
+    async def settle_one(
+        self, connection: AsyncConnection, moves: Moves, piece: Definition | None, hand: list[int | str]
+    ) -> None:
+        """Settle the first event of a piece, or its first predictions, which are put into ``hand`` before.
+
+        An event is known by its number, a prediction by its id.
+        """
+        assert self.watermark_ms is not None
+        if piece is None:
+            seq = await feedback.next_due(connection, self.watermark_ms)
+            if seq is not None:
+                hand.append(seq)
+                await self._look_up(connection, self.watermark_ms, moves, 1)
+            return
+        hand += await self.first(connection, piece)
+        await self._close(connection, piece, piece.closes_until(self.watermark_ms), moves, 1)
+        await self._look_at(connection, [self.definitions.begun(piece.place)])
+
+    async def first(self, connection: AsyncConnection, piece: Definition) -> list[str]:
+        """Return the predictions whose windows close first: those of one millisecond."""
+        assert self.watermark_ms is not None
+        since, until = max(piece.closed_until, piece.since_ms), piece.closes_until(self.watermark_ms)
+        reached = await calls.reach(connection, piece.route, since, until, 1)
+        found = await calls.ids_in(connection, calls.Span(piece.route, since, reached))
+        return [one for one in found if one not in self.aside]
 
     async def _look_at(self, connection: AsyncConnection, definitions: Sequence[Definition]) -> None:
         """Find out of each of these definitions where the first call is whose window is open."""
@@ -415,6 +460,8 @@ class Joiner:
             ids = await feedback.joined_in(connection, span, definition.name)
         else:
             ids = []  # what had a value is mature, and what had none has none now
+        if self.aside:
+            ids = [one for one in ids if one not in self.aside]
         requests = await calls.of(connection, ids)
         joined = await feedback.joined(connection, ids, sharing=self.definitions.sharing)
         for prediction_id, stored in requests.items():

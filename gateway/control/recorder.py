@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, time_ns
 from typing import Final, TypeVar
 
-from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.control.fleet import Member
@@ -31,7 +31,8 @@ from gateway.control.shipper import Shipper
 from gateway.journal import PREDICTIONS, Segment
 from gateway.ledger import UNKNOWN
 from gateway.sinks.events import events
-from gateway.store import Store, bodies, calls, feedback, intake, outbox, plans, positions, reason, tallies
+from gateway.store import Store, aside, bodies, calls, feedback, intake, outbox, plans, positions, reason, tallies
+from gateway.store.aside import Aside
 from gateway.store.definitions import Definition, newly_defined
 from gateway.store.intake import Chunk
 from gateway.store.lease import LeaseLost
@@ -40,6 +41,7 @@ from gateway.store.news import News
 from gateway.store.tallies import Remembered
 from gateway.store.watermark import Writers
 from router.exposure import exposure
+from router.extract import identifier
 from router.snapshot import Sink, Snapshot
 
 logger = logging.getLogger(__name__)
@@ -237,16 +239,20 @@ class Recorder:
             if self._member is not None and not await self._member.attend():
                 return await self._ship()
             try:
-                return await self._step(min(self._lines, SPARING_LINES) if self.sparing else self._lines)
+                return await self._step(min(self._lines, SPARING_LINES) if self.sparing else self._lines, self._sweep())
             except LeaseLost as error:
                 logger.warning("%s: from now on this node ships its journal", error)
                 if self._member is not None:
                     self._member.lost()
                 return True
             except Exception as error:
-                if not _is_of_a_line(error):
+                if not is_of_a_row(error):
                     raise
                 return await self._isolate(error)
+
+    def _sweep(self) -> int:
+        """How much is settled at a time: as little as lines are read, while what fails is looked for."""
+        return SWEEP if self._lines >= self._most else min(SWEEP, self._lines)
 
     async def aside(self, change: Callable[[], Awaitable[T]]) -> T:
         """Have somebody else change what is stored: nothing is recorded meanwhile, nor remembered from before."""
@@ -283,7 +289,7 @@ class Recorder:
             read.more |= read.batch.lines >= limit
         return read
 
-    async def _step(self, limit: int) -> bool:
+    async def _step(self, limit: int, sweep: int) -> bool:
         if self._shipper is not None:
             self._shipper.forget()
         known, self._known = self._known or await self._load(), None  # until the commit
@@ -302,7 +308,7 @@ class Recorder:
             await asyncio.to_thread(self._quarantine.keep, read.unreadable)
         more = False
         if read.offsets or read.taken or self._adopting is not None or known.due(dead):
-            more = await self._commit(known, read, dead, limit)
+            more = await self._commit(known, read, dead, limit, sweep)
         self._quarantine.forget()
         self._known = known
         self._progressed(known)
@@ -316,7 +322,7 @@ class Recorder:
         await self._dispose(known.segments)
         return more or read.more
 
-    async def _commit(self, known: _Known, read: Read, dead: Collection[str], limit: int) -> bool:
+    async def _commit(self, known: _Known, read: Read, dead: Collection[str], limit: int, sweep: int) -> bool:
         moves, adopting = Moves(News(bodies=read.batch.bodies) if self._sinks else None), self._adopting
         dropped: Mapping[str, int] = {}
         try:
@@ -324,7 +330,7 @@ class Recorder:
                 if adopting is not None:
                     moves.touched |= await _adopt(connection, known.joiner, *adopting)
                 present = None if self._member is None else self._member.present
-                more = await _record(connection, known, read, dead, moves, present)
+                more = await _record(connection, known, read, dead, moves, present, sweep)
                 if moves.news is not None:
                     dropped = await _leave(connection, moves.news, self._sinks)
                 known.segments.recorded(read.offsets, read.numbers)
@@ -337,6 +343,11 @@ class Recorder:
         if self._adopting is adopting:
             self._adopting = None
         self._offsets = dict(known.segments.offsets)
+        self._committed_as(moves, dropped)
+        return more
+
+    def _committed_as(self, moves: Moves, dropped: Mapping[str, int]) -> None:
+        """Tell what was committed; ``dropped`` are events that found no room, by sink."""
         self._matured |= moves.matured
         for name, n in dropped.items():
             if n and name not in self._full:
@@ -347,14 +358,13 @@ class Recorder:
             self._met(moves.counts)
         except Exception:
             logger.exception("what was recorded could not be told")
-        return more
 
     async def _load(self) -> _Known:
         try:
             async with self._store.change() as connection:
                 await recount(connection)
         except Exception as error:
-            if not _is_of_a_line(error):
+            if not is_of_a_row(error):
                 raise
             logger.error("what is not finite cannot be counted again: %s", reason(error))
         async with self._store.change() as connection:
@@ -373,6 +383,7 @@ class Recorder:
                 writers.watermark_ms,
                 newest=await calls.newest(connection),
                 farthest=await feedback.farthest(connection),
+                aside=await aside.predictions(connection),
             )
             await joiner.look(connection)
         return _Known(segments, writers, joiner, Remembered(), prefix=prefix)
@@ -394,37 +405,160 @@ class Recorder:
         return self._follower.reached(segment) < segment.size
 
     async def _isolate(self, error: Exception) -> bool:
-        """A batch could not be recorded: record smaller ones, down to the one line at fault, and skip that."""
+        """A batch could not be recorded: do less at a time, down to the one thing at fault, and set that aside.
+
+        It may be the line that is read, or something that was stored long ago and is due now.
+        """
         if self._lines > 1:
             logger.warning("a batch of %d lines could not be recorded, trying fewer: %s", self._lines, reason(error))
             self._lines = max(1, self._lines // 8)
             return True
-        skipped = self._attempted
-        await self._step(0)  # were it not the line's fault, this would fail too
+        try:
+            await self._step(1, 0)
+        except Exception as again:
+            if not is_of_a_row(again):
+                raise
+            await self._set_line_aside(again)
+        else:
+            await self._settle_singly()
+        return True
+
+    async def _set_line_aside(self, error: Exception) -> None:
+        """Set aside what cannot be read of that which the line is about or, where there is none, the line itself."""
+        skipped, moves = self._attempted, Moves()
+        about = {call.id for call in skipped.batch.calls}
+        about |= {event.prediction_id for event in skipped.batch.events if event.prediction_id is not None}
+        async with self._store.change() as connection:
+            unreadable = await feedback.unreadable(connection, about)
+        if unreadable:
+            return await self._set_aside(unreadable, error)
+        await self._step(0, 0)  # were it not the line's fault, this would fail too
         known = self._known
         if known is None or not (skipped.offsets or skipped.taken):
             raise error
-        unrecordable = Moves()
-        unrecordable.counts["unrecordable_lines"] += 1
+        moves.counts["unrecordable_lines"] += 1
+        places = [f"byte {end} of {name}" for name, end in skipped.offsets.items()] or ["a shipped line"]
+        for _ in skipped.batch.events:
+            moves.tell(UNKNOWN, UNKNOWN, "set_aside")
         async with self._store.change() as connection:
             await positions.write_offsets(connection, skipped.offsets, known.prefix)
             await positions.write_numbers(connection, skipped.numbers, known.prefix)
             await intake.take(connection, skipped.taken)
-            await tallies.apply(connection, unrecordable, known.remembered)
+            await aside.note(
+                connection,
+                [
+                    Aside(_now_ms(), "line", place, None if one is None else identifier(one), reason(error))
+                    for place in places
+                    for one in about or (None,)
+                ],
+            )
+            await tallies.apply(connection, moves, known.remembered)
         known.segments.recorded(skipped.offsets, skipped.numbers)
-        self._met(unrecordable.counts)
-        if skipped.taken:
-            logger.error("a line that was shipped cannot be recorded: %s", reason(error))
-        for name, end in skipped.offsets.items():
-            logger.error("the line that ends at byte %d of %s cannot be recorded: %s", end, name, reason(error))
-        return True
+        self._committed_as(moves, {})
+        for place in places:
+            logger.error("the line that ends at %s cannot be recorded: %s", place, reason(error))
+        return None
+
+    async def _settle_singly(self) -> None:
+        """Settle the first of everything that is due, each by itself, and set aside the one that cannot be."""
+        known = self._known or await self._load()
+        for piece in known.joiner.pieces():
+            hand: list[int | str] = []
+            error = await self._settles(piece, hand)
+            if error is None:
+                continue
+            if len(hand) > 1:  # predictions of one millisecond, of which not all need be at fault
+                hand = [one for one in hand if await self._settles(piece, [], of=one) is not None] or hand
+            return await self._set_aside(hand, error)
+        return None
+
+    async def _settles(
+        self, piece: Definition | None, hand: list[int | str], of: int | str | None = None
+    ) -> Exception | None:
+        """Settle the first of a piece, which ``hand`` is told, or try it with one prediction; return why it cannot be.
+
+        Raises what is the store's trouble.
+        """
+        known, self._known = self._known or await self._load(), None
+        moves = Moves(News() if self._sinks else None)
+        dropped: Mapping[str, int] = {}
+        try:
+            async with self._store.change() as connection:
+                if of is not None and piece is not None:
+                    known.joiner.aside |= {str(one) for one in await known.joiner.first(connection, piece)} - {str(of)}
+                await known.joiner.settle_one(connection, moves, piece, hand)
+                if moves.news is not None:
+                    dropped = await _leave(connection, moves.news, self._sinks)
+                await tallies.apply(connection, moves, known.remembered)
+                if of is not None:
+                    raise _Tried
+        except _Tried:
+            return None
+        except Exception as error:
+            known.forget()
+            if not is_of_a_row(error) or not (hand or of):
+                raise
+            return error
+        self._known = known
+        self._committed_as(moves, dropped)
+        return None
+
+    async def _set_aside(self, found: Sequence[int | str], error: Exception) -> None:
+        """Set stored events (by number) and predictions (by id) aside."""
+        self._known, moves = None, Moves()
+        noted = list[Aside]()
+        async with self._store.change() as connection:
+            for one in found:
+                if isinstance(one, int):
+                    target = await aside.event(connection, one, moves)
+                    noted.append(Aside(_now_ms(), "event", str(one), target, reason(error)))
+                    moves.counts["unsettled_events"] += 1
+                else:
+                    noted.append(Aside(_now_ms(), "prediction", one, one, reason(error)))
+                    moves.counts["unsettled_predictions"] += 1
+            await aside.note(connection, noted)
+            await tallies.apply(connection, moves, Remembered())
+        self._committed_as(moves, {})
+        for was in noted:
+            logger.error("%s %s cannot be settled and is set aside: %s", was.kind, was.identity, reason(error))
 
 
-def _is_of_a_line(error: Exception) -> bool:
-    """Return whether a line may be at fault, and not the store, whose trouble passes or needs a hand."""
-    if isinstance(error, SQLAlchemyError):
-        return isinstance(error, IntegrityError | DataError)
-    return not isinstance(error, OSError | sqlite3.Error)
+class _Tried(Exception):
+    """Undoes what was only tried."""
+
+
+#: SQLite's codes of what is wrong with a row: too big, a constraint, a type, a number of bounds.
+_SQLITE_ROW: Final = frozenset({18, 19, 20, 25})
+#: PostgreSQL's classes of errors that are the store's trouble, and pass or need a hand: connections, authorisation,
+#: transactions, names that are not there, resources, locks, operators, the system, and itself.
+_POSTGRESQL_TROUBLE: Final = frozenset(
+    {"08", "0A", "25", "28", "2D", "3D", "3F", "40", "42", "53", "55", "57", "58", "F0", "HV", "XX"}
+)
+
+
+def is_of_a_row(error: Exception) -> bool:
+    """Return whether a row may be at fault, and not the store, whose trouble passes or needs a hand.
+
+    Whatever class an error is of: that an index cannot hold a text is to PostgreSQL an error of operation.
+    """
+    if isinstance(error, StatementError) and not isinstance(error, DBAPIError):
+        return isinstance(error.orig, Exception) and is_of_a_row(error.orig)
+    if isinstance(error, DBAPIError):
+        if error.connection_invalidated:
+            return False
+        state = getattr(error.orig, "sqlstate", None)
+        if state is not None:
+            return str(state)[:2] not in _POSTGRESQL_TROUBLE
+        code = getattr(error.orig, "sqlite_errorcode", None)
+        if code is not None:
+            return code & 0xFF in _SQLITE_ROW
+        # The driver refused a value before it asked the database.
+        return type(error.orig).__name__ in {"DataError", "OverflowError"}
+    return not isinstance(error, SQLAlchemyError | OSError | sqlite3.Error)
+
+
+def _now_ms() -> int:
+    return time_ns() // 1_000_000
 
 
 async def _record(
@@ -434,6 +568,7 @@ async def _record(
     dead: Collection[str],
     moves: Moves,
     present: Collection[str] | None,
+    sweep: int,
 ) -> bool:
     """Write a batch with all that follows from it; return whether more would follow at once."""
     joiner, writers, batch, offsets = known.joiner, known.writers, read.batch, read.offsets
@@ -461,7 +596,7 @@ async def _record(
     more, advanced = False, writers.advance(present)
     if advanced or joiner.unsettled:
         joiner.watermark_ms = writers.watermark_ms
-        more = await joiner.settle(connection, moves, SWEEP)
+        more = await joiner.settle(connection, moves, sweep)
     await tallies.apply(connection, moves, known.remembered)
     await positions.write_offsets(connection, offsets, known.prefix)
     await positions.write_numbers(connection, read.numbers, known.prefix)

@@ -149,6 +149,28 @@ async def due(connection: AsyncConnection, watermark_ms: int, limit: int) -> lis
     return [_event(row) for row in rows]
 
 
+async def next_due(connection: AsyncConnection, watermark_ms: int) -> int | None:
+    """Return the number of the first waiting event whose time has come, which need not be readable."""
+    found: int | None = (await connection.execute(_NEXT_DUE, {"watermark": watermark_ms})).scalar()
+    return found
+
+
+async def unreadable(connection: AsyncConnection, targets: Collection[str]) -> list[int]:
+    """Return the numbers of the events about these predictions that cannot be read."""
+    if not targets:
+        return []
+    query = select(feedback.c.seq, feedback.c.value).where(
+        feedback.c.target.in_(sql.among(connection.dialect.name, Text())), _FOUND
+    )
+    found = []
+    for seq, value in await connection.execute(query, sql.as_values(targets)):
+        try:
+            orjson.loads(value)
+        except ValueError:
+            found.append(seq)
+    return found
+
+
 async def orphans(connection: AsyncConnection, route: str | None, limit: int) -> list[Event]:
     """Return events whose prediction never came, counted under one route or any, the newest first."""
     query = select(feedback).where(feedback.c.status == literal_column("'orphaned'"))
@@ -173,7 +195,7 @@ async def affected(
         select(feedback)
         .distinct()
         .join(wanted, (feedback.c.route == wanted.c.c0) & (feedback.c.key == wanted.c.c1))
-        .where(feedback.c.key.is_not(None), feedback.c.event_ms >= wanted.c.c2)
+        .where(feedback.c.key.is_not(None), feedback.c.event_ms >= wanted.c.c2, _FOUND)
         .where(feedback.c.event_ms < bindparam("watermark"))
     )
     rows = await connection.execute(query, {"watermark": watermark_ms, **sql.as_list(keys)})
@@ -209,6 +231,8 @@ async def _with_others(connection: AsyncConnection, found: Sequence[Event]) -> l
     return [e._replace(also=tuple(sorted(also[e.seq]))) if e.seq in also else e for e in found]
 
 
+#: What was set aside is left alone (``gateway.store.aside``).
+_FOUND: Final = feedback.c.status != literal_column("'set_aside'")
 _PARTED: Final = delete(feedback_targets).where(feedback_targets.c.seq == bindparam("b_seq"))
 _DUE: Final = (
     select(feedback)
@@ -217,6 +241,7 @@ _DUE: Final = (
     .order_by(feedback.c.due_ms)
     .limit(bindparam("limit"))
 )
+_NEXT_DUE: Final = _DUE.with_only_columns(feedback.c.seq).params(limit=1)
 _JOINED_IN: Final = (
     select(feedback.c.target)
     .distinct()
@@ -237,7 +262,7 @@ async def _found(
 
 @cache
 def _having(dialect: str, column: str, status: Status | None) -> Select[Any]:
-    query = select(feedback).where(feedback.c[column].in_(sql.among(dialect, Text())))
+    query = select(feedback).where(feedback.c[column].in_(sql.among(dialect, Text())), _FOUND)
     if column == "identity":
         query = query.where(NAMED)  # lets the index be used, which has only these
     return query if status is None else query.where(feedback.c.status == status)
@@ -248,7 +273,7 @@ def _sharing(dialect: str, status: Status | None) -> Select[Any]:
     query = (
         select(feedback_targets.c.target, *_COLUMNS)
         .join(feedback, feedback.c.seq == feedback_targets.c.seq)
-        .where(feedback_targets.c.target.in_(sql.among(dialect, Text())))
+        .where(feedback_targets.c.target.in_(sql.among(dialect, Text())), _FOUND)
     )
     return query if status is None else query.where(feedback.c.status == status)
 

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.tables import metadata, schema_version
 
-VERSION: Final = 5
+VERSION: Final = 6
 
 
 class Step(NamedTuple):
@@ -32,6 +32,9 @@ _SIGNS: Final = """CREATE TABLE signs (
     route TEXT NOT NULL, epoch TEXT NOT NULL, variant TEXT NOT NULL, role TEXT NOT NULL, word TEXT NOT NULL,
     n BIGINT NOT NULL, first_ms BIGINT NOT NULL, last_ms BIGINT NOT NULL, detail TEXT NOT NULL,
     PRIMARY KEY (route, epoch, variant, role, word))"""
+_SET_ASIDE: Final = """CREATE TABLE set_aside (
+    seq {serial}, at_ms BIGINT NOT NULL, kind TEXT NOT NULL, identity TEXT NOT NULL,
+    prediction TEXT, why TEXT NOT NULL)"""
 _MORE: Final = "ALTER TABLE events ADD COLUMN more TEXT"
 
 #: Version → the step that leads to it. Steps are never edited once released, and they only ever add: a node of the
@@ -48,6 +51,11 @@ STEPS: Final[Mapping[int, Step]] = {
         "count how often what is known of a route changed",
         ["CREATE TABLE moved (route TEXT NOT NULL, n BIGINT NOT NULL, PRIMARY KEY (route)) WITHOUT ROWID"],
         ["CREATE TABLE moved (route TEXT NOT NULL, n BIGINT NOT NULL, PRIMARY KEY (route))"],
+    ),
+    6: Step(
+        "list what cannot be recorded or settled",
+        (_SET_ASIDE.format(serial="INTEGER NOT NULL PRIMARY KEY"),),
+        (_SET_ASIDE.format(serial="BIGSERIAL NOT NULL PRIMARY KEY"),),
     ),
 }
 

@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 from sqlalchemy import Text, bindparam, delete, func, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.store import outbox, sql, tallies
+from gateway.store import aside, outbox, sql, tallies
 from gateway.store.outbox import About
 from gateway.store.tables import arrivals, bodies, calls, feedback, feedback_targets, units
 from gateway.store.tables import tallies as counts
@@ -121,6 +121,7 @@ async def _delete(connection: AsyncConnection, ids: Collection[str], keys: Itera
     await _part(connection, ids)
     erased.feedback += (await connection.execute(delete(feedback).where(feedback.c.target.in_(among)), values)).rowcount
     erased.bodies += (await connection.execute(delete(bodies).where(bodies.c.id.in_(among)), values)).rowcount
+    await aside.forget(connection, ids)
     erased.calls += (await connection.execute(delete(calls).where(calls.c.id.in_(among)), values)).rowcount
 
 

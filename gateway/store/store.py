@@ -22,7 +22,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from gateway.ledger import Epoch, Ledger
 from gateway.regular import open_regular
-from gateway.store import ledgers, partitions, plans, tallies, told
+from gateway.store import aside, ledgers, partitions, plans, tallies, told
 from gateway.store.lane import Lane
 from gateway.store.lease import LEASE_MS
 from gateway.store.ledgers import Standing
@@ -239,6 +239,11 @@ class Store:
         """Return feedback whose prediction never came, by route or of all and none, the newest first."""
         async with self.read() as connection:
             return await told.orphans(connection, route, limit)
+
+    async def set_aside(self, limit: int) -> list[dict[str, Any]]:
+        """Return what could not be recorded or settled, the newest first."""
+        async with self.read() as connection:
+            return await aside.listed(connection, limit)
 
     async def counts(self) -> Mapping[str, int]:
         """Return what was met while recording: duplicate rows; corrupt, torn and unrecordable lines."""

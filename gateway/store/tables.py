@@ -335,6 +335,17 @@ assignment_keys: Final = _table("assignment_keys", _integer("number", key=True),
 
 schema_version: Final = _table("schema_version", _integer("version", key=True))
 
+#: What could not be recorded or settled (``aside``).
+set_aside: Final = _table(
+    "set_aside",
+    Column("seq", _Serial, primary_key=True),
+    _integer("at_ms"),
+    _text("kind"),
+    _text("identity"),
+    _text("prediction", null=True),
+    _text("why"),
+)
+
 # The fleet: several nodes on one PostgreSQL (``gateway.control.fleet``). A SQLite file has one node, and these empty.
 # Where ``offsets`` and ``writers`` name something of a node's journal, the node's name and "/" come first.
 

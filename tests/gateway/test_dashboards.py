@@ -130,6 +130,7 @@ def test_every_series_that_tells_of_traffic_or_quality_is_on_the_dashboard_or_ex
         "turnout_watermark_age_seconds",
         "turnout_expired_total",
         "turnout_uncounted_requests_total",  # the route's problem of that name, and its alert, tell of it
+        "turnout_unsettled_total",  # an alert tells of it
         "turnout_oldest_pending_seconds",  # beside the number of them, which is there
         "turnout_quality_live_mean",
         "turnout_reading_age_seconds",  # an alert tells of it
@@ -212,6 +213,7 @@ FIRING = {
         "1x20",
         "0x20",
     ),
+    "TurnoutUnsettled": ("turnout_unsettled_total{instance='i', kind='events'}", "0+1x20", "4x20"),
     "TurnoutJournalNotDurable": ("turnout_journal_fsync_failures_total{instance='i'}", "0+1x20", "4x20"),
     "TurnoutShedding": ("turnout_shed_total{instance='i', reason='overload'}", "0+5x20", "5x20"),
     "TurnoutSinkBehind": ("turnout_sink_lag_seconds{instance='i', sink='s'}", "300x20", "2x20"),

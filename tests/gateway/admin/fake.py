@@ -39,6 +39,7 @@ class Control:
     predictions: dict[str, dict[str, Any]] = field(default_factory=dict)
     counted: dict[tuple[str, str, str], int] = field(default_factory=dict)
     orphaned: list[dict[str, Any]] = field(default_factory=list)
+    aside: list[dict[str, Any]] = field(default_factory=list)
     told: list[dict[str, Any]] = field(default_factory=list)
     store_ready: bool = True
     stalled: Progress = field(default_factory=Progress)
@@ -112,6 +113,11 @@ class Control:
         if self.fails is not None:
             raise self.fails
         return [one for one in self.orphaned if route in (None, one["route"])][:limit]
+
+    async def set_aside(self, limit: int) -> Sequence[Mapping[str, Any]]:
+        if self.fails is not None:
+            raise self.fails
+        return self.aside[:limit]
 
     async def sinks(self) -> Sequence[Mapping[str, Any]]:
         if self.fails is not None:

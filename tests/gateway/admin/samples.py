@@ -95,7 +95,7 @@ def observe(metrics: Metrics, round_: int = 1) -> None:
         metrics.observe_calls([row(prediction(variant, role="draft", route="search"))])
     for status in STATUSES:
         metrics.observe_status("digits", "correct", status, 1, 30.0 if status == "joined" else None)
-    metrics.observe_lines({"lost_lines": 1, "torn_lines": 0})
+    metrics.observe_lines({"lost_lines": 1, "torn_lines": 0, "unsettled_events": 1})
     metrics.observe_expired("predictions", 5)
     variant_labels = {"route": "digits", "variant": "new"}
     metrics.observe_datagram(

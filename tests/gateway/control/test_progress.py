@@ -50,7 +50,7 @@ def test_a_store_that_raises_is_a_recording_that_is_stalled(
             assert control.recorder is not None
             real = control.recorder._step
 
-            async def failing(limit: int) -> bool:
+            async def failing(limit: int, sweep: int) -> bool:
                 raise error
 
             control.recorder._step = failing  # type: ignore[method-assign]
