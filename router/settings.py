@@ -224,6 +224,15 @@ GATEWAY: Final = table_of(
             Annotated[int, Field(ge=0)],
             "How fast a body must come on the whole, after body_timeout_ms; 0 lets it drip for ever.",
         ),
+        "min_read_bytes_per_second": Setting(
+            Annotated[int, Field(ge=0)],
+            "How fast a client must take its answer, in each body_timeout_ms; a slower one is cut. 0: some byte.",
+        ),
+        "max_buffer_bytes": Setting(
+            Annotated[int, Field(ge=2**20)],
+            "Memory per worker for what clients are slow to send or to take, beyond 64 KiB of each; at least 1 MiB. "
+            "Without it a body that has to be whole gets 503, and a backend waits for who reads its answer.",
+        ),
         "keepalive_timeout_ms": Setting(Positive, "How long a connection may stay idle between requests."),
         "drain_timeout_ms": Setting(
             Annotated[int, Field(ge=0)], "How long requests may take to finish when serving ends."

@@ -70,6 +70,8 @@ class Gateway:
     header_timeout_ms: int = 10_000
     body_timeout_ms: int = 30_000
     min_body_bytes_per_second: int = 500
+    min_read_bytes_per_second: int = 500
+    max_buffer_bytes: int = 64 * 2**20
     keepalive_timeout_ms: int = 75_000
     drain_timeout_ms: int = 30_000
     mirror_max_concurrency: int = 128

@@ -199,6 +199,7 @@ class Metrics:
                     series.replica_state.labels(backend["name"], one["name"], state).set(one[state])
         series.in_flight_limit.set(gauges.get(("in_flight_limit", ()), 0.0))
         series.connections.set(gauges.get(("connections", ()), 0.0))
+        series.buffer_bytes.set(gauges.get(("buffer_bytes", ()), 0.0))
         series.journal_bytes.set(gauges.get(("journal_bytes", ()), 0.0))
 
     def refresh_fleet(self, fleet: View | None) -> None:
@@ -318,6 +319,7 @@ class Metrics:
         return {
             "mirror_drops": (series.mirror_drops, ("route", "variant", "reason")),
             "shed": (series.shed, ("reason",)),
+            "slow_clients": (series.slow_clients, ("reason",)),
             "dropped_fields": (series.dropped_fields, ()),
             "unit_fallbacks": (series.unit_fallbacks, ("route",)),
             "uncounted_requests": (series.uncounted, ("route",)),

@@ -142,7 +142,13 @@ class Series:
         self.shed = self._counter(
             "shed_total",
             "Requests answered 503 before anything was done for them, by reason: overload (the worker cannot keep up), "
-            "max_in_flight, max_connections.",
+            "max_in_flight, max_connections, max_buffer_bytes (no room for a body that has to be whole).",
+            ("reason",),
+        )
+        self.slow_clients = self._counter(
+            "slow_clients_total",
+            "Requests ended for their client's slowness, by reason: body or answer (others waited for its place at the "
+            "backend), unread (it took its answer below min_read_bytes_per_second).",
             ("reason",),
         )
         self.dropped_fields = self._counter(
@@ -202,6 +208,9 @@ class Series:
             "Requests that may be under way, over all workers, as admission has it now; 0 when it is off.",
         )
         self.connections = self._gauge("connections", "Client connections open right now.")
+        self.buffer_bytes = self._gauge(
+            "buffer_bytes", "Memory held for slow clients beyond 64 KiB of each, of max_buffer_bytes per worker."
+        )
 
     def _declare_feedback(self) -> None:
         self.feedback = self._counter(

@@ -1,7 +1,8 @@
 """A backend's answer to one call, and the faults a call can end in.
 
-Rule: an answer is whole, or it raises. What is held of it is bounded: the backend waits while nobody takes the body.
-However it ends, the connection and the place it took among the backend's calls are given back once.
+Rule: an answer is whole, or it raises. What is held of it is bounded: HELD_BYTES, then what the worker's budget has
+(``buffers``), then the backend waits while nobody takes the body. However it ends, the connection and the place it took
+among the backend's calls are given back once, as soon as the backend has said everything.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from gateway.proxy.deadlines import NEVER
 from gateway.proxy.fiber import Bell
 from gateway.proxy.headers import Fields, Header, fields
+from gateway.proxy.wire import add_piece
 from router.records import Fault
 
 if TYPE_CHECKING:
@@ -47,6 +49,8 @@ class Answer:
 
     __slots__ = (
         "_buffered",
+        "_buffers",
+        "_charged",
         "_chunks",
         "_ended",
         "_fault",
@@ -77,6 +81,8 @@ class Answer:
         self._link: Link | None = None
         self._chunks: list[bytes] = []
         self._buffered = 0
+        self._buffers = replica.buffers
+        self._charged = 0  # bytes of it that were taken out of the worker's budget
         self._ended = False
         self._fault: Exception | None = None
         #: Rung when the head is here, when more of the body is, and at the end.
@@ -124,6 +130,8 @@ class Answer:
     def close(self) -> None:
         """End the call. A connection on which something is still to come is dropped. Harmless when repeated."""
         link, replica = self._link, self._replica
+        if self._charged:
+            self._give(self._charged)
         if replica is not None and self.status >= 500:
             replica.answered(self.status)
         self._leave()  # first: that nobody wants the rest is no failure of the replica
@@ -158,14 +166,23 @@ class Answer:
 
     def receive(self, data: bytes) -> bool:
         """Add a piece of the body; False when the backend should wait."""
-        self._chunks.append(data)
-        self._buffered += len(data)
-        return self._buffered < HELD_BYTES
+        size = len(data)
+        self._buffered += size
+        if self._buffered < HELD_BYTES:
+            self._chunks.append(data)
+            return True
+        add_piece(self._chunks, data)
+        if not self._buffers.take(size):
+            return False
+        self._charged += size
+        return True
 
     def end(self, *, at_once: bool) -> None:
         """The body is whole; ``at_once`` when it came together with the head."""
         if at_once:
             chunks, self._chunks = self._chunks, []
+            if self._charged:
+                self._give(self._charged)
             self.complete = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         self._link = None
         self._ended = True
@@ -184,7 +201,20 @@ class Answer:
             self._leave()
         self.bell.ring()
 
+    def _give(self, size: int) -> None:
+        size = min(size, self._charged)
+        self._charged -= size
+        self._buffers.give(size)
+
     def _take(self) -> bytes:
+        if self._charged:
+            # A piece at a time: what the client's transport gets at once is not in the budget any more.
+            piece = self._chunks.pop(0)
+            self._buffered -= len(piece)
+            self._give(len(piece))
+            if self._link is not None and self._buffered < HELD_BYTES:
+                self._link.take_more()
+            return piece
         chunks, self._chunks, self._buffered = self._chunks, [], 0
         if self._link is not None:
             self._link.take_more()

@@ -13,6 +13,7 @@ import ssl
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from gateway.proxy.buffers import Buffers
 from gateway.proxy.counts import Counts
 from gateway.proxy.headers import Header
 from gateway.proxy.probes import Probes
@@ -113,18 +114,19 @@ class Generation:
 class Backends:
     """Holds the generation in force and closes what is no longer needed."""
 
-    def __init__(self, snapshot: Snapshot, counts: Counts | None = None) -> None:
+    def __init__(self, snapshot: Snapshot, counts: Counts | None = None, buffers: Buffers | None = None) -> None:
         """What upstreams repeat and eject is added to ``counts``. Raises SecretMissing."""
         self._snapshot, self._marks = snapshot, _marks(snapshot)
         self._counts = Counts() if counts is None else counts
-        self.current = _generation(snapshot, None, self._leave, self._counts)
+        self._buffers = Buffers(snapshot.gateway.max_buffer_bytes) if buffers is None else buffers
+        self.current = _generation(snapshot, None, self._leave, self._counts, self._buffers)
         self._old: set[Generation] = set()
         self._closing: set[asyncio.Task[None]] = set()
 
     def swap(self, snapshot: Snapshot) -> None:
         """Call by this snapshot from now on. Raises SecretMissing and keeps the present one."""
         marks = _marks(snapshot)  # before they are read: a change in between is seen the next time
-        fresh = _generation(snapshot, self.current, self._leave, self._counts)
+        fresh = _generation(snapshot, self.current, self._leave, self._counts, self._buffers)
         self._snapshot, self._marks = snapshot, marks
         old, self.current = self.current, fresh
         self._old.add(old)
@@ -174,7 +176,11 @@ class Backends:
 
 
 def _generation(
-    snapshot: Snapshot, before: Generation | None, idle: Callable[[Generation], None], counts: Counts
+    snapshot: Snapshot,
+    before: Generation | None,
+    idle: Callable[[Generation], None],
+    counts: Counts,
+    buffers: Buffers,
 ) -> Generation:
     """Build the generation of a snapshot, with the upstreams that ``before`` has for backends that are the same."""
     headers = {name: _headers(backend) for name, backend in snapshot.backends.items()}
@@ -195,8 +201,8 @@ def _generation(
             answering[name], mirroring[name] = before.answering(name), before.mirroring(name)
         else:
             tls = contexts[name]
-            answering[name] = Upstream(backend, tls=tls, counts=counts)
-            mirroring[name] = Upstream(backend, tls=tls, counts=counts, waits=False)
+            answering[name] = Upstream(backend, tls=tls, counts=counts, buffers=buffers)
+            mirroring[name] = Upstream(backend, tls=tls, counts=counts, buffers=buffers, waits=False)
             if backend.health_path is not None:
                 answering[name].probes = Probes(backend, (answering[name], mirroring[name]), tls)
         if (probes := answering[name].probes) is not None:

@@ -15,6 +15,7 @@ from gateway.proxy.headers import Header, fields
 from gateway.proxy.problems import Problem, problem
 from gateway.proxy.reading import READ_BYTES
 from gateway.proxy.upstream import Answer, Upstream, UpstreamFault
+from gateway.proxy.wire import LONG_BYTES
 from router.records import Fault
 
 #: An answer that is not longer, and says so, is read whole before anything of it is sent: then a backend that breaks
@@ -101,7 +102,7 @@ async def _call(
         answer = await upstream.call(case.method, case.target, headers, body)
         complete = answer.complete
         if complete is None:
-            if not whole and (answer.length is None or answer.length > WHOLE_BYTES):
+            if not whole and (answer.length is None or answer.length > _whole_bytes(upstream)):
                 came, answer = Call(answer, since(began)), None
                 return came
             complete = await answer.read(READ_BYTES if whole else WHOLE_BYTES)
@@ -115,6 +116,11 @@ async def _call(
     finally:
         if answer is not None:
             answer.close()
+
+
+def _whole_bytes(upstream: Upstream) -> int:
+    """Return how long an answer may be that is read whole: with its memory spent, a worker holds no more of any."""
+    return LONG_BYTES if upstream.buffers.spent else WHOLE_BYTES
 
 
 def since(began: float) -> float:

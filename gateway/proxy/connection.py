@@ -12,8 +12,8 @@ Rules:
    the client may lose the answer to it.
 4. Every wait has a deadline: for a request keepalive_timeout_ms; for its head header_timeout_ms in all; for its body
    body_timeout_ms between bytes and min_body_bytes_per_second on the whole (``pace``), while we read, and from when a
-   client that expects 100 Continue was told so; for a client that does not take its answer, as long between bytes. The
-   handler has none here: what it waits for has.
+   client that expects 100 Continue was told so; for a client that does not take its answer body_timeout_ms, in each of
+   which min_read_bytes_per_second must be kept. The handler has none here: what it waits for has.
 5. A client that ends its side (half-close) is still answered. One that has left altogether looks the same until
    something is sent: after a moment something is that means nothing (``Response.idle_word``), and the reset it provokes
    is the proof.
@@ -26,6 +26,8 @@ import logging
 import socket
 import struct
 import sys
+from fcntl import ioctl
+from termios import TIOCOUTQ
 from typing import TYPE_CHECKING, Final, cast
 
 from gateway.proxy.accept import Refusal
@@ -35,11 +37,12 @@ from gateway.proxy.headers import Header
 from gateway.proxy.intake import BETWEEN, BODY, HEAD, WHOLE, Intake
 from gateway.proxy.pace import Pace
 from gateway.proxy.problems import problem
-from gateway.proxy.request import HELD_BYTES, BodyTimeout, BodyTooLarge, ClientGone, Request
+from gateway.proxy.request import HELD_BYTES, BodyTimeout, BodyTooLarge, BodyUnheld, ClientGone, Request
 from gateway.proxy.response import Response
 from gateway.proxy.wire import CONTINUE, answer_head
 
 if TYPE_CHECKING:
+    from gateway.proxy.buffers import Buffers
     from gateway.proxy.edge import Edge
     from gateway.proxy.peer import Peer
 
@@ -61,6 +64,7 @@ class Connection(asyncio.Protocol):
     """One client's connection."""
 
     __slots__ = (
+        "_charged",
         "_delimits",
         "_drain",
         "_edge",
@@ -81,12 +85,15 @@ class Connection(asyncio.Protocol):
         "_unsent",
         "_way",
         "_write_paused",
+        "buffers",
         "deadline",
     )
 
     def __init__(self, edge: Edge, loop: asyncio.AbstractEventLoop) -> None:
         self.deadline = NEVER
         self._edge = edge
+        #: The worker's budget.
+        self.buffers: Buffers = edge.buffers
         self._loop = loop
         self._transport = cast("asyncio.Transport", None)
         self._intake = Intake(self, edge)
@@ -106,7 +113,8 @@ class Connection(asyncio.Protocol):
         self._eof = False
         self._probed = False
         self._write_paused = False
-        self._unsent = 0
+        self._unsent = 0  # when it was last looked at
+        self._charged = 0  # of that, what counts against the budget
         self._drain = Bell()
 
     # The transport says.
@@ -126,6 +134,7 @@ class Connection(asyncio.Protocol):
         self._leaving = True
         self._edge.departed(self)
         self._intake.end()
+        self._settle()
         self._give_up()
         self._fiber = None  # it holds us as well: a cycle
         self._drain.ring()
@@ -156,11 +165,14 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._write_paused = True
-        self._unsent = self._transport.get_write_buffer_size()
+        self._charged = self._transport.get_write_buffer_size()
+        self.buffers.charge(self._charged)
+        self._unsent = self._owed()
         self.deadline = self._loop.time() + self._edge.body_seconds
 
     def resume_writing(self) -> None:
         self._write_paused = False
+        self._settle()
         if not self._leaving:
             self._set_deadline()
             self._proceed()
@@ -265,6 +277,8 @@ class Connection(asyncio.Protocol):
         if request is None:
             return
         self._request = self._response = None
+        if request.charged:
+            self._release(request)
         if self._intake.stage == WHOLE:
             if self._last:
                 intake = self._intake  # of an ambiguous request the client does not know that it is the last
@@ -281,6 +295,8 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Break the connection in the middle of an answer."""
+        if self._request is not None:
+            self._release(self._request)
         self._request = self._response = None
         if self._delimits and not self._leaving:
             # A plain close would look like the end of the answer.
@@ -322,6 +338,9 @@ class Connection(asyncio.Protocol):
             return
         elif isinstance(error, BodyTooLarge):
             refusal = Refusal(413, f"the body is longer than {self._edge.max_body_bytes} bytes")
+        elif isinstance(error, BodyUnheld):
+            self._edge.unheld += 1
+            refusal = Refusal(503, "the worker holds as many bodies as it may", (b"retry-after", b"1"))
         elif isinstance(error, BodyTimeout):
             refusal = Refusal(408, "the body stopped coming, or came too slowly")
         else:
@@ -336,7 +355,7 @@ class Connection(asyncio.Protocol):
             response.abort()
             return
         headers, body = problem(refusal.status, refusal.title, refusal.detail)
-        response.send(refusal.status, headers, body)
+        response.send(refusal.status, [*headers, *refusal.headers], body)
 
     def _give_up(self) -> None:
         """Nobody waits for the answer under way any more."""
@@ -344,11 +363,34 @@ class Connection(asyncio.Protocol):
         if request is None:
             return
         self._request = self._response = None
+        self._release(request)
         request.client_gone = True
         request.fail(ClientGone())
         if self._fiber is not None:
             self._fiber.cancel()
         request.bell.ring()
+
+    def _release(self, request: Request) -> None:
+        """Its body is held no more on its client's account."""
+        self.buffers.give(request.charged)
+        request.charged = 0
+
+    def _settle(self) -> None:
+        """What was written has been taken, or never will be."""
+        self.buffers.give(self._charged)
+        self._charged = 0
+
+    def _owed(self) -> int:
+        """Return how much of what was written the client's side has not taken: ours, and what the kernel holds of it.
+
+        The kernel takes hundreds of kilobytes at once from who reads slowly: without its share he would seem to stop.
+        """
+        unsent = self._transport.get_write_buffer_size()
+        sock = self._transport.get_extra_info("socket")
+        try:
+            return unsent + int.from_bytes(ioctl(sock.fileno(), TIOCOUTQ, bytes(4)), sys.byteorder)
+        except (OSError, AttributeError):
+            return unsent
 
     # From one request to the next.
 
@@ -483,11 +525,12 @@ class Connection(asyncio.Protocol):
         """The deadline has passed: rule 4."""
         stage = self._intake.stage
         if self._leaving or self._write_paused:
-            unsent = self._transport.get_write_buffer_size()
-            if 0 < unsent < self._unsent:
-                self._unsent = unsent
-                self.deadline = now + self._edge.body_seconds
+            edge, owed = self._edge, self._owed()
+            if 0 < owed < self._unsent and self._unsent - owed >= edge.min_read_rate * edge.body_seconds:
+                self._unsent = owed
+                self.deadline = now + edge.body_seconds
             else:
+                edge.unread += not self._leaving
                 self.cut()
         elif stage == HEAD and self._intake.target:
             self._refuse(Refusal(408, "the request head did not come in time"))

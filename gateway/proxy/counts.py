@@ -11,6 +11,7 @@ from typing import Literal
 Name = Literal[
     "mirror_drops",
     "shed",
+    "slow_clients",
     "unit_fallbacks",
     "uncounted_requests",
     "merge_failures",

@@ -18,6 +18,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from ssl import SSLContext
 from typing import Any, Final, Literal
 
+from gateway.proxy.buffers import Buffers
 from gateway.proxy.connection import Connection
 from gateway.proxy.deadlines import Deadlines
 from gateway.proxy.fiber import Bell, Fiber
@@ -48,7 +49,10 @@ _TELLING_NOBODY_SECONDS: Final = 0.02
 class Edge:
     """One listening server. Its limits are those of ``gateway``, which can be swapped at any time."""
 
-    def __init__(self, handler: Handler, gateway: Gateway, *, ssl: SSLContext | None = None) -> None:
+    def __init__(
+        self, handler: Handler, gateway: Gateway, *, ssl: SSLContext | None = None, buffers: Buffers | None = None
+    ) -> None:
+        """``buffers`` is the budget of the worker; it goes by the settings from now on."""
         self.handler = handler
         #: Every answer says that its connection closes; and: connections without a request are closed.
         self.draining = False
@@ -58,8 +62,10 @@ class Edge:
         self._server: asyncio.AbstractServer | None = None
         self._sock: socket.socket | None = None
         self._connections: set[Connection] = set()
-        #: Connections beyond max_connections, since the start.
-        self.turned_away = 0
+        #: Since the start: connections beyond max_connections, bodies for which there was no room, and clients that
+        #: were cut because they took their answer too slowly.
+        self.turned_away = self.unheld = self.unread = 0
+        self.buffers = Buffers(0) if buffers is None else buffers
         #: Header fields that were dropped for an underscore in their name, since the start.
         self.dropped_fields = 0
         #: The handlers that wait for something.
@@ -84,6 +90,8 @@ class Edge:
         self.header_seconds = gateway.header_timeout_ms / 1000
         self.body_seconds = gateway.body_timeout_ms / 1000
         self.min_body_rate = gateway.min_body_bytes_per_second
+        self.min_read_rate = gateway.min_read_bytes_per_second
+        self.buffers.limit = gateway.max_buffer_bytes
         self.keepalive_seconds = gateway.keepalive_timeout_ms / 1000
         self.deadlines.expect(min(self.header_seconds, self.body_seconds, self.keepalive_seconds))
         self._dropped = IMITATION if gateway.underscores_in_headers else IMITATION | UNDERSCORED

@@ -97,6 +97,14 @@ class Exchange:
                 body = await request.body()
                 waited = perf_counter() - waiting
                 document = decode_json(body)
+            elif request.has_body and not request.complete:
+                # Not before there is something to send: a place at the backend is not for who only announces a body.
+                waiting = perf_counter()
+                if route.fallback is not None:
+                    body = await request.body()
+                else:
+                    await request.begun()
+                waited = perf_counter() - waiting
             at_ms = self._now_ms()
             ticket = self._log.pending.begin(at_ms)
             routing = self._decided(request, response, route, generation, at_ms, document)

@@ -39,6 +39,7 @@ from gateway.proxy.headers import (
     listing,
     unlisted,
 )
+from gateway.proxy.request import BodyTimeout, ClientGone
 from gateway.proxy.wire import LONG_BYTES, chunk
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ _MAX_HEAD_BYTES: Final = 262_144
 _CHUNK_OVERHEAD: Final = 16
 #: How nearly every answer begins. To ask the parser for the version costs twenty times as much.
 _COMMON: Final = b"HTTP/1.1 "
+#: How long a client may let the backend wait for 64 KiB, of its body or of the answer, while others wait for the place.
+EVICT_SECONDS: Final = 0.5
 #: Below the five seconds after which common servers close an idle connection.
 IDLE_SECONDS: Final = 4.0
 
@@ -79,6 +82,8 @@ class Link(asyncio.Protocol):
         "_unended",
         "_unparsed",
         "_upload",
+        "_uploaded",
+        "_waits_since",
         "_whole",
         "_write_paused",
         "answer",
@@ -103,6 +108,8 @@ class Link(asyncio.Protocol):
         self._upload: asyncio.Task[None] | None = None
         self._write_paused = False
         self._drain: asyncio.Future[None] | None = None
+        self._waits_since = 0.0  # for the present 64 KiB of the body, or for the client to take more
+        self._uploaded = 0  # bytes since then
         # Its answer.
         self._heading = False  # the final head is still to come
         self._common = False  # the head being read is that of an HTTP/1.1 answer
@@ -152,10 +159,14 @@ class Link(asyncio.Protocol):
 
     async def _send(self, body: AsyncIterator[bytes], length: int | None) -> None:
         sent = 0
+        self._waits_since, self._uploaded = self._loop.time(), 0
         try:
             self._await_head(False)  # it is the client we wait for
             async for piece in body:
                 sent += len(piece)
+                self._uploaded += len(piece)
+                if self._uploaded >= LONG_BYTES:
+                    self._waits_since, self._uploaded = self._loop.time(), 0
                 if length is not None and sent > length:
                     raise ValueError(f"the body is longer than its length, {length} bytes")
                 self._write(piece if length is not None else chunk(piece))
@@ -163,6 +174,7 @@ class Link(asyncio.Protocol):
                     self._await_head(True)
                     await self._drained()
                     self._await_head(False)
+                    self._waits_since, self._uploaded = self._loop.time(), 0
             if length is None:
                 self._write(b"0\r\n\r\n")
             elif sent < length:
@@ -195,6 +207,17 @@ class Link(asyncio.Protocol):
         self._close()
         if answer is not None:
             answer.fail(fault)
+
+    def kept_waiting(self, now: float) -> bool:
+        """Return whether the client has kept the backend waiting for too long, should others want the place."""
+        if self.answer is None or now - self._waits_since < EVICT_SECONDS:
+            return False
+        return self._paused or (self._upload is not None and not self._write_paused)
+
+    def evict(self) -> None:
+        """End the call for its client's sake."""
+        self._replica.slow("answer" if self._paused else "body")
+        self.drop(ClientGone("the answer was taken too slowly") if self._paused else BodyTimeout())
 
     def take_more(self) -> None:
         """Read on, if reading was paused."""
@@ -370,6 +393,7 @@ class Link(asyncio.Protocol):
         self._body_bytes += len(data)
         if not answer.receive(data) and not self._paused and self._transport is not None:
             self._paused = True
+            self._waits_since = self._loop.time()
             self._transport.pause_reading()
 
     def on_message_complete(self) -> None:

@@ -43,6 +43,7 @@ class Replica:
         "_prefix",
         "_upstream",
         "authority",
+        "buffers",
         "idle_seconds",
         "in_flight",
         "index",
@@ -61,6 +62,7 @@ class Replica:
         self.idle_seconds = backend.idle_timeout_ms / 1000
         self._backend = backend
         self._upstream = upstream
+        self.buffers = upstream.buffers
         self._connect, self.authority, base = _place(url, tls)
         self._prefix = _quoted(base.rstrip("/"))
         self._path = None if backend.path is None else self._prefix + _quoted(backend.path)
@@ -174,6 +176,10 @@ class Replica:
         """A connection is up."""
         self._links.add(link)
         self._upstream.made(link)
+
+    def slow(self, direction: str) -> None:
+        """A call lost its place to whoever waits for one: its client kept the backend waiting."""
+        self._upstream.slow(direction)
 
     def retire(self, link: Link) -> None:
         """A connection takes no more calls."""

@@ -1,7 +1,8 @@
 """A client's request, as a handler sees it: a frozen head, and a body that arrives.
 
 Rule: what is held of a body is bounded. ``chunks`` stops the client while nobody takes them; ``body`` holds at most
-``max_body_bytes``. One reader at a time, and either of the two.
+``max_body_bytes``, what is beyond HELD_BYTES out of the worker's budget (``buffers``). One reader at a time, and either
+of the two.
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ class BodyTooLarge(Exception):
     """The body is longer than ``max_body_bytes``."""
 
 
+class BodyUnheld(Exception):
+    """The body has to be here as a whole, and the worker has no memory left for it."""
+
+
 class BodyTimeout(Exception):
     """No byte of the body came for ``body_timeout_ms``, or fewer than ``min_body_bytes_per_second`` on the whole."""
 
@@ -50,6 +55,7 @@ class Request:
         "_connection",
         "_fault",
         "bell",
+        "charged",
         "client_gone",
         "complete",
         "content_length",
@@ -98,6 +104,8 @@ class Request:
         self._collecting = False
         self._all: bytes | None = None
         self._fault: Exception | None = None
+        #: Bytes of its body that were taken out of the worker's budget.
+        self.charged = 0
         #: Rung when there is more of the body, and when there will be no more.
         self.bell = Bell()
 
@@ -115,7 +123,7 @@ class Request:
     async def body(self) -> bytes:
         """Return the whole body, as often as asked.
 
-        Raises BodyTooLarge, BodyTimeout or ClientGone if it does not come whole.
+        Raises BodyTooLarge, BodyTimeout or ClientGone if it does not come whole, BodyUnheld if there is no room for it.
         """
         if self._all is None:
             self._collecting = True
@@ -124,6 +132,12 @@ class Request:
                 self._ask()
                 await self.bell
         return self.whole()
+
+    async def begun(self) -> None:
+        """Return once the whole body is here, or as much of it as is held. Raises what ``body`` raises."""
+        while not self.complete and self._buffered < HELD_BYTES:
+            self._ask()
+            await self.bell
 
     def whole(self) -> bytes:
         """Return the whole body, which must be ``complete``, as often as asked."""
@@ -164,7 +178,17 @@ class Request:
         self.expects = False
         add_piece(self._chunks, data)
         self._buffered += len(data)
-        return self._collecting or self._buffered < HELD_BYTES
+        if self._buffered < HELD_BYTES:
+            return True
+        return self._collecting and self._hold(len(data))
+
+    def _hold(self, size: int) -> bool:
+        """Hold so much more of a body that has to be whole, out of the worker's budget."""
+        if self._fault is not None or not self._connection.buffers.take(size):
+            self.fail(BodyUnheld())
+            return False
+        self.charged += size
+        return True
 
     def end(self) -> None:
         """The last byte has come; after a fault that makes nothing whole."""

@@ -3,7 +3,8 @@
 Rules: what is sent is what was given, plus framing: no header of our own but Host where it is missing, no cookie kept,
 no redirect followed, no body changed. A call goes to the less busy of two replicas drawn at random among the fit ones
 (``health``): nearly as even as asking all of them, and without a herd at whoever was idle a moment ago (Mitzenmacher
-2001, IEEE TPDS 12(10)). A call over the bound waits for a place (``waiting``), within bounds.
+2001, IEEE TPDS 12(10)). A call over the bound waits for a place (``waiting``), within bounds. Meanwhile a call whose
+client keeps the backend waiting, for its body or by not taking its answer, loses its place.
 
 A call is sent again, on a fresh connection to a replica that was not asked yet, only if nothing can have been done
 twice: there was no connection, so nothing was sent; or the method is idempotent (RFC 9110, section 9.2.2) and not one
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.proxy.accept import UNBODIED
 from gateway.proxy.answer import Answer, UpstreamFault
+from gateway.proxy.buffers import Buffers
 from gateway.proxy.counts import Counts
 from gateway.proxy.deadlines import NEVER, Deadlines
 from gateway.proxy.headers import Header, field
@@ -61,15 +63,18 @@ class Upstream:
         *,
         tls: ssl.SSLContext | None = None,
         counts: Counts | None = None,
+        buffers: Buffers | None = None,
         waits: bool = True,
     ) -> None:
         """``tls`` is for ``https`` urls; without it, it is made of the backend's settings.
 
-        What is repeated and who is ejected is added to ``counts``. Unless it ``waits``, a call over the bound fails at
-        once. Raises OSError or ValueError if ``tls_ca_file`` cannot be used.
+        What is repeated and who is ejected is added to ``counts``; ``buffers`` hold what clients are slow to take.
+        Unless it ``waits``, a call over the bound fails at once. Raises OSError or ValueError if ``tls_ca_file`` cannot
+        be used.
         """
         self.backend = self._backend = backend
         self._counts = Counts() if counts is None else counts
+        self.buffers = Buffers(0) if buffers is None else buffers
         total = NEVER if backend.total_timeout_ms is None else backend.total_timeout_ms / 1000
         self.deadlines = Deadlines(min(backend.timeout_ms / 1000, backend.idle_timeout_ms / 1000, IDLE_SECONDS, total))
         context = client_context(backend) if tls is None else tls
@@ -87,6 +92,7 @@ class Upstream:
         self.waiting = self._line.turns
         self._retrying = 0
         self._total = None if total == NEVER else _Total(self, total)
+        self._evicting = _Evicting(self)
         self.probes: Probes | None = None
         self._gone: asyncio.Future[None] | None = None
 
@@ -104,6 +110,7 @@ class Upstream:
         """
         latest = NEVER if self._total is None else asyncio.get_running_loop().time() + self._total.seconds
         if self.in_flight >= self._limit:
+            self.deadlines.watch(self._evicting)
             await self._line.wait(latest, f"{self._limit} calls are under way")
             self.in_flight -= 1  # the place that was kept for this call: the answer takes it now
         replica = self._only or self._pick()
@@ -198,6 +205,10 @@ class Upstream:
         if self.in_flight < self._limit and self._line.serve():
             self.in_flight += 1
 
+    def slow(self, direction: str) -> None:
+        """A client kept this backend waiting while others waited for the place."""
+        self._counts.add("slow_clients", reason=direction)
+
     def answered(self, replica: Replica, status: int) -> None:
         """A whole answer came, or the head of a failing one."""
         now = asyncio.get_running_loop().time()
@@ -286,6 +297,23 @@ class _Total:
         for link in links:
             if link.answer is not None and link.answer.latest <= now:
                 link.drop(UpstreamFault("timeout", f"no whole answer within {self.seconds:g} s"))
+
+
+class _Evicting:
+    """While calls wait for a place, takes back those that keep the backend waiting for their clients. Each sweep."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self.deadline = -NEVER
+        self._upstream = upstream
+
+    def expire(self, now: float) -> None:
+        upstream = self._upstream
+        if not upstream.waiting:
+            upstream.deadlines.forget(self)
+            return
+        links = [link for replica in upstream.replicas for link in replica.links if link.kept_waiting(now)]
+        for link in links[: len(upstream.waiting)]:
+            link.evict()
 
 
 def _less_busy(replicas: Sequence[Replica]) -> Replica:

@@ -43,6 +43,7 @@ from gateway.lifeline import watch_lifeline
 from gateway.private import keep_private
 from gateway.proxy.admission import SAMPLE_SECONDS, Admission
 from gateway.proxy.backends import Backends
+from gateway.proxy.buffers import Buffers
 from gateway.proxy.counts import Counts
 from gateway.proxy.edge import Edge
 from gateway.proxy.exchange import Exchange
@@ -108,7 +109,8 @@ class Worker:
         gateway = snapshot.gateway
         self._router = Router(snapshot)
         self._counts = Counts()
-        self._backends = Backends(snapshot, self._counts)
+        self._buffers = Buffers(gateway.max_buffer_bytes)
+        self._backends = Backends(snapshot, self._counts, self._buffers)
         self._renewal = tls.Renewal(gateway, tls.context)  # before they are read: a change in between is seen
         context = tls.context(gateway)
         journal = post.data_dir / JOURNAL
@@ -142,7 +144,7 @@ class Worker:
         self._own = OwnPaths(self._router, self._backends, self._feedback, self._log, self._counts, now_ms)
         self._oversized = False
         self._renewing: asyncio.Task[None] | None = None
-        self._edge = Edge(self._handle, gateway, ssl=context)
+        self._edge = Edge(self._handle, gateway, ssl=context, buffers=self._buffers)
 
     async def serve(self, sock: socket.socket, stop: asyncio.Event) -> None:
         """Serve until ``stop``, then drain."""
@@ -267,6 +269,7 @@ class Worker:
             ("in_flight", {"route": route}, number) for route, number in self._exchange.in_flight.items()
         ]
         gauges.append(("connections", {}, self._edge.connections))
+        gauges.append(("buffer_bytes", {}, self._buffers.used))
         gauges += self._backends.gauges()
         if self._gateway.admission != "off":
             gauges.append(("in_flight_limit", {}, self._admission.limit))
@@ -275,8 +278,11 @@ class Worker:
         counters = self._counts.listed()
         if self._feedback.commits:
             counters.append(("feedback_commits", {}, self._feedback.commits))
-        if self._edge.turned_away:
-            counters.append(("shed", {"reason": "max_connections"}, self._edge.turned_away))
+        for reason, number in (("max_connections", self._edge.turned_away), ("max_buffer_bytes", self._edge.unheld)):
+            if number:
+                counters.append(("shed", {"reason": reason}, number))
+        if self._edge.unread:
+            counters.append(("slow_clients", {"reason": "unread"}, self._edge.unread))
         if self._edge.dropped_fields:
             counters.append(("dropped_fields", {}, self._edge.dropped_fields))
         datagram = orjson.dumps(

@@ -118,6 +118,7 @@ def test_every_series_that_tells_of_traffic_or_quality_is_on_the_dashboard_or_ex
     unseen = {name for name in families if name.startswith("turnout_")} - shown
     assert unseen == {
         "turnout_build_info",  # a variable of the dashboard asks it
+        "turnout_buffer_bytes",  # of a limit; what comes of it is shed and slow clients
         "turnout_capture_drops_total",  # nothing but what was asked for beside the log
         "turnout_connections",
         "turnout_datagrams_refused_total",
@@ -134,6 +135,7 @@ def test_every_series_that_tells_of_traffic_or_quality_is_on_the_dashboard_or_ex
         "turnout_oldest_pending_seconds",  # beside the number of them, which is there
         "turnout_quality_live_mean",
         "turnout_reading_age_seconds",  # an alert tells of it
+        "turnout_slow_clients_total",  # of clients
         "turnout_snapshot_errors_total",
         # Of several nodes: alerts tell of two, and /readyz?verbose of the rest.
         "turnout_intake_bytes",

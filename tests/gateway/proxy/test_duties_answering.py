@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 import pytest
 
+from router.snapshot import Gateway
 from tests.gateway.proxy import faults
 from tests.gateway.proxy.chain import Chain, chain, parted, statuses, values
 from tests.gateway.proxy.faults import OK, Script, Wire, says, stays
@@ -318,7 +319,7 @@ def test_duty_44_a_stream_passes_as_it_comes_and_a_slow_reader_makes_the_backend
         await wire.send(b"0\r\n\r\n")
 
     async def main() -> None:
-        async with chain(tmp_path, streaming) as c, c.client() as client:
+        async with chain(tmp_path, streaming, gateway=Gateway(max_buffer_bytes=2**20)) as c, c.client() as client:
             await client.send(LAST)
             assert (await client.reader.readuntil(b"\n\n")).endswith(b"data: one\n\n")
             go.set()

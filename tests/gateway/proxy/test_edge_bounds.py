@@ -1,4 +1,4 @@
-"""What one client can make a worker hold: so much in every state of its connection, whatever it sends without reading."""
+"""What one client can make a worker hold: so much in every state of its connection, whatever it sends unread."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ STATES = ("at-once", "large", "stream", "never", "body", "chunks", "slowly", "ha
 async def handler(request: Request, response: Response) -> None:
     match request.path.strip("/"):
         case "large":
-            return response.send(200, [], b"x" * 300_000)
+            response.send(200, [], b"x" * 300_000)
+            return
         case "stream":
             response.start(200, [], length=None)
             while True:

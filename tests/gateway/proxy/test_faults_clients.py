@@ -242,7 +242,7 @@ def test_f9_a_client_that_does_not_read_makes_its_backend_wait_and_is_cut_off(tm
 def test_f10_five_hundred_slow_clients_are_closed_on_their_deadlines_and_all_others_are_served(tmp_path: Path) -> None:
     """Half of them never end their heads and half never their bodies, each sending a byte now and then.
 
-    Bodies stream, so that each of the second half takes a place at the backend for as long: here there is one for all.
+    No body was ever there, so none of them takes a place at the backend, and there is but one.
     """
     slow = 500
 
@@ -262,7 +262,7 @@ def test_f10_five_hundred_slow_clients_are_closed_on_their_deadlines_and_all_oth
 
     async def main() -> None:
         gateway = Gateway(header_timeout_ms=1_000, body_timeout_ms=1_000, min_body_bytes_per_second=500)
-        async with troubled(tmp_path, gateway=gateway, max_concurrency=slow, timeout_ms=10_000) as t:
+        async with troubled(tmp_path, gateway=gateway, max_concurrency=1, timeout_ms=10_000) as t:
             dripping = [asyncio.create_task(drip(t.stage, number)) for number in range(slow)]
             served: Counter[str] = Counter()
             while not all(task.done() for task in dripping):
@@ -272,9 +272,8 @@ def test_f10_five_hundred_slow_clients_are_closed_on_their_deadlines_and_all_oth
             assert served["200 ok"] > 20
             await t.idle()
             rows = Counter(t.logged())
-            assert rows == {("call", 408, "client_gone", 0): slow // 2, ("call", 200, None, 0): served["200 ok"]}
+            assert rows == {("call", 200, None, 0): served["200 ok"]}
             await t.stage.eventually(lambda: t.open <= 1)
-            t.stage.upstreams()["a"]._limit = t.places = PLACES  # five hundred more would prove no more
 
     play(main())
 

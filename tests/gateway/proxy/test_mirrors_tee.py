@@ -17,7 +17,8 @@ from tests.gateway.proxy.builders import backend, route, snapshot
 from tests.gateway.proxy.stage import Asked, Behaviour, Model, Stage, play, staged
 from tests.gateway.proxy.test_mirrors import eight, shadows, silent
 
-PIECES = (b"a" * 700, b"b" * 800, b"c" * 900)
+#: The first is as much as a call begins with.
+PIECES = (b"a" * 65_600, b"b" * 800, b"c" * 900)
 CHUNKED = {"transfer-encoding": "chunked", "content-length": ""}
 
 
@@ -50,7 +51,7 @@ class Pieces:
             else:
                 length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
                 while len(self.received) < length:
-                    self.received += await reader.readexactly(1)
+                    self.received += await reader.readexactly(min(100, length - len(self.received)))
             self.whole = True
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n" + b'{"p":7}')
             await writer.drain()
@@ -163,7 +164,7 @@ def test_an_upload_that_the_client_gives_up_is_no_copy(tmp_path: Path) -> None:
 
     async def main() -> None:
         async with mirrored(tmp_path, eight) as (one, two, stage):
-            _, writer = await stage.send("/r", PIECES[0], headers={"content-length": "5000"})
+            _, writer = await stage.send("/r", PIECES[0], headers={"content-length": "100000"})
             await stage.eventually(lambda: len(one.received) == len(PIECES[0]))
             writer.close()
             await stage.eventually(lambda: len(stage.rows()) == 2)
@@ -195,7 +196,7 @@ def test_the_watermark_waits_for_a_copy_that_begins_after_its_primary_has_answer
         one = Pieces()
         one.port = server.sockets[0].getsockname()[1]
         async with Model(eight) as two, staged(tmp_path, snapshot(*cast(one, two.url))) as stage:
-            reader, writer = await stage.send("/r", b"3\r\nabc\r\n", headers=CHUNKED)
+            reader, writer = await stage.send("/r", b"%x\r\n" % len(PIECES[0]) + PIECES[0] + b"\r\n", headers=CHUNKED)
             await reader.readuntil(b"1\r\nx\r\n")
             answered = now_ms()
             await stage.eventually(lambda: [at for at in stage.beats() if at], seconds=3)
@@ -207,7 +208,7 @@ def test_the_watermark_waits_for_a_copy_that_begins_after_its_primary_has_answer
             await reader.readuntil(b"0\r\n\r\n")
             await stage.eventually(lambda: shadows(stage))
             writer.close()
-        assert two.asked[0].body == b"abc"
+        assert two.asked[0].body == PIECES[0]
         server.close()
 
     play(main())

@@ -1,0 +1,219 @@
+"""What clients are slow to send or to take costs the others nothing: no place at a backend, no memory without end."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.proxy.answer import Answer
+from gateway.proxy.buffers import Buffers
+from gateway.proxy.replica import Replica
+from gateway.proxy.request import HELD_BYTES
+from gateway.proxy.upstream import Upstream
+from gateway.proxy.worker import Worker
+from router.snapshot import Gateway
+from tests.gateway.proxy import builders
+from tests.gateway.proxy.chain import Chain, chain, statuses
+from tests.gateway.proxy.faults import OK, Wire
+from tests.gateway.proxy.payloads import get
+from tests.gateway.proxy.raw import Client
+from tests.gateway.proxy.stage import play, staged
+
+PLACES = 2
+LARGE = 8 * 2**20
+HEAD = b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
+
+
+async def large_or_ok(wire: Wire) -> None:
+    while (request := await wire.request()) is not None:
+        large = request.line.startswith(b"GET /large")
+        await wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % LARGE + b"x" * LARGE if large else OK)
+
+
+@asynccontextmanager
+async def crowd(c: Chain, count: int, sent: bytes) -> AsyncIterator[list[Client]]:
+    """So many clients that each send this and read nothing."""
+    async with AsyncExitStack() as held:
+        clients = [await held.enter_async_context(c.client()) for _ in range(count)]
+        for client in clients:
+            client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+            client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            client.writer.write(sent)
+            await client.writer.drain()
+        yield clients
+
+
+def worker(c: Chain) -> Worker:
+    assert c.stage.worker is not None
+    return c.stage.worker
+
+
+def read_on(client: Client) -> None:
+    client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**20)
+    client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+
+
+def upstream(c: Chain) -> Upstream:
+    return c.stage.upstreams()["b"]
+
+
+async def served(c: Chain, times: int = 4) -> None:
+    """Everybody else has an answer."""
+    for _ in range(times):
+        assert statuses(await c.get()) == (200,)
+
+
+@pytest.mark.parametrize("sent", [HEAD % 10, HEAD % 10 + b"x" * 9, HEAD % 200_000 + b"x" * 30_000])
+def test_a_body_that_is_announced_and_does_not_come_takes_no_place_at_the_backend(tmp_path: Path, sent: bytes) -> None:
+    async def main() -> None:
+        async with chain(tmp_path, max_concurrency=PLACES, max_waiting=0) as c, crowd(c, 8 * PLACES, sent):
+            await served(c)
+            assert upstream(c).in_flight == 0
+            assert worker(c)._log.pending.watermark_ms(2**60) == 2**60, "nor does it hold back the watermark"
+
+    play(main())
+
+
+def test_who_reads_a_long_answer_slowly_takes_no_place_while_there_is_memory_for_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with chain(tmp_path, large_or_ok, max_concurrency=PLACES) as c:
+            async with crowd(c, 3 * PLACES, get(b"Host: a", target=b"/large")):
+                await c.stage.eventually(lambda: len(c.seen) == 3 * PLACES)
+                await c.stage.eventually(lambda: upstream(c).in_flight == 0)
+                await served(c)
+            await c.stage.eventually(lambda: worker(c)._buffers.used == 0)
+
+    play(main())
+
+
+def test_beyond_the_memory_who_reads_slowly_loses_its_place_to_who_waits_and_is_counted(tmp_path: Path) -> None:
+    async def main() -> None:
+        gateway = Gateway(max_buffer_bytes=2**20)
+        async with chain(tmp_path, large_or_ok, gateway=gateway, max_concurrency=PLACES, wait_timeout_ms=5_000) as c:
+            async with crowd(c, PLACES, get(b"Host: a", target=b"/large")) as slow:
+                await c.stage.eventually(lambda: upstream(c).in_flight == PLACES)
+                assert worker(c)._buffers.used < 2 * 2**20
+                await served(c)
+                assert upstream(c).in_flight < PLACES
+                told = worker(c)._counts.listed()
+                assert any(name == "slow_clients" and labels == {"reason": "answer"} for name, labels, _ in told)
+                # What it has not got it never gets, and it can tell.
+                rests = [asyncio.create_task(client.rest()) for client in slow]
+                for client in slow:
+                    read_on(client)
+                ended, others = await asyncio.wait(rests, timeout=10, return_when=asyncio.FIRST_COMPLETED)
+                assert len(ended.pop().result()) < LARGE
+                for other in others:
+                    other.cancel()
+            await c.stage.eventually(lambda: worker(c)._buffers.used == 0)
+            await c.stage.eventually(lambda: len(c.stage.rows()) >= 4 + PLACES)
+            faults = [row.get("fault") for row in c.stage.rows()]
+            assert "client_gone" in faults
+
+    play(main())
+
+
+def test_an_upload_that_stops_after_its_beginning_loses_its_place_to_who_waits(tmp_path: Path) -> None:
+    async def main() -> None:
+        sent = HEAD % 200_000 + b"x" * 100_000
+        async with chain(tmp_path, max_concurrency=PLACES, wait_timeout_ms=5_000) as c, crowd(c, PLACES, sent) as slow:
+            await c.stage.eventually(lambda: upstream(c).in_flight == PLACES)
+            await served(c)
+            answers = [asyncio.create_task(client.answer()) for client in slow]
+            for client in slow:
+                read_on(client)
+            ended, others = await asyncio.wait(answers, timeout=10, return_when=asyncio.FIRST_COMPLETED)
+            assert statuses(ended.pop().result()) == (408,)
+            for other in others:
+                other.cancel()
+
+    play(main())
+
+
+def test_a_body_that_has_to_be_whole_gets_503_when_there_is_no_memory_for_it_and_short_ones_go_on(
+    tmp_path: Path,
+) -> None:
+    async def main() -> None:
+        backend_script = large_or_ok
+        gateway = Gateway(max_buffer_bytes=2**20)
+        async with chain(tmp_path, backend_script, gateway=gateway) as inner:
+            cast = builders.snapshot(
+                gateway,
+                builders.backend("b", inner.backend.url),
+                builders.route("all", builders.only("b"), path="/*", fallback="b"),
+            )
+            own = tmp_path / "own"
+            own.mkdir()
+            async with staged(own, cast) as stage:
+                c = Chain(stage, inner.backend)
+                async with crowd(c, 4, HEAD % 600_000 + b"x" * 500_000) as slow:
+                    await stage.eventually(lambda: worker(c)._edge.unheld >= 2)
+                    assert worker(c)._buffers.used <= 2**20
+                    await served(c)
+                    for client in slow:
+                        client.writer.transport.abort()
+                await stage.eventually(lambda: worker(c)._buffers.used == 0)
+
+    play(main())
+
+
+def test_a_client_that_takes_less_of_its_answer_than_it_must_is_cut_and_counted(tmp_path: Path) -> None:
+    """It reads all the time: between bytes it is never late."""
+
+    async def main() -> None:
+        gateway = Gateway(body_timeout_ms=400, min_read_bytes_per_second=10_000_000)
+        async with chain(tmp_path, large_or_ok, gateway=gateway) as c, c.client() as client:
+            await client.send(get(b"Host: a", target=b"/large"))
+            while not worker(c)._edge.unread:
+                await asyncio.sleep(0.02)
+                await client.reader.read(1_000)
+            await c.stage.eventually(lambda: worker(c)._buffers.used == 0)
+
+    play(main())
+
+
+@given(
+    st.lists(st.one_of(st.integers(1, 300_000), st.just("take")), max_size=30),
+    st.integers(0, 2**20),
+    st.sampled_from(["close", "end", "fail"]),
+)
+@settings(max_examples=200, deadline=None)
+def test_whatever_comes_and_is_taken_the_budget_is_kept_and_given_back_and_no_byte_is_lost(
+    steps: list[int | str], limit: int, last: str
+) -> None:
+    async def main() -> None:
+        buffers = Buffers(limit)
+        up = Upstream(builders.backend("b", "http://127.0.0.1:1"), buffers=buffers)
+        replica: Replica = up.replicas[0]
+        answer = Answer(replica)
+        answer.status = 200
+        came = taken = b""
+        for step in steps:
+            if isinstance(step, int):
+                data = bytes([len(came) % 251]) * step
+                going_on = answer.receive(data)
+                came += data
+                assert going_on or answer._buffered >= HELD_BYTES
+            elif answer._chunks:
+                taken += await answer.next_chunk()
+            assert buffers.used <= limit
+        if last == "end":
+            answer.end(at_once=False)
+        elif last == "fail":
+            answer.fail(RuntimeError("gone"))
+        if last != "close":
+            while answer._chunks:
+                taken += await answer.next_chunk()
+            assert taken == came
+        answer.close()
+        assert buffers.used == 0
+        assert up.in_flight == 0
+
+    asyncio.run(main())
