@@ -192,6 +192,7 @@ def _metric(metric: Reading) -> Iterator[Finding]:
 def _route(draft: Draft, route: RouteDraft) -> Iterator[Finding]:
     yield from _backend_names(draft, route)
     yield from _metric_names(draft, route)
+    yield from _stripped(route)
     if route.knows("metrics", "require_exposure") and route.get("require_exposure") and not route.get("metrics"):
         yield _wrong(route.path, "require_exposure", "has no effect without metrics")
     yield from _mirrors(route)
@@ -206,6 +207,14 @@ def _route(draft: Draft, route: RouteDraft) -> Iterator[Finding]:
         yield from _capture(route, route.capture, hidden=hidden)
     if route.policy is not None:
         yield from _policy(draft, route, route.policy)
+
+
+def _stripped(route: RouteDraft) -> Iterator[Finding]:
+    prefix, path = route.get("strip_prefix"), route.get("path")
+    if prefix is None or not route.knows("path", "strip_prefix") or f"{path}/".startswith(f"{prefix}/"):
+        return
+    message = f"must be what path begins with, whole segments of {quoted(path)}, got {quoted(prefix)}"
+    yield _wrong(route.path, "strip_prefix", message)
 
 
 #: What has no meaning for a sink that nothing is sent to.

@@ -157,6 +157,7 @@ def _route(
         primary_metric=route.primary_metric,
         mirrors=route.mirrors,
         fallback=route.fallback,
+        strip_prefix=route.strip_prefix,
         expose_variant=route.expose_variant,
         require_exposure=route.require_exposure,
         allow_force=route.allow_force,

@@ -57,6 +57,7 @@ class RouteConfig:
     primary_metric: str | None
     mirrors: tuple[RouteMirror, ...]
     fallback: str | None
+    strip_prefix: str | None
     expose_variant: bool
     require_exposure: bool
     allow_force: bool

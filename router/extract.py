@@ -36,6 +36,7 @@ _IDENTIFIER_BYTES: Final = 256
 HALF: Final = re.compile("[\ud800-\udfff]")
 
 _INDEX = re.compile(r"0|[1-9][0-9]{0,8}", re.ASCII)
+_STEP = re.compile(r"[^.\[\]/]+")
 _BAD_ESCAPE = re.compile(r"~(?![01])")
 
 _Steps = tuple[tuple[str, int | None], ...]
@@ -57,7 +58,7 @@ class Pointer:
     def __init__(self, text: str) -> None:
         """Raises ValueError saying what the text must look like."""
         if text and not text.startswith("/"):
-            raise ValueError(f'must be a JSON Pointer: empty, or beginning with "/", as in "/{text}"')
+            raise ValueError(f'must be a JSON Pointer: empty, or beginning with "/", as in "{_as_pointer(text)}"')
         if _BAD_ESCAPE.search(text):
             raise ValueError('must be a JSON Pointer, in which "~" is followed by 0 (for "~") or 1 (for "/")')
         if text.count("/") > MAX_STEPS:
@@ -96,6 +97,16 @@ class Pointer:
 
     def __repr__(self) -> str:
         return f"Pointer({self.text!r})"
+
+
+def _as_pointer(text: str) -> str:
+    """Return the pointer that was probably meant by a path in another notation.
+
+    >>> _as_pointer("outputs[0].data[0]"), _as_pointer("$.a['b']")
+    ('/outputs/0/data/0', '/a/b')
+    """
+    steps = (step.strip("'\"").replace("~", "~0") for step in _STEP.findall(text.removeprefix("$")))
+    return "".join(f"/{step}" for step in steps) or "/outputs/0"
 
 
 @lru_cache(maxsize=4096)

@@ -404,6 +404,10 @@ ROUTE: Final = table_of(
     Route,
     {
         "path": Setting(spelled(spellings.route_path), 'An exact path, or a prefix that ends in "/*".'),
+        "strip_prefix": Setting(
+            spelled(spellings.prefix),
+            "What the path begins with here and not at the backends: it is cut off before a request goes on.",
+        ),
         "methods": Setting(Methods, "Methods that it takes; without it, every one."),
         "headers": Setting(
             Annotated[mapping(spelled(_token), spelled(_header_value)), BeforeValidator(_each_once)],

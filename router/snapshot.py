@@ -213,6 +213,7 @@ class Route:
     primary_metric: str | None = None
     mirrors: tuple[RouteMirror, ...] = ()
     fallback: str | None = None
+    strip_prefix: str | None = None
     expose_variant: bool = False
     require_exposure: bool = False
     allow_force: bool = False

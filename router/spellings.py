@@ -190,6 +190,14 @@ def absolute_path(text: str) -> str:
     return text
 
 
+def prefix(text: str) -> str:
+    """Return the beginning of a path: whole segments, without a final slash."""
+    absolute_path(text)
+    if text.endswith("/") or "*" in text:
+        raise ValueError('must be whole segments without a final "/" or "*", as in "/ab"')
+    return text
+
+
 def route_path(text: str) -> str:
     """Return the path of a route: exact, or a prefix that ends in "/*"."""
     absolute_path(text)

@@ -139,16 +139,23 @@ def read(table: Table, given: object, path: Path) -> Reading:
         reading.broken.update(table.settings)
         reading.findings.append(Finding(path, f"{dotted(path)} must be a table, got {shown(given)}"))
         return reading
-    keys = {name: name for name in table.settings if name in given}
+    meant: dict[str, str] = {}
     for key in given:
         if key not in table.settings:
             message = f"{dotted(path) or 'the file'}: unknown setting {quoted(key)}"
             reading.findings.append(Finding((*path, key), message, did_you_mean(key, table.settings), "key"))
-            # A misspelt key is read as what it was meant to be: it is one mistake, and the rest can be checked.
-            keys.setdefault(closest(key, table.settings) or key, key)
+            meant.setdefault(closest(key, table.settings) or key, key)
     for name, setting in table.settings.items():
-        if name in keys:
-            _read_value(reading, name, setting, keys[name], given[keys[name]])
+        if name in given:
+            _read_value(reading, name, setting, name, given[name])
+        elif name in meant:
+            # A misspelt key is one mistake: nothing is concluded from it, unless it is what must be there and can be.
+            guessed = Reading(path)
+            if setting.required:
+                _read_value(guessed, name, setting, meant[name], given[meant[name]])
+            reading.values.update(guessed.values)
+            if name not in guessed.values:
+                reading.broken.add(name)
         elif not setting.required:
             reading.values[name] = setting.default
         else:

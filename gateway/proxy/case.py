@@ -67,7 +67,8 @@ class Case:
         self.routing = routing
         self.generation = generation
         self.method = request.method
-        self.target = request.target
+        prefix = routing.route.strip_prefix
+        self.target = request.target if prefix is None else _stripped(request.target, len(prefix))
         self.headers: list[Header] = forwarded(request.headers, request.peer, http10=request.http10)
         if streams and request.content_length is not None:
             self.headers = [*self.headers, (b"content-length", b"%d" % request.content_length)]
@@ -135,6 +136,12 @@ class Case:
         except TypeError:
             return stamped(common, row)
         return line if len(line) <= ROW_BYTES else stamped(common, row)
+
+
+def _stripped(target: bytes, length: int) -> bytes:
+    """Return a target without the prefix of its path, which is so long. It is the route's: its path begins with it."""
+    rest = target[length:]
+    return rest if rest.startswith(b"/") else b"/" + rest
 
 
 def _callers_id(request: Request, name: str) -> str | None:

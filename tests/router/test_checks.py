@@ -455,6 +455,23 @@ MISTAKES = [
         "gateway.admin_read_token_file needs admin_token_file, or it has no effect",
     ),
     (in_gateway("metrics_open = ‹true›"), "gateway.metrics_open needs admin_token_file, or it has no effect"),
+    (
+        changed(SMALL, ('path = "/digits"', 'path = "/digits"\nstrip_prefix = ‹"/dig"›')),
+        'routes.digits.strip_prefix must be what path begins with, whole segments of "/digits", got "/dig"',
+    ),
+    (
+        changed(SMALL, ('path = "/digits"', 'path = "/digits/*"\nstrip_prefix = ‹"/digits/"›')),
+        'routes.digits.strip_prefix must be whole segments without a final "/" or "*", as in "/ab", got "/digits/"',
+    ),
+    (
+        changed(SMALL, ('path = "/digits"', 'path = ‹"/digits/%2E./x"›')),
+        'routes.digits.path must not have the segments "." and "..", encoded or not, got "/digits/%2E./x"',
+    ),
+    (
+        changed(SMALL, ('prediction = "/answer"', "prediction = ‹'outputs[0].data[0]'›")),
+        'routes.digits.prediction must be a JSON Pointer: empty, or beginning with "/", as in "/outputs/0/data/0", '
+        'got "outputs[0].data[0]"',
+    ),
 ]
 
 WARNINGS = [
@@ -549,6 +566,21 @@ def test_what_a_label_needs_is_said_beside_what_is_wrong_with_the_policy() -> No
         'routes.digits.prediction is required: "correct" is a label and scores it',
         f"{POLICY}.share must lie in [0, 1], got 5.0",
     ]
+
+
+@pytest.mark.parametrize("value", ["3", "true", '"/x"', "[1]", "{ a = 1 }", '["click"]', '"nobody"'])
+@pytest.mark.parametrize(
+    "key",
+    ["strip", "rewrite", "variant", "shares", "fall_back", "feedback", "metric", "baselin", "mirror", "timeout", "x"],
+)
+def test_an_unknown_setting_is_one_mistake_whatever_it_is_like(key: str, value: str) -> None:
+    text = changed(SMALL, ('path = "/digits"', f'path = "/digits"\n{key} = {value}'))
+    assert messages_of(text) == [f'routes.digits: unknown setting "{key}"']
+
+
+def test_a_misspelt_setting_that_must_be_there_is_not_missing_as_well() -> None:
+    text = changed(SMALL, ('path = "/digits"', "pth = 5"))
+    assert messages_of(text) == ['routes.digits: unknown setting "pth"']
 
 
 def test_a_misspelt_setting_is_one_mistake_and_is_read_as_what_was_meant() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from gateway.pseudonym import pseudonym
 from policies.plans import TeamDraft, Weighted
-from router.snapshot import Gateway
+from router.snapshot import Gateway, RouteMirror
 from tests.gateway.proxy.builders import backend, only, route, snapshot
 from tests.gateway.proxy.stage import Asked, Behaviour, Got, Model, play, staged
 from tests.ports import free_port
@@ -215,6 +215,36 @@ def test_what_a_client_is_told_of_a_failure_names_no_variant_where_answers_do_no
         assert got.status == (400 if kind == "forced" else 502)
         told = f"{got.headers} {got.body!r}"
         assert not [word for word in (*names, str(dead)) if word in told], told
+
+    play(main())
+
+
+@pytest.mark.parametrize(
+    ("path", "prefix", "target", "expected"),
+    [
+        ("/ab/v2/infer", "/ab", "/ab/v2/infer?a=/ab", "/base/v2/infer?a=/ab"),
+        ("/ab/*", "/ab", "/ab/%2Fx//y/../z", "/base/%2Fx//y/../z"),
+        ("/ab/c/*", "/ab/c", "/ab/c/", "/base/"),
+        ("/ab", "/ab", "/ab", "/base/"),
+        ("/ab", "/ab", "/ab?q=1", "/base/?q=1"),
+        ("/ab/v2/infer", None, "/ab/v2/infer", "/base/ab/v2/infer"),
+    ],
+)
+def test_a_prefix_is_cut_off_before_a_request_and_its_copies_go_on(
+    tmp_path: Path, path: str, prefix: str | None, target: str, expected: str
+) -> None:
+    async def main() -> None:
+        async with Model(seven) as model, Model(seven) as copied:
+            mirrors = (RouteMirror(variant="b", share=1.0),)
+            parts = (
+                backend("a", f"{model.url}/base"),
+                backend("b", f"{copied.url}/base"),
+                route("r", only("a"), path=path, strip_prefix=prefix, mirrors=mirrors),
+            )
+            async with staged(tmp_path, snapshot(*parts)) as stage:
+                assert (await stage.ask(target)).status == 200
+                await stage.eventually(lambda: copied.asked)
+        assert [asked.target for asked in (*model.asked, *copied.asked)] == [expected, expected]
 
     play(main())
 
