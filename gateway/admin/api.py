@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from gateway.admin.asked import number
+from gateway.admin.asked import author, number
 from gateway.admin.controller import Controller
 from gateway.admin.effective import effective
 from gateway.admin.fleet import as_shown, sentences
@@ -25,8 +25,10 @@ from gateway.admin.metrics import Metrics
 from gateway.admin.problems import problem, unknown
 from gateway.admin.readings import Readings
 from gateway.admin.reports import Reports, StoreUnavailable, from_store
+from gateway.control.acts import Act
 from gateway.control.progress import Progress
 from gateway.ledger import STATUSES, UNKNOWN
+from gateway.store.plans import ACTS
 from router.diagnostics import as_json
 
 #: A reload reads a file and makes plans. Longer than this, something hangs.
@@ -148,14 +150,21 @@ class API:
         return _json(as_shown(self.controller.fleet, self.controller.snapshot.revision))
 
     async def events(self, request: Request) -> Response:
-        """What happened lately to configuration and plans, the newest first."""
-        newest = list(self.controller.events)[-MOST_EVENTS:]
-        return _json({"events": newest[::-1]})
+        """What happened lately, the newest first: so much of what people did, and so much of the rest."""
+        left = dict.fromkeys((True, False), MOST_EVENTS)
+        shown = []
+        for one in reversed(list(self.controller.events)):
+            mine = one["kind"] in ACTS
+            left[mine] -= 1
+            if left[mine] >= 0:
+                shown.append(one)
+        return _json({"events": shown})
 
     async def reload(self, request: Request) -> Response:
         """Read the file again: in force as a whole, or refused as a whole with every problem."""
         async with asyncio.timeout(RELOAD_SECONDS):
-            result = await self.controller.reload()
+            act = Act("api", author(request))
+            result = await self.controller.reload(act)
         if result.ok:
             return _json({"revision": result.revision})
         count = sum(one.severity == "error" for one in result.problems)

@@ -10,9 +10,23 @@ from typing import Final
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from gateway.admin.guard import TOKEN_LINE
+
 #: The last millisecond of the year 9999, and more than any number that is asked for.
 LATEST_MS: Final = 253_402_300_799_999
 _MOST_DIGITS: Final = 15
+_MOST_NAME: Final = 64
+
+
+def author(request: Request) -> str:
+    """Return who asks, as far as that is known: the user that the command line says, the token, the address."""
+    said = request.headers.get("turnout-user", "")
+    found = [f"{said} by the command line"] if said.isprintable() and 0 < len(said) <= _MOST_NAME else []
+    if TOKEN_LINE in request.scope:
+        found.append(f"token {request.scope[TOKEN_LINE]} of admin_token_file")
+    if request.client is not None:
+        found.append(f"from {request.client.host}")
+    return ", ".join(found)
 
 
 def number(request: Request, name: str, default: int, *, least: int = 0, most: int = LATEST_MS) -> int:

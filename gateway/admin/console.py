@@ -24,6 +24,7 @@ from gateway.admin.metrics import Metrics
 from gateway.admin.replicas import out_of_use
 from gateway.admin.reports import Report, Reports, StoreUnavailable, from_store
 from gateway.moments import age, to_the_second
+from gateway.store.plans import ACTS
 
 STATUS_WORDS: Final = {
     "collecting": "collecting",
@@ -33,6 +34,9 @@ STATUS_WORDS: Final = {
     "failing": "failing",
     "invalid": "invalid",
 }
+
+#: Events on a page, of what people did and of the rest.
+MOST_SHOWN: Final = 100
 
 _STYLE: Final = files("gateway.admin").joinpath("static", "console.css").read_bytes()
 _STYLE_TAG: Final = blake2b(_STYLE, digest_size=6).hexdigest()
@@ -65,6 +69,7 @@ class Console:
         return [
             Route("/", self.overview),
             Route("/routes/{route}", self.one_route),
+            Route("/events", self.events),
             Route("/predictions", self.find),
             Route("/predictions/{prediction}", self.one_prediction),
             Route("/static/console.css", self.style),
@@ -99,6 +104,13 @@ class Console:
             "epochs": known,
         }
         return self._page("route.html", title=name, report=report, **shown)
+
+    async def events(self, request: Request) -> Response:
+        """What happened lately, what people did first."""
+        newest = list(self.controller.events)[::-1]
+        acts = [one for one in newest if one["kind"] in ACTS][:MOST_SHOWN]
+        others = [one for one in newest if one["kind"] not in ACTS][:MOST_SHOWN]
+        return self._page("events.html", title="Events", acts=acts, others=others)
 
     async def find(self, request: Request) -> Response:
         """What the overview's form asks for."""

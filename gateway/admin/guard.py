@@ -48,6 +48,9 @@ HEADERS: Final = {
     "cache-control": "no-store",
 }
 
+#: Which token of ``admin_token_file`` a request came with, in its scope: the first is 1.
+TOKEN_LINE: Final = "turnout.token_line"
+
 _CHALLENGE: Final = {"www-authenticate": 'Basic realm="turnout", charset="UTF-8", Bearer realm="turnout"'}
 
 
@@ -104,19 +107,21 @@ class Guard:
         if self._under_way > MOST_REQUESTS:
             return problem(503, f"{MOST_REQUESTS} requests are under way", headers={"retry-after": "1"})
         if gateway.admin_token_file is not None and not (gateway.metrics_open and scope["path"] == "/metrics"):
-            refused = self._unauthorised(gateway, scope["method"], headers.get("authorization", ""))
+            refused = self._unauthorised(gateway, scope, headers.get("authorization", ""))
             if refused is not None:
                 return refused
         if scope["method"] not in SAFE_METHODS and _is_cross_site(headers, host):
             return problem(403, "a page of another site may not change anything here")
         return None
 
-    def _unauthorised(self, gateway: Gateway, method: str, authorization: str) -> Response | None:
+    def _unauthorised(self, gateway: Gateway, scope: Scope, authorization: str) -> Response | None:
         changing = _read(self._changing, gateway.admin_token_file)
         reading = _read(self._reading, gateway.admin_read_token_file)
         given = credential(authorization)
         changes, reads = is_one_of(given, changing), is_one_of(given, reading)
-        if changes or (reads and method in SAFE_METHODS):
+        if changes:
+            scope[TOKEN_LINE] = 1 + sum(index for index, one in enumerate(changing) if is_one_of(given, (one,)))
+        if changes or (reads and scope["method"] in SAFE_METHODS):
             return None
         if reads:
             return problem(403, "this token reads and changes nothing; a token of admin_token_file does")

@@ -14,8 +14,10 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from gateway.admin.asked import author
 from gateway.admin.controller import Controller
 from gateway.admin.problems import problem
+from gateway.control.acts import Act
 
 #: Units erased at once share the cost of writing the store anew.
 MOST_UNITS: Final = 1_000
@@ -40,7 +42,7 @@ class PrivacyAPI:
         if isinstance(units, Response):
             return units
         try:
-            return _json(await self.controller.erase(units))
+            return _json(await self.controller.erase(units, Act("api", author(request))))
         except Exception as error:  # whatever a database driver raises; said without the unit
             return _failed(error)
 

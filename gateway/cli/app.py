@@ -12,6 +12,7 @@ from gateway.cli.check import check, schema
 from gateway.cli.dashboards import dashboards
 from gateway.cli.db import db
 from gateway.cli.doctor import doctor
+from gateway.cli.events import events
 from gateway.cli.explain import explain
 from gateway.cli.export import export
 from gateway.cli.feedback import feedback
@@ -62,7 +63,7 @@ def options(
     context.obj = config
 
 
-for command in (serve, check, doctor, demo, report, explain, export, schema):
+for command in (serve, check, doctor, demo, report, events, explain, export, schema):
     app.command()(command)
 app.add_typer(dashboards, name="dashboards")
 app.add_typer(feedback, name="feedback")

@@ -100,7 +100,10 @@ def asking(
         # No proxy of the environment may come between: the admin port is this machine's, or near.
         with (
             httpx.Client(
-                trust_env=False, timeout=seconds, headers=_authorization(gateway), verify=_trusted(gateway)
+                trust_env=False,
+                timeout=seconds,
+                headers=_authorization(gateway) | _user(),
+                verify=_trusted(gateway),
             ) as client,
             client.stream(method, base + where, **more) as answer,
         ):
@@ -156,6 +159,17 @@ def _authorization(gateway: Gateway) -> dict[str, str]:
     if missing is not None:
         raise fail(f"no admin token: {missing}")
     return {}
+
+
+def _user() -> dict[str, str]:
+    """Who runs this command, for the list of who changed what: a name that is said and not proved."""
+    import getpass
+
+    try:
+        name = getpass.getuser()
+    except (OSError, KeyError, ImportError):  # no user of that number, and none in the environment
+        return {}
+    return {"turnout-user": name} if name.isascii() and name.isprintable() else {}
 
 
 def _refused(answer: Any, gateway: Gateway) -> tuple[str, str | None]:

@@ -23,6 +23,7 @@ from gateway import tls
 from gateway.admin.app import create, new_metrics
 from gateway.admin.port import AdminServer
 from gateway.admin.port import server as admin_server
+from gateway.control.acts import Act, Via, owner_of
 from gateway.control.control import METRICS, Control
 from gateway.control.datagrams import listen
 from gateway.control.leisure import NICE, Leisure, can_yield, yielding
@@ -64,12 +65,12 @@ async def run(config_path: Path, data_dir: Path, run: str | None) -> int:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     reloads = _Reloads(control)
-    loop.add_signal_handler(signal.SIGHUP, reloads.wanted.set)
+    loop.add_signal_handler(signal.SIGHUP, reloads.want, "signal")
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     watch_lifeline(stopping.set)
     if not control.current:
-        reloads.wanted.set()
+        reloads.want("start")
     server = admin_server(create(control, metrics))
     recording = asyncio.create_task(control.keep_recording(stopping))
     chores = [
@@ -106,21 +107,27 @@ class _Reloads:
 
     def __init__(self, control: Control) -> None:
         self._control = control
-        self.wanted = asyncio.Event()
+        self._wanted = asyncio.Event()
+        self._via: Via = "edit"
+
+    def want(self, via: Via) -> None:
+        """Have the file read again. Who signals is not told by the system: the file's owner stands for them."""
+        self._via = via
+        self._wanted.set()
 
     async def run(self) -> None:
         while True:
-            await self.wanted.wait()
-            self.wanted.clear()
+            await self._wanted.wait()
+            self._wanted.clear()
             try:
-                await self._control.reload()
+                await self._control.reload(Act(self._via, owner_of(self._control.config_path)))
             except Exception:
                 logger.exception("the reload failed; revision %d stays in force", self._control.snapshot.revision)
 
 
 async def _watch(path: Path, seen: bytes | None, reloads: _Reloads) -> None:
     async for _ in changes(path, seen):
-        reloads.wanted.set()
+        reloads.want("edit")
 
 
 async def _serve(server: AdminServer, control: Control) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from gateway import assignment
+from gateway.control.acts import Act, described, difference, digest_of, owner_of
 from gateway.control.agreement import agreed
 from gateway.control.fleet import Member, View, Watch, name_of
 from gateway.control.happenings import MOST, Happenings, now_ms
@@ -202,9 +203,10 @@ class Control:
         """Return a prediction's calls, feedback and outcomes; None if it is not recorded."""
         return await self._store.prediction(prediction_id) if self._store is not None else None
 
-    async def erase(self, units: Sequence[str]) -> Mapping[str, int]:
+    async def erase(self, units: Sequence[str], act: Act | None = None) -> Mapping[str, int]:
         """Erase units everywhere, though the caller may stop waiting; return how much was erased.
 
+        ``act`` says who wants it.
         Raises Unsettled, StoreError, what the store raises, and OSError or ValueError for a key file.
         """
         privacy = self._privacy()
@@ -216,7 +218,8 @@ class Control:
         told = f"{len(units)} unit{'s' * (len(units) != 1)} erased: " + ", ".join(
             f"{n} {what.replace('_', ' ')}" for what, n in erased.items()
         )
-        self.happenings.note("units_erased", None, told)
+        act = act or Act("api")
+        self.happenings.note("units_erased", None, told, via=act.via, author=act.author)
         return erased
 
     def known(self, unit: str) -> AsyncIterator[Mapping[str, Any]]:
@@ -258,15 +261,19 @@ class Control:
         """Return each sink of the snapshot, and what became of the events that were made for it."""
         return [] if self._sinks is None else await self._sinks.shown(self.snapshot.sinks, now_ms())
 
-    async def reload(self) -> ReloadResult:
-        """Read the file again: in force as a whole, or refused as a whole, though the caller may stop waiting."""
-        task = asyncio.ensure_future(self._reload())
+    async def reload(self, act: Act | None = None) -> ReloadResult:
+        """Read the file again: in force as a whole, or refused as a whole, though the caller may stop waiting.
+
+        ``act`` says who wants it; without it, whoever wrote the file does.
+        """
+        task = asyncio.ensure_future(self._reload(act or Act("edit", owner_of(self.config_path))))
         self._reloads.add(task)
         task.add_done_callback(self._reloads.discard)
         return await asyncio.shield(task)
 
-    async def _reload(self) -> ReloadResult:
+    async def _reload(self, act: Act) -> ReloadResult:
         async with self._turn:
+            by = {"via": act.via, "author": act.author, "file_sha256": digest_of(self.config_path)}
             problems: tuple[Diagnostic, ...]
             try:
                 config = await asyncio.to_thread(load, self.config_path)
@@ -278,18 +285,22 @@ class Control:
                 finding = Finding(("gateway", "assignment_key_file"), f"gateway.assignment_key_file: {error}")
                 problems = locate([finding], "", str(self.config_path))
             if problems:
-                return self._refused(problems, self.snapshot.revision)
+                return self._refused(problems, self.snapshot.revision, **by)
+            was, known = self.snapshot, self.config
             self.config = config
             fresh = await self._compiled(config, key)
             before = self.snapshot.assignment
             if replace(fresh, revision=self.snapshot.revision) == self.snapshot:
-                self.happenings.note("config_unchanged", None, f"revision {self.snapshot.revision} stays in force")
+                told = f"revision {self.snapshot.revision} stays in force"
+                self.happenings.note("config_unchanged", None, told, **by)
             else:
                 await self._put_in_force(fresh)
-                self.happenings.note("config_reloaded", None, f"revision {self.snapshot.revision} is in force")
+                changed = _changed(was, known, self.snapshot, config)
+                told = f"revision {self.snapshot.revision} is in force"
+                self.happenings.note("config_reloaded", None, told, **by, diff=changed)
                 if fresh.assignment != before:
                     told = f"key {before or '-'} until now, {fresh.assignment or '-'} from now on: units move"
-                    self.happenings.note("assignment_changed", None, told)
+                    self.happenings.note("assignment_changed", None, told, **by)
             self._to_plan |= fresh.routes.keys()
             if self.observer is not None:
                 self.observer.observe_reload(ok=True, at_ms=now_ms())
@@ -522,7 +533,7 @@ class Control:
             member = None if gateway.store == "sqlite" else Member(store, name_of(self.data_dir))
             if member is not None:
                 await member.attend()
-            before = await store.events(MOST)
+            before = await store.recalled(MOST)
             await self._publisher.begin(store, member)
         except Exception as error:
             await store.close()
@@ -569,11 +580,11 @@ class Control:
         if self.recorder is not None and fresh.config != before.config:
             self.recorder.adopt(fresh, now_ms())
 
-    def _refused(self, problems: tuple[Diagnostic, ...], stays: int) -> ReloadResult:
+    def _refused(self, problems: tuple[Diagnostic, ...], stays: int, **by: Any) -> ReloadResult:
         errors = [problem for problem in problems if problem.severity == "error"]
         first = errors[0].headline if errors else ""
         count = f"{len(errors)} problem{'s' * (len(errors) != 1)}"
-        self.happenings.note("config_refused", None, f"{count}; revision {stays} stays in force; {first}")
+        self.happenings.note("config_refused", None, f"{count}; revision {stays} stays in force; {first}", **by)
         if self.observer is not None:
             self.observer.observe_reload(ok=False, at_ms=now_ms())
         return ReloadResult(False, stays, problems)
@@ -604,3 +615,9 @@ class Control:
         if self.observer is not None:
             for one in told:
                 self.observer.observe_status(*one)
+
+
+def _changed(before: Snapshot, of: Config | None, after: Snapshot, config: Config) -> list[str]:
+    """What an edit changed; a policy's own settings can be compared only where both files are known."""
+    known = of is not None and of.hash == before.config
+    return difference(described(before, of if known else None), described(after, config if known else None))

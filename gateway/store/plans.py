@@ -21,6 +21,15 @@ from policies.plans import decode_plan, encode_plan
 from router.records import EXPOSED
 from router.snapshot import KeyRule, Metric, Route
 
+#: What people do: kept apart from what happens by itself.
+ACTS: Final = frozenset({"config_reloaded", "config_unchanged", "config_refused", "assignment_changed", "units_erased"})
+
+#: What may happen every second: one entry for each route, in memory alone. What it was is in the plans.
+FOLDED: Final = frozenset({"plan_moved"})
+
+#: Events beyond so many are not looked at for what is to be recalled.
+LOOKED_AT: Final = 50_000
+
 
 class Happening(NamedTuple):
     """Something an operator may want to know of; ``route`` is None when it concerns all.
@@ -185,6 +194,21 @@ async def plans_of(connection: AsyncConnection, route: str, limit: int) -> list[
 
 async def write_events(connection: AsyncConnection, happenings: Iterable[Happening]) -> None:
     await sql.insert(connection, events, [tuple(happening) for happening in happenings])
+
+
+async def recalled(connection: AsyncConnection, limit: int) -> list[Happening]:
+    """Return what people did last, and what else happened last, so much of each, the newest first.
+
+    An earlier version stored what is folded now, a row each time: of those there may be more than one cares to read.
+    """
+    newest = (await connection.execute(select(func.max(events.c.seq)))).scalar() or 0
+    recent = select(*(events.c[name] for name in Happening._fields), events.c.seq).where(
+        events.c.seq > newest - LOOKED_AT
+    )
+    found = list[Any]()
+    for these in (events.c.kind.in_(ACTS), events.c.kind.not_in(ACTS | FOLDED)):
+        found += (await connection.execute(recent.where(these).order_by(events.c.seq.desc()).limit(limit))).all()
+    return [Happening(*row[:-1]) for row in sorted(found, key=lambda row: -row[-1])]
 
 
 async def events_of(connection: AsyncConnection, limit: int) -> list[Happening]:

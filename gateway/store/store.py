@@ -255,6 +255,11 @@ class Store:
         async with self.read() as connection:
             return await plans.plans_of(connection, route, limit)
 
+    async def recalled(self, limit: int) -> list[Happening]:
+        """Return what people did last, and what else happened last, so much of each, the newest first."""
+        async with self.read() as connection:
+            return await plans.recalled(connection, limit)
+
     async def events(self, limit: int = 100) -> list[Happening]:
         """Return what happened, the newest first."""
         async with self.read() as connection:

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 
 from gateway.admin.app import create
+from gateway.control.acts import Act
 from gateway.control.fleet import View
 from gateway.control.progress import Progress
 from gateway.ledger import Epoch, Ledger
@@ -52,6 +53,7 @@ class Control:
     slow: float = 0.0
     asked: int = 0
     stored: dict[str, list[list[dict[str, Any]]]] = field(default_factory=dict)
+    acts: list[Act | None] = field(default_factory=list)
     erased: list[str] = field(default_factory=list)
 
     def progress(self) -> Progress:
@@ -85,7 +87,7 @@ class Control:
             raise self.fails
         return self.predictions.get(prediction_id)
 
-    async def erase(self, units: Sequence[str]) -> Mapping[str, int]:
+    async def erase(self, units: Sequence[str], act: Act | None = None) -> Mapping[str, int]:
         if self.fails is not None:
             raise self.fails
         self.erased += units
@@ -124,9 +126,10 @@ class Control:
             raise self.fails
         return self.told
 
-    async def reload(self) -> Result:
+    async def reload(self, act: Act | None = None) -> Result:
         if self.fails is not None:
             raise self.fails
+        self.acts.append(act)
         return self.result
 
     def lag(self) -> tuple[float, int]:

@@ -1,0 +1,111 @@
+"""What people did: who, with which file, and what that changed of the configuration in force.
+
+Rule: what is compared is the configuration as it is shown (``gateway.admin.effective``), without a secret. Values of
+headers are never told. Nothing here can fail: what cannot be found out is None.
+"""
+
+from __future__ import annotations
+
+import pwd
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import fields
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+
+import orjson
+
+from gateway.admin.effective import HIDDEN, effective
+from router.config import Config
+from router.snapshot import Snapshot
+
+#: How an act came: the file's content changed, SIGHUP, a request at the admin port, the start of the controller.
+Via = Literal["edit", "signal", "api", "start"]
+
+#: A longer difference is cut, and so is a longer line of it.
+MOST_LINES: Final = 100
+MOST_CHARACTERS: Final = 200
+
+#: What follows from the rest, or moves by itself.
+_DERIVED: Final = frozenset({"plan", "period", "revision", "epoch", "settings", "salt"})
+
+
+class Act(NamedTuple):
+    """Who does something, as far as that is known, and how it came."""
+
+    via: Via
+    author: str | None = None
+
+
+def owner_of(path: Path) -> str | None:
+    """Return the user whose file this is: who wrote it last, as far as the system says."""
+    with suppress(OSError):
+        number = path.stat().st_uid
+        try:
+            return pwd.getpwuid(number).pw_name
+        except KeyError:
+            return f"uid {number}"
+    return None
+
+
+def digest_of(path: Path) -> str | None:
+    """Return the SHA-256 of a file's content, as ``sha256sum`` prints it."""
+    with suppress(OSError):
+        return sha256(path.read_bytes()).hexdigest()
+    return None
+
+
+def described(snapshot: Snapshot, config: Config | None) -> dict[str, str]:
+    """Return every setting in force by its dotted name; ``config`` is the file it was made of, if that is known.
+
+    A policy's own settings are known only with the file; without it, the shares of its plan stand for them.
+    """
+    whole = effective(snapshot)
+    routes = {}
+    for name, route in whole["routes"].items():
+        kept = {key: value for key, value in route.items() if key not in _DERIVED}
+        if config is not None and config.hash == snapshot.config:
+            policy = config.routes[name].policy
+            del kept["shares"]
+            kept["policy"] = {"kind": policy.kind, **{f.name: getattr(policy, f.name) for f in fields(policy)}}  # type: ignore[arg-type]
+        routes[name] = kept
+    tables = {name: whole[name] for name in ("gateway", "backends", "metrics", "sinks")}
+    found: dict[str, str] = {}
+    _flatten({**tables, "routes": routes}, "", found)
+    return found
+
+
+def difference(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """Return what changed, a line for each setting; a backend, metric, route or sink that is new or gone is one."""
+    lines, tables = [], set()
+    for name in sorted(before.keys() | after.keys()):
+        old, new = before.get(name), after.get(name)
+        if old == new:
+            continue
+        table = ".".join(name.split(".")[:2])
+        if old is None or new is None:
+            there = before if new is None else after
+            other = after if new is None else before
+            if not any(one.startswith(f"{table}.") for one in other) and not name.startswith("gateway."):
+                if table not in tables:
+                    tables.add(table)
+                    lines.append(f"{'-' if there is before else '+'} {table}")
+                continue
+        lines.append(f"{name}: {_told(name, old)} -> {_told(name, new)}"[:MOST_CHARACTERS])
+    more = len(lines) - MOST_LINES
+    return lines if more <= 0 else [*lines[:MOST_LINES], f"and {more} more"]
+
+
+def _told(name: str, value: str | None) -> str:
+    if value is None:
+        return "unset"
+    return f'"{HIDDEN}"' if "headers" in name.split(".") else value
+
+
+def _flatten(value: Any, name: str, found: dict[str, str]) -> None:
+    if isinstance(value, Mapping) and value:
+        for key, content in value.items():
+            _flatten(content, f"{name}.{key}" if name else str(key), found)
+    else:
+        found[name] = orjson.dumps(value, default=str).decode()
