@@ -26,7 +26,7 @@ from gateway.published import SNAPSHOT, fingerprint, publish
 from gateway.store import Store, StoreError, nodes, plans, publications, reason
 from gateway.store.publications import UNNUMBERED, numbered, with_published
 from router.compile import identity_of
-from router.snapshot import Snapshot
+from router.snapshot import Route, Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +50,8 @@ class Publisher:
         self._unsaved = True
         self._newest_stored = 0
         self._published = _seen(self._path)
+        #: Routes whose plans are known to be in the store, as they are there.
+        self._written: Mapping[str, Route] = {}
         self._told: dict[str, Mapping[str, float]] = {
             name: route.plan.shares for name, route in snapshot.routes.items()
         }
@@ -86,6 +88,7 @@ class Publisher:
         if self.store is not None:
             try:
                 fresh = await self._stored(self.store, fresh)
+                self._written = fresh.routes
             except Exception as error:
                 if fresh.source == self.snapshot.source:
                     raise
@@ -163,7 +166,7 @@ class Publisher:
     async def _number(self, connection: AsyncConnection, fresh: Snapshot, node: str) -> Snapshot:
         newest, _ = await publications.newest(connection)
         fresh = numbered(fresh, max(newest, self._newest_stored, self.snapshot.revision) + 1)
-        for route in await plans.write_plans(connection, fresh.routes.values(), now_ms()):
+        for route in await plans.write_plans(connection, self._fresh(fresh), now_ms()):
             self._happenings.note("epoch_began", route.name, f"epoch {route.epoch}, {', '.join(route.variants)}")
         await publications.write(connection, fresh, identity_of(fresh), node, now_ms())
         return fresh
@@ -179,11 +182,15 @@ class Publisher:
 
     async def _store_plans(self, store: Store, snapshot: Snapshot) -> None:
         async with store.begin() as connection:
-            began = await plans.write_plans(connection, snapshot.routes.values(), now_ms())
+            began = await plans.write_plans(connection, self._fresh(snapshot), now_ms())
         self._newest_stored = max(self._newest_stored, snapshot.revision)
-        self._unsaved = False
+        self._unsaved, self._written = False, snapshot.routes
         for route in began:
             self._happenings.note("epoch_began", route.name, f"epoch {route.epoch}, {', '.join(route.variants)}")
+
+    def _fresh(self, snapshot: Snapshot) -> list[Route]:
+        """Return the routes whose plans may have to be stored: of a plan that moves every second, one of hundreds."""
+        return [route for name, route in snapshot.routes.items() if self._written.get(name) is not route]
 
     def _tell_plans(self) -> None:
         """Note plans whose shares moved noticeably."""

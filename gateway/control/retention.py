@@ -13,14 +13,15 @@ from functools import partial
 from time import monotonic
 from typing import Final
 
-from gateway.store import Store, partitions, reason
+from gateway.store import Store, history, partitions, reason
 from gateway.store.lease import LeaseLost
 from gateway.store.retention import KINDS, Expired, Kind
 from router.snapshot import Gateway
 
 logger = logging.getLogger(__name__)
 
-#: From the end of one sweep to the next.
+#: From the start to the first sweep, and from the end of one to the next.
+FIRST_SECONDS: Final = 5.0
 SWEEP_SECONDS: Final = 60.0
 PAUSE_SECONDS: Final = 0.05
 
@@ -46,12 +47,24 @@ class Retention:
         self._aside = aside
 
     async def sweep(self, kept: Gateway, now_ms: int) -> None:
-        """Remove everything that is older than ``kept`` says, and make room for the days to come."""
+        """Remove everything that is older than ``kept`` says, fold what is old, and make room for the days to come."""
         await self._store.make_room(partitions.day_of(now_ms))
         for kind in KINDS:
             age_ms = getattr(kept, kind.setting)
             if age_ms is not None:
                 await self._expire(kind, now_ms - age_ms)
+
+    async def fold(self) -> None:
+        """Fold old plans, and what was given under them."""
+        async with self._store.read() as connection:
+            due = await history.due(connection)
+        for route in due:
+            more = True
+            while more and self._behind() <= BEHIND_BYTES:
+                began = monotonic()
+                async with self._store.change() as connection:
+                    more = await history.fold(connection, route)
+                await asyncio.sleep(max(PAUSE_SECONDS, 9 * (monotonic() - began)))
 
     async def _expire(self, kind: Kind, before_ms: int) -> None:
         start: int | None = 0
@@ -78,10 +91,12 @@ class Retention:
 
 async def keep_sweeping(retention: Retention, kept: Callable[[], Gateway], now_ms: Callable[[], int]) -> None:
     """Sweep about once a minute, for ever. Trouble with the store is waited out."""
-    failing = False
+    failing, pause = False, FIRST_SECONDS
     while True:
-        await asyncio.sleep(SWEEP_SECONDS)
+        await asyncio.sleep(pause)
+        pause = SWEEP_SECONDS
         try:
+            await retention.fold()
             await retention.sweep(kept(), now_ms())
             failing = False
         except LeaseLost:

@@ -54,7 +54,8 @@ def shares_as_planned(account: Account) -> SampleRatio | None:
     """Return the sample-ratio check, None where which variant answers is no matter of chance."""
     if not account.randomised:
         return None
-    return sample_ratio([(stretch.counts, stretch.shares) for stretch in account.ledger.stretches])
+    ledger = account.ledger
+    return sample_ratio(((stretch.counts, stretch.shares) for stretch in ledger.stretches), ledger.course)
 
 
 def verdict(account: Account, ratio: SampleRatio | None) -> Verdict:

@@ -17,11 +17,13 @@ from sqlalchemy import Select, Table, Text, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.ledger import Ledger, Seen, Stretch, TallyKey
-from gateway.store import calls, plans, sql
+from gateway.store import calls, history, plans, sql
 from gateway.store.calls import Span
+from gateway.store.history import Made
 from gateway.store.tables import faults, feedback_counts, forced, latency, moved, signs, stretches, tallies
 from gateway.store.tables import plans as numbered
 from gateway.store.tallies import SUMS, number
+from policies.statistics.sample_ratio import START
 from policies.types import Tally
 
 #: A route and an epoch.
@@ -65,6 +67,8 @@ async def read(connection: AsyncConnection, places: Collection[Place]) -> dict[P
     )
     chosen = await of(forced, "n")
     given = await _rows(connection, _stretches(dialect), places)
+    late = {(place[0], row[1]) for place, rows in given.items() for row in rows if row[2] is None}
+    packed, courses = await history.find(connection, late), await history.read_courses(connection, places)
     told: defaultdict[str, dict[tuple[str, str], int]] = defaultdict(dict)
     routes = sql.as_values([route for route, _ in places])
     for route, metric, status, n in await connection.execute(_told(dialect), routes):
@@ -77,7 +81,10 @@ async def read(connection: AsyncConnection, places: Collection[Place]) -> dict[P
         place: Ledger(
             *place,
             tallies={TallyKey(*row[:8]): tally for row in counted[place] if (tally := Tally(*row[8:])).n},
-            stretches=tuple(_joined(given[place])),
+            course=courses.get(place, START),
+            stretches=tuple(
+                _joined(given[place], {key[1]: plan for key, plan in packed.items() if key[0] == place[0]})
+            ),
             latency=_buckets(timed[place]),
             faults={tuple(key): n for *key, n in broken[place]},
             feedback=told[place[0]],
@@ -124,13 +131,17 @@ def _buckets(rows: Sequence[Any]) -> dict[Any, dict[int, int]]:
     return dict(found)
 
 
-def _joined(rows: Sequence[Any]) -> Iterator[Stretch]:
-    """Stretches of rows that are in order. One without a stored plan (the store is younger) is not among the rows."""
+def _joined(rows: Sequence[Any], packed: Mapping[int, Made]) -> Iterator[Stretch]:
+    """Stretches of rows that are in order. One without a stored plan (the store is younger than the plan) has no shares
+    to compare with: it is left out."""
     shares: dict[tuple[int, int], str] = {}
     found: dict[tuple[int, int], dict[str, int]] = {}
     for period, revision, share, variant, n in rows:
-        shares[period, revision] = share
-        found.setdefault((period, revision), {})[variant] = n
+        if share is None and revision in packed:
+            share = packed[revision].shares
+        if share is not None:
+            shares[period, revision] = share
+            found.setdefault((period, revision), {})[variant] = n
     for (period, revision), counts in found.items():
         yield Stretch(period, revision, orjson.loads(shares[period, revision]), counts)
 
@@ -159,7 +170,7 @@ def _stretches(dialect: str) -> Select[Any]:
             *(stretches.c.period, stretches.c.revision, numbered.c.shares, stretches.c.variant, stretches.c.n),
         )
         .join(wanted, (stretches.c.route == wanted.c.c0) & (stretches.c.epoch == wanted.c.c1))
-        .join(numbered, (numbered.c.route == stretches.c.route) & (numbered.c.revision == stretches.c.revision))
+        .outerjoin(numbered, (numbered.c.route == stretches.c.route) & (numbered.c.revision == stretches.c.revision))
         .order_by(stretches.c.period, stretches.c.revision)
     )
 

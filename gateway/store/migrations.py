@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.tables import metadata, schema_version
 
-VERSION: Final = 6
+VERSION: Final = 7
 
 
 class Step(NamedTuple):
@@ -35,6 +35,12 @@ _SIGNS: Final = """CREATE TABLE signs (
 _SET_ASIDE: Final = """CREATE TABLE set_aside (
     seq {serial}, at_ms BIGINT NOT NULL, kind TEXT NOT NULL, identity TEXT NOT NULL,
     prediction TEXT, why TEXT NOT NULL)"""
+_PACKS: Final = """CREATE TABLE plan_packs (
+    route TEXT NOT NULL, first BIGINT NOT NULL, last BIGINT NOT NULL, epoch TEXT NOT NULL, period BIGINT NOT NULL,
+    until_ms BIGINT NOT NULL"""
+_PACKS_UNTIL: Final = "CREATE INDEX plan_packs_until ON plan_packs (until_ms)"
+_COURSES: Final = """CREATE TABLE courses (
+    route TEXT NOT NULL, epoch TEXT NOT NULL, state TEXT NOT NULL, PRIMARY KEY (route, epoch))"""
 _MORE: Final = "ALTER TABLE events ADD COLUMN more TEXT"
 
 #: Version → the step that leads to it. Steps are never edited once released, and they only ever add: a node of the
@@ -56,6 +62,11 @@ STEPS: Final[Mapping[int, Step]] = {
         "list what cannot be recorded or settled",
         (_SET_ASIDE.format(serial="INTEGER NOT NULL PRIMARY KEY"),),
         (_SET_ASIDE.format(serial="BIGSERIAL NOT NULL PRIMARY KEY"),),
+    ),
+    7: Step(
+        "keep old plans many in a row",
+        (f"{_PACKS}, body BLOB NOT NULL, PRIMARY KEY (route, first))", _PACKS_UNTIL, f"{_COURSES} WITHOUT ROWID"),
+        (f"{_PACKS}, body BYTEA NOT NULL, PRIMARY KEY (route, first))", _PACKS_UNTIL, _COURSES),
     ),
 }
 

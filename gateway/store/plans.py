@@ -1,6 +1,7 @@
 """What was decided and under which rules: definitions of metrics, epochs, plans, and what happened.
 
-Rule: appended, never rewritten; a prediction's row names its epoch and plan revision, and both are found here.
+Rule: appended, never rewritten; a prediction's row names its epoch and plan revision, and both are found here, older
+plans in packs (``history``).
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from dataclasses import asdict
 from typing import Any, Final, NamedTuple
 
 import orjson
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import Text, bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.ledger import Epoch
-from gateway.store import sql
+from gateway.store import history, sql
 from gateway.store.definitions import Definition, Definitions
 from gateway.store.tables import definitions, epochs, events, newest_calls, plans
+from gateway.store.tallies import note_moved
 from policies.plans import decode_plan, encode_plan
 from router.records import EXPOSED
 from router.snapshot import KeyRule, Metric, Route
@@ -85,10 +87,18 @@ async def close_definition(connection: AsyncConnection, definition: Definition, 
 async def write_plans(connection: AsyncConnection, routes: Iterable[Route], now_ms: int) -> list[Route]:
     """Store the plans and epochs that are new, and return the routes whose epoch is."""
     chosen = list(routes)
-    known = {(route, epoch) for route, epoch in await connection.execute(select(epochs.c.route, epochs.c.epoch))}
+    if not chosen:
+        return []
+    wanted = sql.listed(connection.dialect.name, Text(), Text())
+    query = select(epochs.c.route, epochs.c.epoch).join(
+        wanted, (epochs.c.route == wanted.c.c0) & (epochs.c.epoch == wanted.c.c1)
+    )
+    places = sql.as_list([(route.name, route.epoch) for route in chosen])
+    known = {(route, epoch) for route, epoch in await connection.execute(query, places)}
     fresh = [route for route in chosen if (route.name, route.epoch) not in known]
     await sql.ensure(connection, epochs, [(route.name, route.epoch, now_ms, _epoch(route)) for route in fresh])
     await sql.ensure(connection, plans, [_plan(route, now_ms) for route in chosen])
+    await note_moved(connection, [route.name for route in chosen])  # what was given under them has its shares now
     return fresh
 
 
@@ -113,7 +123,7 @@ async def epoch_of(connection: AsyncConnection, route: str, epoch: str) -> Epoch
     """Return what a route was in an epoch; None where it had no such, or its plans are gone."""
     place = {"route": route, "epoch": epoch}
     begun = (await connection.execute(_EPOCH, place)).first()
-    last = (await connection.execute(_LAST_PLAN, place)).first()
+    last = await history.last_of(connection, route, epoch)
     if begun is None or last is None:
         return None
     said = orjson.loads(begun.body)
@@ -141,27 +151,17 @@ _EPOCH: Final = (
     .outerjoin(newest_calls, (newest_calls.c.route == epochs.c.route) & (newest_calls.c.epoch == epochs.c.epoch))
     .where(epochs.c.route == bindparam("route"), epochs.c.epoch == bindparam("epoch"))
 )
-_LAST_PLAN: Final = (
-    select(plans.c.revision, plans.c.plan)
-    .where(plans.c.route == bindparam("route"), plans.c.epoch == bindparam("epoch"))
-    .order_by(plans.c.revision.desc())
-    .limit(1)
-)
 
 
 async def taken(connection: AsyncConnection, routes: Iterable[Route]) -> set[str]:
     """Return the routes whose revision is stored already, and is another plan."""
-    found = set()
-    query = select(plans).where(
-        plans.c.route == bindparam("b_route"),
-        plans.c.revision == bindparam("b_revision"),
-    )
-    for route in routes:
-        row = (await connection.execute(query, {"b_route": route.name, "b_revision": route.revision})).first()
-        mine = _plan(route, 0)
-        if row is not None and (row.epoch, row.period, row.plan) != (mine[2], mine[3], mine[5]):
-            found.add(route.name)
-    return found
+    mine = {(route.name, route.revision): _plan(route, 0) for route in routes}
+    stored = await history.find(connection, mine.keys())
+    return {
+        place[0]
+        for place, row in stored.items()
+        if (row.epoch, row.period, row.plan) != (mine[place][2], mine[place][3], mine[place][5])
+    }
 
 
 async def newest_revision(connection: AsyncConnection) -> int:

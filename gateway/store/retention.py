@@ -36,6 +36,8 @@ from gateway.store.tables import (
     arrivals,
     bodies,
     calls,
+    courses,
+    epochs,
     faults,
     feedback,
     feedback_targets,
@@ -43,6 +45,7 @@ from gateway.store.tables import (
     kin,
     latency,
     newest_calls,
+    plan_packs,
     signs,
     stretches,
     tallies,
@@ -91,6 +94,8 @@ async def _predictions(connection: AsyncConnection, before_ms: int, _: int) -> E
     if events >= CHUNK:
         return Expired({"bodies": captured, "feedback": events}, 0)
     gone = await (_days if connection.dialect.name == "postgresql" else _rows)(connection, before_ms)
+    if gone is None:  # no row names these plans any more
+        await connection.execute(_OLD_PLANS, {"before": before_ms})
     removed = {"bodies": captured, "feedback": events, "predictions": gone or 0}
     return Expired(removed, 0 if gone is not None else None)
 
@@ -216,7 +221,9 @@ _OLD_BODIES: Final = delete(bodies).where(
         select(bodies.c.id).where(bodies.c.id < bindparam("bound")).order_by(bodies.c.id).limit(bindparam("most"))
     )
 )
-_ROUTES: Final = select(kin.c.route).distinct()
+_OLD_PLANS: Final = delete(plan_packs).where(plan_packs.c.until_ms < bindparam("before"))
+#: Every route that ever was.
+_ROUTES: Final = select(epochs.c.route).union(select(newest_calls.c.route))
 _ROWID: Final = literal_column("rowid", Integer)
 _OLD_CALLS: Final = delete(calls).where(
     _ROWID.in_(
@@ -274,7 +281,7 @@ def _chunk(table: Table, *rows: ColumnElement[bool]) -> Delete:
 #: What is counted as a whole is taken away at once; what there may be thousands of goes by the chunk, afterwards.
 _AWAY: Final = (
     *(update(table).where(*_of(table)).values(epoch=bindparam("b_going")) for table in (tallies, newest_calls)),
-    *(delete(table).where(*_of(table)) for table in (latency, faults, signs, forced)),
+    *(delete(table).where(*_of(table)) for table in (courses, latency, faults, signs, forced)),
 )
 _CHUNKS: Final = (
     _chunk(units, units.c.tally.in_(select(tallies.c.id).where(*_of(tallies, "b_going")))),
@@ -282,6 +289,6 @@ _CHUNKS: Final = (
     # A period is named by its beginning: those of an epoch that is resumed meanwhile begin later.
     *(
         _chunk(table, *_of(table), table.c.period <= bindparam("last"))
-        for table in (arrivals, stretches, numbered, kin)
+        for table in (arrivals, stretches, numbered, plan_packs, kin)
     ),
 )

@@ -194,6 +194,21 @@ plans: Final = _table(
     _text("shares"),
 )
 
+#: The same for older plans of a route, many in a row: ``body`` has them, packed (``history``). The last was made at
+#: ``until_ms``.
+plan_packs: Final = _table(
+    "plan_packs",
+    _text("route", key=True),
+    _integer("first", key=True),
+    _integer("last"),
+    _text("epoch"),
+    _integer("period"),
+    _integer("until_ms"),
+    Column("body", LargeBinary, nullable=False),
+    wide=True,
+)
+Index("plan_packs_until", plan_packs.c.until_ms)
+
 tallies: Final = _table(
     "tallies",
     Column("id", _Serial, primary_key=True),
@@ -261,6 +276,8 @@ stretches: Final = _counter(
     _integer("revision", key=True),
     _text("variant", key=True),
 )
+#: What stretches have shown that are no rows any more (``sample_ratio.Course``), as JSON.
+courses: Final = _table("courses", _text("route", key=True), _text("epoch", key=True), _text("state"))
 latency: Final = _counter(
     "latency",
     _text("route", key=True),

@@ -6,9 +6,10 @@ from these counts can be trusted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from math import exp, fsum, lgamma, log
+from typing import Final
 
 #: Below this p the check fails. A sound route ever falls below it with at most this probability.
 ALARM_BELOW = 0.001
@@ -16,6 +17,9 @@ ALARM_BELOW = 0.001
 #: How strongly the prior holds on to the shares as configured, in units. Fewer find gross faults sooner, more find
 #: small ones in fewer units: at 300, 1,000 : 1,200 of a 50/50 split alarms, and so does 821,588 : 815,482.
 CONCENTRATION = 300.0
+
+#: Units first given to each variant, and the shares in force.
+Stretch = tuple[Mapping[str, int], Mapping[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +30,31 @@ class SampleRatio:
     ok: bool
 
 
-def sample_ratio(stretches: Sequence[tuple[Mapping[str, int], Mapping[str, float]]]) -> SampleRatio:
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What stretches have shown so far: with this, the ones before need not be looked at again.
+
+    ``stake`` is the logarithm of what betting against the shares has made of 1, ``best`` the most that it ever was;
+    ``observed`` and ``expected`` are units by variant. ``impossible``: a variant without a share was given units.
+    """
+
+    stake: float = 0.0
+    best: float = 0.0
+    observed: Mapping[str, float] = field(default_factory=dict)
+    expected: Mapping[str, float] = field(default_factory=dict)
+    impossible: bool = False
+
+    @property
+    def found(self) -> SampleRatio:
+        p = 0.0 if self.impossible else exp(-self.best)
+        return SampleRatio(p, p >= ALARM_BELOW)
+
+
+#: Before any stretch.
+START: Final = Course()
+
+
+def sample_ratio(stretches: Iterable[Stretch], since: Course = START) -> SampleRatio:
     """Return whether counts agree with shares over stretches of (units first given to each variant, shares in force).
 
     Each stretch has constant shares; the stretches are in order of time, and p is the smallest after any of them. It is
@@ -42,29 +70,39 @@ def sample_ratio(stretches: Sequence[tuple[Mapping[str, int], Mapping[str, float
 
     Source: Lindon & Malek 2022, "Anytime-valid inference for multinomial count data", NeurIPS; the carrying is ours.
 
+    ``since`` is what the stretches before these have shown.
+
     >>> sample_ratio([({"a": 500, "b": 500}, {"a": 0.5, "b": 0.5})])
     SampleRatio(p=1.0, ok=True)
     >>> sample_ratio([({"a": 1500, "b": 1800}, {"a": 0.5, "b": 0.5})]).ok
     False
     """
-    observed: dict[str, float] = {}
-    expected: dict[str, float] = {}
-    stake = best = 0.0  # logarithms
+    return follow(stretches, since).found
+
+
+def follow(stretches: Iterable[Stretch], since: Course = START) -> Course:
+    """Return what stretches have shown together with those before: cut anywhere, it is the same number to the last bit.
+
+    >>> half = ({"a": 700, "b": 900}, {"a": 0.5, "b": 0.5})
+    >>> follow([half], follow([half])) == follow([half, half])
+    True
+    """
+    observed, expected = dict(since.observed), dict(since.expected)
+    stake, best = since.stake, since.best
     for counts, shares in stretches:
         due = _normalised(shares)
         given = {name: count for name, count in counts.items() if count > 0}
         if not given:
             continue
         if any(name not in due for name in given):
-            return SampleRatio(0.0, False)
+            return Course(stake, best, observed, expected, impossible=True)
         stake += _log_bet(given, due, _prior(due, observed, expected))
         best = max(best, stake)
         total = sum(given.values())
         for name, share in due.items():
             observed[name] = observed.get(name, 0.0) + given.get(name, 0)
             expected[name] = expected.get(name, 0.0) + total * share
-    p = exp(-best)
-    return SampleRatio(p, p >= ALARM_BELOW)
+    return Course(stake, best, observed, expected, since.impossible)
 
 
 def _normalised(shares: Mapping[str, float]) -> dict[str, float]:
