@@ -33,7 +33,7 @@ _PLAIN: Final = frozenset({str, int, float, bool})
 #: What may be looked up must fit into a database's index, and is kept in memory by the thousand.
 _IDENTIFIER_BYTES: Final = 256
 #: Half a character, which no UTF-8 has.
-HALF: Final = re.compile("[\ud800-\udfff]")
+HALF: Final = re.compile(r"[\ud800-\udfff]")  # raw: no literal of half a character can be compiled
 
 _INDEX = re.compile(r"0|[1-9][0-9]{0,8}", re.ASCII)
 _STEP = re.compile(r"[^.\[\]/]+")
