@@ -20,12 +20,16 @@ from router.findings import Finding
 from router.snapshot import Gateway
 
 
-def load(path: Path) -> Config:
-    """Return the configuration. Raises ConfigError with every problem, and nothing else."""
-    found = config.load(path)
+def load(path: Path, *, secrets: bool = True) -> Config:
+    """Return the configuration; without ``secrets`` the files that it names and the environment are not looked at.
+
+    Raises ConfigError with every problem, and nothing else.
+    """
+    found = config.load(path, secrets=secrets)
     gateway = found.gateway
-    findings = [*_tls(gateway), *_authorities(found), *_store(gateway), *_tracing(gateway)]
-    findings += [*_unit_keys(gateway), *_assignment_key(gateway)]
+    findings = [*_store(gateway), *_tracing(gateway)]
+    if secrets:
+        findings += [*_tls(gateway), *_authorities(found), *_unit_keys(gateway), *_assignment_key(gateway)]
     if not findings:
         return found
     try:

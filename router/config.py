@@ -77,8 +77,8 @@ class Config:
     warnings: tuple[Diagnostic, ...] = ()
 
 
-def load(path: FilePath | str, *, environ: Mapping[str, str] | None = None) -> Config:
-    """Read the file, and make sure that the secrets and files it refers to are there.
+def load(path: FilePath | str, *, environ: Mapping[str, str] | None = None, secrets: bool = True) -> Config:
+    """Read the file, and with ``secrets`` make sure that the secrets and files it refers to are there.
 
     ``environ`` stands in for the process's environment. Raises ConfigError, and nothing else.
     """
@@ -90,7 +90,9 @@ def load(path: FilePath | str, *, environ: Mapping[str, str] | None = None) -> C
         raise ConfigError((Diagnostic(name, 1, 1, "", f"cannot be read: {_reason(error)}"),)) from None
     if len(data) > MAX_BYTES:
         raise ConfigError((Diagnostic(name, 1, 1, "", f"is larger than {MAX_BYTES} bytes"),))
-    return parse(_decoded(data, name), name, environ=os.environ if environ is None else environ)
+    if secrets:
+        environ = os.environ if environ is None else environ
+    return parse(_decoded(data, name), name, environ=environ if secrets else None)
 
 
 def parse(text: str, filename: str, *, environ: Mapping[str, str] | None = None) -> Config:

@@ -17,6 +17,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from gateway.cli import PROBLEM, run
 from router.config import Config, parse
 from router.spellings import address
 
@@ -74,6 +75,20 @@ def test_the_configs_are_taken_without_a_warning_and_are_those_of_a_fleet(where:
     assert config.gateway.store.startswith("postgresql://")
     assert "@" in config.gateway.store
     assert not re.search(r":[^/]+@", config.gateway.store)  # no password in the file
+
+
+@pytest.mark.parametrize("where", ["compose", "kubernetes"])
+def test_the_configs_can_be_checked_where_their_secrets_are_not(
+    where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in the pipeline of whoever copies them."""
+    file = DEPLOY / "turnout.toml"
+    if where == "kubernetes":
+        file = tmp_path / "turnout.toml"
+        file.write_text(one("ConfigMap")["data"]["turnout.toml"])
+    assert run(["check", "--no-secrets", "-c", str(file)]) == 0
+    assert "valid" in capsys.readouterr().out
+    assert run(["check", "-c", str(file)]) == PROBLEM
 
 
 def test_the_manifests_agree_with_the_config_they_mount() -> None:

@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,15 @@ def test_every_make_target_in_the_documents_exists() -> None:
 
 
 def test_every_command_in_the_documents_starts_with_a_known_program() -> None:
-    assert {command[0] for command in commands()} <= {"make", "curl", ".venv/bin/turnout"}
+    assert {command[0] for command in commands()} <= {"make", "curl", "python3", ".venv/bin/pip", ".venv/bin/turnout"}
+
+
+def test_every_extra_in_the_documents_is_one() -> None:
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"].keys()
+    text = "".join((ROOT / name).read_text() for name in DOCUMENTS)
+    named = re.findall(r"(?:turnout|\.)\[([a-z,]+)\]", text)
+    assert named
+    assert {extra for one in named for extra in one.split(",")} <= known
 
 
 def test_every_turnout_command_in_the_documents_is_understood(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,10 +16,18 @@ if TYPE_CHECKING:
     from router.diagnostics import Diagnostic
 
 
-def check(context: typer.Context, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+def check(
+    context: typer.Context,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    no_secrets: Annotated[
+        bool, typer.Option("--no-secrets", help="Leave alone the files and variables it refers to, as in CI.")
+    ] = False,
+) -> None:
     """List every problem of the configuration.
 
-    Each comes with its line, and what would do. Leaves with 1 if there is one; warnings alone leave with 0.
+    Each comes with its line, and what would do. Leaves with 1 if there is one; warnings alone leave with 0. What the
+    file refers to must be there, unless --no-secrets says to check the file alone.
     """
     from gateway.configuration import load
     from router.config import ConfigError
@@ -27,7 +35,7 @@ def check(context: typer.Context, config: ConfigOption = None, as_json: JsonOpti
 
     path, valid = chosen(context, config), None
     try:
-        valid = load(path)
+        valid = load(path, secrets=not no_secrets)
         found: Sequence[Diagnostic] = valid.warnings
     except ConfigError as error:
         found = error.diagnostics

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from gateway.cli.options import ConfigOption, chosen, configuration
-from gateway.cli.output import console, fail
+from gateway.cli.output import console, fail, print_json
 
 #: How long the next portion may take: the store may be busy.
 CHUNK_SECONDS: Final = 120.0
@@ -22,20 +22,32 @@ CHUNK_SECONDS: Final = 120.0
 def export(
     context: typer.Context,
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="Ends in .jsonl, .jsonl.zst, .jsonl.gz or .parquet; - for a pipe.")
-    ],
+        Path | None,
+        typer.Argument(
+            metavar="FILE",
+            help="Ends in .jsonl, .jsonl.zst, .jsonl.gz or .parquet; - for a pipe.",
+            show_default=False,
+        ),
+    ] = None,
     route: Annotated[list[str] | None, typer.Option("--route", metavar="NAME", help="One route; may be again.")] = None,
     since: Annotated[
         str | None, typer.Option("--since", metavar="TIME", help="2025-06-01T12:00:00Z, or 7d for seven days ago.")
     ] = None,
     until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="The same; now, if left out.")] = None,
     config: ConfigOption = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Rows as JSON Lines without a FILE; of one, how many rows it has, as JSON.")
+    ] = False,
 ) -> None:
     """Export predictions with their outcomes and propensities.
 
     One row per call: what was logged of it, and what it is worth under each metric, live and mature. Asks the running
     gateway, which goes on recording meanwhile.
     """
+    if file is None:
+        if not as_json:
+            raise typer.BadParameter("name a file, - for a pipe, or --json", context, param_hint="FILE")
+        file = Path("-")
     from gateway.bulk.exports import write
     from gateway.bulk.rows import Unreadable
     from gateway.cli.report import asking
@@ -57,7 +69,7 @@ def export(
             rows = write(answer.iter_bytes(), file, moved)
     except Unreadable as error:
         raise fail(str(error), code=2) from None
-    typer.echo(f"{rows:,} rows", err=True)
+    print_json({"file": str(file), "rows": rows}) if as_json else typer.echo(f"{rows:,} rows", err=True)
 
 
 def _pipe(chunks: Iterable[bytes]) -> None:

@@ -43,14 +43,10 @@ def configuration(path: Path) -> Config:
 
     Leaves with exit code 1 and every problem if it is not valid.
     """
-    from router.config import ConfigError, load, parse
+    from router.config import ConfigError, load
 
     try:
-        try:
-            text = path.read_bytes().decode("utf-8-sig")
-        except (OSError, UnicodeDecodeError):
-            return load(path)  # says what is wrong with it
-        return parse(text, str(path))
+        return load(path, secrets=False)
     except ConfigError as error:
         from gateway.cli.check import show
 

@@ -14,7 +14,7 @@ import pytest
 
 from gateway.bulk.exports import FORMATS, schema_of, write
 from gateway.bulk.rows import Unreadable
-from gateway.cli import run
+from gateway.cli import USAGE, run
 from gateway.store import calls
 from tests.gateway.admin.fake import Control, control
 from tests.gateway.cli.running import admin_port, write_config
@@ -52,6 +52,17 @@ def read(path: Path) -> list[dict[str, Any]]:
 def test_lines_are_the_rows_as_they_are(tmp_path: Path, ending: str) -> None:
     assert asked(tmp_path, str(tmp_path / f"out{ending}")) == 0
     assert read(tmp_path / f"out{ending}") == [json.loads(json.dumps(exported(number))) for number in (1, 2, 3, 4)]
+
+
+def test_json_is_the_rows_where_no_file_is_named_and_else_how_many_they_are(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    assert asked(tmp_path, "--json") == 0
+    lines = capfdbinary.readouterr().out.splitlines()
+    assert [json.loads(line)["id"] for line in lines] == [uuid(number) for number in (1, 2, 3, 4)]
+    assert asked(tmp_path, str(tmp_path / "out.jsonl"), "--json") == 0
+    assert json.loads(capfdbinary.readouterr().out) == {"file": str(tmp_path / "out.jsonl"), "rows": 4}
+    assert asked(tmp_path) == USAGE
 
 
 def test_parquet_has_the_same_columns_whatever_is_in_it(tmp_path: Path) -> None:

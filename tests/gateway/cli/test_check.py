@@ -92,6 +92,19 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path, capsys: pytest.Cap
     assert capsys.readouterr().err.startswith("turnout: error: ")
 
 
+def test_without_secrets_the_file_alone_is_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_config(tmp_path, more='tls_cert_file = "/no"\ntls_key_file = "/no"\nunit_key_file = "/no"')
+    path.write_text(path.read_text().replace('version = "2.0.0"', 'version = "2"\nrequest_headers = { a = "${NO}" }'))
+    assert run(["check", "-c", str(path)]) == PROBLEM
+    assert "/no" in capsys.readouterr().out
+    assert run(["check", "--no-secrets", "-c", str(path)]) == 0
+    path.write_text(path.read_text().replace('candidate = "new"', 'candidate = "nwe"'))
+    capsys.readouterr()
+    assert run(["check", "--no-secrets", "--json", "-c", str(path)]) == PROBLEM
+    [found] = json.loads(capsys.readouterr().out)["diagnostics"]
+    assert "nwe" in found["message"]
+
+
 def explained(
     path: Path, capsys: pytest.CaptureFixture[str], route: str = "digits", unit: str = "user-1"
 ) -> dict[str, Any]:
