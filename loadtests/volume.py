@@ -74,8 +74,11 @@ class Looked:
         )
 
 
-def measure(predictions: int, events: int, store: str) -> Iterator[tuple[str, Looked]]:
-    """Fill a store, and yield what looking at it takes: at once, and after a while of traffic."""
+def measure(predictions: int, events: int, store: str, *, count: int = RECORDED) -> Iterator[tuple[str, Looked]]:
+    """Fill a store, and yield what looking at it takes: at once, and after a while of traffic.
+
+    ``count`` predictions go through the journal first, and as many again while it is looked at: whole chunks.
+    """
     started = time.time_ns() // 1_000_000
     run = new_run(started)
     with tempfile.TemporaryDirectory(prefix="turnout-volume-") as name:
@@ -85,30 +88,30 @@ def measure(predictions: int, events: int, store: str) -> Iterator[tuple[str, Lo
             snapshot = SnapshotFile(data / SNAPSHOT).read()
             assert snapshot is not None
             route = snapshot.routes["infer"]
-            _feed(data, route, writer, 0)
-            wait_for(lambda: recorded(data, store) >= RECORDED, process, "the predictions")
+            _feed(data, route, writer, 0, count)
+            wait_for(lambda: recorded(data, store) >= count, process, "the predictions")
             wait_for(lambda: _joined(_admin(directory)) > 0, process, "the labels")
         began = time.monotonic()
         first_ms = started // DAY_MS * DAY_MS - DAYS * DAY_MS
         if store == "sqlite":
-            _fill_sqlite(data / FILE, predictions - RECORDED, events, first_ms)
+            _fill_sqlite(data / FILE, predictions - count, events, first_ms)
         else:
-            asyncio.run(_fill_postgresql(store, data, predictions - RECORDED, events, first_ms))
+            asyncio.run(_fill_postgresql(store, data, predictions - count, events, first_ms))
         print(f"  filled in {time.monotonic() - began:.0f} s", flush=True)
         with _again(directory, run) as process:
             admin = _admin(directory)
             wait_for(lambda: _joined(admin) > 0, process, "the controller to begin again")
             yield "at once", _look(admin, process)
-            _feed(data, route, new_writer(run, 0, started + 1), RECORDED)
-            wait_for(lambda: recorded(data, store) >= 2 * RECORDED, process, "more predictions")
+            _feed(data, route, new_writer(run, 0, started + 1), count, count)
+            wait_for(lambda: recorded(data, store) >= 2 * count, process, "more predictions")
             yield "at work", _look(admin, process)
 
 
-def _feed(data: Path, route: Route, writer: str, first: int) -> None:
-    """Write ``RECORDED`` predictions, from number ``first`` on, as a worker would, and a label for every tenth."""
+def _feed(data: Path, route: Route, writer: str, first: int, count: int) -> None:
+    """Write ``count`` predictions, from number ``first`` on, as a worker would, and a label for every tenth."""
     calls = Appender(data / JOURNAL / PREDICTIONS, writer, roll_bytes=roll_bytes(2**30))
     told = Appender(data / JOURNAL / FEEDBACK, writer, roll_bytes=roll_bytes(2**30))
-    for start in range(first, first + RECORDED, CHUNK):
+    for start in range(first, first + count, CHUNK):
         at_ms = time.time_ns() // 1_000_000
         made = [
             prediction_of(route, VARIANTS[n % 2], "primary", n, at_ms, new_id(at_ms), units=UNITS)

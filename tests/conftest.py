@@ -5,11 +5,16 @@ Rule: the server starts when the first test asks for it and stops at the end; ev
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from loadtests import postgresql
+
+# Some hundred interpreters are started. Each would compile all of Turnout anew, a fifth of its start, where this
+# variable says not to keep bytecode, as it does in many containers.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,6 @@ def test_a_store_is_filled_and_looked_at_before_and_after_more(kind: str, reques
     if kind == "postgresql":
         server: Server = request.getfixturevalue("postgresql_server")
         store = server.url(server.new_schema())
-    looked = dict(volume.measure(volume.RECORDED + 3_000, 600, store))
+    looked = dict(volume.measure(5_000, 600, store, count=2 * volume.CHUNK))
     assert list(looked) == ["at once", "at work"]
     assert all(0 < one.memory_mb <= one.peak_mb for one in looked.values())

@@ -14,13 +14,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import train_test_split
-from sklearn.naive_bayes import GaussianNB
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer
 
 Pixels = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -88,6 +81,9 @@ Model = Classifier | Ranker
 
 def load() -> Digits:
     """Return the images, always split the same way and with every digit as frequent in one half as in the other."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     pixels, labels = load_digits(return_X_y=True)
     train_pixels, held_pixels, train_labels, held_labels = train_test_split(
         pixels, labels, test_size=0.5, random_state=0, stratify=labels
@@ -97,6 +93,13 @@ def load() -> Digits:
 
 def train(digits: Digits) -> tuple[Model, ...]:
     """Fit every model: takes a fraction of a second."""
+    # Here and not above: each server reads one model in a process of its own, and rankers need nothing of it.
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.naive_bayes import GaussianNB
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer
+
     # A third of the images: with all of them the best model is right so often that a minute of traffic holds fewer of
     # its mistakes than a comparison needs.
     few = len(digits.train_pixels) // 3

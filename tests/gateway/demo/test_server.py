@@ -79,7 +79,7 @@ def test_what_is_no_image_is_refused_in_words(server: httpx.Client, content: byt
 
 def test_it_ends_with_its_standard_input(digits: Digits, tmp_path: Path) -> None:
     """Whoever started it may have been killed: then nobody is left to end it."""
-    save(train(digits)[0], tmp_path / "model")
+    save(train(digits)[-1], tmp_path / "model")  # a ranker, which is up at once
     with start(tmp_path / "model") as process:
         assert process.stdout is not None
         assert process.stdin is not None
