@@ -39,7 +39,8 @@ State = Literal["open", "rewarded", "defaulted", "excluded", "not_exposed"]
 #: Why an event about a known prediction cannot count for anything.
 Inapplicable = Literal[
     "metric_not_listed",  # the prediction's route did not list the metric
-    "no_item",  # the answer is a merged list, and the event names no item of it: no ranker can have the credit
+    "not_merged",  # several rankers answered, and one's list passed as it came: no ranker can have the credit
+    "no_item",  # the answer is a merged list, and the event names no item: whose it is cannot be said
     "item_not_shown",  # it names one that no ranker was credited for
     "uncounted",  # nothing about the request counts (``records.UNCOUNTED``)
 ]
@@ -178,6 +179,8 @@ def inapplicable(calls: Sequence[Call], event: Feedback, metric: Metric | None) 
     rankers = [call for call in calls if call.role == "draft"]
     if not rankers:
         return None
+    if all(call.items is None for call in rankers):
+        return "not_merged"
     if event.item is None:
         return "no_item"
     return None if any(event.item in (call.items or ()) for call in rankers) else "item_not_shown"

@@ -77,7 +77,7 @@ def test_every_extra_in_the_documents_is_one() -> None:
 
 
 def test_every_turnout_command_in_the_documents_is_understood(tmp_path: Path) -> None:
-    """Run for real in an empty folder with README's own config. Those that ask the running gateway say that there is none."""
+    """Run for real in an empty folder with README's own config. Those that ask the running gateway find none."""
     (tmp_path / "turnout.toml").write_text(blocks("toml")[0][1])
     for _, *arguments in (command for command in commands() if command[0] == ".venv/bin/turnout"):
         if arguments[0] in LONG:

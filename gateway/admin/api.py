@@ -73,8 +73,14 @@ class API:
         ]
 
     async def list_routes(self, request: Request) -> Response:
-        """Every route's report, in the order of the file."""
-        return _json({"revision": self.controller.snapshot.revision, "routes": await self.reports.all()})
+        """Every route's report, in the order of the file, and what is wrong with feedback that belongs to none."""
+        return _json(
+            {
+                "revision": self.controller.snapshot.revision,
+                "routes": await self.reports.all(),
+                "feedback_of_no_route": await self.reports.of_no_route(),
+            }
+        )
 
     async def one_route(self, request: Request) -> Response:
         """One route's report: of its present epoch, or of another with ``?epoch=``."""

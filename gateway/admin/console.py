@@ -77,10 +77,10 @@ class Console:
 
     async def overview(self, request: Request) -> Response:
         try:
-            reports, trouble = await self.reports.all(), None
+            reports, lost, trouble = await self.reports.all(), await self.reports.of_no_route(), None
         except (StoreUnavailable, KeyError) as error:
-            reports, trouble = [], str(error)
-        return self._page("overview.html", title="Routes", reports=reports, trouble=trouble)
+            reports, lost, trouble = [], None, str(error)
+        return self._page("overview.html", title="Routes", reports=reports, lost=lost, trouble=trouble)
 
     async def one_route(self, request: Request) -> Response:
         name, epoch = request.path_params["route"], request.query_params.get("epoch")

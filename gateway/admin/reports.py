@@ -16,6 +16,7 @@ from gateway.admin.controller import Controller
 from gateway.ledger import Ledger
 from gateway.report import go_on, report
 from gateway.report.past import as_it_was
+from gateway.report.problems import of_no_route
 from gateway.store.ledgers import Standing
 from policies import Policy
 
@@ -100,6 +101,13 @@ class Reports:
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 await asyncio.shield(task)
+        except TimeoutError as error:
+            raise StoreUnavailable(f"the store did not answer within {DEADLINE_SECONDS:.0f} seconds") from error
+
+    async def of_no_route(self) -> dict[str, Any] | None:
+        """Return what is wrong with feedback that belongs to no route, None if nothing is. Raises StoreUnavailable."""
+        try:
+            return of_no_route(await from_store(self._controller, self._controller.account()))
         except TimeoutError as error:
             raise StoreUnavailable(f"the store did not answer within {DEADLINE_SECONDS:.0f} seconds") from error
 

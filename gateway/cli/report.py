@@ -54,7 +54,7 @@ def report(
     if as_json:
         print_json(answer)
         return
-    from gateway.cli.tables import of_epochs, of_route
+    from gateway.cli.tables import of_epochs, of_problem, of_route
 
     out = console()
     if epochs:
@@ -64,6 +64,9 @@ def report(
         if index:
             out.print()
         out.print(of_route(one, boxed=out.is_terminal))
+    if route is None and answer["feedback_of_no_route"] is not None:
+        out.print()
+        out.print(of_problem(answer["feedback_of_no_route"]))
 
 
 def ask(gateway: Gateway, where: str, config: Path) -> dict[str, Any]:

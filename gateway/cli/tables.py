@@ -32,7 +32,7 @@ STYLES: Final = {
 def of_route(report: Report, *, boxed: bool = True) -> RenderableType:
     """Return everything a person wants to know of one route, the verdict first."""
     parts: list[RenderableType] = [_title(report), Text(report["verdict"]["sentence"])]
-    parts += [_problem(one) for one in report["problems"]]
+    parts += [of_problem(one) for one in report["problems"]]
     parts.append(calls(report, boxed=boxed))
     parts += [quality(report, metric, boxed=boxed) for metric in report["definitions"]]
     if any("preference" in one for one in report["verdict"]["comparisons"]):
@@ -159,7 +159,7 @@ def _title(report: Report) -> Text:
     return title.append(status.replace("_", " "), style=f"{STYLES.get(status, '')} bold".strip())
 
 
-def _problem(one: Mapping[str, Any]) -> RenderableType:
+def of_problem(one: Mapping[str, Any]) -> RenderableType:
     """Say what is wrong, since when, and what would mend it."""
     said = Text("! ", style="yellow").append(one["sentence"], style="not yellow")
     when = "" if one["since"] is None else f"since {one['since'][:16]}Z"

@@ -6,12 +6,14 @@ and alert show whatever is found. Nothing is found below ``LEAST_SEEN``: once or
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from gateway.ledger import Seen, Status
+from gateway.ledger import UNKNOWN, Seen, Status
 from gateway.moments import rfc3339
 from gateway.report.account import ANSWERING, SHADOWING, Account, share_interval
+from router.outcomes import Inapplicable
 from router.records import UNCOUNTED
 from router.snapshot import Metric
 
@@ -29,6 +31,12 @@ LEAST_GAP: Final = 0.01
 
 #: A metric that is known for less of what was answered is as good as unknown.
 LEAST_COVERAGE: Final = 0.05
+
+
+#: Feedback that belongs to no route is a problem from this share of all on.
+LEAST_LOST: Final = 0.01
+
+_LOST: Final = {"orphaned": "name no prediction that is known", "rejected": "were refused"}
 
 
 class Found(NamedTuple):
@@ -78,6 +86,33 @@ def goes_on(last: str | None, watermark_ms: int | None) -> bool:
     if last is None or watermark_ms is None:
         return True
     return last >= rfc3339(watermark_ms - ONGOING_MS)  # times of one form are in the order of their letters
+
+
+def of_no_route(ended: Mapping[tuple[str, str, str], int]) -> dict[str, Any] | None:
+    """Return what is wrong with feedback that belongs to no route, as one of ``problems_of``; None if nothing is.
+
+    ``ended`` counts all events by (route, metric, status).
+    """
+    lost = Counter(dict.fromkeys(_LOST, 0))
+    for (route, _, status), n in ended.items():
+        if route == UNKNOWN and status in lost:
+            lost[status] += n
+    n, of = lost.total(), sum(ended.values())
+    if n < LEAST_SEEN or n < LEAST_LOST * of:
+        return None
+    said = ", ".join(f"{count:,} {_LOST[status]}" for status, count in lost.most_common() if count)
+    return {
+        "problem": "feedback_of_no_route",
+        "variant": None,
+        "n": n,
+        "of": of,
+        "share": n / of,
+        "since": None,
+        "last": None,
+        "ongoing": True,
+        "sentence": f"Feedback belongs to no route: {said} ({n:,} of {of:,}, {n / of:.1%}).",
+        "mend": "`turnout feedback orphans` lists what names no prediction; a 422 says what was refused and why",
+    }
 
 
 def _shown(account: Account, problem: Problem, found: Found, of: float) -> dict[str, Any]:
@@ -200,18 +235,23 @@ def _orphaned(account: Account) -> Iterator[Found]:
 
 
 def _not_applicable(account: Account) -> Iterator[Found]:
-    reasons = {
-        "metric_not_listed": "of a metric that the route does not list",
-        "no_item": "without `item`, about a merged list",
-        "item_not_shown": "of an `item` that was not shown",
-    }
     # What is about requests that are not counted is no fault of the feedback's.
     apart = account.ledger.signs.get(("", "", UNCOUNTED))
-    found = [(seen, why) for why in reasons if (seen := account.ledger.signs.get(("", "", why))) is not None]
-    said = ", ".join(f"{seen.n:,} {reasons[why]}" for seen, why in sorted(found, reverse=True))
-    mend = "the client must send the item that was clicked, of a metric that the route lists"
+    signs = account.ledger.signs
+    found = sorted(((seen, why) for why in _INAPPLICABLE if (seen := signs.get(("", "", why)))), reverse=True)
+    said = ", ".join(f"{seen.n:,} {_INAPPLICABLE[why][0]}" for seen, why in found)
+    mend = _INAPPLICABLE[found[0][1]][1] if found else "the predictions it is about say why: GET /api/v1/predictions/ID"
     for one in _events(account, "not_applicable", f"feedback cannot count{f': {said}' if said else ''}", mend):
         yield one if apart is None else one._replace(n=max(0, one.n - apart.n))
+
+
+#: What each reason is of, and what would end it.
+_INAPPLICABLE: Final[dict[Inapplicable, tuple[str, str]]] = {
+    "metric_not_listed": ("of a metric that the route does not list", "list it in the metrics of the route"),
+    "not_merged": ("about lists that were not merged", "see why they were not: a ranker that failed, or its answer"),
+    "no_item": ("without `item`, about a merged list", "the client must send the id of the item that was clicked"),
+    "item_not_shown": ("of an `item` that was not shown", "the client must send the id that item_id points at"),
+}
 
 
 def _uncounted(account: Account) -> Iterator[Found]:

@@ -201,6 +201,11 @@ FIRING = {
     ),
     "TurnoutVariantWorse": ("turnout_verdict{instance='i', route='r', status='worse'}", "1x20", "0x20"),
     "TurnoutVerdictFailing": ("turnout_verdict{instance='i', route='r', status='failing'}", "1x20", "0x20"),
+    "TurnoutFeedbackOfNoRoute": (
+        "turnout_feedback_events{instance='i', route='unknown', metric='m', status='orphaned'}",
+        "9x20",
+        "0x20",
+    ),
     "TurnoutRouteProblem": ("turnout_route_problem{instance='i', route='r', problem='no_unit'}", "1x20", "0x20"),
     "TurnoutComparisonInvalid": ("turnout_verdict{instance='i', route='r', status='invalid'}", "1x20", "0x20"),
     "TurnoutSampleRatioMismatch": ("turnout_sample_ratio_p{instance='i', route='r'}", "0.0001x20", "0.2x20"),

@@ -334,3 +334,21 @@ def test_a_prediction_says_why_an_event_cannot_count(tmp_path: Path) -> None:
         ("not_applicable", "item_not_shown"),
         ("joined", None),
     ]
+
+
+def test_feedback_that_belongs_to_no_route_is_said_above_the_routes(tmp_path: Path) -> None:
+    """A wrong prediction id names no route: no route's page could say it."""
+    fake = Control(snapshot_of(CASES["a backend's 404s"], Desk(tmp_path, CLICK)))
+    fake.counted = {("r", "k", "joined"): 60, ("unknown", "k", "orphaned"): 30, ("unknown", "unknown", "rejected"): 10}
+    said = "Feedback belongs to no route: 30 name no prediction that is known, 10 were refused (40 of 100, 40.0%)."
+    assert ask(fake, "/api/v1/routes").json()["feedback_of_no_route"]["sentence"] == said
+    assert said in ask(fake, "/").text
+    fake.counted = {("r", "k", "joined"): 6_000, ("unknown", "k", "orphaned"): 30}
+    assert ask(fake, "/api/v1/routes").json()["feedback_of_no_route"] is None
+
+
+def test_a_click_on_a_list_that_was_not_merged_cannot_count_and_says_so(tmp_path: Path) -> None:
+    case = CASES["lists that are not merged"]._replace(events=lambda n: [event(n, 1, at=100 + n, item="a")])
+    shown = report(*told(case, tmp_path))
+    found = {one["problem"]: one["sentence"] for one in shown["problems"]}
+    assert "60 about lists that were not merged" in found["not_applicable"]
