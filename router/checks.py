@@ -193,6 +193,8 @@ def _route(draft: Draft, route: RouteDraft) -> Iterator[Finding]:
     yield from _backend_names(draft, route)
     yield from _metric_names(draft, route)
     yield from _stripped(route)
+    if draft.gateway.values.get("underscores_in_headers") is False:
+        yield from _underscored(route)
     if route.knows("metrics", "require_exposure") and route.get("require_exposure") and not route.get("metrics"):
         yield _wrong(route.path, "require_exposure", "has no effect without metrics")
     yield from _mirrors(route)
@@ -207,6 +209,17 @@ def _route(draft: Draft, route: RouteDraft) -> Iterator[Finding]:
         yield from _capture(route, route.capture, hidden=hidden)
     if route.policy is not None:
         yield from _policy(draft, route, route.policy)
+
+
+def _underscored(route: RouteDraft) -> Iterator[Finding]:
+    """Yield the header fields that no request ever has, since they are dropped."""
+    named: list[tuple[Path, str]] = [((*route.path, name), route.get(name) or "") for name in ("unit", "key")]
+    named += [((*route.path, "features", name), text) for name, text in _references(route.get("features") or ())]
+    named += [((*route.path, "headers", name), f"header:{name}") for name in route.get("headers") or ()]
+    for path, text in named:
+        if text.startswith("header:") and "_" in text:
+            message = f"{dotted(path)} is never there: fields with an underscore in their name are dropped"
+            yield Finding(path, message, "write underscores_in_headers = true in [gateway]")
 
 
 def _stripped(route: RouteDraft) -> Iterator[Finding]:

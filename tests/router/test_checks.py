@@ -472,6 +472,14 @@ MISTAKES = [
         'routes.digits.prediction must be a JSON Pointer: empty, or beginning with "/", as in "/outputs/0/data/0", '
         'got "outputs[0].data[0]"',
     ),
+    (
+        changed(SMALL, ('unit = "header:x-user-id"', "unit = ‹'header:x_user_id'›")),
+        "routes.digits.unit is never there: fields with an underscore in their name are dropped",
+    ),
+    (
+        changed(SMALL, ('path = "/digits"', 'path = "/digits"\nheaders = { x_stage = ‹"a"› }')),
+        "routes.digits.headers.x_stage is never there: fields with an underscore in their name are dropped",
+    ),
 ]
 
 WARNINGS = [
@@ -598,3 +606,8 @@ def test_an_admin_port_that_is_open_is_served_where_the_file_says_so() -> None:
     text = 'admin = "0.0.0.0:9090"\n{}\nlisten = "127.0.0.1:8080"'
     for more in ("admin_open = true", 'admin_token_file = "/t"'):
         assert diagnostics_of(in_gateway(text.format(more))) == ()
+
+
+def test_fields_with_underscores_are_asked_for_where_they_pass() -> None:
+    text = changed(SMALL, ('unit = "header:x-user-id"', 'unit = "header:x_user_id"'))
+    assert diagnostics_of("[gateway]\nunderscores_in_headers = true\n" + text) == ()
