@@ -21,12 +21,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, TextIO
 
-from gateway import assignment
+from gateway import assignment, handover
 from gateway.compiled import build
 from gateway.configuration import load
 from gateway.journal import JOURNAL, next_run
 from gateway.lifeline import VARIABLE
-from gateway.premises import Unavailable, listening, sole_processes, sole_supervisor
+from gateway.premises import (
+    Hold,
+    Unavailable,
+    activated,
+    listening,
+    locked,
+    processes_lock,
+    sole_processes,
+    sole_supervisor,
+)
 from gateway.private import keep_private, narrow
 from gateway.published import SNAPSHOT, SnapshotFile, publish
 from policies.types import Evidence
@@ -50,6 +59,8 @@ _CONTROLLER_GRACE: Final = 30.0
 _LONG_LIFE_SECONDS: Final = 10.0
 _SHORTEST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
+#: Seconds between looks whether every process of the supervisor before has ended.
+_LOCK_SECONDS: Final = 0.05
 
 
 def serve(config_path: Path) -> int:
@@ -75,12 +86,23 @@ def serve(config_path: Path) -> int:
             data_dir.mkdir(parents=True, exist_ok=True)
             if left := narrow(data_dir):
                 logger.warning("others may read %s and %d more: it is not ours to narrow", left[0], len(left) - 1)
-            killed = held.enter_context(sole_supervisor(data_dir))
-            lock = held.enter_context(sole_processes(data_dir))
-            sock = held.enter_context(listening(config.gateway.listen, patient=killed))
+            before = held.enter_context(handover.predecessor(data_dir))
+            if before is None:
+                hold = held.enter_context(sole_supervisor(data_dir))
+                lock = held.enter_context(sole_processes(data_dir))
+            else:
+                hold, lock = before.hold, held.enter_context(processes_lock(data_dir))
+            passed = activated()
+            if passed is not None:
+                sock = held.enter_context(passed)
+            elif before is not None and before.listen == config.gateway.listen:
+                sock = before.listener
+            else:
+                sock = held.enter_context(listening(config.gateway.listen, patient=hold.killed))
             key = assignment_key(config_path, config, data_dir)
             snapshot = ensure_snapshot(data_dir / SNAPSHOT, config, _now_ms(), key)
-            return asyncio.run(Supervisor(config_path, config, data_dir, sock, lock).run(snapshot.revision))
+            supervisor = Supervisor(config_path, config, data_dir, sock, lock, hold, before)
+            return asyncio.run(supervisor.run(snapshot.revision))
     except (Unavailable, assignment.KeyUnusable) as error:
         _say(sys.stderr, f"not serving: {error}")
     except OSError as error:
@@ -149,13 +171,27 @@ def ensure_snapshot(path: Path, config: Config, now_ms: int, key: AssignmentKey 
 class Supervisor:
     """Runs the children until it is told to stop."""
 
-    def __init__(self, config_path: Path, config: Config, data_dir: Path, sock: socket.socket, lock: int) -> None:
+    def __init__(
+        self,
+        config_path: Path,
+        config: Config,
+        data_dir: Path,
+        sock: socket.socket,
+        lock: int,
+        hold: Hold,
+        before: handover.Predecessor | None = None,
+    ) -> None:
+        """``before`` is the supervisor to take over from."""
         self._config_path = config_path
         self._gateway = config.gateway
         self._tells_on_stdout = any(sink.kind == "stdout" for sink in config.sinks.values())
         self._data_dir = data_dir
         self._sock = sock
         self._lock = lock
+        self._hold = hold
+        self._before = before
+        self._serving = 0  # how often a worker said that it serves
+        self._ready = asyncio.Event()
         self._run = next_run(data_dir / JOURNAL, _now_ms())
         self._children: dict[str, asyncio.subprocess.Process] = {}
         self._signals = 0
@@ -168,13 +204,21 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._told)
         reading, writing = os.pipe()
+        ready, telling = os.pipe()
+        loop.add_reader(ready, self._hear_ready, ready)
         try:
             workers = [
-                asyncio.create_task(self._keep(f"worker {slot}", self._worker(slot), (self._sock.fileno(),), reading))
+                asyncio.create_task(
+                    self._keep(f"worker {slot}", self._worker(slot, telling), (self._sock.fileno(), telling), reading)
+                )
                 for slot in range(self._gateway.workers)
             ]
+            if self._before is not None and not await self._take_over(self._before):
+                self._stop.set()
+                await self._end(workers, "worker", _WORKER_GRACE)
+                return EXIT_UNAVAILABLE
             controller_stop = asyncio.Event()
-            controller = asyncio.create_task(self._keep("controller", self._controller(), (), reading, controller_stop))
+            controller = asyncio.create_task(self._control(reading, controller_stop))
             self._announce(revision)
             await self._stop.wait()
             logger.info("stopping: workers drain for up to %g s", self._gateway.drain_timeout_ms / 1000)
@@ -183,9 +227,53 @@ class Supervisor:
             controller_stop.set()
             await self._end([controller], "controller", _CONTROLLER_GRACE)
         finally:
-            os.close(writing)
-            os.close(reading)
+            loop.remove_reader(ready)
+            for fd in (writing, reading, ready, telling):
+                os.close(fd)
         return 0
+
+    async def _take_over(self, before: handover.Predecessor) -> bool:
+        """Let the one before drain once our workers serve; False when they do not come to that: then it goes on."""
+        stopped = asyncio.create_task(self._stop.wait())
+        ready = asyncio.create_task(self._ready.wait())
+        await asyncio.wait({stopped, ready}, timeout=handover.READY_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        for task in (stopped, ready):
+            task.cancel()
+        if not self._ready.is_set():
+            _say(sys.stderr, "not serving: no worker came up in time; the supervisor that serves goes on")
+            return False
+        before.go()
+        logger.info("taking over: the supervisor before drains")
+        return True
+
+    async def _control(self, lifeline: int, stop: asyncio.Event) -> None:
+        """Keep a controller, from when no process of a supervisor before is left; and hand over when asked."""
+        if self._before is not None:
+            leaving = asyncio.create_task(self._wait_for(self._before))
+            stopped = asyncio.create_task(stop.wait())
+            await asyncio.wait({leaving, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            leaving.cancel()
+            stopped.cancel()
+        offering = asyncio.create_task(self._offer())
+        await self._keep("controller", self._controller(), (), lifeline, stop)
+        offering.cancel()
+
+    async def _wait_for(self, before: handover.Predecessor) -> None:
+        await before.gone()
+        while not locked(self._lock):  # noqa: ASYNC110  # other processes have it
+            await asyncio.sleep(_LOCK_SECONDS)
+
+    async def _offer(self) -> None:
+        gateway = self._gateway
+        try:
+            await handover.offer(self._data_dir, self._sock, gateway.listen, self._hold, self._stop.set)
+        except OSError as error:
+            logger.warning("a second serve cannot take over: %s", error)
+
+    def _hear_ready(self, fd: int) -> None:
+        self._serving += len(os.read(fd, 4_096))
+        if self._serving >= self._gateway.workers:
+            self._ready.set()
 
     def _announce(self, revision: int) -> None:
         gateway = self._gateway
@@ -203,9 +291,10 @@ class Supervisor:
             f"operators {operators}, revision {revision}, data in {self._data_dir}, {build()}",
         )
 
-    def _worker(self, slot: int) -> list[str]:
+    def _worker(self, slot: int, ready: int) -> list[str]:
         # -P: modules come from where Turnout is installed, not from the directory it happens to be started in.
         command = [sys.executable, "-P", "-m", "gateway.proxy", "--fd", str(self._sock.fileno())]
+        command += ["--ready", str(ready)]
         return [*command, "--data-dir", str(self._data_dir), "--run", self._run, "--slot", str(slot)]
 
     def _controller(self) -> list[str]:

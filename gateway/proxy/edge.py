@@ -44,6 +44,8 @@ _CANCEL_SECONDS: Final = 1.0
 _TELLING_SECONDS: Final = 0.5
 _TELLING_SHARE: Final = 0.25
 _TELLING_NOBODY_SECONDS: Final = 0.02
+#: The share of it in which nobody new is taken.
+_LATEST_SHARE: Final = 0.4
 
 
 class Edge:
@@ -141,10 +143,12 @@ class Edge:
         loop = asyncio.get_running_loop()
         began = loop.time()
         self.draining = True
-        await self._tell(min(_TELLING_SECONDS, timeout_seconds * _TELLING_SHARE))
-        self.closing = True
+        telling = min(_TELLING_SECONDS, timeout_seconds * _TELLING_SHARE)
+        await self._tell(telling * (1 - _LATEST_SHARE))
         if self._server is not None:
             self._server.close()
+        await self._tell(telling * _LATEST_SHARE)  # who came at the last moment has its request on the way
+        self.closing = True
         if self._sock is not None:
             self._sock.close()
         for connection in list(self._connections):

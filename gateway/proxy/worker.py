@@ -146,8 +146,8 @@ class Worker:
         self._renewing: asyncio.Task[None] | None = None
         self._edge = Edge(self._handle, gateway, ssl=context, buffers=self._buffers)
 
-    async def serve(self, sock: socket.socket, stop: asyncio.Event) -> None:
-        """Serve until ``stop``, then drain."""
+    async def serve(self, sock: socket.socket, stop: asyncio.Event, ready: int | None = None) -> None:
+        """Serve until ``stop``, then drain. That requests are taken is said by a byte to ``ready``."""
         stopped = threading.Event()
         syncing = threading.Thread(
             target=keep_synced,
@@ -161,6 +161,9 @@ class Worker:
             metrics.setblocking(False)
             metrics.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _DATAGRAM_BYTES)
             await self._edge.start(sock)
+            if ready is not None:
+                with contextlib.suppress(OSError):  # nobody waits for it any more
+                    os.write(ready, b".")
             chores = [
                 asyncio.create_task(_every(_POLL_SECONDS, self._poll)),
                 asyncio.create_task(_every(_BEAT_SECONDS, lambda: self._beat(metrics))),
@@ -305,7 +308,7 @@ class Worker:
                 logger.error("gauges and counters do not fit a datagram of %d bytes", len(datagram))
 
 
-async def run(post: Post, sock: socket.socket) -> int:
+async def run(post: Post, sock: socket.socket, ready: int | None = None) -> int:
     """Serve on ``sock`` until SIGTERM, SIGINT or the end of the supervisor; return the exit code."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -320,7 +323,7 @@ async def run(post: Post, sock: socket.socket) -> int:
         return EXIT_CONFIG
     _spare_collections()
     _keep_memory()
-    await worker.serve(sock, stop)
+    await worker.serve(sock, stop, ready)
     return 0
 
 
@@ -328,6 +331,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a worker as the supervisor starts it: ``--fd N --data-dir D --run R --slot S``."""
     parser = argparse.ArgumentParser(prog="python -m gateway.proxy", description="One worker of turnout serve.")
     parser.add_argument("--fd", type=int, required=True, help="the inherited listening socket")
+    parser.add_argument("--ready", type=int, help="an inherited descriptor: a byte there says that it serves")
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--run", required=True, help="the supervisor's run, 12 hex digits")
     parser.add_argument("--slot", type=int, required=True, help="this worker's number, from 0")
@@ -340,7 +344,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     sock = socket.socket(fileno=given.fd)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(run(Post(given.data_dir, given.run, given.slot), sock))
+        return runner.run(run(Post(given.data_dir, given.run, given.slot), sock, given.ready))
 
 
 def _spare_collections() -> None:

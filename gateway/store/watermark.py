@@ -71,8 +71,8 @@ class Writers:
         ``prefix`` is that of the node, whose own writers these are: of others' nothing can be known here.
         """
         own = {name: name[len(prefix) :].split("-") for name in self._writers if name.rpartition("/")[0] == prefix[:-1]}
-        newest = max((at for at, _, _ in own.values()), default="")
-        newest = max(newest, run or "")
+        # With the run given, one that is newer is that of a supervisor which takes over: both runs write for a while.
+        newest = run if run is not None else max((at for at, _, _ in own.values()), default="")
         spawns: dict[tuple[str, str], str] = {}
         for at, slot, spawn in own.values():
             spawns[at, slot] = max(spawns.get((at, slot), ""), spawn)

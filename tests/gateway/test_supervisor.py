@@ -236,7 +236,10 @@ def refused(file: Path) -> tuple[int, str]:
     return ran.returncode, ran.stderr
 
 
-def test_a_second_supervisor_is_told_who_was_first(running: Served) -> None:
+def test_a_second_supervisor_that_cannot_take_over_is_told_who_was_first(running: Served) -> None:
+    offered = running.data_dir / "supervisor.sock"
+    eventually(offered.exists, "it can be taken over from")
+    offered.unlink()
     said = f"not serving: {running.data_dir} is in use by the supervisor with pid {running.process.pid}\n"
     assert refused(running.file) == (69, said)
 

@@ -38,6 +38,7 @@ class Caller:
 
     port: int
     query: bytes = b""
+    pause: float = 0.002
     over: bool = False
     local_port: int = 0
     connected: float = 0.0
@@ -59,7 +60,7 @@ class Caller:
             self.local_port = writer.get_extra_info("sockname")[1]
             try:
                 while not self.over and await self._ask(reader, writer):
-                    await asyncio.sleep(0.002)
+                    await asyncio.sleep(self.pause)
             except (OSError, asyncio.IncompleteReadError):
                 self.broken.append((time.time(), self.connected))
             finally:
