@@ -1,13 +1,14 @@
 """The admin API's export: predictions with their outcomes, as JSON Lines that have no bound.
 
 Rule: what is sent is what the store gives by the portion, and nothing is held; a client that is slow is waited for. An
-answer that breaks off has no proper end, so that nobody takes a part for the whole.
+answer that breaks off has no proper end, so that nobody takes a part for the whole, and where it can be taken up again.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +17,9 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from gateway.admin.asked import number
 from gateway.admin.controller import Controller
 from gateway.admin.problems import problem, unknown
-
-Rows = AsyncIterator[Sequence[Mapping[str, Any]]]
+from gateway.store.export import Portion
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,35 +32,66 @@ class ExportAPI:
         return Route("/api/v1/export", self.export)
 
     async def export(self, request: Request) -> Response:
-        """The calls of ``route`` (again for several; all that are served, if left out) in [since_ms, until_ms)."""
-        since_ms = number(request, "since_ms", 0)
-        until_ms = number(request, "until_ms", time.time_ns() // 1_000_000)
-        routes = request.query_params.getlist("route") or list(self.controller.snapshot.routes)
-        streams = [aiter(self.controller.exported(route, since_ms, until_ms)) for route in routes]
-        begun: list[Sequence[Mapping[str, Any]]] = []
+        """The calls of ``route`` (again for several; all that are served, if left out) in [since_ms, until_ms).
+
+        With ``positions`` a line {"position": {"routes", "from_ms"}} follows each portion: what is left to ask for, the
+        first of these routes from ``from_ms`` on; the last such line says null. With ``texts``, ``prediction`` and
+        ``features`` are strings that hold JSON.
+        """
+        asked = request.query_params
         try:
-            # Each is begun, so that what is wrong with one is said before anything is sent.
-            for stream in streams:
-                begun.append(await _first(stream))
+            since_ms = int(asked.get("since_ms", "0")[:20])
+            until_ms = int(asked.get("until_ms", str(time.time_ns() // 1_000_000))[:20])
+            from_ms = int(asked.get("from_ms", str(since_ms))[:20])
+        except ValueError:
+            return problem(422, "since_ms, until_ms and from_ms are Unix milliseconds")
+        routes = asked.getlist("route") or list(self.controller.snapshot.routes)
+        asking = _Asking(self.controller, routes, since_ms, until_ms, "texts" in asked, "positions" in asked)
+        try:
+            # What is wrong with a route or with the store is said before anything is sent.
+            for route in routes:
+                if route not in self.controller.snapshot.routes:
+                    async with aclosing(asking.portions(route, until_ms)) as stream:
+                        await anext(stream, None)
+            lines = asking.lines(from_ms)
+            first = await anext(lines, b"")
         except KeyError as error:
             return unknown("route", str(error.args[0]), self.controller.snapshot.routes)
         except Exception as error:  # whatever a database driver raises
             return problem(503, f"the store cannot be read: {type(error).__name__}", headers={"retry-after": "5"})
-        return StreamingResponse(_lines(streams, begun), media_type="application/x-ndjson")
+        return StreamingResponse(_all(first, lines), media_type="application/x-ndjson")
 
 
-async def _first(stream: Rows) -> Sequence[Mapping[str, Any]]:
-    async for rows in stream:
-        return rows
-    return ()
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    controller: Controller
+    routes: Sequence[str]
+    since_ms: int
+    until_ms: int
+    texts: bool
+    positions: bool
+
+    def portions(self, route: str, since_ms: int) -> Any:
+        return self.controller.exported(route, since_ms, self.until_ms, texts=self.texts)
+
+    async def lines(self, from_ms: int) -> AsyncIterator[bytes]:
+        """Yield what is to be sent, the first route from ``from_ms`` on."""
+        for place, route in enumerate(self.routes):
+            async with aclosing(self.portions(route, self.since_ms if place else from_ms)) as stream:
+                portion: Portion
+                async for portion in stream:
+                    if portion.lines:
+                        yield portion.lines + self._position(self.routes[place:], portion.until_ms)
+        yield self._position((), 0)
+
+    def _position(self, routes: Sequence[str], from_ms: int) -> bytes:
+        if not self.positions:
+            return b""
+        left = {"routes": list(routes), "from_ms": from_ms} if routes else None
+        return orjson.dumps({"position": left}, option=orjson.OPT_APPEND_NEWLINE)
 
 
-async def _lines(streams: Sequence[Rows], begun: Sequence[Sequence[Mapping[str, Any]]]) -> AsyncIterator[bytes]:
-    for stream, first in zip(streams, begun, strict=True):
-        yield _encoded(first)
-        async for rows in stream:
-            yield _encoded(rows)
-
-
-def _encoded(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    return b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows)
+async def _all(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for lines in rest:
+        yield lines

@@ -90,38 +90,63 @@ def value_of(answer: httpx.Response, gateway: Gateway) -> dict[str, Any]:
 
 @contextmanager
 def asking(
-    gateway: Gateway, config: Path, method: str, where: str, *, seconds: float = TIMEOUT_SECONDS, **more: Any
+    gateway: Gateway,
+    config: Path,
+    method: str,
+    where: str,
+    *,
+    seconds: float = TIMEOUT_SECONDS,
+    again: bool = False,
+    **more: Any,
 ) -> Iterator[httpx.Response]:
-    """Give the admin API's answer while it comes; leaves with 1 and a sentence if there is none, or not all of it."""
+    """Give the admin API's answer while it comes; leaves with 1 and a sentence if there is none, or not all of it.
+
+    With ``again`` an answer that breaks off raises httpx.HTTPError, for a caller that asks again.
+    """
     import httpx
 
-    if gateway.admin.endswith(":0"):
-        hint = f"give it a port in {config}; which one it has now is in the log of turnout serve"
-        raise fail(f'gateway.admin is "{gateway.admin}", any free port, and only the running gateway knows which', hint)
     base, answered = _base(gateway), False
     try:
-        # No proxy of the environment may come between: the admin port is this machine's, or near.
-        with (
-            httpx.Client(
-                trust_env=False,
-                timeout=seconds,
-                headers=_authorization(gateway) | _user(),
-                verify=_trusted(gateway),
-            ) as client,
-            client.stream(method, base + where, **more) as answer,
-        ):
+        with answering(gateway, config, method, where, seconds=seconds, **more) as answer:
             if answer.status_code != 200:
                 answer.read()
                 raise fail(*_refused(answer, gateway))
             answered = True
             yield answer
     except httpx.TimeoutException:
+        if answered and again:
+            raise
         raise fail(f"the admin port at {base} did not answer within {seconds:.0f} seconds") from None
     except httpx.HTTPError as error:
+        if answered and again:
+            raise
         if answered:
             raise fail(f"the answer of {base} broke off: {_reason(error)}", "its log says more") from None
         hint = f"is it running? Start it with: turnout serve -c {config}"
         raise fail(f"the admin port at {base} cannot be reached: {_reason(error)}", hint) from None
+
+
+@contextmanager
+def answering(
+    gateway: Gateway, config: Path, method: str, where: str, *, seconds: float = TIMEOUT_SECONDS, **more: Any
+) -> Iterator[httpx.Response]:
+    """Give the admin API's answer of any status while it comes. Raises httpx.HTTPError if there is none, or a part."""
+    import httpx
+
+    if gateway.admin.endswith(":0"):
+        hint = f"give it a port in {config}; which one it has now is in the log of turnout serve"
+        raise fail(f'gateway.admin is "{gateway.admin}", any free port, and only the running gateway knows which', hint)
+    # No proxy of the environment may come between: the admin port is this machine's, or near.
+    with (
+        httpx.Client(
+            trust_env=False,
+            timeout=seconds,
+            headers=_authorization(gateway) | _user(),
+            verify=_trusted(gateway),
+        ) as client,
+        client.stream(method, _base(gateway) + where, **more) as answer,
+    ):
+        yield answer
 
 
 def reachable(address: str) -> str:

@@ -37,7 +37,7 @@ from gateway.sinks.sinks import Sinks
 from gateway.store import Store, StoreError, calls, password_in, reason
 from gateway.store.assignment import newest as newest_key
 from gateway.store.calls import Call
-from gateway.store.export import exported
+from gateway.store.export import Portion, exported
 from gateway.store.ledgers import Standing
 from gateway.store.moves import Told
 from gateway.store.publications import UNNUMBERED
@@ -60,6 +60,9 @@ TEND_SECONDS: Final = 1.0
 #: How long sinks may take to be told the last of what happened.
 TELL_SECONDS: Final = 3.0
 LONGEST_BACKOFF_SECONDS: Final = 10.0
+#: How far behind recording may be before an export pauses between portions, and for how long.
+BEHIND_SECONDS: Final = 3.0
+EXPORT_PAUSE_SECONDS: Final = 0.2
 
 
 class Observer(Protocol):
@@ -226,8 +229,8 @@ class Control:
         """Yield everything that is stored of a unit. Raises as ``erase``."""
         return self._privacy().known(unit, names_of(unit, self.snapshot.gateway.unit_key_file))
 
-    async def exported(self, route: str, since_ms: int, until_ms: int) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
-        """Yield a route's calls of [since, until) with their outcomes, by the portion.
+    async def exported(self, route: str, since_ms: int, until_ms: int, *, texts: bool) -> AsyncIterator[Portion]:
+        """Yield a route's calls of [since, until) with their outcomes, by the portion; ``texts`` as in the store.
 
         Raises KeyError if the route is neither served nor was ever, StoreError, and what the store raises.
         """
@@ -237,8 +240,10 @@ class Control:
             async with self._store.read() as connection:
                 if await calls.latest_ms(connection, route) is None:
                     raise KeyError(route)
-        async for rows in exported(self._store, calls.Span(route, since_ms, until_ms)):
-            yield rows
+        async for portion in exported(self._store, calls.Span(route, since_ms, until_ms), texts=texts):
+            yield portion
+            if self.recorder is not None and self.recorder.lag()[0] > BEHIND_SECONDS:
+                await asyncio.sleep(EXPORT_PAUSE_SECONDS)  # recording wants the interpreter more
 
     def _privacy(self) -> Privacy:
         if self._store is None or self.recorder is None:

@@ -164,6 +164,7 @@ INSIDE: Final = (
 LOOKED_AT: Final = 2_000
 
 _FIRST: Final = select(calls.c.kin, calls.c.at_ms).where(*INSIDE).order_by(calls.c.at_ms).limit(LOOKED_AT)
+_INSIDE: Final = select(calls).where(*INSIDE).order_by(calls.c.at_ms, calls.c.id, calls.c.kin)
 _BEYOND: Final = select(calls.c.at_ms).where(*INSIDE).order_by(calls.c.at_ms).offset(bindparam("limit")).limit(1)
 _COUNTED: Final = select(calls.c.kin, func.count()).where(*INSIDE, calls.c.open_by.is_(None)).group_by(calls.c.kin)
 _DELETED: Final = delete(calls).where(
@@ -278,6 +279,11 @@ async def first_since(connection: AsyncConnection, route: str, epoch: str, since
         if of_number[number].epoch == epoch:
             found.setdefault(of_number[number].variant, at_ms)
     return found
+
+
+async def inside(connection: AsyncConnection, span: Span) -> list[Call]:
+    """Return a route's calls in a span, by time; those of one prediction stand together."""
+    return await _calls(connection, _INSIDE, span._asdict())
 
 
 async def ids_in(connection: AsyncConnection, span: Span) -> list[str]:

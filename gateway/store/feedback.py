@@ -122,7 +122,8 @@ async def about(
         query = _sharing(connection.dialect.name, status)
         for target, *row in await connection.execute(query, sql.as_values(targets)):
             found.setdefault(target, []).append(_event(row))
-        return {target: await _with_others(connection, events) for target, events in found.items()}
+        whole = iter(await _with_others(connection, [event for events in found.values() for event in events]))
+        return {target: [next(whole) for _ in events] for target, events in found.items()}
     return found
 
 

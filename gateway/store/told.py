@@ -15,7 +15,7 @@ from gateway.store.calls import Call
 from gateway.store.definitions import Definition, Definitions
 from gateway.store.feedback import Event
 from router.exposure import exposed
-from router.outcomes import in_time, inapplicable, state, values
+from router.outcomes import Value, in_time, inapplicable, state, values
 from router.records import EXPOSED, Feedback
 
 
@@ -55,6 +55,23 @@ def standing(
     return states, outcomes
 
 
+def worth(definitions: Definitions, finished: Sequence[Call], learned: Sequence[Feedback]) -> list[tuple[str, Value]]:
+    """Return what the finished calls of one request are worth, by the name of each metric."""
+    at_ms, found = finished[0].at_ms, []
+    for definition in _definitions(definitions, finished[0]):
+        name, metric = definition.name, definition.metric
+        assert metric is not None
+        if _is_met(definitions, definition, at_ms, learned):
+            told = [one for one in learned if one.metric == name and in_time(one.event_ms, at_ms, metric)]
+            found += [(name, value) for value in values(finished, told, metric, closed=definition.closed(at_ms))]
+    return found
+
+
+def _is_met(definitions: Definitions, definition: Definition, at_ms: int, learned: Sequence[Feedback]) -> bool:
+    """Whether the prediction counts under a metric: at once, or where exposure is required once it was exposed."""
+    return definition.name == EXPOSED or not definitions.exposure(definition.route, at_ms) or exposed(learned)
+
+
 def _why(definitions: Definitions, stored: Sequence[Call], event: Event) -> str | None:
     """Why an event cannot count for a prediction of these calls; None if it can."""
     if event.status != "not_applicable":
@@ -90,7 +107,7 @@ def _standing(
     assert metric is not None
     finished, closed = [call for call in stored if not call.open], definition.closed(at_ms)
     told = [one for one in learned if one.metric == name and in_time(one.event_ms, at_ms, metric)]
-    met = name == EXPOSED or not definitions.exposure(definition.route, at_ms) or exposed(learned)
+    met = _is_met(definitions, definition, at_ms, learned)
     standing = state(finished, told, metric, closed=closed, exposed=met)
     found = values(finished, told, metric, closed=closed) if met else ()
     return {"state": standing, "closed": closed, "closes_at_ms": at_ms + metric.window_ms}, [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,6 +15,7 @@ from gateway.control.acts import Act
 from gateway.control.fleet import View
 from gateway.control.progress import Progress
 from gateway.ledger import Epoch, Ledger
+from gateway.store.export import Portion
 from gateway.store.ledgers import Standing
 from router.config import Config
 from router.diagnostics import Diagnostic
@@ -98,13 +100,14 @@ class Control:
             raise self.fails
         yield {"kind": "unit", "unit": unit}
 
-    async def exported(self, route: str, since_ms: int, until_ms: int) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
+    async def exported(self, route: str, since_ms: int, until_ms: int, *, texts: bool) -> AsyncIterator[Portion]:
         if self.fails is not None:
             raise self.fails
         if route not in self.snapshot.routes:
             raise KeyError(route)
         for rows in self.stored.get(route, ()):
-            yield [row for row in rows if since_ms <= row["at_ms"] < until_ms]
+            inside = [as_text(row) if texts else row for row in rows if since_ms <= row["at_ms"] < until_ms]
+            yield Portion(b"".join(map(json_line, inside)), max((row["at_ms"] + 1 for row in rows), default=until_ms))
 
     async def account(self) -> Mapping[tuple[str, str, str], int]:
         if self.fails is not None:
@@ -134,6 +137,16 @@ class Control:
 
     def lag(self) -> tuple[float, int]:
         return 1.5, 2048
+
+
+def json_line(row: Mapping[str, Any]) -> bytes:
+    return json.dumps(row, separators=(",", ":")).encode() + b"\n"
+
+
+def as_text(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row as tables need it."""
+    held = {name: None if row[name] is None else json.dumps(row[name]) for name in ("prediction", "features")}
+    return {**row, **held}
 
 
 def control(**gateway: Any) -> Control:

@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.bulk.exports import FORMATS, schema_of, write
 from gateway.bulk.rows import Unreadable
 from gateway.cli import USAGE, run
+from gateway.cli.export import _parted
 from gateway.store import calls
-from tests.gateway.admin.fake import Control, control
+from gateway.store.export import Portion
+from tests.gateway.admin.fake import Control, as_text, control, json_line
 from tests.gateway.cli.running import admin_port, write_config
 from tests.gateway.control.builders import T0, call, row, uuid
 
@@ -104,12 +108,15 @@ def test_a_time_that_is_none_is_wrong_usage(tmp_path: Path, when: str) -> None:
     assert asked(tmp_path, str(tmp_path / "out.jsonl"), "--since", when) == 2
 
 
-def test_an_answer_that_breaks_off_leaves_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_answer_that_breaks_off_leaves_no_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A part would be taken for the whole."""
+    monkeypatch.setattr("gateway.cli.export.ATTEMPTS", 1)
 
     class Breaking(Control):
-        async def exported(self, route: str, since_ms: int, until_ms: int) -> Any:
-            yield [exported(1)]
+        async def exported(self, route: str, since_ms: int, until_ms: int, *, texts: bool) -> Any:
+            yield Portion(json_line(exported(1)), T0 + 2)
             raise RuntimeError("the disk is gone")
 
     fake = filled()
@@ -135,7 +142,7 @@ def test_a_pipe_gets_lines(tmp_path: Path) -> None:
 def test_what_is_held_does_not_grow_with_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pyarrow")
     monkeypatch.setattr("gateway.bulk.exports.ROW_GROUP", 10)
-    line = json.dumps(exported(1)).encode() + b"\n"
+    line = json_line(as_text(exported(1)))
     ahead = [0]
 
     def chunks() -> Iterator[bytes]:
@@ -151,3 +158,30 @@ def test_what_is_held_does_not_grow_with_what_is_written(tmp_path: Path, monkeyp
 
     assert write(chunks(), tmp_path / "out.parquet", moved) == 200
     assert len(written) == 20
+
+
+def test_an_answer_that_breaks_off_is_taken_up_where_it_did(tmp_path: Path) -> None:
+    """A controller that restarts in the middle of months of predictions costs a pause and not the export."""
+
+    class Breaking(Control):
+        async def exported(self, route: str, since_ms: int, until_ms: int, *, texts: bool) -> Any:
+            async for portion in super().exported(route, since_ms, until_ms, texts=texts):
+                if portion.lines:
+                    yield portion
+                    raise RuntimeError("restarted")
+
+    fake = filled()
+    # What a row holds is not taken for a position.
+    fake.stored["digits"][0][0]["prediction"] = {"position": {"routes": [], "from_ms": 1}}
+    breaking = Breaking(fake.snapshot, stored=fake.stored)
+    assert asked(tmp_path, str(tmp_path / "out.jsonl"), fake=breaking) == 0
+    assert [one["id"] for one in read(tmp_path / "out.jsonl")] == [uuid(i) for i in (1, 2, 3, 4)]
+
+
+@given(lines=st.lists(st.lists(st.sampled_from([b'{"id":1}\n', b"\n"])), max_size=5), cut=st.data())
+def test_portions_are_parted_wherever_their_bytes_are_cut(lines: list[list[bytes]], cut: st.DataObject) -> None:
+    portions = [b"".join(one) for one in lines]
+    content = b"".join(part + b'{"position":%d}\n' % n for n, part in enumerate(portions))
+    cuts = sorted(cut.draw(st.lists(st.integers(0, len(content)), max_size=8)))
+    chunks = [content[a:b] for a, b in zip([0, *cuts], [*cuts, len(content)], strict=True)]
+    assert list(_parted(chunks)) == [(part, n) for n, part in enumerate(portions)]

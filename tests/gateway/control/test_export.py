@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
 from gateway.store.calls import Span
-from gateway.store.export import exported
+from gateway.store.export import Portion, exported
 from tests.gateway.control.builders import T0, Desk, at_desk, call, event, metric, sums, uuid
 
 K = metric(window_ms=50)
@@ -15,7 +16,11 @@ K = metric(window_ms=50)
 
 async def rows_of(desk: Desk, since: int = 0, until: int = 10**6, portion: int = 2_000) -> list[dict[str, Any]]:
     span = Span("r", T0 + since, T0 + until)
-    return [row async for rows in exported(desk.store, span, portion) for row in rows]
+    return [row async for part in exported(desk.store, span, first=portion) for row in rows_in(part)]
+
+
+def rows_in(portion: Portion) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in portion.lines.splitlines()]
 
 
 def answered(desk: Desk, numbers: range) -> None:
@@ -75,12 +80,12 @@ def test_recording_goes_on_between_two_portions(tmp_path: Path) -> None:
     async def story(desk: Desk) -> None:
         answered(desk, range(50))
         await desk.record()
-        portions = exported(desk.store, Span("r", T0, T0 + 10**6), 10)
+        portions = exported(desk.store, Span("r", T0, T0 + 10**6), first=10)
         await anext(portions)
         answered(desk, range(50, 60))
         async with asyncio.timeout(10):
             await desk.record()
-        rest = [row["id"] async for rows in portions for row in rows]
+        rest = [row["id"] async for part in portions for row in rows_in(part)]
         assert rest[-1] == uuid(59)
 
     at_desk(Desk(tmp_path, K), story)

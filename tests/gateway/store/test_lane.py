@@ -86,7 +86,7 @@ async def filled(desk: Desk) -> None:
 
 
 async def one_portion(desk: Desk) -> None:
-    async with aclosing(exported(desk.store, Span("r", T0, T0 + 100), 10)) as portions:  # type: ignore[type-var]
+    async with aclosing(exported(desk.store, Span("r", T0, T0 + 100), first=10)) as portions:  # type: ignore[type-var]
         await anext(portions)
 
 
