@@ -7,7 +7,6 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -48,6 +47,38 @@ class Dictation:
             yield b"data: %d\n\n" % number
 
 
+class Stage:
+    """A program whose backend says what is next on the ``dictation``; one for all tests here."""
+
+    def __init__(self, program: Turnout, backend: Backend) -> None:
+        self.program = program
+        self.backend = backend
+        self.dictation = Dictation(1000)
+
+
+@pytest.fixture(scope="module")
+def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    made: list[Stage] = []
+
+    async def speak(asked: Asked) -> Any:
+        return made[0].dictation.speak()
+
+    with (
+        Backend(speak) as backend,
+        Turnout(tmp_path_factory.mktemp("streams"), CONFIG.format(url=backend.url)) as program,
+    ):
+        made.append(Stage(program, backend))
+        yield made[0]
+
+
+@pytest.fixture
+def stage(chat: Stage) -> Stage:
+    """The program, and a dictation of which nothing was heard."""
+    chat.dictation = Dictation(1000)
+    chat.backend.left.clear()
+    return chat
+
+
 def events(answer: httpx.Response) -> Iterator[str]:
     return (line.removeprefix("data: ") for line in answer.iter_lines() if line)
 
@@ -57,53 +88,50 @@ def fault(program: Turnout, prediction_id: str) -> str | None:
     return str(found["calls"][0]["fault"]) if found else None
 
 
-def test_a_thousand_events_arrive_one_by_one(tmp_path: Path) -> None:
+def test_a_thousand_events_arrive_one_by_one(stage: Stage) -> None:
     """The backend waits to be heard, so a gateway that held back even one event would stop the story."""
-    dictation = Dictation(1000)
-    with Backend(dictation) as backend, Turnout(tmp_path, CONFIG.format(url=backend.url)) as program:
-        began = time.monotonic()
-        with program.traffic.stream("POST", "/chat") as answer:
-            assert answer.headers["content-type"] == "text/event-stream"
-            for heard in events(answer):
-                assert heard == str(dictation.heard)
-                dictation.heard += 1
-        assert dictation.heard == 1000
-        assert time.monotonic() - began < 15
-        prediction_id = answer.headers["turnout-prediction-id"]
-        eventually(lambda: fault(program, prediction_id) == "None", "the row is complete")
+    program, dictation = stage.program, stage.dictation
+    began = time.monotonic()
+    with program.traffic.stream("POST", "/chat") as answer:
+        assert answer.headers["content-type"] == "text/event-stream"
+        for heard in events(answer):
+            assert heard == str(dictation.heard)
+            dictation.heard += 1
+    assert dictation.heard == 1000
+    assert time.monotonic() - began < 15
+    prediction_id = answer.headers["turnout-prediction-id"]
+    eventually(lambda: fault(program, prediction_id) == "None", "the row is complete")
 
 
-def test_a_client_that_leaves_is_seen_by_the_backend(tmp_path: Path) -> None:
+def test_a_client_that_leaves_is_seen_by_the_backend(stage: Stage) -> None:
     """A model that goes on writing for nobody costs money."""
-    dictation = Dictation(1000)
-    with Backend(dictation) as backend, Turnout(tmp_path, CONFIG.format(url=backend.url)) as program:
+    program, dictation = stage.program, stage.dictation
+    with program.traffic.stream("POST", "/chat") as answer:
+        for _ in events(answer):
+            dictation.heard += 1
+            if dictation.heard == 3:
+                break
+    assert stage.backend.left.wait(3)
+    prediction_id = answer.headers["turnout-prediction-id"]
+    eventually(lambda: fault(program, prediction_id) == "client_gone", "the row says who left")
+
+
+def test_a_worker_killed_in_mid_stream_leaves_an_incomplete_row(stage: Stage) -> None:
+    """The line that was written before the head is what remains, and the controller knows that no end will come."""
+    program, dictation = stage.program, stage.dictation
+    given: list[str] = []
+
+    def listen() -> None:
         with program.traffic.stream("POST", "/chat") as answer:
+            given.append(answer.headers["turnout-prediction-id"])
             for _ in events(answer):
                 dictation.heard += 1
                 if dictation.heard == 3:
-                    break
-        assert backend.left.wait(3)
-        prediction_id = answer.headers["turnout-prediction-id"]
-        eventually(lambda: fault(program, prediction_id) == "client_gone", "the row says who left")
+                    os.kill(program.workers[0], signal.SIGKILL)
 
-
-def test_a_worker_killed_in_mid_stream_leaves_an_incomplete_row(tmp_path: Path) -> None:
-    """The line that was written before the head is what remains, and the controller knows that no end will come."""
-    dictation = Dictation(1000)
-    with Backend(dictation) as backend, Turnout(tmp_path, CONFIG.format(url=backend.url)) as program:
-        given: list[str] = []
-
-        def listen() -> None:
-            with program.traffic.stream("POST", "/chat") as answer:
-                given.append(answer.headers["turnout-prediction-id"])
-                for _ in events(answer):
-                    dictation.heard += 1
-                    if dictation.heard == 3:
-                        os.kill(program.workers[0], signal.SIGKILL)
-
-        with pytest.raises(httpx.TransportError):
-            listen()
-        assert dictation.heard < 1000
-        (prediction_id,) = given
-        eventually(lambda: fault(program, prediction_id) == "incomplete", "the row is incomplete", seconds=15)
-        eventually(lambda: program.report("chat")["variants"][0]["failures"] == 1, "and counts as a failure")
+    with pytest.raises(httpx.TransportError):
+        listen()
+    assert dictation.heard < 1000
+    (prediction_id,) = given
+    eventually(lambda: fault(program, prediction_id) == "incomplete", "the row is incomplete", seconds=15)
+    eventually(lambda: program.report("chat")["variants"][0]["failures"] == 1, "and counts as a failure")
