@@ -92,7 +92,8 @@ async def migrate(connection: AsyncConnection) -> Walked:
     await _wait_for_turn(connection)
     version = await found(connection)
     if version is None:
-        await connection.run_sync(metadata.create_all)
+        # Without a look at each table first: there are none, and one of another program's must not be taken for ours.
+        await connection.run_sync(lambda sync: metadata.create_all(sync, checkfirst=False))
         await connection.execute(schema_version.insert(), {"version": VERSION})
         return Walked(None, VERSION)
     if version > VERSION:
