@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.published import SNAPSHOT
+from gateway.regular import read_regular
 from router.assignment import AssignmentKey
 from router.snapshot import Gateway, Snapshot
 
@@ -50,9 +51,9 @@ def find(gateway: Gateway, data_dir: Path, snapshot: Snapshot | None) -> Assignm
 
 
 def begin(gateway: Gateway, data_dir: Path, snapshot: Snapshot | None) -> AssignmentKey | None:
-    """As ``find``, and make the key of an installation that is new. Raises KeyUnusable and OSError."""
+    """As ``find``, and make the key of an installation that is new and on its own. Raises KeyUnusable and OSError."""
     found = find(gateway, data_dir, snapshot)
-    if found is None and not is_older(data_dir):
+    if found is None and gateway.store == "sqlite" and not is_older(data_dir):
         found = AssignmentKey(keep(data_dir, new_secret()))
     return found
 
@@ -75,7 +76,7 @@ def is_older(data_dir: Path) -> bool:
 def read(path: Path) -> str:
     """Return the secret in a file. Raises KeyUnusable."""
     try:
-        secret = path.read_bytes().decode().strip()
+        secret = read_regular(path).decode().strip()
     except UnicodeDecodeError:
         raise KeyUnusable(f"{path} is not UTF-8 text") from None
     except OSError as error:

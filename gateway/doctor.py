@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-from gateway import compiled
+from gateway import assignment, compiled
 from gateway.journal import JOURNAL, size_bytes
 from gateway.store import StoreError, migrations, password_in
 from gateway.store.standing import clock_ahead_seconds, look
@@ -62,6 +62,7 @@ def examine(config: Config) -> Iterator[Finding]:
     yield clock(data_dir)
     yield open_files(config, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     yield from store(gateway)
+    yield assigned(gateway)
     yield journal(gateway, size_bytes(data_dir / JOURNAL))
     yield disk(data_dir)
 
@@ -76,6 +77,21 @@ def build(found: Literal["compiled", "interpreted"]) -> Finding:
         f"{found}: a request costs a worker nearly twice the CPU",
         "install a C compiler and Python's headers, then install turnout again",
     )
+
+
+def assigned(gateway: Gateway) -> Finding:
+    """The key by which units are assigned."""
+    data_dir = Path(gateway.data_dir)
+    try:
+        key = assignment.find(gateway, data_dir, None)
+    except assignment.KeyUnusable as error:
+        return Finding("assignment", "problem", str(error))
+    if key is not None:
+        return Finding("assignment", "ok", f"by the key {key.name}")
+    if not assignment.is_older(data_dir):
+        return Finding("assignment", "ok", "turnout serve makes a key when it first starts")
+    said = "without a key: who knows a route's name can tell which variant a unit meets"
+    return Finding("assignment", "note", said, "turnout assignment rotate makes one; units then move, in a new period")
 
 
 def sqlite(version: tuple[int, ...], *, used: bool) -> Finding:

@@ -23,6 +23,7 @@ from gateway import tls
 from gateway.admin.app import create, new_metrics
 from gateway.admin.port import AdminServer
 from gateway.admin.port import server as admin_server
+from gateway.assignment import KeyUnusable
 from gateway.control.acts import Act, Via, owner_of
 from gateway.control.control import METRICS, Control
 from gateway.control.datagrams import listen
@@ -58,6 +59,9 @@ async def run(config_path: Path, data_dir: Path, run: str | None) -> int:
     except ConfigError as error:
         print(render(error.diagnostics), file=sys.stderr)  # noqa: T201
         return EXIT_CONFIG
+    except KeyUnusable as error:
+        logger.error("%s", error)
+        return EXIT_UNAVAILABLE
     except OSError as error:
         logger.error("%s: %s", error.filename or data_dir, error.strerror or error)
         return EXIT_UNAVAILABLE

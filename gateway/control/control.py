@@ -96,8 +96,8 @@ class ReloadResult:
 class Control:
     """Holds the snapshot in force and the store, and keeps both.
 
-    Raises ConfigError if there is neither a usable config nor a snapshot to begin with, and OSError if the data
-    directory cannot be used.
+    Raises ConfigError if there is neither a usable config nor a snapshot to begin with, KeyUnusable if it would begin
+    with a key that cannot be had, and OSError if the data directory cannot be used.
     """
 
     def __init__(self, config_path: Path, data_dir: Path, run: str | None = None) -> None:
@@ -294,7 +294,6 @@ class Control:
             was, known = self.snapshot, self.config
             self.config = config
             fresh = await self._compiled(config, key)
-            before = self.snapshot.assignment
             if replace(fresh, revision=self.snapshot.revision) == self.snapshot:
                 told = f"revision {self.snapshot.revision} stays in force"
                 self.happenings.note("config_unchanged", None, told, **by)
@@ -302,10 +301,12 @@ class Control:
                 await self._put_in_force(fresh)
                 changed = _changed(was, known, self.snapshot, config)
                 told = f"revision {self.snapshot.revision} is in force"
-                self.happenings.note("config_reloaded", None, told, **by, diff=changed)
-                if fresh.assignment != before:
-                    told = f"key {before or '-'} until now, {fresh.assignment or '-'} from now on: units move"
-                    self.happenings.note("assignment_changed", None, told, **by)
+                if fresh.config != was.config or fresh.assignment == was.assignment:
+                    self.happenings.note("config_reloaded", None, told, **by, diff=changed)
+                if fresh.assignment != was.assignment:
+                    told = f"key {was.assignment or '-'} until now, {fresh.assignment or '-'} from now on: units move"
+                    author = owner_of(Path(config.gateway.assignment_key_file or self.data_dir / assignment.FILE))
+                    self.happenings.note("assignment_changed", None, told, via=act.via, author=author)
             self._to_plan |= fresh.routes.keys()
             if self.observer is not None:
                 self.observer.observe_reload(ok=True, at_ms=now_ms())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 import gateway as gateway_package
 import policies
 import router as router_package
-from gateway import assignment, supervisor
+from gateway import assignment, doctor, supervisor
 from gateway.assignment import FILE, KeyUnusable, begin, find, is_older, keep
 from gateway.cli import PROBLEM, run
 from gateway.control import agreement
@@ -265,6 +266,22 @@ def test_a_reload_refuses_a_key_that_cannot_be_used_and_takes_over_another(tmp_p
         assert (refused.ok, "is gone" in str(refused.problems[0])) == (False, True)
 
     asyncio.run(story())
+
+
+def test_what_is_no_file_where_the_key_is_kept_keeps_nobody_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / FILE)
+    with pytest.raises(KeyUnusable, match="no regular file"):
+        begin(Gateway(), tmp_path, None)
+    assert doctor.assigned(Gateway(data_dir=str(tmp_path))).status == "problem"
+
+
+def test_the_doctor_says_when_anybody_can_tell_who_meets_what(tmp_path: Path) -> None:
+    gateway = Gateway(data_dir=str(tmp_path))
+    assert doctor.assigned(gateway).status == "ok"
+    publish(tmp_path / SNAPSHOT, snapshot_of())
+    assert doctor.assigned(gateway).status == "note"
+    keep(tmp_path, SECRET)
+    assert doctor.assigned(gateway).said == f"by the key {AssignmentKey(SECRET).name}"
 
 
 # ── The fleet ────────────────────────────────────────────────────────────────────────────────────────────────────────
