@@ -119,7 +119,19 @@ def identity_of(snapshot: Snapshot) -> str:
     return digest(whole | {"sinks": snapshot.sinks} if snapshot.sinks else whole)
 
 
-_OWN: Final = frozenset({"listen", "admin", "workers", "data_dir", "store", "tracing", "max_journal_bytes"})
+_OWN: Final = frozenset(
+    {
+        "listen",
+        "admin",
+        "admin_open",
+        "metrics_open",
+        "workers",
+        "data_dir",
+        "store",
+        "tracing",
+        "max_journal_bytes",
+    }
+)
 _PLANNED: Final = frozenset({"plan", "period", "revision"})
 
 

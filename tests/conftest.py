@@ -17,6 +17,15 @@ from loadtests import postgresql
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
+@pytest.fixture(autouse=True)
+def umask() -> Iterator[None]:
+    """Some tests run commands in this process, which make private what they keep: not for the tests behind them."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)
+
+
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[postgresql.Server]:
     """One server for all tests. It does not wait for the disk: what it commits survives its own death all the same."""

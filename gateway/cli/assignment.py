@@ -68,8 +68,10 @@ def rotate(context: typer.Context, config: ConfigOption = None) -> None:
     running gateway takes the key over by itself.
     """
     from gateway import assignment as keys
+    from gateway.private import keep_private
     from router.assignment import AssignmentKey
 
+    keep_private()
     gateway = configuration(chosen(context, config)).gateway
     if gateway.assignment_key_file is not None:
         hint = "write another key into it, at every node, and reload: turnout serve takes it over"

@@ -63,8 +63,10 @@ def migrate(context: typer.Context, config: ConfigOption = None) -> None:
     `turnout serve` does the same when it opens the store; this is for whoever wants it done before. Others that do it
     at the same moment wait for each other, or are told who has the store open.
     """
+    from gateway.private import keep_private
     from gateway.store import Store, StoreError, password_in
 
+    keep_private()
     gateway = configuration(chosen(context, config)).gateway
 
     async def run() -> None:

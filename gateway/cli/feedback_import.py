@@ -90,8 +90,10 @@ def _source(file: Path, columns: list[str], fixed: dict[str, str | None], form: 
 def _run(source: Source, data_dir: Path, watcher: _Watcher) -> Any:
     from gateway.bulk import imports
     from gateway.bulk.position import Busy
+    from gateway.private import keep_private
     from gateway.published import SNAPSHOT
 
+    keep_private()
     if not (data_dir / SNAPSHOT).exists():
         hint = "labels are imported where the gateway runs, and checked by the metrics it has in force"
         raise fail(f"{data_dir} is not the data directory of a gateway that ever ran", hint)

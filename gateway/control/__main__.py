@@ -209,7 +209,9 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s controller %(message)s"
     )
-    for noisy in ("uvicorn", "uvicorn.error", "watchfiles", "watchfiles.main", "aiosqlite", "httpx"):
+    # It warns of every request that is none, which is a client's to send.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    for noisy in ("uvicorn", "watchfiles", "watchfiles.main", "aiosqlite", "httpx"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLD)

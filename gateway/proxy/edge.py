@@ -116,11 +116,13 @@ class Edge:
     async def renew(self, context: SSLContext) -> None:
         """Shake hands by this context from now on. Connections that stand go on, and none is refused meanwhile."""
         old = self._server
-        if old is None or self.closing:
+        if old is None or self._sock is None:
             return
         self._ssl = context
-        self._server = await self._listen(context)
+        self._server = fresh = await self._listen(context)
         old.close()
+        if self.closing:  # since a moment ago
+            fresh.close()
 
     async def _listen(self, context: SSLContext | None) -> asyncio.AbstractServer:
         loop = asyncio.get_running_loop()
@@ -151,6 +153,7 @@ class Edge:
         self.closing = True
         if self._sock is not None:
             self._sock.close()
+            self._sock = None
         for connection in list(self._connections):
             connection.retire()
         if await self._deserted_within(max(0.0, began + timeout_seconds - loop.time())):

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from gateway.cli import run
 from gateway.private import narrow
+from tests.gateway.cli.running import write_config
 
 
 def mode(path: Path) -> int:
@@ -54,3 +56,13 @@ def test_a_directory_for_everybody_is_left_for_everybody(tmp_path: Path) -> None
     tmp_path.chmod(0o1777)
     assert narrow(tmp_path) == [str(tmp_path)]
     assert mode(tmp_path) == 0o1777
+
+
+def test_commands_leave_nothing_open_either(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    os.umask(0)
+    assert run(["db", "migrate", "-c", str(config)]) == 0
+    assert run(["assignment", "rotate", "-c", str(config)]) == 0
+    made = [tmp_path / "data", *(tmp_path / "data").rglob("*")]
+    assert len(made) > 2
+    assert {str(path): oct(mode(path)) for path in made if mode(path) & 0o077} == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import resource
 import socket
 import ssl
@@ -10,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from gateway import tls
 from gateway.admin.app import create
 from gateway.admin.guard import MOST_REQUESTS
 from gateway.admin.port import CONNECTIONS, FIELDS, HEAD_BYTES, AdminConnection, server
+from gateway.control import __main__ as controller
 from router.snapshot import Gateway
 from tests.gateway.admin.fake import control
 from tests.gateway.proxy.certificates import authority, certificate
@@ -212,5 +215,41 @@ def test_the_admin_port_speaks_tls_by_its_own_certificate(tmp_path: Path) -> Non
                 writer.write(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
                 assert (await reader.readline()).startswith(b"HTTP/1.1 200")
                 writer.close()
+
+    asyncio.run(main())
+
+
+def test_the_admin_ports_certificate_is_read_again_when_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate(tmp_path)
+    gateway = Gateway(admin_tls_cert_file=str(tmp_path / "cert.pem"), admin_tls_key_file=str(tmp_path / "key.pem"))
+    monkeypatch.setattr(controller, "RENEW_SECONDS", 0.05)
+    fake: Any = SimpleNamespace(snapshot=SimpleNamespace(gateway=gateway))
+
+    async def shown(port: Port, context: ssl.SSLContext) -> bytes:
+        _, writer = await asyncio.open_connection("127.0.0.1", port.number, ssl=context, server_hostname="localhost")
+        found: bytes = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        writer.transport.abort()
+        return found
+
+    async def main() -> None:
+        context, renewal = tls.admin_context(gateway), tls.Renewal(gateway, tls.admin_context)
+        async with serving(context=context) as port:
+            renewing = asyncio.create_task(controller._renew(context, renewal, fake))
+            first = await shown(port, authority(tmp_path))
+            key = (tmp_path / "key.pem").read_text()
+            (tmp_path / "key.pem").write_text("no key")
+            await asyncio.sleep(0.15)
+            assert await shown(port, authority(tmp_path)) == first
+            (tmp_path / "key.pem").write_text(key)
+            await asyncio.to_thread(certificate, tmp_path)
+            async with asyncio.timeout(10):
+                while True:
+                    with contextlib.suppress(ssl.SSLCertVerificationError):  # the old one still
+                        if await shown(port, authority(tmp_path)) != first:
+                            break
+                    await asyncio.sleep(0.05)
+            renewing.cancel()
 
     asyncio.run(main())
