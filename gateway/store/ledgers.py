@@ -98,7 +98,7 @@ async def read(connection: AsyncConnection, places: Collection[Place]) -> dict[P
 
 async def with_oldest(connection: AsyncConnection, ledgers: Mapping[Place, Ledger]) -> dict[Place, Ledger]:
     """Return the ledgers with when the oldest predictions were made whose windows are open."""
-    definitions = await plans.read_definitions(connection)
+    definitions = await plans.read_definitions(connection, {route for route, _ in ledgers})
     newest = {
         (place, name): definition
         for place in ledgers

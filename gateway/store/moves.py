@@ -299,7 +299,7 @@ class Moves:
     def routes(self) -> set[str]:
         """Return the routes of which anything moved."""
         found = {place.route for place in (*self.units, *(place for place, _, _ in self.alone))}
-        found |= {route for route, *_ in (*self.faults, *self.forced)} | {told.route for told in self.told}
+        found |= {route for route, *_ in (*self.faults, *self.forced, *self.signs)} | {told.route for told in self.told}
         return found | self.touched
 
     def changes(self) -> defaultdict[Place, Change]:

@@ -6,7 +6,7 @@ plans in packs (``history``).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict
 from typing import Any, Final, NamedTuple
 
@@ -52,10 +52,14 @@ class Happening(NamedTuple):
         return told if self.more is None else told | orjson.loads(self.more)
 
 
-async def read_definitions(connection: AsyncConnection) -> Definitions:
-    """Return every definition there ever was."""
+async def read_definitions(connection: AsyncConnection, routes: Collection[str] | None = None) -> Definitions:
+    """Return every definition that there ever was, of these routes or of all."""
     found = []
-    for route, name, since_ms, _, body, closed_until in await connection.execute(select(definitions)):
+    query, among = select(definitions), sql.among(connection.dialect.name, Text())
+    if routes is not None:
+        query = query.where(definitions.c.route.in_(among))
+    parameters = {} if routes is None else sql.as_values(routes)
+    for route, name, since_ms, _, body, closed_until in await connection.execute(query, parameters):
         content = None if body is None else orjson.loads(body)
         key_rule: KeyRule = "latest" if content is None else content.pop("key_rule")
         metric = None if content is None else _metric(content)
@@ -127,7 +131,7 @@ async def epoch_of(connection: AsyncConnection, route: str, epoch: str) -> Epoch
     if begun is None or last is None:
         return None
     said = orjson.loads(begun.body)
-    known = await read_definitions(connection)
+    known = await read_definitions(connection, [route])
     until_ms = begun.began_ms if begun.last_ms is None else begun.last_ms
     judged = (known.at(route, name, until_ms) for name in known.names(route) if name != EXPOSED)
     return Epoch(
