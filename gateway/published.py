@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.regular import NotRegular, read_regular
-from router.snapshot import Snapshot, decode, encode
+from router.snapshot import Known, Snapshot, decode, encode
 
 SNAPSHOT: Final = "snapshot.json"
 
@@ -22,6 +22,7 @@ class SnapshotFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._seen: tuple[int, int, int] | None = None
+        self._known: Known = {}
 
     def read(self) -> Snapshot | None:
         """Return the snapshot if the file changed since the last look, else None.
@@ -37,7 +38,7 @@ class SnapshotFile:
             self._seen = now
             raise ValueError(f"{self._path.name} is {error.strerror}") from None
         self._seen = now
-        return decode(content)
+        return decode(content, self._known)
 
 
 def fingerprint(path: Path) -> tuple[int, int, int]:

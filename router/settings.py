@@ -7,6 +7,7 @@ that is made of it. The settings of a policy are the fields of its class and sta
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, WithJsonSchema
@@ -491,6 +492,7 @@ COMMON: Final = {
 }
 
 
+@cache
 def policy_table(policy: type[Policy]) -> Table:
     """Return the table of a policy: its kind, the fields of its class, and what every policy may say."""
     own = table_of_fields(policy, _summary(policy))

@@ -283,8 +283,15 @@ def encode(snapshot: Snapshot) -> bytes:
     )
 
 
-def decode(data: bytes) -> Snapshot:
+#: What a snapshot said of each route, and the route that was made of it.
+Known = dict[str, tuple[dict[str, Any], Route]]
+
+
+def decode(data: bytes, known: Known | None = None) -> Snapshot:
     """Return the snapshot that ``encode`` wrote.
+
+    ``known`` is what the one before said, and becomes what this one says: routes that say the same are not made anew.
+    A bandit's plan moves one of perhaps hundreds every second, and who reads it answers requests meanwhile.
 
     Raises ValueError if the bytes are not JSON, or were written by another format of this program.
     """
@@ -298,7 +305,7 @@ def decode(data: bytes) -> Snapshot:
             gateway=Gateway(**_tuples(value["gateway"])),
             backends={b["name"]: Backend(**_tuples(b)) for b in value["backends"]},
             metrics={m["name"]: Metric(**_tuples(m)) for m in value["metrics"]},
-            routes={r["name"]: _decode_route(r) for r in value["routes"]},
+            routes=_decode_routes(value["routes"], {} if known is None else known),
             sinks={s["name"]: Sink(**_tuples(s)) for s in value.get("sinks", ())},
             assignment=value.get("assignment", ""),
         )
@@ -314,7 +321,18 @@ def _encode_route(route: Route) -> dict[str, Any]:
     return value
 
 
-def _decode_route(value: dict[str, Any]) -> Route:
+def _decode_routes(said: list[dict[str, Any]], known: Known) -> dict[str, Route]:
+    fresh: Known = {}
+    for value in said:
+        before = known.get(value["name"])
+        fresh[value["name"]] = before if before is not None and before[0] == value else (value, _decode_route(value))
+    known.clear()
+    known.update(fresh)
+    return {name: route for name, (_, route) in fresh.items()}
+
+
+def _decode_route(said: Mapping[str, Any]) -> Route:
+    value = dict(said)
     plan = decode_plan(value.pop("plan"))
     mirrors = tuple(RouteMirror(**_tuples(mirror)) for mirror in value.pop("mirrors"))
     captured = value.pop("capture", None)

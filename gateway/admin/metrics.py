@@ -32,7 +32,8 @@ from router.records import EXPOSED, VARIANT_FAULTS, Fault, Role
 from router.snapshot import Snapshot
 from router.spellings import replica
 
-#: Names kept over all reloads of one controller. Beyond it something generates them, and they become "unknown".
+#: Names kept over all reloads of one controller, or twice what the first configuration has. Beyond it something generates
+#: them, and they become "unknown".
 MOST_NAMES: Final = 2_000
 
 #: Nodes that are shown each by itself.
@@ -50,6 +51,7 @@ class Names:
     def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
         self._snapshot = snapshot
         self._read: Snapshot | None = None
+        self._most = 0
         self._known: set[tuple[str, ...]] = {("role", role) for role in get_args(Role)}
         self._known |= {("fault", fault) for fault in get_args(Fault)}
         self._known |= {("status", status) for status in STATUSES}
@@ -78,7 +80,8 @@ class Names:
         for backend in snapshot.backends.values():
             named |= {("variant", backend.name), ("version", backend.name, backend.version)}
             named |= {("replica", replica(url)) for url in backend.urls}
-        if len(self._known | named) <= MOST_NAMES:
+        self._most = self._most or max(MOST_NAMES, 2 * len(named))
+        if len(self._known | named) <= self._most:
             self._known |= named
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from policies.types import Evidence
 from router.compile import compile_snapshot
 from router.config import load
-from router.snapshot import Gateway, Snapshot, decode, encode
+from router.snapshot import Gateway, Known, Snapshot, decode, encode
 from tests.router.builders import snapshot_of
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
@@ -68,3 +68,15 @@ def test_a_damaged_snapshot_is_refused_or_read(data: st.DataObject) -> None:
     else:
         return
     assert message
+
+
+def test_a_route_that_a_new_snapshot_says_the_same_of_is_not_made_anew() -> None:
+    """Of 500 routes a bandit's plan moves one every second, and the worker that reads it answers requests meanwhile."""
+    known: Known = {}
+    first = decode(encode(example()), known)
+    name = next(iter(first.routes))
+    moved = replace(first, revision=9, routes={**first.routes, name: replace(first.routes[name], revision=9)})
+    second = decode(encode(moved), known)
+    assert second == moved
+    assert [one for one in second.routes if second.routes[one] is not first.routes[one]] == [name]
+    assert known.keys() == second.routes.keys()

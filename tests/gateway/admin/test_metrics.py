@@ -136,6 +136,15 @@ def test_names_that_something_generates_do_not_pile_up() -> None:
     assert 'route="unknown"' in text(metrics)
 
 
+def test_a_file_of_many_routes_and_backends_has_all_its_names() -> None:
+    """At 30d391e a file with more than 2,000 names had none: everything was route "unknown"."""
+    fake = control()
+    fake.snapshot = snapshot(*(route(name=f"r{index}") for index in range(MOST_NAMES + 1)))
+    metrics = new(fake)
+    metrics.observe_calls([row(replace(prediction(), route="r1500"))])
+    assert 'route="r1500"' in text(metrics)
+
+
 def test_feedback_is_counted_by_status_and_a_decrease_is_no_event() -> None:
     metrics = new()
     metrics.observe_status("digits", "correct", "joined", 3)
