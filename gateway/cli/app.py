@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from gateway.cli.assignment import assignment
+from gateway.cli.backup import backup, restore
 from gateway.cli.check import check, schema
 from gateway.cli.dashboards import dashboards
 from gateway.cli.db import db
@@ -63,7 +64,7 @@ def options(
     context.obj = config
 
 
-for command in (serve, check, doctor, demo, report, events, explain, export, schema):
+for command in (serve, check, doctor, demo, report, events, explain, export, backup, restore, schema):
     app.command()(command)
 app.add_typer(dashboards, name="dashboards")
 app.add_typer(feedback, name="feedback")

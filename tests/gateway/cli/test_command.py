@@ -18,7 +18,20 @@ from gateway.cli import app as application
 from gateway.cli import run
 from tests.gateway.cli.running import turnout, write_config
 
-COMMANDS = ("serve", "check", "doctor", "demo", "report", "explain", "schema", "dashboards", "journal", "db")
+COMMANDS = (
+    "serve",
+    "check",
+    "doctor",
+    "demo",
+    "report",
+    "explain",
+    "backup",
+    "restore",
+    "schema",
+    "dashboards",
+    "journal",
+    "db",
+)
 HEAVY = (
     "numpy",
     "scipy",
