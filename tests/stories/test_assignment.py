@@ -33,7 +33,7 @@ baseline = "one"
 expose_variant = true
 policy = {{ kind = "ab", shares = {{ one = 0.5, two = 0.5 }} }}
 """
-UNITS = [f"user-{number}" for number in range(40)]
+UNITS = [f"user-{number}" for number in range(24)]
 SHOWN = (
     *("/api/v1/config", "/api/v1/routes", "/api/v1/events", "/api/v1/plans?route=r", "/metrics", "/readyz?verbose"),
     *("/", "/routes/r", "/api/v1/export?route=r", "/api/v1/fleet"),

@@ -71,13 +71,13 @@ def reported(path: Path, bound: int, *, attacked: bool) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("bound", "verdict"), [(0, "worse"), (60, "better")])
 def test_invented_units_decide_nothing_where_new_ones_have_a_bound(tmp_path: Path, bound: int, verdict: str) -> None:
-    alone = reported(tmp_path / "alone", bound, attacked=False)
-    assert alone["verdict"]["status"] == "better"
     attacked = reported(tmp_path / "attacked", bound, attacked=True)
     assert attacked["verdict"]["status"] == verdict
     if not bound:
         assert attacked["uncounted"] == 0
         return
+    alone = reported(tmp_path / "alone", bound, attacked=False)
+    assert (alone["verdict"]["status"], alone["uncounted"]) == ("better", 0)
     assert attacked["uncounted"] == INVENTED - bound
     assert attacked["feedback"]["not_applicable"] == INVENTED - bound
     assert sum(attacked["feedback"].values()) == USERS + INVENTED
