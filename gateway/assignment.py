@@ -70,7 +70,7 @@ def is_older(data_dir: Path) -> bool:
             tables = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'epochs'").fetchone()
             return bool(tables and connection.execute("SELECT 1 FROM epochs LIMIT 1").fetchone())
     except sqlite3.Error:
-        return True  # what it knows cannot be told, and nobody is to be moved by mistake
+        return True  # what it knows cannot be told, and no unit may be moved by mistake
 
 
 def read(path: Path) -> str:

@@ -92,6 +92,8 @@ def serve(config_path: Path) -> int:
                 lock = held.enter_context(sole_processes(data_dir))
             else:
                 hold, lock = before.hold, held.enter_context(processes_lock(data_dir))
+            # Before the port is open: a new node may have to wait for its key.
+            key = assignment_key(config_path, config, data_dir)
             passed = activated()
             if passed is not None:
                 sock = held.enter_context(passed)
@@ -99,7 +101,6 @@ def serve(config_path: Path) -> int:
                 sock = before.listener
             else:
                 sock = held.enter_context(listening(config.gateway.listen, patient=hold.killed))
-            key = assignment_key(config_path, config, data_dir)
             snapshot = ensure_snapshot(data_dir / SNAPSHOT, config, _now_ms(), key)
             supervisor = Supervisor(config_path, config, data_dir, sock, lock, hold, before)
             return asyncio.run(supervisor.run(snapshot.revision))

@@ -57,7 +57,7 @@ class Newcomers:
 
     def counts(self, unit: str | None, request: Caller) -> bool:
         """Return whether a request counts, whose unit may be new; None: it carries none, and stands in for one."""
-        # Python's hash of a text is keyed by the process: nobody can send a unit that is taken for another.
+        # Python's hash of a text is keyed by the process: no client can make a unit that is taken for another.
         number = 0 if unit is None else hash(unit)
         if unit is not None and self._remembers(number):
             return True
@@ -95,8 +95,8 @@ class Newcomers:
 def client_of(request: Caller, proxies: tuple[IPv4Network | IPv6Network, ...]) -> str:
     """Return the network that a request came from: an IPv4 address, or 64 bits of an IPv6 one, as one customer has.
 
-    Behind the operator's own proxies that is the last address that is none of theirs, which the first of them has seen;
-    what is named before it anybody may have written.
+    Behind the operator's own proxies that is the last address that is none of theirs, which the first of them has seen.
+    What is named before it may be the client's invention.
     """
     address = request.peer.address
     if request.peer.trusted:
