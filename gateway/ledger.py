@@ -31,6 +31,7 @@ Status = Literal[
     "late",
     "waiting",
     "joined",
+    "over_limit",
     "set_aside",
 ]
 STATUSES: tuple[Status, ...] = (
@@ -42,6 +43,7 @@ STATUSES: tuple[Status, ...] = (
     "orphaned",
     "not_applicable",
     "not_exposed",
+    "over_limit",
     "set_aside",
     "rejected",
 )

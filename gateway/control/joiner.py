@@ -16,7 +16,9 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.control.crowd import Crowds
 from gateway.control.standing import Known, arrived, new_known, patience_ends_ms, restate
+from gateway.ledger import UNKNOWN
 from gateway.store import calls, feedback, keys, plans
 from gateway.store.calls import Call
 from gateway.store.definitions import Definition, Definitions, Place
@@ -28,6 +30,9 @@ from router.exposure import exposed
 from router.outcomes import Value, agreements, changes, counted, in_time, inapplicable, values
 from router.records import EXPOSED, Feedback, new_outcome
 from router.snapshot import Metric
+
+#: Stored events that are looked at together: some tens of megabytes.
+MOST_AT_ONCE: Final = 50_000
 
 
 class _State(NamedTuple):
@@ -69,6 +74,7 @@ class Joiner:
         self._missed: set[tuple[str, str, int]] = set()
         #: Predictions whose windows are left open, because they cannot be closed.
         self.aside = set(aside)
+        self._crowds = Crowds()
         self._newest = newest
         self._farthest = farthest
         #: No call with an open window is earlier than this, by definition; of those that are missing there is none.
@@ -326,22 +332,45 @@ class Joiner:
 
     async def _restate_these(self, connection: AsyncConnection, touched: Sequence[Event], moves: Moves) -> set[str]:
         """Restate events, and return the predictions that were exposed by them, or are not any more."""
+        touched, over = self._crowds.admit(touched)
+        await self._give_up(connection, over, {}, await calls.of(connection, _targets(over)), moves)
         if not touched:
             return set()
         sharing = self.definitions.sharing
-        named = {event.identity for event in touched if event.named}
-        stored = await feedback.with_identities(connection, named, sharing=sharing)
         targets = _targets(touched)
-        targets |= _targets(stored)
-        about = await feedback.about(connection, targets, sharing=sharing)
+        about = await feedback.at_most_about(connection, targets, MOST_AT_ONCE, sharing=sharing)
+        if about is None:
+            low, high = _parted(touched)
+            if low:  # about several predictions: in parts, as if they had come one after the other
+                flipped = await self._restate_these(connection, low, moves)
+                return flipped | await self._restate_these(connection, high, moves)
+            about = await feedback.about(connection, targets, sharing=sharing)
+        touched, over = self._crowds.bound(touched, about)
+        named = {event.identity for event in (*touched, *over) if event.named}
+        stored = await feedback.with_identities(connection, named, sharing=sharing)
+        touched, more = self._crowds.bound_identities(touched, stored)
+        over += more
+        if unknown := _targets((*stored, *touched)) - targets:
+            about |= await feedback.about(connection, unknown, sharing=sharing)
+            targets |= unknown
         if about:
-            rest = {event.identity for event in touched} - named
+            rest = {event.identity for event in (*touched, *over)} - named
             stored += [event for events in about.values() for event in events if event.identity in rest]
+        old = {event.seq: event for event in stored}
+        if over:
+            lost = {event.seq for event in over}
+            stored = [event for event in stored if event.seq not in lost]
         requests = await calls.of(connection, targets)
         joined = {one: [event for event in events if event.status == "joined"] for one, events in about.items()}
         unmet = self._unmet(requests, joined)
         first, touched = self._first(touched, requests, about, moves)
         found = restate(stored, touched, lambda event: self._known(event, requests, unmet), self.watermark_ms)
+        for event in await self._give_up(connection, over, old, requests, moves):
+            for target in event.targets:
+                found.leaving[target, event.feedback.metric].append(event)
+        for event in found.changed:
+            if event.seq in old:
+                self._crowds.leave(old[event.seq], event)
         flipped = set()
         for target, metric in found.shifted():
             before = [event for event in joined[target] if event.feedback.metric == metric] if target in joined else []
@@ -367,6 +396,34 @@ class Joiner:
         if sharing:
             await feedback.relate(connection, found.changed)
         return flipped
+
+    async def _give_up(
+        self,
+        connection: AsyncConnection,
+        over: Sequence[Event],
+        old: Mapping[int | None, Event],
+        requests: Mapping[str, Sequence[Call]],
+        moves: Moves,
+    ) -> list[Event]:
+        """Count events that there is no room for, and remove them; return those that counted until now, as they were.
+
+        ``old`` are stored events by number, ``requests`` what is known of the predictions that they are about.
+        """
+        left = []
+        for event in {
+            event.seq if event.seq is not None else -index: event for index, event in enumerate(over, 1)
+        }.values():
+            was = old.get(event.seq, event)
+            stored = next((requests[one] for one in event.targets if one in requests), None)
+            route = stored[0].route if stored is not None else event.feedback.route or UNKNOWN
+            metric = event.feedback.metric
+            if event.seq is not None:
+                moves.tell(was.counted, metric, was.status, -1)
+                if was.status == "joined":
+                    left.append(was)
+            moves.tell(route, metric, "over_limit")
+        await feedback.remove(connection, [event for event in over if event.seq is not None])
+        return left
 
     def _first(
         self, touched: Sequence[Event], requests: Mapping[str, Sequence[Call]], about: Collection[str], moves: Moves
@@ -546,6 +603,13 @@ def _without_repeats(lines: Sequence[Call], there: Mapping[tuple[str, str, str],
         else:
             written[name] = call
     return list(written.values())
+
+
+def _parted(events: Sequence[Event]) -> tuple[list[Event], list[Event]]:
+    """Part events by the predictions they are about; nothing and all, where that is one."""
+    targets = sorted({event.target or "" for event in events})
+    middle = targets[len(targets) // 2]
+    return [e for e in events if (e.target or "") < middle], [e for e in events if (e.target or "") >= middle]
 
 
 def _targets(events: Iterable[Event]) -> set[str]:

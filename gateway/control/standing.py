@@ -12,6 +12,7 @@ about and of the watermark; so the order of arrival cannot matter. Precedence, f
 | late           | it happened outside the prediction's window, after it or too long before                        |
 | not_exposed    | nobody met its prediction (yet), and the route asks for that                                    |
 | corrected      | another of its identity has a higher revision                                                   |
+| over_limit     | one too many about its prediction, or of its identity: it has no row (``gateway.control.crowd``) |
 | joined         | the one that counts; one whose value is null counts by taking back what was said before         |
 """
 
@@ -156,7 +157,7 @@ def standing(group: Sequence[Event], known: Sequence[Sequence[Known]], watermark
     first: dict[int, int] = {}
     for index, event in enumerate(group):
         revision = event.feedback.revision
-        if revision not in first or _came(event) < _came(group[first[revision]]):
+        if revision not in first or came(event) < came(group[first[revision]]):
             first[revision] = index
     statuses: list[Status] = ["repeated"] * len(group)
     for index in first.values():
@@ -212,7 +213,7 @@ def _to(event: Feedback, known: Known) -> Status:
 _BEST_FIRST: Final[tuple[Status, ...]] = ("joined", "not_exposed", "late", "not_applicable")
 
 
-def _came(event: Event) -> tuple[int, bytes]:
+def came(event: Event) -> tuple[int, bytes]:
     """Who came first; of two in the same millisecond whichever reads first, so that it is always the same one."""
     learned = event.feedback
     rest = (learned.prediction_id, learned.route, learned.key, learned.metric, learned.item, learned.occurred_ms)

@@ -1,11 +1,12 @@
 """Feedback events as rows, each with what it ended as.
 
-Rule: every event that was ever accepted has exactly one row and one status; rows are added and restated, never removed.
+Rule: every event that was ever accepted has exactly one status, and exactly one row unless it is over the limit
+(``gateway.control.crowd``); other rows are added and restated, never removed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any, Final, NamedTuple
 
@@ -56,6 +57,9 @@ class Event(NamedTuple):
 #: As Event(…), of all its fields, at half of the time.
 new_event: Final[Callable[[tuple[Any, ...]], Event]] = partial(tuple.__new__, Event)
 
+#: Events by key that are looked up again because predictions came late.
+MOST_AFFECTED: Final = 10_000
+
 _COLUMNS: Final = tuple(feedback.columns)
 _STATED: Final = (feedback.c.target, feedback.c.status, feedback.c.counted, feedback.c.due_ms)
 _RESTATE: Final = (
@@ -95,6 +99,14 @@ async def relate(connection: AsyncConnection, events: Sequence[Event]) -> None:
         )
 
 
+async def remove(connection: AsyncConnection, events: Sequence[Event]) -> None:
+    """Remove stored events."""
+    if events:
+        rows = [{"b_seq": event.seq} for event in events]
+        await connection.execute(_PARTED, rows)
+        await connection.execute(_REMOVED, rows)
+
+
 async def with_identities(
     connection: AsyncConnection, identities: Collection[str], *, sharing: bool = False
 ) -> list[Event]:
@@ -122,9 +134,29 @@ async def about(
         query = _sharing(connection.dialect.name, status)
         for target, *row in await connection.execute(query, sql.as_values(targets)):
             found.setdefault(target, []).append(_event(row))
-        whole = iter(await _with_others(connection, [event for events in found.values() for event in events]))
-        return {target: [next(whole) for _ in events] for target, events in found.items()}
+        return await _whole(connection, found)
     return found
+
+
+async def at_most_about(
+    connection: AsyncConnection, targets: Collection[str], most: int, *, sharing: bool = False
+) -> dict[str, list[Event]] | None:
+    """As ``about``, for events of any status; None where there are more than ``most`` of them."""
+    found: dict[str, list[Event]] = {}
+    if not targets:
+        return found
+    n, parameters = 0, {**sql.as_values(targets), "most": most + 1}
+    for row in await sql.rows(connection, _having(connection.dialect.name, "target", None, True), parameters):
+        event = _event(row)
+        n += 1
+        found.setdefault(event.target or "", []).append(event)
+    if sharing and n <= most:
+        for target, *row in await connection.execute(_sharing(connection.dialect.name, None, True), parameters):
+            n += 1
+            found.setdefault(target, []).append(_event(row))
+    if n > most:
+        return None
+    return await _whole(connection, found) if sharing else found
 
 
 async def farthest(connection: AsyncConnection) -> str:
@@ -199,7 +231,7 @@ async def affected(
         .where(feedback.c.key.is_not(None), feedback.c.event_ms >= wanted.c.c2, _FOUND)
         .where(feedback.c.event_ms < bindparam("watermark"))
     )
-    rows = await connection.execute(query, {"watermark": watermark_ms, **sql.as_list(keys)})
+    rows = await connection.execute(query.limit(MOST_AFFECTED), {"watermark": watermark_ms, **sql.as_list(keys)})
     found = [_event(row) for row in rows]
     return await _with_others(connection, found) if sharing else found
 
@@ -220,6 +252,13 @@ def as_json(event: Event) -> dict[str, Any]:
     }
 
 
+async def _whole(connection: AsyncConnection, found: Mapping[str, Sequence[Event]]) -> dict[str, list[Event]]:
+    """These events with the further predictions that they are about, each of them once in memory."""
+    each = {event.seq: event for events in found.values() for event in events}
+    whole = {event.seq: event for event in await _with_others(connection, list(each.values()))}
+    return {target: [whole[event.seq] for event in events] for target, events in found.items()}
+
+
 async def _with_others(connection: AsyncConnection, found: Sequence[Event]) -> list[Event]:
     """These events with the further predictions that they are about."""
     also: dict[int, list[str]] = {}
@@ -234,6 +273,7 @@ async def _with_others(connection: AsyncConnection, found: Sequence[Event]) -> l
 
 #: What was set aside is left alone (``gateway.store.aside``).
 _FOUND: Final = feedback.c.status != literal_column("'set_aside'")
+_REMOVED: Final = delete(feedback).where(feedback.c.seq == bindparam("b_seq"))
 _PARTED: Final = delete(feedback_targets).where(feedback_targets.c.seq == bindparam("b_seq"))
 _DUE: Final = (
     select(feedback)
@@ -262,20 +302,24 @@ async def _found(
 
 
 @cache
-def _having(dialect: str, column: str, status: Status | None) -> Select[Any]:
+def _having(dialect: str, column: str, status: Status | None, bounded: bool = False) -> Select[Any]:
     query = select(feedback).where(feedback.c[column].in_(sql.among(dialect, Text())), _FOUND)
     if column == "identity":
         query = query.where(NAMED)  # lets the index be used, which has only these
+    if bounded:
+        query = query.limit(bindparam("most"))
     return query if status is None else query.where(feedback.c.status == status)
 
 
 @cache
-def _sharing(dialect: str, status: Status | None) -> Select[Any]:
+def _sharing(dialect: str, status: Status | None, bounded: bool = False) -> Select[Any]:
     query = (
         select(feedback_targets.c.target, *_COLUMNS)
         .join(feedback, feedback.c.seq == feedback_targets.c.seq)
         .where(feedback_targets.c.target.in_(sql.among(dialect, Text())), _FOUND)
     )
+    if bounded:
+        query = query.limit(bindparam("most"))
     return query if status is None else query.where(feedback.c.status == status)
 
 

@@ -11,7 +11,8 @@ from collections.abc import Collection
 from functools import cache
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import BigInteger, Select, Text, select
+import orjson
+from sqlalchemy import BigInteger, Select, Text, cast, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.expression import ColumnElement, Subquery
 
@@ -20,7 +21,7 @@ from gateway.store.tables import calls
 from router.snapshot import KeyRule
 
 #: The most predictions that one event is about where the rule is "all": the last ones.
-MOST: Final = 1_000
+MOST: Final = 100
 
 
 class Key(NamedTuple):
@@ -50,13 +51,14 @@ async def _one(connection: AsyncConnection, keys: Collection[Key], which: str) -
 
 
 async def _all(connection: AsyncConnection, keys: Collection[Key]) -> dict[Key, tuple[str, ...]]:
+    """Those not after the event, the last one first; then those after it, the first one first."""
     wanted = list(dict.fromkeys(keys))
-    found: dict[Key, list[tuple[int, int, str]]] = {key: [] for key in wanted}
-    for index, target, at_ms in await connection.execute(_query(connection.dialect.name, "all"), _listed(wanted)):
-        key = wanted[index]
-        # Those not after the event, the last one first; then those after it, the first one first.
-        found[key].append((0, -at_ms, target) if at_ms <= key.event_ms else (1, at_ms, target))
-    return {key: tuple(target for *_, target in sorted(led)[:MOST]) for key, led in found.items()}
+    found: dict[Key, tuple[str, ...]] = {}
+    for index, before, after in await connection.execute(_every(connection.dialect.name), _listed(wanted)):
+        led = [(0, -at_ms, one) for one, at_ms in orjson.loads(before or "[]")]
+        led += [(1, at_ms, one) for one, at_ms in orjson.loads(after or "[]")]
+        found[wanted[index]] = tuple(dict.fromkeys(one for *_, one in sorted(led)))[:MOST]
+    return found
 
 
 def _listed(keys: Collection[Key]) -> dict[str, str]:
@@ -68,10 +70,28 @@ def _listed(keys: Collection[Key]) -> dict[str, str]:
 def _query(dialect: str, which: str) -> Select[Any]:
     """The columns of ``listed``: a number, route, key, the event's time, until when a prediction may have come."""
     wanted = sql.listed(dialect, BigInteger(), Text(), Text(), BigInteger(), BigInteger())
-    if which == "all":
-        within = _keyed(wanted) & (calls.c.at_ms <= wanted.c.c4)
-        return select(wanted.c.c0, calls.c.id, calls.c.at_ms).distinct().join(calls, within)
     return select(wanted.c.c0, _scalar(wanted, which))
+
+
+@cache
+def _every(dialect: str) -> Select[Any]:
+    """A number, and as JSON the ids and times of the predictions before the event, and of those after it."""
+    wanted = sql.listed(dialect, BigInteger(), Text(), Text(), BigInteger(), BigInteger())
+    after = calls.c.at_ms > wanted.c.c3
+    sides = ((~after, True), (after & (calls.c.at_ms <= wanted.c.c4), False))
+    return select(wanted.c.c0, *(_listing(dialect, wanted, *side) for side in sides))
+
+
+def _listing(dialect: str, wanted: Subquery, within: ColumnElement[bool], last_first: bool) -> Any:
+    order = [column.desc() if last_first else column.asc() for column in (calls.c.at_ms, calls.c.id)]
+    # In the order of the index, so that the others need not be read. Of a request there are several calls.
+    query = select(calls.c.id, calls.c.at_ms).where(_keyed(wanted), within).order_by(*order).limit(4 * MOST)
+    found = query.correlate(wanted).subquery()
+    if dialect == "sqlite":
+        listing: Any = func.json_group_array(func.json_array(found.c.id, found.c.at_ms))
+    else:
+        listing = cast(func.json_agg(func.json_build_array(found.c.id, found.c.at_ms)), Text)
+    return select(listing).correlate(wanted).scalar_subquery()
 
 
 def _scalar(wanted: Subquery, which: str) -> Any:

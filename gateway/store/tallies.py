@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from math import isfinite
+from sys import getsizeof
 from typing import Any, Final
 
 import orjson
@@ -43,8 +44,11 @@ from policies.exact import Sum, plus, rounded, total
 Counted = tuple[Sum, float]
 NOTHING: Final[Counted] = ((), 0.0)
 
-#: How many rows of a kind are remembered: some tens of megabytes.
-REMEMBERED_ROWS: Final = 100_000
+#: How much of units, and of arrivals, is remembered: about 100,000 of them, of ordinary names.
+REMEMBERED_BYTES: Final = 48 * 2**20
+#: What a row takes beside its unit's name.
+_ROW_BYTES: Final = 400
+REMEMBERED_PLACES: Final = 100_000
 
 #: How exactly it is known when an epoch's last call was made.
 SLACK_MS: Final = 3_600_000
@@ -80,14 +84,20 @@ class Remembered:
     arrivals: dict[Stint, dict[str, Arrival]] = field(default_factory=dict)
     #: Of each epoch, None before it was asked for.
     newest: dict[tuple[str, str], int] | None = None
+    #: About how much the units, and the arrivals, take.
+    units_bytes: int = 0
+    arrivals_bytes: int = 0
 
     def shrink(self) -> None:
         """Forget everything of a kind that has become too much."""
-        if len(self.ids) > REMEMBERED_ROWS:
+        if len(self.ids) > REMEMBERED_PLACES:
             self.ids.clear()
-        for rows in (self.units, self.arrivals):
-            if sum(map(len, rows.values())) > REMEMBERED_ROWS:
-                rows.clear()
+        if self.units_bytes > REMEMBERED_BYTES:
+            self.units.clear()
+            self.units_bytes = 0
+        if self.arrivals_bytes > REMEMBERED_BYTES:
+            self.arrivals.clear()
+            self.arrivals_bytes = 0
 
 
 async def apply(connection: AsyncConnection, moves: Moves, remembered: Remembered) -> None:
@@ -95,9 +105,9 @@ async def apply(connection: AsyncConnection, moves: Moves, remembered: Remembere
     remembered.shrink()
     changes = moves.changes()
     ids = await _ids(connection, {*changes, *moves.units}, remembered.ids)
-    await _move_units(connection, moves, ids, remembered.units, changes)
+    await _move_units(connection, moves, ids, remembered, changes)
     await _move(connection, {ids[place]: change for place, change in changes.items()})
-    began = await _arrive(connection, moves.arrivals, remembered.arrivals)
+    began = await _arrive(connection, moves.arrivals, remembered)
     began.update(moves.stretches)
     await sql.add(
         connection, stretches, [((*stint, revision, variant), n) for (stint, revision, variant), n in began.items()]
@@ -193,23 +203,24 @@ async def _move_units(
     connection: AsyncConnection,
     moves: Moves,
     ids: Mapping[Place, int],
-    remembered: dict[int, dict[str, Counted]],
+    remembered: Remembered,
     changes: defaultdict[Place, Change],
 ) -> None:
     """Move unit rows, and add to ``changes`` what their tallies change by."""
     missing = [
         (ids[place], unit)
         for place, those in moves.units.items()
-        for unit in those.keys() - remembered.setdefault(ids[place], {}).keys()
+        for unit in those.keys() - remembered.units.setdefault(ids[place], {}).keys()
     ]
     if missing:
+        remembered.units_bytes += sum([_ROW_BYTES + getsizeof(unit) for _, unit in missing])
         query = _units(connection.dialect.name)
         for tally, unit, m, d, rest in await connection.execute(query, sql.as_list(missing)):
-            remembered[tally][unit] = (exact_of(m, rest), d)
+            remembered.units[tally][unit] = (exact_of(m, rest), d)
     rows: list[tuple[Any, ...]] = []
     for place, those in moves.units.items():
         tally, change = ids[place], changes[place]
-        known = remembered[tally]
+        known = remembered.units[tally]
         before, after = list[Counted](), list[Counted]()
         for unit, (more_d, *terms) in those.items():
             old = known.get(unit, NOTHING)
@@ -256,17 +267,20 @@ def rests_of(exact: Mapping[str, Sum]) -> str | None:
 async def _arrive(
     connection: AsyncConnection,
     seen: Mapping[Stint, Mapping[str, Arrival]],
-    remembered: dict[Stint, dict[str, Arrival]],
+    remembered: Remembered,
 ) -> Counter[tuple[Stint, int, str]]:
     """Write the arrivals that are new, or earlier than those known, and return what the stretches change by."""
     changes: Counter[tuple[Stint, int, str]] = Counter()
     missing = [
-        (*stint, unit) for stint, came in seen.items() for unit in came.keys() - remembered.setdefault(stint, {}).keys()
+        (*stint, unit)
+        for stint, came in seen.items()
+        for unit in came.keys() - remembered.arrivals.setdefault(stint, {}).keys()
     ]
-    await _recall_arrivals(connection, missing, remembered)
+    remembered.arrivals_bytes += sum([_ROW_BYTES + getsizeof(unit) for *_, unit in missing])
+    await _recall_arrivals(connection, missing, remembered.arrivals)
     rows = []
     for stint, came in seen.items():
-        known = remembered[stint]
+        known = remembered.arrivals[stint]
         for unit, arrival in came.items():
             old = known.get(unit)
             if old is not None and old <= arrival:

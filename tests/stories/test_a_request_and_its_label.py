@@ -107,6 +107,7 @@ def test_a_request_becomes_a_row_and_its_label_moves_the_report(tmp_path: Path) 
                     "orphaned",
                     "not_applicable",
                     "not_exposed",
+                    "over_limit",
                     "set_aside",
                     "rejected",
                 )
