@@ -9,7 +9,7 @@ from gateway.cli.orphans import orphans
 from gateway.cli.set_aside import set_aside
 
 feedback = typer.Typer(
-    help="Import labels from files; list what found no prediction or was set aside.",
+    help="Import labels from files; list orphans and what was set aside.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

@@ -24,6 +24,7 @@ COMMANDS = (
     "doctor",
     "demo",
     "report",
+    "events",
     "explain",
     "backup",
     "restore",
