@@ -50,6 +50,9 @@ STATUSES: tuple[Status, ...] = (
 #: The statuses of events that should be rare, of which it is noted when they were seen.
 TROUBLED: frozenset[Status] = frozenset({"late", "orphaned", "not_applicable"})
 
+#: The sign of every call that was looked at for signs: what an earlier version recorded was not.
+CHECKED = "checked"
+
 UNKNOWN = "unknown"  # the route or metric of an event that names none that exists
 
 

@@ -358,7 +358,8 @@ def _status_class(call: Kin) -> str:
     is the other's: a dead variant must not look well because it is covered for.
     """
     status = call.status
-    if call.served is not None or (call.role == "draft" and call.fault in VARIANT_FAULTS):
+    faulty = call.fault in VARIANT_FAULTS and not call.client_error  # of that, the status is the variant's own
+    if call.served is not None or (call.role == "draft" and faulty):
         status = 502
     return f"{status // 100}xx" if status is not None and 100 <= status < 600 else "none"
 

@@ -52,7 +52,7 @@ def owner_of(path: Path) -> str | None:
 def digest_of(path: Path) -> str | None:
     """Return the SHA-256 of a file's content, as ``sha256sum`` prints it."""
     with suppress(OSError):
-        return sha256(path.read_bytes()).hexdigest()
+        return sha256(path.read_bytes()).hexdigest() if path.is_file() else None
     return None
 
 
@@ -78,23 +78,24 @@ def described(snapshot: Snapshot, config: Config | None) -> dict[str, str]:
 
 def difference(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
     """Return what changed, a line for each setting; a backend, metric, route or sink that is new or gone is one."""
-    lines, tables = [], set()
+    lines: list[str] = []
+    had, has = set(map(_table_of, before)), set(map(_table_of, after))
     for name in sorted(before.keys() | after.keys()):
-        old, new = before.get(name), after.get(name)
+        old, new, table = before.get(name), after.get(name), _table_of(name)
         if old == new:
             continue
-        table = ".".join(name.split(".")[:2])
-        if old is None or new is None:
-            there = before if new is None else after
-            other = after if new is None else before
-            if not any(one.startswith(f"{table}.") for one in other) and not name.startswith("gateway."):
-                if table not in tables:
-                    tables.add(table)
-                    lines.append(f"{'-' if there is before else '+'} {table}")
-                continue
-        lines.append(f"{name}: {_told(name, old)} -> {_told(name, new)}"[:MOST_CHARACTERS])
+        if table in had and table in has:
+            lines.append(f"{name}: {_told(name, old)} -> {_told(name, new)}"[:MOST_CHARACTERS])
+        elif (line := f"{'+' if table in has else '-'} {table}") not in lines[-1:]:
+            lines.append(line)
     more = len(lines) - MOST_LINES
     return lines if more <= 0 else [*lines[:MOST_LINES], f"and {more} more"]
+
+
+def _table_of(name: str) -> str:
+    """The table that a setting stands in: that of a backend, metric, route or sink, else "gateway"."""
+    kind, _, rest = name.partition(".")
+    return kind if kind == "gateway" else f"{kind}.{rest.partition('.')[0]}"
 
 
 def _told(name: str, value: str | None) -> str:

@@ -278,7 +278,11 @@ class Control:
 
     async def _reload(self, act: Act) -> ReloadResult:
         async with self._turn:
-            by = {"via": act.via, "author": act.author, "file_sha256": digest_of(self.config_path)}
+            by = {
+                "via": act.via,
+                "author": act.author,
+                "file_sha256": await asyncio.to_thread(digest_of, self.config_path),
+            }
             problems: tuple[Diagnostic, ...]
             try:
                 config = await asyncio.to_thread(load, self.config_path)
@@ -299,7 +303,7 @@ class Control:
                 self.happenings.note("config_unchanged", None, told, **by)
             else:
                 await self._put_in_force(fresh)
-                changed = _changed(was, known, self.snapshot, config)
+                changed = await asyncio.to_thread(_changed, was, known, self.snapshot, config)
                 told = f"revision {self.snapshot.revision} is in force"
                 if fresh.config != was.config or fresh.assignment == was.assignment:
                     self.happenings.note("config_reloaded", None, told, **by, diff=changed)

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Final
 
 import policies
-from gateway.ledger import CALLS, Ledger, Phase, Seen
+from gateway.ledger import CALLS, CHECKED, Ledger, Phase, Seen
 from policies import Policy, Tally
 from policies.statistics.sequential import Interval, mean_interval
 from policies.types import EMPTY
@@ -123,6 +123,17 @@ class Account:
         alone = _sum(signs.get((variant, "primary", word)) for variant in self.variants)
         merged = [seen for variant in self.variants if (seen := signs.get((variant, "draft", word))) is not None]
         return _sum([alone, max(merged, key=lambda seen: seen.n, default=None)])
+
+    def checked(self, variant: str, roles: tuple[Role, ...] | None = None) -> float:
+        """Return how many calls of a variant were looked at for signs: those of an earlier version were not."""
+        seen = self.seen(variant, CHECKED, roles)
+        return self.calls(variant, roles or self.roles(variant)).d if seen is None else seen.n
+
+    @property
+    def checked_requests(self) -> float:
+        """How many requests were looked at for signs."""
+        seen = self.seen_in_requests(CHECKED)
+        return self.requests if seen is None else seen.n
 
     def own(self, variant: str, metric: Metric, phase: Phase, roles: tuple[Role, ...] | None = None) -> Tally:
         """Return a variant's own values, periods pooled."""

@@ -135,10 +135,11 @@ def _shown(account: Account, problem: Problem, found: Found, of: float) -> dict[
 
 def _failures(account: Account) -> Iterator[Found]:
     for variant in account.variants:
-        seen, calls = account.seen(variant, "failed"), account.calls(variant, account.roles(variant))
-        if seen is not None:
+        if (seen := account.seen(variant, "failed")) is not None:
             what = f"{variant} fails, last with {seen.detail}"
-            yield Found(variant, calls.m, calls.d, seen, what, "its log says why; the faults below say how")
+            yield Found(
+                variant, seen.n, account.checked(variant), seen, what, "its log says why; the faults below say how"
+            )
 
 
 def _client_errors(account: Account) -> Iterator[Found]:
@@ -146,18 +147,18 @@ def _client_errors(account: Account) -> Iterator[Found]:
         seen = account.seen(variant, "client_error")
         if seen is None:
             continue
-        calls = account.calls(variant, account.roles(variant))
+        calls = account.checked(variant)
         others = [other for other in account.variants if other != variant and account.calls(other, ANSWERING).d]
         theirs = sum(one.n for other in others if (one := account.seen(other, "client_error")) is not None)
-        answered = sum(account.calls(other, ANSWERING).d for other in others)
-        if seen.n < MANY_CLIENT_ERRORS * calls.d and not _stands_out(account, variant, seen.n, others, theirs):
+        answered = sum(account.checked(other, ANSWERING) for other in others)
+        if seen.n < MANY_CLIENT_ERRORS * calls and not _stands_out(account, variant, seen.n, others, theirs):
             continue
         beside = f"; of the others' answers {theirs / answered:.1%} are" if answered else ""
         what = f"{variant} answers with a 4xx, last {seen.detail}{beside}"
         mend = f"look at backends.{variant}: its url, path and request_headers; 4xx are no failures"
         if account.snapshot.backends[variant].client_errors == "fail":
             mend = f"look at backends.{variant}: its url, path and request_headers; 4xx count as its failures"
-        yield Found(variant, seen.n, calls.d, seen, what, mend)
+        yield Found(variant, seen.n, calls, seen, what, mend)
 
 
 def _stands_out(account: Account, variant: str, n: float, others: list[str], theirs: float) -> bool:
@@ -172,7 +173,7 @@ def _stands_out(account: Account, variant: str, n: float, others: list[str], the
 def _dropped(account: Account) -> Iterator[Found]:
     for variant in account.variants:
         if (seen := account.seen(variant, "dropped", SHADOWING)) is not None:
-            made = account.calls(variant, SHADOWING).d + seen.n
+            made = account.checked(variant, SHADOWING) + seen.n
             mend = "it is slower than what it shadows: a smaller share of copies, or a larger mirror_max_concurrency"
             yield Found(variant, seen.n, made, seen, f"copies for {variant} are dropped", mend)
 
@@ -181,20 +182,20 @@ def _no_unit(account: Account) -> Iterator[Found]:
     unit, mend = account.route.unit, "clients must send it, or unit must name what they do send"
     if unit is not None and (seen := account.seen_in_requests("no_unit")) is not None:
         as_what = ": each of these requests counts as a unit of its own" if account.route.by_unit else ""
-        yield Found(None, seen.n, account.requests, seen, f"requests carry no unit ({unit}){as_what}", mend)
+        yield Found(None, seen.n, account.checked_requests, seen, f"requests carry no unit ({unit}){as_what}", mend)
 
 
 def _no_key(account: Account) -> Iterator[Found]:
     key, mend = account.route.key, "feedback by key cannot find them: key must name what clients send"
     if key is not None and (seen := account.seen_in_requests("no_key")) is not None:
-        yield Found(None, seen.n, account.requests, seen, f"requests carry no key ({key})", mend)
+        yield Found(None, seen.n, account.checked_requests, seen, f"requests carry no key ({key})", mend)
 
 
 def _no_feature(account: Account) -> Iterator[Found]:
     if account.route.features and (seen := account.seen_in_requests("no_feature")) is not None:
         reference = dict(account.route.features).get(seen.detail, "")
         what = f"requests lack a feature, last {seen.detail}" + (f" ({reference})" if reference else "")
-        yield Found(None, seen.n, account.requests, seen, what, "features must name what requests carry")
+        yield Found(None, seen.n, account.checked_requests, seen, what, "features must name what requests carry")
 
 
 def _no_prediction(account: Account) -> Iterator[Found]:
@@ -222,7 +223,7 @@ def _unmerged(account: Account) -> Iterator[Found]:
     if (seen := account.seen_in_requests("unmerged")) is not None:
         what = f"lists are not merged, last because of {seen.detail}: one ranker's passed as it was"
         mend = "items must point at a list in every ranker's answer, and item_id at an id in each of its items"
-        yield Found(None, seen.n, account.requests, seen, what, mend)
+        yield Found(None, seen.n, account.checked_requests, seen, what, mend)
 
 
 def _late(account: Account) -> Iterator[Found]:
@@ -262,7 +263,7 @@ def _uncounted(account: Account) -> Iterator[Found]:
             "a client invents units, or many users share an address: then raise max_new_units_per_client, "
             "or name the proxies between in trusted_proxies"
         )
-        yield Found(None, seen.n, account.requests + seen.n, seen, what, mend)
+        yield Found(None, seen.n, account.checked_requests + seen.n, seen, what, mend)
 
 
 def _uncovered(account: Account) -> Iterator[Found]:
@@ -298,8 +299,10 @@ def _events(account: Account, status: Status, what: str, mend: str) -> Iterator[
 
 def _answered(account: Account, variant: str) -> float:
     """How many answers of a variant there are in which something could be found."""
-    calls, refused = account.calls(variant, account.roles(variant)), account.seen(variant, "client_error")
-    return calls.d - calls.m - (0 if refused is None else refused.n)
+    # Where 4xx are failures, they are among those already.
+    words = ("failed",) if account.snapshot.backends[variant].client_errors == "fail" else ("failed", "client_error")
+    wrong = (account.seen(variant, word) for word in words)
+    return account.checked(variant) - sum(seen.n for seen in wrong if seen is not None)
 
 
 #: Every problem there is, what matters most first.

@@ -12,7 +12,7 @@ from functools import lru_cache, partial
 from operator import itemgetter
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
-from gateway.ledger import AGREEMENT, CALLS, Phase, Seen, Status
+from gateway.ledger import AGREEMENT, CALLS, CHECKED, Phase, Seen, Status
 from gateway.store.calls import Call, Row, by_kin, wrong_of
 from gateway.store.kin import Kin
 from gateway.store.news import Changed, News
@@ -222,6 +222,9 @@ class Moves:
             self.faults[kin.route, kin.epoch, kin.variant, kin.role, kin.fault] += len(rows)
             if kin.fault == "dropped":
                 return
+        checked = Sign(kin.route, kin.epoch, kin.variant, kin.role, CHECKED)
+        self.sign(checked, len(rows), oldest)
+        self.sign(checked, 0, newest)
         buckets = Counter([_bucket(row.latency_ms) for row in rows if row.latency_ms is not None])
         for index, n in buckets.items():
             self.latency[kin.route, kin.epoch, kin.variant, kin.role, index] += n

@@ -69,10 +69,11 @@ def test_a_policys_own_settings_are_compared_by_the_files(tmp_path: Path) -> Non
 
 
 def test_a_table_that_is_new_or_gone_is_one_line() -> None:
-    before, after = {"backends.a.url": "1", "backends.a.path": "2"}, {"backends.b.url": "1", "gateway.workers": "2"}
+    before = {"backends.a.url": "1", "backends.a.path": "2", "gateway.admin": "x"}
+    after = {"backends.b.url": "1", "backends.b.path": "2", "gateway.admin": "x", "gateway.workers": "2"}
     assert difference(before, after) == ["- backends.a", "+ backends.b", "gateway.workers: unset -> 2"]
     many = {f"gateway.k{number:03}": "1" for number in range(300)}
-    assert difference({}, many)[-1] == "and 200 more"
+    assert difference({"gateway.admin": "x"}, many)[-1] == "and 201 more"
 
 
 def test_plans_that_move_each_second_are_one_entry_of_their_route(caplog: pytest.LogCaptureFixture) -> None:

@@ -303,6 +303,18 @@ def test_signs_add_up_whatever_the_batches(tmp_path: Path) -> None:
     assert singly.signs["a", "primary", "other_version"] == Seen(30, T0, T0 + 58, "2.0.0")
 
 
+def test_what_an_earlier_version_recorded_does_not_hide_what_is_wrong_now(tmp_path: Path) -> None:
+    """Its calls were not looked at: among a million of them, sixty without a unit would be no share."""
+    snapshot, ledger = told(CASES["no unit in any request"], tmp_path)
+    older = {key: tally for key, tally in ledger.tallies.items() if key.metric == "@calls"}
+    many = {
+        replace(key, period=0): replace(tally, n=10_000 * tally.n, d=10_000 * tally.d) for key, tally in older.items()
+    }
+    shown = report(snapshot, replace(ledger, tallies={**ledger.tallies, **many}))
+    [found] = [one for one in shown["problems"] if one["problem"] == "no_unit"]
+    assert (found["n"], found["of"]) == (60, 60)
+
+
 def test_an_item_that_a_later_row_shows_counts_after_all(tmp_path: Path) -> None:
     """The rows of one request may be read in two portions, and the event between them."""
 
