@@ -245,7 +245,7 @@ class _Reader:
                 low, high = metric.range
                 self._problem(f'metric "{name}": value must lie in [{low:g}, {high:g}], got {_shown(value)}')
         elif not writable(value):
-            self._problem(f'metric "{name}": a label that is nested too deeply')
+            self._problem(f'metric "{name}": a label that is {_unwritable(value)}')
         elif isinstance(value, str | list | dict) and len(orjson.dumps(value)) > MAX_LABEL_BYTES:
             self._problem(f'metric "{name}": a label of more than {MAX_LABEL_BYTES:,} bytes')
 
@@ -304,6 +304,11 @@ def _is_number(value: object) -> bool:
 
 def _shown(value: object) -> str:
     if not writable(value):
-        return "a value that is nested too deeply"
+        return f"a value that is {_unwritable(value)}"
     text = orjson.dumps(value).decode()
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _unwritable(value: object) -> str:
+    """Why JSON cannot hold a value: a text out of a file may be of bytes that are no UTF-8."""
+    return "not UTF-8" if isinstance(value, str) else "nested too deeply"
