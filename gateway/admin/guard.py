@@ -6,7 +6,9 @@ Rule: one ASGI layer around everything. It fails closed: a token file that canno
   name routes and models, unless ``metrics_open`` says otherwise. A token of ``admin_read_token_file`` reads and changes
   nothing. It is sent as ``Authorization: Bearer``, or as the password of Basic with any user name, which is what
   browsers can ask for. The files are read again when they change, so tokens can be rotated without a restart.
-- Only so many requests are under way at once; one more gets 503, and health is answered all the same.
+- Only so many requests are under way at once; one more gets 503, and health is answered all the same. A few of them are
+  answered at a time, and of a client that has hung up by then nothing is: the loop is the recorder's too, and a crowd
+  must not keep it from its turns.
 - Bound to loopback, only requests to a loopback name are answered: a web page that points its own name at 127.0.0.1
   (DNS rebinding) gets 421. Who puts a proxy with a name of its own in front binds to another address, with a token.
 - A POST from another site's page (``Sec-Fetch-Site``, else ``Origin``) gets 403: browsers send Basic by themselves.
@@ -14,8 +16,10 @@ Rule: one ASGI layer around everything. It fails closed: a token file that canno
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
+import contextlib
 import logging
 from collections.abc import Callable
 from ipaddress import ip_address
@@ -35,6 +39,8 @@ logger = logging.getLogger(__name__)
 OPEN_PATHS: Final = frozenset({"/livez", "/readyz"})
 #: Requests under way at once, health left out.
 MOST_REQUESTS: Final = 64
+#: How many of them are being answered, until their answers begin.
+AT_A_TIME: Final = 4
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 #: Nothing but our own style sheet: no script, no frame, no other host.
@@ -63,17 +69,20 @@ class Guard:
         self._changing = TokenFile()
         self._reading = TokenFile()
         self._under_way = 0
+        self._turns = asyncio.Semaphore(AT_A_TIME)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         started = False
+        turn = contextlib.ExitStack()
 
         async def send_guarded(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
+                turn.close()  # what is sent from here on waits for its client
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
@@ -81,7 +90,12 @@ class Guard:
 
         self._under_way += 1
         try:
-            answer = self._refusal(scope) or self._app
+            answer: ASGIApp = self._refusal(scope) or self._app
+            if answer is self._app and scope["path"] not in OPEN_PATHS:
+                await self._turns.acquire()
+                turn.callback(self._turns.release)
+                if scope["method"] in {"GET", "HEAD"} and await _is_gone(receive):
+                    return
             await answer(scope, receive, send_guarded)
         except ClientDisconnect:
             pass
@@ -94,6 +108,7 @@ class Guard:
             if not started:
                 await problem(500, "this is a fault of the gateway; its log says more")(scope, receive, send_guarded)
         finally:
+            turn.close()
             self._under_way -= 1
 
     def _refusal(self, scope: Scope) -> Response | None:
@@ -129,6 +144,19 @@ class Guard:
             return problem(503, "the admin token file cannot be read, so nobody is let in")
         detail = "this needs the admin token, as Authorization: Bearer TOKEN or as the password of Basic"
         return problem(401, detail, headers=_CHALLENGE)
+
+
+async def _is_gone(receive: Receive) -> bool:
+    """Return whether the client of a request without a body has hung up."""
+    for _ in range(2):  # the first message says that there is no body
+        asking = asyncio.ensure_future(receive())
+        await asyncio.wait((asking,), timeout=0.001)
+        if not asking.done():
+            asking.cancel()
+            return False
+        if asking.result()["type"] == "http.disconnect":
+            return True
+    return False
 
 
 def _read(file: TokenFile, path: str | None) -> tuple[bytes, ...]:

@@ -30,6 +30,8 @@ BODY_BYTES: Final = 2**21
 HEAD_SECONDS: Final = 10.0
 REQUEST_SECONDS: Final = 30.0
 CONNECTIONS: Final = 256
+#: Connections that wait to be accepted, and that are accepted in one turn of the loop, which is the recorder's too.
+BACKLOG: Final = 64
 #: Requests that wait on one connection for the one before them.
 _PIPELINED: Final = 16
 
@@ -163,7 +165,10 @@ class AdminConnection(HttpToolsProtocol):
         silent = [one for one in everyone if one is not self and one.silent]
         if silent:
             ((address, _),) = Counter(map(_address, silent)).most_common(1)
-            min((one for one in silent if _address(one) == address), key=lambda one: one.since)._cut()
+            oldest = min((one for one in silent if _address(one) == address), key=lambda one: one.since)
+            # At once, and not when its end is told: others of the same burst would choose it again, and make no room.
+            everyone.discard(oldest)
+            oldest._cut()
 
 
 class AdminServer(uvicorn.Server):
@@ -180,7 +185,7 @@ class AdminServer(uvicorn.Server):
             server = await loop.create_server(
                 self._connection,
                 sock=sock,
-                backlog=self.config.backlog,
+                backlog=BACKLOG,
                 ssl=tls,
                 ssl_handshake_timeout=None if tls is None else HEAD_SECONDS,
             )
