@@ -32,8 +32,8 @@ from router.records import EXPOSED, VARIANT_FAULTS, Fault, Role
 from router.snapshot import Snapshot
 from router.spellings import replica
 
-#: Names kept over all reloads of one controller, or twice what the first configuration has. Beyond it something generates
-#: them, and they become "unknown".
+#: Names kept over all reloads of one controller, or twice as many as the first configuration has. Beyond it something
+#: generates them, and they become "unknown".
 MOST_NAMES: Final = 2_000
 
 #: Nodes that are shown each by itself.

@@ -325,7 +325,9 @@ class Control:
             await self._publisher.save(self._store)
             if self._member is not None and not self._member.holds:
                 return  # it is the holder's to plan; should this node be, then all there is
-            self._to_plan |= self.recorder.take_matured()
+            # Of all the others the plan does not follow the evidence.
+            adaptive = {name for name, route in self.config.routes.items() if route.policy.adaptive}
+            self._to_plan |= self.recorder.take_matured() & adaptive
             routes, self._to_plan = self._to_plan, set()
             if not routes:
                 return

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.tables import metadata, schema_version
 
-VERSION: Final = 7
+VERSION: Final = 8
 
 
 class Step(NamedTuple):
@@ -41,6 +41,7 @@ _PACKS: Final = """CREATE TABLE plan_packs (
 _PACKS_UNTIL: Final = "CREATE INDEX plan_packs_until ON plan_packs (until_ms)"
 _COURSES: Final = """CREATE TABLE courses (
     route TEXT NOT NULL, epoch TEXT NOT NULL, state TEXT NOT NULL, PRIMARY KEY (route, epoch))"""
+_REPEATED: Final = "CREATE INDEX feedback_repeated ON feedback (seq) WHERE status = 'repeated'"
 _MORE: Final = "ALTER TABLE events ADD COLUMN more TEXT"
 
 #: Version → the step that leads to it. Steps are never edited once released, and they only ever add: a node of the
@@ -68,6 +69,7 @@ STEPS: Final[Mapping[int, Step]] = {
         (f"{_PACKS}, body BLOB NOT NULL, PRIMARY KEY (route, first))", _PACKS_UNTIL, f"{_COURSES} WITHOUT ROWID"),
         (f"{_PACKS}, body BYTEA NOT NULL, PRIMARY KEY (route, first))", _PACKS_UNTIL, _COURSES),
     ),
+    8: Step("find repeated events", (_REPEATED,), (_REPEATED,)),
 }
 
 #: PostgreSQL's lock is a number that everybody agrees on: "turnout" in ASCII. SQLite's is the transaction itself, which

@@ -33,6 +33,8 @@ from gateway.store import calls as recorded
 from gateway.store import partitions, plans, sql
 from gateway.store.partitions import DAY_MS
 from gateway.store.tables import (
+    ORPHANED,
+    REPEATED,
     arrivals,
     bodies,
     calls,
@@ -130,24 +132,27 @@ async def _days(connection: AsyncConnection, before_ms: int) -> int | None:
 async def _rows(connection: AsyncConnection, before_ms: int) -> int | None:
     """Delete a chunk of calls from before a time; None if there are none."""
     await connection.execute(_ALONE, {"bound": _first_id(before_ms)})
-    for (route,) in (await connection.execute(_ROUTES)).all():
-        found = await connection.execute(_OLD_CALLS, {"b_route": route, "before": before_ms, "most": CHUNK})
-        if found.rowcount:
-            return found.rowcount
+    routes = [str(row[0]) for row in await connection.execute(_ROUTES)]
+    first = await recorded.first_in(connection, [recorded.Span(route, -(2**62), before_ms) for route in routes])
+    for route, at_ms in zip(routes, first, strict=True):
+        if at_ms is not None:
+            which = {"b_route": route, "before": before_ms, "most": CHUNK}
+            return (await connection.execute(_OLD_CALLS, which)).rowcount
     return None
 
 
-async def _feedback(connection: AsyncConnection, before_ms: int, start: int) -> Expired:
-    """Events that found no prediction, and repeats; what counts goes with its prediction."""
-    rows = (await connection.execute(_EVENTS, {"start": start, "most": CHUNK})).all()
-    old = [seq for seq, received_ms, status in rows if received_ms < before_ms and status in ("orphaned", "repeated")]
+async def _feedback(connection: AsyncConnection, before_ms: int, _: int) -> Expired:
+    """Events that found no prediction, and repeats; what counts goes with its prediction, and is not looked at."""
+    old: list[int] = []
+    for query in _EVENTS:
+        rows = (await connection.execute(query, {"most": CHUNK - len(old)})).all()
+        old += [seq for seq, received_ms in rows if received_ms < before_ms]
     if old:
         among = sql.among(connection.dialect.name, BigInteger())
         for table in (feedback_targets, feedback):
             await connection.execute(delete(table).where(table.c.seq.in_(among)), sql.as_values(old))
     # Events are numbered as they come: behind one that is young there are only young ones.
-    more = len(rows) == CHUNK and rows[-1].received_ms < before_ms
-    return Expired({"feedback": len(old)}, rows[-1].seq if more else None)
+    return Expired({"feedback": len(old)}, 0 if len(old) >= CHUNK else None)
 
 
 async def _tallies(connection: AsyncConnection, before_ms: int, _: int) -> Expired:
@@ -234,11 +239,9 @@ _OLD_CALLS: Final = delete(calls).where(
         .limit(bindparam("most"))
     )
 )
-_EVENTS: Final = (
-    select(feedback.c.seq, feedback.c.received_ms, feedback.c.status)
-    .where(feedback.c.seq > bindparam("start"))
-    .order_by(feedback.c.seq)
-    .limit(bindparam("most"))
+_EVENTS: Final = tuple(
+    select(feedback.c.seq, feedback.c.received_ms).where(which).order_by(feedback.c.seq).limit(bindparam("most"))
+    for which in (ORPHANED, REPEATED)
 )
 #: What an event was about, once it is gone.
 _ALONE: Final = delete(feedback_targets).where(

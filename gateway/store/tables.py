@@ -156,8 +156,11 @@ Index(
 _WAITING = text("status = 'waiting'")
 Index("feedback_due", feedback.c.due_ms, sqlite_where=_WAITING, postgresql_where=_WAITING)
 
-_ORPHANED = text("status = 'orphaned'")
-Index("feedback_orphaned", feedback.c.seq, sqlite_where=_ORPHANED, postgresql_where=_ORPHANED)
+#: Events that count nowhere, by when they came.
+ORPHANED: Final = text("status = 'orphaned'")
+REPEATED: Final = text("status = 'repeated'")
+Index("feedback_orphaned", feedback.c.seq, sqlite_where=ORPHANED, postgresql_where=ORPHANED)
+Index("feedback_repeated", feedback.c.seq, sqlite_where=REPEATED, postgresql_where=REPEATED)
 
 #: What a metric meant on a route for predictions since ``since_ms``; ``body`` NULL: nothing any more.
 #: Of those, the ones made before ``closed_until`` have their windows closed.
