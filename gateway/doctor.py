@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
-import resource
 import sqlite3
 import statistics
 import tempfile
@@ -18,8 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-from gateway import assignment, compiled
-from gateway.journal import JOURNAL, size_bytes
+from gateway import assignment, compiled, descriptors
+from gateway.journal import FEEDBACK, JOURNAL, PREDICTIONS, size_bytes
 from gateway.store import StoreError, migrations, password_in
 from gateway.store.standing import clock_ahead_seconds, look
 from router.config import Config
@@ -37,8 +36,6 @@ _FSYNCS: Final = 20
 
 #: What a clock may differ by: events are dated by several machines, and windows are closed by one of them.
 SKEW_SECONDS: Final = 1.0
-#: Files of a process that are no connections.
-_OWN_FILES: Final = 100
 _LEAST_FREE_BYTES: Final = 256 * 2**20
 _FULL_SHARE: Final = 0.8
 _TIME_ERROR: Final = 5
@@ -60,10 +57,14 @@ def examine(config: Config) -> Iterator[Finding]:
     yield sqlite(sqlite3.sqlite_version_info, used=gateway.store == "sqlite")
     yield fsync(data_dir)
     yield clock(data_dir)
-    yield open_files(config, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    yield open_files(config, descriptors.hard_limit())
     yield from store(gateway)
     yield assigned(gateway)
-    yield journal(gateway, size_bytes(data_dir / JOURNAL))
+    yield journal(gateway, size_bytes(data_dir / JOURNAL, PREDICTIONS))
+    fed, bound = size_bytes(data_dir / JOURNAL, FEEDBACK), gateway.max_feedback_journal_bytes
+    if fed > _FULL_SHARE * bound:
+        hint = "see that the store can be written: when it is full, feedback gets 503"
+        yield Finding("feedback", "problem", f"{fed / 2**20:.1f} MiB, {fed / bound:.0%} of its bound", hint)
     yield disk(data_dir)
 
 
@@ -136,13 +137,14 @@ def clock(data_dir: Path) -> Finding:
 
 
 def open_files(config: Config, limit: int) -> Finding:
-    """Whether a worker may have as many connections as its settings say."""
-    outward = sum(backend.max_concurrency * len(backend.urls) for backend in config.backends.values())
-    need = config.gateway.max_connections + outward + _OWN_FILES
-    said = f"{limit:,} per process; max_connections and max_concurrency could come to {need:,}"
-    if limit < config.gateway.max_connections + _OWN_FILES:
-        return Finding("open files", "problem", said, f"raise it (ulimit -n, LimitNOFILE) to {need} or lower those")
-    return Finding("open files", "note" if limit < need else "ok", said)
+    """Whether a worker may have as many connections as its settings say, with the limit that ``serve`` raises to."""
+    gateway, backends = config.gateway, config.backends.values()
+    taken = descriptors.connections(gateway, backends, limit)
+    said = f"{limit:,} per process: {taken:,} connections of clients, of max_connections = {gateway.max_connections:,}"
+    if taken < gateway.max_connections:
+        hint = "raise the hard limit (ulimit -Hn, LimitNOFILE), or lower max_connections; the others get 503"
+        return Finding("open files", "note" if taken > gateway.max_connections // 2 else "problem", said, hint)
+    return Finding("open files", "ok", said)
 
 
 def store(gateway: Gateway) -> Iterator[Finding]:

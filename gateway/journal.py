@@ -374,9 +374,12 @@ def read_lines(path: Path, offset: int, max_bytes: int) -> tuple[list[bytes], in
     return whole.split(b"\n")[:-1], offset + len(whole)
 
 
-def size_bytes(directory: Path) -> int:
-    """Return how many bytes the journal under ``directory`` holds: what is not drained, and what is not yet deleted."""
-    return sum(segment.size for segment in _all_segments(directory))
+def size_bytes(directory: Path, *kinds: str) -> int:
+    """Return how many bytes the journal under ``directory`` holds: what is not drained, and what is not yet deleted.
+
+    Of some ``kinds`` of segments, or of all.
+    """
+    return sum(segment.size for kind in kinds or (PREDICTIONS, FEEDBACK) for segment in segments(directory / kind))
 
 
 def _all_segments(journal: Path) -> list[Segment]:

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, TextIO
 
-from gateway import assignment, handover
+from gateway import assignment, descriptors, handover
 from gateway.compiled import build
 from gateway.configuration import load
 from gateway.journal import JOURNAL, next_run
@@ -86,6 +86,7 @@ def serve(config_path: Path) -> int:
             data_dir.mkdir(parents=True, exist_ok=True)
             if left := narrow(data_dir):
                 logger.warning("others may read %s and %d more: it is not ours to narrow", left[0], len(left) - 1)
+            logger.info("each process may open %d files", descriptors.raise_limit())
             before = held.enter_context(handover.predecessor(data_dir))
             if before is None:
                 hold = held.enter_context(sole_supervisor(data_dir))

@@ -212,7 +212,14 @@ GATEWAY: Final = table_of(
             "Longest request target, path and query; a longer one gets 414. At most max_header_bytes.",
         ),
         "max_body_bytes": Setting(Positive, "Largest body of a request; a larger one gets 413."),
-        "max_connections": Setting(Positive, "Open connections per worker; one more gets 503."),
+        "max_parsed_body_bytes": Setting(
+            Positive,
+            "Largest body that is read for a route's unit, key or features; a larger one gets 413 there. While one is "
+            "read the worker does nothing else: some 40 ms for each MiB at worst.",
+        ),
+        "max_connections": Setting(
+            Positive, "Open connections per worker, as far as there are descriptors for them; one more gets 503."
+        ),
         "admission": Setting(
             Literal["adaptive", "fixed", "off"],
             "Who is turned away with 503: adaptive, whom a worker that cannot keep up cannot carry, and beyond "
@@ -248,6 +255,18 @@ GATEWAY: Final = table_of(
         "max_journal_bytes": Setting(
             Annotated[int, Field(ge=2**20)], "Largest journal that has not been recorded yet; at least 1 MiB."
         ),
+        "max_feedback_journal_bytes": Setting(
+            Annotated[int, Field(ge=2**20)],
+            "Largest part of the journal that is feedback, beside max_journal_bytes: beyond it feedback gets 503.",
+        ),
+        "max_feedback_per_second": Setting(
+            Annotated[int, Field(ge=0)],
+            "Feedback events a second that a worker takes, over ten seconds; beyond it feedback gets 429. 0: no bound.",
+        ),
+        "max_feedback_per_second_per_client": Setting(
+            Annotated[int, Field(ge=0)],
+            "The same of one client, by its address (behind trusted_proxies, the one that they name).",
+        ),
         "journal_full": Setting(
             Literal["shed", "refuse"], "When it is reached: answer without logging, and count; or refuse with 503."
         ),
@@ -257,8 +276,9 @@ GATEWAY: Final = table_of(
             "How long predictions are kept, and with them the feedback about them; without it, for ever. At least the "
             "longest window, with window_before. Tallies stay, unless tally_retention says how long.",
         ),
-        "feedback_retention": Setting(
-            Duration, "How long feedback is kept that found no prediction, or was a repeat; without it, for ever."
+        "feedback_retention": Setting(Duration, "How long feedback is kept that found no prediction, or was a repeat."),
+        "max_orphans": Setting(
+            Positive, "Most events that are kept without their prediction; beyond it the oldest go, and are counted."
         ),
         "body_retention": Setting(
             Duration, "How long captured bodies are kept; without it, as long as their predictions."

@@ -64,6 +64,7 @@ class Gateway:
     underscores_in_headers: bool = False
     max_target_bytes: int = 8_192
     max_body_bytes: int = 10_485_760
+    max_parsed_body_bytes: int = 524_288
     max_connections: int = 10_000
     admission: Literal["adaptive", "fixed", "off"] = "adaptive"
     max_in_flight: int = 10_000
@@ -78,10 +79,14 @@ class Gateway:
     mirror_max_body_bytes: int = 1_048_576
     mirror_timeout_ms: int = 60_000
     max_journal_bytes: int = 10 * 2**30
+    max_feedback_journal_bytes: int = 2 * 2**30
+    max_feedback_per_second: int = 20_000
+    max_feedback_per_second_per_client: int = 5_000
     journal_full: Literal["shed", "refuse"] = "shed"
     journal_fsync_ms: int = 500
     prediction_retention: int | None = None  # milliseconds; None: for ever
-    feedback_retention: int | None = None
+    feedback_retention: int | None = 90 * 86_400_000
+    max_orphans: int = 1_000_000
     body_retention: int | None = None
     tally_retention: int | None = None
     tracing: bool = False

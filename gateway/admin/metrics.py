@@ -202,6 +202,7 @@ class Metrics:
                     series.replica_state.labels(backend["name"], one["name"], state).set(one[state])
         series.in_flight_limit.set(gauges.get(("in_flight_limit", ()), 0.0))
         series.connections.set(gauges.get(("connections", ()), 0.0))
+        series.connections_limit.set(gauges.get(("connections_limit", ()), 0.0))
         series.buffer_bytes.set(gauges.get(("buffer_bytes", ()), 0.0))
         series.journal_bytes.set(gauges.get(("journal_bytes", ()), 0.0))
 

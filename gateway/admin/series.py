@@ -208,6 +208,9 @@ class Series:
             "Requests that may be under way, over all workers, as admission has it now; 0 when it is off.",
         )
         self.connections = self._gauge("connections", "Client connections open right now.")
+        self.connections_limit = self._gauge(
+            "connections_limit", "Client connections that may be open: max_connections, or what descriptors allow."
+        )
         self.buffer_bytes = self._gauge(
             "buffer_bytes", "Memory held for slow clients beyond 64 KiB of each, of max_buffer_bytes per worker."
         )

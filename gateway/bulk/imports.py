@@ -5,8 +5,8 @@ synced by the portion, as feedback is before its 202), what the recorder does wi
 and the request path has no part in it. Sent through ``POST /-/feedback`` instead, a million rows would be parsed and
 checked by the very processes that answer requests, at a third of the rate.
 
-The journal stays bounded: above half of ``max_journal_bytes`` the import waits for the recorder, so that traffic keeps
-the other half.
+The journal stays bounded: above half of ``max_feedback_journal_bytes`` the import waits for the recorder, so that
+feedback that comes by HTTP keeps the other half.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def _writer(data_dir: Path, snapshot: Snapshot) -> Appender:
     run = max((segment.run for segment in segments(journal / PREDICTIONS)), default=new_run(now_ms()))
     # A slot per process, so that two imports never write one segment.
     name = next_writer(journal, run, WORKER_SLOTS + os.getpid(), now_ms())
-    return Appender(folder, name, roll_bytes=roll_bytes(snapshot.gateway.max_journal_bytes))
+    return Appender(folder, name, roll_bytes=roll_bytes(snapshot.gateway.max_feedback_journal_bytes))
 
 
 def _finish(data_dir: Path, writer: str) -> None:
@@ -163,8 +163,8 @@ def _finish(data_dir: Path, writer: str) -> None:
 
 def _wait(data_dir: Path, snapshot: Snapshot, watcher: Watcher, patience_seconds: float) -> None:
     """Wait until the journal has room for the import. Raises Stuck."""
-    least = size = journal_bytes(data_dir / JOURNAL)
-    most = _SHARE * snapshot.gateway.max_journal_bytes
+    least = size = journal_bytes(data_dir / JOURNAL, FEEDBACK)
+    most = _SHARE * snapshot.gateway.max_feedback_journal_bytes
     deadline = time.monotonic() + patience_seconds
     while size > most:
         if watcher.stopping():
@@ -173,6 +173,6 @@ def _wait(data_dir: Path, snapshot: Snapshot, watcher: Watcher, patience_seconds
             raise Stuck
         watcher.waiting()
         time.sleep(_PAUSE_SECONDS)
-        size = journal_bytes(data_dir / JOURNAL)
+        size = journal_bytes(data_dir / JOURNAL, FEEDBACK)
         if size < least:  # somebody records
             least, deadline = size, time.monotonic() + patience_seconds

@@ -50,9 +50,9 @@ class Retention:
         """Remove everything that is older than ``kept`` says, fold what is old, and make room for the days to come."""
         await self._store.make_room(partitions.day_of(now_ms))
         for kind in KINDS:
-            age_ms = getattr(kept, kind.setting)
-            if age_ms is not None:
-                await self._expire(kind, now_ms - age_ms)
+            bound = getattr(kept, kind.setting)
+            if bound is not None:
+                await self._expire(kind, bound if kind.counted else now_ms - bound)
 
     async def fold(self) -> None:
         """Fold old plans, and what was given under them."""

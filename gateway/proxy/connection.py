@@ -54,8 +54,6 @@ _LINGER_SECONDS: Final = 2.0
 _PROBE_SECONDS: Final = 0.25
 #: Bytes of an unwanted body that are read to keep a connection; with more to come it is closed.
 _DISCARD_BYTES: Final = 65_536
-#: Connections above max_connections that are told so; further ones are just closed.
-_TURNED_AWAY: Final = 256
 # A close with unsent or unread bytes thrown away, told to the peer as a reset.
 _RESET: Final = struct.pack("ii", 1, 0)
 
@@ -125,7 +123,7 @@ class Connection(asyncio.Protocol):
         self._peer = self._edge.peer(peer[0] if isinstance(peer, tuple) else "")
         self.deadline = self._loop.time() + self._edge.header_seconds
         excess = self._edge.arrived(self)
-        if excess > _TURNED_AWAY:
+        if excess > self._edge.told:
             self.cut()
         elif excess > 0:
             self._refuse(Refusal(503, "too many connections", (b"retry-after", b"1")))

@@ -13,11 +13,13 @@ import asyncio
 import contextlib
 import logging
 import socket
+import sys
 from collections.abc import Callable, Coroutine
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from ssl import SSLContext
 from typing import Any, Final, Literal
 
+from gateway.descriptors import TOLD
 from gateway.proxy.buffers import Buffers
 from gateway.proxy.connection import Connection
 from gateway.proxy.deadlines import Deadlines
@@ -68,6 +70,9 @@ class Edge:
         #: were cut because they took their answer too slowly.
         self.turned_away = self.unheld = self.unread = 0
         self.buffers = Buffers(0) if buffers is None else buffers
+        #: Connections that there are descriptors for, and those beyond the bound that are told so.
+        self.room = sys.maxsize
+        self.told = TOLD
         #: Header fields that were dropped for an underscore in their name, since the start.
         self.dropped_fields = 0
         #: The handlers that wait for something.
@@ -85,6 +90,7 @@ class Edge:
     @gateway.setter
     def gateway(self, gateway: Gateway) -> None:
         self._gateway = gateway
+        self.max_connections = min(gateway.max_connections, self.room)
         self.max_header_bytes = gateway.max_header_bytes
         self.max_headers = gateway.max_headers
         self.max_target_bytes = gateway.max_target_bytes
@@ -195,7 +201,7 @@ class Edge:
         """Count a connection in; return by how many they are too many, if above 0."""
         self._connections.add(connection)
         self.deadlines.watch(connection)
-        excess = len(self._connections) - self._gateway.max_connections
+        excess = len(self._connections) - self.max_connections
         if excess > 0:
             self.turned_away += 1
         return excess

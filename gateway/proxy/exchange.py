@@ -93,9 +93,14 @@ class Exchange:
             document: object = MISSING
             waited = 0.0
             if self._router.needs_body(route):
+                most = self._router.snapshot.gateway.max_parsed_body_bytes
+                if (request.content_length or 0) > most:
+                    return _refuse_unread(response, route, most)
                 waiting = perf_counter()
                 body = await request.body()
                 waited = perf_counter() - waiting
+                if len(body) > most:
+                    return _refuse_unread(response, route, most)
                 document = decode_json(body)
             elif request.has_body and not request.complete:
                 # Not before there is something to send: a place at the backend is not for who only announces a body.
@@ -108,6 +113,7 @@ class Exchange:
             at_ms = self._now_ms()
             ticket = self._log.pending.begin(at_ms)
             routing = self._decided(request, response, route, generation, at_ms, document)
+            document = None  # it may be fifty times as large as the body, and the backend may take its time
             if routing is None:
                 return None
             captured = None if route.capture is None else capturing(route, routing.occasion.request_id, self._counts)
@@ -175,6 +181,12 @@ class Exchange:
         if routing.unit_missing:
             self._counts.add("unit_fallbacks", route=route.name)
         return routing
+
+
+def _refuse_unread(response: Response, route: Route, most: int) -> None:
+    """Answer a request whose body is too long to be read here: nothing else is done meanwhile."""
+    detail = f"route {route.name} reads the body, of at most {most:,} bytes (max_parsed_body_bytes)"
+    refuse(response, 413, "Content Too Large", detail)
 
 
 def _knows(request: Request, valid: tuple[bytes, ...]) -> bool:

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from ipaddress import ip_network
+from math import ceil
+from time import monotonic
 from typing import Final
 
 import orjson
@@ -20,13 +23,16 @@ from gateway.proxy.counts import Counts
 from gateway.proxy.events import NotEvents, read_events
 from gateway.proxy.headers import Header, field
 from gateway.proxy.log import Log
+from gateway.proxy.newcomers import client_of
 from gateway.proxy.problems import problem
+from gateway.proxy.rates import Rates
 from gateway.proxy.reply import refuse
 from gateway.proxy.request import Request
 from gateway.proxy.response import Response
 from gateway.secret import is_one_of
 from router.records import feedback_line
 from router.router import Router
+from router.snapshot import Gateway
 
 #: How the gateway's own paths begin; no route's can.
 OWN_PATHS: Final = ("/-/", "*")
@@ -60,7 +66,14 @@ class OwnPaths:
         self._log = log
         self._counts = counts
         self._now_ms = now_ms
+        self._rates = Rates(router.snapshot.gateway)
         self.ready = True
+        self.swap(router.snapshot.gateway)
+
+    def swap(self, gateway: Gateway) -> None:
+        """Go by these settings from now on."""
+        self._proxies = tuple(map(ip_network, gateway.trusted_proxies))
+        self._rates.swap(gateway)
 
     async def __call__(self, request: Request, response: Response) -> None:
         match request.path:
@@ -106,7 +119,15 @@ class OwnPaths:
             self._counts.add("feedback_rejected", reason="unauthorized")
             detail = "feedback needs the token: Authorization: Bearer …"
             return refuse(response, 401, "Unauthorized", detail, (b"www-authenticate", b"Bearer"), *cors)
+        client = client_of(request, self._proxies)
+        wait = self._rates.wait_seconds(client, monotonic())
+        if wait:
+            # What is in it nobody knows: it is not read for this.
+            self._counts.add("feedback_rejected", reason="rate")
+            detail = "more feedback than max_feedback_per_second, or max_feedback_per_second_per_client, lets in"
+            return refuse(response, 429, "Too Many Requests", detail, (b"retry-after", b"%d" % ceil(wait)), *cors)
         body = await _body(request)
+        self._rates.sent(client, 1, monotonic())
         if body is None:
             self._reject(1, "too_large")
             detail = f"a body of feedback has at most {MAX_BODY_BYTES:,} bytes"
@@ -117,6 +138,7 @@ class OwnPaths:
         except NotEvents as error:
             self._reject(error.count, "not_events")
             return refuse(response, 422, "Unprocessable Content", str(error), *cors)
+        self._rates.sent(client, max(0, count - 1), monotonic())
         if problems:
             self._reject(count, "invalid")
             detail = f"{_number(len(problems), 'problem')} in {_number(count, 'event')}; nothing is stored"
@@ -124,7 +146,7 @@ class OwnPaths:
             headers, content = problem(422, "Unprocessable Content", detail, errors=errors)
             return response.send(422, [*headers, *cors], content)
         try:
-            if self._log.full:
+            if self._log.feedback_full:
                 raise JournalFailed("the journal is full")
             if events:
                 lines = b"".join(map(feedback_line, events))

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from gateway.journal import Appender, FeedbackAppender, roll_bytes, size_bytes
+from gateway.journal import FEEDBACK, PREDICTIONS, Appender, FeedbackAppender, roll_bytes, size_bytes
 from gateway.proxy.counts import Counts
 from gateway.reserve import is_spent
 from router.records import mark_line
@@ -51,7 +51,7 @@ class Pending:
 class Log:
     """Writes prediction rows and marks, and says what becomes of a request that cannot be logged.
 
-    ``directory`` is the journal's, whose bytes are bounded over all workers and both kinds of segments.
+    ``directory`` is the journal's, whose bytes are bounded over all workers, those of each kind of segments apart.
     """
 
     def __init__(
@@ -62,8 +62,9 @@ class Log:
         self._directory = directory
         self._gateway = gateway
         self._counts = counts
-        self._measured = 0
-        self._since = 0  # bytes of our own since then
+        # Bytes of predictions and of feedback: as measured, and our own since then.
+        self._measured = self._since = 0
+        self._fed = self._fed_since = 0
         self._broken = False
         self._reserved = False  # what the disk has left is the controller's
         self.pending = Pending()
@@ -72,12 +73,17 @@ class Log:
     @property
     def journal_bytes(self) -> int:
         """Bytes in the journal, as last measured."""
-        return self._measured
+        return self._measured + self._fed
 
     @property
     def full(self) -> bool:
         """True when ``max_journal_bytes`` is reached or the disk is full: it has to be drained first."""
         return self._reserved or self._measured + self._since >= self._gateway.max_journal_bytes
+
+    @property
+    def feedback_full(self) -> bool:
+        """The same of feedback and ``max_feedback_journal_bytes``: a flood of it costs no prediction its row."""
+        return self._reserved or self._fed + self._fed_since >= self._gateway.max_feedback_journal_bytes
 
     @property
     def refusing(self) -> bool:
@@ -87,7 +93,8 @@ class Log:
     def swap(self, gateway: Gateway) -> None:
         """Go by these settings from now on."""
         self._gateway = gateway
-        self._appender.roll_bytes = self._feedback.roll_bytes = roll_bytes(gateway.max_journal_bytes)
+        self._appender.roll_bytes = roll_bytes(gateway.max_journal_bytes)
+        self._feedback.roll_bytes = roll_bytes(gateway.max_feedback_journal_bytes)
 
     def admit(self, rows: bytes) -> Literal["written", "shed", "refused"]:
         """Write the rows of an answer before it is sent; "refused" means that it must not be."""
@@ -137,17 +144,18 @@ class Log:
 
     def grew(self, size: int) -> None:
         """So many bytes of feedback were added."""
-        self._since += size
+        self._fed_since += size
 
     def measure(self) -> None:
         """Look how large the journal is. Once a second."""
         try:
-            self._measured, self._since = size_bytes(self._directory), 0
+            self._measured, self._since = size_bytes(self._directory, PREDICTIONS), 0
+            self._fed, self._fed_since = size_bytes(self._directory, FEEDBACK), 0
             self._reserved = is_spent(self._directory)
         except OSError as error:
             logger.warning("the journal cannot be measured: %s", error)
             return
-        if self.full:
+        if self.full or self.feedback_full:
             self.roll(empty=False)
 
     def roll(self, *, empty: bool = True) -> None:

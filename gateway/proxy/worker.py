@@ -28,7 +28,7 @@ from typing import Any, Final
 import orjson
 import uvloop
 
-from gateway import tls
+from gateway import descriptors, tls
 from gateway.journal import (
     FEEDBACK,
     JOURNAL,
@@ -58,7 +58,7 @@ from gateway.published import SNAPSHOT, SnapshotFile
 from gateway.rolling import Rolling
 from gateway.secret import SecretMissing
 from router.router import Router
-from router.snapshot import Gateway
+from router.snapshot import Gateway, Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -121,9 +121,9 @@ class Worker:
         for kind in (PREDICTIONS, FEEDBACK):
             with contextlib.suppress(OSError):
                 (journal / kind).mkdir(parents=True, exist_ok=True)
-        roll = roll_bytes(gateway.max_journal_bytes)
+        roll, feedback_roll = map(roll_bytes, (gateway.max_journal_bytes, gateway.max_feedback_journal_bytes))
         self._predictions = Appender(journal / PREDICTIONS, self.writer, roll_bytes=roll)
-        self._feedback = FeedbackAppender(journal / FEEDBACK, self.writer, roll_bytes=roll)
+        self._feedback = FeedbackAppender(journal / FEEDBACK, self.writer, roll_bytes=feedback_roll)
         self._rolling = Rolling(journal)
         self._log = Log(self._predictions, self._feedback, journal, gateway, self._counts)
         self._mirrors = Mirrors(self._log, self._counts, gateway)
@@ -145,6 +145,7 @@ class Worker:
         self._oversized = False
         self._renewing: asyncio.Task[None] | None = None
         self._edge = Edge(self._handle, gateway, ssl=context, buffers=self._buffers)
+        self._bound(snapshot)
 
     async def serve(self, sock: socket.socket, stop: asyncio.Event, ready: int | None = None) -> None:
         """Serve until ``stop``, then drain. That requests are taken is said by a byte to ``ready``."""
@@ -200,6 +201,16 @@ class Worker:
     def _gateway(self) -> Gateway:
         return self._router.snapshot.gateway
 
+    def _bound(self, snapshot: Snapshot) -> None:
+        """Bound clients by these settings, and connections by what there are descriptors for."""
+        limit = descriptors.soft_limit()
+        edge, gateway = self._edge, snapshot.gateway
+        edge.told, room = descriptors.told(limit), descriptors.connections(gateway, snapshot.backends.values(), limit)
+        if room < gateway.max_connections and room != edge.room:
+            said = "at most %d connections, not max_connections = %d: of %d descriptors backends and journal need some"
+            logger.warning(said, room, gateway.max_connections, limit)
+        edge.room, edge.gateway = room, gateway
+
     def _sync_seconds(self) -> float:
         return self._gateway.journal_fsync_ms / 1000
 
@@ -236,9 +247,10 @@ class Worker:
         self._router.swap(snapshot)
         self._log.swap(snapshot.gateway)
         self._mirrors.swap(snapshot.gateway)
+        self._own.swap(snapshot.gateway)
         self._admission.swap(snapshot.gateway)
         self._newcomers.swap(snapshot.gateway)
-        self._edge.gateway = snapshot.gateway
+        self._bound(snapshot)
         logger.log(level, "revision %d is in force", snapshot.revision)
 
     def _refresh(self) -> None:
@@ -272,6 +284,7 @@ class Worker:
             ("in_flight", {"route": route}, number) for route, number in self._exchange.in_flight.items()
         ]
         gauges.append(("connections", {}, self._edge.connections))
+        gauges.append(("connections_limit", {}, self._edge.max_connections))
         gauges.append(("buffer_bytes", {}, self._buffers.used))
         gauges += self._backends.gauges()
         if self._gateway.admission != "off":

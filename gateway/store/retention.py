@@ -80,6 +80,8 @@ class Kind(NamedTuple):
     setting: str
     expire: Callable[[AsyncConnection, int, int], Awaitable[Expired]]
     due: Callable[[AsyncConnection, int], Awaitable[bool]] | None = None
+    #: True where the setting is how many are kept, and not how long: ``expire`` gets that number for a time.
+    counted: bool = False
 
 
 async def _predictions(connection: AsyncConnection, before_ms: int, _: int) -> Expired:
@@ -155,6 +157,18 @@ async def _feedback(connection: AsyncConnection, before_ms: int, _: int) -> Expi
     return Expired({"feedback": len(old)}, 0 if len(old) >= CHUNK else None)
 
 
+async def _orphans(connection: AsyncConnection, most: int, _: int) -> Expired:
+    """The oldest of the events without a prediction, beyond so many."""
+    newest = (await connection.execute(_BEYOND, {"kept": most})).scalar()
+    if newest is None:
+        return Expired({}, None)
+    old = [row[0] for row in await connection.execute(_OLDEST_ORPHANS, {"newest": newest, "most": CHUNK})]
+    among = sql.among(connection.dialect.name, BigInteger())
+    for table in (feedback_targets, feedback):
+        await connection.execute(delete(table).where(table.c.seq.in_(among)), sql.as_values(old))
+    return Expired({"orphans": len(old)}, 0 if len(old) == CHUNK else None)
+
+
 async def _tallies(connection: AsyncConnection, before_ms: int, _: int) -> Expired:
     """What is counted of epochs whose last call was before a time, with their plans and what their calls had in common.
 
@@ -198,6 +212,7 @@ async def _ended(connection: AsyncConnection, before_ms: int) -> Row[Any] | None
 KINDS: Final = (
     Kind("predictions", "prediction_retention", _predictions),
     Kind("feedback", "feedback_retention", _feedback),
+    Kind("orphans", "max_orphans", _orphans, counted=True),
     Kind("bodies", "body_retention", _bodies),
     Kind("tallies", "tally_retention", _tallies, _tallies_due),
 )
@@ -242,6 +257,17 @@ _OLD_CALLS: Final = delete(calls).where(
 _EVENTS: Final = tuple(
     select(feedback.c.seq, feedback.c.received_ms).where(which).order_by(feedback.c.seq).limit(bindparam("most"))
     for which in (ORPHANED, REPEATED)
+)
+#: By the index of orphans alone: what comes after so many of them, the newest first.
+_ORPHANED: Final = feedback.c.status == literal_column("'orphaned'")
+_BEYOND: Final = (
+    select(feedback.c.seq).where(_ORPHANED).order_by(feedback.c.seq.desc()).limit(1).offset(bindparam("kept"))
+)
+_OLDEST_ORPHANS: Final = (
+    select(feedback.c.seq)
+    .where(_ORPHANED, feedback.c.seq <= bindparam("newest"))
+    .order_by(feedback.c.seq)
+    .limit(bindparam("most"))
 )
 #: What an event was about, once it is gone.
 _ALONE: Final = delete(feedback_targets).where(

@@ -121,6 +121,7 @@ def test_every_series_that_tells_of_traffic_or_quality_is_on_the_dashboard_or_ex
         "turnout_buffer_bytes",  # of a limit; what comes of it is shed and slow clients
         "turnout_capture_drops_total",  # nothing but what was asked for beside the log
         "turnout_connections",
+        "turnout_connections_limit",  # what comes of it is shed
         "turnout_datagrams_refused_total",
         "turnout_dropped_fields_total",  # of clients: names that two servers read differently
         "turnout_feedback_commits_total",

@@ -156,6 +156,24 @@ def test_feedback_without_a_prediction_has_a_retention_of_its_own(tmp_path: Path
     at_desk(Desk(tmp_path, metric(), store=store), story)
 
 
+def test_of_events_without_a_prediction_the_oldest_go_beyond_so_many(tmp_path: Path, store: str) -> None:
+    """A flood of them is bounded by default, in time and in number; what was joined stays."""
+    assert Gateway().feedback_retention == 90 * DAY_MS
+    assert Gateway().max_orphans == 1_000_000
+
+    async def story(desk: Desk) -> None:
+        desk.journal.calls(call(1, prediction=1))
+        desk.journal.events(event(1, 1, at=10))
+        desk.journal.events(*(keyed(f"k{n}", 1, at=20 + n) for n in range(20)))
+        desk.journal.beat(6 * DAY_MS)
+        await desk.record()
+        assert await sweep(desk, 6 * DAY_MS, max_orphans=5) == {"orphans": 15}
+        assert await stored(desk) == (ids(1), ["joined", *["orphaned"] * 5])
+        assert await sweep(desk, 6 * DAY_MS, max_orphans=5) == {}
+
+    at_desk(Desk(tmp_path, metric(), store=store), story)
+
+
 def test_feedback_about_several_predictions_goes_with_the_last_of_them(tmp_path: Path, store: str) -> None:
     """What is left of it could be taken for another event's, whose number it gets."""
 

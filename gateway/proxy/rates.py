@@ -1,0 +1,60 @@
+"""How fast feedback may come: from one client, and in all.
+
+Rule: a rate is of events, is kept over ``BURST_SECONDS``, and is each worker's own. Memory is bounded: when more
+clients are over their rate than are remembered, the rate of all bounds the others. A client is what ``newcomers`` calls
+one.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from router.snapshot import Gateway
+
+#: So many seconds' worth of events may come at once.
+BURST_SECONDS: Final = 10.0
+#: Clients that are remembered: each takes about a hundred bytes.
+REMEMBERED: Final = 8_192
+#: It takes a millisecond to find who can be forgotten: not more often than this.
+_FORGET_SECONDS: Final = 1.0
+#: Where the time of all stands among those of clients, none of which is empty.
+_ALL: Final = ""
+
+
+class Rates:
+    """Who sent how much lately. Times are in seconds on one clock."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        # By client: when what it has sent would have come at its rate. In the past: it sent less.
+        self._reached: dict[str, float] = {}
+        self._forgot = 0.0  # when room was made last
+        self.swap(gateway)
+
+    def __len__(self) -> int:
+        return len(self._reached)
+
+    def swap(self, gateway: Gateway) -> None:
+        """Go by these settings from now on."""
+        self._each = gateway.max_feedback_per_second_per_client
+        self._all = gateway.max_feedback_per_second
+
+    def wait_seconds(self, client: str, now: float) -> float:
+        """Return how long this client has to wait before it may send again; 0: not at all."""
+        latest = max(self._reached.get(_ALL, 0.0), self._reached.get(client, 0.0))
+        return max(0.0, latest - now - BURST_SECONDS)
+
+    def sent(self, client: str, events: int, now: float) -> None:
+        """Count what a client has sent, which was looked at."""
+        reached = self._reached
+        if self._all:
+            reached[_ALL] = max(reached.get(_ALL, 0.0), now) + events / self._all
+        if not self._each:
+            return
+        if client not in reached and len(reached) >= REMEMBERED:
+            if now - self._forgot < _FORGET_SECONDS:
+                return
+            self._forgot = now
+            self._reached = reached = {name: at for name, at in reached.items() if at > now}
+            if len(reached) >= REMEMBERED:
+                return
+        reached[client] = max(reached.get(client, 0.0), now) + events / self._each
