@@ -83,7 +83,7 @@ async def recorded(desk: Desk, events: list[Feedback], portion: int, restarts: s
         return ledger, rows
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     events=told().flatmap(st.permutations), portion=st.integers(1, 12), restarts=st.sets(st.integers(0, 30), max_size=2)
 )

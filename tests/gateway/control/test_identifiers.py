@@ -75,7 +75,7 @@ async def recorded(desk: Desk, text: str) -> None:
             assert (await connection.execute(select(func.count()).select_from(tables.calls))).scalar() == 1
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 @given(text=texts)
 @example(text=LONG)
 @example(text="\x01" * 256)
