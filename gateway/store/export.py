@@ -24,8 +24,8 @@ from gateway.store.told import worth
 
 #: Predictions in the first portion, and how many bytes of lines the next ones aim at, by the size of those before.
 FIRST: Final = 500
-MOST: Final = 5_000
-PORTION_BYTES: Final = 2**22
+MOST: Final = 2_000
+PORTION_BYTES: Final = 2**21
 
 
 class Portion(NamedTuple):
