@@ -230,3 +230,24 @@ def test_reading_takes_about_as_much_as_asked_but_never_less_than_a_line(tmp_pat
     path.write_bytes(b"1\n2\n" + b"x" * 100 + b"\n3\n")
     assert read_lines(path, 0, 5) == ([b"1", b"2"], 4)
     assert read_lines(path, 4, 5)[0][0] == b"x" * 100
+
+
+def test_a_sync_without_descriptors_keeps_what_it_had_to_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was retired meanwhile was neither synced nor closed, ever."""
+    journal = appender(tmp_path)
+    journal.append(b'{"a":1}\n')
+    journal.roll()
+    [retired] = journal._retired
+
+    def none_left(fd: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as without:
+        without.setattr(os, "dup", none_left)
+        with pytest.raises(OSError, match="Too many"):
+            journal.sync()
+    assert (journal._retired, journal._named) == ([retired], True)
+    journal.sync()
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(retired)
+    journal.close()
