@@ -40,7 +40,7 @@ def events(
     for one in shown:
         out.print(Text(to_the_second(one["at_ms"]), style="dim"), Text(one["kind"], style="bold"), Text(_told(one)))
         for line in one.get("diff", ()):
-            out.print(Padding(Text(line), (0, 0, 0, 4)))
+            out.print(Padding(Text(line), (0, 0, 0, 4), expand=False))
 
 
 def _told(one: dict[str, Any]) -> str:

@@ -165,9 +165,9 @@ def of_problem(one: Mapping[str, Any]) -> RenderableType:
     when = "" if one["since"] is None else f"since {one['since'][:16]}Z"
     if when and not one["ongoing"]:
         when += f", last at {one['last'][:16]}Z"
-    return Padding(
-        Group(said, Text(f"  {when}{'; ' if when else ''}to mend it: {one['mend']}", style="dim")), (0, 0, 0, 2)
-    )
+    mend = Text(f"{when}{'; ' if when else ''}to mend it: {one['mend']}", style="dim")
+    # Each by itself: together, the shorter line would be filled up with spaces.
+    return Group(*(Padding(text, (0, 0, 0, left), expand=False) for text, left in ((said, 2), (mend, 4))))
 
 
 def _footer(report: Report) -> str:

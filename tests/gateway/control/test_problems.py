@@ -205,6 +205,7 @@ def test_a_misconfiguration_is_said_wherever_one_looks(name: str, tmp_path: Path
     assert shown["verdict"]["warning"]
     assert sum(statuses(ledger).values()) == sum(len(case.events(number)) for number in range(60))
     assert found["sentence"] in text_of(shown)
+    assert all(line == line.rstrip() for line in text_of(shown).splitlines() if found["sentence"] in line)
     fake = Control(snapshot, {"r": ledger})
     page = ask(fake, "/routes/r").text
     assert "What is wrong" in page
