@@ -41,7 +41,8 @@ class _Standing(NamedTuple):
         if self.published is None:
             return f"{self.key}, which turnout serve goes by when it starts"
         if self.published != self.key:
-            return f"{self.key}, but assigned is by {self.published or 'none'}: reload, or start turnout serve"
+            so_far = self.published or "no key"
+            return f"{self.key}, but so far units are assigned by {so_far}: reload, or start turnout serve"
         return f"{self.key}, and units are assigned by it"
 
 
