@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from gateway.admin.asked import number
 from gateway.admin.controller import Controller
 from gateway.admin.problems import problem, unknown
 from gateway.store.export import Portion
@@ -39,12 +40,9 @@ class ExportAPI:
         ``features`` are strings that hold JSON.
         """
         asked = request.query_params
-        try:
-            since_ms = int(asked.get("since_ms", "0")[:20])
-            until_ms = int(asked.get("until_ms", str(time.time_ns() // 1_000_000))[:20])
-            from_ms = int(asked.get("from_ms", str(since_ms))[:20])
-        except ValueError:
-            return problem(422, "since_ms, until_ms and from_ms are Unix milliseconds")
+        since_ms = number(request, "since_ms", 0)
+        until_ms = number(request, "until_ms", time.time_ns() // 1_000_000)
+        from_ms = number(request, "from_ms", since_ms)
         routes = asked.getlist("route") or list(self.controller.snapshot.routes)
         asking = _Asking(self.controller, routes, since_ms, until_ms, "texts" in asked, "positions" in asked)
         try:
