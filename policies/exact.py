@@ -35,12 +35,24 @@ def total(terms: Iterable[float]) -> Sum:
 
 def plus(start: Sum, term: float) -> Sum:
     """Return an exact sum with one more term."""
-    if len(start) < 2:  # as most are; two floats whose rounded sum is exact need nothing else
-        old = start[0] if start else 0.0
-        new = old + term
-        if new - old == term and new - term == old:
-            return (new,) if new else ()
-    return total((*start, term))
+    if len(start) > 2:
+        return total((*start, term))
+    new, low = _two(start[0] if start else 0.0, term)
+    if len(start) == 2:
+        low, lost = _two(start[1], low)
+        if lost:
+            return total((*start, term))
+        new, low = _two(new, low)
+    if low:
+        return new, low
+    return (new,) if new else ()
+
+
+def _two(one: float, other: float) -> tuple[float, float]:
+    """Return the rounded sum of two floats and what rounding left out (Knuth's TwoSum)."""
+    new = one + other
+    part = new - one
+    return new, (one - (new - part)) + (other - part)
 
 
 def rounded(exact: Sum) -> float:

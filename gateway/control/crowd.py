@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Final
 
 from gateway.control.standing import came
 from gateway.store.feedback import Event
 
 Order = tuple[int, bytes, str, int]
+
+_IDENTITY, _TARGET, _ALSO = (itemgetter(Event._fields.index(name)) for name in ("identity", "target", "also"))
 
 #: The most events of a prediction and metric: a viewer that reports every five seconds for more than an hour.
 MOST_EVENTS: Final = 1_000
@@ -55,8 +58,12 @@ class Crowds:
 
         ``about`` are the stored events about the predictions that ``touched`` are about.
         """
-        number = Counter(one for event in touched for one in event.targets)
-        if all(n + len(about.get(one, ())) < self.most for one, n in number.items()):
+        if any(map(_ALSO, touched)):
+            number = Counter(one for event in touched for one in event.targets)
+        else:
+            number = Counter(filter(None, map(_TARGET, touched)))
+        most = max(number.values(), default=0) + max(map(len, about.values()), default=0)
+        if most < self.most:
             return list(touched), []  # as nearly always
         shall = {event.seq: event for event in touched if event.seq is not None}
         places: defaultdict[tuple[str, str], list[Event]] = defaultdict(list)
@@ -82,7 +89,9 @@ class Crowds:
 
     def bound_identities(self, touched: Sequence[Event], stored: Sequence[Event]) -> tuple[list[Event], list[Event]]:
         """Return the touched events, and which of them and of those stored of their identities there is no room for."""
-        if len(touched) + len(stored) < self.most:
+        number = Counter(map(_IDENTITY, touched))
+        number.update(map(_IDENTITY, stored))
+        if max(number.values(), default=0) < self.most:
             return list(touched), []
         shall = {event.seq for event in touched if event.seq is not None}
         groups: defaultdict[str, list[Event]] = defaultdict(list)
