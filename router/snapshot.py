@@ -80,8 +80,8 @@ class Gateway:
     mirror_timeout_ms: int = 60_000
     max_journal_bytes: int = 10 * 2**30
     max_feedback_journal_bytes: int = 2 * 2**30
-    max_feedback_per_second: int = 20_000
-    max_feedback_per_second_per_client: int = 5_000
+    max_feedback_per_second: int = 10_000
+    max_feedback_per_second_per_client: int = 2_000
     journal_full: Literal["shed", "refuse"] = "shed"
     journal_fsync_ms: int = 500
     prediction_retention: int | None = None  # milliseconds; None: for ever
