@@ -195,12 +195,12 @@ class Desk:
     async def __aexit__(self, *_: object) -> None:
         await self.store.close()
 
-    def restart(self) -> None:
-        """Forget everything that is not in the store, as a new process does."""
+    def restart(self, *, run: str = RUN) -> None:
+        """Forget everything that is not in the store, as a new process does; ``run`` is its supervisor's."""
         self.recorder = Recorder(
             self.store,
             self.journal.path,
-            run=RUN,
+            run=run,
             tell=self.told.extend,
             met=lambda counts: self.met.update(+Counter(counts)),
             lines=self._lines,
