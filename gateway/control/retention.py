@@ -59,12 +59,20 @@ class Retention:
         async with self._store.read() as connection:
             due = await history.due(connection)
         for route in due:
-            more = True
-            while more and self._behind() <= BEHIND_BYTES:
-                began = monotonic()
-                async with self._store.change() as connection:
-                    more = await history.fold(connection, route)
-                await asyncio.sleep(max(PAUSE_SECONDS, 9 * (monotonic() - began)))
+            try:
+                await self._fold(route)
+            except LeaseLost:
+                raise
+            except Exception as error:  # of one route, which stays as it is: the others, and sweeping, go on
+                logger.warning("older plans of route %s cannot be folded: %s", route, reason(error))
+
+    async def _fold(self, route: str) -> None:
+        more = True
+        while more and self._behind() <= BEHIND_BYTES:
+            began = monotonic()
+            async with self._store.change() as connection:
+                more = await history.fold(connection, route)
+            await asyncio.sleep(max(PAUSE_SECONDS, 9 * (monotonic() - began)))
 
     async def _expire(self, kind: Kind, before_ms: int) -> None:
         start: int | None = 0

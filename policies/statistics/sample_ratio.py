@@ -117,7 +117,8 @@ def _prior(due: Mapping[str, float], observed: Mapping[str, float], expected: Ma
     for name, share in due.items():
         # With shares that stayed this is observed + C·share: the posterior of the stretches before.
         ratio = (observed.get(name, 0.0) + CONCENTRATION * share) / (expected.get(name, 0.0) + CONCENTRATION * share)
-        tilted[name] = share * ratio
+        # A share may be so small that this is 0 in floating point, of which there is no Dirichlet prior.
+        tilted[name] = max(share * ratio, 1e-300)
     # As sure as of the variant least seen, for the share it has now: a variant that grew from 1 % to 50 % of the
     # traffic has shown little of its tilt, and a prior too sure of it would lose every bet.
     strength = CONCENTRATION + min(expected.get(name, 0.0) / share for name, share in due.items())

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.admin.reports import Reports
@@ -94,6 +94,11 @@ async def move(desk: Desk, n: int, what: tuple[Any, ...]) -> None:
 
 @settings(max_examples=12, deadline=None)
 @given(MOVES)
+@example([("call", 5, "a", "u"), ("beat", 20), ("erase", "u"), ("beat", 30)])
+@example([("call", 5, "a", "u"), ("event", 5, True), ("beat", 20), ("beat", 3_000), ("event", 5, False)])
+@example(
+    [("plan", 0.2), ("call", 5, "b", "u"), ("fold",), ("plan", 0.3), ("fold",), ("long", 3), ("call", 6, "a", "v")]
+)
 def test_a_report_that_is_kept_is_the_one_that_would_be_made_now(
     tmp_path_factory: pytest.TempPathFactory, moves: list[tuple[Any, ...]]
 ) -> None:

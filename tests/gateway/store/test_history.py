@@ -7,19 +7,23 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.control.retention import Retention
 from gateway.report.account import Account
 from gateway.report.verdict import shares_as_planned
 from gateway.store import Store, history, plans, sql
+from gateway.store.tables import plans as numbered
 from gateway.store.tables import stretches
-from policies.plans import Weighted
+from policies.plans import Weighted, encode_plan
 from policies.statistics.sample_ratio import sample_ratio
 from router.snapshot import Route
 from tests.gateway.control.builders import snapshot
+from tests.gateway.store.test_version_1 import made_by_the_first_program
 
 EPOCHS = ("e", "f")
 Given = tuple[str, int, dict[str, int]]
@@ -155,4 +159,34 @@ def test_a_day_of_plans_leaves_as_many_rows_as_an_hour(tmp_path: Path, store: st
         assert await p_of(opened, "e") > 0.5
 
     with few_kept():
+        at_store(store, tmp_path, story)
+
+
+def test_what_the_first_program_left_of_a_bandit_is_folded_and_says_the_same(tmp_path: Path, store: str) -> None:
+    made_by_the_first_program(store, tmp_path)
+
+    async def story(opened: Store) -> None:
+        plan = orjson.dumps(encode_plan(Weighted((("a", 0.5), ("b", 0.5)), sticky=False))).decode()
+        shares = [orjson.dumps({"a": share_of(n), "b": 1 - share_of(n)}).decode() for n in range(300)]
+        async with opened.begin() as connection:
+            await sql.insert(
+                connection, numbered, [("r", n, "e", 1, n, plan, said) for n, said in enumerate(shares, start=1)]
+            )
+            for n in range(1, 301):
+                await give(connection, n, "e", {"a": 7 + n % 3, "b": 5})
+        before = await opened.ledger("r", "e")
+        assert len(before.stretches) == 300
+        p = await p_of(opened, "e")
+        sweeper = Retention(opened, behind=lambda: 0, tell=lambda *_: None, aside=lambda change: change())
+        await sweeper.fold()
+        after = await opened.ledger("r", "e")
+        assert len(after.stretches) == 50
+        assert await p_of(opened, "e") == p
+        async with opened.begin() as connection:
+            found = await history.find(connection, [("r", n) for n in range(1, 301)])
+        assert [found["r", n].shares for n in range(1, 301)] == shares
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(history, "KEPT", 50)
+        patch.setattr(history, "PACK", 50)
         at_store(store, tmp_path, story)

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from math import exp, log, pi, sin
 
 import numpy as np
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import dirichlet_multinomial, multinomial
 
-from policies.statistics.sample_ratio import CONCENTRATION, SampleRatio, sample_ratio
+from policies.statistics.sample_ratio import (
+    ALARM_BELOW,
+    CONCENTRATION,
+    Course,
+    SampleRatio,
+    _log_bet,
+    _normalised,
+    _prior,
+    follow,
+    sample_ratio,
+)
 from tests.policies.statistics.tallies import allowed
 
 Stretch = tuple[dict[str, int], dict[str, float]]
@@ -130,3 +142,37 @@ def test_a_variant_that_grows_from_1_to_50_percent_does_not_blind_the_check() ->
     alone = -log(sample_ratio([late]).p)
     assert -log(sample_ratio([early, late]).p) > 0.8 * alone
     assert not sample_ratio([({"a": 9_930, "b": 70}, early[1]), late]).ok
+
+
+COUNTS = st.dictionaries(st.sampled_from("abc"), st.integers(-3, 500), max_size=3)
+SHARES = st.tuples(st.floats(0, 1), st.floats(0, 1)).map(lambda two: {"a": two[0], "b": two[1], "c": 0.3})
+
+
+def walked(stretches: list[tuple[dict[str, int], dict[str, float]]]) -> SampleRatio:
+    """The check as it was at 30d391e: all stretches from the first one on, each time."""
+    observed: dict[str, float] = {}
+    expected: dict[str, float] = {}
+    stake = best = 0.0
+    for counts, shares in stretches:
+        due = _normalised(shares)
+        given = {name: count for name, count in counts.items() if count > 0}
+        if not given:
+            continue
+        if any(name not in due for name in given):
+            return SampleRatio(0.0, False)
+        stake += _log_bet(given, due, _prior(due, observed, expected))
+        best = max(best, stake)
+        total = sum(given.values())
+        for name, share in due.items():
+            observed[name] = observed.get(name, 0.0) + given.get(name, 0)
+            expected[name] = expected.get(name, 0.0) + total * share
+    p = exp(-best)
+    return SampleRatio(p, p >= ALARM_BELOW)
+
+
+@given(st.lists(st.tuples(COUNTS, SHARES), max_size=8), st.integers(0, 8))
+def test_the_check_goes_on_from_anywhere_to_the_number_that_a_walk_from_the_beginning_gives(
+    stretches: list[tuple[dict[str, int], dict[str, float]]], cut: int
+) -> None:
+    course = Course(**orjson.loads(orjson.dumps(asdict(follow(stretches[:cut])))))  # as a store keeps it
+    assert sample_ratio(stretches[cut:], course) == walked(stretches) == sample_ratio(stretches)
