@@ -146,7 +146,7 @@ def test_feedback_is_503_while_the_journal_is_full_whatever_the_policy(tmp_path:
         old = Appender(tmp_path / "journal" / "feedback", "000000000000-00-000000000000", roll_bytes=2**20)
         old.append(b"x" * 5000 + b"\n")
         old.close()
-        async with staged(tmp_path, snapshot(Gateway(max_journal_bytes=4000), *parts())) as stage:
+        async with staged(tmp_path, snapshot(Gateway(max_feedback_journal_bytes=4000), *parts())) as stage:
             status, body = await send(stage, GOOD)
         assert (status, body["detail"]) == (503, "the journal is full")
         assert stage.counters[("journal_refused",)] == 1
