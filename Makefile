@@ -52,8 +52,9 @@ wheels: .venv/ready ## the files of a release, in dist: the sources, and of them
 	rm -rf dist
 	$(BIN)/python -m hatchling build --target sdist --directory dist
 	@if docker info >/dev/null 2>&1 || podman info >/dev/null 2>&1; then \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check "cibuildwheel>=3.2,<5" \
-		&& $(BIN)/cibuildwheel --platform linux --output-dir dist dist/*.tar.gz; \
+		$(PYTHON) -m venv .venv-wheels \
+		&& .venv-wheels/bin/python -m pip install --quiet --disable-pip-version-check "cibuildwheel>=3.2,<5" \
+		&& .venv-wheels/bin/cibuildwheel --platform linux --output-dir dist dist/*.tar.gz; \
 	else \
 		echo "there is neither docker nor podman: a wheel for this Python and this machine alone"; \
 		TURNOUT_COMPILE=1 $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist dist/*.tar.gz; \
@@ -87,4 +88,4 @@ INTO_FAST := $(BIN)/python -m pip --python $(FAST)/python install --quiet --disa
 		&& touch $@ || echo "the packages of some peers cannot be installed: those peers will be reported as absent"
 
 clean: ## remove the virtual environments, caches and dist
-	rm -rf dist .venv .venv-bench .venv-fast .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf dist .venv .venv-bench .venv-fast .venv-wheels .mypy_cache .ruff_cache .pytest_cache .hypothesis
