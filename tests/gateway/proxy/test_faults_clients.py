@@ -129,7 +129,8 @@ def test_f7_a_client_that_leaves_within_its_upload_leaves_half_a_request_with_no
             cast = (backend("s", shadow.url),)
             plan = Weighted((("a", 1.0),), mirrors=(Mirror("s", 1.0),) if mirrored else ())
             async with troubled(tmp_path, cast=cast, route={"plan": plan}) as t:
-                _, writer = await t.stage.send("/a", b"half", headers={"content-length": "8"})
+                # Its first 64 KiB take a place at the backend.
+                _, writer = await t.stage.send("/a", b"half" * 25_000, headers={"content-length": "200000"})
                 await t.stage.eventually(lambda: t.open)
                 hang_up(writer, reset=reset)
                 await t.idle()
@@ -199,7 +200,7 @@ def test_f8_two_thousand_clients_that_hang_up_at_every_stage_leave_nothing_behin
                 await asyncio.gather(*(crowd.one(number) for number in range(start, start + 80)))
             await t.idle()
             told = Counter((row[1], row[2]) for row in t.logged("call", "close"))
-            assert told[(None, "client_gone")] > 300  # in their bodies, or before an answer
+            assert told[(None, "client_gone")] > 100  # before an answer; who leaves within a short body began no call
             assert told[(200, None)] > 100
             assert not set(told) - {(None, "client_gone"), (200, "client_gone"), (200, None), (503, "overloaded")}
             assert not {saw for saw in crowd.saw if saw not in ("200 ok", "200 one", "503 overloaded")}
@@ -224,7 +225,7 @@ def test_f9_a_client_that_does_not_read_makes_its_backend_wait_and_is_cut_off(tm
                 await wire.send(b"186a0\r\n" + b"x" * 100_000 + b"\r\n")
                 sent += 100_000
 
-        async with troubled(tmp_path, endless, gateway=Gateway(body_timeout_ms=500)) as t:
+        async with troubled(tmp_path, endless, gateway=Gateway(body_timeout_ms=500, max_buffer_bytes=2**20)) as t:
             reader, writer = await t.stage.send("/a", b"x")
             assert b"200" in await reader.readuntil(b"\r\n\r\n")
             assert [await t.saw() for _ in range(20)] == ["200 ok"] * 20
