@@ -86,7 +86,7 @@ def serve(config_path: Path) -> int:
             data_dir.mkdir(parents=True, exist_ok=True)
             if left := narrow(data_dir):
                 logger.warning("others may read %s and %d more: it is not ours to narrow", left[0], len(left) - 1)
-            logger.info("each process may open %d files", descriptors.raise_limit())
+            files = descriptors.raise_limit()
             before = held.enter_context(handover.predecessor(data_dir))
             if before is None:
                 hold = held.enter_context(sole_supervisor(data_dir))
@@ -103,6 +103,7 @@ def serve(config_path: Path) -> int:
             else:
                 sock = held.enter_context(listening(config.gateway.listen, patient=hold.killed))
             snapshot = ensure_snapshot(data_dir / SNAPSHOT, config, _now_ms(), key)
+            logger.info("each process may open %d files", files)
             supervisor = Supervisor(config_path, config, data_dir, sock, lock, hold, before)
             return asyncio.run(supervisor.run(snapshot.revision))
     except (Unavailable, assignment.KeyUnusable) as error:

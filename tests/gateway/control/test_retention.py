@@ -92,14 +92,16 @@ def test_captured_bodies_go_by_themselves_or_with_their_predictions(tmp_path: Pa
     at_desk(Desk(tmp_path, metric(), store=store), story)
 
 
-def test_without_a_retention_everything_stays(tmp_path: Path, store: str) -> None:
+def test_without_a_retention_everything_stays_but_feedback_that_found_nothing(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.calls(call(1))
         desk.journal.events(event(2, 1, at=3))
         desk.journal.beat(60_000)
         await desk.record()
-        assert await sweep(desk, 3_650 * DAY_MS) == {}
+        assert await sweep(desk, 89 * DAY_MS) == {}
         assert await stored(desk) == (ids(1), ["orphaned"])
+        assert await sweep(desk, 3_650 * DAY_MS) == {"feedback": 1}
+        assert await stored(desk) == (ids(1), [])
 
     at_desk(Desk(tmp_path, metric(), store=store), story)
 
