@@ -239,16 +239,21 @@ class Recorder:
             if self._member is not None and not await self._member.attend():
                 return await self._ship()
             try:
-                return await self._step(min(self._lines, SPARING_LINES) if self.sparing else self._lines, self._sweep())
+                return await self._attempt(min(self._lines, SPARING_LINES) if self.sparing else self._lines)
             except LeaseLost as error:
                 logger.warning("%s: from now on this node ships its journal", error)
                 if self._member is not None:
                     self._member.lost()
                 return True
-            except Exception as error:
-                if not is_of_a_row(error):
-                    raise
-                return await self._isolate(error)
+
+    async def _attempt(self, limit: int) -> bool:
+        """Record up to ``limit`` lines, or find the row that cannot be recorded; return whether there is more."""
+        try:
+            return await self._step(limit, self._sweep())
+        except Exception as error:
+            if not is_of_a_row(error):
+                raise
+            return await self._isolate(error)
 
     def _sweep(self) -> int:
         """How much is settled at a time: as little as lines are read, while what fails is looked for."""
@@ -539,7 +544,8 @@ _POSTGRESQL_TROUBLE: Final = frozenset(
 def is_of_a_row(error: Exception) -> bool:
     """Return whether a row may be at fault, and not the store, whose trouble passes or needs a hand.
 
-    Whatever class an error is of: that an index cannot hold a text is to PostgreSQL an error of operation.
+    Whatever class an error is of: that an index cannot hold a text is to PostgreSQL an error of operation. A lease that
+    was lost and memory that was not to be had say nothing of a row.
     """
     if isinstance(error, StatementError) and not isinstance(error, DBAPIError):
         return isinstance(error.orig, Exception) and is_of_a_row(error.orig)
@@ -554,7 +560,7 @@ def is_of_a_row(error: Exception) -> bool:
             return code & 0xFF in _SQLITE_ROW
         # The driver refused a value before it asked the database.
         return type(error.orig).__name__ in {"DataError", "OverflowError"}
-    return not isinstance(error, SQLAlchemyError | OSError | sqlite3.Error)
+    return not isinstance(error, SQLAlchemyError | OSError | sqlite3.Error | LeaseLost | MemoryError)
 
 
 def _now_ms() -> int:

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from gateway.cli import run
 from gateway.control.recorder import is_of_a_row
+from gateway.store.lease import LeaseLost
 from router.records import mark_line
 from tests.gateway.admin.fake import control
 from tests.gateway.cli.running import admin_port, write_config
@@ -138,6 +139,8 @@ def test_an_error_of_ours_is_a_rows(error: Exception, row: bool) -> None:
     assert is_of_a_row(error) is row
     assert not is_of_a_row(OSError("no space left"))
     assert not is_of_a_row(TimeoutError())
+    assert not is_of_a_row(LeaseLost("another node has it"))
+    assert not is_of_a_row(MemoryError())
 
 
 def test_what_was_set_aside_is_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
