@@ -55,16 +55,22 @@ class Retention:
                 await self._expire(kind, bound if kind.counted else now_ms - bound)
 
     async def fold(self) -> None:
-        """Fold old plans, and what was given under them."""
+        """Fold old plans, and what was given under them. One route that cannot be folded keeps no other from it.
+
+        Raises what the first of them raised, once all were tried.
+        """
         async with self._store.read() as connection:
             due = await history.due(connection)
+        failure: Exception | None = None
         for route in due:
             try:
                 await self._fold(route)
             except LeaseLost:
                 raise
-            except Exception as error:  # of one route, which stays as it is: the others, and sweeping, go on
-                logger.warning("older plans of route %s cannot be folded: %s", route, reason(error))
+            except Exception as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
 
     async def _fold(self, route: str) -> None:
         more = True
@@ -98,19 +104,24 @@ class Retention:
 
 
 async def keep_sweeping(retention: Retention, kept: Callable[[], Gateway], now_ms: Callable[[], int]) -> None:
-    """Sweep about once a minute, for ever. Trouble with the store is waited out."""
-    failing, pause = False, FIRST_SECONDS
+    """Sweep and fold about once a minute, for ever. Trouble is waited out, and that of one does not stop the other."""
+    chores: tuple[tuple[str, Callable[[], Awaitable[None]]], ...] = (
+        ("what is old stays for now", lambda: retention.sweep(kept(), now_ms())),
+        ("old plans are not folded for now", retention.fold),
+    )
+    failing, pause = set[str](), FIRST_SECONDS
     while True:
         await asyncio.sleep(pause)
         pause = SWEEP_SECONDS
-        try:
-            await retention.fold()
-            await retention.sweep(kept(), now_ms())
-            failing = False
-        except LeaseLost:
-            failing = False  # of several nodes it is the holder's to remove
-        except Exception as error:
-            if not failing:
-                logger.warning("what is old stays for now: %s", reason(error))
-                logger.debug("what is old stays for now", exc_info=error)
-            failing = True
+        for said, chore in chores:
+            try:
+                await chore()
+            except LeaseLost:
+                pass  # of several nodes it is the holder's to do
+            except Exception as error:
+                if said not in failing:
+                    logger.warning("%s: %s", said, reason(error))
+                    logger.debug(said, exc_info=error)
+                failing.add(said)
+                continue
+            failing.discard(said)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from gateway.control import retention as chores
 from gateway.control.retention import Retention
 from gateway.journal import PREDICTIONS
 from gateway.ledger import CALLS
-from gateway.store import calls, partitions, plans, retention, tables, tallies
+from gateway.store import calls, history, partitions, plans, retention, sql, tables, tallies
 from router.records import body_line
 from router.snapshot import Gateway
 from tests.gateway.control.builders import T0, Desk, at_desk, call, comparable, event, keyed, metric, snapshot, sums
@@ -413,5 +414,38 @@ def test_an_epoch_that_is_in_force_stays_though_nobody_calls(tmp_path: Path, sto
         gone = await sweep(desk, DAWN + 400 * DAY_MS, **KEPT)
         assert gone == {"predictions": 1}
         assert comparable((await desk.ledger()).tallies) == comparable(before.tallies)
+
+    at_desk(Desk(tmp_path, metric(), store=store), story)
+
+
+def test_a_plan_that_cannot_be_folded_stops_neither_other_routes_nor_retention(
+    tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chores, "FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(history, "KEPT", 2)
+    monkeypatch.setattr(history, "PACK", 2)
+
+    async def rows(desk: Desk, route: str) -> int:
+        async with desk.store.read() as connection:
+            query = select(func.count()).select_from(tables.plans).where(tables.plans.c.route == route)
+            return int((await connection.execute(query)).scalar_one())
+
+    async def story(desk: Desk) -> None:
+        desk.journal.calls(call(1))
+        desk.journal.beat(DAWN)
+        await desk.record()
+        async with desk.store.begin() as connection:
+            for route, shares in (("broken", "{"), ("whole", "{}")):
+                made = [(route, number, "e", 0, T0, "{}", shares) for number in range(1, 5)]
+                await sql.insert(connection, tables.plans, made)
+                await sql.insert(connection, tables.stretches, [(route, "e", 0, 1, "a", 1)])
+        sweeping = Retention(desk.store, behind=lambda: 0, tell=lambda kind, n: None, aside=desk.recorder.aside)
+        kept = Gateway(prediction_retention=DAY_MS)
+        task = asyncio.create_task(chores.keep_sweeping(sweeping, lambda: kept, lambda: T0 + DAWN + 10 * DAY_MS))
+        async with asyncio.timeout(20):
+            while (await stored(desk))[0] or await rows(desk, "whole") > 2:
+                await asyncio.sleep(0.01)
+        task.cancel()
+        assert await rows(desk, "broken") == 4
 
     at_desk(Desk(tmp_path, metric(), store=store), story)
