@@ -80,7 +80,8 @@ class OwnPaths:
             case "/-/feedback":
                 cors = self._cors(request)
                 if cors is None:
-                    self._reject(1, "origin")
+                    # Only counted: what is in it nobody knows, and a row for each would be the page's to write.
+                    self._counts.add("feedback_rejected", reason="origin")
                     refuse(response, 403, "Forbidden", "feedback_origins does not name the origin of this page")
                 elif cors and request.method == "OPTIONS":
                     response.send(204, [*cors, *_PREFLIGHT], b"")

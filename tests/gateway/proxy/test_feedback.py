@@ -242,6 +242,7 @@ def test_a_page_of_another_site_sends_no_feedback(tmp_path: Path) -> None:
             assert (await send(stage, GOOD))[0] == 202  # no browser
         assert len(stage.feedback()) == 2
         assert stage.counters[("feedback_rejected", "origin")] == 5
+        assert not [line for line in stage.lines() if line["line"] == "rejected"]  # a flood of it fills no journal
 
     play(main())
 
