@@ -28,15 +28,18 @@ class Rates:
         # By client: when what it has sent would have come at its rate. In the past: it sent less.
         self._reached: dict[str, float] = {}
         self._forgot = 0.0  # when room was made last
+        self._each = self._all = 0  # events a second, of a client and of all; 0: no bound
         self.swap(gateway)
 
     def __len__(self) -> int:
         return len(self._reached)
 
     def swap(self, gateway: Gateway) -> None:
-        """Go by these settings from now on."""
-        self._each = gateway.max_feedback_per_second_per_client
-        self._all = gateway.max_feedback_per_second
+        """Go by these settings from now on. With other rates, what was sent before counts for nothing."""
+        rates = gateway.max_feedback_per_second_per_client, gateway.max_feedback_per_second
+        if rates != (self._each, self._all):
+            self._each, self._all = rates
+            self._reached.clear()
 
     def wait_seconds(self, client: str, now: float) -> float:
         """Return how long this client has to wait before it may send again; 0: not at all."""

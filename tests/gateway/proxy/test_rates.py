@@ -49,6 +49,15 @@ def test_who_waited_as_long_as_told_is_let_in() -> None:
     assert rates.wait_seconds("b", 50.0) == 0
 
 
+def test_a_rate_that_is_raised_or_lifted_lets_in_at_once_who_waited_for_the_old_one() -> None:
+    rates = Rates(Gateway(max_feedback_per_second=10, max_feedback_per_second_per_client=10))
+    rates.sent("a", 10_000, 0.0)
+    rates.swap(Gateway(max_feedback_per_second=10, max_feedback_per_second_per_client=10))
+    assert rates.wait_seconds("a", 0.0) == 990
+    rates.swap(Gateway(max_feedback_per_second=0, max_feedback_per_second_per_client=0))
+    assert rates.wait_seconds("a", 0.0) == 0
+
+
 def test_clients_beyond_memory_are_bounded_by_the_rate_of_all() -> None:
     rates = Rates(Gateway(max_feedback_per_second=1_000, max_feedback_per_second_per_client=1))
     for number in range(3 * REMEMBERED):
