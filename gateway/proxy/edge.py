@@ -124,11 +124,12 @@ class Edge:
         old = self._server
         if old is None or self._sock is None:
             return
-        self._ssl = context
-        self._server = fresh = await self._listen(context)
-        old.close()
-        if self.closing:  # since a moment ago
+        fresh = await self._listen(context)
+        if self.draining:  # since a moment ago, and nothing that listens may be left behind
             fresh.close()
+            return
+        self._ssl, self._server = context, fresh
+        old.close()
 
     async def _listen(self, context: SSLContext | None) -> asyncio.AbstractServer:
         loop = asyncio.get_running_loop()
