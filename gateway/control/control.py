@@ -376,7 +376,7 @@ class Control:
         """Take the fleet's assignment key if it is another than this node's; return whether it was."""
         if self._store is None or self._member is None or self.snapshot.gateway.assignment_key_file is not None:
             return False
-        async with self._store.begin() as connection:
+        async with self._store.read() as connection:
             held = await newest_key(connection)
         if held is not None and held.number == self._key_number:
             return False

@@ -124,7 +124,8 @@ async def apply(connection: AsyncConnection, moves: Moves, remembered: Remembere
 
 async def note_moved(connection: AsyncConnection, routes: Iterable[str]) -> None:
     """Say that what is counted of these routes changed."""
-    await sql.add(connection, moved, [((route,), 1) for route in routes])
+    # In order: of two nodes that write at the same moment neither waits for what the other waits for.
+    await sql.add(connection, moved, [((route,), 1) for route in sorted(routes)])
 
 
 async def number(connection: AsyncConnection, name: str) -> int | None:
