@@ -21,11 +21,11 @@ FORMAT = 1
 #: Which of the predictions that share a key an event is about.
 KeyRule = Literal["latest", "first", "all"]
 
-#: What a sink is told of: what came in, what was chosen for it, what came of each call, what was learned later, how
-#: that changed a value, and what was captured of bodies.
 #: What a backend's answers of 4xx are: a class of their own, or its failures.
 ClientErrors = Literal["pass", "fail"]
 
+#: What a sink is told of: what came in, what was chosen for it, what came of each call, what was learned later, how
+#: that changed a value, and what was captured of bodies.
 EventType = Literal["request", "decision", "response", "feedback", "outcome", "body"]
 
 
