@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.published import SNAPSHOT
-from gateway.regular import read_regular
+from gateway.regular import read_regular, replace_file
 from router.assignment import AssignmentKey
 from router.snapshot import Gateway, Snapshot
 
@@ -96,24 +96,7 @@ def kept_in(data_dir: Path) -> str | None:
 
 def keep(data_dir: Path, secret: str) -> str:
     """Write the secret where it is kept, for its owner alone, in place of one there may be. Raises OSError."""
-    path = data_dir / FILE
-    fresh = path.with_name(f".{FILE}.{os.getpid()}")
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        with open(fd, "w") as file:
-            file.write(f"{secret}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(fresh, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            fresh.unlink(missing_ok=True)
-        raise
-    directory = os.open(data_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    replace_file(data_dir / FILE, f"{secret}\n".encode())
     return secret
 
 

@@ -42,7 +42,7 @@ from gateway.control.fleet import NAME
 from gateway.journal import FEEDBACK, JOURNAL, PREDICTIONS, segments
 from gateway.premises import sole_supervisor
 from gateway.published import SNAPSHOT
-from gateway.regular import NotRegular, read_regular
+from gateway.regular import NotRegular, read_regular, sync_directory
 from gateway.store import Store, partitions
 from gateway.store.migrations import VERSION
 from gateway.store.store import FILE
@@ -219,7 +219,7 @@ async def restore(store: str, password: str | None, data_dir: Path, path: Path) 
         if kind == "sqlite":
             # The data directory is an installation once the database is there: last.
             os.rename(unpacked / _DATABASE, data_dir / FILE)
-        _sync(data_dir)
+        sync_directory(data_dir)
     found = [one for one in names if one.suffix == ".jsonl"]
     return Held(said["made_ms"], len(found), tuple(str(one) for one in names if one.suffix == ".key"))
 
@@ -306,11 +306,3 @@ def _chunks(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while content := file.read(_CHUNK_BYTES):
             yield content
-
-
-def _sync(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from gateway.regular import open_regular
+from gateway.regular import open_regular, sync_directory
 from gateway.seal import HEADER_BYTES, check_header, header, sealed
 
 #: The journal's place in the data directory, and in it that of each kind.
@@ -182,7 +182,7 @@ class Appender:
                 os.close(fd)
         if named:
             try:
-                _sync_directory(self._directory)
+                sync_directory(self._directory)
             except OSError:
                 self._named = True
                 raise
@@ -400,12 +400,3 @@ def _resolve(futures: Iterable[asyncio.Future[None]], failure: JournalFailed | N
             future.set_result(None)
         else:
             future.set_exception(JournalFailed(*failure.args))
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make the names of new files durable: without it, power loss may take a synced file away."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

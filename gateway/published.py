@@ -5,12 +5,10 @@ Rule: a reader sees one snapshot or the other and never a part, and a power loss
 
 from __future__ import annotations
 
-import contextlib
-import os
 from pathlib import Path
 from typing import Final
 
-from gateway.regular import NotRegular, read_regular
+from gateway.regular import NotRegular, read_regular, replace_file
 from router.snapshot import Known, Snapshot, decode, encode
 
 SNAPSHOT: Final = "snapshot.json"
@@ -49,19 +47,4 @@ def fingerprint(path: Path) -> tuple[int, int, int]:
 
 def publish(path: Path, snapshot: Snapshot) -> None:
     """Replace the file by this snapshot. Raises OSError and leaves the old one."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(fresh, "wb") as file:
-            file.write(encode(snapshot))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(fresh, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            fresh.unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    replace_file(path, encode(snapshot))

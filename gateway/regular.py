@@ -1,11 +1,13 @@
-"""Opening files of the data directory, where anything may lie.
+"""Reading and replacing files of the data directory, where anything may lie.
 
 Rule: only a regular file is opened, and nothing is waited for: a FIFO would keep its reader for ever, a directory or a
-loop of links is not ours to mend. Standard library only: workers import this.
+loop of links is not ours to mend. A file is replaced as a whole, durably, and for its owner alone. Standard library
+only: workers import this.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -38,3 +40,29 @@ def read_regular(path: Path) -> bytes:
     """Return what a regular file holds. Raises as ``open_regular``."""
     with open(open_regular(path), "rb") as file:
         return file.read()
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Put a file with this content in place of the one there may be. Raises OSError and leaves the old one."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        with open(fd, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(fresh, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            fresh.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the names of new files durable: without it, power loss may take a synced file away. Raises OSError."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
