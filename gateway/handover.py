@@ -91,7 +91,8 @@ async def offer(data_dir: Path, listener: socket.socket, listen: str, hold: Hold
             if _uid(peer) not in (0, os.geteuid()) or not await _handed(peer, listener, listen, hold):
                 peer.close()
                 continue
-            os.unlink(place)
+            with contextlib.suppress(OSError):  # the successor has said "go": nothing may keep this one from draining
+                os.unlink(place)
             hold.passed_on = True
             # Open until this process ends: its end is what tells the successor.
             _successors.append(peer)

@@ -61,6 +61,8 @@ _SHORTEST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
 #: Seconds between looks whether every process of the supervisor before has ended.
 _LOCK_SECONDS: Final = 0.05
+#: Seconds until a successor is waited for again, when that failed.
+_OFFER_SECONDS: Final = 1.0
 
 
 def serve(config_path: Path) -> int:
@@ -267,11 +269,17 @@ class Supervisor:
             await asyncio.sleep(_LOCK_SECONDS)
 
     async def _offer(self) -> None:
-        gateway = self._gateway
-        try:
-            await handover.offer(self._data_dir, self._sock, gateway.listen, self._hold, self._stop.set)
-        except OSError as error:
-            logger.warning("a second serve cannot take over: %s", error)
+        """Hand over to a successor when one asks. Trouble, as without descriptors, is told once and waited out."""
+        told = False
+        while True:
+            try:
+                await handover.offer(self._data_dir, self._sock, self._gateway.listen, self._hold, self._stop.set)
+                return
+            except OSError as error:
+                if not told:
+                    logger.warning("a second serve cannot take over for now: %s", error)
+                told = True
+            await asyncio.sleep(_OFFER_SECONDS)
 
     def _hear_ready(self, fd: int) -> None:
         self._serving += len(os.read(fd, 4_096))

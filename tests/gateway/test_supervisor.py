@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import errno
 import http.client
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,7 +19,10 @@ from pathlib import Path
 
 import pytest
 
+from gateway import handover, supervisor
 from gateway.compiled import build
+from gateway.premises import Hold
+from router.config import parse
 from tests.ports import free_port
 
 CONFIG = """
@@ -261,3 +267,27 @@ def test_a_bad_config_is_told_problem_by_problem_and_nothing_is_started(tmp_path
     assert f"{file}:7:" in said
     assert "Traceback" not in said
     assert not (tmp_path / "data").exists()
+
+
+def test_a_handover_that_cannot_be_offered_is_offered_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without descriptors for a moment, a later ``serve`` could never take over."""
+    offers = 0
+
+    async def offer(*_: object) -> None:
+        nonlocal offers
+        offers += 1
+        if offers < 3:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(handover, "offer", offer)
+    monkeypatch.setattr(supervisor, "_OFFER_SECONDS", 0.0)
+    text = CONFIG.format(port=1, admin=2, data_dir=tmp_path, workers=1, url="http://127.0.0.1:9")
+    config = parse(text, "turnout.toml")
+
+    async def main(sock: socket.socket) -> None:
+        one = supervisor.Supervisor(tmp_path / "turnout.toml", config, tmp_path, sock, sock.fileno(), Hold(-1))
+        await asyncio.wait_for(one._offer(), 10)
+
+    with socket.socket() as sock:
+        asyncio.run(main(sock))
+    assert offers == 3
