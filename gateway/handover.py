@@ -3,8 +3,9 @@
 Rule: the one that serves goes on until the other can. ``serve`` on a data directory that is served asks on a socket in
 it (same user only), is sent the listening socket and the lock, starts its workers on it, and says "go" when all of them
 take requests; only then does the first one drain and end. Both listen on one socket meanwhile: what one does not
-accept, the other does. The successor's controller begins when every process of the first is gone: one store, one
-controller. A successor that fails before "go" changes nothing.
+accept, the other does. The first one's controller ends at "go", for what the successor's workers write may be news to
+it, and the successor's begins when every process of the first is gone: one store, one controller. Until then each has a
+snapshot of its own (``published.NEXT``). A successor that fails before "go" changes nothing.
 """
 
 from __future__ import annotations
@@ -43,8 +44,9 @@ class Predecessor:
         self._peer = peer
 
     def go(self) -> None:
-        """Let it drain: the directory is ours. Raises OSError if it is gone."""
-        self._peer.sendall(_GO)
+        """Let it drain: the directory is ours, also if it was killed meanwhile."""
+        with contextlib.suppress(OSError):
+            self._peer.sendall(_GO)
         self.hold.take()
         self._peer.setblocking(False)
 

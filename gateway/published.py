@@ -12,6 +12,8 @@ from gateway.regular import NotRegular, read_regular, replace_file
 from router.snapshot import Known, Snapshot, decode, encode
 
 SNAPSHOT: Final = "snapshot.json"
+#: What a supervisor that takes over begins with: the other file is the one before's until that has ended.
+NEXT: Final = "snapshot.next.json"
 
 
 class SnapshotFile:

@@ -37,7 +37,7 @@ from gateway.premises import (
     sole_supervisor,
 )
 from gateway.private import keep_private, narrow
-from gateway.published import SNAPSHOT, SnapshotFile, publish
+from gateway.published import NEXT, SNAPSHOT, SnapshotFile, publish
 from policies.types import Evidence
 from router.assignment import AssignmentKey
 from router.compile import compile_snapshot, with_plans_of
@@ -104,7 +104,10 @@ def serve(config_path: Path) -> int:
                 sock = before.listener
             else:
                 sock = held.enter_context(listening(config.gateway.listen, patient=hold.killed))
-            snapshot = ensure_snapshot(data_dir / SNAPSHOT, config, _now_ms(), key)
+            with contextlib.suppress(OSError):  # of one that was killed as it took over
+                (data_dir / NEXT).unlink()
+            place = data_dir / (SNAPSHOT if before is None else NEXT)
+            snapshot = ensure_snapshot(data_dir / SNAPSHOT, config, _now_ms(), key, place)
             logger.info("each process may open %d files", files)
             supervisor = Supervisor(config_path, config, data_dir, sock, lock, hold, before)
             return asyncio.run(supervisor.run(snapshot.revision))
@@ -147,8 +150,12 @@ def _published(path: Path) -> Snapshot | None:
         return None
 
 
-def ensure_snapshot(path: Path, config: Config, now_ms: int, key: AssignmentKey | None = None) -> Snapshot:
+def ensure_snapshot(
+    path: Path, config: Config, now_ms: int, key: AssignmentKey | None = None, place: Path | None = None
+) -> Snapshot:
     """Return the snapshot to begin with, published anew if there is none, or config or key have changed.
+
+    It is published at ``place``, should that be another file.
 
     Plans are made without evidence, which is the store's and may be out of reach; where a route's policy has not
     changed, its plan of last time stays. Raises OSError.
@@ -169,7 +176,7 @@ def ensure_snapshot(path: Path, config: Config, now_ms: int, key: AssignmentKey 
     )
     if previous is not None:
         fresh = with_plans_of(previous, fresh)
-    publish(path, fresh)
+    publish(place or path, fresh)
     return fresh
 
 
@@ -228,6 +235,9 @@ class Supervisor:
             await self._stop.wait()
             logger.info("stopping: workers drain for up to %g s", self._gateway.drain_timeout_ms / 1000)
             self._sock.close()
+            if self._hold.passed_on:  # what the successor's workers write is not for this controller to read
+                controller_stop.set()
+                self._send("controller", signal.SIGTERM)
             await self._end(workers, "worker", self._gateway.drain_timeout_ms / 1000 + _WORKER_GRACE)
             controller_stop.set()
             await self._end([controller], "controller", _CONTROLLER_GRACE)
@@ -267,6 +277,8 @@ class Supervisor:
         await before.gone()
         while not locked(self._lock):  # noqa: ASYNC110  # other processes have it
             await asyncio.sleep(_LOCK_SECONDS)
+        with contextlib.suppress(FileNotFoundError):  # the snapshot is the same
+            os.replace(self._data_dir / NEXT, self._data_dir / SNAPSHOT)
 
     async def _offer(self) -> None:
         """Hand over to a successor when one asks. Trouble, as without descriptors, is told once and waited out."""
@@ -306,6 +318,8 @@ class Supervisor:
         # -P: modules come from where Turnout is installed, not from the directory it happens to be started in.
         command = [sys.executable, "-P", "-m", "gateway.proxy", "--fd", str(self._sock.fileno())]
         command += ["--ready", str(ready)]
+        if self._before is not None:
+            command.append("--next")
         return [*command, "--data-dir", str(self._data_dir), "--run", self._run, "--slot", str(slot)]
 
     def _controller(self) -> list[str]:

@@ -54,7 +54,7 @@ from gateway.proxy.newcomers import Newcomers
 from gateway.proxy.request import Request
 from gateway.proxy.response import Response
 from gateway.proxy.tracing import Tracing, exported
-from gateway.published import SNAPSHOT, SnapshotFile
+from gateway.published import NEXT, SNAPSHOT, SnapshotFile
 from gateway.rolling import Rolling
 from gateway.secret import SecretMissing
 from router.router import Router
@@ -90,11 +90,15 @@ def now_ms() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """Where a worker stands: its data directory, the supervisor's run, and its slot among the workers."""
+    """Where a worker stands: its data directory, the supervisor's run, and its slot among the workers.
+
+    ``next``: its supervisor takes over from another, and has a snapshot of its own (``NEXT``) until that one has ended.
+    """
 
     data_dir: Path
     run: str
     slot: int
+    next: bool = False
 
 
 class Worker:
@@ -103,8 +107,9 @@ class Worker:
     def __init__(self, post: Post) -> None:
         """Raises OSError or ValueError if there is no snapshot to begin with, or a secret cannot be read."""
         self._post = post
+        self._next = SnapshotFile(post.data_dir / NEXT) if post.next else None
         self._file = SnapshotFile(post.data_dir / SNAPSHOT)
-        snapshot = self._file.read()
+        snapshot = self._published()
         assert snapshot is not None
         gateway = snapshot.gateway
         self._router = Router(snapshot)
@@ -146,6 +151,14 @@ class Worker:
         self._renewing: asyncio.Task[None] | None = None
         self._edge = Edge(self._handle, gateway, ssl=context, buffers=self._buffers)
         self._bound(snapshot)
+
+    def _published(self) -> Snapshot | None:
+        """Return the snapshot to go by if it is another than at the last look. Raises what SnapshotFile does."""
+        if self._next is not None:
+            with contextlib.suppress(FileNotFoundError):
+                return self._next.read()
+            self._next = None  # the supervisor before has ended
+        return self._file.read()
 
     async def serve(self, sock: socket.socket, stop: asyncio.Event, ready: int | None = None) -> None:
         """Serve until ``stop``, then drain. That requests are taken is said by a byte to ``ready``."""
@@ -232,7 +245,7 @@ class Worker:
     def _poll(self) -> None:
         """Swap to the published snapshot if there is another; keep the present one if it cannot be used."""
         try:
-            snapshot = self._file.read()
+            snapshot = self._published()
             if snapshot is None:
                 self._refresh()
                 return
@@ -348,6 +361,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--run", required=True, help="the supervisor's run, 12 hex digits")
     parser.add_argument("--slot", type=int, required=True, help="this worker's number, from 0")
+    parser.add_argument("--next", action="store_true", help="the supervisor takes over from another")
     given = parser.parse_args(arguments)
     keep_private()
     logging.basicConfig(
@@ -357,7 +371,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     sock = socket.socket(fileno=given.fd)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(run(Post(given.data_dir, given.run, given.slot), sock, given.ready))
+        return runner.run(run(Post(given.data_dir, given.run, given.slot, given.next), sock, given.ready))
 
 
 def _spare_collections() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -10,8 +11,10 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.stories.backends import Asked, Backend
@@ -87,6 +90,60 @@ def test_a_second_serve_whose_workers_do_not_start_leaves_the_first_alone(tmp_pa
         assert tried.returncode in (69, 78)
         assert program.traffic.post("/answer", content=b"{}").status_code == 200
         assert program.stop() == 0
+
+
+def test_a_successor_with_another_file_goes_by_it_while_the_first_one_drains(tmp_path: Path) -> None:
+    """What only a restart takes up, the first one's controller would put back, and what it does not know, mistake."""
+    with Backend(quick) as backend, Turnout(tmp_path, CONFIG.format(url=backend.url)) as program:
+        address = "127.0.0.1", program.traffic.base_url.port or 0
+        head = b"POST /answer HTTP/1.1\r\nhost: h\r\ncontent-length: 70001\r\n\r\n"
+        with socket.create_connection(address) as slow:
+            slow.sendall(head + bytes(70_000))  # under way until its last byte
+            first = program.process
+            assert first is not None
+            program._head = program._head.replace("[gateway]", "[gateway]\nworkers = 2")  # so that it is no reload
+            program.write(
+                CONFIG.format(url=backend.url)
+                + f"""
+[backends.new]
+url = "{backend.url}"
+version = "1"
+[metrics.new]
+kind = "value"
+[routes.new]
+path = "/new"
+metrics = ["new"]
+policy = {{ kind = "single", variant = "new" }}
+"""
+            )
+            program.start()
+            ask = partial(program.traffic.post, "/new", content=b"{}")
+            eventually(lambda: not _listens(program), "the first controller has ended", seconds=20)
+            # For half a second the first one's worker takes connections as well.
+            eventually(
+                lambda: {ask(headers={"connection": "close"}).status_code for _ in range(20)} == {200},
+                "the new route is served, and stays",
+            )
+            told = ask().headers["turnout-prediction-id"]
+            assert program.feedback({"prediction_id": told, "metric": "new", "value": 1}).status_code == 202
+            assert first.poll() is None
+            slow.sendall(b"x")
+            assert slow.recv(65_536).startswith(b"HTTP/1.1 200")
+        assert first.wait(20) == 0
+        program.wait_until_ready()
+        eventually(
+            lambda: [place["joined"] for place in program.admin.get("/api/v1/feedback").json()["account"]] == [1],
+            "the feedback has found its prediction",
+        )
+        assert program.report("new")["variants"][0]["predictions"] >= 20
+        assert not (program.data_dir / "snapshot.next.json").exists()
+        assert program.stop() == 0
+
+
+def _listens(program: Turnout) -> bool:
+    with contextlib.suppress(httpx.HTTPError):
+        return program.admin.get("/livez").status_code == 200
+    return False
 
 
 def test_a_restart_on_a_socket_that_systemd_keeps_refuses_nobody(tmp_path: Path) -> None:
