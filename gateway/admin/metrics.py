@@ -324,6 +324,7 @@ class Metrics:
             "mirror_drops": (series.mirror_drops, ("route", "variant", "reason")),
             "shed": (series.shed, ("reason",)),
             "slow_clients": (series.slow_clients, ("reason",)),
+            "unfinished_requests": (series.unfinished, ("route",)),
             "dropped_fields": (series.dropped_fields, ()),
             "unit_fallbacks": (series.unit_fallbacks, ("route",)),
             "uncounted_requests": (series.uncounted, ("route",)),

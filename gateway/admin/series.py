@@ -151,6 +151,11 @@ class Series:
             "backend), unread (it took its answer below min_read_bytes_per_second).",
             ("reason",),
         )
+        self.unfinished = self._counter(
+            "unfinished_requests_total",
+            "Requests whose client left, or was too slow, before enough of the body was there to call anybody: no row.",
+            ("route",),
+        )
         self.dropped_fields = self._counter(
             "dropped_fields_total", "Header fields of requests that were dropped for an underscore in their name."
         )

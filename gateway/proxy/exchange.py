@@ -144,6 +144,10 @@ class Exchange:
                 return await relay(reply, body)
             # In a task: it waits for several calls at once.
             return await asyncio.get_running_loop().create_task(draft(reply, plan, body))
+        except BaseException:
+            if route is not None and not ticket:  # within its body, before anything was decided: it leaves no row
+                self._counts.add("unfinished_requests", route=route.name)
+            raise
         finally:
             if tee is not None:
                 tee.close()

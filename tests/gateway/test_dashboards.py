@@ -137,6 +137,7 @@ def test_every_series_that_tells_of_traffic_or_quality_is_on_the_dashboard_or_ex
         "turnout_quality_live_mean",
         "turnout_reading_age_seconds",  # an alert tells of it
         "turnout_slow_clients_total",  # of clients
+        "turnout_unfinished_requests_total",
         "turnout_snapshot_errors_total",
         # Of several nodes: alerts tell of two, and /readyz?verbose of the rest.
         "turnout_intake_bytes",

@@ -104,6 +104,7 @@ def observe(metrics: Metrics, round_: int = 1) -> None:
                 ["mirror_drops", {**variant_labels, "reason": "full"}, 2 * round_],
                 ["shed", {"reason": "overload"}, round_],
                 ["slow_clients", {"reason": "answer"}, round_],
+                ["unfinished_requests", {"route": "digits"}, round_],
                 ["unit_fallbacks", {"route": "digits"}, round_],
                 ["uncounted_requests", {"route": "digits"}, round_],
                 ["merge_failures", {"route": "search", "reason": "not_json"}, round_],
