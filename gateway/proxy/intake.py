@@ -9,8 +9,8 @@ Rules:
 3. An upgrade is never taken. The parser skips the body of a request that asks for one, so a fresh parser reads it: the
    body is the body of that request and never a second one.
 4. What cannot be taken raises Refusal, and nothing is to be fed after it.
-5. What two servers could read differently is the last on its connection: content of a method that has none, and of a
-   request for an upgrade.
+5. What two servers could read differently is the last on its connection: content of a method that has none. That of a
+   request for an upgrade is not: nginx and HAProxy read it as rule 3 does, and every POST of Java's own client is one.
 
 No transport, no clock: the connection is told ``begin``, ``body`` and ``whole``.
 """
@@ -299,7 +299,7 @@ class Intake:
             self._body_bytes = self._framed_bytes = self._body_seen = self._unbodied = 0
         self.length = self.remaining = length or 0
         self.keep_alive = parser.should_keep_alive()
-        self.ambiguous = (chunked or bool(length)) and (self._upgrade or method in UNBODIED)
+        self.ambiguous = (chunked or bool(length)) and method in UNBODIED
         if self.ambiguous:
             self.keep_alive = False
         self.stage = BODY

@@ -34,6 +34,7 @@ policy = {{ kind = "shadow", primary = "one", shadows = {{ two = 1.0 }} }}
 
 [routes.learning]
 path = "/learning"
+features = {{ country = "header:x-country" }}
 prediction = "/y"
 metrics = ["correct"]
 policy = {{ kind = "thompson", variants = ["one", "two"], reward = "correct" }}
