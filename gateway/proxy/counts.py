@@ -14,6 +14,7 @@ Name = Literal[
     "slow_clients",
     "unit_fallbacks",
     "uncounted_requests",
+    "unfinished_requests",
     "merge_failures",
     "extraction_failures",
     "version_mismatches",
