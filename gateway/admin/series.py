@@ -148,7 +148,8 @@ class Series:
         self.slow_clients = self._counter(
             "slow_clients_total",
             "Requests ended for their client's slowness, by reason: body or answer (others waited for its place at the "
-            "backend), unread (it took its answer below min_read_bytes_per_second).",
+            "backend), unread (it took its answer below min_read_bytes_per_second), memory (others needed "
+            "what was held for it).",
             ("reason",),
         )
         self.unfinished = self._counter(

@@ -165,6 +165,7 @@ class Connection(asyncio.Protocol):
         self._write_paused = True
         self._charged = self._transport.get_write_buffer_size()
         self.buffers.charge(self._charged)
+        self.buffers.waits(self)
         self._unsent = self._owed()
         self.deadline = self._loop.time() + self._edge.body_seconds
 
@@ -368,14 +369,31 @@ class Connection(asyncio.Protocol):
             self._fiber.cancel()
         request.bell.ring()
 
+    def evict(self) -> None:
+        """Give back what is held for a client that is slow: others need the room."""
+        request = self._request
+        if self._intake.stage == BODY and request is not None and not self._write_paused:
+            self.deadline = NEVER
+            self._keep_alive = False
+            request.fail(BodyTimeout())
+            request.bell.ring()
+            self._release(request)
+        else:
+            self._give_up()
+            self._settle()
+            self.cut()
+
     def _release(self, request: Request) -> None:
         """Its body is held no more on its client's account."""
-        self.buffers.give(request.charged)
-        request.charged = 0
+        if request.charged:
+            self.buffers.give(request.charged)
+            self.buffers.waits_no_more(self)
+            request.charged = 0
 
     def _settle(self) -> None:
         """What was written has been taken, or never will be."""
         self.buffers.give(self._charged)
+        self.buffers.waits_no_more(self)
         self._charged = 0
 
     def _owed(self) -> int:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final, cast
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from gateway.proxy.answer import Answer, UpstreamFault
+from gateway.proxy.buffers import EVICT_SECONDS
 from gateway.proxy.deadlines import NEVER
 from gateway.proxy.headers import (
     CODING,
@@ -50,8 +51,6 @@ _MAX_HEAD_BYTES: Final = 262_144
 _CHUNK_OVERHEAD: Final = 16
 #: How nearly every answer begins. To ask the parser for the version costs twenty times as much.
 _COMMON: Final = b"HTTP/1.1 "
-#: How long a client may let the backend wait for 64 KiB, of its body or of the answer, while others wait for the place.
-EVICT_SECONDS: Final = 0.5
 #: Below the five seconds after which common servers close an idle connection.
 IDLE_SECONDS: Final = 4.0
 

@@ -184,16 +184,21 @@ class Request:
 
     def _hold(self, size: int) -> bool:
         """Hold so much more of a body that has to be whole, out of the worker's budget."""
-        if self._fault is not None or not self._connection.buffers.take(size):
+        connection, charged = self._connection, self.charged
+        if self._fault is not None or not connection.buffers.reclaim(size, connection):
             self.fail(BodyUnheld())
             return False
         self.charged += size
+        if not charged or self.charged // HELD_BYTES > charged // HELD_BYTES:
+            connection.buffers.waits(connection)
         return True
 
     def end(self) -> None:
         """The last byte has come; after a fault that makes nothing whole."""
         if self._fault is None:
             self.complete = True
+            if self.charged:
+                self._connection.buffers.waits_no_more(self._connection)
 
     def fail(self, fault: Exception) -> None:
         """The rest of the body will never come. The first fault stands."""

@@ -312,6 +312,8 @@ class Worker:
                 counters.append(("shed", {"reason": reason}, number))
         if self._edge.unread:
             counters.append(("slow_clients", {"reason": "unread"}, self._edge.unread))
+        if self._buffers.evicted:
+            counters.append(("slow_clients", {"reason": "memory"}, self._buffers.evicted))
         if self._edge.dropped_fields:
             counters.append(("dropped_fields", {}, self._edge.dropped_fields))
         datagram = orjson.dumps(

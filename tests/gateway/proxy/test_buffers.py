@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.proxy.answer import Answer
-from gateway.proxy.buffers import Buffers
+from gateway.proxy.buffers import EVICT_SECONDS, Buffers
 from gateway.proxy.replica import Replica
 from gateway.proxy.request import HELD_BYTES
 from gateway.proxy.upstream import Upstream
@@ -137,29 +137,56 @@ def test_an_upload_that_stops_after_its_beginning_loses_its_place_to_who_waits(t
     play(main())
 
 
+@asynccontextmanager
+async def holding(tmp_path: Path, gateway: Gateway) -> AsyncIterator[Chain]:
+    """A worker whose one route needs each body as a whole."""
+    async with chain(tmp_path, large_or_ok, gateway=gateway) as inner:
+        cast = builders.snapshot(
+            gateway,
+            builders.backend("b", inner.backend.url),
+            builders.route("all", builders.only("b"), path="/*", fallback="b"),
+        )
+        own = tmp_path / "own"
+        own.mkdir()
+        async with staged(own, cast) as stage:
+            yield Chain(stage, inner.backend)
+
+
 def test_a_body_that_has_to_be_whole_gets_503_when_there_is_no_memory_for_it_and_short_ones_go_on(
     tmp_path: Path,
 ) -> None:
     async def main() -> None:
-        backend_script = large_or_ok
-        gateway = Gateway(max_buffer_bytes=2**20)
-        async with chain(tmp_path, backend_script, gateway=gateway) as inner:
-            cast = builders.snapshot(
-                gateway,
-                builders.backend("b", inner.backend.url),
-                builders.route("all", builders.only("b"), path="/*", fallback="b"),
-            )
-            own = tmp_path / "own"
-            own.mkdir()
-            async with staged(own, cast) as stage:
-                c = Chain(stage, inner.backend)
-                async with crowd(c, 4, HEAD % 600_000 + b"x" * 500_000) as slow:
-                    await stage.eventually(lambda: worker(c)._edge.unheld >= 2)
-                    assert worker(c)._buffers.used <= 2**20
-                    await served(c)
-                    for client in slow:
-                        client.writer.transport.abort()
-                await stage.eventually(lambda: worker(c)._buffers.used == 0)
+        async with holding(tmp_path, Gateway(max_buffer_bytes=2**20)) as c:
+            async with crowd(c, 4, HEAD % 600_000 + b"x" * 500_000) as slow:
+                await c.stage.eventually(lambda: worker(c)._edge.unheld >= 2)
+                assert worker(c)._buffers.used <= 2**20
+                await served(c)
+                for client in slow:
+                    client.writer.transport.abort()
+            await c.stage.eventually(lambda: worker(c)._buffers.used == 0)
+
+    play(main())
+
+
+@pytest.mark.parametrize("slow", [HEAD % 600_000 + b"x" * 500_000, get(b"Host: a", target=b"/large")])
+def test_who_drips_its_body_or_its_answer_loses_the_memory_to_a_body_that_comes(tmp_path: Path, slow: bytes) -> None:
+    """Within the least rates they could keep all of it for hours: what came at once counts for them."""
+
+    async def main() -> None:
+        async with holding(tmp_path, Gateway(max_buffer_bytes=2**20)) as c, crowd(c, 2, slow) as clients:
+            await c.stage.eventually(lambda: worker(c)._buffers.used > 700_000)
+            await asyncio.sleep(2 * EVICT_SECONDS)
+            if slow.startswith(b"POST"):
+                for client in clients:
+                    await client.send(b"x" * 100)  # on it goes, slowly
+            async with c.client() as other:
+                await other.send(HEAD % 700_000 + b"x" * 700_000)
+                assert statuses(await other.answer()) == (200,)
+            assert worker(c)._buffers.evicted == 1, "no more of them than had to go"
+            for client in clients:
+                client.writer.transport.abort()
+            await c.stage.eventually(lambda: worker(c)._buffers.used == 0)
+            assert not worker(c)._buffers._slow
 
     play(main())
 
