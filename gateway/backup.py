@@ -246,12 +246,16 @@ def _unpack(path: Path, folder: Path) -> dict[str, Any]:
                     os.fsync(file.fileno())
                     file.seek(0)
                     found[member.name] = _digest(file)
-    except (tarfile.TarError, ValueError, EOFError) as error:
+    except (tarfile.TarError, ValueError, EOFError, RecursionError) as error:
         raise BackupError(f"{path.name} is no backup, or not all of one: {error}") from None
     if not isinstance(said, dict) or said.get("digests") != found:
         raise BackupError(f"{path.name} is damaged, or not all of a backup")
     if said.get("format") != FORMAT:
         raise BackupError(f"{path.name} has format {said.get('format')}, and this program reads {FORMAT}")
+    kinds = {"schema": int, "store": str, "program": str, "made_ms": int}
+    whole = said.get("store") != "sqlite" or _DATABASE in found
+    if not whole or not all(type(said.get(name)) is kind for name, kind in kinds.items()):
+        raise BackupError(f"{path.name} is damaged, or not all of a backup")
     if said["schema"] > VERSION or (said["store"] == "postgresql" and said["schema"] != VERSION):
         made = f"turnout {said['program']}, whose tables have version {said['schema']}"
         raise BackupError(f"restore it with the program that made it: {made}; this one speaks {VERSION}")

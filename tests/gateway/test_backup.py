@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import tarfile
 from collections.abc import Callable
@@ -151,6 +152,30 @@ def test_what_is_not_all_of_a_backup_is_refused(tmp_path: Path, damage: str) -> 
         asyncio.run(restore("sqlite", None, tmp_path / "e", file))
     assert not (tmp_path / "e" / "turnout.db").exists()
     assert not (tmp_path / "e" / JOURNAL).exists()
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        b"{}",
+        b"[" * 100_000,
+        b"\xff",
+        b'{"digests": {}, "format": 1}',
+        b'{"digests": {}, "format": 1, "schema": "x"}',
+        b'{"digests": {}, "format": 1, "schema": 1, "store": "sqlite", "program": "1", "made_ms": 3}',
+    ],
+)
+def test_whatever_says_what_is_in_it_what_is_no_backup_is_refused_before_anything_is_there(
+    tmp_path: Path, manifest: bytes
+) -> None:
+    made, data_dir = tmp_path / "made.tar", tmp_path / "data"
+    with tarfile.open(made, "w:") as archive:
+        member = tarfile.TarInfo("manifest.json")
+        member.size = len(manifest)
+        archive.addfile(member, io.BytesIO(manifest))
+    with pytest.raises(BackupError):
+        asyncio.run(restore("sqlite", None, data_dir, made))
+    assert [path.name for path in data_dir.iterdir()] == ["supervisor.pid"]
 
 
 def test_a_backup_that_fails_leaves_nothing(tmp_path: Path) -> None:
