@@ -80,7 +80,7 @@ def sole_supervisor(data_dir: Path) -> Iterator[Hold]:
 def running_supervisor(data_dir: Path) -> int | None:
     """Return the pid of the supervisor that holds the directory, None if none does."""
     try:
-        fd = os.open(data_dir / "supervisor.pid", os.O_RDONLY | os.O_CLOEXEC)
+        fd = open_regular(data_dir / "supervisor.pid")
     except OSError:
         return None
     try:

@@ -110,10 +110,11 @@ def _standing(gateway: Gateway) -> _Standing:
 
 def _published(data_dir: Path) -> Snapshot | None:
     from gateway.published import SNAPSHOT
+    from gateway.regular import read_regular
     from router.snapshot import decode
 
     try:
-        return decode((data_dir / SNAPSHOT).read_bytes())
+        return decode(read_regular(data_dir / SNAPSHOT))
     except (FileNotFoundError, ValueError):
         return None
 

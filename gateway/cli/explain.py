@@ -60,13 +60,14 @@ def plans(config: Config) -> tuple[Snapshot, bool]:
     """
     from gateway.assignment import KeyUnusable, find
     from gateway.published import SNAPSHOT
+    from gateway.regular import read_regular
     from policies.types import Evidence
     from router.compile import compile_snapshot
     from router.snapshot import decode
 
     data_dir, published = Path(config.gateway.data_dir), None
     try:
-        published = decode((data_dir / SNAPSHOT).read_bytes())
+        published = decode(read_regular(data_dir / SNAPSHOT))
         if published.config == config.hash:
             return published, True
     except (FileNotFoundError, ValueError):

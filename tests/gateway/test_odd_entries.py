@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from typer.testing import CliRunner
 
 from gateway.bulk.columns import Columns
 from gateway.bulk.position import PositionFile
 from gateway.bulk.rows import Source
+from gateway.cli.app import app
 from gateway.control.control import Control
 from gateway.control.datagrams import listen
 from gateway.control.fleet import name_of
@@ -256,3 +258,27 @@ def test_a_snapshot_that_turns_into_something_else_ends_no_controller(tmp_path: 
         asyncio.run(run())
         with contextlib.suppress(ValueError):
             SnapshotFile(tmp_path / "snapshot.json").read()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["snapshot.json", "supervisor.pid", "assignment.key"])
+def test_no_command_hangs_or_breaks_on_what_lies_there(here: Path, name: str, kind: str) -> None:
+    KINDS[kind](here / name)
+    file = Path("turnout.toml")
+    file.write_text(f"""
+schema_version = 1
+[gateway]
+data_dir = "{here}"
+[backends.a]
+url = "http://127.0.0.1:9"
+version = "1"
+[routes.r]
+path = "/r"
+unit = "header:x-u"
+policy = {{ kind = "single", variant = "a" }}
+""")
+    for command in (["explain", "r", "--unit", "u"], ["assignment", "status"], ["assignment", "rotate"]):
+        with no_hanging():
+            said = CliRunner().invoke(app, [*command, "-c", str(file)])
+        assert said.exit_code in (0, 1)
+        assert said.exception is None or isinstance(said.exception, SystemExit)
