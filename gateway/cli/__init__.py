@@ -63,6 +63,9 @@ def _run(arguments: Sequence[str]) -> int:
         return INTERRUPTED
     except OSError:  # of what was written to, or of a file: the machine's fault, not ours
         raise
+    except UnicodeEncodeError:
+        print("turnout: error: an argument is not UTF-8", file=sys.stderr)
+        return USAGE
     except Exception as error:  # the last resort: whatever went wrong, an operator gets one line
         if os.environ.get("TURNOUT_DEBUG"):
             raise

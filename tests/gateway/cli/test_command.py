@@ -216,3 +216,21 @@ def test_no_color_is_honoured_on_a_terminal(environ: dict[str, str], coloured: b
         os.close(terminal)
     assert "error:" in shown
     assert bool(re.search(r"\x1b\[[0-9;]*3[13]m", shown)) == coloured
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("report", "\udcff"),
+        ("report", "r", "--epoch", "\udcff"),
+        ("explain", "\udcff", "--unit", "u"),
+        ("feedback", "orphans", "--route", "\udcff"),
+        ("privacy", "erase", "--unit", "\udcff"),
+    ],
+)
+def test_an_argument_that_is_not_utf_8_is_called_that_and_no_fault_of_ours(
+    arguments: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(tmp_path)
+    assert run([*arguments, "-c", str(config)]) in (1, 2)
+    assert "fault of turnout" not in capsys.readouterr().err
