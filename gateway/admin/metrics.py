@@ -36,6 +36,9 @@ from router.spellings import replica
 #: generates them, and they become "unknown".
 MOST_NAMES: Final = 2_000
 
+#: What is wrong with journal lines, as the recorder counts it.
+FAULTS_OF_LINES: Final = ("corrupt", "torn", "lost", "unrecordable", "duplicate")
+
 #: Nodes that are shown each by itself.
 MOST_NODES: Final = 200
 
@@ -98,6 +101,11 @@ class Metrics:
         self._names = Names(snapshot)
         self._workers = Workers(started_ms=started_ms, clock=clock)
         self.series.build_info.labels(_release(), platform.python_version(), build()).set(1)
+        # Alerts ask how much these grew, and a series that begins at 1 has not grown.
+        for fault in FAULTS_OF_LINES:
+            self.series.journal_faulty_lines.labels(fault)
+        for kind in ("events", "predictions"):
+            self.series.unsettled.labels(kind)
         # The configuration that this controller started from was valid, or it would not have started.
         self.observe_reload(ok=True, at_ms=started_ms)
 
@@ -145,7 +153,7 @@ class Metrics:
             if n and name.startswith("unsettled_"):
                 self.series.unsettled.labels(name.partition("_")[2]).inc(n)
             elif n:
-                self.series.journal_faulty_lines.labels(self._names.of("fault", name.partition("_")[0])).inc(n)
+                self.series.journal_faulty_lines.labels(name.partition("_")[0]).inc(n)
 
     def observe_expired(self, kind: str, n: int) -> None:
         """Count rows that were removed from the store because their retention had passed."""

@@ -149,6 +149,23 @@ def test_a_file_of_many_routes_and_backends_has_all_its_names() -> None:
     assert 'route="r1500"' in text(metrics)
 
 
+@pytest.mark.parametrize("fault", ["corrupt", "torn", "lost", "unrecordable", "duplicate"])
+def test_a_faulty_line_is_counted_by_its_fault_from_zero_on(fault: str) -> None:
+    """The alert asks for faults by name, and how much they grew: a series that begins at 1 has not grown."""
+    metrics = new()
+    assert value(metrics, "journal_faulty_lines_total", fault=fault) == 0
+    metrics.observe_lines({f"{fault}_{'rows' if fault == 'duplicate' else 'lines'}": 2})
+    assert value(metrics, "journal_faulty_lines_total", fault=fault) == 2
+
+
+@pytest.mark.parametrize("kind", ["events", "predictions"])
+def test_what_cannot_be_settled_is_counted_from_zero_on(kind: str) -> None:
+    metrics = new()
+    assert value(metrics, "unsettled_total", kind=kind) == 0
+    metrics.observe_lines({f"unsettled_{kind}": 1})
+    assert value(metrics, "unsettled_total", kind=kind) == 1
+
+
 def test_feedback_is_counted_by_status_and_a_decrease_is_no_event() -> None:
     metrics = new()
     metrics.observe_status("digits", "correct", "joined", 3)
