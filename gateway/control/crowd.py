@@ -1,4 +1,4 @@
-"""What one prediction, or one identity, may have of events: so many, and the first that came.
+"""How many events one prediction or one identity may have: the first ``MOST_EVENTS`` that came.
 
 Rule: of the events about one prediction under one metric, and of those of one identity, the first ``MOST_EVENTS`` by
 time of receipt are kept, whatever the order in which they are read; the others are counted as ``over_limit`` and have
@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from operator import itemgetter
 from typing import Final
 
 from gateway.control.standing import came
 from gateway.store.feedback import Event
 
-Order = tuple[int, bytes, str, int]
+#: When an event was received, and a hash of all that it says.
+Order = tuple[int, bytes]
 
 _IDENTITY, _TARGET, _ALSO = (itemgetter(Event._fields.index(name)) for name in ("identity", "target", "also"))
 
@@ -30,7 +32,7 @@ _REMEMBERED: Final = 100_000
 class Crowds:
     """Which places are full, as far as is known: after which time of receipt nothing more is taken.
 
-    Where a place is not known the events that it has are counted. One that is known too late a time of is counted too.
+    Where that is not known, or the time that is known is later than the true one, the place's events are counted again.
     """
 
     most: int = MOST_EVENTS
@@ -123,8 +125,14 @@ class Crowds:
 
 
 def order(event: Event) -> Order:
-    """What puts events in order: of those that are not alike, one always comes before the other."""
-    return *came(event), event.identity, event.feedback.revision
+    """What puts events in order: of those that are not alike, one always comes before the other.
+
+    Of its content there is a hash: a label has up to 64 KiB, and this is remembered of every full place.
+    """
+    received_ms, content = came(event)
+    digest = blake2b(content, digest_size=16)
+    digest.update(f"{event.feedback.revision} {event.identity}".encode())
+    return received_ms, digest.digest()
 
 
 def _without(event: Event, lost: Sequence[str]) -> Event | None:

@@ -7,6 +7,7 @@ import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from sys import getsizeof
 from typing import Any
 
 import pytest
@@ -65,6 +66,16 @@ def kept(events: list[Feedback]) -> list[Feedback]:
     for one in events:
         places[one.prediction_id, one.metric].append(one)
     return [one for place in places.values() for one in sorted(place, key=lambda e: order(arrived(e)))[:MOST]]
+
+
+def test_what_is_remembered_of_a_full_place_is_small_whatever_its_events_say() -> None:
+    """A label has up to 64 KiB: of 100,000 full places that would be gigabytes."""
+    said = [arrived(event(1, "x" * 65_000, at, event_id="i" * 256)) for at in range(MOST + 1)]
+    crowds = Crowds(MOST)
+    crowds.bound_identities(said, [])
+    (last,) = crowds._last.values()
+    assert sum(map(getsizeof, last)) < 200
+    assert order(said[0]) < order(said[1])
 
 
 async def recorded(desk: Desk, events: list[Feedback], portion: int, restarts: set[int]) -> Any:
