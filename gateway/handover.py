@@ -64,7 +64,7 @@ def predecessor(data_dir: Path) -> Iterator[Predecessor | None]:
         peer.settimeout(_ANSWER_SECONDS)
         try:
             peer.connect(place)
-        except OSError:  # nobody, or one that does not hand over: its lock will tell
+        except OSError:  # nobody serves it, or not by a socket: the lock says which
             yield None
             return
         try:

@@ -281,7 +281,7 @@ class Supervisor:
             os.replace(self._data_dir / NEXT, self._data_dir / SNAPSHOT)
 
     async def _offer(self) -> None:
-        """Hand over to a successor when one asks. Trouble, as without descriptors, is told once and waited out."""
+        """Hand over to a successor when one asks. An error, as without descriptors, is logged once; then it goes on."""
         told = False
         while True:
             try:

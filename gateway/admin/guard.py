@@ -6,9 +6,9 @@ Rule: one ASGI layer around everything. It fails closed: a token file that canno
   name routes and models, unless ``metrics_open`` says otherwise. A token of ``admin_read_token_file`` reads and changes
   nothing. It is sent as ``Authorization: Bearer``, or as the password of Basic with any user name, which is what
   browsers can ask for. The files are read again when they change, so tokens can be rotated without a restart.
-- Only so many requests are under way at once; one more gets 503, and health is answered all the same. A few of them are
-  answered at a time, and of a client that has hung up by then nothing is: the loop is the recorder's too, and a crowd
-  must not keep it from its turns.
+- At most ``MOST_REQUESTS`` are under way at once; one more gets 503, and health is answered all the same. At most
+  ``AT_A_TIME`` of them are being answered, and a client that hung up while it waited is not answered at all: recording
+  runs on the same loop, and many requests must not delay it.
 - Bound to loopback, only requests to a loopback name are answered: a web page that points its own name at 127.0.0.1
   (DNS rebinding) gets 421. Who puts a proxy with a name of its own in front binds to another address, with a token.
 - A POST from another site's page (``Sec-Fetch-Site``, else ``Origin``) gets 403: browsers send Basic by themselves.

@@ -1,4 +1,4 @@
-"""The admin port's own door: uvicorn's protocol with bounds on what a client may cost before anybody asks for a token.
+"""The protocol of the admin port: uvicorn's, with bounds on what a client may cost before its token is looked at.
 
 Rules:
 
@@ -166,7 +166,7 @@ class AdminConnection(HttpToolsProtocol):
         if silent:
             ((address, _),) = Counter(map(_address, silent)).most_common(1)
             oldest = min((one for one in silent if _address(one) == address), key=lambda one: one.since)
-            # At once, and not when its end is told: others of the same burst would choose it again, and make no room.
+            # At once, and not in connection_lost: others of the same burst would choose it again, and make no room.
             everyone.discard(oldest)
             oldest._cut()
 

@@ -1,4 +1,4 @@
-"""Reports on demand, made anew of the routes where something moved, and looked at once a second however many ask.
+"""Reports on demand: one is made again only when its route changed, which is looked up at most once a second.
 
 Rule: a report equals the one that would be made now. It is made in a thread, because intervals take milliseconds of
 arithmetic; waited for with a deadline, because a store can hang; and once for all who ask meanwhile.

@@ -115,7 +115,7 @@ class _Reloads:
         self._via: Via = "edit"
 
     def want(self, via: Via) -> None:
-        """Have the file read again. Who signals is not told by the system: the file's owner stands for them."""
+        """Have the file read again. A signal does not say who sent it: the file's owner is named as the author."""
         self._via = via
         self._wanted.set()
 

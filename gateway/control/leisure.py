@@ -51,7 +51,7 @@ class Leisure:
         self._expected = clock()
 
     async def run(self) -> None:
-        """Look for ever. A look that fails, as without descriptors, is told of once and done again."""
+        """Look for ever. A look that fails, as without descriptors, is logged once and repeated."""
         begun, failing = False, False
         while True:
             try:

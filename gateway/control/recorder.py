@@ -136,7 +136,7 @@ class Recorder:
         self._attempted = Read()
         self._refused: Mapping[str, str] = {}
         self._waiting_bytes = 0
-        #: When a step ended well, when the watermark moved or nobody was waited for, and where it stood.
+        #: When a step last succeeded; when the watermark last moved, or no writer was waited for; and where it was.
         self._went = self._moved = monotonic()
         self._committed = False
         self._watermark_ms: int | None = None
@@ -256,7 +256,7 @@ class Recorder:
             return await self._isolate(error)
 
     def _sweep(self) -> int:
-        """How much is settled at a time: as little as lines are read, while what fails is looked for."""
+        """Return how much to settle at a time: while a failing row is looked for, no more than lines are read."""
         return SWEEP if self._lines >= self._most else min(SWEEP, self._lines)
 
     async def aside(self, change: Callable[[], Awaitable[T]]) -> T:
@@ -480,7 +480,9 @@ class Recorder:
     async def _settles(
         self, piece: Definition | None, hand: list[int | str], of: int | str | None = None
     ) -> Exception | None:
-        """Settle the first of a piece, which ``hand`` is told, or try it with one prediction; return why it cannot be.
+        """Settle the first event or predictions of a piece, which are added to ``hand``; return why that fails.
+
+        With ``of`` it is only tried, with that prediction alone, and undone.
 
         Raises what is the store's trouble.
         """

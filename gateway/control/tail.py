@@ -41,7 +41,7 @@ class Tail:
         self._on_calls = on_calls
         self._clock = clock
         self._offsets: dict[Path, int] = {}
-        with suppress(OSError):  # then all of it is told of, once it can be listed
+        with suppress(OSError):  # then all of it is reported, once it can be listed
             self._offsets = {segment.path: segment.size for segment in segments(self._folder)}
         #: When the recorder last read on from where we were.
         self._heard: dict[Path, float] = {}

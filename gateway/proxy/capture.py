@@ -20,7 +20,7 @@ from router.extract import MISSING, UNREADABLE, decode_json, pointer, writable
 from router.records import body_line
 from router.snapshot import Capture, Route
 
-#: Comes with the request's id, so that what is captured hangs on no decision.
+#: Hashed with the request's id, so that what is captured does not depend on a decision.
 _LABEL: Final = "capture"
 REDACTED: Final = "[redacted]"
 

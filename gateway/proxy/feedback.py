@@ -40,7 +40,7 @@ OWN_PATHS: Final = ("/-/", "*")
 MAX_BODY_BYTES: Final = 2**20
 
 _JSON: Final = [(b"content-type", b"application/json")]
-#: What a browser is told that asks before it sends JSON or a token.
+#: The answer to a browser's preflight request, which comes before JSON or a token.
 _PREFLIGHT: Final = (
     (b"access-control-allow-methods", b"POST"),
     (b"access-control-allow-headers", b"content-type, authorization"),
@@ -80,7 +80,7 @@ class OwnPaths:
             case "/-/feedback":
                 cors = self._cors(request)
                 if cors is None:
-                    # Only counted: what is in it nobody knows, and a row for each would be the page's to write.
+                    # Only counted: the body is not read, and with a line for each any web page could fill the journal.
                     self._counts.add("feedback_rejected", reason="origin")
                     refuse(response, 403, "Forbidden", "feedback_origins does not name the origin of this page")
                 elif cors and request.method == "OPTIONS":
@@ -123,7 +123,7 @@ class OwnPaths:
         client = client_of(request, self._proxies)
         wait = self._rates.wait_seconds(client, monotonic())
         if wait:
-            # What is in it nobody knows: it is not read for this.
+            # Counted as one: the body is not read.
             self._counts.add("feedback_rejected", reason="rate")
             detail = "more feedback than max_feedback_per_second, or max_feedback_per_second_per_client, lets in"
             return refuse(response, 429, "Too Many Requests", detail, (b"retry-after", b"%d" % ceil(wait)), *cors)

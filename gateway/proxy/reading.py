@@ -32,7 +32,7 @@ _SHORT_BYTES: Final = 4096
 #: A longer answer is not read, before and after decompression: a prediction stands in a document, not in a data set.
 READ_BYTES: Final = 2**20
 
-#: Of a version that is not the declared one, so much is told beside it.
+#: Characters that are kept of a reported version that is not the declared one.
 _SHOWN_CHARACTERS: Final = 64
 
 

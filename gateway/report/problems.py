@@ -20,7 +20,7 @@ from router.snapshot import Metric
 #: Of fewer cases nothing is said.
 LEAST_SEEN: Final = 10
 
-#: A problem that was not seen for this long, by the watermark, is told as past and raises no alert.
+#: A problem that was not seen for this long, by the watermark, is reported as past and raises no alert.
 ONGOING_MS: Final = 15 * 60_000
 
 #: A share of 4xx that is a problem wherever it is; below it, only where it differs between variants.

@@ -1,4 +1,4 @@
-"""What could not be recorded or settled, each by what it is: listed for people, and left out from then on.
+"""What could not be recorded or settled, each by its identity: listed for people, and ignored from then on.
 
 Rule: one thing that fails is set aside itself, and never what came beside it. Bounded: the oldest are forgotten.
 """
@@ -45,7 +45,7 @@ async def note(connection: AsyncConnection, found: Sequence[Aside]) -> None:
 
 
 async def event(connection: AsyncConnection, seq: int, moves: Moves) -> str | None:
-    """Set a stored event aside: from now on it is found by nothing. Return the prediction it is about, if any."""
+    """Set a stored event aside: from now on no query finds it. Return the prediction it is about, if any."""
     query = select(feedback.c.target, feedback.c.counted, feedback.c.metric, feedback.c.status)
     target, counted, metric, status = (await connection.execute(query.where(feedback.c.seq == seq))).one()
     await connection.execute(update(feedback).where(feedback.c.seq == seq).values(status=literal_column("'set_aside'")))

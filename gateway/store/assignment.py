@@ -1,6 +1,6 @@
 """The assignment key of a fleet: the newest is in use, and every node takes it from here.
 
-Rule: a number is one key for good. Whoever comes second to a number finds the other's key.
+Rule: a number is one key for good. A second offer of the same number returns the key that is stored.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Old plans, many in a row; and of old stretches, what they have shown. A bandit makes a plan a second.
+"""Old plans, many in one row of a table, and what old stretches have shown: a bandit makes a plan a second.
 
 Rule: nothing is lost that a report or a replay asks for. Every plan is found under its route and revision, as a row or
 in a pack; the sample-ratio check goes on from where stretches have led it that are rows no more, to the same number.
