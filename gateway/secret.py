@@ -53,20 +53,31 @@ def is_one_of(given: bytes | None, valid: tuple[bytes, ...]) -> bool:
     return found
 
 
+#: What tells one content of a file from the next; None where there is no file.
+Mark = tuple[int, int, int] | None
+
+
+def mark(path: str | None) -> Mark:
+    """Return the mark of a file."""
+    if path is None:
+        return None
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size
+
+
 class TokenFile:
     """The tokens of a file, read again when it changes."""
 
     def __init__(self) -> None:
-        self._mark: tuple[str, int, int, int] | None = None
+        self._state: tuple[str, Mark] | None = None
         self._tokens: tuple[bytes, ...] = ()
 
     def read(self, path: str) -> tuple[bytes, ...]:
         """Return the tokens. Raises SecretMissing."""
-        try:
-            found = os.stat(path)
-        except OSError as error:
-            raise SecretMissing(f"{path} cannot be read: {error.strerror}") from None
-        mark = (path, found.st_mtime_ns, found.st_size, found.st_ino)
-        if mark != self._mark:
-            self._tokens, self._mark = tokens(path), mark
+        found = path, mark(path)
+        if found[1] is None or found != self._state:
+            self._tokens, self._state = tokens(path), found
         return self._tokens

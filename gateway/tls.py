@@ -6,11 +6,11 @@ Nothing here asks a terminal for a password.
 
 from __future__ import annotations
 
-import os
 import ssl
 from collections.abc import Callable
 from typing import Final
 
+from gateway.secret import Mark, mark
 from router.snapshot import Backend, Gateway, Sink
 
 #: What OpenSSL says of a key that does not belong to the certificate; the last when it is of another type altogether.
@@ -81,19 +81,19 @@ class Renewal:
 
     def __init__(self, gateway: Gateway, make: Callable[[Gateway], ssl.SSLContext | None]) -> None:
         self._make = make
-        self._mark = _marks(gateway)
+        self._marks = _marks(gateway)
 
     def fresh(self, gateway: Gateway) -> ssl.SSLContext | None:
         """Return a new context if a file changed, else None. Raises as ``context`` does, once per change."""
-        mark = _marks(gateway)
-        if mark == self._mark:
+        marks = _marks(gateway)
+        if marks == self._marks:
             return None
-        self._mark = mark
+        self._marks = marks
         return self._make(gateway)
 
 
-def _marks(gateway: Gateway) -> tuple[tuple[int, int, int] | None, ...]:
-    """Return by what a change of each certificate's files shows; of one that is not there, None."""
+def _marks(gateway: Gateway) -> tuple[Mark, ...]:
+    """Return the marks of the certificates' files, by which a change shows."""
     files = (
         gateway.tls_cert_file,
         gateway.tls_key_file,
@@ -101,17 +101,7 @@ def _marks(gateway: Gateway) -> tuple[tuple[int, int, int] | None, ...]:
         gateway.admin_tls_cert_file,
         gateway.admin_tls_key_file,
     )
-    return tuple(map(_mark, files))
-
-
-def _mark(path: str | None) -> tuple[int, int, int] | None:
-    if path is None:
-        return None
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_ino, found.st_size
+    return tuple(map(mark, files))
 
 
 def client_context(backend: Backend) -> ssl.SSLContext | None:

@@ -8,7 +8,6 @@ any more. A snapshot whose secrets cannot be read is refused whole; secrets that
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -19,7 +18,7 @@ from gateway.proxy.headers import Header
 from gateway.proxy.probes import Probes
 from gateway.proxy.upstream import Upstream
 from gateway.pseudonym import read_keys
-from gateway.secret import SecretMissing, secret, tokens
+from gateway.secret import Mark, SecretMissing, mark, secret, tokens
 from gateway.tls import Unusable, client_context
 from router.placeholders import fill, placeholders
 from router.records import CallLine, Role, Stamp, stamp
@@ -27,10 +26,6 @@ from router.snapshot import Backend, Gateway, Route, Snapshot
 
 #: The settings that name a file with a token of which workers know.
 _TOKENS: Final = ("force_token_file", "feedback_token_file", "unit_key_file")
-
-
-#: By what a change of a file shows; None for one that is not there.
-Mark = tuple[int, int, int] | None
 
 
 class Generation:
@@ -184,7 +179,7 @@ def _generation(
 ) -> Generation:
     """Build the generation of a snapshot, with the upstreams that ``before`` has for backends that are the same."""
     headers = {name: _headers(backend) for name, backend in snapshot.backends.items()}
-    authorities = {name: _mark(backend.tls_ca_file) for name, backend in snapshot.backends.items()}
+    authorities = {name: mark(backend.tls_ca_file) for name, backend in snapshot.backends.items()}
     force_tokens = _tokens(snapshot.gateway, "force_token_file") or ()
     feedback_tokens = _tokens(snapshot.gateway, "feedback_token_file")
     unit_key = _unit_key(snapshot.gateway)
@@ -232,17 +227,7 @@ def _marks(snapshot: Snapshot) -> tuple[Mark, ...]:
             files.append(backend.tls_ca_file)
         for _, text in backend.request_headers:
             files += [secret.name for secret in placeholders(text) if secret.source == "file"]
-    return tuple(map(_mark, files))
-
-
-def _mark(path: str | None) -> Mark:
-    if path is None:
-        return None
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return None
-    return stat.st_mtime_ns, stat.st_ino, stat.st_size
+    return tuple(map(mark, files))
 
 
 def _headers(backend: Backend) -> tuple[Header, ...]:
