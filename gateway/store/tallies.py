@@ -55,6 +55,7 @@ SLACK_MS: Final = 3_600_000
 
 _PLACE = tuple(tallies.c[name] for name in Place._fields)
 SUMS: Final = ("n", "m", "m2", "d", "d2", "md", "positive", "negative", "d_max")
+#: What a tally begins with, in the order of its columns.
 _BEGUN: Final = (0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0.0, None)
 #: Sums of what may be any number: never moved by a rounded difference.
 EXACT: Final = ("m", "m2", "md")
@@ -175,9 +176,7 @@ async def _ids(connection: AsyncConnection, places: Collection[Place], ids: dict
         missing = [place for place in missing if place not in ids]
         if not missing:
             break
-        await sql.insert(
-            connection, tallies, [(*place, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0.0, None) for place in missing]
-        )
+        await sql.insert(connection, tallies, [(*place, *_BEGUN) for place in missing])
     return ids
 
 
