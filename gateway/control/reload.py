@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 #: Settings that sockets, processes and files were made by.
 PROCESS_SETTINGS: Final = frozenset(
     {"listen", "admin", "workers", "data_dir", "store", "store_password_file", "tracing"}
-    | {field.name for field in fields(Gateway) if field.name.startswith("tls_")}
+    | {field.name for field in fields(Gateway) if field.name.startswith(("tls_", "admin_tls_"))}
 )
 
 #: How often the content is compared even though nothing was told.

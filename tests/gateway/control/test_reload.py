@@ -54,3 +54,11 @@ def test_what_the_process_was_started_with_needs_a_restart_and_the_place_is_name
     assert [(d.line, d.column, d.path) for d in found] == [(2, 1, "gateway.workers"), (3, 10, "gateway.listen")]
     assert "127.0.0.1:8080" in found[1].message
     assert needs_restart(running, running, path) == ()
+
+
+def test_a_port_does_not_begin_or_cease_to_speak_tls_by_an_edit(tmp_path: Path) -> None:
+    """An edit that is said to be in force while a port goes on in plain HTTP would deceive whoever sends a token."""
+    tls = Gateway(tls_cert_file="/a.pem", admin_tls_cert_file="/b.pem")
+    found = {one.path for one in needs_restart(Gateway(), tls, tmp_path / "turnout.toml")}
+    assert found == {"gateway.tls_cert_file", "gateway.admin_tls_cert_file"}
+    assert len(needs_restart(tls, Gateway(), tmp_path / "turnout.toml")) == 2
