@@ -107,7 +107,8 @@ def settings_of(policy: Policy) -> str:
 def identity_of(snapshot: Snapshot) -> str:
     """Return the hash of everything that nodes which serve the same must have in common, plans left out.
 
-    Where a node listens, where its data and secrets are, and how many workers it has is its own affair.
+    Where a node listens, where its data and secrets are, how much disk its journal may take and how many workers it has
+    may differ.
     """
     gateway = {f.name: getattr(snapshot.gateway, f.name) for f in fields(snapshot.gateway)}
     shared = {name: value for name, value in gateway.items() if name not in _OWN and not name.endswith("_file")}
@@ -130,6 +131,7 @@ _OWN: Final = frozenset(
         "store",
         "tracing",
         "max_journal_bytes",
+        "max_feedback_journal_bytes",
     }
 )
 _PLANNED: Final = frozenset({"plan", "period", "revision"})

@@ -37,6 +37,7 @@ OF_A_NODE = (
     "workers = 3",
     'data_dir = "/elsewhere"',
     'store = "postgresql://db/turnout"\nstore_password_file = "/p"',
+    "max_journal_bytes = 2_000_000\nmax_feedback_journal_bytes = 3_000_000",
 )
 
 
