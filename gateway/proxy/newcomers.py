@@ -10,6 +10,7 @@ stays comparable. Memory is fixed, whatever comes; what it gets wrong it gets wr
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -27,6 +28,7 @@ _PROBES: Final = 4
 #: Places of the two rows that clients' new units are counted in: who shares one with others in both is rare.
 _PLACES: Final = 2**16
 _SECONDS: Final = 60
+_PORTED: Final = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::\d+)?|([0-9.]+):\d+")
 
 
 class Caller(Protocol):
@@ -100,7 +102,7 @@ def client_of(request: Caller, proxies: tuple[IPv4Network | IPv6Network, ...]) -
     """
     address = request.peer.address
     if request.peer.trusted:
-        named = [one.strip() for one in (request.header("x-forwarded-for") or "").split(",")]
+        named = [_bare(one.strip()) for one in (request.header("x-forwarded-for") or "").split(",")]
         address = next((one for one in reversed(named) if one and not lies_within(one, proxies)), address)
     try:
         found = ip_address(address)
@@ -109,6 +111,12 @@ def client_of(request: Caller, proxies: tuple[IPv4Network | IPv6Network, ...]) -
     if isinstance(found, IPv6Address):
         return str(found.ipv4_mapped or IPv6Address(int(found) >> 64 << 64))
     return str(found)
+
+
+def _bare(address: str) -> str:
+    """Return an address without the port that some proxies write beside it: one client has many."""
+    found = _PORTED.fullmatch(address)
+    return address if found is None else found[1] or found[2]
 
 
 def _holds(filter_: bytearray, number: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,21 @@ def test_clients_behind_the_operators_proxies_are_told_apart_and_what_others_cla
 )
 def test_a_client_is_an_address_or_the_network_that_one_customer_has(address: str, client: str) -> None:
     assert client_of(from_(address), ()) == client
+
+
+@pytest.mark.parametrize(
+    ("named", "client"),
+    [
+        ("192.0.2.7:51234", "192.0.2.7"),
+        ("[2001:db8::7]:51234", "2001:db8::"),
+        ("[2001:db8::7]", "2001:db8::"),
+        ("192.0.2.7, 10.0.0.2:443", "192.0.2.7"),
+        ("203.0.113.9, 192.0.2.7:1", "192.0.2.7"),
+    ],
+)
+def test_the_port_that_a_proxy_writes_beside_an_address_makes_no_other_client(named: str, client: str) -> None:
+    asked = Asked(Peer("10.0.0.1", "http", trusted=True), named)
+    assert client_of(asked, (ip_network("10.0.0.0/8"),)) == client
 
 
 def test_there_is_a_bound_where_proxies_tell_whose_address_is_whose_or_where_one_is_given() -> None:
