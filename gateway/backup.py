@@ -39,7 +39,7 @@ from sqlalchemy import make_url, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.control.fleet import NAME
-from gateway.journal import FEEDBACK, JOURNAL, PREDICTIONS, segments
+from gateway.journal import FEEDBACK, JOURNAL, LINKS, PREDICTIONS, segments
 from gateway.premises import sole_supervisor
 from gateway.published import SNAPSHOT
 from gateway.regular import NotRegular, read_regular, sync_directory
@@ -58,6 +58,8 @@ _MEMBER: Final = re.compile(
     r"|data/journal/(?:predictions|feedback)/[0-9a-f]{12}-\d{2,}-[0-9a-f]{12}-\d{6,}\.jsonl"
 )
 _CHUNK_BYTES: Final = 2**20
+#: No backup takes as long: what is older was left by one that was killed.
+_LEFT_SECONDS: Final = 86_400.0
 
 
 class BackupError(Exception):
@@ -75,9 +77,12 @@ class Held(NamedTuple):
 def back_up(store: str, password: str | None, data_dir: Path, path: Path) -> Held:
     """Write a backup to ``path``. Raises BackupError, OSError, and what the database driver raises."""
     fresh = path.with_name(f".{path.name}.part")
+    for left in data_dir.glob(f"{LINKS}*"):
+        if time.time() - left.lstat().st_mtime > _LEFT_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
     with contextlib.ExitStack() as held:
-        links = Path(held.enter_context(tempfile.TemporaryDirectory(prefix=".backup-", dir=data_dir)))
-        staged = Path(held.enter_context(tempfile.TemporaryDirectory(prefix=".backup-", dir=path.absolute().parent)))
+        links = Path(held.enter_context(tempfile.TemporaryDirectory(prefix=LINKS, dir=data_dir)))
+        staged = Path(held.enter_context(tempfile.TemporaryDirectory(prefix=LINKS, dir=path.absolute().parent)))
         try:
             with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
                 _link(data_dir / JOURNAL, links)

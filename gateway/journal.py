@@ -34,6 +34,8 @@ from gateway.seal import HEADER_BYTES, check_header, header, sealed
 JOURNAL: Final = "journal"
 PREDICTIONS: Final = "predictions"
 FEEDBACK: Final = "feedback"
+#: Begins the names of the folders in which a backup that is being made, or was killed, holds links to segments.
+LINKS: Final = ".backup-"
 
 #: A segment is small enough to be drained and deleted soon, and large enough that files are few.
 SEGMENT_BYTES: Final = 16 * 2**20

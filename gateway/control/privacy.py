@@ -11,6 +11,7 @@ others shipped is recorded: it is asked last.
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +22,7 @@ from gateway import rolling
 from gateway.control.fleet import Member
 from gateway.control.quarantine import QUARANTINE
 from gateway.control.recorder import Recorder
-from gateway.journal import FEEDBACK, PREDICTIONS, segments
+from gateway.journal import FEEDBACK, LINKS, PREDICTIONS, segments
 from gateway.store import Store, person
 from gateway.store.person import Erased
 
@@ -53,6 +54,9 @@ class Privacy:
             await self._settle_fleet(self._member, settle_seconds)
         # A line that could not be read may name anybody, in part or whole.
         (self._journal.parent / QUARANTINE).unlink(missing_ok=True)
+        # A backup that was killed has left segments; one that is being made fails, or it would bring the unit back.
+        for left in self._journal.parent.glob(f"{LINKS}*"):
+            await asyncio.to_thread(shutil.rmtree, left, ignore_errors=True)
         return asdict(await self._recorder.aside(lambda: self._erase(names)))
 
     async def known(self, unit: str, names: Sequence[str]) -> AsyncIterator[Mapping[str, Any]]:

@@ -6,6 +6,7 @@ import asyncio
 import io
 import os
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -186,6 +187,16 @@ def test_a_backup_that_fails_leaves_nothing(tmp_path: Path) -> None:
         back_up("sqlite", None, tmp_path / "d", tmp_path / "b.tar")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["d"]
     assert not [path for path in (tmp_path / "d").iterdir() if path.name.startswith(".backup")]
+
+
+def test_what_a_killed_backup_left_goes_with_the_next_one_a_day_later(tmp_path: Path) -> None:
+    """Links keep the room of segments that were drained long ago."""
+    a_backup(tmp_path)
+    for name, seconds_ago in ((".backup-old", 90_000), (".backup-young", 60)):
+        (tmp_path / "d" / name).mkdir()
+        os.utime(tmp_path / "d" / name, (time.time() - seconds_ago,) * 2)
+    back_up("sqlite", None, tmp_path / "d", tmp_path / "c.tar")
+    assert [path.name for path in (tmp_path / "d").glob(".backup-*")] == [".backup-young"]
 
 
 def test_the_commands_say_what_they_did(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,7 @@ def test_nothing_of_an_erased_unit_is_left_and_no_number_changes(tmp_path: Path,
         assert await unit_rows(desk, PERSON)
         happened(desk, NAMES, 100)  # in the journal alone
         (desk.path / QUARANTINE).write_text(f"a damaged line about {PERSON}")
+        shutil.copytree(desk.journal.path, desk.path / ".backup-killed")
         assert traces(desk.path, *NAMES)
         async with worker(desk):
             erased = await privacy(desk).erase(NAMES)
