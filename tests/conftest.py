@@ -9,12 +9,17 @@ import os
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from loadtests import postgresql
 
 # Some hundred interpreters are started. Each would compile all of Turnout anew, a fifth of its start, where this
 # variable says not to keep bytecode, as it does in many containers.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# How long an example takes says something about the machine alone: the first one with text reads all of Unicode.
+settings.register_profile("turnout", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("turnout")
 
 
 @pytest.fixture(autouse=True)

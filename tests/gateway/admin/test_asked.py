@@ -56,7 +56,7 @@ def test_no_parameter_of_any_path_is_a_500(caplog: pytest.LogCaptureFixture) -> 
     held(asked([("GET", f"{path}?{query}", b"") for path in paths for query in queries[::2]]), caplog)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     value=st.text(max_size=40) | st.integers().map(str) | st.sampled_from(HOSTILE),
     query=st.lists(st.tuples(st.sampled_from(NAMES), st.text(max_size=20) | st.integers().map(str)), max_size=3),

@@ -223,7 +223,7 @@ def test_a_chunk_of_predictions_never_parts_a_millisecond(tmp_path: Path, store:
 texts = st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(rows=st.lists(st.tuples(st.integers(-(2**62), 2**62), texts)))
 def test_any_values_can_be_listed(store: str, rows: list[tuple[int, str]]) -> None:
     async def run() -> None:
