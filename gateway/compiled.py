@@ -19,7 +19,7 @@ from typing import Final, Literal, TypeVar
 _Class = TypeVar("_Class", bound=type)
 
 #: One of the modules on the list in ``pyproject.toml``: all of them are compiled, or none is.
-_ONE: Final = "gateway.seal"
+_ONE: Final = "gateway.journal.seal"
 
 
 def interpreted(kind: _Class) -> _Class:

@@ -21,12 +21,12 @@ from typing import Final
 
 import orjson
 
-from gateway.journal import FEEDBACK, JOURNAL, read_lines, segments
-from gateway.proxy.ids import new_id
-from gateway.published import SNAPSHOT, publish
-from gateway.seal import unsealed
-from gateway.supervisor import ensure_snapshot
-from router.config import load
+from gateway.files.published import SNAPSHOT, publish
+from gateway.journal.seal import unsealed
+from gateway.journal.segments import FEEDBACK, JOURNAL, read_lines, segments
+from gateway.process.supervisor import ensure_snapshot
+from gateway.proxy.exchange.ids import new_id
+from router.config.config import load
 
 CONFIG: Final = """
 schema_version = 1

@@ -28,7 +28,7 @@ from typing import Final, Literal
 import httpx
 
 from gateway.demo.processes import free_ports
-from gateway.journal import FEEDBACK, JOURNAL, PREDICTIONS, segments
+from gateway.journal.segments import FEEDBACK, JOURNAL, PREDICTIONS, segments
 from gateway.store.store import FILE
 from loadtests.disk import NoSmallDisk, fill, small_disk
 from loadtests.machine import children

@@ -18,9 +18,9 @@ import time
 from contextlib import suppress
 from typing import Any, Final, cast
 
-from gateway.proxy import accept, intake
-from gateway.proxy.accept import Refusal
-from gateway.proxy.edge import Edge
+from gateway.proxy.server import accept, intake
+from gateway.proxy.server.accept import Refusal
+from gateway.proxy.server.edge import Edge
 from router.snapshot import Gateway
 from tests.gateway.proxy.payloads import PAYLOADS
 from tests.gateway.proxy.wires import TOKENS, Read, second_reading

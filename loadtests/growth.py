@@ -24,15 +24,15 @@ from typing import Final
 import orjson
 
 from gateway.demo.processes import free_ports
-from gateway.journal import FEEDBACK, JOURNAL, PREDICTIONS, Appender, new_run, new_writer, roll_bytes
-from gateway.proxy.ids import new_id
-from gateway.published import SNAPSHOT, SnapshotFile, publish
+from gateway.files.published import SNAPSHOT, SnapshotFile, publish
+from gateway.journal.segments import FEEDBACK, JOURNAL, PREDICTIONS, Appender, new_run, new_writer, roll_bytes
+from gateway.process.supervisor import ensure_snapshot
+from gateway.proxy.exchange.ids import new_id
 from gateway.store.store import FILE
-from gateway.supervisor import ensure_snapshot
 from loadtests.processes import running, until
 from loadtests.recorder import line_of
 from policies.plans import Weighted, encode_plan
-from router.config import load
+from router.config.config import load
 from router.records import Prediction, mark_line
 from router.snapshot import Route, Snapshot
 

@@ -27,14 +27,15 @@ from pathlib import Path
 from typing import Final
 
 from gateway.control.__main__ import GC_THRESHOLD
-from gateway.control.recorder import Recorder
-from gateway.journal import FEEDBACK, PREDICTIONS, Appender
-from gateway.ledger import UNKNOWN, Ledger, TallyKey
-from gateway.store import Store, tallies
+from gateway.control.record.recorder import Recorder
+from gateway.journal.segments import FEEDBACK, PREDICTIONS, Appender
+from gateway.store import Store
+from gateway.store.counts import tallies
+from gateway.store.counts.ledger import UNKNOWN, Ledger, TallyKey
 from loadtests import postgresql
 from policies.types import Evidence, Tally
 from router.compile import compile_snapshot
-from router.config import parse
+from router.config.config import parse
 from router.records import Feedback, Prediction, call_line, feedback_line, mark_line
 from router.snapshot import Snapshot
 

@@ -26,9 +26,9 @@ from pathlib import Path
 import psycopg
 
 from gateway.demo.processes import free_ports
-from gateway.journal import FEEDBACK, JOURNAL, PREDICTIONS, Appender, new_run, new_writer, roll_bytes
-from gateway.proxy.ids import new_id
-from gateway.published import SNAPSHOT, SnapshotFile
+from gateway.files.published import SNAPSHOT, SnapshotFile
+from gateway.journal.segments import FEEDBACK, JOURNAL, PREDICTIONS, Appender, new_run, new_writer, roll_bytes
+from gateway.proxy.exchange.ids import new_id
 from gateway.store.store import FILE
 from loadtests import postgresql
 from router.records import Prediction, Role, mark_line, stamp, stamped

@@ -27,10 +27,11 @@ from typing import Final
 
 import psycopg
 
-from gateway.journal import FEEDBACK, JOURNAL, PREDICTIONS, Appender, new_run, new_writer, roll_bytes
-from gateway.proxy.ids import new_id
-from gateway.published import SNAPSHOT, SnapshotFile
-from gateway.store import Store, partitions
+from gateway.files.published import SNAPSHOT, SnapshotFile
+from gateway.journal.segments import FEEDBACK, JOURNAL, PREDICTIONS, Appender, new_run, new_writer, roll_bytes
+from gateway.proxy.exchange.ids import new_id
+from gateway.store import Store
+from gateway.store.schema import partitions
 from gateway.store.store import FILE
 from loadtests import postgresql
 from loadtests.recorder import controller, prediction_of, recorded, wait_for

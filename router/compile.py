@@ -17,7 +17,7 @@ from typing import Final
 
 from policies.types import Evidence, Policy
 from router.assignment import AssignmentKey
-from router.config import Config, RouteConfig, digest
+from router.config.config import Config, RouteConfig, digest
 from router.snapshot import Route, Snapshot
 
 

@@ -34,7 +34,7 @@ from loadtests.scenarios import SCENARIOS
 from loadtests.scenarios.pacing import CALM, Calm, is_calm
 from loadtests.streams import stream
 from loadtests.table import Finding, Target, as_json, grid, markdown
-from router.config import parse
+from router.config.config import parse
 
 MACHINE = Machine(cores=2, model="test", kernel="6.1", load_before=0.0)
 

@@ -89,7 +89,7 @@ def test_it_compiles_wherever_a_compiler_and_headers_are(
 
 def started(hook: ModuleType, version: str = "standard") -> dict[str, Any]:
     """Begin a build; return what it is to be."""
-    table = {"modules": ["gateway/seal.py"]}
+    table = {"modules": ["gateway/journal/seal.py"]}
     data: dict[str, Any] = {"pure_python": True, "force_include": {}}
     building = hook.Compiling(str(ROOT), table, None, None, "", "wheel")
     building.initialize(version, data)

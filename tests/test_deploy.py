@@ -18,8 +18,8 @@ import pytest
 import yaml
 
 from gateway.cli import PROBLEM, run
-from router.config import Config, parse
-from router.spellings import address
+from router.config.config import Config, parse
+from router.config.spellings import address
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
 KUBERNETES = "1.33"

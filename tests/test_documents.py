@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 import policies
-from gateway.ledger import STATUSES
-from router.config import parse
+from gateway.store.counts.ledger import STATUSES
+from router.config.config import parse
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "loadtests/README.md")

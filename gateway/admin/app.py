@@ -15,16 +15,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway import nearest
-from gateway.admin.api import API
-from gateway.admin.console import Console
+from gateway.admin.api.api import API
+from gateway.admin.api.export import ExportAPI
+from gateway.admin.api.privacy import PrivacyAPI
+from gateway.admin.api.readings import readings
+from gateway.admin.api.reports import Reports
+from gateway.admin.console.console import Console
 from gateway.admin.controller import Controller
-from gateway.admin.export import ExportAPI
 from gateway.admin.guard import Guard
-from gateway.admin.metrics import Metrics
-from gateway.admin.privacy import PrivacyAPI
-from gateway.admin.problems import problem
-from gateway.admin.readings import readings
-from gateway.admin.reports import Reports
+from gateway.admin.json_errors import problem
+from gateway.admin.metrics.metrics import Metrics
 
 
 def create(control: Controller, metrics: Metrics | None = None) -> Starlette:

@@ -30,8 +30,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.admin.problems import problem
-from gateway.secret import SecretMissing, TokenFile, is_one_of
+from gateway.admin.json_errors import problem
+from gateway.files.secret import SecretMissing, TokenFile, is_one_of
 from router.snapshot import Gateway
 
 logger = logging.getLogger(__name__)

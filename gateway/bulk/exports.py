@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Final
 
-from gateway.bulk.rows import Unreadable, pyarrow_for
+from gateway.bulk.formats import Unreadable, pyarrow_for
 
 #: Rows of a Parquet file that are read together, and so are held together here.
 ROW_GROUP: Final = 20_000

@@ -17,13 +17,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
+from gateway.bulk.formats import Portion, Source
 from gateway.bulk.position import Position, PositionFile
-from gateway.bulk.rows import Portion, Source
-from gateway.journal import FEEDBACK, JOURNAL, PREDICTIONS, Appender, new_run, next_writer, roll_bytes, segments
-from gateway.journal import size_bytes as journal_bytes
-from gateway.proxy.events import read_fields
-from gateway.published import SNAPSHOT, SnapshotFile
-from gateway.rolling import WORKER_SLOTS
+from gateway.files.published import SNAPSHOT, SnapshotFile
+from gateway.journal.rolling import WORKER_SLOTS
+from gateway.journal.segments import (
+    FEEDBACK,
+    JOURNAL,
+    PREDICTIONS,
+    Appender,
+    new_run,
+    next_writer,
+    roll_bytes,
+    segments,
+)
+from gateway.journal.segments import size_bytes as journal_bytes
+from gateway.proxy.feedback.validate import read_fields
 from router.records import fields_line, mark_line
 from router.snapshot import Snapshot
 

@@ -17,8 +17,8 @@ from typing import Final
 
 import orjson
 
-from gateway.bulk.rows import Source
-from gateway.regular import open_regular, read_regular
+from gateway.bulk.formats import Source
+from gateway.files.regular import open_regular, read_regular
 
 IMPORTS: Final = "imports"
 

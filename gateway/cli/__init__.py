@@ -54,7 +54,7 @@ def _open_streams() -> None:
 
 def _run(arguments: Sequence[str]) -> int:
     try:
-        from gateway.cli.app import app  # the slowest part of a short command: an interrupt may well meet it
+        from gateway.cli.commands import app  # the slowest part of a short command: an interrupt may well meet it
 
         app(args=list(arguments), prog_name="turnout")
     except SystemExit as ended:

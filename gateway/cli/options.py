@@ -10,7 +10,7 @@ import typer
 from gateway.cli.output import fail
 
 if TYPE_CHECKING:
-    from router.config import Config
+    from router.config.config import Config
 
 DEFAULT: Final = Path("turnout.toml")
 CONFIG_HELP: Final = "The configuration, before or after the command (turnout.toml)."
@@ -43,12 +43,12 @@ def configuration(path: Path) -> Config:
 
     Leaves with exit code 1 and every problem if it is not valid.
     """
-    from router.config import ConfigError, load
+    from router.config.config import ConfigError, load
 
     try:
         return load(path, secrets=False)
     except ConfigError as error:
-        from gateway.cli.check import show
+        from gateway.cli.local.check import show
 
         show(error.diagnostics, err=True)
         raise fail(f"{path} cannot be used") from None

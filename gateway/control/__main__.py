@@ -19,21 +19,21 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from gateway import tls
 from gateway.admin.app import create, new_metrics
 from gateway.admin.port import AdminServer
 from gateway.admin.port import server as admin_server
-from gateway.assignment import KeyUnusable
 from gateway.control.acts import Act, Via, owner_of
 from gateway.control.control import METRICS, Control
 from gateway.control.datagrams import listen
 from gateway.control.leisure import NICE, Leisure, can_yield, yielding
-from gateway.control.reload import changes, content_of
-from gateway.lifeline import watch_lifeline
-from gateway.private import keep_private
-from router.config import ConfigError
-from router.diagnostics import render
-from router.spellings import address
+from gateway.control.plan.reload import changes, content_of
+from gateway.files import tls
+from gateway.files.assignment_key import KeyUnusable
+from gateway.files.private import keep_private
+from gateway.process.lifeline import watch_lifeline
+from router.config.config import ConfigError
+from router.config.diagnostics import render
+from router.config.spellings import address
 
 logger = logging.getLogger("gateway.control")
 

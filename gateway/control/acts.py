@@ -16,8 +16,8 @@ from typing import Any, Final, Literal, NamedTuple
 
 import orjson
 
-from gateway.admin.effective import HIDDEN, effective
-from router.config import Config
+from gateway.process.effective import HIDDEN, effective
+from router.config.config import Config
 from router.snapshot import Snapshot
 
 #: How an act came: the file's content changed, SIGHUP, a request at the admin port, the start of the controller.

@@ -18,12 +18,12 @@ import time
 from pathlib import Path
 from typing import Final
 
-from gateway import assignment
-from gateway.configuration import load
 from gateway.control.happenings import now_ms
+from gateway.files import assignment_key as assignment
+from gateway.process.configuration import load
 from gateway.store import Store, StoreError, password_in
-from gateway.store.assignment import Held, assigned_before, newest, offer
-from router.config import ConfigError
+from gateway.store.fleet.shared_key import Held, assigned_before, newest, offer
+from router.config.config import ConfigError
 
 #: How long a new node waits for the store: one that is started at the same moment takes some seconds.
 WAIT_SECONDS: Final = 30.0

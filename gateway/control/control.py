@@ -15,38 +15,39 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from gateway import assignment
 from gateway.control.acts import Act, described, difference, digest_of, owner_of
 from gateway.control.agreement import agreed
-from gateway.control.fleet import Member, View, Watch, name_of
+from gateway.control.cleanup import Retention, keep_sweeping
+from gateway.control.erasure import Privacy
 from gateway.control.happenings import MOST, Happenings, now_ms
-from gateway.control.planner import evidence_of, plan
-from gateway.control.privacy import Privacy
+from gateway.control.membership import Member, View, Watch, name_of
+from gateway.control.plan.planner import evidence_of, plan
+from gateway.control.plan.publisher import Publisher
+from gateway.control.plan.reload import needs_restart
 from gateway.control.progress import Progress
-from gateway.control.publisher import Publisher
-from gateway.control.recorder import Recorder
-from gateway.control.reload import needs_restart
-from gateway.control.retention import Retention, keep_sweeping
-from gateway.control.tail import Tail
-from gateway.journal import JOURNAL, size_bytes
-from gateway.ledger import Epoch, Ledger
-from gateway.pseudonym import names_of
-from gateway.published import SNAPSHOT, SnapshotFile, publish
-from gateway.reserve import Reserve, reserve_bytes
+from gateway.control.record.recorder import Recorder
+from gateway.control.record.tail import Tail
+from gateway.files import assignment_key as assignment
+from gateway.files.pseudonym import names_of
+from gateway.files.published import SNAPSHOT, SnapshotFile, publish
+from gateway.journal.reserve import Reserve, reserve_bytes
+from gateway.journal.segments import JOURNAL, size_bytes
 from gateway.sinks.sinks import Sinks
-from gateway.store import Store, StoreError, calls, password_in, reason
-from gateway.store.assignment import newest as newest_key
-from gateway.store.calls import Call
-from gateway.store.export import Portion, exported
-from gateway.store.ledgers import Standing
-from gateway.store.moves import Told
-from gateway.store.publications import UNNUMBERED
+from gateway.store import Store, StoreError, password_in, reason
+from gateway.store.counts.ledger import Epoch, Ledger
+from gateway.store.counts.ledgers import Standing
+from gateway.store.counts.moves import Told
+from gateway.store.fleet.publications import UNNUMBERED
+from gateway.store.fleet.shared_key import newest as newest_key
+from gateway.store.rows import calls
+from gateway.store.rows.calls import Call
+from gateway.store.rows.portions import Portion, exported
 from policies.types import Evidence
 from router.assignment import AssignmentKey
 from router.compile import compile_snapshot, epoch_of, with_plans_of
-from router.config import Config, ConfigError, load
-from router.diagnostics import Diagnostic, locate
-from router.findings import Finding
+from router.config.config import Config, ConfigError, load
+from router.config.diagnostics import Diagnostic, locate
+from router.config.findings import Finding
 from router.snapshot import Sink, Snapshot
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from typing import Any, Final
 import orjson
 
 from gateway.store import Happening
-from gateway.store.plans import ACTS, FOLDED
+from gateway.store.counts.plans import ACTS, FOLDED
 
 logger = logging.getLogger(__name__)
 

@@ -99,7 +99,7 @@ class Children:
 
     async def start_model(self, name: str, artefact: Path, timeout_seconds: float) -> str:
         """Start the server of one model and return its URL. Raises StartFailed."""
-        child = await self.start(name, ("-m", "gateway.demo.server", str(artefact)), says=True)
+        child = await self.start(name, ("-m", "gateway.demo.model_server", str(artefact)), says=True)
         assert child.process.stdout is not None
         try:
             port = int(await asyncio.wait_for(child.process.stdout.readline(), timeout_seconds))

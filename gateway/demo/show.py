@@ -20,14 +20,14 @@ import httpx
 import orjson
 from rich.console import Console
 
-from gateway.cli.tables import of_route
+from gateway.cli.report_tables import of_route
 from gateway.demo import view
 from gateway.demo.findings import Finding, as_json, find, settled
 from gateway.demo.models import Digits, Model, held_out_score, load, save, train
 from gateway.demo.processes import Children, StartFailed, free_ports
 from gateway.demo.scenario import SCENES, WINDOW_SECONDS, config
 from gateway.demo.traffic import Traffic
-from gateway.proxy.upstream import Upstream
+from gateway.proxy.client.upstream import Upstream
 from router.snapshot import Backend
 
 START_SECONDS: Final = 30.0

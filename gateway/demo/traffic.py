@@ -19,7 +19,7 @@ import orjson
 
 from gateway.demo.models import PIXELS, SHOWN, Digits, relevant
 from gateway.demo.scenario import SCENES, Scene
-from gateway.proxy.upstream import Upstream, UpstreamFault
+from gateway.proxy.client.upstream import Upstream, UpstreamFault
 
 #: A user asks three to five times, half a second apart on average.
 REQUESTS: Final = (3, 4, 5)

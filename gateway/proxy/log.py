@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from gateway.journal import FEEDBACK, PREDICTIONS, Appender, FeedbackAppender, roll_bytes, size_bytes
+from gateway.journal.reserve import is_spent
+from gateway.journal.segments import FEEDBACK, PREDICTIONS, Appender, FeedbackAppender, roll_bytes, size_bytes
 from gateway.proxy.counts import Counts
-from gateway.reserve import is_spent
 from router.records import mark_line
 from router.snapshot import Gateway
 

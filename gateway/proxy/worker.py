@@ -28,8 +28,12 @@ from typing import Any, Final
 import orjson
 import uvloop
 
-from gateway import descriptors, tls
-from gateway.journal import (
+from gateway.files import tls
+from gateway.files.private import keep_private
+from gateway.files.published import NEXT, SNAPSHOT, SnapshotFile
+from gateway.files.secret import SecretMissing
+from gateway.journal.rolling import Rolling
+from gateway.journal.segments import (
     FEEDBACK,
     JOURNAL,
     PREDICTIONS,
@@ -39,24 +43,21 @@ from gateway.journal import (
     next_writer,
     roll_bytes,
 )
-from gateway.lifeline import watch_lifeline
-from gateway.private import keep_private
-from gateway.proxy.admission import SAMPLE_SECONDS, Admission
-from gateway.proxy.backends import Backends
-from gateway.proxy.buffers import Buffers
+from gateway.process import descriptors
+from gateway.process.lifeline import watch_lifeline
+from gateway.proxy.client.backends import Backends
 from gateway.proxy.counts import Counts
-from gateway.proxy.edge import Edge
-from gateway.proxy.exchange import Exchange
-from gateway.proxy.feedback import OWN_PATHS, OwnPaths
+from gateway.proxy.exchange.exchange import Exchange
+from gateway.proxy.exchange.mirrors import Mirrors
+from gateway.proxy.exchange.tracing import Tracing, exported
+from gateway.proxy.feedback.feedback import OWN_PATHS, OwnPaths
+from gateway.proxy.limits.admission import SAMPLE_SECONDS, Admission
+from gateway.proxy.limits.newcomers import Newcomers
 from gateway.proxy.log import Log, keep_synced
-from gateway.proxy.mirrors import Mirrors
-from gateway.proxy.newcomers import Newcomers
-from gateway.proxy.request import Request
-from gateway.proxy.response import Response
-from gateway.proxy.tracing import Tracing, exported
-from gateway.published import NEXT, SNAPSHOT, SnapshotFile
-from gateway.rolling import Rolling
-from gateway.secret import SecretMissing
+from gateway.proxy.server.buffers import Buffers
+from gateway.proxy.server.edge import Edge
+from gateway.proxy.server.request import Request
+from gateway.proxy.server.response import Response
 from router.router import Router
 from router.snapshot import Gateway, Snapshot
 

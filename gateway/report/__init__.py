@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.ledger import STATUSES, Ledger
 from gateway.moments import rfc3339
 from gateway.report.account import Account
 from gateway.report.comparison import ALPHA, Comparison
 from gateway.report.problems import goes_on, problems_of, warning
 from gateway.report.variants import pending_seconds, unit_of_analysis, variants
 from gateway.report.verdict import shares_as_planned, verdict
+from gateway.store.counts.ledger import STATUSES, Ledger
 from policies import Policy
 from router.records import UNCOUNTED
 from router.snapshot import Metric, Snapshot

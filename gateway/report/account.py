@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Final
 
 import policies
-from gateway.ledger import CALLS, CHECKED, Ledger, Phase, Seen
+from gateway.store.counts.ledger import CALLS, CHECKED, Ledger, Phase, Seen
 from policies import Policy, Tally
 from policies.statistics.sequential import Interval, mean_interval
 from policies.types import EMPTY

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gateway.ledger import Epoch, Ledger
+from gateway.store.counts.ledger import Epoch, Ledger
 from router.snapshot import Backend, RouteMirror, Snapshot
 
 

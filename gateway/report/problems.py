@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from gateway.ledger import UNKNOWN, Seen, Status
 from gateway.moments import rfc3339
 from gateway.report.account import ANSWERING, SHADOWING, Account, share_interval
+from gateway.store.counts.ledger import UNKNOWN, Seen, Status
 from router.outcomes import Inapplicable
 from router.records import UNCOUNTED
 from router.snapshot import Metric

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from gateway.ledger import AGREEMENT, Ledger
 from gateway.report.account import SHADOWING, Account
 from gateway.report.comparison import ALPHA, paired_interval
 from gateway.report.verdict import coverage_tally
+from gateway.store.counts.ledger import AGREEMENT, Ledger
 from policies import Tally
 from policies.statistics.latency import quantile
 from policies.statistics.sequential import Bounds, Interval, mean_interval

@@ -13,8 +13,9 @@ from contextlib import suppress
 from typing import Final
 
 from gateway.sinks.outlet import Outlet, Trouble
-from gateway.store import Store, outbox
-from gateway.store.outbox import Portion
+from gateway.store import Store
+from gateway.store.rows import outbox
+from gateway.store.rows.outbox import Portion
 
 logger = logging.getLogger(__name__)
 

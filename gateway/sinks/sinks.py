@@ -17,7 +17,8 @@ from typing import Any, Final
 from gateway.sinks.outlet import Outlet
 from gateway.sinks.sender import LOOK_SECONDS, Sender
 from gateway.sinks.stdout import Stdout
-from gateway.store import Store, outbox
+from gateway.store import Store
+from gateway.store.rows import outbox
 from router.snapshot import Sink
 
 logger = logging.getLogger(__name__)

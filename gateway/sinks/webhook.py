@@ -22,10 +22,10 @@ from urllib.parse import quote
 import httpx
 import orjson
 
-from gateway.secret import secret
+from gateway.files.secret import secret
+from gateway.files.tls import Unusable, sink_context
 from gateway.sinks.outlet import Trouble
-from gateway.tls import Unusable, sink_context
-from router.placeholders import fill
+from router.config.placeholders import fill
 from router.snapshot import Sink
 
 #: Events in one batch, and bytes: what receivers take (Azure Event Grid 1 MiB, Google Eventarc 512 KiB).

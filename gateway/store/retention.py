@@ -29,10 +29,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.store import calls as recorded
-from gateway.store import partitions, plans, sql
-from gateway.store.partitions import DAY_MS
-from gateway.store.tables import (
+from gateway.store.counts import plans
+from gateway.store.counts.tallies import SLACK_MS, note_moved
+from gateway.store.rows import calls as recorded
+from gateway.store.schema import partitions, sql
+from gateway.store.schema.partitions import DAY_MS
+from gateway.store.schema.tables import (
     ORPHANED,
     REPEATED,
     arrivals,
@@ -53,8 +55,7 @@ from gateway.store.tables import (
     tallies,
     units,
 )
-from gateway.store.tables import plans as numbered
-from gateway.store.tallies import SLACK_MS, note_moved
+from gateway.store.schema.tables import plans as numbered
 
 #: Rows per transaction: some tens of milliseconds in SQLite, where whoever records waits meanwhile.
 CHUNK: Final = 2_000

@@ -20,14 +20,16 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
-from gateway.ledger import Epoch, Ledger
-from gateway.regular import open_regular
-from gateway.store import aside, ledgers, partitions, plans, tallies, told
-from gateway.store.lane import Lane
-from gateway.store.lease import LEASE_MS
-from gateway.store.ledgers import Standing
-from gateway.store.migrations import NewerSchema, Walked, migrate
-from gateway.store.plans import Happening
+from gateway.files.regular import open_regular
+from gateway.store.counts import ledgers, plans, tallies
+from gateway.store.counts.ledger import Epoch, Ledger
+from gateway.store.counts.ledgers import Standing
+from gateway.store.counts.plans import Happening
+from gateway.store.fleet.lease import LEASE_MS
+from gateway.store.rows import aside, told
+from gateway.store.schema import partitions
+from gateway.store.schema.lane import Lane
+from gateway.store.schema.migrations import NewerSchema, Walked, migrate
 
 FILE: Final = "turnout.db"
 CONNECT_SECONDS: Final = 10

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gateway.journal import read_lines, segments
-from gateway.seal import header, unsealed
+from gateway.journal.seal import header, unsealed
+from gateway.journal.segments import read_lines, segments
 
 
 def texts(directory: Path) -> list[bytes]:

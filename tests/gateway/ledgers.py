@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from gateway.ledger import CALLS, Ledger, Phase, Stretch, TallyKey
+from gateway.store.counts.ledger import CALLS, Ledger, Phase, Stretch, TallyKey
 from policies.plans import Mirror, TeamDraft, Weighted
 from policies.statistics.latency import bucket
 from policies.types import EMPTY, Plan, Tally

@@ -16,20 +16,23 @@ import pytest
 import gateway as gateway_package
 import policies
 import router as router_package
-from gateway import assignment, doctor, supervisor
-from gateway.assignment import FILE, KeyUnusable, begin, find, is_older, keep
 from gateway.cli import PROBLEM, run
 from gateway.control import agreement
-from gateway.proxy.capture import capturing
+from gateway.files import assignment_key as assignment
+from gateway.files.assignment_key import FILE, KeyUnusable, begin, find, is_older, keep
+from gateway.files.published import SNAPSHOT, publish
+from gateway.process import environment as doctor
+from gateway.process import supervisor
+from gateway.process.supervisor import EXIT_CONFIG, EXIT_UNAVAILABLE, assignment_key, ensure_snapshot, serve
 from gateway.proxy.counts import Counts
-from gateway.published import SNAPSHOT, publish
-from gateway.store import Store, StoreError, plans
-from gateway.supervisor import EXIT_CONFIG, EXIT_UNAVAILABLE, assignment_key, ensure_snapshot, serve
+from gateway.proxy.exchange.capture import capturing
+from gateway.store import Store, StoreError
+from gateway.store.counts import plans
 from policies import Occasion
 from policies.types import Evidence
 from router.assignment import AssignmentKey
 from router.compile import compile_snapshot
-from router.config import parse
+from router.config.config import parse
 from router.router import Router
 from router.snapshot import Gateway, Route, Snapshot, decode, encode
 from tests.gateway.control.test_control import House, kinds, recording, until

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway import assignment
-from gateway.backup import BackupError, back_up, restore
-from gateway.journal import JOURNAL
-from gateway.ledger import Ledger
+from gateway.bulk.archive import BackupError, back_up, restore
+from gateway.files import assignment_key as assignment
+from gateway.journal.segments import JOURNAL
+from gateway.store.counts.ledger import Ledger
 from tests.gateway.cli.running import turnout
 from tests.gateway.control.builders import Desk, at_desk, call, comparable, event, metric, statuses
 

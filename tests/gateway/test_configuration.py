@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.configuration import load
-from router.config import ConfigError
+from gateway.process.configuration import load
+from router.config.config import ConfigError
 from tests.gateway.cli.running import write_config
 
 POSTGRESQL = 'store = "postgresql://turnout@db/turnout"'

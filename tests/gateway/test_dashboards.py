@@ -15,7 +15,7 @@ import promql_parser
 import pytest
 
 from gateway import dashboards
-from gateway.admin.series import Series
+from gateway.admin.metrics.series import Series
 from gateway.dashboards import Query, filled, panel_queries, panels
 
 QUERIES = panel_queries()

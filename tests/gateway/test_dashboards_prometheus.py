@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
-from gateway.admin.metrics import Metrics
+from gateway.admin.metrics.metrics import Metrics
 from gateway.dashboards import panel_queries
 from tests.gateway.admin.samples import NOW_MS, filled_control, observe, refresh
 from tests.gateway.prometheus import needs_prometheus, prometheus

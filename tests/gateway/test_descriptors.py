@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import descriptors
+from gateway.process import descriptors
 from router.snapshot import Gateway
 from tests.gateway.proxy.builders import backend
 

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from gateway import doctor
 from gateway.cli import PROBLEM, run
 from gateway.compiled import build
-from gateway.store import Store, migrations
-from router.config import parse
+from gateway.process import environment as doctor
+from gateway.store import Store
+from gateway.store.schema import migrations
+from router.config.config import parse
 from router.snapshot import Gateway
 from tests.gateway.cli.running import write_config
 

@@ -7,8 +7,8 @@ import os
 import socket
 from pathlib import Path
 
-from gateway.handover import Predecessor
-from gateway.premises import sole_supervisor
+from gateway.process.handover import Predecessor
+from gateway.process.premises import sole_supervisor
 
 
 def test_who_is_killed_before_it_hears_go_is_followed_all_the_same(tmp_path: Path) -> None:

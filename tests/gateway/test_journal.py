@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.journal import (
+from gateway.journal.segments import (
     FEEDBACK,
     PREDICTIONS,
     Appender,

@@ -15,22 +15,22 @@ import pytest
 from typer.testing import CliRunner
 
 from gateway.bulk.columns import Columns
+from gateway.bulk.formats import Source
 from gateway.bulk.position import PositionFile
-from gateway.bulk.rows import Source
-from gateway.cli.app import app
+from gateway.cli.commands import app
 from gateway.control.control import Control
 from gateway.control.datagrams import listen
-from gateway.control.fleet import name_of
-from gateway.control.quarantine import Quarantine, Unreadable
-from gateway.control.segments import Segments
-from gateway.control.tail import Tail
-from gateway.journal import FEEDBACK, PREDICTIONS, next_run, next_writer, read_lines, segments, size_bytes
-from gateway.premises import Unavailable, sole_processes, sole_supervisor
-from gateway.published import SnapshotFile
-from gateway.reserve import RESERVE, Reserve, is_spent
-from gateway.rolling import Rolling, ask
+from gateway.control.membership import name_of
+from gateway.control.record.drain import Segments
+from gateway.control.record.quarantine import Quarantine, Unreadable
+from gateway.control.record.tail import Tail
+from gateway.control.record.verify import verify
+from gateway.files.published import SnapshotFile
+from gateway.journal.reserve import RESERVE, Reserve, is_spent
+from gateway.journal.rolling import Rolling, ask
+from gateway.journal.segments import FEEDBACK, PREDICTIONS, next_run, next_writer, read_lines, segments, size_bytes
+from gateway.process.premises import Unavailable, sole_processes, sole_supervisor
 from gateway.store import Store, StoreError
-from gateway.verify import verify
 from tests.gateway.control.builders import OTHER, RUN, WRITER, Desk, at_desk, call, event, metric, statuses
 
 
@@ -218,11 +218,11 @@ def test_a_segment_that_cannot_be_read_is_read_once_it_can(tmp_path: Path, monke
                 raise PermissionError(13, "Permission denied", str(path))
             return real(path, *more)
 
-        monkeypatch.setattr("gateway.control.segments.read_lines", failing)
+        monkeypatch.setattr("gateway.control.record.drain.read_lines", failing)
         await desk.record()
         assert (desk.recorder.refused, await desk.store.prediction(call(1).id)) == (1, None)
         assert await desk.store.prediction(call(2).id) is not None
-        monkeypatch.setattr("gateway.control.segments.read_lines", real)
+        monkeypatch.setattr("gateway.control.record.drain.read_lines", real)
         await desk.record()
         assert (desk.recorder.refused, bool(await desk.store.prediction(call(1).id))) == (0, True)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.cli import run
-from gateway.private import narrow
+from gateway.files.private import narrow
 from tests.gateway.cli.running import write_config
 
 

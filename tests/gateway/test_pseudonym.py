@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.configuration import load
-from gateway.pseudonym import names_of, pseudonym, read_keys
-from router.config import ConfigError
+from gateway.files.pseudonym import names_of, pseudonym, read_keys
+from gateway.process.configuration import load
+from router.config.config import ConfigError
 from tests.gateway.cli.running import write_config
 
 NEW, OLD = "n" * 32, "o" * 32

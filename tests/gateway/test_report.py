@@ -9,8 +9,8 @@ import orjson
 import pytest
 
 import policies
-from gateway.ledger import AGREEMENT, STATUSES, Ledger
 from gateway.report import report
+from gateway.store.counts.ledger import AGREEMENT, STATUSES, Ledger
 from policies import Evidence, Policy, Tally, Thompson, Weighted
 from policies.statistics.sequential import mean_interval
 from policies.types import Path

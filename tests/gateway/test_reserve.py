@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.reserve import RESERVE, STALE_SECONDS, Reserve, is_spent, reserve_bytes
+from gateway.journal.reserve import RESERVE, STALE_SECONDS, Reserve, is_spent, reserve_bytes
 
 SIZE = 80_000
 

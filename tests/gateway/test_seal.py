@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.seal import SegmentRefused, check_header, header, pieces, sealed, unsealed
+from gateway.journal.seal import SegmentRefused, check_header, header, pieces, sealed, unsealed
 
 WRITER = "018bcfe56800-03-018bcfe569f4"
 LINE = b'{"line":"beat","at_ms":1700000000000}\n'

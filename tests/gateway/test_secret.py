@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.secret import SecretMissing, TokenFile, is_one_of, tokens
+from gateway.files.secret import SecretMissing, TokenFile, is_one_of, tokens
 
 
 def test_each_line_is_a_token_and_white_space_is_none(tmp_path: Path) -> None:

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway import handover, supervisor
 from gateway.compiled import build
-from gateway.premises import Hold
-from router.config import parse
+from gateway.process import handover, supervisor
+from gateway.process.premises import Hold
+from router.config.config import parse
 from tests.ports import free_port
 
 CONFIG = """

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from gateway.published import publish
-from gateway.supervisor import ensure_snapshot
+from gateway.files.published import publish
+from gateway.process.supervisor import ensure_snapshot
 from policies.plans import Weighted
-from router.config import Config, parse
+from router.config.config import Config, parse
 from router.snapshot import Snapshot, decode, encode
 
 FILE = """

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway import tls
-from gateway.configuration import load
-from gateway.supervisor import EXIT_CONFIG, serve
-from router.config import ConfigError
+from gateway.files import tls
+from gateway.process.configuration import load
+from gateway.process.supervisor import EXIT_CONFIG, serve
+from router.config.config import ConfigError
 from router.snapshot import Backend, Gateway
 from tests.gateway.cli.running import write_config
 from tests.gateway.proxy.certificates import certificate

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from policies.types import Evidence
 from router.compile import compile_snapshot
-from router.config import Config, ConfigError, parse
-from router.diagnostics import Diagnostic
+from router.config.config import Config, ConfigError, parse
+from router.config.diagnostics import Diagnostic
 from router.match import RequestFacts
 from router.snapshot import Route, Snapshot
 

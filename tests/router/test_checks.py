@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from router.diagnostics import Diagnostic
+from router.config.diagnostics import Diagnostic
 from tests.router.builders import BACKENDS, CANARY, ROUTE, SMALL, changed, diagnostics_of, messages_of, with_policy
 
 POLICY = "routes.digits.policy"

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from policies import Canary
-from router.config import MAX_BYTES, ConfigError, load
-from router.settings import BACKEND, GATEWAY, METRIC, MIRROR, ROUTE
+from router.config.config import MAX_BYTES, ConfigError, load
+from router.config.settings import BACKEND, GATEWAY, METRIC, MIRROR, ROUTE
 from router.snapshot import Backend, Gateway, Metric, Route, RouteMirror
 from tests.router.builders import SMALL, changed, config_of, messages_of
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies import POLICIES
-from router.config import Config, ConfigError, load, parse
-from router.settings import BACKEND, GATEWAY, METRIC, MIRROR, ROUTE, policy_table
+from router.config.config import Config, ConfigError, load, parse
+from router.config.settings import BACKEND, GATEWAY, METRIC, MIRROR, ROUTE, policy_table
 from tests.router.builders import SMALL
 
 

@@ -6,9 +6,9 @@ import orjson
 import pytest
 
 from policies.types import Path
-from router.config import ConfigError, parse
-from router.diagnostics import Diagnostic, as_json, locate, render
-from router.findings import Finding, did_you_mean, dotted, listed, shown
+from router.config.config import ConfigError, parse
+from router.config.diagnostics import Diagnostic, as_json, locate, render
+from router.config.findings import Finding, did_you_mean, dotted, listed, shown
 from tests.router.builders import diagnostics_of
 
 FIVE = """\

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from policies import POLICIES
-from router.config import Config, load, parse
-from router.draft import FILE
-from router.settings import BACKEND, COMMON, GATEWAY, METRIC, MIRROR, ROUTE, policy_table
+from router.config.config import Config, load, parse
+from router.config.draft import FILE
+from router.config.settings import BACKEND, COMMON, GATEWAY, METRIC, MIRROR, ROUTE, policy_table
 from router.snapshot import Gateway
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.toml"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from policies.types import Evidence
 from router.compile import compile_snapshot
-from router.config import load
+from router.config.config import load
 from router.snapshot import Gateway, Known, Snapshot, decode, encode
 from tests.router.builders import snapshot_of
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from router import spellings
+from router.config import spellings
 
 
 @pytest.mark.parametrize(

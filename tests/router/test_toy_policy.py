@@ -10,8 +10,8 @@ import pytest
 import policies
 from policies.plans import Weighted
 from policies.types import Evidence, Path, Plan, Policy, Problem
+from router.config.schema import json_schema
 from router.router import Router
-from router.schema import json_schema
 from router.snapshot import decode, encode
 from tests.router.builders import messages_of, request, snapshot_of, with_policy
 

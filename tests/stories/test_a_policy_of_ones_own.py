@@ -11,15 +11,15 @@ import pytest
 
 import policies
 from gateway import cli
-from gateway.admin.metrics import Metrics
-from gateway.assignment import keep
-from gateway.ledger import CALLS, Ledger, TallyKey
+from gateway.admin.metrics.metrics import Metrics
+from gateway.files.assignment_key import keep
 from gateway.report import report
+from gateway.store.counts.ledger import CALLS, Ledger, TallyKey
 from policies import Tally, Weighted
 from policies.types import Evidence, Plan, Policy, Problem
 from policies.types import Path as SettingPath
 from router.compile import compile_snapshot
-from router.config import ConfigError, parse
+from router.config.config import ConfigError, parse
 from router.match import RequestFacts
 from router.router import Router
 from router.snapshot import Snapshot, decode, encode

@@ -16,7 +16,7 @@ import httpx
 import psycopg
 import pytest
 
-from gateway.store.lease import LEASE_MS
+from gateway.store.fleet.lease import LEASE_MS
 from loadtests.postgresql import Server
 from tests.gateway.sinks.builders import Receiver
 from tests.stories.backends import Backend, fixed

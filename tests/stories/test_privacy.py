@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.pseudonym import pseudonym
+from gateway.files.pseudonym import pseudonym
 from tests.stories.backends import Backend, fixed
 from tests.stories.harness import Turnout, eventually, turnout
 

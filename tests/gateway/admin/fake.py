@@ -12,13 +12,13 @@ import httpx
 
 from gateway.admin.app import create
 from gateway.control.acts import Act
-from gateway.control.fleet import View
+from gateway.control.membership import View
 from gateway.control.progress import Progress
-from gateway.ledger import Epoch, Ledger
-from gateway.store.export import Portion
-from gateway.store.ledgers import Standing
-from router.config import Config
-from router.diagnostics import Diagnostic
+from gateway.store.counts.ledger import Epoch, Ledger
+from gateway.store.counts.ledgers import Standing
+from gateway.store.rows.portions import Portion
+from router.config.config import Config
+from router.config.diagnostics import Diagnostic
 from router.snapshot import Gateway, Snapshot
 from tests.gateway.ledgers import Book, draft_route, route, shadow_route, snapshot
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from gateway.admin.metrics import Metrics
-from gateway.control.fleet import View
-from gateway.ledger import STATUSES, Seen
+from gateway.admin.metrics.metrics import Metrics
+from gateway.control.membership import View
 from gateway.report import report
-from gateway.store.nodes import ABSENT_MS, Node
+from gateway.store.counts.ledger import STATUSES, Seen
+from gateway.store.fleet.nodes import ABSENT_MS, Node
 from policies import Tally, Thompson, Weighted
 from router.records import Prediction
 from tests.gateway.admin.fake import Control, control

@@ -9,16 +9,16 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.admin import api, reports
+from gateway.admin.api import api, reports
 from gateway.admin.app import create
 from gateway.control.progress import Progress
-from gateway.ledger import Ledger, TallyKey
 from gateway.report import report
+from gateway.store.counts.ledger import Ledger, TallyKey
 from policies import Evidence, Tally
 from policies.statistics.best_arm import probabilities_best
 from router.compile import compile_snapshot
-from router.config import parse
-from router.diagnostics import Diagnostic
+from router.config.config import parse
+from router.config.diagnostics import Diagnostic
 from router.snapshot import Backend
 from tests.gateway.admin.fake import Result, ask, control
 from tests.gateway.admin.samples import SINK, fleet

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from gateway.admin.forest import Row, forest, steps
+from gateway.admin.console.forest import Row, forest, steps
 from router.snapshot import Backend
 from tests.gateway.admin.fake import ask, control
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from gateway.admin.gauges import Gauges, exposition
+from gateway.admin.metrics.gauges import Gauges, exposition
 
 FORMATS = ("", "application/openmetrics-text; version=1.0.0")
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)

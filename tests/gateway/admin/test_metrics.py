@@ -13,12 +13,12 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.admin import api, reports
+from gateway.admin.api import api, reports
 from gateway.admin.app import create
-from gateway.admin.metrics import MOST_NAMES, Metrics
-from gateway.admin.workers import MOST_WRITERS, SILENT_SECONDS
+from gateway.admin.metrics.metrics import MOST_NAMES, Metrics
+from gateway.admin.metrics.workers import MOST_WRITERS, SILENT_SECONDS
 from gateway.compiled import build
-from gateway.ledger import STATUSES
+from gateway.store.counts.ledger import STATUSES
 from router.records import Prediction
 from router.snapshot import Snapshot
 from tests.gateway.admin.fake import Control, ask, control

@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from gateway import tls
 from gateway.admin.app import create
 from gateway.admin.guard import MOST_REQUESTS
 from gateway.admin.port import CONNECTIONS, FIELDS, HEAD_BYTES, AdminConnection, server
 from gateway.control import __main__ as controller
+from gateway.files import tls
 from router.snapshot import Gateway
 from tests.gateway.admin.fake import control
 from tests.gateway.proxy.certificates import authority, certificate

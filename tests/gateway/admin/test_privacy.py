@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from gateway.admin.app import create
-from gateway.control.privacy import Unsettled
+from gateway.control.erasure import Unsettled
 from tests.gateway.admin.fake import Control, control
 
 

@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.bulk.exports import FORMATS, schema_of, write
-from gateway.bulk.rows import Unreadable
+from gateway.bulk.formats import Unreadable
 from gateway.cli import USAGE, run
-from gateway.cli.export import _parted
-from gateway.store import calls
-from gateway.store.export import Portion
+from gateway.cli.remote.export import _parted
+from gateway.store.rows import calls
+from gateway.store.rows.portions import Portion
 from tests.gateway.admin.fake import Control, as_text, control, json_line
 from tests.gateway.cli.running import admin_port, write_config
 from tests.gateway.control.builders import T0, call, row, uuid
@@ -112,7 +112,7 @@ def test_an_answer_that_breaks_off_leaves_no_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A part would be taken for the whole."""
-    monkeypatch.setattr("gateway.cli.export.ATTEMPTS", 1)
+    monkeypatch.setattr("gateway.cli.remote.export.ATTEMPTS", 1)
 
     class Breaking(Control):
         async def exported(self, route: str, since_ms: int, until_ms: int, *, texts: bool) -> Any:

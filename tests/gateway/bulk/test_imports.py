@@ -16,11 +16,11 @@ import pytest
 
 from gateway.bulk import imports
 from gateway.bulk.columns import Columns, WrongColumns
+from gateway.bulk.formats import Source, Unreadable, format_of
 from gateway.bulk.position import Busy, Position, PositionFile
-from gateway.bulk.rows import Source, Unreadable, format_of
-from gateway.journal import FEEDBACK, JOURNAL, PREDICTIONS, Appender, segments
-from gateway.proxy.events import read_events
-from gateway.published import publish
+from gateway.files.published import publish
+from gateway.journal.segments import FEEDBACK, JOURNAL, PREDICTIONS, Appender, segments
+from gateway.proxy.feedback.validate import read_events
 from router.records import Feedback
 from router.snapshot import Gateway, Snapshot
 from tests.gateway.control.builders import RUN, T0, Desk, at_desk, call, metric, snapshot, statuses, uuid
@@ -203,7 +203,7 @@ def test_columns_that_make_no_event_are_refused_before_anything_is_taken(
 def test_an_interrupted_import_goes_on_where_it_stood(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
-    monkeypatch.setattr("gateway.bulk.rows.PORTION", 3)
+    monkeypatch.setattr("gateway.bulk.formats.PORTION", 3)
     served(tmp_path)
     file = tmp_path / f"l.{form}"
     if form == "csv":
@@ -222,7 +222,7 @@ def test_an_interrupted_import_goes_on_where_it_stood(
 
 def test_an_edited_file_is_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its first rows may not be those that were imported."""
-    monkeypatch.setattr("gateway.bulk.rows.PORTION", 1)
+    monkeypatch.setattr("gateway.bulk.formats.PORTION", 1)
     served(tmp_path)
     file = csv(tmp_path / "l.csv", f"{uuid(1)},1", f"{uuid(2)},2")
     imports.run(source(file, metric="k"), tmp_path, Watch(portions=1))

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from gateway.assignment import keep
 from gateway.cli import PROBLEM, USAGE, run
-from gateway.published import publish
+from gateway.files.assignment_key import keep
+from gateway.files.published import publish
 from policies import Occasion, Weighted
 from policies.types import Evidence
 from router.assignment import AssignmentKey
 from router.compile import compile_snapshot
-from router.config import parse
-from router.schema import json_schema
+from router.config.config import parse
+from router.config.schema import json_schema
 from router.snapshot import Snapshot
 from tests.gateway.cli.running import write_config
 

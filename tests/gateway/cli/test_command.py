@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from gateway import cli
-from gateway.cli import app as application
+from gateway.cli import commands as application
 from gateway.cli import run
 from tests.gateway.cli.running import turnout, write_config
 
@@ -141,10 +141,10 @@ def test_an_interruption_while_it_is_still_loading_is_quiet_too(
 ) -> None:
     class Interrupted(MetaPathFinder):
         def find_spec(self, fullname: str, path: object, target: object = None) -> None:
-            if fullname == "gateway.cli.app":
+            if fullname == "gateway.cli.commands":
                 raise KeyboardInterrupt
 
-    monkeypatch.delitem(sys.modules, "gateway.cli.app")
+    monkeypatch.delitem(sys.modules, "gateway.cli.commands")
     monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
     assert run(["check"]) == cli.INTERRUPTED
     assert capsys.readouterr().err == ""

@@ -8,8 +8,8 @@ import orjson
 import pytest
 
 from gateway.cli import run
-from gateway.journal import FEEDBACK, PREDICTIONS
-from gateway.seal import header, sealed
+from gateway.journal.seal import header, sealed
+from gateway.journal.segments import FEEDBACK, PREDICTIONS
 from tests.gateway.control.builders import OTHER, WRITER, Journal, call, event
 
 

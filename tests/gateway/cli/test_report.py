@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from gateway.cli import PROBLEM, run
-from gateway.cli.report import reachable
-from gateway.cli.tables import of_route
+from gateway.cli.remote.report import reachable
+from gateway.cli.report_tables import of_route
 from gateway.report import report
 from tests.gateway.admin.fake import Control, control
 from tests.gateway.admin.samples import filled_control

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import gateway.demo
-import gateway.supervisor
+import gateway.process.supervisor
 from gateway.cli import USAGE, run
 from tests.gateway.cli.running import turnout
 
@@ -29,7 +29,7 @@ def test_serve_leaves_with_the_code_of_the_supervisor(monkeypatch: pytest.Monkey
         asked.append(path)
         return 69
 
-    monkeypatch.setattr(gateway.supervisor, "serve", serve)
+    monkeypatch.setattr(gateway.process.supervisor, "serve", serve)
     assert run(["serve", "-c", "some.toml"]) == 69
     assert asked == [Path("some.toml")]
 

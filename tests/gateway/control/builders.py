@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from gateway.control.lines import Batch
-from gateway.control.recorder import Recorder
-from gateway.journal import FEEDBACK, PREDICTIONS
-from gateway.ledger import Ledger, TallyKey
-from gateway.seal import header, sealed
+from gateway.control.record.lines import Batch
+from gateway.control.record.recorder import Recorder
+from gateway.journal.seal import header, sealed
+from gateway.journal.segments import FEEDBACK, PREDICTIONS
 from gateway.store import Store
-from gateway.store.calls import Call
-from gateway.store.moves import Told
+from gateway.store.counts.ledger import Ledger, TallyKey
+from gateway.store.counts.moves import Told
+from gateway.store.rows.calls import Call
 from policies.plans import Weighted
 from policies.types import Tally
 from router.records import Feedback, Prediction, call_line, feedback_line, mark_line

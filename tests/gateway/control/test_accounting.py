@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select
 
-from gateway.admin.metrics import Metrics
-from gateway.journal import PREDICTIONS
-from gateway.ledger import STATUSES, UNKNOWN
+from gateway.admin.metrics.metrics import Metrics
+from gateway.journal.segments import PREDICTIONS
 from gateway.report import report
-from gateway.store import tables
+from gateway.store.counts.ledger import STATUSES, UNKNOWN
+from gateway.store.schema import tables
 from router.records import Feedback, Prediction, mark_line
 from router.snapshot import Backend
 from tests.gateway.control.builders import T0, WRITER, Desk

@@ -12,7 +12,8 @@ import pytest
 from gateway.cli import run
 from gateway.control.acts import Act, difference, owner_of
 from gateway.control.happenings import MOST, Happenings
-from gateway.store import Happening, Store, plans
+from gateway.store import Happening, Store
+from gateway.store.counts import plans
 from tests.gateway.admin.fake import ask, control
 from tests.gateway.cli.running import admin_port, write_config
 from tests.gateway.control.test_control import House, recording, until

@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from gateway.journal import FEEDBACK, PREDICTIONS
-from gateway.ledger import Ledger, TallyKey
-from gateway.store import tables, tallies
+from gateway.journal.segments import FEEDBACK, PREDICTIONS
+from gateway.store.counts import tallies
+from gateway.store.counts.ledger import Ledger, TallyKey
+from gateway.store.schema import tables
 from router.records import UNCOUNTED, Feedback, Prediction, call_line, feedback_line, mark_line
 from router.snapshot import Metric
 from tests.gateway.control.builders import OTHER, RUN, T0, WRITER, Desk, call, comparable, event, keyed, metric

@@ -12,8 +12,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from gateway.cli import run
-from gateway.control.recorder import is_of_a_row
-from gateway.store.lease import LeaseLost
+from gateway.control.record.recorder import is_of_a_row
+from gateway.store.fleet.lease import LeaseLost
 from router.records import mark_line
 from tests.gateway.admin.fake import control
 from tests.gateway.cli.running import admin_port, write_config

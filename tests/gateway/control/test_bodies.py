@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gateway.control.lines import Batch
-from gateway.journal import PREDICTIONS
-from gateway.seal import sealed
+from gateway.control.record.lines import Batch
+from gateway.journal.seal import sealed
+from gateway.journal.segments import PREDICTIONS
 from router.records import body_line
 from tests.gateway.control.builders import T0, WRITER, Desk, at_desk, call, metric, uuid
 

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from gateway.control.control import Control, ReloadResult
-from gateway.journal import JOURNAL
-from gateway.published import SNAPSHOT, SnapshotFile
+from gateway.files.published import SNAPSHOT, SnapshotFile
+from gateway.journal.segments import JOURNAL
 from gateway.store import Store
-from gateway.store.calls import Call
-from router.config import ConfigError
+from gateway.store.rows.calls import Call
+from router.config.config import ConfigError
 from tests.gateway.control.builders import RUN, Journal, call, event
 from tests.gateway.control.test_planner import CONFIG, Broken
 

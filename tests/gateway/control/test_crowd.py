@@ -15,10 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select
 
-from gateway.control import joiner
-from gateway.control.crowd import Crowds, order
-from gateway.control.standing import arrived
-from gateway.store import keys, tables, tallies
+from gateway.control.join import joiner
+from gateway.control.join.crowd import Crowds, order
+from gateway.control.join.statuses import arrived
+from gateway.store.counts import tallies
+from gateway.store.rows import keys
+from gateway.store.schema import tables
 from router.records import Feedback
 from tests.gateway.control.builders import (
     T0,

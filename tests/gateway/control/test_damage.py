@@ -6,13 +6,13 @@ from pathlib import Path
 
 import orjson
 
-from gateway.control.lines import Batch
-from gateway.control.quarantine import QUARANTINE, Quarantine, Unreadable
-from gateway.control.segments import Read, Segments
-from gateway.journal import PREDICTIONS, read_lines, segments
-from gateway.ledger import CALLS
-from gateway.seal import header, sealed
-from gateway.store import tallies
+from gateway.control.record.drain import Read, Segments
+from gateway.control.record.lines import Batch
+from gateway.control.record.quarantine import QUARANTINE, Quarantine, Unreadable
+from gateway.journal.seal import header, sealed
+from gateway.journal.segments import PREDICTIONS, read_lines, segments
+from gateway.store.counts import tallies
+from gateway.store.counts.ledger import CALLS
 from router.records import call_line
 from tests.gateway.control.builders import OTHER, RUN, T0, WRITER, Desk, Journal, at_desk, call
 

@@ -11,16 +11,20 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from gateway import rolling
-from gateway.control import fleet, segments
-from gateway.control.fleet import Member, name_of
-from gateway.control.privacy import Privacy, Unsettled
-from gateway.control.quarantine import QUARANTINE
-from gateway.control.recorder import Recorder
-from gateway.ledger import CALLS, Ledger
-from gateway.store import Store, intake, lease, nodes, positions, tallies
-from gateway.store.lease import LeaseLost
-from gateway.store.nodes import Superseded
+from gateway.control import membership as fleet
+from gateway.control.erasure import Privacy, Unsettled
+from gateway.control.membership import Member, name_of
+from gateway.control.record import drain as segments
+from gateway.control.record.quarantine import QUARANTINE
+from gateway.control.record.recorder import Recorder
+from gateway.journal import rolling
+from gateway.store import Store
+from gateway.store.counts import positions, tallies
+from gateway.store.counts.ledger import CALLS, Ledger
+from gateway.store.fleet import lease, nodes
+from gateway.store.fleet import shipped as intake
+from gateway.store.fleet.lease import LeaseLost
+from gateway.store.fleet.nodes import Superseded
 from tests.gateway.control.builders import RUN, T0, Journal, call, event, metric, snapshot, statuses, sums
 
 LABEL = metric("event", missing=0.0)

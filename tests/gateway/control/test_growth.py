@@ -16,7 +16,9 @@ import pytest
 from sqlalchemy import Engine, Table, event
 from sqlalchemy.pool import Pool
 
-from gateway.store import Store, history, retention, sql, tables
+from gateway.store import Store, retention
+from gateway.store.counts import history
+from gateway.store.schema import sql, tables
 from router.snapshot import Route, Snapshot
 from tests.gateway.control.builders import T0, Desk, call, metric, uuid
 from tests.gateway.control.builders import event as feedback

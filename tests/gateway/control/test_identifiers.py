@@ -14,10 +14,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select
 
-from gateway.cli.explain import explained
-from gateway.proxy.events import read_events
-from gateway.pseudonym import names_of
-from gateway.store import person, tables
+from gateway.cli.local.explain import explained
+from gateway.files.pseudonym import names_of
+from gateway.proxy.feedback.validate import read_events
+from gateway.store.rows import person
+from gateway.store.schema import tables
 from router.extract import identifier
 from router.match import RequestFacts
 from router.router import Router

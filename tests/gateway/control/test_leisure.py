@@ -10,8 +10,8 @@ import pytest
 
 from gateway.control import leisure
 from gateway.control.leisure import BEHIND_SECONDS, LATE_SECONDS, LOOK_SECONDS, SHARE_SECONDS, Leisure, can_yield
-from gateway.control.lines import BREATH_LINES, Batch
-from gateway.seal import sealed
+from gateway.control.record.lines import BREATH_LINES, Batch
+from gateway.journal.seal import sealed
 from router.records import mark_line
 from tests.gateway.control.builders import RUN, T0
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.control.lines import Batch
-from gateway.seal import sealed
-from gateway.store import calls
+from gateway.control.record.lines import Batch
+from gateway.journal.seal import sealed
+from gateway.store.rows import calls
 from router.records import Prediction, call_line, feedback_line, mark_line
 from tests.gateway.control.builders import T0, WRITER, call, event, keyed
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.proxy.newcomers import Newcomers
+from gateway.proxy.limits.newcomers import Newcomers
 from gateway.report import report
 from policies.decision import Occasion
 from router.records import UNCOUNTED, Feedback, Prediction

@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from gateway.store import migrations
-from gateway.store.migrations import Walked
+from gateway.store.schema import migrations
+from gateway.store.schema.migrations import Walked
 from router.records import LARGEST, Feedback
 from tests.gateway.control.builders import T0, Desk, at_desk, call, comparable, event, keyed, metric, sums
 from tests.gateway.control.fold import fold

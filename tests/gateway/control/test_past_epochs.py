@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from gateway.admin.app import create
-from gateway.cli.tables import of_epochs
+from gateway.cli.report_tables import of_epochs
 from gateway.control.control import Control
 from tests.gateway.control.test_control import House, clicked, recording, until
 

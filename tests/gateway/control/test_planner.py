@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from gateway.control.planner import plan
-from gateway.ledger import Ledger, TallyKey
+from gateway.control.plan.planner import plan
+from gateway.store.counts.ledger import Ledger, TallyKey
 from policies.types import Evidence, Path, Plan, Policy, Tally
 from router.compile import compile_snapshot
-from router.config import Config, parse
+from router.config.config import Config, parse
 from router.snapshot import Snapshot
 
 CONFIG = """

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select
 
-from gateway import rolling
-from gateway.control.privacy import Privacy, Unsettled
-from gateway.control.quarantine import QUARANTINE
-from gateway.journal import FEEDBACK, PREDICTIONS, segments
-from gateway.pseudonym import names_of, pseudonym
-from gateway.store import person, tables
+from gateway.control.erasure import Privacy, Unsettled
+from gateway.control.record.quarantine import QUARANTINE
+from gateway.files.pseudonym import names_of, pseudonym
+from gateway.journal import rolling
+from gateway.journal.segments import FEEDBACK, PREDICTIONS, segments
+from gateway.store.rows import person
+from gateway.store.schema import tables
 from tests.gateway.control.builders import T0, Desk, at_desk, call, event, keyed, metric, statuses, sums, uuid
 
 K = metric(window_ms=50)

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import pytest
 from rich.console import Console
 
-from gateway.cli.tables import of_route
-from gateway.ledger import Ledger, Seen
+from gateway.cli.report_tables import of_route
 from gateway.report import problems, report
 from gateway.report.account import Account
 from gateway.report.problems import Found, Problem
+from gateway.store.counts.ledger import Ledger, Seen
 from policies.plans import TeamDraft, Weighted
 from router.records import WRONG, Feedback, Prediction
 from router.snapshot import Backend, Snapshot

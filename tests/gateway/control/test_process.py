@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gateway.control.control import METRICS
-from gateway.lifeline import VARIABLE
+from gateway.process.lifeline import VARIABLE
 from tests.gateway.control.builders import RUN, T0, call
 from tests.gateway.control.test_control import House
 from tests.gateway.control.test_planner import CONFIG

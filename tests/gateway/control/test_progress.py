@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import DatabaseError
 
-from gateway.control import progress, recorder
+from gateway.control import progress
+from gateway.control.record import recorder
 from tests.gateway.control.builders import Desk, at_desk, call
 from tests.gateway.control.test_control import House, kinds, recording, until
 

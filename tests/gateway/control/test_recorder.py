@@ -16,13 +16,14 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.control import segments
-from gateway.control.recorder import Recorder
-from gateway.journal import FEEDBACK, PREDICTIONS, Segment
-from gateway.ledger import CALLS, UNKNOWN
-from gateway.seal import sealed
-from gateway.store import Store, tallies
-from gateway.store.calls import Call
+from gateway.control.record import drain as segments
+from gateway.control.record.recorder import Recorder
+from gateway.journal.seal import sealed
+from gateway.journal.segments import FEEDBACK, PREDICTIONS, Segment
+from gateway.store import Store
+from gateway.store.counts import tallies
+from gateway.store.counts.ledger import CALLS, UNKNOWN
+from gateway.store.rows.calls import Call
 from router.records import call_line, mark_line
 from tests.gateway.control.builders import (
     OTHER,

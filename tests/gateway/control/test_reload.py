@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.control.reload import changes, content_of, needs_restart
+from gateway.control.plan.reload import changes, content_of, needs_restart
 from router.snapshot import Gateway
 
 

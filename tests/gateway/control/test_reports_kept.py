@@ -13,11 +13,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway.admin.reports import Reports
-from gateway.ledger import Ledger
+from gateway.admin.api.reports import Reports
 from gateway.report import report
-from gateway.store import history, person, plans
-from gateway.store.ledgers import Standing
+from gateway.store.counts import history, plans
+from gateway.store.counts.ledger import Ledger
+from gateway.store.counts.ledgers import Standing
+from gateway.store.rows import person
 from policies.plans import Weighted
 from router.snapshot import Backend, Snapshot
 from tests.gateway.control.builders import Desk, call, event, metric, snapshot

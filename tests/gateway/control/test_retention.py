@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, func, select, text
 
-from gateway.control import retention as chores
-from gateway.control.retention import Retention
-from gateway.journal import PREDICTIONS
-from gateway.ledger import CALLS
-from gateway.store import calls, history, partitions, plans, retention, sql, tables, tallies
+from gateway.control import cleanup as chores
+from gateway.control.cleanup import Retention
+from gateway.journal.segments import PREDICTIONS
+from gateway.store import retention
+from gateway.store.counts import history, plans, tallies
+from gateway.store.counts.ledger import CALLS
+from gateway.store.rows import calls
+from gateway.store.schema import partitions, sql, tables
 from router.records import body_line
 from router.snapshot import Gateway
 from tests.gateway.control.builders import T0, Desk, at_desk, call, comparable, event, keyed, metric, snapshot, sums

@@ -6,8 +6,8 @@ from itertools import permutations
 
 import pytest
 
-from gateway.control.standing import Known, arrived, patience_ends_ms, restate, standing
-from gateway.store.feedback import Event
+from gateway.control.join.statuses import Known, arrived, patience_ends_ms, restate, standing
+from gateway.store.rows.feedback_events import Event
 from router.records import Feedback
 from tests.gateway.control.builders import T0, event, keyed, metric
 

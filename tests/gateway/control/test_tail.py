@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from gateway.control.recorder import Recorder
-from gateway.control.tail import PATIENCE_SECONDS, Tail
-from gateway.journal import PREDICTIONS, segments
-from gateway.ledger import CALLS
-from gateway.store.calls import Call
+from gateway.control.record.recorder import Recorder
+from gateway.control.record.tail import PATIENCE_SECONDS, Tail
+from gateway.journal.segments import PREDICTIONS, segments
+from gateway.store.counts.ledger import CALLS
+from gateway.store.rows.calls import Call
 from router.records import call_line
 from tests.gateway.control.builders import OTHER, RUN, Desk, Journal, at_desk, call
 

@@ -9,7 +9,7 @@ import pytest
 from gateway.demo.models import Model, held_out_score, load, train
 from gateway.demo.scenario import SCENES, WINDOW_SECONDS, Scene, config
 from gateway.demo.traffic import AGAIN_SECONDS, DELAY_SECONDS
-from router.config import Config, parse
+from router.config.config import Config, parse
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ def server(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 def start(file: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "gateway.demo.server", str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-m", "gateway.demo.model_server", str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
 
 

@@ -13,7 +13,7 @@ import pytest
 from gateway.demo.models import load
 from gateway.demo.scenario import SCENES
 from gateway.demo.traffic import Traffic
-from gateway.proxy.upstream import Upstream
+from gateway.proxy.client.upstream import Upstream
 from router.snapshot import Backend
 from tests.stories.backends import Asked, Reply
 from tests.stories.backends import Backend as Server

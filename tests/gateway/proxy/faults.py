@@ -15,8 +15,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gateway.proxy.client.upstream import Upstream
 from gateway.proxy.counts import Counts
-from gateway.proxy.upstream import Upstream
 from tests.gateway.proxy import builders
 from tests.ports import free_port
 

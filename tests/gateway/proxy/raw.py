@@ -13,7 +13,7 @@ from typing import Any
 
 import uvloop
 
-from gateway.proxy.edge import Edge, Handler, Request, Response
+from gateway.proxy.server.edge import Edge, Handler, Request, Response
 from router.snapshot import Gateway
 
 

@@ -18,10 +18,10 @@ from typing import Any, Self
 import orjson
 import uvloop
 
-from gateway.journal import FEEDBACK, JOURNAL, PREDICTIONS
-from gateway.proxy.upstream import Upstream
+from gateway.files.published import SNAPSHOT, publish
+from gateway.journal.segments import FEEDBACK, JOURNAL, PREDICTIONS
+from gateway.proxy.client.upstream import Upstream
 from gateway.proxy.worker import METRICS, Post, Worker
-from gateway.published import SNAPSHOT, publish
 from router.snapshot import Snapshot
 from tests.gateway.journals import texts
 

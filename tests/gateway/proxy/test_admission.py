@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from gateway.proxy.admission import INCREASE, INTERVAL_SECONDS, LEAST, SAMPLE_SECONDS, TARGET_SECONDS, Admission
+from gateway.proxy.limits.admission import INCREASE, INTERVAL_SECONDS, LEAST, SAMPLE_SECONDS, TARGET_SECONDS, Admission
 from router.snapshot import Gateway
 
 #: Processor seconds of a request that is answered: this worker can do 10,000 a second.

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.proxy.answer import Answer
-from gateway.proxy.buffers import EVICT_SECONDS, Buffers
-from gateway.proxy.replica import Replica
-from gateway.proxy.request import HELD_BYTES
-from gateway.proxy.upstream import Upstream
+from gateway.proxy.client.answer import Answer
+from gateway.proxy.client.replica import Replica
+from gateway.proxy.client.upstream import Upstream
+from gateway.proxy.server.buffers import EVICT_SECONDS, Buffers
+from gateway.proxy.server.request import HELD_BYTES
 from gateway.proxy.worker import Worker
 from router.snapshot import Gateway
 from tests.gateway.proxy import builders

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from gateway.journal import JOURNAL, PREDICTIONS
+from gateway.journal.segments import JOURNAL, PREDICTIONS
 from policies.plans import TeamDraft
 from router.snapshot import Capture
 from tests.gateway.journals import texts

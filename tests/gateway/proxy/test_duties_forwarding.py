@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.published import SNAPSHOT, publish
+from gateway.files.published import SNAPSHOT, publish
 from router.snapshot import Gateway
 from tests.gateway.proxy import builders, faults
 from tests.gateway.proxy.certificates import certificate

@@ -9,7 +9,7 @@ import socket
 
 import pytest
 
-from gateway.proxy.edge import ClientGone, Request, Response
+from gateway.proxy.server.edge import ClientGone, Request, Response
 from tests.gateway.proxy.raw import Seen, heads, play, served, status, until
 
 GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from gateway.proxy.edge import ClientGone, Request, Response
+from gateway.proxy.server.edge import ClientGone, Request, Response
 from tests.gateway.proxy.raw import Seen, heads, play, served, status, until
 
 POST = b"POST /x HTTP/1.1\r\nHost: a\r\n"

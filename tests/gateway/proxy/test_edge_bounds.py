@@ -8,9 +8,9 @@ from contextlib import suppress
 
 import pytest
 
-from gateway.proxy.edge import Edge, Request, Response
-from gateway.proxy.request import HELD_BYTES
-from gateway.proxy.wire import add_piece
+from gateway.proxy.server.edge import Edge, Request, Response
+from gateway.proxy.server.request import HELD_BYTES
+from gateway.proxy.wire.wire import add_piece
 from router.snapshot import Gateway
 from tests.gateway.proxy.raw import play, served
 

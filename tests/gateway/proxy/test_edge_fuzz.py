@@ -19,7 +19,7 @@ import uvloop
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from gateway.proxy.edge import Edge, Request, Response
+from gateway.proxy.server.edge import Edge, Request, Response
 from loadtests.fuzz import check
 from router.snapshot import Gateway
 from tests.gateway.proxy.payloads import PAYLOADS, Payload

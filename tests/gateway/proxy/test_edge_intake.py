@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.proxy.accept import Refusal
-from gateway.proxy.intake import BETWEEN, WHOLE, Intake
+from gateway.proxy.server.accept import Refusal
+from gateway.proxy.server.intake import BETWEEN, WHOLE, Intake
 
 HEAD = b"POST /%d HTTP/1.1\r\nHost: a\r\n"
 UPGRADE = b"Connection: upgrade\r\nUpgrade: h2c\r\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.proxy.edge import BodyTimeout, Request, Response
+from gateway.proxy.server.edge import BodyTimeout, Request, Response
 from router.snapshot import Gateway
 from tests.gateway.proxy.certificates import authority, certificate
 from tests.gateway.proxy.raw import Seen, heads, play, served, status, until

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.pseudonym import pseudonym
+from gateway.files.pseudonym import pseudonym
 from policies.plans import TeamDraft, Weighted
 from router.snapshot import Gateway, RouteMirror
 from tests.gateway.proxy.builders import backend, only, route, snapshot

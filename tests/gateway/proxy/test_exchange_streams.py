@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from gateway.published import SNAPSHOT, publish
+from gateway.files.published import SNAPSHOT, publish
 from router.snapshot import Backend, Gateway, Route
 from tests.gateway.proxy.builders import backend, only, route, snapshot
 from tests.gateway.proxy.stage import RUN, Asked, Model, Stage, play, read_answer, staged

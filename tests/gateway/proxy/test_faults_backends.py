@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from gateway.proxy import link, upstream
-from gateway.published import SNAPSHOT, publish
+from gateway.files.published import SNAPSHOT, publish
+from gateway.proxy.client import link, upstream
 from tests.gateway.proxy import faults
 from tests.gateway.proxy.builders import backend, only, route, snapshot
 from tests.gateway.proxy.faults import OK, Received, Wire, nowhere, polite

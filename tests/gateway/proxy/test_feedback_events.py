@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.proxy.events import NotEvents, Problem, read_events
+from gateway.proxy.feedback.validate import NotEvents, Problem, read_events
 from router.records import Feedback, feedback_line
 from tests.gateway.proxy.builders import metric, only, route, snapshot
 

@@ -6,8 +6,8 @@ from ipaddress import ip_network
 
 import pytest
 
-from gateway.proxy.headers import DATE, MEANING, Header, end_to_end, field, forwarded
-from gateway.proxy.peer import Peer, lies_within
+from gateway.proxy.wire.headers import DATE, MEANING, Header, end_to_end, field, forwarded
+from gateway.proxy.wire.peer import Peer, lies_within
 
 STRANGER = Peer("192.0.2.1", "http")
 PROXY = Peer("10.0.0.7", "http", trusted=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.proxy.deadlines import NEVER
-from gateway.proxy.health import LONGEST_SECONDS, Health
+from gateway.proxy.client.health import LONGEST_SECONDS, Health
+from gateway.proxy.wire.deadlines import NEVER
 from tests.gateway.proxy.builders import backend
 
 

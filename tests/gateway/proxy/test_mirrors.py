@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from gateway.published import SNAPSHOT, publish
+from gateway.files.published import SNAPSHOT, publish
 from policies.plans import Mirror, Weighted
 from router.snapshot import Backend, Gateway, Route, RouteMirror
 from tests.gateway.proxy.builders import backend, only, route, snapshot

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.proxy import newcomers
-from gateway.proxy.newcomers import Newcomers, client_of
-from gateway.proxy.peer import Peer
+from gateway.proxy.limits import newcomers
+from gateway.proxy.limits.newcomers import Newcomers, client_of
+from gateway.proxy.wire.peer import Peer
 from policies.plans import Weighted
 from router.records import UNCOUNTED
 from router.snapshot import NEW_UNITS, Gateway

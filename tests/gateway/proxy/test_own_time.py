@@ -79,7 +79,7 @@ def test_the_time_of_a_backend_is_not_ours(tmp_path: Path, behave: Any) -> None:
 def test_the_times_of_rankers_side_by_side_count_once_and_merging_is_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.proxy.drafting.merge", sluggish(merge))
+    monkeypatch.setattr("gateway.proxy.exchange.drafting.merge", sluggish(merge))
     plan = TeamDraft(("a", "b"), items="/items", item_id="", length=2)
     parts = (lambda url: backend("a", url), lambda url: backend("b", url), lambda _: route("r", plan))
     one, other = overheads(tmp_path, Model(slow), *parts)
@@ -120,7 +120,7 @@ def test_waiting_for_the_clients_body_is_not_ours(tmp_path: Path, settings: dict
 
 @pytest.mark.interpreted
 def test_reading_the_clients_body_is_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.proxy.exchange.decode_json", sluggish(decode_json))
+    monkeypatch.setattr("gateway.proxy.exchange.exchange.decode_json", sluggish(decode_json))
     parts = (lambda url: backend("a", url), lambda _: route("r", only("a"), unit="body:/user"))
     (own,) = overheads(tmp_path, Model(quick), *parts, body={"user": "u"})
     assert own >= 50

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from gateway.proxy.backends import Backends
-from gateway.proxy.upstream import Upstream
+from gateway.proxy.client.backends import Backends
+from gateway.proxy.client.upstream import Upstream
 from tests.gateway.proxy import builders
 from tests.gateway.proxy.faults import OK, Backend, Wire, backend, get, nowhere
 from tests.gateway.proxy.raw import play, until

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import orjson
 
-from gateway.proxy.problems import problem
+from gateway.proxy.wire.problem_details import problem
 
 
 def test_a_problem_is_an_rfc_9457_document_with_its_extensions() -> None:

@@ -9,8 +9,8 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.journal import FEEDBACK, JOURNAL
-from gateway.proxy.rates import BURST_SECONDS, REMEMBERED, Rates
+from gateway.journal.segments import FEEDBACK, JOURNAL
+from gateway.proxy.limits.rates import BURST_SECONDS, REMEMBERED, Rates
 from router.snapshot import Gateway
 from tests.gateway.proxy.chain import chain, statuses
 from tests.gateway.proxy.payloads import get

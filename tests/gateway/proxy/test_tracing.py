@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from gateway.proxy.tracing import Unavailable, exported
+from gateway.proxy.exchange.tracing import Unavailable, exported
 from policies.plans import Mirror, TeamDraft, Weighted
 from router.snapshot import Gateway
 from tests.gateway.proxy.builders import backend, only, route, snapshot

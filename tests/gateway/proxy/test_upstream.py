@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.proxy.upstream import Upstream, UpstreamFault
+from gateway.proxy.client.upstream import Upstream, UpstreamFault
 from tests.gateway.proxy import builders
 from tests.gateway.proxy.certificates import authority, certificate
 from tests.gateway.proxy.faults import HOST, MEGABYTE, OK, Wire, backend, get, polite, says, stays, upstream

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.proxy.upstream import Upstream, UpstreamFault
+from gateway.proxy.client.upstream import Upstream, UpstreamFault
 from tests.gateway.proxy import builders
 from tests.gateway.proxy.faults import HOST, OK, Script, Wire, backend, get, polite, says, stays, upstream
 from tests.gateway.proxy.raw import play, until

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.proxy import replica
-from gateway.proxy.backends import Backends
-from gateway.proxy.upstream import Upstream, UpstreamFault
-from gateway.secret import SecretMissing
+from gateway.files.secret import SecretMissing
+from gateway.proxy.client import replica
+from gateway.proxy.client.backends import Backends
+from gateway.proxy.client.upstream import Upstream, UpstreamFault
 from tests.gateway.proxy import builders
 from tests.gateway.proxy.certificates import certificate
 from tests.gateway.proxy.faults import HOST, Wire, backend, get, polite, stays, upstream

@@ -20,8 +20,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from gateway.lifeline import VARIABLE
-from gateway.published import SNAPSHOT, publish
+from gateway.files.published import SNAPSHOT, publish
+from gateway.process.lifeline import VARIABLE
 from policies.plans import Mirror, Weighted
 from router.snapshot import Gateway, Snapshot
 from tests.gateway.proxy.builders import backend, only, route, snapshot

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.journal import PREDICTIONS, segments
+from gateway.journal.reserve import RESERVE
+from gateway.journal.segments import PREDICTIONS, segments
 from gateway.proxy.log import Pending
-from gateway.reserve import RESERVE
 from router.snapshot import Gateway, Snapshot
 from tests.gateway.proxy.builders import backend, only, route, snapshot
 from tests.gateway.proxy.stage import Asked, Model, play, staged

@@ -12,9 +12,10 @@ from typing import Any
 import orjson
 from sqlalchemy import delete
 
-from gateway.sinks.events import events
-from gateway.store import outbox, person, tables
-from gateway.store.news import Came, News
+from gateway.sinks.cloudevents import events
+from gateway.store.rows import outbox, person
+from gateway.store.rows.news import Came, News
+from gateway.store.schema import tables
 from router.records import body_line
 from router.snapshot import Sink
 from tests.gateway.control.builders import (

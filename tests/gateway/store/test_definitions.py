@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from gateway.ledger import Ledger
-from gateway.store import plans
-from gateway.store.definitions import Definition, Definitions, newly_defined
+from gateway.store.counts import plans
+from gateway.store.counts.definitions import Definition, Definitions, newly_defined
+from gateway.store.counts.ledger import Ledger
 from tests.gateway.control.builders import T0, Desk, at_desk, call, event, keyed, metric, snapshot, statuses, sums
 
 

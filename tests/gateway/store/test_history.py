@@ -13,12 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.control.retention import Retention
+from gateway.control.cleanup import Retention
 from gateway.report.account import Account
 from gateway.report.verdict import shares_as_planned
-from gateway.store import Store, history, plans, sql
-from gateway.store.tables import plans as numbered
-from gateway.store.tables import stretches
+from gateway.store import Store
+from gateway.store.counts import history, plans
+from gateway.store.schema import sql
+from gateway.store.schema.tables import plans as numbered
+from gateway.store.schema.tables import stretches
 from policies.plans import Weighted, encode_plan
 from policies.statistics.sample_ratio import sample_ratio
 from router.snapshot import Route

@@ -12,15 +12,15 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from gateway.admin.api import API
+from gateway.admin.api.api import API
+from gateway.admin.api.readings import readings
+from gateway.admin.api.reports import Reports
 from gateway.admin.app import new_metrics
-from gateway.admin.readings import readings
-from gateway.admin.reports import Reports
 from gateway.control.control import Control
 from gateway.store import Store
 from gateway.store import store as stores
-from gateway.store.calls import Span
-from gateway.store.export import exported
+from gateway.store.rows.calls import Span
+from gateway.store.rows.portions import exported
 from tests.gateway.control.builders import T0, Desk, at_desk, call, event, metric
 
 LONG = {

@@ -13,11 +13,13 @@ import pytest
 from sqlalchemy import select, text
 
 from gateway.cli import PROBLEM, run
-from gateway.ledger import Seen
-from gateway.store import Happening, Store, StoreError, migrations, plans, tables, tallies
-from gateway.store.migrations import Step, Walked
-from gateway.store.moves import Moves, Sign
-from gateway.store.standing import look
+from gateway.store import Happening, Store, StoreError
+from gateway.store.counts import plans, tallies
+from gateway.store.counts.ledger import Seen
+from gateway.store.counts.moves import Moves, Sign
+from gateway.store.inspect import look
+from gateway.store.schema import migrations, tables
+from gateway.store.schema.migrations import Step, Walked
 from tests.gateway.cli.running import write_config
 
 #: The next version as somebody may write it: adding to it twice would fail.

@@ -16,10 +16,13 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from gateway.ledger import Ledger
-from gateway.store import Happening, Store, StoreError, calls, kin, plans, sql, tables
-from gateway.store.calls import Span
-from gateway.store.kin import Kin
+from gateway.store import Happening, Store, StoreError
+from gateway.store.counts import plans
+from gateway.store.counts.ledger import Ledger
+from gateway.store.rows import calls, kin
+from gateway.store.rows.calls import Span
+from gateway.store.rows.kin import Kin
+from gateway.store.schema import sql, tables
 from router.outcomes import counted
 from router.records import Prediction
 from tests.gateway.control.builders import T0, WRITER, call, metric, row, snapshot

@@ -11,8 +11,9 @@ from pathlib import Path
 import psycopg
 from sqlalchemy import Connection, inspect
 
-from gateway.store import Store, migrations
-from gateway.store.migrations import Walked
+from gateway.store import Store
+from gateway.store.schema import migrations
+from gateway.store.schema.migrations import Walked
 from gateway.store.store import FILE
 
 

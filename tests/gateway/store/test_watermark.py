@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.store.watermark import Writer, Writers
+from gateway.store.counts.watermark import Writer, Writers
 
 
 def name(slot: int = 0, spawn: int = 100, run: int = 100) -> str:

@@ -1,0 +1,251 @@
+"""The admin API: what is known as JSON, and one thing to do.
+
+Rule: an answer is one value of plain JSON; an error is problem+json with a hint where a name is wrong. Reading never
+changes anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, Final
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from gateway.admin.api.fleet_view import as_shown, sentences
+from gateway.admin.api.readings import Readings
+from gateway.admin.api.reports import Reports, StoreUnavailable, from_store
+from gateway.admin.asked import author, number
+from gateway.admin.controller import Controller
+from gateway.admin.json_errors import problem, unknown
+from gateway.admin.metrics.metrics import Metrics
+from gateway.control.acts import Act
+from gateway.control.progress import Progress
+from gateway.process.effective import effective
+from gateway.store.counts.ledger import STATUSES, UNKNOWN
+from gateway.store.counts.plans import ACTS
+from router.config.diagnostics import as_json
+
+#: A reload reads a file and makes plans. Longer than this, something hangs.
+RELOAD_SECONDS: Final = 30.0
+
+#: A scrape does not wait for a slow store: what it has keeps its last value.
+SCRAPE_SECONDS: Final = 2.0
+
+MOST_EVENTS: Final = 200
+MOST_ORPHANS: Final = 1_000
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class API:
+    """The handlers, and what they ask."""
+
+    controller: Controller
+    reports: Reports
+    metrics: Metrics
+    readings: Readings
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/api/v1/routes", _answering(self.list_routes)),
+            Route("/api/v1/routes/{route}", _answering(self.one_route)),
+            Route("/api/v1/routes/{route}/epochs", _answering(self.epochs)),
+            Route("/api/v1/predictions/{prediction}", _answering(self.one_prediction)),
+            Route("/api/v1/feedback", _answering(self.account)),
+            Route("/api/v1/feedback/orphans", _answering(self.orphans)),
+            Route("/api/v1/feedback/set-aside", _answering(self.set_aside)),
+            Route("/api/v1/backends", _answering(self.list_backends)),
+            Route("/api/v1/sinks", _answering(self.sinks)),
+            Route("/api/v1/config", _answering(self.config)),
+            Route("/api/v1/fleet", _answering(self.fleet)),
+            Route("/api/v1/events", _answering(self.events)),
+            Route("/-/reload", _answering(self.reload), methods=["POST"]),
+            Route("/metrics", _answering(self.scrape)),
+            Route("/livez", _answering(self.livez)),
+            Route("/readyz", _answering(self.readyz)),
+        ]
+
+    async def list_routes(self, request: Request) -> Response:
+        """Every route's report, in the order of the file, and what is wrong with feedback that belongs to none."""
+        return _json(
+            {
+                "revision": self.controller.snapshot.revision,
+                "routes": await self.reports.all(),
+                "feedback_of_no_route": await self.reports.of_no_route(),
+            }
+        )
+
+    async def one_route(self, request: Request) -> Response:
+        """One route's report: of its present epoch, or of another with ``?epoch=``."""
+        name, epoch = request.path_params["route"], request.query_params.get("epoch")
+        try:
+            return _json(await (self.reports.one(name) if epoch is None else self.reports.past(name, epoch)))
+        except KeyError:
+            if epoch is None or name not in self.controller.snapshot.routes:
+                return unknown("route", name, self.controller.snapshot.routes)
+            return unknown("epoch", epoch, [one["epoch"] for one in await self.reports.epochs(name)])
+
+    async def epochs(self, request: Request) -> Response:
+        """The epochs that a route had, the one that began last first."""
+        name = request.path_params["route"]
+        try:
+            return _json({"route": name, "epochs": await self.reports.epochs(name)})
+        except KeyError:
+            return unknown("route", name, self.controller.snapshot.routes)
+
+    async def list_backends(self, request: Request) -> Response:
+        """Every backend's replicas, and how many workers see them fit, ejected or unhealthy."""
+        return _json({"revision": self.controller.snapshot.revision, "backends": self.metrics.backends()})
+
+    async def one_prediction(self, request: Request) -> Response:
+        """One prediction's calls, the feedback that names it, its values and its state under each metric."""
+        name = request.path_params["prediction"]
+        found = await from_store(self.controller, self.controller.prediction(name))
+        if found is None:
+            detail = (
+                f'no prediction "{name[:100]}" is recorded; it may be recorded in a moment, or be past its retention'
+            )
+            return problem(404, detail)
+        return _json(found)
+
+    async def account(self, request: Request) -> Response:
+        """What every feedback event ended as, by route and metric: the numbers add up to what was ever sent."""
+        found = await from_store(self.controller, self.controller.account())
+        by_place: dict[tuple[str, str], dict[str, int]] = {}
+        for (route, metric, status), n in sorted(found.items()):
+            by_place.setdefault((route, metric), dict.fromkeys(map(str, STATUSES), 0))[status] = n
+        places = [
+            {"route": route, "metric": metric, "sent": sum(statuses.values()), **statuses}
+            for (route, metric), statuses in by_place.items()
+        ]
+        return _json({"sent": sum(found.values()), "account": places})
+
+    async def orphans(self, request: Request) -> Response:
+        """Feedback whose prediction never came, the newest first; of one route with ``?route=``."""
+        route, limit = (
+            request.query_params.get("route"),
+            number(request, "limit", MOST_ORPHANS, least=1, most=MOST_ORPHANS),
+        )
+        if route is not None and route != UNKNOWN and route not in self.controller.snapshot.routes:
+            return unknown("route", route, (*self.controller.snapshot.routes, UNKNOWN))
+        found = await from_store(self.controller, self.controller.orphans(route, limit))
+        return _json({"orphans": found})
+
+    async def set_aside(self, request: Request) -> Response:
+        """What could not be recorded or settled, the newest first, each with the reason."""
+        limit = number(request, "limit", MOST_ORPHANS, least=1, most=MOST_ORPHANS)
+        return _json({"set_aside": await from_store(self.controller, self.controller.set_aside(limit))})
+
+    async def sinks(self, request: Request) -> Response:
+        """Every sink, and what became of its events: what was made is what waits and what came to an end."""
+        return _json({"sinks": await from_store(self.controller, self.controller.sinks())})
+
+    async def config(self, request: Request) -> Response:
+        """The configuration in force, without secrets."""
+        return _json(effective(self.controller.snapshot))
+
+    async def fleet(self, request: Request) -> Response:
+        """The nodes that share the store, and which of them holds the lease; with a store of its own there are none."""
+        return _json(as_shown(self.controller.fleet, self.controller.snapshot.revision))
+
+    async def events(self, request: Request) -> Response:
+        """What happened lately, the newest first: so much of what people did, and so much of the rest."""
+        left = dict.fromkeys((True, False), MOST_EVENTS)
+        shown = []
+        for one in reversed(list(self.controller.events)):
+            mine = one["kind"] in ACTS
+            left[mine] -= 1
+            if left[mine] >= 0:
+                shown.append(one)
+        return _json({"events": shown})
+
+    async def reload(self, request: Request) -> Response:
+        """Read the file again: in force as a whole, or refused as a whole with every problem."""
+        async with asyncio.timeout(RELOAD_SECONDS):
+            act = Act("api", author(request))
+            result = await self.controller.reload(act)
+        if result.ok:
+            return _json({"revision": result.revision})
+        count = sum(one.severity == "error" for one in result.problems)
+        detail = f"{count} problem{'s' * (count != 1)}; revision {result.revision} stays in force"
+        listed = as_json(result.problems)
+        return problem(422, detail, title="The file is not valid", revision=result.revision, diagnostics=listed)
+
+    async def scrape(self, request: Request) -> Response:
+        """All series; those that the store is read for as fresh as it allows within the deadline."""
+        self.metrics.refresh_plans()
+        self.metrics.refresh_fleet(self.controller.fleet)
+        control = self.controller
+        self.metrics.refresh_health(
+            lag=control.lag(), progress=control.progress(), refused_segments=control.refused_segments
+        )
+        self.metrics.refresh_ages(await self.readings.refresh(SCRAPE_SECONDS))
+        text, content_type = self.metrics.exposition(request.headers.get("accept", ""))
+        return Response(text, headers={"content-type": content_type})
+
+    async def livez(self, request: Request) -> Response:
+        """This process runs: it asks nothing else, or a slow store would have it killed."""
+        return PlainTextResponse("ok\n")
+
+    async def readyz(self, request: Request) -> Response:
+        """Whether recording makes progress. Traffic has its own, on the data port, and does not depend on this one."""
+        fleet, revision = self.controller.fleet, self.controller.snapshot.revision
+        reached = self.controller.store_ready and (fleet is None or fleet.cut_off_seconds is None)
+        progress = self.controller.progress()
+        checks = {
+            "snapshot": bool(self.controller.snapshot.routes),
+            "store": reached,
+            "recording": not (reached and progress.stalled),
+        }
+        ready = all(checks.values())
+        failed = {name: name for name, ok in checks.items() if not ok}
+        if "recording" in failed:
+            failed["recording"] = f"{progress.trouble}, for {progress.stalled_seconds:.0f} s"
+        text = "ok\n" if ready else f"not ready: {'; '.join(failed.values())}\n"
+        if "verbose" in request.query_params:
+            text = (
+                "".join(f"[{'+' if ok else '-'}]{name} {'ok' if ok else 'failed'}\n" for name, ok in checks.items())
+                + f"recording: {_told(progress)}\n"
+                + "".join(f"{line}\n" for line in sentences(fleet, revision))
+                + text
+            )
+        return PlainTextResponse(text, 200 if ready else 503)
+
+
+def _answering(handler: Handler) -> Handler:
+    """Turn a store that cannot answer, or not in time, into a 503 that says that traffic goes on."""
+
+    @wraps(handler)
+    async def answer(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except StoreUnavailable as error:
+            detail = f"{error}; traffic goes on, and is recorded once the store is back"
+            return problem(503, detail, headers={"retry-after": "5"})
+        except TimeoutError:
+            return problem(503, "this took too long and was given up", headers={"retry-after": "5"})
+
+    return answer
+
+
+def _told(progress: Progress) -> str:
+    """Say how far recording is."""
+    committed, age = progress.committed_seconds, progress.watermark_age_seconds
+    return ", ".join(
+        (
+            "nothing committed yet" if committed is None else f"last commit {committed:.1f} s ago",
+            f"something to record for {progress.oldest_seconds:.1f} s",
+            "no watermark yet" if age is None else f"watermark {age:.1f} s old",
+        )
+    )
+
+
+def _json(value: Any) -> Response:
+    return Response(orjson.dumps(value, default=str), media_type="application/json")

@@ -1,0 +1,211 @@
+"""Reports on demand: one is made again only when its route changed, which is looked up at most once a second.
+
+Rule: a report equals the one that would be made now. It is made in a thread, because intervals take milliseconds of
+arithmetic; waited for with a deadline, because a store can hang; and once for all who ask meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any, Final, NamedTuple, TypeVar
+
+from gateway.admin.controller import Controller
+from gateway.report import go_on, report
+from gateway.report.past import as_it_was
+from gateway.report.problems import of_no_route
+from gateway.store.counts.ledger import Ledger
+from gateway.store.counts.ledgers import Standing
+from policies import Policy
+
+logger = logging.getLogger(__name__)
+
+FRESH_SECONDS: Final = 1.0
+DEADLINE_SECONDS: Final = 10.0
+
+#: Reports that are made together: of one transaction, and of one turn of a thread.
+TOGETHER: Final = 50
+
+Report = dict[str, Any]
+T = TypeVar("T")
+
+
+class StoreUnavailable(RuntimeError):
+    """The store is not open, did not answer in time or failed: numbers have to wait, traffic does not."""
+
+
+def unreadable(error: Exception) -> StoreUnavailable:
+    """Return what a reader is told of a store that failed; the log has the rest."""
+    logger.error("the store could not be read: %s: %s", type(error).__name__, error)
+    return StoreUnavailable(f"the store could not be read: {type(error).__name__}")
+
+
+async def from_store(controller: Controller, question: Coroutine[Any, Any, T]) -> T:
+    """Return the store's answer to a question. Raises StoreUnavailable, or TimeoutError after ``DEADLINE_SECONDS``."""
+    if not controller.store_ready:
+        question.close()
+        raise StoreUnavailable("the store is not open yet")
+    try:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            return await question
+    except TimeoutError:
+        raise
+    except Exception as error:  # whatever a database driver raises
+        raise unreadable(error) from error
+
+
+class _Made(NamedTuple):
+    """A report, and what it was made of: of the ledger only what a later watermark needs."""
+
+    of: tuple[Any, ...]
+    ledger: Ledger
+    report: Report
+
+
+class Reports:
+    """The newest report of each route. ``clock`` is monotonic, in seconds."""
+
+    def __init__(self, controller: Controller, *, clock: Callable[[], float]) -> None:
+        self._controller = controller
+        self._clock = clock
+        self._made: dict[str, _Made] = {}
+        self._making: dict[str | None, asyncio.Task[None]] = {}
+        self._standing: Standing = Standing({}, None)
+        self._looked = -FRESH_SECONDS
+        self._turn = asyncio.Lock()
+
+    async def all(self) -> list[Report]:
+        """Return the report of every route, in the order of the file. Raises StoreUnavailable."""
+        await self._fresh(None)
+        routes = self._controller.snapshot.routes
+        return [self._made[name].report for name in routes if name in self._made]
+
+    async def one(self, route: str) -> Report:
+        """Return the report of one route. Raises KeyError if there is none, StoreUnavailable if it cannot be made."""
+        if route not in self._controller.snapshot.routes:
+            raise KeyError(route)
+        await self._fresh(route)
+        return self._made[route].report
+
+    async def _fresh(self, route: str | None) -> None:
+        """Have the report of a route, or of all, be as new as asked for. Raises StoreUnavailable.
+
+        What was begun is done to its end, though those who asked may stop waiting: so the next one finds it.
+        """
+        task = self._making.get(route)
+        if task is None:
+            task = self._making[route] = asyncio.create_task(self._make(route))
+            task.add_done_callback(lambda ended: self._ended(route, ended))
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                await asyncio.shield(task)
+        except TimeoutError as error:
+            raise StoreUnavailable(f"the store did not answer within {DEADLINE_SECONDS:.0f} seconds") from error
+
+    async def of_no_route(self) -> dict[str, Any] | None:
+        """Return what is wrong with feedback that belongs to no route, None if nothing is. Raises StoreUnavailable."""
+        try:
+            return of_no_route(await from_store(self._controller, self._controller.account()))
+        except TimeoutError as error:
+            raise StoreUnavailable(f"the store did not answer within {DEADLINE_SECONDS:.0f} seconds") from error
+
+    async def past(self, route: str, epoch: str) -> Report:
+        """Return the report of one epoch of a route, made anew each time.
+
+        Raises KeyError if there is no such route or epoch, StoreUnavailable if it cannot be made.
+        """
+        snapshot = self._controller.snapshot
+        if epoch == snapshot.routes[route].epoch:
+            return await self.one(route)
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS), self._turn:
+                found = await from_store(self._controller, self._controller.past(route, epoch))
+                if found is None:
+                    raise KeyError(epoch)
+                then = as_it_was(snapshot, *found)
+                return await asyncio.to_thread(report, then, found[1]) | {"past": True}
+        except TimeoutError as error:
+            raise StoreUnavailable(f"the store did not answer within {DEADLINE_SECONDS:.0f} seconds") from error
+
+    async def epochs(self, route: str) -> list[dict[str, Any]]:
+        """Return the epochs of a route, the one that began last first. Raises KeyError, StoreUnavailable."""
+        present = self._controller.snapshot.routes[route].epoch
+        try:
+            found = await from_store(self._controller, self._controller.epochs(route))
+        except TimeoutError as error:
+            raise StoreUnavailable(f"the store did not answer within {DEADLINE_SECONDS:.0f} seconds") from error
+        return [{**one, "present": one["epoch"] == present} for one in found]
+
+    def _ended(self, route: str | None, task: asyncio.Task[None]) -> None:
+        del self._making[route]
+        if not task.cancelled():
+            task.exception()  # known, though nobody may have waited for it
+
+    async def _make(self, route: str | None) -> None:
+        async with self._turn:
+            if not self._controller.store_ready:
+                raise StoreUnavailable("the store is not open yet")
+            try:
+                await self._look()
+                routes = self._controller.snapshot.routes
+                wanted = [name for name in routes if route in (None, name)]
+                stale = [name for name in wanted if self._made.get(name, _NONE).of != self._of(name)]
+                for at in range(0, len(stale), TOGETHER):
+                    await self._make_these(stale[at : at + TOGETHER])
+            except Exception as error:  # whatever a database driver raises: the reader is told, and can ask again
+                raise unreadable(error) from error
+            for name in wanted:
+                self._go_on(name)
+
+    async def _look(self) -> None:
+        """See what moved, at most so often."""
+        if self._clock() - self._looked < FRESH_SECONDS:
+            return
+        self._standing = await self._controller.standing()
+        self._looked = self._clock()
+        for gone in self._made.keys() - self._controller.snapshot.routes.keys():
+            del self._made[gone]
+
+    async def _make_these(self, names: list[str]) -> None:
+        """Make reports, of what is known now or later than it says: then they are made again."""
+        snapshot = self._controller.snapshot
+        names = [name for name in names if name in snapshot.routes]  # a reload may have removed one meanwhile
+        of, policies = {name: self._of(name) for name in names}, {name: self._policy(name) for name in names}
+        ledgers = await self._controller.ledgers(names)
+
+        def made() -> dict[str, Report]:
+            return {name: report(snapshot, ledgers[name], policies[name]) for name in names}
+
+        for name, one in (await asyncio.to_thread(made)).items():
+            self._made[name] = _Made(of[name], _for_later(ledgers[name]), one)
+
+    def _go_on(self, name: str) -> None:
+        """The watermark moves all the time: what follows from it alone is brought up without a report made anew."""
+        made, watermark_ms = self._made.get(name), self._standing.watermark_ms
+        if made is not None and watermark_ms is not None and watermark_ms > (made.ledger.watermark_ms or 0):
+            later = replace(made.ledger, watermark_ms=watermark_ms)
+            go_on(made.report, later)
+            self._made[name] = made._replace(ledger=later)
+
+    def _of(self, name: str) -> tuple[Any, ...]:
+        """What a report is made of, in short: with the same it says the same."""
+        snapshot, config = self._controller.snapshot, self._controller.config
+        route = snapshot.routes[name]
+        known = config is not None and config.hash == snapshot.config
+        return self._standing.moved.get(name, 0), snapshot.config, known, route.epoch, route.revision
+
+    def _policy(self, route: str) -> Policy | None:
+        """The route's policy as the file sets it, if the snapshot in force is of that file."""
+        config = self._controller.config
+        if config is None or config.hash != self._controller.snapshot.config:
+            return None
+        return config.routes[route].policy
+
+
+def _for_later(ledger: Ledger) -> Ledger:
+    return Ledger(ledger.route, ledger.epoch, watermark_ms=ledger.watermark_ms, oldest_ms=ledger.oldest_ms)
+
+
+_NONE: Final = _Made((), Ledger("", ""), {})

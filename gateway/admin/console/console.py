@@ -1,0 +1,180 @@
+"""The console: an overview of the routes, a page per route with its intervals, and one for any prediction.
+
+Rule: rendered here, without a script or anything from another host; it shows what the API answers and nothing of its
+own. Every chart has its numbers as text, and no meaning hangs on a colour alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+from importlib.resources import files
+from typing import Any, Final
+from urllib.parse import quote
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from gateway import nearest
+from gateway.admin.api.reports import Report, Reports, StoreUnavailable, from_store
+from gateway.admin.console.forest import Row, forest
+from gateway.admin.controller import Controller
+from gateway.admin.metrics.metrics import Metrics
+from gateway.admin.metrics.replicas import out_of_use
+from gateway.moments import age, to_the_second
+from gateway.store.counts.plans import ACTS
+
+STATUS_WORDS: Final = {
+    "collecting": "collecting",
+    "no_difference_yet": "no difference yet",
+    "better": "better",
+    "worse": "worse",
+    "failing": "failing",
+    "invalid": "invalid",
+}
+
+#: Events on a page, of what people did and of the rest.
+MOST_SHOWN: Final = 100
+
+_STYLE: Final = files("gateway.admin").joinpath("static", "console.css").read_bytes()
+_STYLE_TAG: Final = blake2b(_STYLE, digest_size=6).hexdigest()
+
+_pages = Environment(
+    loader=PackageLoader("gateway.admin"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_pages.globals["style_tag"] = _STYLE_TAG
+_pages.globals["words"] = STATUS_WORDS
+_pages.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.1f} %"
+_pages.filters["count"] = lambda value: f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+_pages.filters["at"] = to_the_second
+_pages.filters["age"] = age
+_pages.filters["milliseconds"] = lambda value: "–" if value is None else f"{value:.3g} ms"
+
+
+@dataclass(frozen=True, slots=True)
+class Console:
+    """The pages, and what they ask."""
+
+    controller: Controller
+    reports: Reports
+    metrics: Metrics
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/", self.overview),
+            Route("/routes/{route}", self.one_route),
+            Route("/events", self.events),
+            Route("/predictions", self.find),
+            Route("/predictions/{prediction}", self.one_prediction),
+            Route("/static/console.css", self.style),
+        ]
+
+    async def overview(self, request: Request) -> Response:
+        try:
+            reports, lost, trouble = await self.reports.all(), await self.reports.of_no_route(), None
+        except (StoreUnavailable, KeyError) as error:
+            reports, lost, trouble = [], None, str(error)
+        return self._page("overview.html", title="Routes", reports=reports, lost=lost, trouble=trouble)
+
+    async def one_route(self, request: Request) -> Response:
+        name, epoch = request.path_params["route"], request.query_params.get("epoch")
+        known: list[dict[str, Any]] = []
+        try:
+            if name in self.controller.snapshot.routes and self.controller.store_ready:
+                known = await self.reports.epochs(name)
+            report = await (self.reports.one(name) if epoch is None else self.reports.past(name, epoch))
+        except KeyError:
+            detail = nearest.unknown("route", name, self.controller.snapshot.routes)
+            if epoch is not None and name in self.controller.snapshot.routes:
+                detail = nearest.unknown("epoch", epoch, [one["epoch"] for one in known])
+            return self._page("trouble.html", 404, title="Not found", trouble=detail)
+        except StoreUnavailable as error:
+            return self._page("trouble.html", 503, title="Numbers have to wait", trouble=str(error))
+        out = out_of_use(self.metrics.backends(), {variant["name"] for variant in report["variants"]})
+        shown: dict[str, Any] = {
+            "charts": charts(report),
+            "difference": differences(report),
+            "out": out,
+            "epochs": known,
+        }
+        return self._page("route.html", title=name, report=report, **shown)
+
+    async def events(self, request: Request) -> Response:
+        """What happened lately, what people did first."""
+        newest = list(self.controller.events)[::-1]
+        acts = [one for one in newest if one["kind"] in ACTS][:MOST_SHOWN]
+        others = [one for one in newest if one["kind"] not in ACTS][:MOST_SHOWN]
+        return self._page("events.html", title="Events", acts=acts, others=others)
+
+    async def find(self, request: Request) -> Response:
+        """What the overview's form asks for."""
+        return RedirectResponse(f"/predictions/{quote(request.query_params.get('id', '').strip(), safe='')}", 303)
+
+    async def one_prediction(self, request: Request) -> Response:
+        name = request.path_params["prediction"]
+        try:
+            found = await from_store(self.controller, self.controller.prediction(name))
+        except (StoreUnavailable, TimeoutError) as error:
+            trouble = str(error) or "the store is slow"
+            return self._page("trouble.html", 503, title="Numbers have to wait", trouble=trouble)
+        if found is None:
+            detail = f'no prediction "{name[:100]}" is recorded; it may be in a moment, or be past its retention'
+            return self._page("trouble.html", 404, title="Not found", trouble=detail)
+        return self._page("prediction.html", title=name, found=found)
+
+    async def style(self, request: Request) -> Response:
+        headers = {"cache-control": "public, max-age=31536000, immutable"}  # its address changes with its content
+        return Response(_STYLE, media_type="text/css", headers=headers)
+
+    def _page(self, template: str, status: int = 200, **values: Any) -> Response:
+        values |= {"snapshot": self.controller.snapshot, "progress": self.controller.progress()}
+        return HTMLResponse(_pages.get_template(template).render(**values), status)
+
+
+def charts(report: Report) -> list[dict[str, Any]]:
+    """Return one chart per metric: each variant's mature mean with its interval, and the same as rows of text."""
+    found = []
+    for metric, definition in report["definitions"].items():
+        rows, lines = [], []
+        for shade, variant in enumerate(report["variants"]):
+            values = variant["metrics"][metric]
+            mature = values["mature"]
+            if mature["mean"] is not None and mature["low"] is not None:
+                rows.append(Row(variant["name"], mature["low"], mature["mean"], mature["high"], shade))
+            lines.append({"name": variant["name"], "shade": shade, "values": values})
+        found.append(
+            {
+                "metric": metric,
+                "definition": definition,
+                "forest": forest(rows, percent=definition["binary"]),
+                "lines": lines,
+            }
+        )
+    return found
+
+
+def differences(report: Report) -> dict[str, Any] | None:
+    """Return the chart of the verdict: each variant less the baseline; None where nothing is compared."""
+    verdict = report["verdict"]
+    if not verdict["comparisons"]:
+        return None
+    percent = report["definitions"][verdict["metric"]]["binary"]
+    shades = {variant["name"]: index for index, variant in enumerate(report["variants"])}
+    known = [one for one in verdict["comparisons"] if one["difference"] is not None]
+    rows = [Row(one["variant"], one["low"], one["difference"], one["high"], shades[one["variant"]]) for one in known]
+    lines = [one | {"text": _difference_text(one, percent)} for one in verdict["comparisons"]]
+    return {"forest": forest(rows, percent=percent, zero=True), "lines": lines}
+
+
+def _difference_text(one: dict[str, Any], percent: bool) -> str:
+    if one["difference"] is None:
+        return "–"
+    if percent:
+        return f"{100 * one['difference']:+.1f} points ({100 * one['low']:.1f} to {100 * one['high']:.1f})"
+    return f"{one['difference']:+.3g} ({one['low']:.3g} to {one['high']:.3g})"

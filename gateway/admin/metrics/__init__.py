@@ -1,0 +1,1 @@
+"""The Prometheus series and what feeds them."""

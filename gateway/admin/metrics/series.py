@@ -1,0 +1,428 @@
+"""Every Prometheus series, declared once.
+
+Rule: prefix ``turnout_``, base units in the name, help that says what one unit of it is. Labels are names from the
+operator's file or words of this program, never a unit, an id or anything a client chose; see ``metrics.Names``.
+Counters are since the controller's start.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from math import fsum, inf
+from typing import Final, TypeVar, overload
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
+from prometheus_client.metrics_core import HistogramMetricFamily
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from gateway.admin.metrics.gauges import Gauges, exposition
+
+Declared = TypeVar("Declared", bound=Collector)
+
+#: OpenTelemetry's buckets for HTTP durations, and 30 and 60 s for models that write.
+REQUEST_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 30, 60)
+
+#: From 50 µs, which is what a request costs here when nothing is wrong.
+OVERHEAD_BUCKETS: Final = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
+
+#: A second to three months: labels come when they come.
+DELAY_BUCKETS: Final = (1, 5, 15, 60, 300, 900, 3600, 14400, 43200, 86400, 259200, 604800, 1209600, 2592000, 7776000)
+
+_VARIANT = ("route", "variant")
+_CALL = ("route", "variant", "version", "role")
+_QUALITY = ("route", "variant", "version", "metric")
+_DIFFERENCE = ("route", "variant", "metric")
+
+
+class Durations(Collector):
+    """A histogram of seconds that takes many milliseconds at once: the library's own takes one, behind four locks."""
+
+    def __init__(self, name: str, help_text: str, labels: tuple[str, ...], buckets: tuple[float, ...]) -> None:
+        self._name = name
+        self._help_text = help_text
+        self._labels = labels
+        self._bounds = (*buckets, inf)
+        #: By labels: how many fell into each bucket, and their sum in seconds.
+        self._found: dict[tuple[str, ...], tuple[list[int], list[float]]] = {}
+
+    def observe(self, labels: tuple[str, ...], durations_ms: Sequence[float]) -> None:
+        """Count these durations."""
+        if not durations_ms:
+            return
+        if labels not in self._found:
+            self._found[labels] = [0] * len(self._bounds), [0.0]
+        counts, total = self._found[labels]
+        for milliseconds in durations_ms:
+            counts[bisect_left(self._bounds, milliseconds / 1000)] += 1
+        total[0] += fsum(durations_ms) / 1000
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        family = HistogramMetricFamily(self._name, self._help_text, labels=self._labels)
+        bounds = [floatToGoString(bound) for bound in self._bounds]  # type: ignore[no-untyped-call]
+        for labels, (counts, total) in self._found.items():
+            family.add_metric(labels, list(zip(bounds, accumulate(counts), strict=True)), total[0])
+        yield family
+
+
+class Series:
+    """The series of one controller, in a registry of their own."""
+
+    def __init__(self) -> None:
+        # _created series double their number for a fact that Prometheus finds by itself.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = CollectorRegistry()
+        self._others = CollectorRegistry()
+        self._many: list[Gauges] = []
+        self._rest(ProcessCollector(registry=self.registry))
+        self._declare_traffic()
+        self._declare_feedback()
+        self._declare_quality()
+        self._declare_health()
+        self._declare_fleet()
+        self._declare_sinks()
+
+    def _counter(self, name: str, help_text: str, labels: tuple[str, ...] = ()) -> Counter:
+        return self._rest(Counter(f"turnout_{name}", help_text, labels, registry=self.registry))
+
+    @overload
+    def _gauge(self, name: str, help_text: str) -> Gauge: ...
+    @overload
+    def _gauge(self, name: str, help_text: str, labels: tuple[str, ...]) -> Gauges: ...
+    def _gauge(self, name: str, help_text: str, labels: tuple[str, ...] | None = None) -> Gauge | Gauges:
+        if labels is None:
+            return self._rest(Gauge(f"turnout_{name}", help_text, registry=self.registry))
+        declared = Gauges(f"turnout_{name}", help_text, labels)
+        self.registry.register(declared)
+        self._many.append(declared)
+        return declared
+
+    def _histogram(self, name: str, help_text: str, labels: tuple[str, ...], buckets: tuple[float, ...]) -> Histogram:
+        return self._rest(Histogram(f"turnout_{name}", help_text, labels, buckets=buckets, registry=self.registry))
+
+    def _rest(self, declared: Declared) -> Declared:
+        self._others.register(declared)
+        return declared
+
+    def _durations(self, name: str, help_text: str, labels: tuple[str, ...], buckets: tuple[float, ...]) -> Durations:
+        declared = Durations(f"turnout_{name}", help_text, labels, buckets)
+        self.registry.register(declared)
+        return self._rest(declared)
+
+    def _declare_traffic(self) -> None:
+        self.requests = self._counter(
+            "requests_total",
+            "Calls to a variant, by role (primary, shadow, draft) and class of its status (none: no answer came; 5xx "
+            "too when a fallback or another ranker made its failure good).",
+            (*_CALL, "status_class"),
+        )
+        self.faults = self._counter(
+            "faults_total",
+            "Calls without a complete answer, by what happened; client_gone and dropped are nobody's fault.",
+            (*_VARIANT, "role", "fault"),
+        )
+        self.request_seconds = self._durations(
+            "request_seconds",
+            "Time from sending a request to a variant until the last byte of its answer.",
+            _CALL,
+            REQUEST_BUCKETS,
+        )
+        self.overhead_seconds = self._durations(
+            "overhead_seconds",
+            "Time of a request spent in the gateway: until its answer (of a stream, the head) less the waiting for "
+            "backends and for the client's body.",
+            ("route",),
+            OVERHEAD_BUCKETS,
+        )
+        self.mirror_drops = self._counter(
+            "mirror_drops_total", "Copies for a shadow that were never sent, by reason.", (*_VARIANT, "reason")
+        )
+        self.shed = self._counter(
+            "shed_total",
+            "Requests answered 503 before anything was done for them, by reason: overload (the worker cannot keep up), "
+            "max_in_flight, max_connections, max_buffer_bytes (no room for a body that has to be whole).",
+            ("reason",),
+        )
+        self.slow_clients = self._counter(
+            "slow_clients_total",
+            "Requests ended for their client's slowness, by reason: body or answer (others waited for its place at the "
+            "backend), unread (it took its answer below min_read_bytes_per_second), memory (others needed "
+            "what was held for it).",
+            ("reason",),
+        )
+        self.unfinished = self._counter(
+            "unfinished_requests_total",
+            "Requests whose client left, or was too slow, before enough of the body was there to call anybody: no row.",
+            ("route",),
+        )
+        self.dropped_fields = self._counter(
+            "dropped_fields_total", "Header fields of requests that were dropped for an underscore in their name."
+        )
+        self.unit_fallbacks = self._counter(
+            "unit_fallbacks_total",
+            "Requests that carried no unit, so that the request itself was randomised.",
+            ("route",),
+        )
+        self.uncounted = self._counter(
+            "uncounted_requests_total",
+            "Requests that count in no report: their unit was one too many new ones of their client within a minute.",
+            ("route",),
+        )
+        self.merge_failures = self._counter(
+            "merge_failures_total",
+            "Interleaved requests answered by one list as it came, by reason.",
+            ("route", "reason"),
+        )
+        self.extraction_failures = self._counter(
+            "extraction_failures_total", "Answers in which the prediction was not where its pointer says.", _VARIANT
+        )
+        self.version_mismatches = self._counter(
+            "version_mismatches_total", "Answers that reported another version than the file declares.", _VARIANT
+        )
+        self.capture_drops = self._counter(
+            "capture_drops_total", "Bodies that were to be captured and were not, by reason.", ("route", "reason")
+        )
+        self.retries = self._counter(
+            "retries_total",
+            "Calls sent again to another replica of their variant, by what had happened to them.",
+            ("variant", "reason"),
+        )
+        self.retry_budget_exhausted = self._counter(
+            "retry_budget_exhausted_total",
+            "Calls that were not sent again because too many were being repeated already.",
+            ("variant",),
+        )
+        self.ejections = self._counter(
+            "replica_ejections_total",
+            "Times a worker took a replica out of use, by what had failed (connection, answer).",
+            ("variant", "replica", "reason"),
+        )
+        self.replica_state = self._gauge(
+            "replica_state",
+            "Workers that see the replica in this state: fit, ejected (calls failed) or unhealthy (probes failed).",
+            ("variant", "replica", "state"),
+        )
+        self.waiting_calls = self._gauge(
+            "waiting_calls", "Calls that wait for a place under max_concurrency right now.", ("variant",)
+        )
+        self.share = self._gauge("share", "Probability that the variant answers a request, from 0 to 1.", _VARIANT)
+        self.in_flight_requests = self._gauge("in_flight_requests", "Requests being answered right now.", ("route",))
+        self.in_flight_limit = self._gauge(
+            "in_flight_limit",
+            "Requests that may be under way, over all workers, as admission has it now; 0 when it is off.",
+        )
+        self.connections = self._gauge("connections", "Client connections open right now.")
+        self.connections_limit = self._gauge(
+            "connections_limit", "Client connections that may be open: max_connections, or what descriptors allow."
+        )
+        self.buffer_bytes = self._gauge(
+            "buffer_bytes", "Memory held for slow clients beyond 64 KiB of each, of max_buffer_bytes per worker."
+        )
+
+    def _declare_feedback(self) -> None:
+        self.feedback = self._counter(
+            "feedback_total",
+            "Feedback events by what they came to; one that waited is counted again when it joins.",
+            ("route", "metric", "status"),
+        )
+        self.feedback_waiting = self._gauge(
+            "feedback_waiting", "Feedback events whose prediction is not recorded yet.", ("route",)
+        )
+        self.feedback_events = self._gauge(
+            "feedback_events",
+            "Feedback events by what they are now: over all statuses, everything that was ever sent. Of no known "
+            'prediction, or refused, they are under route "unknown".',
+            ("route", "metric", "status"),
+        )
+        self.feedback_rejected = self._counter(
+            "feedback_rejected_total", "Feedback events refused with a 4xx, by reason.", ("reason",)
+        )
+        self.feedback_delay_seconds = self._histogram(
+            "feedback_delay_seconds",
+            "Time from a variant's prediction to the feedback that joined it.",
+            ("route", "metric", "variant"),
+            DELAY_BUCKETS,
+        )
+
+    def _declare_quality(self) -> None:
+        self.quality_mean = self._gauge("quality_mean", "Mean of the metric over closed windows.", _QUALITY)
+        self.quality_low = self._gauge(
+            "quality_low", "Lower end of the mean's interval, 95 % sure at every look.", _QUALITY
+        )
+        self.quality_high = self._gauge(
+            "quality_high", "Upper end of the mean's interval, 95 % sure at every look.", _QUALITY
+        )
+        self.quality_units = self._gauge("quality_units", "Units (or requests) behind the mean.", _QUALITY)
+        self.quality_live_mean = self._gauge(
+            "quality_live_mean",
+            "Mean of the metric over all that is known so far; early feedback may tilt it.",
+            _QUALITY,
+        )
+        self.coverage_ratio = self._gauge(
+            "coverage_ratio", "Share of predictions with a value, among those whose window has closed.", _DIFFERENCE
+        )
+        self.pending_predictions = self._gauge(
+            "pending_predictions", "Predictions whose window has not closed yet.", _DIFFERENCE
+        )
+        self.oldest_pending_seconds = self._gauge(
+            "oldest_pending_seconds",
+            "Age, in event time, of the oldest prediction whose window has not closed yet.",
+            _DIFFERENCE,
+        )
+        self.unexposed_predictions = self._gauge(
+            "unexposed_predictions", "Predictions that do not count because their window closed unexposed.", _DIFFERENCE
+        )
+        self.difference = self._gauge(
+            "difference", "The variant less the baseline on the route's primary metric.", _DIFFERENCE
+        )
+        self.difference_low = self._gauge("difference_low", "Lower end of the difference's interval.", _DIFFERENCE)
+        self.difference_high = self._gauge("difference_high", "Upper end of the difference's interval.", _DIFFERENCE)
+        self.agreement_ratio = self._gauge(
+            "agreement_ratio", "Share of copied requests on which the shadow gave the primary's prediction.", _VARIANT
+        )
+        self.best_probability = self._gauge(
+            "best_probability",
+            "Probability that the variant is the best one, as an adaptive policy believes.",
+            _VARIANT,
+        )
+        self.sample_ratio_p = self._gauge(
+            "sample_ratio_p",
+            "p-value of the shares being as set, valid at every look; below 0.001 is an alarm.",
+            ("route",),
+        )
+        self.route_problem = self._gauge(
+            "route_problem",
+            "Share of what a problem of the route is seen in, from 0 to 1: the largest of its variants' where it is a "
+            "variant's; of problems that go on. The route's report says them in words.",
+            ("route", "problem"),
+        )
+        self.verdict = self._gauge(
+            "verdict", "1 for the status that the route's verdict has, 0 for the others.", ("route", "status")
+        )
+
+    def _declare_health(self) -> None:
+        self.journal_lag_seconds = self._gauge(
+            "journal_lag_seconds", "Age of the oldest journal line that is not in the store yet."
+        )
+        self.journal_lag_bytes = self._gauge("journal_lag_bytes", "Journal that is not in the store yet.")
+        self.journal_bytes = self._gauge("journal_bytes", "Journal on disk, as the workers last said.")
+        self.journal_faulty_lines = self._counter(
+            "journal_faulty_lines_total",
+            "Journal lines that are corrupt, torn, unrecordable, duplicate or lost (their number is missing).",
+            ("fault",),
+        )
+        self.unsettled = self._counter(
+            "unsettled_total", "Stored events and predictions that could not be joined, and were set aside.", ("kind",)
+        )
+        self.journal_refused_segments = self._gauge(
+            "journal_refused_segments", "Journal files that this program cannot read and leaves as they are."
+        )
+        self.feedback_commits = self._counter(
+            "feedback_commits_total", "Times the disk was asked to confirm feedback, each for everything that waited."
+        )
+        self.journal_fsync_failures = self._counter(
+            "journal_fsync_failures_total", "Times predictions could not be made safe from a loss of power."
+        )
+        self.journal_shed = self._counter(
+            "journal_shed_total", "Calls answered but not logged, because the journal was full or could not be written."
+        )
+        self.journal_refused = self._counter(
+            "journal_refused_total",
+            "Requests and feedback refused with 503, because the journal was full or could not be written.",
+        )
+        self.snapshot_errors = self._counter(
+            "snapshot_errors_total", "Times a worker could not read the published snapshot and kept its own."
+        )
+        self.expired = self._counter(
+            "expired_total", "Rows removed from the store because their retention had passed.", ("kind",)
+        )
+        self.datagrams_refused = self._counter(
+            "datagrams_refused_total", "Reports of workers that could not be understood."
+        )
+        self.config_last_reload_successful = self._gauge(
+            "config_last_reload_successful", "1 when the configuration as last read is in force, 0 when it was refused."
+        )
+        self.config_last_reload_success_timestamp_seconds = self._gauge(
+            "config_last_reload_success_timestamp_seconds", "Unix time at which a configuration was last taken over."
+        )
+        self.plan_revision = self._gauge("plan_revision", "Revision of the published snapshot.")
+        self.worker_plan_revision = self._gauge(
+            "worker_plan_revision", "Revision of the snapshot that each worker routes by.", ("slot",)
+        )
+        self.workers = self._gauge("workers", "Workers heard from in the last seconds.")
+        self.store_ready = self._gauge("store_ready", "1 when the store is open and recording makes progress.")
+        self.recording_stalled_seconds = self._gauge(
+            "recording_stalled_seconds", "Since when recording makes no progress; 0 when it does."
+        )
+        self.watermark_age_seconds = self._gauge(
+            "watermark_age_seconds", "Age of the time before which every call is known: windows close by it."
+        )
+        self.reading_age_seconds = self._gauge(
+            "reading_age_seconds",
+            "How old the series are that the store is read for, by part (reports: quality, verdicts; feedback: "
+            "feedback_events; sinks). When it cannot be read in time they keep their last values.",
+            ("part",),
+        )
+        self.build_info = self._gauge(
+            "build_info", "Always 1; the labels say what runs.", ("version", "python", "build")
+        )
+
+    def _declare_fleet(self) -> None:
+        self.lease_held = self._gauge("lease_held", "1 at the node that joins, plans and acts for all of them.")
+        self.store_cut_off_seconds = self._gauge(
+            "store_cut_off_seconds", "Since when this node sees nothing of the store that nodes share; 0 when it does."
+        )
+        self.intake_bytes = self._gauge(
+            "intake_bytes", "Journal lines of all nodes that wait in the store for the holder of the lease."
+        )
+        self.node_plan_revision = self._gauge("node_plan_revision", "Revision in force at each node.", ("node",))
+        self.node_config_differs = self._gauge(
+            "node_config_differs", "1 where a node runs another configuration than the holder of the lease.", ("node",)
+        )
+        self.node_silent_seconds = self._gauge(
+            "node_silent_seconds", "Time since each node last wrote anything into the store.", ("node",)
+        )
+
+    def _declare_sinks(self) -> None:
+        self.sink_events = self._gauge(
+            "sink_events",
+            "Events of a sink by what became of them: as many were made as are delivered, refused, dropped, erased or "
+            "pending.",
+            ("sink", "result"),
+        )
+        self.sink_pending_bytes = self._gauge("sink_pending_bytes", "Events that wait for a sink.", ("sink",))
+        self.sink_lag_seconds = self._gauge("sink_lag_seconds", "Age of the oldest event that waits for it.", ("sink",))
+        self.sink_ready = self._gauge(
+            "sink_ready",
+            "1 when the sink takes events, 0 when it is in trouble; said by the node that sends.",
+            ("sink",),
+        )
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """Return all series as text, and its content type, in the best format that ``accept`` allows."""
+        return exposition(self._others, self._many, accept)
+
+    def quality(self) -> tuple[Gauges, ...]:
+        """The gauges that come from reports: what is not in the newest reports must not linger."""
+        return (
+            self.quality_mean,
+            self.quality_low,
+            self.quality_high,
+            self.quality_units,
+            self.quality_live_mean,
+            self.coverage_ratio,
+            self.pending_predictions,
+            self.oldest_pending_seconds,
+            self.unexposed_predictions,
+            self.difference,
+            self.difference_low,
+            self.difference_high,
+            self.agreement_ratio,
+            self.best_probability,
+            self.sample_ratio_p,
+            self.verdict,
+            self.route_problem,
+            self.feedback_waiting,
+        )

@@ -1,0 +1,94 @@
+"""``turnout check`` and ``turnout schema``: what the configuration file may hold, and what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gateway.cli import PROBLEM
+from gateway.cli.options import ConfigOption, JsonOption, chosen
+from gateway.cli.output import console, print_json
+
+if TYPE_CHECKING:
+    from router.config.config import Config
+    from router.config.diagnostics import Diagnostic
+
+
+def check(
+    context: typer.Context,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    no_secrets: Annotated[
+        bool, typer.Option("--no-secrets", help="Leave alone the files and variables it refers to, as in CI.")
+    ] = False,
+) -> None:
+    """List every problem of the configuration.
+
+    Each comes with its line, and what would do. Leaves with 1 if there is one; warnings alone leave with 0. What the
+    file refers to must be there, unless --no-secrets says to check the file alone.
+    """
+    from gateway.process.configuration import load
+    from router.config.config import ConfigError
+    from router.config.diagnostics import as_json as listed
+
+    path, valid = chosen(context, config), None
+    try:
+        valid = load(path, secrets=not no_secrets)
+        found: Sequence[Diagnostic] = valid.warnings
+    except ConfigError as error:
+        found = error.diagnostics
+    if as_json:
+        print_json({"file": str(path), "ok": valid is not None, "diagnostics": listed(found)})
+    else:
+        show(found)
+        typer.echo(_counted(found) if valid is None else f"{path}: valid, {_holds(valid)}{_and_warnings(found)}")
+    raise typer.Exit(0 if valid is not None else PROBLEM)
+
+
+def schema() -> None:
+    """Print the configuration's JSON Schema."""
+    from router.config.schema import json_schema
+
+    print_json(json_schema())
+
+
+def show(diagnostics: Iterable[Diagnostic], *, err: bool = False) -> None:
+    """Print each problem with its line and caret, the severity and the caret in colour."""
+    from rich.text import Text
+
+    out = console(err=err)
+    for one in diagnostics:
+        colour = "red" if one.severity == "error" else "yellow"
+        headline, *lines = str(one).split("\n")
+        text = Text(headline, style="bold")
+        text.highlight_words([f"{one.severity}:"], style=colour)
+        out.print(text)
+        for line in lines:
+            marked = line.lstrip().startswith("|")
+            out.print(Text(line, style=colour if marked else ""))
+
+
+def _counted(found: Iterable[Diagnostic]) -> str:
+    """ "2 problems and 1 warning"."""
+    severities = [one.severity for one in found]
+    problems = severities.count("error")
+    return _number(problems, "problem") + _and_warnings_of(len(severities) - problems, " and ")
+
+
+def _and_warnings(found: Sequence[Diagnostic]) -> str:
+    return _and_warnings_of(len(found), "; ")
+
+
+def _and_warnings_of(count: int, joint: str) -> str:
+    return f"{joint}{_number(count, 'warning')}" if count else ""
+
+
+def _holds(config: Config) -> str:
+    counts = ((config.routes, "route"), (config.backends, "backend"), (config.metrics, "metric"))
+    return ", ".join(_number(len(items), noun) for items, noun in counts)
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -1,0 +1,1 @@
+"""Commands that ask the admin port of a running gateway."""

@@ -1,0 +1,129 @@
+"""Let go of what has been kept long enough, without anybody noticing.
+
+Rule: off the peak. Between two chunks the store has nine times as long for everything else, and while much of the
+journal waits to be recorded nothing is removed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from time import monotonic
+from typing import Final
+
+from gateway.store import Store, reason
+from gateway.store.counts import history
+from gateway.store.fleet.lease import LeaseLost
+from gateway.store.retention import KINDS, Expired, Kind
+from gateway.store.schema import partitions
+from router.snapshot import Gateway
+
+logger = logging.getLogger(__name__)
+
+#: From the start to the first sweep, and from the end of one to the next.
+FIRST_SECONDS: Final = 5.0
+SWEEP_SECONDS: Final = 60.0
+PAUSE_SECONDS: Final = 0.05
+
+#: So much journal may wait to be recorded; with more, removing waits for the next sweep.
+BEHIND_BYTES: Final = 2**22
+
+
+Aside = Callable[[Callable[[], Awaitable[Expired]]], Awaitable[Expired]]
+
+
+class Retention:
+    """Sweeps one store. ``behind`` says how many bytes of the journal wait; ``tell`` hears what went, by kind.
+
+    ``aside`` has a change made while nobody records who remembers what was there before.
+    """
+
+    def __init__(
+        self, store: Store, *, behind: Callable[[], int], tell: Callable[[str, int], None], aside: Aside
+    ) -> None:
+        self._store = store
+        self._behind = behind
+        self._tell = tell
+        self._aside = aside
+
+    async def sweep(self, kept: Gateway, now_ms: int) -> None:
+        """Remove everything that is older than ``kept`` says, fold what is old, and make room for the days to come."""
+        await self._store.make_room(partitions.day_of(now_ms))
+        for kind in KINDS:
+            bound = getattr(kept, kind.setting)
+            if bound is not None:
+                await self._expire(kind, bound if kind.counted else now_ms - bound)
+
+    async def fold(self) -> None:
+        """Fold old plans, and what was given under them. One route that cannot be folded keeps no other from it.
+
+        Raises what the first of them raised, once all were tried.
+        """
+        async with self._store.read() as connection:
+            due = await history.due(connection)
+        failure: Exception | None = None
+        for route in due:
+            try:
+                await self._fold(route)
+            except LeaseLost:
+                raise
+            except Exception as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
+
+    async def _fold(self, route: str) -> None:
+        more = True
+        while more and self._behind() <= BEHIND_BYTES:
+            began = monotonic()
+            async with self._store.change() as connection:
+                more = await history.fold(connection, route)
+            await asyncio.sleep(max(PAUSE_SECONDS, 9 * (monotonic() - began)))
+
+    async def _expire(self, kind: Kind, before_ms: int) -> None:
+        start: int | None = 0
+        while start is not None and self._behind() <= BEHIND_BYTES:
+            began = monotonic()
+            removed, start = await self._next(kind, before_ms, start)
+            for name, n in removed.items():
+                if n:
+                    self._tell(name, n)
+            await asyncio.sleep(max(PAUSE_SECONDS, 9 * (monotonic() - began)))
+
+    async def _next(self, kind: Kind, before_ms: int, start: int) -> Expired:
+        chunk = partial(self._chunk, kind, before_ms, start)
+        if kind.due is None:
+            return await chunk()
+        async with self._store.read() as connection:
+            due = await kind.due(connection, before_ms)
+        return await self._aside(chunk) if due else Expired({}, None)
+
+    async def _chunk(self, kind: Kind, before_ms: int, start: int) -> Expired:
+        async with self._store.change() as connection:
+            return await kind.expire(connection, before_ms, start)
+
+
+async def keep_sweeping(retention: Retention, kept: Callable[[], Gateway], now_ms: Callable[[], int]) -> None:
+    """Sweep and fold about once a minute, for ever. Trouble is waited out, and that of one does not stop the other."""
+    chores: tuple[tuple[str, Callable[[], Awaitable[None]]], ...] = (
+        ("what is old stays for now", lambda: retention.sweep(kept(), now_ms())),
+        ("old plans are not folded for now", retention.fold),
+    )
+    failing, pause = set[str](), FIRST_SECONDS
+    while True:
+        await asyncio.sleep(pause)
+        pause = SWEEP_SECONDS
+        for said, chore in chores:
+            try:
+                await chore()
+            except LeaseLost:
+                pass  # of several nodes it is the holder's to do
+            except Exception as error:
+                if said not in failing:
+                    logger.warning("%s: %s", said, reason(error))
+                    logger.debug(said, exc_info=error)
+                failing.add(said)
+                continue
+            failing.discard(said)

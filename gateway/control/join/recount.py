@@ -1,0 +1,152 @@
+"""Count again what a tally cannot have been counted to.
+
+Rule: what is counted follows from the stored calls and events, so a tally that an older program let become infinite, or
+made of values beyond the limit, is counted anew from them. What retention has removed of them stays counted by its
+unit's row, if values within the limit could have that sum; of requests that are units of their own it is lost.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from sqlalchemy import and_, bindparam, not_, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.store.counts import plans, tallies
+from gateway.store.counts.definitions import Definitions
+from gateway.store.counts.ledger import Phase
+from gateway.store.counts.moves import Change, Place, place_of
+from gateway.store.counts.tallies import NOTHING, Counted, exact_of, replace, rest_of
+from gateway.store.rows import calls
+from gateway.store.rows import feedback_events as feedback
+from gateway.store.rows.calls import Call
+from gateway.store.schema import sql
+from gateway.store.schema.tables import numbers, units
+from gateway.store.schema.tables import tallies as table
+from policies.exact import plus, rounded, total
+from router.exposure import exposed
+from router.outcomes import in_time, values
+from router.records import EXPOSED, LARGEST, Feedback
+
+logger = logging.getLogger(__name__)
+
+#: Calls that are read at a time.
+PORTION: Final = 5_000
+#: Set once everything that an older program counted was looked at.
+DONE: Final = "recounted"
+
+#: No sum that may be made of values gets so far; NaN, infinity and nothing are not less than it either.
+_MOST: Final = 1e150
+_BROKEN: Final = not_(and_(*(table.c[name].between(-_MOST, _MOST) for name in ("m", "m2", "md"))))
+#: A tally of a value beyond the limit has a greater sum of squares than this.
+_SUSPECT: Final = or_(_BROKEN, table.c.m2 > LARGEST * LARGEST)
+_READ: Final = select(units.c.unit, units.c.m, units.c.d, units.c.rest).where(units.c.tally == bindparam("tally"))
+_SET: Final = (
+    update(table)
+    .where(table.c.id == bindparam("b_id"))
+    .values({name: bindparam(f"b_{name}") for name in (*tallies.SUMS, "rest")})
+)
+
+
+@dataclass(slots=True)
+class _Counted:
+    """What the stored rows make of one tally: its units, and requests that are units of their own."""
+
+    units: dict[str, Counted] = field(default_factory=dict)
+    alone: Change = field(default_factory=Change)
+
+    def add(self, unit: str | None, worth: float) -> None:
+        if unit is None:
+            self.alone.requests(worth, 1)
+        else:
+            m, d = self.units.get(unit, NOTHING)
+            self.units[unit] = (plus(m, worth), d + 1)
+
+
+async def recount(connection: AsyncConnection) -> int:
+    """Count again every tally that is not finite, and once in a store's life those that may hold what is no value.
+
+    Return how many.
+    """
+    done = await tallies.number(connection, DONE)
+    places = tuple(table.c[name] for name in Place._fields)
+    query = select(table.c.id, *places).where(_SUSPECT if done is None else _BROKEN)
+    found = {number: Place(*place) for number, *place in await connection.execute(query)}
+    if found:
+        definitions = await plans.read_definitions(connection)
+        by_metric: defaultdict[tuple[str, str], dict[Place, int]] = defaultdict(dict)
+        for number, place in found.items():
+            by_metric[place.route, place.metric][place] = number
+        for (route, metric), ids in by_metric.items():
+            counted = await _count(connection, definitions, route, metric, ids)
+            for place, number in ids.items():
+                await _write(connection, number, counted[place])
+        logger.warning(
+            "%d tallies held values beyond the limit, and are counted again from the stored rows", len(found)
+        )
+        await tallies.note_moved(connection, {place.route for place in found.values()})
+    if done is None:
+        await sql.upsert(connection, numbers, [(DONE, 1)])
+    return len(found)
+
+
+async def _count(
+    connection: AsyncConnection, definitions: Definitions, route: str, metric: str, places: Collection[Place]
+) -> Mapping[Place, _Counted]:
+    """Return what the stored calls and events of a route make of these tallies of one metric."""
+    found = {place: _Counted() for place in places}
+    since, end = 0, (await calls.latest_ms(connection, route) or 0) + 1
+    while since < end:
+        until = await calls.reach(connection, route, since, end, PORTION)
+        ids = await calls.ids_in(connection, calls.Span(route, since, until))
+        joined = await feedback.joined(connection, ids, sharing=definitions.sharing)
+        for prediction_id, stored in (await calls.of(connection, ids)).items():
+            told = [event.feedback for event in joined.get(prediction_id, ())]
+            for place, worth in _worth(definitions, metric, stored, told):
+                if place in found:
+                    found[place].add(stored[0].counted_unit, worth)
+        since = until
+    return found
+
+
+def _worth(
+    definitions: Definitions, metric: str, stored: Sequence[Call], told: Sequence[Feedback]
+) -> Iterator[tuple[Place, float]]:
+    """Yield what one request is worth, by the tally that it counts in."""
+    finished, at_ms = [call for call in stored if not call.open], stored[0].at_ms
+    definition = definitions.at(stored[0].route, metric, at_ms)
+    if not finished or definition is None or definition.metric is None:
+        return
+    if metric != EXPOSED and definitions.exposure(definition.route, at_ms) and not exposed(told):
+        return
+    about = [one for one in told if one.metric == metric and in_time(one.event_ms, at_ms, definition.metric)]
+    first = finished[0]
+    for value in values(finished, about, definition.metric, closed=definition.closed(at_ms)):
+        phases: tuple[tuple[Phase, float | None], ...] = (("live", value.live), ("mature", value.mature))
+        for phase, worth in phases:
+            if worth is not None:
+                yield place_of(first, value, definition.metric, phase), worth
+
+
+async def _write(connection: AsyncConnection, number: int, counted: _Counted) -> None:
+    """Write a tally as it was counted again, and the rows of its units."""
+    stored = {}
+    for unit, m, d, rest in await connection.execute(_READ, {"tally": number}):
+        stored[unit] = (m, d, rest)
+    kept: dict[str, Counted] = {}
+    for unit, (m, d, rest) in stored.items():
+        # Where calls are gone their row is all there is, unless no such values have that sum.
+        if counted.units.get(unit, NOTHING)[1] < d and abs(m) <= LARGEST * d:
+            kept[unit] = (exact_of(m, rest), d)
+    every = {**dict.fromkeys(stored, NOTHING), **counted.units, **kept}
+    change = counted.alone
+    replace(change, [], list(every.values()))
+    await sql.upsert(connection, units, [(number, unit, rounded(m), d, rest_of(m)) for unit, (m, d) in every.items()])
+    sums = {name: total(getattr(change, name)) for name in tallies.EXACT}
+    row = {f"b_{name}": getattr(change, name) for name in tallies.SUMS if name not in sums}
+    row |= {f"b_{name}": rounded(exact) for name, exact in sums.items()}
+    await connection.execute(_SET, {"b_id": number, "b_rest": tallies.rests_of(sums), **row})

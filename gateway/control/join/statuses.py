@@ -1,0 +1,220 @@
+"""What each feedback event ends as.
+
+Rule: pure. The status of an event is a function of the events that share its identity, of the predictions they are
+about and of the watermark; so the order of arrival cannot matter. Precedence, first that applies:
+
+| status         | of                                                                                              |
+|----------------|-------------------------------------------------------------------------------------------------|
+| repeated       | an event that came earlier with the same identity and revision                                  |
+| waiting        | its prediction is not known, and may still come                                                 |
+| orphaned       | its prediction is not known (it is joined all the same should it come)                          |
+| not_applicable | it cannot count: ``router.outcomes.Inapplicable`` says why                                      |
+| late           | it happened outside the prediction's window, after it or too long before                        |
+| not_exposed    | nobody met its prediction (yet), and the route asks for that                                    |
+| corrected      | another of its identity has a higher revision                                                   |
+| over_limit     | one too many about its prediction, or of its identity: it has no row (``gateway.control.crowd``) |
+| joined         | the one that counts; one whose value is null counts by taking back what was said before         |
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from gateway.store.counts.ledger import TROUBLED, UNKNOWN, Status
+from gateway.store.counts.moves import Told, new_told
+from gateway.store.rows.feedback_events import Event, new_event
+from router.outcomes import Inapplicable, in_time
+from router.records import Feedback
+from router.snapshot import Metric
+
+#: How long the prediction of an event may still come, in event time: feedback and predictions travel through different
+#: segments and a client may be faster than the line of the very call it speaks of.
+PATIENCE_MS: Final = 5_000
+
+_UUID7: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+
+
+class Known(NamedTuple):
+    """What is known of a prediction an event is about; ``metric`` is None when its route did not list it.
+
+    ``why`` says why the event cannot count for it.
+    """
+
+    route: str
+    at_ms: int
+    metric: Metric | None
+    #: False when it does not count because nobody met it.
+    exposed: bool = True
+    #: Whose prediction it is; of a merged answer, the ranker whose item the event names, if it names any.
+    variant: str | None = None
+    why: Inapplicable | None = None
+
+
+#: As Known(…), of all its fields, at half of the time.
+new_known: Final[Callable[[tuple[Any, ...]], Known]] = partial(tuple.__new__, Known)
+
+
+@dataclass(slots=True)
+class Restated:
+    """What became of events: ``fresh`` ones are to be stored, ``changed`` ones to be written again."""
+
+    fresh: list[Event] = field(default_factory=list)
+    changed: list[Event] = field(default_factory=list)
+    told: list[Told] = field(default_factory=list)
+    #: Those whose status is new.
+    stated: list[Event] = field(default_factory=list)
+    #: Of those the ones that should be rare, and why they cannot count.
+    troubled: list[tuple[Event, Inapplicable | None]] = field(default_factory=list)
+    #: By prediction id and metric: the events that count from now on, and those that no longer do.
+    coming: defaultdict[tuple[str, str], list[Event]] = field(default_factory=lambda: defaultdict(list))
+    leaving: defaultdict[tuple[str, str], list[Event]] = field(default_factory=lambda: defaultdict(list))
+
+    def shifted(self) -> Iterable[tuple[str, str]]:
+        """Return the predictions and metrics for which other events count than before."""
+        return {**self.coming, **self.leaving} if self.leaving else self.coming
+
+    def add(self, was: Event | None, now: Event, known: Sequence[Known]) -> None:
+        """Note what an event is now; ``was`` None: it is new."""
+        if was == now:
+            return
+        learned, _, target, status, counted, _, _, also = now
+        metric = learned.metric
+        (self.fresh if was is None else self.changed).append(now)
+        if was is None or (was.counted, was.status) != (counted, status):
+            if was is not None:
+                self.told.append(Told(was.counted, metric, was.status, -1, None))
+            delay = variant = None
+            if status == "joined" and known and learned.value is not None:
+                _, at_ms, _, _, variant, _ = known[0]
+                delay = max(0, learned.received_ms - at_ms) / 1000
+            self.told.append(new_told((counted, metric, status, 1, delay, variant)))
+            self.stated.append(now)
+            if status in TROUBLED:
+                self.troubled.append((now, known[0].why if known else None))
+        if was is None and not also:  # as nearly all: it is about one prediction, if any
+            if status == "joined" and target is not None:
+                self.coming[target, metric].append(now)
+            return
+        before = was.targets if was is not None and was.status == "joined" else ()
+        after = now.targets if status == "joined" else ()
+        if was is not None:
+            for one in before:
+                if one not in after:
+                    self.leaving[one, metric].append(was)
+        for one in after:
+            if one not in before:
+                self.coming[one, metric].append(now)
+
+
+def restate(
+    stored: Iterable[Event],
+    touched: Sequence[Event],
+    known: Callable[[Event], Sequence[Known]],
+    watermark_ms: int | None,
+) -> Restated:
+    """Find out what events end as, and what that changes.
+
+    ``stored`` are all events that share an identity with one of ``touched``; those are not stored yet, or stored ones
+    whose targets changed. ``known`` says what is known of the predictions an event is about, nothing of unknown ones.
+    """
+    old = {event.seq: event for event in stored}
+    shall = {event.seq: event for event in touched if event.seq is not None} if old else {}
+    groups: dict[str, list[Event]] = {}
+    for seq in sorted(seq for seq in old if seq is not None):
+        groups.setdefault(old[seq].identity, []).append(shall.get(seq, old[seq]))
+    for event in touched:
+        if event.seq is None:
+            groups.setdefault(event.identity, []).append(event)
+    found = Restated()
+    for group in groups.values():
+        if len(group) == 1:  # as most events are: the only one of its identity
+            [event] = group
+            at = known(event)
+            found.add(old.get(event.seq), _now(event, _alone(event, at, watermark_ms), at), at)
+            continue
+        about = [known(event) for event in group]
+        for event, status, at in zip(group, standing(group, about, watermark_ms), about, strict=True):
+            found.add(old.get(event.seq), _now(event, status, at), at)
+    return found
+
+
+def _now(event: Event, status: Status, at: Sequence[Known]) -> Event:
+    """The event with its status, counted where what it is about is. As event._replace(…), at a third of the time."""
+    learned, identity, target, _, _, due_ms, seq, also = event
+    route = at[0].route if at else learned.route or UNKNOWN
+    return new_event((learned, identity, target, status, route, due_ms, seq, also))
+
+
+def standing(group: Sequence[Event], known: Sequence[Sequence[Known]], watermark_ms: int | None) -> list[Status]:
+    """Return the status of each event of one identity; ``known`` has what is known of the predictions of each."""
+    first: dict[int, int] = {}
+    for index, event in enumerate(group):
+        revision = event.feedback.revision
+        if revision not in first or came(event) < came(group[first[revision]]):
+            first[revision] = index
+    statuses: list[Status] = ["repeated"] * len(group)
+    for index in first.values():
+        statuses[index] = _alone(group[index], known[index], watermark_ms)
+    joined = [revision for revision, index in first.items() if statuses[index] == "joined"]
+    for revision in joined:
+        if revision != max(joined):
+            statuses[first[revision]] = "corrected"
+    return statuses
+
+
+def arrived(event: Feedback) -> Event:
+    """Return an event as it comes in: nothing was looked up, and it will be when the watermark passes ``due_ms``.
+
+    A key is looked up when everything before the event is known, lest a prediction yet to be read be the right one.
+    """
+    named = event.prediction_id
+    due_ms = event.event_ms if named is None else patience_ends_ms(event)
+    return new_event((event, event.identity, named, "waiting", UNKNOWN, due_ms, None, ()))
+
+
+def patience_ends_ms(event: Feedback, before_ms: int = 0) -> int:
+    """Return the watermark beyond which an event without a prediction is an orphan.
+
+    One by key may be about a prediction made up to ``before_ms`` after it. It ends after the time of looking it up.
+    """
+    ends = event.received_ms + PATIENCE_MS
+    return ends if event.prediction_id is not None else max(ends, event.event_ms + before_ms, event.event_ms + 1)
+
+
+def _alone(event: Event, known: Sequence[Known], watermark_ms: int | None) -> Status:
+    """The event's status if it were the only one of its identity: the best of what it is to its predictions."""
+    if not known:
+        named = event.feedback.prediction_id
+        if named is not None and not _UUID7.fullmatch(named):
+            return "orphaned"  # no id of ours
+        given_up = event.looked_up and watermark_ms is not None and watermark_ms > event.due_ms
+        return "orphaned" if given_up else "waiting"
+    if len(known) == 1:
+        return _to(event.feedback, known[0])
+    return min((_to(event.feedback, one) for one in known), key=_BEST_FIRST.index)
+
+
+def _to(event: Feedback, known: Known) -> Status:
+    """What an event is to one prediction."""
+    if known.metric is None or known.why is not None:
+        return "not_applicable"
+    if not in_time(event.event_ms, known.at_ms, known.metric):
+        return "late"
+    return "joined" if known.exposed else "not_exposed"
+
+
+_BEST_FIRST: Final[tuple[Status, ...]] = ("joined", "not_exposed", "late", "not_applicable")
+
+
+def came(event: Event) -> tuple[int, bytes]:
+    """Who came first; of two in the same millisecond whichever reads first, so that it is always the same one."""
+    learned = event.feedback
+    rest = (learned.prediction_id, learned.route, learned.key, learned.metric, learned.item, learned.occurred_ms)
+    return learned.received_ms, orjson.dumps((*rest, learned.value), option=orjson.OPT_SORT_KEYS)

@@ -1,0 +1,62 @@
+"""Make plans of evidence.
+
+Rule: a plan that cannot be made leaves the last good one in force, and is told. Planning may be slow and may use numpy:
+it runs in a thread, and never on the way of a request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
+
+from gateway.store.counts.ledger import Ledger
+from policies.types import Evidence
+from router.compile import replan
+from router.config.config import Config
+from router.snapshot import Metric, Snapshot
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """The snapshot with new plans, the very same one if none changed, and why others could not be made, by route."""
+
+    snapshot: Snapshot
+    failures: Mapping[str, str]
+
+
+async def plan(
+    snapshot: Snapshot,
+    config: Config,
+    routes: Collection[str],
+    ledgers: Callable[[Collection[tuple[str, str]]], Awaitable[Mapping[tuple[str, str], Ledger]]],
+    revision: int,
+) -> Planned:
+    """Plan these routes anew; ``ledgers`` is asked once, for what is counted of routes and epochs.
+
+    Raises what ``ledgers`` raises; what a policy raises is among the failures.
+    """
+    names = sorted(set(routes) & snapshot.routes.keys() & config.routes.keys())
+    places = {(name, snapshot.routes[name].epoch) for name in names}
+    counted = await ledgers(places) if places else {}
+    return await asyncio.to_thread(_plan, snapshot, config, counted, revision)
+
+
+def _plan(snapshot: Snapshot, config: Config, counted: Mapping[tuple[str, str], Ledger], revision: int) -> Planned:
+    failures: dict[str, str] = {}
+    for (name, _), ledger in sorted(counted.items()):
+        try:
+            snapshot = replan(snapshot, config, name, evidence_of(ledger, snapshot.metrics), revision)
+        except Exception as error:
+            logger.error("route %s cannot be planned, its last plan stays: %r", name, error)
+            logger.debug("route %s cannot be planned", name, exc_info=error)
+            failures[name] = f"{type(error).__name__}: {error}"
+    return Planned(snapshot, failures)
+
+
+def evidence_of(ledger: Ledger, metrics: Mapping[str, Metric]) -> Evidence:
+    """Return what plans may learn from: values counted under today's definitions."""
+    return ledger.evidence({metric.name: metric.definition for metric in metrics.values()})

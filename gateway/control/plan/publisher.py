@@ -1,0 +1,219 @@
+"""The snapshot in force: stored, published, and only then gone by.
+
+Rule: a plan that decided anything can be found in the store under its route and revision. So plans are stored before
+they are published. Where they cannot be, an operator's edit is published all the same and stored later.
+
+Where there are several nodes (``gateway.control.fleet``), a number is given in the store: to plans by the holder of the
+lease, to an edit by the first node that has it. Whoever has the same configuration copies what has the highest number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.control.happenings import Happenings, now_ms
+from gateway.control.membership import Member
+from gateway.files.published import SNAPSHOT, fingerprint, publish
+from gateway.store import Store, StoreError, reason
+from gateway.store.counts import plans
+from gateway.store.fleet import nodes, publications
+from gateway.store.fleet.publications import UNNUMBERED, numbered, with_published
+from router.compile import identity_of
+from router.snapshot import Route, Snapshot
+
+logger = logging.getLogger(__name__)
+
+#: A plan that moves is told when a share has moved this far since it was last told: a bandit's moves all the time.
+TOLD_SHARE: Final = 0.05
+
+#: How often a number is asked for: each time, one of the other nodes was given it.
+_ATTEMPTS: Final = 20
+
+
+class Publisher:
+    """Holds the snapshot in force and its place, ``data_dir/snapshot.json``."""
+
+    def __init__(self, data_dir: Path, snapshot: Snapshot, happenings: Happenings) -> None:
+        self.snapshot = snapshot
+        self.store: Store | None = None
+        self.member: Member | None = None
+        self._identity = snapshot.source, identity_of(snapshot)
+        self._path = data_dir / SNAPSHOT
+        self._happenings = happenings
+        self._unsaved = True
+        self._newest_stored = 0
+        self._published = _seen(self._path)
+        #: Routes whose plans are known to be in the store, as they are there.
+        self._written: Mapping[str, Route] = {}
+        self._told: dict[str, Mapping[str, float]] = {
+            name: route.plan.shares for name, route in snapshot.routes.items()
+        }
+
+    @property
+    def next_revision(self) -> int:
+        """The number of the next snapshot: higher than any before, also than those of a snapshot that was lost."""
+        return UNNUMBERED if self.shared else max(self.snapshot.revision, self._newest_stored) + 1
+
+    @property
+    def shared(self) -> bool:
+        """Whether numbers are given in a store that several nodes may have in common."""
+        return self.snapshot.gateway.store != "sqlite"
+
+    @property
+    def identity(self) -> str:
+        """The hash of what nodes that serve the same have in common."""
+        if self._identity[0] != self.snapshot.source:
+            self._identity = self.snapshot.source, identity_of(self.snapshot)
+        return self._identity[1]
+
+    async def begin(self, store: Store, member: Member | None = None) -> None:
+        """Go on where this store's plans ended. Raises what the store raises."""
+        async with store.read() as connection:
+            self._newest_stored = await plans.newest_revision(connection)
+        self.store, self.member = store, member
+
+    async def put_in_force(self, fresh: Snapshot) -> None:
+        """Store the plans, publish the snapshot, and go by it. Raises OSError if it cannot be published.
+
+        A plan of our own that cannot be stored is not published: raises what the store raises.
+        """
+        self._unsaved = True
+        if self.store is not None:
+            try:
+                fresh = await self._stored(self.store, fresh)
+                self._written = fresh.routes
+            except Exception as error:
+                if fresh.source == self.snapshot.source:
+                    raise
+                logger.error("plans could not be stored, they will be: %s", reason(error))
+        await self._go_by(fresh)
+
+    async def keep_in_step(self) -> bool:
+        """Copy the newest plans of this configuration, should they be others'; return whether that was so.
+
+        A snapshot without a number gets one. The others are told what is in force here. Raises what the store raises,
+        and OSError if it cannot be published.
+        """
+        if self.store is None or self.member is None:
+            return False
+        if self.snapshot.revision == UNNUMBERED:
+            await self.put_in_force(self.snapshot)
+        async with self.store.read() as connection:
+            newest = await publications.newest_of(connection, self.identity)
+            found = await publications.read(connection, newest) if newest not in {0, self.snapshot.revision} else None
+        if found is not None:
+            await self._go_by(with_published(self.snapshot, newest, found))
+        async with self.store.begin() as connection:
+            await self.member.say(connection, self.identity, self.snapshot.revision)
+        return found is not None
+
+    async def mend(self) -> None:
+        """Publish again what is in force, should its file be gone or changed: a worker that starts needs it.
+
+        Raises OSError if it cannot be published.
+        """
+        if _seen(self._path) != self._published:
+            await self._publish(self.snapshot)
+            self._happenings.note("snapshot_mended", None, f"{self._path.name} was not as published; it is again")
+
+    async def save(self, store: Store) -> None:
+        """Store what could not be stored before."""
+        if self._unsaved and not self.shared:
+            async with store.read() as connection:
+                taken = await plans.taken(connection, self.snapshot.routes.values())
+            if taken:  # the snapshot was lost and begun anew, the store was not
+                await self.put_in_force(_renumbered(self.snapshot, taken, self.next_revision))
+            else:
+                await self._store_plans(store, self.snapshot)
+        if unsaved := self._happenings.unsaved():
+            async with store.begin() as connection:
+                await plans.write_events(connection, unsaved)
+            self._happenings.saved(unsaved)
+
+    async def _stored(self, store: Store, fresh: Snapshot) -> Snapshot:
+        """Store the plans; return the snapshot as it is to be published, which is another's if that came first."""
+        if self.member is None:
+            await self._store_plans(store, fresh)
+            return fresh
+        planned = fresh.source == self.snapshot.source and fresh.revision != self.snapshot.revision
+        if planned and self.member.holds:
+            async with store.change() as connection:
+                return await self._number(connection, fresh, self.member.node)
+        for _ in range(_ATTEMPTS):
+            with suppress(IntegrityError):  # another node was given the number at the same moment
+                return await self._agreed(store, self.member, fresh)
+        raise StoreError("others are given every number first")
+
+    async def _agreed(self, store: Store, member: Member, fresh: Snapshot) -> Snapshot:
+        """Return an edit as the others have it already, or with a number of its own if this node is the first."""
+        identity = identity_of(fresh)
+        async with store.begin() as connection:
+            await member.own(connection)
+            _, present = await publications.newest(connection)
+            newest = await publications.newest_of(connection, identity)
+            others = [node for node in await nodes.known(connection) if node.name != member.node and not node.absent]
+            if newest and (present == identity or any(node.config == identity for node in others)):
+                return with_published(fresh, newest, await publications.read(connection, newest))
+            return await self._number(connection, fresh, member.node)
+
+    async def _number(self, connection: AsyncConnection, fresh: Snapshot, node: str) -> Snapshot:
+        newest, _ = await publications.newest(connection)
+        fresh = numbered(fresh, max(newest, self._newest_stored, self.snapshot.revision) + 1)
+        for route in await plans.write_plans(connection, self._fresh(fresh), now_ms()):
+            self._happenings.note("epoch_began", route.name, f"epoch {route.epoch}, {', '.join(route.variants)}")
+        await publications.write(connection, fresh, identity_of(fresh), node, now_ms())
+        return fresh
+
+    async def _go_by(self, fresh: Snapshot) -> None:
+        await self._publish(fresh)
+        self.snapshot = fresh
+        self._tell_plans()
+
+    async def _publish(self, snapshot: Snapshot) -> None:
+        await asyncio.to_thread(publish, self._path, snapshot)
+        self._published = _seen(self._path)
+
+    async def _store_plans(self, store: Store, snapshot: Snapshot) -> None:
+        async with store.begin() as connection:
+            began = await plans.write_plans(connection, self._fresh(snapshot), now_ms())
+        self._newest_stored = max(self._newest_stored, snapshot.revision)
+        self._unsaved, self._written = False, snapshot.routes
+        for route in began:
+            self._happenings.note("epoch_began", route.name, f"epoch {route.epoch}, {', '.join(route.variants)}")
+
+    def _fresh(self, snapshot: Snapshot) -> list[Route]:
+        """Return the routes whose plans may have to be stored: of a plan that moves every second, one of hundreds."""
+        return [route for name, route in snapshot.routes.items() if self._written.get(name) is not route]
+
+    def _tell_plans(self) -> None:
+        """Note plans whose shares moved noticeably."""
+        for name, route in self.snapshot.routes.items():
+            shares = route.plan.shares
+            told = self._told.setdefault(name, shares)
+            moved = max((abs(shares.get(v, 0.0) - told.get(v, 0.0)) for v in shares.keys() | told.keys()), default=0.0)
+            if moved >= TOLD_SHARE:
+                self._told[name] = shares
+                listed = ", ".join(f"{variant} {share:.3f}" for variant, share in shares.items())
+                self._happenings.note("plan_moved", name, f"revision {route.revision}: {listed}")
+
+
+def _seen(path: Path) -> tuple[int, int, int] | None:
+    """The published file's fingerprint; None where there is none."""
+    with suppress(OSError):
+        return fingerprint(path)
+    return None
+
+
+def _renumbered(snapshot: Snapshot, routes: Iterable[str], revision: int) -> Snapshot:
+    """Give these routes' plans another revision."""
+    renamed = {name: replace(snapshot.routes[name], revision=revision) for name in routes}
+    return replace(snapshot, revision=revision, routes={**snapshot.routes, **renamed})

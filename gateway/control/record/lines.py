@@ -1,0 +1,303 @@
+"""Journal lines, read strictly: a line becomes a record, or is counted, put aside and skipped.
+
+Rule: nothing a line can hold is fatal, and nothing half-right goes on: what its seal does not vouch for is not looked
+into, and a field of another type than its own would be found only when something is counted by it. A call goes from its
+line to its row with nothing made in between: there are thousands a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from functools import partial
+from operator import itemgetter
+from types import NoneType
+from typing import Any, Final, NamedTuple, get_args
+
+import orjson
+
+from gateway.control.leisure import breathe
+from gateway.journal.seal import pieces, unsealed
+from gateway.store.rows import kin
+from gateway.store.rows.bodies import Body
+from gateway.store.rows.calls import RARE, Call, Row, json_of
+from gateway.store.rows.kin import Kin
+from router.extract import identifier
+from router.records import Fault, Feedback, Prediction, Role
+
+#: Lines that are read at a stretch: a fraction of a millisecond.
+BREATH_LINES: Final = 32
+
+
+class Aside(NamedTuple):
+    """What could not be read: a line, or a piece of one. ``line`` counts lines from where the reading of them began."""
+
+    line: int
+    content: bytes
+
+
+@dataclass(slots=True)
+class Batch:
+    """What some lines said, in their order.
+
+    ``marks`` are (writer, at_ms, whether it was the last); ``rejected`` counts events. A ``corrupt`` line says nothing,
+    a ``torn`` one has no end, and of a ``lost`` one the number is missing: it is one of those, or is not there.
+    ``writers`` are those of other nodes that said something, ``gone`` those of them that said all they ever will.
+    """
+
+    calls: list[Call] = field(default_factory=list)
+    events: list[Feedback] = field(default_factory=list)
+    marks: list[tuple[str, int, bool]] = field(default_factory=list)
+    bodies: list[Body] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
+    writers: set[str] = field(default_factory=set)
+    rejected: int = 0
+    lines: int = 0
+    corrupt: int = 0
+    torn: int = 0
+    lost: int = 0
+
+    def read(self, lines: Sequence[bytes], writer: str, expected: int | None = None) -> tuple[int | None, list[Aside]]:
+        """Add what these lines of a writer's segment say, the next one being number ``expected``, if that is known.
+
+        Return which number is expected then, and what could not be read.
+        """
+        first, aside = self.lines, list[Aside]()
+        for line in lines:
+            self.lines += 1
+            try:
+                whole: Sequence[tuple[int, bytes]] = (unsealed(line),)
+            except ValueError:
+                whole = self._mend(line, self.lines - first - 1, aside)
+            for number, text in whole:
+                # One that is lower was written again, in the next segment: its first writing had to be given up.
+                if expected is not None and number > expected:
+                    self.lost += number - expected
+                expected = number + 1
+                try:
+                    self._say(text, writer)
+                except (ValueError, TypeError, KeyError, AttributeError):
+                    self.corrupt += 1
+                    aside.append(Aside(self.lines - first - 1, line))
+        return expected, aside
+
+    def hear(self, texts: Iterable[bytes], writer: str) -> None:
+        """Add what lines of another node's writer say, which that node has seen to be whole."""
+        if not writer.endswith("/"):  # that is the node itself
+            self.writers.add(writer)
+        for text in texts:
+            self.lines += 1
+            try:
+                self._say(text, writer)
+            except (ValueError, TypeError, KeyError, AttributeError):
+                self.corrupt += 1
+
+    def _say(self, text: bytes, writer: str) -> None:
+        """Add what a line says that is whole."""
+        if not self.lines % BREATH_LINES:
+            breathe()
+        value = orjson.loads(text)
+        # One byte is found faster than six.
+        self._take(_without_nul(value) if b"\\" in text and _NUL in text else value, writer)
+
+    def _mend(self, line: bytes, place: int, aside: list[Aside]) -> list[tuple[int, bytes]]:
+        """Return the lines that are whole in one that is not, and put the rest aside."""
+        found, cut = list[tuple[int, bytes]](), pieces(line) or [line]
+        for piece in cut:
+            try:
+                found.append(unsealed(piece))
+            except ValueError:
+                aside.append(Aside(place, piece))
+                # What another line follows had no end of its own.
+                if piece is cut[-1]:
+                    self.corrupt += 1
+                else:
+                    self.torn += 1
+        return found
+
+    def _take(self, value: dict[str, Any], writer: str) -> None:
+        match value.get("line"):
+            case "call" | "close":
+                self.calls.append(_call(value, None))
+            case "open":
+                self.calls.append(_call(value, writer))
+            case "feedback":
+                self.events.append(_feedback(value))
+            case "body":
+                self.bodies.append(_body(value))
+            case "beat":
+                self.marks.append((writer, _whole(value["at_ms"]), False))
+            case "bye":
+                self.marks.append((writer, _whole(value["at_ms"]), True))
+            case "rejected":
+                self.rejected += _whole(value["events"])
+            case "segment":
+                pass
+            case "gone":
+                self.gone.append(writer)
+            case "met":
+                self.corrupt += _whole(value["corrupt"])
+                self.torn += _whole(value["torn"])
+                self.lost += _whole(value["lost"])
+            case other:
+                raise ValueError(f"no such line: {other!r}")
+
+
+def _call(value: dict[str, Any], open_by: str | None) -> Call:
+    content = {**_BLANK, **value}
+    if len(content) != len(_BLANK):
+        raise KeyError("no such field")
+    id_, at_ms, unit, key, latency_ms, overhead_ms, predicted, prediction = _OWN(content)
+    period, revision, by_unit, forced, status, propensity = _CONFUSABLE(content)
+    if not (
+        type(id_) is str
+        and type(at_ms) is type(period) is type(revision) is int
+        and -_LIMIT <= at_ms < _LIMIT
+        and type(unit) in _TEXT
+        and type(key) in _TEXT
+        and type(predicted) is type(by_unit) is type(forced) is bool
+        and (type(latency_ms) is float or _is_number(latency_ms))
+        and (type(overhead_ms) is float or _is_number(overhead_ms))
+        and type(status) in _WHOLE
+        and type(propensity) in _NUMBER
+    ):
+        raise ValueError("a field of a type that is not its own")
+    # A worker has seen to it that these have a bound; one of an older version has not.
+    unit, key = _bounded(unit), _bounded(key)
+    common = kin.known(said := _SAID(content)) or _met(content, said)
+    predicted_json = json_of(prediction) if predicted else None
+    more = None if (rare := _RARE(content)) == _NOTHING else _more(rare)
+    own = (id_, common.number, common.route, at_ms, unit, key, latency_ms, overhead_ms, predicted_json, more, open_by)
+    return _new_call((common, _new_row(own)))
+
+
+def _met(content: Mapping[str, Any], said: tuple[Any, ...]) -> Kin:
+    """The kin of a call whose like was not met before."""
+    _check({name: content[name] for name in kin.NAMES}, _PREDICTION)
+    if content["role"] not in _ROLES or content["fault"] not in _FAULTS:
+        raise ValueError("no such role or fault")
+    return kin.met(said)
+
+
+def _more(values: tuple[Any, ...]) -> str:
+    """What few calls have, as JSON."""
+    _check(dict(zip(RARE, values, strict=True)), _PREDICTION)
+    rare = {name: value for (name, blank), value in zip(RARE.items(), values, strict=True) if value != blank}
+    if not all(type(item) is str for name in ("items", "wrong") for item in rare.get(name, ())):
+        raise ValueError("items are not ids, or what is wrong is not told in words")
+    if "items" in rare:
+        rare["items"] = [identifier(item) for item in rare["items"]]
+    return json_of(rare)
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (type(value) is int and -_LIMIT <= value < _LIMIT)
+
+
+def _feedback(value: dict[str, Any]) -> Feedback:
+    content = {**_BLANK_EVENT, **value}
+    if len(content) != len(_BLANK_EVENT):
+        raise KeyError("no such field")
+    event = _EVENT(content)
+    metric, said, received_ms, prediction_id, route, key, item, event_id, revision, occurred_ms = event
+    if not (
+        type(metric) is str
+        and said is not ...
+        and type(received_ms) is type(revision) is int
+        and -_LIMIT <= received_ms < _LIMIT
+        and -_LIMIT <= revision < _LIMIT
+        and type(prediction_id) in _TEXT
+        and type(route) in _TEXT
+        and type(key) in _TEXT
+        and type(item) in _TEXT
+        and type(event_id) in _TEXT
+        and (occurred_ms is None or (type(occurred_ms) is int and -_LIMIT <= occurred_ms < _LIMIT))
+    ):
+        raise ValueError("a field of a type that is not its own")
+    if prediction_id is None and (route is None or key is None):
+        raise ValueError("feedback about nothing")
+    ids = (_bounded(prediction_id), route, _bounded(key), _bounded(item), _bounded(event_id))
+    return _new_feedback((metric, said, received_ms, *ids, revision, occurred_ms))
+
+
+def _bounded(text: str | None) -> str | None:
+    return text if text is None or len(text) <= _SHORT else identifier(text)
+
+
+def _body(value: dict[str, Any]) -> Body:
+    id_, route, request, answer = value["id"], value["route"], value["request"], value["answer"]
+    if not (type(id_) is type(route) is str and type(request) in _FIELDS and type(answer) in _FIELDS):
+        raise ValueError("a field of a type that is not its own")
+    kept = (None if one is None else json_of(one) for one in (request, answer))
+    return Body(id_, _whole(value["at_ms"]), route, *kept)
+
+
+def _without_nul(value: dict[str, Any]) -> dict[str, Any]:
+    """The line with another character for NUL, which databases cannot keep or find; what is kept as JSON keeps it."""
+    return {name: content if name in _ANY else _shown(content) for name, content in value.items()}
+
+
+def _shown(content: Any) -> Any:
+    if isinstance(content, str):
+        return content.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return [_shown(item) for item in content] if isinstance(content, list) else content
+
+
+def _check(value: Mapping[str, Any], types: Mapping[str, frozenset[type]]) -> None:
+    """Raise KeyError for a field that is unknown, and ValueError for one that has another type than its own."""
+    for name, content in value.items():
+        kind = type(content)
+        if kind not in types[name]:
+            raise ValueError(f"{name} cannot be {kind.__name__}")
+        if kind is int and not -_LIMIT <= content < _LIMIT and name not in _ANY:
+            raise ValueError(f"{name} is out of range")
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < _LIMIT:
+        raise ValueError("not a count or a time")
+    return value
+
+
+_NUL: Final = b"\\u0000"
+#: Characters that are never too many bytes.
+_SHORT: Final = 64
+#: What a database's integer holds; JSON can hold more.
+_LIMIT: Final = 2**63
+_ROLES: Final = frozenset(get_args(Role))
+_FAULTS: Final = frozenset({*get_args(Fault), None})
+_ANY: Final = frozenset({"prediction", "value", "features", "request", "answer"})
+_JSON: Final[frozenset[type]] = frozenset({str, int, float, bool, list, dict, NoneType})
+_TYPES: Final[Mapping[str, frozenset[type]]] = {
+    "str": frozenset({str}),
+    "str | None": frozenset({str, NoneType}),
+    "int": frozenset({int}),
+    "int | None": frozenset({int, NoneType}),
+    "float | None": frozenset({float, int, NoneType}),
+    "bool": frozenset({bool}),
+    "Role": frozenset({str}),
+    "Fault | None": frozenset({str, NoneType}),
+    "Any": _JSON,
+    "Mapping[str, Any] | None": frozenset({dict, NoneType}),
+    "tuple[str, ...] | None": frozenset({list, NoneType}),
+}
+_PREDICTION: Final = {f.name: _TYPES[str(f.type)] for f in fields(Prediction)}
+_FIELDS: Final = frozenset({dict, NoneType})
+_TEXT: Final = _TYPES["str | None"]
+_WHOLE: Final = _TYPES["int | None"]
+_NUMBER: Final = _TYPES["float | None"]
+
+#: A line with what it leaves out; what it may not leave out is of a type that no field has.
+_BLANK: Final = {"line": "", **{f.name: ... if f.default is MISSING else f.default for f in fields(Prediction)}}
+_BLANK_EVENT: Final = {"line": "", **dict.fromkeys(Feedback._fields, ...), **Feedback._field_defaults}
+_EVENT: Final[Callable[[Mapping[str, Any]], tuple[Any, ...]]] = itemgetter(*Feedback._fields)
+_OWN: Final = itemgetter("id", "at_ms", "unit", "key", "latency_ms", "overhead_ms", "predicted", "prediction")
+_SAID: Final = itemgetter(*kin.NAMES)
+_RARE: Final = itemgetter(*RARE)
+_NOTHING: Final = tuple(RARE.values())
+#: Of numbers and booleans one equals another of another type: what was met before would be taken for this.
+_CONFUSABLE: Final = itemgetter("period", "revision", "by_unit", "forced", "status", "propensity")
+#: As Row(…), Call(…) and Feedback(…), at a third of the time.
+_new_row: Final[Callable[[tuple[Any, ...]], Row]] = partial(tuple.__new__, Row)
+_new_call: Final[Callable[[tuple[Kin, Row]], Call]] = partial(tuple.__new__, Call)
+_new_feedback: Final[Callable[[tuple[Any, ...]], Feedback]] = partial(tuple.__new__, Feedback)

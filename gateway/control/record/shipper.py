@@ -1,0 +1,121 @@
+"""Ship the journal of a node that does not hold the lease: lines as they are, into the store, for the holder to record.
+
+Rule: nothing is looked into but the seals: what is damaged here is put aside here. Lines and offsets go in one
+transaction, which begins with the life of the node; a segment is deleted once that is committed. That a writer is dead
+and drained only its own node can know: it says so after the writer's last line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import orjson
+
+from gateway.control.membership import Member
+from gateway.control.record.drain import Read, Segments
+from gateway.control.record.lines import Batch
+from gateway.control.record.quarantine import Quarantine
+from gateway.store import Store
+from gateway.store.counts import positions
+from gateway.store.counts.watermark import Writer, Writers
+from gateway.store.fleet import shipped as intake
+
+_GONE: Final = b'{"line":"gone"}'
+
+
+class Parcel(Batch):
+    """Lines to be shipped, by writer, in their order, without their seals; what was met while reading goes along."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts: list[tuple[str, list[bytes]]] = []
+
+    def _say(self, text: bytes, writer: str) -> None:
+        if not self.parts or self.parts[-1][0] != writer:
+            self.parts.append((writer, []))
+        self.parts[-1][1].append(text)
+
+    def close(self, gone: Iterable[str], node: str) -> None:
+        """Add what is to be said at the end: which writers are gone, and what was met."""
+        self.parts += [(one, [_GONE]) for one in gone]
+        met = {"corrupt": self.corrupt, "torn": self.torn, "lost": self.lost}
+        if any(met.values()):
+            self.parts.append((node, [orjson.dumps({"line": "met", **met})]))
+
+
+@dataclass(slots=True)
+class _Known:
+    """What memory holds of the store, as of the last commit; ``gone`` are writers of which it was said."""
+
+    segments: Segments
+    writers: Writers
+    gone: set[str] = field(default_factory=set)
+
+
+class Shipper:
+    """Ships one node's journal."""
+
+    def __init__(self, store: Store, member: Member, journal: Path, run: str | None, quarantine: Quarantine) -> None:
+        self._store = store
+        self._member = member
+        self._journal = journal
+        self._run = run
+        self._quarantine = quarantine
+        self._known: _Known | None = None
+        #: Whether the last step left lines where they are, because too many wait in the store already.
+        self.full = False
+        #: Whether it left lines because it had as many as there may be at once.
+        self.more = False
+
+    def forget(self) -> None:
+        """Forget what is known of the store: the holder's way of reading has gone on."""
+        self._known = None
+
+    async def step(self, limit: int) -> tuple[int, Segments]:
+        """Ship the next lines; return how many, and the segments as they then are. Raises the store's trouble."""
+        known, self._known = self._known or await self._load(), None  # until the commit
+        prefix = self._member.prefix
+        dead = known.writers.dead(self._run, prefix)
+        known.segments.look(dead)
+        for name in known.segments.writers():
+            known.writers.meet(name)
+        parcel = Parcel()
+        self.full = self._member.view("").waiting_bytes.get(self._member.node, 0) > intake.MOST_BYTES
+        read = Read() if self.full else await asyncio.to_thread(known.segments.read, limit, None, parcel)
+        self.more = read.more
+        if read.unreadable:
+            await asyncio.to_thread(self._quarantine.keep, read.unreadable)
+        gone = sorted(known.segments.drained_writers(dead - known.gone, read.offsets))
+        parcel.close(gone, prefix)
+        forgotten, silent = known.segments.forgotten(), known.segments.silent()
+        if parcel.parts or read.offsets or forgotten or silent:
+            async with self._store.begin() as connection:
+                await self._member.own(connection)
+                await intake.put(connection, self._member.node, parcel.parts)
+                await positions.write_offsets(connection, read.offsets, prefix)
+                await positions.write_numbers(connection, read.numbers, prefix)
+                await positions.forget_offsets(connection, forgotten, prefix)
+                await positions.forget_numbers(connection, silent, prefix)
+            known.segments.recorded(read.offsets, read.numbers)
+            known.gone.update(gone)
+            for name in forgotten:
+                del known.segments.offsets[name]
+            for chain in silent:
+                del known.segments.numbers[chain]
+        self._quarantine.forget()
+        self._known = known
+        return parcel.lines, known.segments
+
+    async def _load(self) -> _Known:
+        prefix = self._member.prefix
+        async with self._store.begin() as connection:
+            await self._member.own(connection)
+            offsets = await positions.read_offsets(connection, prefix)
+            numbers = await positions.read_numbers(connection, prefix)
+            segments = Segments(self._journal, offsets, numbers, prefix=prefix)
+            names = {name for name in await positions.living(connection, prefix) if not name.endswith("/")}
+        return _Known(segments, Writers({name: Writer(0) for name in names}))

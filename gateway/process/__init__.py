@@ -1,0 +1,1 @@
+"""What every process of the gateway needs: start, limits, configuration, addresses, and the end."""

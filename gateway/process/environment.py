@@ -1,0 +1,218 @@
+"""What of this machine and this configuration will matter at night: looked at once, by day.
+
+Rule: changes nothing but a probe file in ``data_dir``, which it removes. Each finding says what was measured; one that
+needs a hand says which.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import sqlite3
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+from gateway import compiled
+from gateway.files import assignment_key as assignment
+from gateway.journal.segments import FEEDBACK, JOURNAL, PREDICTIONS, size_bytes
+from gateway.process import descriptors
+from gateway.store import StoreError, password_in
+from gateway.store.inspect import clock_ahead_seconds, look
+from gateway.store.schema import migrations
+from router.config.config import Config
+from router.snapshot import Gateway
+
+Status = Literal["ok", "note", "problem"]
+
+#: From this version on SQLite does not corrupt a WAL database that two connections write or checkpoint at once.
+SOUND_SQLITE: Final = (3, 51, 3)
+
+#: Feedback is acknowledged after an fsync: so slow a disk bounds it to what clients will not wait for.
+SLOW_FSYNC_MS: Final = 20.0
+TOO_SLOW_FSYNC_MS: Final = 200.0
+_FSYNCS: Final = 20
+
+#: What a clock may differ by: events are dated by several machines, and windows are closed by one of them.
+SKEW_SECONDS: Final = 1.0
+_LEAST_FREE_BYTES: Final = 256 * 2**20
+_FULL_SHARE: Final = 0.8
+_TIME_ERROR: Final = 5
+
+
+class Finding(NamedTuple):
+    """What was found out about something; ``hint`` is what would help."""
+
+    name: str
+    status: Status
+    said: str
+    hint: str | None = None
+
+
+def examine(config: Config) -> Iterator[Finding]:
+    """Yield one finding for each thing there is to know."""
+    gateway, data_dir = config.gateway, Path(config.gateway.data_dir)
+    yield build(compiled.build())
+    yield sqlite(sqlite3.sqlite_version_info, used=gateway.store == "sqlite")
+    yield fsync(data_dir)
+    yield clock(data_dir)
+    yield open_files(config, descriptors.hard_limit())
+    yield from store(gateway)
+    yield assigned(gateway)
+    yield journal(gateway, size_bytes(data_dir / JOURNAL, PREDICTIONS))
+    fed, bound = size_bytes(data_dir / JOURNAL, FEEDBACK), gateway.max_feedback_journal_bytes
+    if fed > _FULL_SHARE * bound:
+        hint = "see that the store can be written: when it is full, feedback gets 503"
+        yield Finding("feedback", "problem", f"{fed / 2**20:.1f} MiB, {fed / bound:.0%} of its bound", hint)
+    yield disk(data_dir)
+
+
+def build(found: Literal["compiled", "interpreted"]) -> Finding:
+    """Whether the request path is compiled."""
+    if found == "compiled":
+        return Finding("build", "ok", found)
+    return Finding(
+        "build",
+        "note",
+        f"{found}: a request costs a worker nearly twice the CPU",
+        "install a C compiler and Python's headers, then install turnout again",
+    )
+
+
+def assigned(gateway: Gateway) -> Finding:
+    """The key by which units are assigned."""
+    data_dir = Path(gateway.data_dir)
+    try:
+        key = assignment.find(gateway, data_dir, None)
+    except assignment.KeyUnusable as error:
+        return Finding("assignment", "problem", str(error))
+    if key is not None:
+        return Finding("assignment", "ok", f"by the key {key.name}")
+    if not assignment.is_older(data_dir):
+        return Finding("assignment", "ok", "turnout serve makes a key when it first starts")
+    said = "without a key: who knows a route's name can tell which variant a unit meets"
+    return Finding("assignment", "note", said, "turnout assignment rotate makes one; units then move, in a new period")
+
+
+def sqlite(version: tuple[int, ...], *, used: bool) -> Finding:
+    """The SQLite that this Python is linked with."""
+    said = ".".join(map(str, version))
+    if not used:
+        return Finding("sqlite", "ok", f"{said}, not used")
+    if version >= SOUND_SQLITE:
+        return Finding("sqlite", "ok", said)
+    sound = ".".join(map(str, SOUND_SQLITE))
+    return Finding(
+        "sqlite",
+        "note",
+        f"{said}: before {sound} two connections that write or checkpoint a WAL database at once can corrupt it",
+        "turnout has one connection only; let no other program write turnout.db, and copy it while turnout is stopped",
+    )
+
+
+def fsync(data_dir: Path) -> Finding:
+    """How long the disk under the journal takes to be sure."""
+    folder = next(path for path in (data_dir, *data_dir.absolute().parents) if path.is_dir())
+    try:
+        taken = sorted(_fsyncs(folder))
+    except OSError as error:
+        return Finding("fsync", "problem", f"{folder}: {error.strerror or error}", "let turnout write there")
+    median, worst = statistics.median(taken), taken[-1]
+    said = f"{median:.1f} ms, at worst {worst:.1f} ms of {_FSYNCS} ({folder})"
+    if median > TOO_SLOW_FSYNC_MS:
+        return Finding("fsync", "problem", said, "feedback waits for it: put data_dir on a faster disk")
+    return Finding("fsync", "note" if median > SLOW_FSYNC_MS else "ok", said)
+
+
+def clock(data_dir: Path) -> Finding:
+    """Whether the clock can be believed."""
+    ahead = max((path.stat().st_mtime for path in _files(data_dir)), default=0.0) - time.time()
+    if ahead > SKEW_SECONDS:
+        said = f"{ahead:.0f} s behind the newest file in {data_dir}: it was set back"
+        return Finding("clock", "problem", said, "set it right; windows wait until it has caught up")
+    if _unsynchronised():
+        return Finding("clock", "note", "the kernel says that nothing keeps it", "run chrony or another NTP client")
+    return Finding("clock", "ok", "kept, and not behind the data")
+
+
+def open_files(config: Config, limit: int) -> Finding:
+    """Whether a worker may have as many connections as its settings say, with the limit that ``serve`` raises to."""
+    gateway, backends = config.gateway, config.backends.values()
+    taken = descriptors.connections(gateway, backends, limit)
+    said = f"{limit:,} per process: {taken:,} connections of clients, of max_connections = {gateway.max_connections:,}"
+    if taken < gateway.max_connections:
+        hint = "raise the hard limit (ulimit -Hn, LimitNOFILE), or lower max_connections; the others get 503"
+        return Finding("open files", "note" if taken > gateway.max_connections // 2 else "problem", said, hint)
+    return Finding("open files", "ok", said)
+
+
+def store(gateway: Gateway) -> Iterator[Finding]:
+    """Whether the store can be reached and read; and whether its clock is ours."""
+    try:
+        password = password_in(gateway.store_password_file)
+        found = asyncio.run(look(gateway.store, Path(gateway.data_dir), password=password))
+        ahead = None if gateway.store == "sqlite" else asyncio.run(clock_ahead_seconds(gateway.store, password))
+    except StoreError as error:
+        yield Finding("store", "problem", str(error), "traffic goes on without it; the journal keeps what comes")
+        return
+    said = {
+        "empty": "no tables yet; serve makes them",
+        "behind": f"schema version {found.version}; serve brings it to {migrations.VERSION}",
+        "current": f"schema version {found.version}, {found.size_bytes / 2**20:.1f} MiB",
+        "newer": f"schema version {found.version}, this program speaks {migrations.VERSION}",
+    }[found.state]
+    if found.state == "newer":
+        yield Finding("store", "problem", said, "run the newer program")
+    else:
+        yield Finding("store", "ok", said)
+    if ahead is not None and abs(ahead) > SKEW_SECONDS:
+        yield Finding("store clock", "problem", f"{ahead:+.1f} s from ours", "keep both by NTP")
+
+
+def journal(gateway: Gateway, found_bytes: int) -> Finding:
+    """How much of the journal waits to be recorded, or to be deleted."""
+    share = found_bytes / gateway.max_journal_bytes
+    said = f"{found_bytes / 2**20:.1f} MiB, {share:.0%} of max_journal_bytes"
+    if share > _FULL_SHARE:
+        then = "requests are answered unlogged" if gateway.journal_full == "shed" else "requests get 503"
+        return Finding("journal", "problem", said, f"see that the store can be written: when it is full, {then}")
+    return Finding("journal", "ok", said)
+
+
+def disk(data_dir: Path) -> Finding:
+    """How much room is left."""
+    folder = next(path for path in (data_dir, *data_dir.absolute().parents) if path.is_dir())
+    found = os.statvfs(folder)
+    free = found.f_bavail * found.f_frsize
+    said = f"{free / 2**30:.1f} GiB free ({folder})"
+    return Finding("disk", "problem", said, "make room") if free < _LEAST_FREE_BYTES else Finding("disk", "ok", said)
+
+
+def _fsyncs(folder: Path) -> Iterator[float]:
+    """Milliseconds of some fsyncs, each after a page was written."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        for _ in range(_FSYNCS):
+            file.write(b"\0" * 4096)
+            file.flush()
+            began = time.perf_counter()
+            os.fsync(file.fileno())
+            yield (time.perf_counter() - began) * 1000
+
+
+def _files(data_dir: Path) -> Iterator[Path]:
+    for path in data_dir.rglob("*"):
+        if path.is_file():
+            yield path
+
+
+def _unsynchronised() -> bool:
+    """What adjtimex says, asked for nothing else; where it may not be asked, nobody knows better."""
+    timex = ctypes.create_string_buffer(512)  # struct timex is 208 bytes; its first word, modes, is 0: change nothing
+    try:
+        return bool(ctypes.CDLL(None, use_errno=True).adjtimex(timex) == _TIME_ERROR)
+    except (OSError, AttributeError):
+        return False

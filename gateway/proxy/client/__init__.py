@@ -1,0 +1,1 @@
+"""HTTP out: backends, their replicas, connections to them, and which of them is healthy."""

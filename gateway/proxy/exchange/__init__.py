@@ -1,0 +1,1 @@
+"""One request from its decision to its rows and its answer."""

@@ -1,0 +1,168 @@
+"""Several variants answer: their ranked lists are merged into one, in the envelope of the first that answered.
+
+Rule: never worse than not merging. What cannot be merged passes untouched and is counted; a ranker that fails leaves
+the others. Each ranker leaves one ``draft`` row, and all of them are written together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import Final
+
+from gateway.proxy.exchange.call import Call, call, fault_problem, fault_status, since
+from gateway.proxy.exchange.case import Case
+from gateway.proxy.exchange.reading import plain_body, read_answer
+from gateway.proxy.exchange.reply import LEFT, Reply
+from gateway.proxy.wire.headers import Header
+from policies.plans import TeamDraft
+from router.extract import MISSING, UNREADABLE, decode_json
+from router.merge import merge
+
+#: A part of an answer, an encoded one or none at all cannot be merged, so rankers are not asked for such.
+_UNASKED: Final = frozenset(
+    {
+        b"accept-encoding",
+        b"if-match",
+        b"if-modified-since",
+        b"if-none-match",
+        b"if-range",
+        b"if-unmodified-since",
+        b"range",
+    }
+)
+_IDENTITY: Final[Header] = (b"accept-encoding", b"identity")
+#: What an envelope says of a body that is no longer in it.
+_OF_THE_BODY: Final = frozenset(
+    {
+        b"accept-ranges",
+        b"content-digest",
+        b"content-encoding",
+        b"content-length",
+        b"content-md5",
+        b"digest",
+        b"etag",
+        b"last-modified",
+        b"repr-digest",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """What the client gets: whose answer it is, and per ranker the ids it is credited for, if lists were merged."""
+
+    call: Call
+    body: bytes | None
+    headers: list[Header]
+    variants: tuple[str, ...]
+    items: tuple[tuple[str, ...] | None, ...]
+    served: str | None = None
+    unmerged: str | None = None
+
+
+async def draft(reply: Reply, plan: TeamDraft, body: bytes) -> None:
+    """Call every ranker at once, merge what came, and answer the client."""
+    case = reply.case
+    began = perf_counter()
+    try:
+        calls = await _calls(case, plan.rankers, body)
+        shown = _merged(reply, plan, calls) or _passed(plan, calls)
+        if shown is None or shown.call.failed:
+            shown = await _fallback(case, plan, body) or shown or _shown(plan, calls, 0)
+    except LEFT as error:
+        reply.left(plan.rankers, "draft", error, since(began))
+        raise
+    own = reply.own(*shown.variants)
+    if shown.call.fault is not None:
+        status = fault_status(shown.call.fault)
+        named = case.routing.route.expose_variant
+        headers, content = fault_problem(shown.call.fault, shown.variants[0], shown.call.detail, named=named)
+    else:
+        status, headers, content = shown.call.status or 502, shown.headers, shown.body or b""
+    reply.send(_rows(reply, plan, calls, shown, status), status, headers + own, content)
+
+
+async def _calls(case: Case, rankers: Sequence[str], body: bytes) -> list[Call]:
+    asked = [header for header in case.headers if header[0].lower() not in _UNASKED]
+    asked.append(_IDENTITY)
+    generation = case.generation
+    began = perf_counter()
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(call(generation.answering(name), case, generation.dressed(asked, name), body, whole=True))
+            for name in rankers
+        ]
+    # The union of their times: they run side by side. Merging is our own work.
+    case.waited += perf_counter() - began
+    return [task.result() for task in tasks]
+
+
+def _merged(reply: Reply, plan: TeamDraft, calls: Sequence[Call]) -> _Shown | None:
+    """Merge the answers of those that succeeded; None when nobody did."""
+    if not any(came.succeeded for came in calls):
+        return None
+    result = merge(plan, reply.case.routing.occasion, [_document(came) for came in calls])
+    envelope = calls[result.first]
+    headers: list[Header] = envelope.headers
+    if result.body is None:
+        reason = result.reason or "one_answer"
+        reply.counts.add("merge_failures", route=reply.case.routing.route.name, reason=reason)
+        shown = _shown(plan, calls, result.first)
+        return shown if result.reason is None else replace(shown, unmerged=result.reason)
+    headers = [header for header in headers if header[0].lower() not in _OF_THE_BODY]
+    drafted = tuple(name for name, items in zip(plan.rankers, result.items, strict=True) if items is not None)
+    return _Shown(envelope, result.body, headers, drafted, result.items)
+
+
+def _document(came: Call) -> object:
+    if not came.succeeded:
+        return MISSING
+    plain = None if came.body is None else plain_body(came.body, came.headers)
+    return UNREADABLE if plain is None else decode_json(plain)
+
+
+def _passed(plan: TeamDraft, calls: Sequence[Call]) -> _Shown | None:
+    """Nobody succeeded: the first answer that is no failure passes (the client's fault, then), else the first."""
+    answered = [index for index, came in enumerate(calls) if came.fault is None]
+    if not answered:
+        return None
+    return _shown(plan, calls, min(answered, key=lambda index: calls[index].failed))
+
+
+def _shown(plan: TeamDraft, calls: Sequence[Call], index: int) -> _Shown:
+    """One ranker's answer, untouched."""
+    came = calls[index]
+    return _Shown(came, came.body, came.headers, (plan.rankers[index],), (None,) * len(calls))
+
+
+async def _fallback(case: Case, plan: TeamDraft, body: bytes) -> _Shown | None:
+    """Every ranker failed: ask the fallback, if there is one that was not asked yet. None when it fails to answer."""
+    name = case.routing.route.fallback
+    if name is None or name in plan.rankers:
+        return None
+    (came,) = await _calls(case, (name,), body)
+    if came.fault is not None:
+        return None
+    return _Shown(came, came.body, came.headers, (name,), (None,) * len(plan.rankers), name)
+
+
+def _rows(reply: Reply, plan: TeamDraft, calls: Sequence[Call], shown: _Shown, status: int) -> bytes:
+    case = reply.case
+    overhead_ms = case.overhead_ms
+    rows: list[bytes] = []
+    for name, came, items in zip(plan.rankers, calls, shown.items, strict=True):
+        # The client did not see the status of a ranker that answered with an error, but the row is where it counts.
+        seen = came.status if (came.status or 0) >= 400 else status
+        outcome = came.outcome() | {"status": seen, "overhead_ms": overhead_ms}
+        if shown.served is not None:
+            outcome["served"] = shown.served
+        if items is not None:
+            outcome["items"] = items
+        if shown.unmerged is not None:
+            outcome["wrong"] = (f"unmerged:{shown.unmerged}",)
+        read_answer(outcome, case, name, came, came.body, reply.counts)
+        rows.append(case.line(name, "draft", outcome))
+    return b"".join(rows)

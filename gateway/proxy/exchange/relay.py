@@ -1,0 +1,110 @@
+"""One variant answers: its answer goes to the client as it comes, or the fallback's does.
+
+Rule: a fallback is asked only while nothing was sent, and never hides who failed: the row stays the intended variant's,
+with ``served`` naming whose answer went out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from time import perf_counter
+from typing import Any
+
+from gateway.proxy.client.upstream import UpstreamFault
+from gateway.proxy.exchange.call import Call, call, fault_problem, fault_status, since
+from gateway.proxy.exchange.reading import Kept, read_answer, worth_reading
+from gateway.proxy.exchange.reply import LEFT, Reply
+
+
+async def relay(reply: Reply, body: bytes | AsyncIterator[bytes]) -> None:
+    """Call the variant that was chosen and answer the client; ``body`` must be whole where the route has a fallback."""
+    case = reply.case
+    generation = case.generation
+    variant, fallback = case.routing.decision.answering[0], case.routing.route.fallback
+    began = perf_counter()
+    asked, served = variant, None
+    try:
+        first = shown = await call(generation.answering(variant), case, generation.dressed(case.headers, variant), body)
+        if fallback is not None and first.failed and fallback != variant and isinstance(body, bytes):
+            first.close()
+            headers = generation.dressed(case.headers, fallback)
+            asked, shown = fallback, await call(generation.answering(fallback), case, headers, body)
+            served = fallback if shown.fault is None else None
+    except LEFT as error:
+        reply.left((variant,), "primary", error, since(began))
+        raise
+    case.waited += perf_counter() - began
+    outcome = first.outcome()  # but for the status, which is that of the answer shown
+    if served is not None:
+        outcome["served"] = served
+    own = reply.own(served or variant)
+    if shown.fault is not None:
+        status = outcome["status"] = fault_status(shown.fault)
+        headers, content = fault_problem(shown.fault, asked, shown.detail, named=case.routing.route.expose_variant)
+        outcome["overhead_ms"] = case.overhead_ms
+        reply.send(case.line(variant, "primary", outcome), status, headers + own, content)
+    elif shown.body is not None:
+        status = outcome["status"] = shown.status or 502
+        if served is None:
+            read_answer(outcome, case, variant, shown, shown.body, reply.counts)
+        outcome["overhead_ms"] = case.overhead_ms
+        line = case.line(variant, "primary", outcome)
+        headers = shown.headers
+        headers += own
+        reply.send(line, status, headers, shown.body, shown.length)
+    else:
+        try:
+            await _stream(reply, variant, shown, outcome, began)
+        finally:
+            shown.close()
+
+
+async def _stream(reply: Reply, variant: str, shown: Call, outcome: dict[str, Any], began: float) -> None:
+    """Pass an answer on while it arrives: an ``open`` row before its head, a ``close`` row before its end."""
+    case, response, answer = reply.case, reply.response, shown.answer
+    assert answer is not None
+    assert shown.status is not None
+    outcome |= {"status": shown.status, "overhead_ms": case.overhead_ms}
+    served = outcome.get("served")
+    if not reply.open(case.line(variant, "primary", outcome | {"fault": "incomplete"}, "open")):
+        return
+    headers = shown.headers
+    headers += reply.own(served or variant)
+    response.start(shown.status, headers, length=answer.length)
+    reads = served is None and worth_reading(case, variant, shown)
+    kept = Kept(reads or case.capturing is not None)
+    last, left = b"", answer.length
+
+    def close(fault: str | None) -> None:
+        if fault is not None:
+            outcome.setdefault("fault", fault)
+        if served is None:
+            outcome["latency_ms"] = since(began)
+        if "fault" not in outcome and reads:
+            read_answer(outcome, case, variant, shown, kept.whole(), reply.counts)
+        reply.close(case.line(variant, "primary", outcome, "close"))
+
+    try:
+        async for chunk in answer.chunks():
+            kept.add(chunk)
+            if left is not None:
+                left -= len(chunk)
+                if left == 0:  # the last one: it waits for its row
+                    last = chunk
+                    continue
+            await response.write(chunk)
+    except UpstreamFault as fault:
+        close(fault.fault)
+        response.abort()
+        if case.capturing is not None:
+            reply.capture(case.capturing, b"", ())
+    except LEFT:
+        close("client_gone")
+        if case.capturing is not None:
+            reply.capture(case.capturing, b"", ())
+        raise
+    else:
+        close(None)
+        response.finish(last)
+        if case.capturing is not None:
+            reply.capture(case.capturing, kept.whole(), shown.headers)

@@ -1,0 +1,189 @@
+"""Spans through OpenTelemetry: one for each request of a route, and one below it for each call to a backend.
+
+Rule: OpenTelemetry is imported when tracing is on and never else; while it is off a request pays one ``is None``. A
+span is handed on explicitly and never made the current one: on the request path many requests share one context.
+
+Where spans go, which are sampled and what the service is called is said by OpenTelemetry's own environment variables
+(OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_TRACES_SAMPLER, OTEL_SERVICE_NAME, …). They are exported by a thread of the SDK,
+whose queue is bounded and whose drops it logs: a slow or dead collector slows nobody. Names and attributes follow the
+semantic conventions for HTTP; what is ours begins with ``turnout.``. A query is never told: people put secrets in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from time import perf_counter, time_ns
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from gateway.proxy.server.request import Request
+from gateway.proxy.server.response import Response
+from gateway.proxy.wire.headers import Header
+from router.snapshot import Backend
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.trace import Span
+
+    from gateway.proxy.exchange.call import Call
+    from gateway.proxy.exchange.case import Case
+
+#: The fields that carry the context, ours in place of the client's.
+_CONTEXT: Final = frozenset({b"traceparent", b"tracestate"})
+#: Seconds for the last spans to be exported when the worker ends.
+_LAST_SECONDS: Final = 2.0
+
+
+class Unavailable(ValueError):
+    """The extra is not installed."""
+
+
+def exported() -> TracerProvider:
+    """Return a provider that exports by OTLP over HTTP. Raises Unavailable."""
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError as error:
+        raise Unavailable(f'tracing needs the extra "tracing" (pip install "turnout[tracing]"): {error}') from error
+    resource = Resource.create()
+    if str(resource.attributes.get("service.name", "")).startswith("unknown_service"):
+        resource = resource.merge(Resource({"service.name": "turnout"}))
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return provider
+
+
+class Tracing:
+    """Begins the spans of one worker."""
+
+    def __init__(self, provider: TracerProvider) -> None:
+        from opentelemetry import trace
+        from opentelemetry.context import Context
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        self._provider = provider
+        self._nothing = Context()
+        self.api = trace
+        self.tracer = provider.get_tracer("turnout")
+        self.propagator = TraceContextTextMapPropagator()
+
+    def begin(self, request: Request, case: Case) -> Trace:
+        """Begin the span of a request that was decided on, as of when it came."""
+        carrier = {name: value for name in ("traceparent", "tracestate") if (value := request.header(name))}
+        parent = self.propagator.extract(carrier, context=self._nothing)
+        route = case.routing.route
+        attributes: dict[str, Any] = {
+            "http.request.method": request.method,
+            "http.route": route.path,
+            "url.path": request.target.partition(b"?")[0].decode("latin-1"),
+            "turnout.route": route.name,
+            "turnout.variant": ", ".join(case.routing.decision.answering),
+            "turnout.prediction_id": case.id,
+        }
+        if host := request.header("host"):
+            _address(attributes, f"//{host}")
+        span = self.tracer.start_span(
+            f"{request.method} {route.path}",
+            context=parent,
+            kind=self.api.SpanKind.SERVER,
+            attributes=attributes,
+            start_time=time_ns() - int((perf_counter() - case.began) * 1e9),
+        )
+        return Trace(self, span, self.api.set_span_in_context(span, parent))
+
+    async def close(self) -> None:
+        """Export what is left, for a moment."""
+        # A thread that does not hold up the end of the process: the collector may be gone.
+        thread = threading.Thread(target=self._provider.shutdown, name="tracing", daemon=True)
+        thread.start()
+        await asyncio.get_running_loop().run_in_executor(None, thread.join, _LAST_SECONDS)
+
+
+class Trace:
+    """The span of one request, and what the spans of its calls are below."""
+
+    __slots__ = ("_context", "_span", "_tracing")
+
+    def __init__(self, tracing: Tracing, span: Span, context: Context) -> None:
+        self._tracing = tracing
+        self._span = span
+        self._context = context
+
+    def end(self, response: Response) -> None:
+        """The request is over; a client that left before its answer leaves no status."""
+        if response.status:
+            self._told(self._span, response.status, failed=response.status >= 500)
+        self._span.end()
+
+    async def call(
+        self,
+        make: Callable[[list[Header]], Awaitable[Call]],
+        case: Case,
+        backend: Backend,
+        headers: list[Header],
+    ) -> Call:
+        """Make a call with the headers it is to have; its span ends with what the call returns."""
+        span = self._begin(case, backend)
+        try:
+            came = await make(self._carrying(span, headers))
+            if came.status is not None:
+                self._told(span, came.status, failed=came.status >= 400)
+            if came.fault is not None:
+                self._failed(span, came.fault)
+            return came
+        except BaseException as error:
+            self._failed(span, type(error).__name__)
+            raise
+        finally:
+            span.end()
+
+    def _begin(self, case: Case, backend: Backend) -> Span:
+        attributes: dict[str, Any] = {
+            "http.request.method": case.method,
+            "url.path": case.target.partition(b"?")[0].decode("latin-1"),
+            "turnout.route": case.routing.route.name,
+            "turnout.variant": backend.name,
+            "turnout.prediction_id": case.id,
+        }
+        if len(backend.urls) == 1:
+            _address(attributes, backend.urls[0])
+        else:  # one of its replicas; which, the pool decides
+            attributes["server.address"] = backend.name
+        tracing = self._tracing
+        return tracing.tracer.start_span(
+            case.method, context=self._context, kind=tracing.api.SpanKind.CLIENT, attributes=attributes
+        )
+
+    def _carrying(self, span: Span, headers: list[Header]) -> list[Header]:
+        tracing = self._tracing
+        carrier: dict[str, str] = {}
+        tracing.propagator.inject(carrier, context=tracing.api.set_span_in_context(span, self._context))
+        kept = [header for header in headers if header[0].lower() not in _CONTEXT]
+        return kept + [(name.encode(), value.encode()) for name, value in carrier.items()]
+
+    def _told(self, span: Span, status: int, *, failed: bool) -> None:
+        span.set_attribute("http.response.status_code", status)
+        if failed:
+            self._failed(span, str(status))
+
+    def _failed(self, span: Span, kind: str) -> None:
+        span.set_attribute("error.type", kind)
+        span.set_status(self._tracing.api.Status(self._tracing.api.StatusCode.ERROR))
+
+
+def _address(attributes: dict[str, Any], url: str) -> None:
+    """Add where a URL leads; nothing for one that cannot be read."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return
+    if host:
+        attributes["server.address"] = host
+    if port or parts.scheme:
+        attributes["server.port"] = port or (443 if parts.scheme == "https" else 80)

@@ -1,0 +1,193 @@
+"""The gateway's own paths on the data port: ``POST /-/feedback``, ``GET /-/livez``, ``GET /-/readyz``, ``OPTIONS *``.
+
+Rule: feedback is acknowledged when it is durable and not before. A body is taken whole or refused whole, and what is
+refused is in the journal as a number, so that what was sent always adds up. A page of another site sends feedback only
+if ``feedback_origins`` names it: a browser would send it for anybody who can show its user a page.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from ipaddress import ip_network
+from math import ceil
+from time import monotonic
+from typing import Final
+
+import orjson
+
+from gateway.files.secret import is_one_of
+from gateway.journal.segments import FeedbackAppender, JournalFailed
+from gateway.proxy.client.backends import Backends
+from gateway.proxy.counts import Counts
+from gateway.proxy.exchange.reply import refuse
+from gateway.proxy.feedback.validate import NotEvents, read_events
+from gateway.proxy.limits.newcomers import client_of
+from gateway.proxy.limits.rates import Rates
+from gateway.proxy.log import Log
+from gateway.proxy.server.accept import METHODS
+from gateway.proxy.server.request import Request
+from gateway.proxy.server.response import Response
+from gateway.proxy.wire.headers import Header, field
+from gateway.proxy.wire.problem_details import problem
+from router.records import feedback_line
+from router.router import Router
+from router.snapshot import Gateway
+
+#: How the gateway's own paths begin; no route's can.
+OWN_PATHS: Final = ("/-/", "*")
+#: A thousand events with room to spare; the operator's max_body_bytes is for models.
+MAX_BODY_BYTES: Final = 2**20
+
+_JSON: Final = [(b"content-type", b"application/json")]
+#: The answer to a browser's preflight request, which comes before JSON or a token.
+_PREFLIGHT: Final = (
+    (b"access-control-allow-methods", b"POST"),
+    (b"access-control-allow-headers", b"content-type, authorization"),
+    (b"access-control-max-age", b"600"),
+)
+
+
+class OwnPaths:
+    """Handles the gateway's own paths. ``ready`` says whether new requests are welcome."""
+
+    def __init__(
+        self,
+        router: Router,
+        backends: Backends,
+        journal: FeedbackAppender,
+        log: Log,
+        counts: Counts,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._router = router
+        self._backends = backends
+        self._journal = journal
+        self._log = log
+        self._counts = counts
+        self._now_ms = now_ms
+        self._rates = Rates(router.snapshot.gateway)
+        self.ready = True
+        self.swap(router.snapshot.gateway)
+
+    def swap(self, gateway: Gateway) -> None:
+        """Go by these settings from now on."""
+        self._proxies = tuple(map(ip_network, gateway.trusted_proxies))
+        self._rates.swap(gateway)
+
+    async def __call__(self, request: Request, response: Response) -> None:
+        match request.path:
+            case "/-/feedback":
+                cors = self._cors(request)
+                if cors is None:
+                    # Only counted: the body is not read, and with a line for each any web page could fill the journal.
+                    self._counts.add("feedback_rejected", reason="origin")
+                    refuse(response, 403, "Forbidden", "feedback_origins does not name the origin of this page")
+                elif cors and request.method == "OPTIONS":
+                    response.send(204, [*cors, *_PREFLIGHT], b"")
+                elif _allowed(request, response, b"POST"):
+                    await self._feedback(request, response, cors)
+            case "/-/livez":
+                if _allowed(request, response, b"GET", b"HEAD"):
+                    response.send(200, _JSON, b'{"status":"alive"}')
+            case "/-/readyz":
+                if _allowed(request, response, b"GET", b"HEAD"):
+                    status, word = (200, b"ready") if self.ready else (503, b"draining")
+                    response.send(status, _JSON, b'{"status":"%b"}' % word)
+            case "*":
+                response.send(204, [(b"allow", METHODS)], b"")
+            case _:
+                refuse(response, 404, "Not Found", f"{request.path} is none of the gateway's own paths")
+
+    def _cors(self, request: Request) -> tuple[Header, ...] | None:
+        """Return what a page's browser has to read in the answer, nothing for the gateway's own pages and for clients
+        that are no browsers; None for a page that may not send feedback.
+        """
+        origin = request.header("origin")
+        if origin is None:
+            return ()
+        if origin.lower() in self._router.snapshot.gateway.feedback_origins:
+            return (
+                (b"access-control-allow-origin", origin.encode()),
+                (b"access-control-allow-credentials", b"true"),  # navigator.sendBeacon always asks for that
+                (b"vary", b"origin"),
+            )
+        return () if origin.partition("://")[2].lower() == (request.header("host") or "").lower() else None
+
+    async def _feedback(self, request: Request, response: Response, cors: tuple[Header, ...]) -> None:
+        valid = self._backends.current.feedback_tokens
+        if valid is not None and not is_one_of(_bearer(request), valid):
+            self._counts.add("feedback_rejected", reason="unauthorized")
+            detail = "feedback needs the token: Authorization: Bearer …"
+            return refuse(response, 401, "Unauthorized", detail, (b"www-authenticate", b"Bearer"), *cors)
+        client = client_of(request, self._proxies)
+        wait = self._rates.wait_seconds(client, monotonic())
+        if wait:
+            # Counted as one: the body is not read.
+            self._counts.add("feedback_rejected", reason="rate")
+            detail = "more feedback than max_feedback_per_second, or max_feedback_per_second_per_client, lets in"
+            return refuse(response, 429, "Too Many Requests", detail, (b"retry-after", b"%d" % ceil(wait)), *cors)
+        body = await _body(request)
+        self._rates.sent(client, 1, monotonic())
+        if body is None:
+            self._reject(1, "too_large")
+            detail = f"a body of feedback has at most {MAX_BODY_BYTES:,} bytes"
+            return refuse(response, 413, "Content Too Large", detail, *cors)
+        received_ms = self._now_ms()
+        try:
+            events, problems, count = read_events(body, self._router.snapshot, received_ms)
+        except NotEvents as error:
+            self._reject(error.count, "not_events")
+            return refuse(response, 422, "Unprocessable Content", str(error), *cors)
+        self._rates.sent(client, max(0, count - 1), monotonic())
+        if problems:
+            self._reject(count, "invalid")
+            detail = f"{_number(len(problems), 'problem')} in {_number(count, 'event')}; nothing is stored"
+            errors = [{"index": found.index, "detail": found.detail} for found in problems]
+            headers, content = problem(422, "Unprocessable Content", detail, errors=errors)
+            return response.send(422, [*headers, *cors], content)
+        try:
+            if self._log.feedback_full:
+                raise JournalFailed("the journal is full")
+            if events:
+                lines = b"".join(map(feedback_line, events))
+                # In a task: it has a deadline.
+                await asyncio.get_running_loop().create_task(self._journal.append(lines))
+                self._log.grew(len(lines))
+        except JournalFailed as error:
+            self._counts.add("journal_refused")
+            return refuse(response, 503, "Service Unavailable", str(error), (b"retry-after", b"1"), *cors)
+        return response.send(202, [*_JSON, *cors], orjson.dumps({"accepted": len(events)}))
+
+    def _reject(self, events: int, reason: str) -> None:
+        self._counts.add("feedback_rejected", events, reason=reason)
+        self._log.rejected(events, self._now_ms())
+
+
+async def _body(request: Request) -> bytes | None:
+    """Return the body, or None as soon as it is known to be too long."""
+    if (request.content_length or 0) > MAX_BODY_BYTES:
+        return None
+    body = bytearray()
+    async for chunk in request.chunks():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            return None
+    return bytes(body)
+
+
+def _allowed(request: Request, response: Response, *methods: bytes) -> bool:
+    if request.method.encode() in methods:
+        return True
+    allow = b", ".join(methods)
+    refuse(response, 405, "Method Not Allowed", f"{request.path} takes {allow.decode()}", (b"allow", allow))
+    return False
+
+
+def _bearer(request: Request) -> bytes | None:
+    scheme, _, given = (field(request.headers, b"authorization") or b"").partition(b" ")
+    return given.strip() if scheme.lower() == b"bearer" else None
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

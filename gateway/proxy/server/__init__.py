@@ -1,0 +1,1 @@
+"""HTTP in: the listening socket, one connection per client, requests and their answers."""

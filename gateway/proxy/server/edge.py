@@ -1,0 +1,219 @@
+"""The server side: HTTP/1.1 as clients speak it, on the worker's listening socket.
+
+Rule: what a client may do and when it is answered is in ``connection``; here is what they all share: the handler, the
+limits, the count of them, one timer, and the drain.
+
+Why not uvicorn: it never times out a client, lets the body of a request with ``Upgrade: h2c`` become a second request,
+and merges trailers into the headers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import sys
+from collections.abc import Callable, Coroutine
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from ssl import SSLContext
+from typing import Any, Final, Literal
+
+from gateway.process.descriptors import TOLD
+from gateway.proxy.server.buffers import Buffers
+from gateway.proxy.server.connection import Connection
+from gateway.proxy.server.request import BodyTimeout, BodyTooLarge, ClientGone, Request
+from gateway.proxy.server.response import Response
+from gateway.proxy.wire.deadlines import Deadlines
+from gateway.proxy.wire.fiber import Bell, Fiber
+from gateway.proxy.wire.headers import IMITATION, UNDERSCORED, Header, without
+from gateway.proxy.wire.peer import Peer, lies_within
+from router.snapshot import Gateway
+
+__all__ = ["BodyTimeout", "BodyTooLarge", "ClientGone", "Edge", "Handler", "Request", "Response"]
+
+#: Answers one request. It runs in a fiber of its own, which is cancelled when the client is lost.
+Handler = Callable[[Request, Response], Coroutine[Any, Any, None]]
+
+logger = logging.getLogger(__name__)
+
+#: Connections the kernel holds for us while we are busy.
+_BACKLOG: Final = 4_096
+#: Seconds for handlers to end when they are cancelled at the end of a drain, and for their answers to be taken.
+_CANCEL_SECONDS: Final = 1.0
+#: Seconds of a drain in which clients and balancers are told and still let in, at most this share of its time; and how
+#: long it is when nobody is there: time for those whom the kernel has accepted already.
+_TELLING_SECONDS: Final = 0.5
+_TELLING_SHARE: Final = 0.25
+_TELLING_NOBODY_SECONDS: Final = 0.02
+#: The share of it in which nobody new is taken.
+_LATEST_SHARE: Final = 0.4
+
+
+class Edge:
+    """One listening server. Its limits are those of ``gateway``, which can be swapped at any time."""
+
+    def __init__(
+        self, handler: Handler, gateway: Gateway, *, ssl: SSLContext | None = None, buffers: Buffers | None = None
+    ) -> None:
+        """``buffers`` is the budget of the worker; it goes by the settings from now on."""
+        self.handler = handler
+        #: Every answer says that its connection closes; and: connections without a request are closed.
+        self.draining = False
+        self.closing = False
+        self.scheme: Literal["http", "https"] = "http" if ssl is None else "https"
+        self._ssl = ssl
+        self._server: asyncio.AbstractServer | None = None
+        self._sock: socket.socket | None = None
+        self._connections: set[Connection] = set()
+        #: Since the start: connections beyond max_connections, bodies for which there was no room, and clients that
+        #: were cut because they took their answer too slowly.
+        self.turned_away = self.unheld = self.unread = 0
+        self.buffers = Buffers(0) if buffers is None else buffers
+        #: Connections that there are descriptors for, and those beyond the bound that are told so.
+        self.room = sys.maxsize
+        self.told = TOLD
+        #: Header fields that were dropped for an underscore in their name, since the start.
+        self.dropped_fields = 0
+        #: The handlers that wait for something.
+        self.fibers: set[Fiber] = set()
+        self._deserted = Bell()
+        self.deadlines = Deadlines(1.0)
+        self._trusted: tuple[IPv4Network | IPv6Network, ...] = ()
+        self.gateway = gateway
+
+    @property
+    def gateway(self) -> Gateway:
+        """The limits in force."""
+        return self._gateway
+
+    @gateway.setter
+    def gateway(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self.max_connections = min(gateway.max_connections, self.room)
+        self.max_header_bytes = gateway.max_header_bytes
+        self.max_headers = gateway.max_headers
+        self.max_target_bytes = gateway.max_target_bytes
+        self.max_body_bytes = gateway.max_body_bytes
+        self.header_seconds = gateway.header_timeout_ms / 1000
+        self.body_seconds = gateway.body_timeout_ms / 1000
+        self.min_body_rate = gateway.min_body_bytes_per_second
+        self.min_read_rate = gateway.min_read_bytes_per_second
+        self.buffers.limit = gateway.max_buffer_bytes
+        self.keepalive_seconds = gateway.keepalive_timeout_ms / 1000
+        self.deadlines.expect(min(self.header_seconds, self.body_seconds, self.keepalive_seconds))
+        self._dropped = IMITATION if gateway.underscores_in_headers else IMITATION | UNDERSCORED
+        trusted = tuple(map(ip_network, gateway.trusted_proxies))
+        if trusted != self._trusted:
+            self._trusted = trusted
+            for connection in self._connections:
+                connection.acquaint()
+
+    @property
+    def connections(self) -> int:
+        """Clients connected now, those that are being turned away among them."""
+        return len(self._connections)
+
+    async def start(self, sock: socket.socket) -> None:
+        """Accept clients on a bound socket, which is ours from now on."""
+        self._sock = sock
+        self._server = await self._listen(self._ssl)
+
+    async def renew(self, context: SSLContext) -> None:
+        """Shake hands by this context from now on. Connections that stand go on, and none is refused meanwhile."""
+        old = self._server
+        if old is None or self._sock is None:
+            return
+        fresh = await self._listen(context)
+        if self.draining:  # since a moment ago, and nothing that listens may be left behind
+            fresh.close()
+            return
+        self._ssl, self._server = context, fresh
+        old.close()
+
+    async def _listen(self, context: SSLContext | None) -> asyncio.AbstractServer:
+        loop = asyncio.get_running_loop()
+        assert self._sock is not None
+        return await loop.create_server(
+            lambda: Connection(self, loop),
+            sock=self._sock.dup(),  # the same queue of clients, for as many servers as come after each other
+            backlog=_BACKLOG,
+            ssl=context,
+            ssl_handshake_timeout=None if context is None else self.header_seconds,
+        )
+
+    async def drain(self, timeout_seconds: float) -> None:
+        """Tell who is there, accept nobody more, close idle connections, let requests finish; in the end cancel them.
+
+        For a moment clients are still taken, and told with their answers that the connection closes: who closes a
+        connection at once meets the request that is on its way on it. A request that is cancelled unanswered gets 503.
+        When this returns, no connection is left.
+        """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        self.draining = True
+        telling = min(_TELLING_SECONDS, timeout_seconds * _TELLING_SHARE)
+        await self._tell(telling * (1 - _LATEST_SHARE))
+        if self._server is not None:
+            self._server.close()
+        await self._tell(telling * _LATEST_SHARE)  # who came at the last moment has its request on the way
+        self.closing = True
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+        for connection in list(self._connections):
+            connection.retire()
+        if await self._deserted_within(max(0.0, began + timeout_seconds - loop.time())):
+            return
+        logger.warning("drain timed out with %d connections", len(self._connections))
+        for fiber in list(self.fibers):
+            fiber.cancel()
+        if not await self._deserted_within(_CANCEL_SECONDS):
+            for connection in list(self._connections):
+                connection.cut()
+            await self._deserted_within(_CANCEL_SECONDS)
+
+    async def _tell(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await asyncio.sleep(min(seconds, _TELLING_NOBODY_SECONDS))
+        if self._connections:
+            await self._deserted_within(max(0.0, began + seconds - loop.time()))
+
+    async def _deserted_within(self, seconds: float) -> bool:
+        """Wait until no connection is left and no handler at work; return whether it came to that."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._connections or self.fibers:
+                    await self._deserted
+        return not (self._connections or self.fibers)
+
+    def peer(self, address: str) -> Peer:
+        """Return who is at this address."""
+        return Peer(address, self.scheme, trusted=bool(self._trusted) and lies_within(address, self._trusted))
+
+    def without_underscores(self, headers: list[Header]) -> list[Header]:
+        """Return the fields that may pass, of a head that has names with an underscore; the others are counted."""
+        kept = without(headers, self._dropped)
+        self.dropped_fields += len(headers) - len(kept)
+        return kept
+
+    def arrived(self, connection: Connection) -> int:
+        """Count a connection in; return by how many they are too many, if above 0."""
+        self._connections.add(connection)
+        self.deadlines.watch(connection)
+        excess = len(self._connections) - self.max_connections
+        if excess > 0:
+            self.turned_away += 1
+        return excess
+
+    def departed(self, connection: Connection) -> None:
+        """Count a connection out."""
+        self._connections.discard(connection)
+        self.deadlines.forget(connection)
+        self._deserted.ring()
+
+    def handled(self, fiber: Fiber) -> None:
+        """A handler has ended."""
+        self.fibers.discard(fiber)
+        self._deserted.ring()

@@ -1,0 +1,164 @@
+"""The answer to one request, as a handler gives it: whole, or piece by piece.
+
+Rule: a client can always tell a whole answer from a broken one. What was announced is sent to the last byte, or the
+connection breaks; what HEAD, 204 and 304 must not carry is not sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from gateway.proxy.server.request import Request
+from gateway.proxy.wire.fiber import Fiber
+from gateway.proxy.wire.headers import Header
+from gateway.proxy.wire.wire import CONTINUE, LONG_BYTES, answer_head, chunk
+
+if TYPE_CHECKING:
+    from gateway.proxy.server.connection import Connection
+
+
+class Response:
+    """One answer: ``send`` it whole, or ``start`` it, ``write`` and ``finish``.
+
+    ``started`` says that its head is on the way, ``finished`` that nothing more is to be sent. What is given to a
+    client that has gone is dropped, but ``write`` raises ClientGone.
+    """
+
+    __slots__ = ("_bare", "_chunked", "_connection", "_left", "_request", "finished", "started", "status")
+
+    def __init__(self, connection: Connection, request: Request) -> None:
+        self.started = False
+        self.finished = False
+        #: That of the answer, 0 while there is none.
+        self.status = 0
+        self._connection = connection
+        self._request = request
+        self._chunked = False
+        self._bare = False
+        self._left: int | None = None  # bytes of the announced length still to come
+
+    def send(self, status: int, headers: Sequence[Header], body: bytes, declared: int | None = None) -> None:
+        """Answer at once with all there is; unless the body is long, in one write.
+
+        ``declared`` is the length of the body that a HEAD or 304 does not bring with it.
+
+        Raises ValueError for a status below 200 or above 999 or a field with a line break, RuntimeError if there is an
+        answer.
+        """
+        self._begin(status)
+        connection, rest = self._connection, b""
+        bare = self._request.method == "HEAD" or status == 304
+        if status == 204:
+            head = answer_head(status, headers, connection=connection.persistence())
+        elif bare:
+            length = len(body) if body else declared
+            head = answer_head(status, headers, length=length, connection=connection.persistence())
+        else:
+            head = answer_head(status, headers, length=len(body), connection=connection.persistence())
+            if len(body) <= LONG_BYTES:
+                head += body
+            else:
+                rest = body
+        self.started = True
+        connection.send(head)
+        if rest:
+            connection.send(rest)
+        self._end()
+
+    def start(self, status: int, headers: Sequence[Header], *, length: int | None) -> None:
+        """Send the head; ``write`` and ``finish`` are to follow.
+
+        ``length`` is that of the whole body. None: it is not known, and goes out chunked, or to an HTTP/1.0 client
+        until close.
+
+        Raises what ``send`` raises.
+        """
+        self._begin(status)
+        connection = self._connection
+        self._bare = self._request.method == "HEAD" or status in (204, 304)
+        if self._bare:
+            length = None if status == 204 else length
+            head = answer_head(status, headers, length=length, connection=connection.persistence())
+        elif length is not None:
+            head = answer_head(status, headers, length=length, connection=connection.persistence())
+        elif self._request.http10:
+            connection.close_delimits()
+            head = answer_head(status, headers, connection=connection.persistence())
+        else:
+            head = answer_head(status, headers, chunked=True, connection=connection.persistence())
+            self._chunked = True
+        self._left = None if self._bare else length
+        self.started = True
+        connection.send(head)
+
+    async def write(self, data: bytes) -> None:
+        """Send a piece of the body, and wait while the client reads slowly.
+
+        Raises ClientGone if nobody reads any more, RuntimeError if it is more than was announced (the connection
+        breaks).
+        """
+        self._put(data)
+        await self._connection.drained()
+
+    def finish(self, data: bytes = b"") -> None:
+        """Send the last piece and end the body. A body shorter than announced breaks the connection.
+
+        Raises RuntimeError for an answer that was not started, has ended, or is longer than announced.
+        """
+        if self._chunked and not self._bare:
+            self._put(data, b"0\r\n\r\n")
+        else:
+            self._put(data)
+        if self._left:
+            missing = self._left
+            self.abort()
+            raise RuntimeError(f"the body ended {missing} bytes short of its length")
+        self._end()
+
+    def abort(self) -> None:
+        """Break the connection, so that the client sees that the answer is not whole."""
+        self.started = True
+        if not self.finished:
+            self.finished = True
+            self._connection.abort()
+
+    @property
+    def idle_word(self) -> bytes:
+        """What can be sent now and means nothing, to find out whether anybody is there; empty if nothing can.
+
+        Before the head that is an interim answer, which clients ignore; between chunks a zero: the size of the next one
+        may begin with it, and so may that of the last (RFC 9112, section 7.1).
+        """
+        if not self.started:
+            return CONTINUE
+        return b"0" if self._chunked and not (self._bare or self.finished) else b""
+
+    def ended(self, handler: Fiber, error: BaseException | None) -> None:
+        """The handler that was to give it has ended, with this exception or none."""
+        self._connection.handled(handler, self._request, self, error)
+
+    def _begin(self, status: int) -> None:
+        if self.started:
+            raise RuntimeError("the request has its answer already")
+        if status < 200:
+            raise ValueError(f"a final answer has a status from 200, got {status}")
+        self.status = status
+
+    def _put(self, data: bytes, last: bytes = b"") -> None:
+        if not self.started or self.finished:
+            raise RuntimeError("the answer is not under way")
+        if self._bare:
+            return
+        if self._left is not None:
+            if len(data) > self._left:
+                self.abort()
+                raise RuntimeError(f"the body is longer than announced by {len(data) - self._left} bytes")
+            self._left -= len(data)
+        wire = chunk(data) + last if self._chunked else data
+        if wire:
+            self._connection.send(wire)
+
+    def _end(self) -> None:
+        self.finished = True
+        self._connection.answered()

@@ -1,0 +1,213 @@
+"""What was recorded, as CloudEvents in JSON.
+
+Rule: pure. Names are those of the log, so that an event says what its row says; a unit is told by the name that it is
+stored under. Ids are made of what they are about where that happens once: told again, an event has the same id.
+
+| type     | once for each                                           | id                                  |
+|----------|---------------------------------------------------------|-------------------------------------|
+| request  | request (rarely twice, with one id, if its answer was merged) | prediction id + ".request"          |
+| decision | request; of a merged answer, each ranker                | … + ".decision" (+ "." + variant)   |
+| response | call that ended, copies for shadows too                 | … + ".response." + role + variant   |
+| feedback | status that a feedback event comes to                   | of its own                          |
+| outcome  | change of a value: ``live`` and ``mature``, before and after | of its own                     |
+| body     | request of which something was captured                 | … + ".body"                         |
+
+Source: CloudEvents 1.0.2, section "Context Attributes"; its JSON format, section 3; its Distributed Tracing extension.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, Final
+from urllib.parse import quote
+
+import orjson
+
+from gateway.moments import rfc3339
+from gateway.proxy.exchange.ids import new_id
+from gateway.store.rows.bodies import Body
+from gateway.store.rows.calls import Call
+from gateway.store.rows.feedback_events import Event as Stated
+from gateway.store.rows.news import Changed, News
+from router.snapshot import EventType, Sink
+
+logger = logging.getLogger(__name__)
+
+SPECVERSION: Final = "1.0"
+
+
+def events(sink: Sink, news: News, now_ms: int) -> Iterator[bytes]:
+    """Yield the events that a sink asks for, each as JSON without a line break, in the order of their causes.
+
+    One that cannot be said, which would be a fault of ours, is empty.
+    """
+    wanted, routes = frozenset(sink.events), frozenset(sink.routes)
+    for kind, route, say in _told(news, now_ms):
+        if kind in wanted and (not routes or route in routes):
+            try:
+                yield orjson.dumps({**say(), "type": f"{sink.type_prefix}{kind}"})
+            except Exception:
+                logger.exception("a %s event of route %s cannot be said", kind, route)
+                yield b""
+
+
+Event = dict[str, Any]
+#: A kind of event, its route, and what says it.
+Told = tuple[EventType, str, Callable[[], Event]]
+
+
+def _told(news: News, now_ms: int) -> Iterator[Told]:
+    asked: set[str] = set()
+    for call, first in news.calls:
+        if first and call.role != "shadow":
+            if call.id not in asked:  # every ranker of a merged answer was asked the same
+                asked.add(call.id)
+                yield "request", call.route, partial(_request, call)
+            yield "decision", call.route, partial(_decision, call)
+        if not call.open:
+            yield "response", call.route, partial(_response, call)
+    for body in news.bodies:
+        yield "body", body.route, partial(_body, body)
+    for stated in news.stated:
+        yield "feedback", stated.counted, partial(_feedback, stated, now_ms)
+    for changed in news.outcomes:
+        yield "outcome", changed.call.route, partial(_outcome, changed, now_ms)
+
+
+def _request(call: Call) -> Event:
+    kin, row = call
+    more = _more(call)
+    data = {
+        "prediction_id": row.id,
+        "route": kin.route,
+        "method": kin.method,
+        "unit": row.unit,
+        "key": row.key,
+        "features": more.get("features"),
+        "request_id": more.get("request_id"),
+    }
+    return _event(f"{row.id}.request", kin.route, row.id, row.at_ms, data, **_trace(more))
+
+
+def _decision(call: Call) -> Event:
+    kin, row = call
+    data = {
+        "prediction_id": row.id,
+        "route": kin.route,
+        "epoch": kin.epoch,
+        "period": kin.period,
+        "revision": kin.revision,
+        "variant": kin.variant,
+        "model": kin.model,
+        "version": kin.version,
+        "role": kin.role,
+        "propensity": kin.propensity,
+        "reason": kin.reason,
+        "by_unit": kin.by_unit,
+        "forced": kin.forced,
+    }
+    id_ = f"{row.id}.decision" if kin.role == "primary" else f"{row.id}.decision.{kin.variant}"
+    return _event(id_, kin.route, row.id, row.at_ms, data, variant=kin.variant, **_trace(_more(call)))
+
+
+def _response(call: Call) -> Event:
+    kin, row = call
+    more = _more(call)
+    data = {
+        "prediction_id": row.id,
+        "route": kin.route,
+        "role": kin.role,
+        "variant": kin.variant,
+        "model": kin.model,
+        "version": kin.version,
+        "status": kin.status,
+        "fault": kin.fault,
+        "served": kin.served,
+        "failed": kin.failed,
+        "latency_ms": row.latency_ms,
+        "overhead_ms": row.overhead_ms,
+        "predicted": row.prediction is not None,
+        "prediction": None if row.prediction is None else orjson.Fragment(row.prediction),
+        "items": more.get("items"),
+        "reported_version": more.get("reported_version"),
+        "retries": more.get("retries", 0),
+    }
+    ended_ms = row.at_ms + round(row.latency_ms or 0)
+    id_ = f"{row.id}.response.{kin.role}.{kin.variant}"
+    return _event(id_, kin.route, row.id, ended_ms, data, variant=kin.variant, **_trace(more))
+
+
+def _body(body: Body) -> Event:
+    data = {
+        "prediction_id": body.id,
+        "route": body.route,
+        "request": None if body.request is None else orjson.Fragment(body.request),
+        "answer": None if body.answer is None else orjson.Fragment(body.answer),
+    }
+    return _event(f"{body.id}.body", body.route, body.id, body.at_ms, data)
+
+
+def _feedback(event: Stated, now_ms: int) -> Event:
+    said = event.feedback
+    data = {
+        "prediction_id": event.target,
+        "also": event.also,
+        "route": event.counted,
+        "metric": said.metric,
+        "value": said.value,
+        "status": event.status,
+        "key": said.key,
+        "item": said.item,
+        "event_id": said.event_id,
+        "revision": said.revision,
+        "occurred_at": None if said.occurred_ms is None else rfc3339(said.occurred_ms),
+        "received_at": rfc3339(said.received_ms),
+    }
+    return _event(new_id(now_ms), event.counted, event.target, said.event_ms, data)
+
+
+def _outcome(changed: Changed, now_ms: int) -> Event:
+    call, metric, value, live, mature = changed
+    data = {
+        "prediction_id": call.id,
+        "route": call.route,
+        "epoch": call.epoch,
+        "period": call.period,
+        "metric": metric.name,
+        "definition": metric.definition,
+        "variant": value.variant,
+        "version": value.version,
+        "role": value.role,
+        "against": value.against or None,
+        "live": {"before": live.before, "after": live.after},
+        "mature": {"before": mature.before, "after": mature.after},
+    }
+    return _event(new_id(now_ms), call.route, call.id, now_ms, data, variant=value.variant)
+
+
+def _event(id_: str, route: str, subject: str | None, at_ms: int, data: Mapping[str, Any], **extensions: str) -> Event:
+    event: Event = {"specversion": SPECVERSION, "id": id_, "source": f"/turnout/routes/{quote(route)}"}
+    if subject is not None:
+        event["subject"] = subject
+    return {
+        **event,
+        "time": rfc3339(at_ms),
+        "datacontenttype": "application/json",
+        "route": route,
+        **extensions,
+        "data": data,
+    }
+
+
+def _more(call: Call) -> dict[str, Any]:
+    """What few calls have."""
+    text = call.row.more
+    found: dict[str, Any] = {} if text is None else orjson.loads(text)
+    return found
+
+
+def _trace(more: Mapping[str, Any]) -> dict[str, str]:
+    traceparent = more.get("traceparent")
+    return {} if traceparent is None else {"traceparent": traceparent}

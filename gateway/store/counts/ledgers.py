@@ -1,0 +1,184 @@
+"""Ledgers, read from the store; and which of them changed since they were read.
+
+Rule: as many statements for many routes as for one, and of a route without news none that reads what is counted of it:
+``moved`` is asked instead.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from functools import cache
+from typing import Any, Final, NamedTuple
+
+import orjson
+from sqlalchemy import Select, Table, Text, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.store.counts import history, plans
+from gateway.store.counts.history import Made
+from gateway.store.counts.ledger import Ledger, Seen, Stretch, TallyKey
+from gateway.store.counts.tallies import SUMS, number
+from gateway.store.rows import calls
+from gateway.store.rows.calls import Span
+from gateway.store.schema import sql
+from gateway.store.schema.tables import faults, feedback_counts, forced, latency, moved, signs, stretches, tallies
+from gateway.store.schema.tables import plans as numbered
+from policies.statistics.sample_ratio import START
+from policies.types import Tally
+
+#: A route and an epoch.
+Place = tuple[str, str]
+
+_KEY: Final = tuple(field.name for field in fields(TallyKey))
+
+
+class Standing(NamedTuple):
+    """How often what is known of each route changed, and the watermark: with the same number, a ledger is the same."""
+
+    moved: Mapping[str, int]
+    watermark_ms: int | None
+
+
+async def standing(connection: AsyncConnection) -> Standing:
+    """Return what tells whether anything that was read before is still so."""
+    found = {row[0]: row[1] for row in await connection.execute(select(moved))}
+    return Standing(found, await number(connection, "watermark_ms"))
+
+
+async def evidence(connection: AsyncConnection, places: Collection[Place]) -> dict[Place, Ledger]:
+    """Return what plans are made from, of each of these routes and epochs: mature tallies and nothing else."""
+    return {
+        place: Ledger(*place, tallies={TallyKey(*row[:8]): Tally(*row[8:]) for row in rows})
+        for place, rows in (await _rows(connection, _tallies(connection.dialect.name, True), places)).items()
+    }
+
+
+async def read(connection: AsyncConnection, places: Collection[Place]) -> dict[Place, Ledger]:
+    """Return everything counted for each of these routes and epochs, without ``oldest_ms``."""
+    dialect = connection.dialect.name
+
+    async def of(table: Table, *columns: str) -> Mapping[Place, Sequence[Any]]:
+        return await _rows(connection, _here(dialect, table, *columns), places)
+
+    counted = await _rows(connection, _tallies(dialect, False), places)
+    timed, broken = (
+        await of(latency, "variant", "role", "bucket", "n"),
+        await of(faults, "variant", "role", "fault", "n"),
+    )
+    chosen = await of(forced, "n")
+    given = await _rows(connection, _stretches(dialect), places)
+    late = {(place[0], row[1]) for place, rows in given.items() for row in rows if row[2] is None}
+    packed, courses = await history.find(connection, late), await history.read_courses(connection, places)
+    told: defaultdict[str, dict[tuple[str, str], int]] = defaultdict(dict)
+    routes = sql.as_values([route for route, _ in places])
+    for route, metric, status, n in await connection.execute(_told(dialect), routes):
+        told[route][metric, status] = n
+    of_signs = _here(dialect, signs, "variant", "role", "word", "n", "first_ms", "last_ms", "detail")
+    of_feedback = {(route, "") for route, _ in places}
+    wrong = await _rows(connection, of_signs, of_feedback.union(places))
+    watermark_ms = await number(connection, "watermark_ms")
+    return {
+        place: Ledger(
+            *place,
+            tallies={TallyKey(*row[:8]): tally for row in counted[place] if (tally := Tally(*row[8:])).n},
+            course=courses.get(place, START),
+            stretches=tuple(
+                _joined(given[place], {key[1]: plan for key, plan in packed.items() if key[0] == place[0]})
+            ),
+            latency=_buckets(timed[place]),
+            faults={tuple(key): n for *key, n in broken[place]},
+            feedback=told[place[0]],
+            signs={tuple(row[:3]): Seen(*row[3:]) for row in (*wrong[place], *wrong[place[0], ""])},
+            forced=sum(n for (n,) in chosen[place]),
+            watermark_ms=watermark_ms,
+        )
+        for place in places
+    }
+
+
+async def with_oldest(connection: AsyncConnection, ledgers: Mapping[Place, Ledger]) -> dict[Place, Ledger]:
+    """Return the ledgers with when the oldest predictions were made whose windows are open."""
+    definitions = await plans.read_definitions(connection, {route for route, _ in ledgers})
+    newest = {
+        (place, name): definition
+        for place in ledgers
+        for name in definitions.names(place[0])
+        if (definition := definitions.newest(place[0], name)) is not None and definition.metric is not None
+    }
+    spans = [Span(place[0], definition.closed_until, 2**62) for (place, _), definition in newest.items()]
+    oldest: dict[Place, dict[tuple[str, str], int]] = {place: {} for place in ledgers}
+    for (place, name), first_ms in zip(newest, await calls.first_in(connection, spans), strict=True):
+        if first_ms is not None:
+            found = await calls.first_since(connection, *place, first_ms)
+            oldest[place] |= {(variant, name): at_ms for variant, at_ms in found.items()}
+    return {place: replace(ledger, oldest_ms=oldest[place]) for place, ledger in ledgers.items()}
+
+
+async def _rows(
+    connection: AsyncConnection, query: Select[Any], places: Collection[Place]
+) -> dict[Place, list[Sequence[Any]]]:
+    """Return what a query finds by route and epoch, which come first in its rows."""
+    found: dict[Place, list[Sequence[Any]]] = {place: [] for place in places}
+    for row in await sql.rows(connection, query, sql.as_list(places)):
+        found[row[0], row[1]].append(row[2:])
+    return found
+
+
+def _buckets(rows: Sequence[Any]) -> dict[Any, dict[int, int]]:
+    found: defaultdict[Any, dict[int, int]] = defaultdict(dict)
+    for variant, role, bucket, n in rows:
+        found[variant, role][bucket] = n
+    return dict(found)
+
+
+def _joined(rows: Sequence[Any], packed: Mapping[int, Made]) -> Iterator[Stretch]:
+    """Stretches of rows that are in order. One without a stored plan (the store is younger than the plan) has no shares
+    to compare with: it is left out."""
+    shares: dict[tuple[int, int], str] = {}
+    found: dict[tuple[int, int], dict[str, int]] = {}
+    for period, revision, share, variant, n in rows:
+        if share is None and revision in packed:
+            share = packed[revision].shares
+        if share is not None:
+            shares[period, revision] = share
+            found.setdefault((period, revision), {})[variant] = n
+    for (period, revision), counts in found.items():
+        yield Stretch(period, revision, orjson.loads(shares[period, revision]), counts)
+
+
+@cache
+def _here(dialect: str, table: Table, *columns: str) -> Select[Any]:
+    """The rows of a table that are of the listed routes and epochs."""
+    wanted = sql.listed(dialect, Text(), Text())
+    chosen = (table.c.route, table.c.epoch, *(table.c[name] for name in columns))
+    return select(*chosen).join(wanted, (table.c.route == wanted.c.c0) & (table.c.epoch == wanted.c.c1))
+
+
+@cache
+def _tallies(dialect: str, mature: bool) -> Select[Any]:
+    query = _here(dialect, tallies, *_KEY, *SUMS)
+    return query.where(tallies.c.phase == "mature", tallies.c.n != 0) if mature else query
+
+
+@cache
+def _stretches(dialect: str) -> Select[Any]:
+    wanted = sql.listed(dialect, Text(), Text())
+    return (
+        select(
+            stretches.c.route,
+            stretches.c.epoch,
+            *(stretches.c.period, stretches.c.revision, numbered.c.shares, stretches.c.variant, stretches.c.n),
+        )
+        .join(wanted, (stretches.c.route == wanted.c.c0) & (stretches.c.epoch == wanted.c.c1))
+        .outerjoin(numbered, (numbered.c.route == stretches.c.route) & (numbered.c.revision == stretches.c.revision))
+        .order_by(stretches.c.period, stretches.c.revision)
+    )
+
+
+@cache
+def _told(dialect: str) -> Select[Any]:
+    return select(feedback_counts).where(
+        feedback_counts.c.route.in_(sql.among(dialect, Text())), feedback_counts.c.n != 0
+    )

@@ -1,0 +1,363 @@
+"""What one transaction will add to the counts, summed up in memory before anything is written.
+
+Rule: only sums and differences, so that any two may be added in either order; what is written is what was put in.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from operator import itemgetter
+from typing import Any, Final, Literal, NamedTuple, Protocol
+
+from gateway.store.counts.ledger import AGREEMENT, CALLS, CHECKED, Phase, Seen, Status
+from gateway.store.rows.calls import Call, Row, by_kin, wrong_of
+from gateway.store.rows.kin import Kin
+from gateway.store.rows.news import Changed, News
+from policies.statistics.latency import bucket
+from router.outcomes import Value
+from router.records import UNCOUNTED, WRONG, Outcome, Role
+from router.snapshot import Metric
+
+#: Microseconds are what is measured, and most calls take few milliseconds: the same ones come again and again.
+_bucket: Final = lru_cache(maxsize=2**15)(bucket)
+
+
+#: Of what a sign was last seen with, so many characters are kept.
+MOST_DETAIL: Final = 64
+
+_AT_MS: Final[Callable[[Row], int]] = itemgetter(Row._fields.index("at_ms"))
+
+
+_NEVER_MS: Final = 2**62
+
+
+class Place(NamedTuple):
+    """Which tally of which route and epoch; as ``ledger.TallyKey``."""
+
+    route: str
+    epoch: str
+    period: int
+    variant: str
+    version: str
+    role: Role
+    against: str
+    metric: str
+    definition: str
+    phase: Phase
+
+
+class Origin(Protocol):
+    """Where a value comes from: a prediction, or what several have in common."""
+
+    @property
+    def route(self) -> str: ...
+    @property
+    def epoch(self) -> str: ...
+    @property
+    def period(self) -> int: ...
+    @property
+    def variant(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def role(self) -> Role: ...
+
+
+class Stint(NamedTuple):
+    """A route's period: within it a unit arrives once."""
+
+    route: str
+    epoch: str
+    period: int
+
+
+class Arrival(NamedTuple):
+    """A unit's first request: the least of these is the first."""
+
+    at_ms: int
+    id: str
+    revision: int
+    variant: str
+
+
+class Sign(NamedTuple):
+    """Something that may be wrong, as ``Ledger.signs``. Of feedback there is no epoch, variant or role: they are ""."""
+
+    route: str
+    epoch: str
+    variant: str
+    role: str
+    word: str
+
+
+class Told(NamedTuple):
+    """A change of one feedback counter; ``delay_seconds`` since the prediction, for an event that joined.
+
+    ``variant`` is then whose prediction it was; of a merged answer, the ranker whose item the event names.
+    """
+
+    route: str
+    metric: str
+    status: Status
+    n: int
+    delay_seconds: float | None
+    variant: str | None = None
+
+
+@dataclass(slots=True)
+class Change:
+    """What a tally changes by: ``m``, ``m2`` and ``md`` are terms that are still to be summed (``policies.exact``)."""
+
+    n: int = 0
+    d: float = 0.0
+    d2: float = 0.0
+    positive: int = 0
+    negative: int = 0
+    d_max: float = 0.0
+    m: list[float] = field(default_factory=list)
+    m2: list[float] = field(default_factory=list)
+    md: list[float] = field(default_factory=list)
+
+    def requests(self, value: float | None, n: int, sign: Literal[1, -1] = 1) -> None:
+        """Add ``n`` requests of this value that are units of their own, or take them away."""
+        if value is None:
+            return
+        self.n += sign * n
+        self.d += sign * n
+        self.d2 += sign * n
+        self.d_max = max(self.d_max, 1.0)
+        if value > 0:
+            self.positive += sign * n
+        elif value < 0:
+            self.negative += sign * n
+        else:
+            return
+        # A product that may be rounded is no sum: then each of them is a term.
+        times, terms = (n, 1) if n == 1 or (value.is_integer() and abs(value) < _WHOLE) else (1, n)
+        self.m += [sign * times * value] * terms
+        self.m2 += [sign * times * value * value] * terms
+        self.md += [sign * times * value] * terms
+
+    def units(self, m: Sequence[float], d: Sequence[float], sign: Literal[1, -1] = 1) -> None:
+        """Add units with these sums and counts of values, or take them away; one without values counts for nothing."""
+        there = [d_ for d_ in d if d_]
+        self.n += sign * len(there)
+        self.d += sign * sum(there)
+        self.d2 += sign * sum([d_ * d_ for d_ in there])
+        self.positive += sign * sum([m_ > 0 for m_ in m])
+        self.negative += sign * sum([m_ < 0 for m_ in m])
+        self.d_max = max(self.d_max, *there, 0.0)
+        self.m2 += [sign * m_ * m_ for m_ in m if m_]
+        self.md += [sign * m_ * d_ for m_, d_ in zip(m, d, strict=True) if m_]
+
+
+#: Below it a square times the number of lines in a transaction is exact.
+_WHOLE: Final = 2.0**18
+
+#: As Place(…) and Told(…), of all their fields, at half of the time.
+_new_place: Final[Callable[[tuple[Any, ...]], Place]] = partial(tuple.__new__, Place)
+new_told: Final[Callable[[tuple[Any, ...]], Told]] = partial(tuple.__new__, Told)
+
+
+class Moves:
+    """Collects outcomes and counts. ``matured`` are the routes where a mature tally moved.
+
+    ``news`` is told what the counts are made of, where somebody wants to know.
+    """
+
+    def __init__(self, news: News | None = None) -> None:
+        self.news = news
+        #: Place → unit → what its count changes by, then terms that its sum changes by.
+        self.units: defaultdict[Place, dict[str, list[float]]] = defaultdict(dict)
+        #: The same where each prediction is a unit of its own: (place, before, after) → how often.
+        self.alone: Counter[tuple[Place, float | None, float | None]] = Counter()
+        self.arrivals: defaultdict[Stint, dict[str, Arrival]] = defaultdict(dict)
+        self.stretches: Counter[tuple[Stint, int, str]] = Counter()
+        self.latency: Counter[tuple[str, str, str, Role, int]] = Counter()
+        self.faults: Counter[tuple[str, str, str, Role, str]] = Counter()
+        self.signs: dict[Sign, Seen] = {}
+        self.forced: Counter[tuple[str, str]] = Counter()
+        #: Route → when the oldest of its calls was made.
+        self.oldest: dict[str, int] = {}
+        #: (route, epoch) → when its newest call was made.
+        self.newest: dict[tuple[str, str], int] = {}
+        self.counts: Counter[str] = Counter()
+        self.told: list[Told] = []
+        #: Routes of which something is known now that nothing else here says.
+        self.touched: set[str] = set()
+        self.matured: set[str] = set()
+
+    def calls(self, finished: Iterable[Call]) -> None:
+        """Count calls: themselves, their faults, their times, and the arrivals of their units."""
+        for kin, rows in by_kin(finished).items():
+            self._kin(kin, rows)
+
+    def _kin(self, kin: Kin, rows: Sequence[Row]) -> None:
+        """Count calls that differ in nothing but what is their own."""
+        oldest, newest = min(map(_AT_MS, rows)), max(map(_AT_MS, rows))
+        if oldest < self.oldest.get(kin.route, _NEVER_MS):
+            self.oldest[kin.route] = oldest
+        if newest > self.newest.get((kin.route, kin.epoch), -1):
+            self.newest[kin.route, kin.epoch] = newest
+        if kin.forced:
+            if kin.role == "primary":
+                self.forced[kin.route, kin.epoch] += len(rows)
+            return
+        if kin.uncounted:
+            self._signs_of(kin, rows)
+            return
+        if kin.role == "primary":
+            self._arrivals(kin, rows)
+        if kin.failed or kin.client_error or kin.fault == "dropped":
+            self._signs_of(kin, rows)
+        for row in rows:
+            for word in () if row.more is None else wrong_of(row):
+                name, _, detail = word.partition(":")
+                if name in WRONG:
+                    self.sign(Sign(kin.route, kin.epoch, kin.variant, kin.role, name), 1, row.at_ms, detail)
+        if kin.fault is not None:
+            self.faults[kin.route, kin.epoch, kin.variant, kin.role, kin.fault] += len(rows)
+            if kin.fault == "dropped":
+                return
+        checked = Sign(kin.route, kin.epoch, kin.variant, kin.role, CHECKED)
+        self.sign(checked, len(rows), oldest)
+        self.sign(checked, 0, newest)
+        buckets = Counter([_bucket(row.latency_ms) for row in rows if row.latency_ms is not None])
+        for index, n in buckets.items():
+            self.latency[kin.route, kin.epoch, kin.variant, kin.role, index] += n
+        place, value = _place(kin, "", CALLS, "", "live"), float(kin.failed)
+        for unit, n in Counter([row.unit for row in rows] if kin.by_unit else {None: len(rows)}).items():
+            if unit is None:
+                self.alone[place, None, value] += n
+            else:
+                more = self._unit(place, unit)
+                more[0] += n
+                if value:
+                    more.append(n)
+
+    def sign(self, sign: Sign, n: int, at_ms: int, detail: str = "") -> None:
+        """Count a sign of something wrong, seen ``n`` times at a time; negative where it was taken back."""
+        known = self.signs.get(sign)
+        seen = Seen(n, at_ms, at_ms, detail[:MOST_DETAIL])
+        self.signs[sign] = seen if known is None else known + seen
+
+    def trouble(self, route: str, status: Status, metric: str, at_ms: int, why: str | None) -> None:
+        """Note when an event came to a status that should be rare, and why it cannot count."""
+        for word in (status,) if why is None else (status, why):
+            self.sign(Sign(route, "", "", "", word), 1, at_ms, metric)
+
+    def _signs_of(self, kin: Kin, rows: Sequence[Row]) -> None:
+        """Count what the status or the fault of these calls says."""
+        first_ms, last_ms = min(map(_AT_MS, rows)), max(map(_AT_MS, rows))
+        what = kin.fault or ("a fallback answered" if kin.served is not None else str(kin.status))
+        for word, is_so in (
+            ("failed", kin.failed),
+            ("client_error", kin.client_error),
+            ("dropped", kin.fault == "dropped"),
+            (UNCOUNTED, kin.uncounted),
+        ):
+            if is_so and kin.uncounted == (word == UNCOUNTED):
+                sign = Sign(kin.route, kin.epoch, kin.variant, kin.role, word)
+                self.sign(sign, len(rows), first_ms, str(kin.status) if word == "client_error" else what)
+                self.sign(sign, 0, last_ms)
+
+    def agreement(self, shadow: Call, agrees: bool) -> None:
+        """Count whether a shadow predicted what the primary did."""
+        self._outcome(_place(shadow, "", AGREEMENT, "", "live"), shadow.counted_unit, None, float(agrees))
+
+    def closed(self, call: Origin, metric: Metric, n: int = 1, *, exposed: bool = True) -> None:
+        """Count calls whose window has closed, those that count apart from those that nobody met."""
+        phase: Phase = "closed" if exposed else "unexposed"
+        self.alone[_place(call, "", metric.name, metric.definition, phase), None, 0.0] += n
+
+    def outcome(self, call: Call, metric: Metric, value: Value, live: Outcome, mature: Outcome) -> None:
+        """Move the live and the mature tally of one value; ``call`` is any call of the request."""
+        if self.news is not None and (live.before != live.after or mature.before != mature.after):
+            self.news.outcomes.append(Changed(call, metric, value, live, mature))
+        kin, unit = call.kin, call.counted_unit
+        variant, version, role, against, _, _ = value
+        whose = (kin.route, kin.epoch, kin.period, variant, version, role, against, metric.name, metric.definition)
+        before, after = live
+        if before != after:
+            self._outcome(_new_place((*whose, "live")), unit, before, after)
+        before, after = mature
+        if before != after:
+            self._outcome(_new_place((*whose, "mature")), unit, before, after)
+            self.matured.add(kin.route)
+
+    def tell(self, route: str, metric: str, status: Status, n: int = 1, delay_seconds: float | None = None) -> None:
+        """Add to a feedback counter."""
+        self.told.append(Told(route, metric, status, n, delay_seconds))
+
+    def feedback(self) -> Mapping[tuple[str, str, Status], int]:
+        """Return what each feedback counter changes by."""
+        total: defaultdict[tuple[str, str, Status], int] = defaultdict(int)
+        for route, metric, status, n, _, _ in self.told:
+            total[route, metric, status] += n
+        return total
+
+    def routes(self) -> set[str]:
+        """Return the routes of which anything moved."""
+        found = {place.route for place in (*self.units, *(place for place, _, _ in self.alone))}
+        found |= {route for route, *_ in (*self.faults, *self.forced, *self.signs)} | {told.route for told in self.told}
+        return found | self.touched
+
+    def changes(self) -> defaultdict[Place, Change]:
+        """Return what tallies change by, for predictions that are units of their own."""
+        found: defaultdict[Place, Change] = defaultdict(Change)
+        for (place, before, after), n in self.alone.items():
+            found[place].requests(before, n, -1)
+            found[place].requests(after, n)
+        return found
+
+    def _outcome(self, place: Place, unit: str | None, before: float | None, after: float | None) -> None:
+        if before == after:
+            return
+        if unit is None:
+            self.alone[place, before, after] += 1
+            return
+        more = self._unit(place, unit)
+        if before is not None:
+            more[0] -= 1
+            if before:
+                more.append(-before)
+        if after is not None:
+            more[0] += 1
+            if after:
+                more.append(after)
+
+    def _unit(self, place: Place, unit: str) -> list[float]:
+        units = self.units[place]
+        more = units.get(unit)
+        if more is None:
+            more = units[unit] = [0.0]
+        return more
+
+    def _arrivals(self, kin: Kin, rows: Sequence[Row]) -> None:
+        stint = Stint(kin.route, kin.epoch, kin.period)
+        named = [row for row in rows if row.unit is not None] if kin.by_unit else []
+        if len(named) < len(rows):
+            self.stretches[stint, kin.revision, kin.variant] += len(rows) - len(named)
+        arrivals = self.arrivals[stint]
+        for row in named:
+            unit, at_ms = row.unit, row.at_ms
+            assert unit is not None
+            known = arrivals.get(unit)
+            if known is None or at_ms < known.at_ms or (at_ms == known.at_ms and row.id < known.id):
+                arrivals[unit] = Arrival(at_ms, row.id, kin.revision, kin.variant)
+
+
+def place_of(call: Origin, value: Value, metric: Metric, phase: Phase) -> Place:
+    """Return where a value of a request counts; ``call`` is any call of it."""
+    variant, version, role, against, _, _ = value
+    whose = (call.route, call.epoch, call.period, variant, version, role, against, metric.name, metric.definition)
+    return _new_place((*whose, phase))
+
+
+def _place(call: Origin, against: str, metric: str, definition: str, phase: Phase) -> Place:
+    return Place(
+        call.route, call.epoch, call.period, call.variant, call.version, call.role, against, metric, definition, phase
+    )

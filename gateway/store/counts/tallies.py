@@ -1,0 +1,328 @@
+"""Tallies, the unit rows they are sums of, and the plain counters: written by moves (``ledgers`` reads them).
+
+Rule: whoever changes what is counted of a route says so in ``moved``, in the same transaction.
+
+A unit row and its tally move together, by the difference of the unit before and after. Their sums are exact
+(``policies.exact``): a column has the rounded sum, and ``rest`` what rounding left out of it. So a tally is what a
+fresh computation gives, whatever was corrected on the way, and nothing that is finite makes it infinite.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from math import isfinite
+from sys import getsizeof
+from typing import Any, Final
+
+import orjson
+from sqlalchemy import BigInteger, Select, Text, bindparam, case, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.store.counts.moves import Arrival, Change, Moves, Place, Stint
+from gateway.store.schema import sql
+from gateway.store.schema.tables import (
+    arrivals,
+    counts,
+    faults,
+    feedback_counts,
+    forced,
+    latency,
+    moved,
+    newest_calls,
+    numbers,
+    signs,
+    stretches,
+    tallies,
+    units,
+)
+from policies.exact import Sum, plus, rounded, total
+
+#: A unit's exact sum and its count of values.
+Counted = tuple[Sum, float]
+NOTHING: Final[Counted] = ((), 0.0)
+
+#: How much of units, and of arrivals, is remembered: about 100,000 of them, of ordinary names.
+REMEMBERED_BYTES: Final = 48 * 2**20
+#: What a row takes beside its unit's name.
+_ROW_BYTES: Final = 400
+REMEMBERED_PLACES: Final = 100_000
+
+#: How exactly it is known when an epoch's last call was made.
+SLACK_MS: Final = 3_600_000
+
+_PLACE = tuple(tallies.c[name] for name in Place._fields)
+SUMS: Final = ("n", "m", "m2", "d", "d2", "md", "positive", "negative", "d_max")
+#: What a tally begins with, in the order of its columns.
+_BEGUN: Final = (0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0.0, None)
+#: Sums of what may be any number: never moved by a rounded difference.
+EXACT: Final = ("m", "m2", "md")
+_WHOLE: Final = ("n", "d", "d2", "positive", "negative")
+_MOVE = (
+    update(tallies)
+    .where(tallies.c.id == bindparam("b_id"))
+    .values(
+        {
+            **{name: tallies.c[name] + bindparam(f"b_{name}") for name in _WHOLE},
+            **{name: bindparam(f"b_{name}") for name in (*EXACT, "rest")},
+            "d_max": case((tallies.c.d_max < bindparam("b_d_max"), bindparam("b_d_max")), else_=tallies.c.d_max),
+        }
+    )
+)
+
+
+@dataclass(slots=True)
+class Remembered:
+    """Rows as they are in the store, kept because they will be asked for again. Thrown away when a transaction fails.
+
+    Bounded: whoever comes once in a while is read from the store again.
+    """
+
+    ids: dict[Place, int] = field(default_factory=dict)
+    units: dict[int, dict[str, Counted]] = field(default_factory=dict)
+    arrivals: dict[Stint, dict[str, Arrival]] = field(default_factory=dict)
+    #: Of each epoch, None before it was asked for.
+    newest: dict[tuple[str, str], int] | None = None
+    #: About how much the units, and the arrivals, take.
+    units_bytes: int = 0
+    arrivals_bytes: int = 0
+
+    def shrink(self) -> None:
+        """Forget everything of a kind that has become too much."""
+        if len(self.ids) > REMEMBERED_PLACES:
+            self.ids.clear()
+        if self.units_bytes > REMEMBERED_BYTES:
+            self.units.clear()
+            self.units_bytes = 0
+        if self.arrivals_bytes > REMEMBERED_BYTES:
+            self.arrivals.clear()
+            self.arrivals_bytes = 0
+
+
+async def apply(connection: AsyncConnection, moves: Moves, remembered: Remembered) -> None:
+    """Write everything that ``moves`` sums up."""
+    remembered.shrink()
+    changes = moves.changes()
+    ids = await _ids(connection, {*changes, *moves.units}, remembered.ids)
+    await _move_units(connection, moves, ids, remembered, changes)
+    await _move(connection, {ids[place]: change for place, change in changes.items()})
+    began = await _arrive(connection, moves.arrivals, remembered)
+    began.update(moves.stretches)
+    await sql.add(
+        connection, stretches, [((*stint, revision, variant), n) for (stint, revision, variant), n in began.items()]
+    )
+    await _note_newest(connection, moves.newest, remembered)
+    await sql.add(connection, latency, moves.latency.items())
+    await sql.add(connection, faults, moves.faults.items())
+    await sql.note(connection, signs, [(*sign, *seen) for sign, seen in moves.signs.items()])
+    await sql.add(connection, forced, moves.forced.items())
+    await sql.add(connection, feedback_counts, moves.feedback().items())
+    await sql.add(connection, counts, [((name,), n) for name, n in moves.counts.items()])
+    await note_moved(connection, moves.routes())
+
+
+async def note_moved(connection: AsyncConnection, routes: Iterable[str]) -> None:
+    """Say that what is counted of these routes changed."""
+    # In order: of two nodes that write at the same moment neither waits for what the other waits for.
+    await sql.add(connection, moved, [((route,), 1) for route in sorted(routes)])
+
+
+async def number(connection: AsyncConnection, name: str) -> int | None:
+    """Return a single number that was stored under this name."""
+    query = select(numbers.c.value).where(numbers.c.name == bindparam("name"))
+    found: int | None = (await connection.execute(query, {"name": name})).scalar()
+    return found
+
+
+async def feedback_total(connection: AsyncConnection) -> Mapping[tuple[str, str, str], int]:
+    """Return how many events there are by (route, metric, status), over everything."""
+    query = select(feedback_counts).where(feedback_counts.c.n != 0)
+    return {(route, metric, status): n for route, metric, status, n in await connection.execute(query)}
+
+
+async def counted(connection: AsyncConnection) -> Mapping[str, int]:
+    """Return what the recorder met, by name."""
+    return {str(name): int(n) for name, n in await connection.execute(select(counts))}
+
+
+async def _note_newest(
+    connection: AsyncConnection, newest: Mapping[tuple[str, str], int], remembered: Remembered
+) -> None:
+    """Write when the last calls of epochs were made, to the hour."""
+    if remembered.newest is None:
+        found = await connection.execute(select(newest_calls))
+        remembered.newest = {(route, epoch): at_ms for route, epoch, at_ms in found}
+    known = remembered.newest
+    later = {place: at_ms for place, at_ms in newest.items() if at_ms > known.get(place, -SLACK_MS) + SLACK_MS}
+    if later:
+        known.update(later)
+        await sql.upsert(connection, newest_calls, [(*place, at_ms) for place, at_ms in later.items()])
+
+
+async def _ids(connection: AsyncConnection, places: Collection[Place], ids: dict[Place, int]) -> Mapping[Place, int]:
+    """Return the number of each tally, beginning those that are new; ``ids`` are known and learns the others."""
+    missing = [place for place in places if place not in ids]
+    if not missing:
+        return ids
+    epochs = {(place.route, place.epoch) for place in missing}
+    wanted = sql.listed(connection.dialect.name, Text(), Text())
+    query = select(tallies.c.id, *_PLACE).join(
+        wanted, (tallies.c.route == wanted.c.c0) & (tallies.c.epoch == wanted.c.c1)
+    )
+    for _ in range(2):
+        ids.update({Place(*place): number for number, *place in await connection.execute(query, sql.as_list(epochs))})
+        missing = [place for place in missing if place not in ids]
+        if not missing:
+            break
+        await sql.insert(connection, tallies, [(*place, *_BEGUN) for place in missing])
+    return ids
+
+
+async def _move(connection: AsyncConnection, changes: Mapping[int, Change]) -> None:
+    """Move tallies, by their numbers."""
+    if not changes:
+        return
+    query = _sums(connection.dialect.name)
+    rows = []
+    for number, *sums, rest in await connection.execute(query, sql.as_values(changes.keys())):
+        change = changes[number]
+        left = {} if rest is None else orjson.loads(rest)
+        row = {"b_id": number, "b_d_max": change.d_max, **{f"b_{name}": getattr(change, name) for name in _WHOLE}}
+        exact = {
+            # What is not finite waits to be counted again (``gateway.control.recount``), and stops nothing until then.
+            name: total((value if isfinite(value) else 0.0, *left.get(name, ()), *getattr(change, name)))
+            for name, value in zip(EXACT, sums, strict=True)
+        }
+        rows.append(row | {f"b_{name}": rounded(found) for name, found in exact.items()} | {"b_rest": rests_of(exact)})
+    await connection.execute(_MOVE, rows)
+
+
+async def _move_units(
+    connection: AsyncConnection,
+    moves: Moves,
+    ids: Mapping[Place, int],
+    remembered: Remembered,
+    changes: defaultdict[Place, Change],
+) -> None:
+    """Move unit rows, and add to ``changes`` what their tallies change by."""
+    missing = [
+        (ids[place], unit)
+        for place, those in moves.units.items()
+        for unit in those.keys() - remembered.units.setdefault(ids[place], {}).keys()
+    ]
+    if missing:
+        remembered.units_bytes += sum([_ROW_BYTES + getsizeof(unit) for _, unit in missing])
+        query = _units(connection.dialect.name)
+        for tally, unit, m, d, rest in await connection.execute(query, sql.as_list(missing)):
+            remembered.units[tally][unit] = (exact_of(m, rest), d)
+    rows: list[tuple[Any, ...]] = []
+    for place, those in moves.units.items():
+        tally, change = ids[place], changes[place]
+        known = remembered.units[tally]
+        before, after = list[Counted](), list[Counted]()
+        for unit, (more_d, *terms) in those.items():
+            old = known.get(unit, NOTHING)
+            m = old[0]
+            for term in terms:
+                m = plus(m, term)
+            # A unit that has no values left has no sum either, whatever an older program's rounding left behind.
+            new = (m, d) if (d := old[1] + more_d) else NOTHING
+            known[unit] = new
+            rows.append((tally, unit, rounded(new[0]), new[1], rest_of(new[0])))
+            before.append(old)
+            after.append(new)
+        replace(change, before, after)
+    await sql.upsert(connection, units, rows)
+
+
+def replace(change: Change, before: Sequence[Counted], after: Sequence[Counted]) -> None:
+    """Add to what a tally changes by that units have other sums than before."""
+    old, new = ([rounded(m) for m, _ in counted] for counted in (before, after))
+    change.units(old, [d for _, d in before], -1)
+    change.units(new, [d for _, d in after])
+    change.m += [-one for m, _ in before for one in m]
+    change.m += [one for m, _ in after for one in m]
+
+
+def exact_of(m: float, rest: str | None) -> Sum:
+    """Return the exact sum that a unit's row has."""
+    if rest is not None:
+        return total((m, *orjson.loads(rest)))
+    return (m,) if m else ()
+
+
+def rest_of(m: Sum) -> str | None:
+    """Return what a row has beside a rounded sum."""
+    return orjson.dumps(m[1:]).decode() if len(m) > 1 else None
+
+
+def rests_of(exact: Mapping[str, Sum]) -> str | None:
+    """Return what a tally's row has beside its rounded sums."""
+    left = {name: found[1:] for name, found in exact.items() if len(found) > 1}
+    return orjson.dumps(left).decode() if left else None
+
+
+async def _arrive(
+    connection: AsyncConnection,
+    seen: Mapping[Stint, Mapping[str, Arrival]],
+    remembered: Remembered,
+) -> Counter[tuple[Stint, int, str]]:
+    """Write the arrivals that are new, or earlier than those known, and return what the stretches change by."""
+    changes: Counter[tuple[Stint, int, str]] = Counter()
+    missing = [
+        (*stint, unit)
+        for stint, came in seen.items()
+        for unit in came.keys() - remembered.arrivals.setdefault(stint, {}).keys()
+    ]
+    remembered.arrivals_bytes += sum([_ROW_BYTES + getsizeof(unit) for *_, unit in missing])
+    await _recall_arrivals(connection, missing, remembered.arrivals)
+    rows = []
+    for stint, came in seen.items():
+        known = remembered.arrivals[stint]
+        for unit, arrival in came.items():
+            old = known.get(unit)
+            if old is not None and old <= arrival:
+                continue
+            if old is not None:
+                changes[stint, old.revision, old.variant] -= 1
+            changes[stint, arrival.revision, arrival.variant] += 1
+            known[unit] = arrival
+            rows.append((*stint, unit, *arrival))
+    await sql.upsert(connection, arrivals, rows)
+    return changes
+
+
+async def _recall_arrivals(
+    connection: AsyncConnection, missing: Collection[tuple[Any, ...]], remembered: dict[Stint, dict[str, Arrival]]
+) -> None:
+    if not missing:
+        return
+    query = _arrivals(connection.dialect.name)
+    for route, epoch, period, unit, *rest in await connection.execute(query, sql.as_list(missing)):
+        remembered[Stint(route, epoch, period)][unit] = Arrival(*rest)
+
+
+@cache
+def _sums(dialect: str) -> Select[Any]:
+    columns = (tallies.c[name] for name in (*EXACT, "rest"))
+    return select(tallies.c.id, *columns).where(tallies.c.id.in_(sql.among(dialect, BigInteger())))
+
+
+@cache
+def _units(dialect: str) -> Select[Any]:
+    wanted = sql.listed(dialect, BigInteger(), Text())
+    return select(units).join(wanted, (units.c.tally == wanted.c.c0) & (units.c.unit == wanted.c.c1))
+
+
+@cache
+def _arrivals(dialect: str) -> Select[Any]:
+    wanted = sql.listed(dialect, Text(), Text(), BigInteger(), Text())
+    return select(arrivals).join(
+        wanted,
+        (arrivals.c.route == wanted.c.c0)
+        & (arrivals.c.epoch == wanted.c.c1)
+        & (arrivals.c.period == wanted.c.c2)
+        & (arrivals.c.unit == wanted.c.c3),
+    )

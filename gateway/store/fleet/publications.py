@@ -1,0 +1,111 @@
+"""Numbered snapshots of the fleet: what a revision means, at every node.
+
+Rule: a number is given once and never means anything else. Only plans are here: the rest of a snapshot every node
+makes of its own file, so neither addresses nor secrets pass through the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import orjson
+from sqlalchemy import bindparam, delete, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.store.schema import sql
+from gateway.store.schema.tables import publications
+from policies.plans import decode_plan, encode_plan
+from policies.types import Plan
+from router.snapshot import Route, Snapshot
+
+#: A snapshot, or a route's plan, that has no number yet: made where the store was out of reach.
+UNNUMBERED: Final = 0
+
+#: How many are kept of each configuration. What a row was decided by is in ``plans``, which is kept.
+KEPT: Final = 100
+
+_NEWEST: Final = (
+    select(publications.c.revision, publications.c.config).order_by(publications.c.revision.desc()).limit(1)
+)
+_OF: Final = select(func.max(publications.c.revision)).where(publications.c.config == bindparam("config"))
+_BODY: Final = select(publications.c.body).where(publications.c.revision == bindparam("revision"))
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What a publication says of a route."""
+
+    epoch: str
+    settings: str
+    period: int
+    revision: int
+    plan: Plan
+
+
+async def newest(connection: AsyncConnection) -> tuple[int, str]:
+    """Return the highest number given, and the configuration it was given for; (0, "") if there is none."""
+    found = (await connection.execute(_NEWEST)).first()
+    return (UNNUMBERED, "") if found is None else (int(found[0]), str(found[1]))
+
+
+async def newest_of(connection: AsyncConnection, config: str) -> int:
+    """Return the highest number of a configuration, 0 if it has none."""
+    return (await connection.execute(_OF, {"config": config})).scalar() or UNNUMBERED
+
+
+async def read(connection: AsyncConnection, revision: int) -> Mapping[str, Planned]:
+    """Return what a publication says, by route."""
+    body = (await connection.execute(_BODY, {"revision": revision})).scalar_one()
+    return {
+        name: Planned(said["epoch"], said["settings"], said["period"], said["revision"], decode_plan(said["plan"]))
+        for name, said in orjson.loads(body).items()
+    }
+
+
+async def write(connection: AsyncConnection, snapshot: Snapshot, config: str, node: str, now_ms: int) -> None:
+    """Publish a snapshot under its number. Raises IntegrityError if that was given already."""
+    body = orjson.dumps({route.name: _said(route) for route in snapshot.routes.values()}).decode()
+    await sql.insert(connection, publications, [(snapshot.revision, config, node, now_ms, body)])
+    query = (
+        select(publications.c.revision)
+        .where(publications.c.config == config)
+        .order_by(publications.c.revision.desc())
+        .offset(KEPT)
+        .limit(1)
+    )
+    old = (await connection.execute(query)).scalar()
+    if old is not None:
+        await connection.execute(
+            delete(publications).where(publications.c.config == config, publications.c.revision <= old)
+        )
+
+
+def numbered(snapshot: Snapshot, revision: int) -> Snapshot:
+    """Give a snapshot its number, and to those of its plans that have none."""
+    routes = {
+        name: replace(route, revision=revision) if route.revision == UNNUMBERED else route
+        for name, route in snapshot.routes.items()
+    }
+    return replace(snapshot, revision=revision, routes=routes)
+
+
+def with_published(snapshot: Snapshot, revision: int, published: Mapping[str, Planned]) -> Snapshot:
+    """Return the snapshot as it was published under a number: its routes with the plans that it had there."""
+    routes = dict(snapshot.routes)
+    for name, route in snapshot.routes.items():
+        said = published.get(name)
+        if said is not None and (said.epoch, said.settings) == (route.epoch, route.settings):
+            routes[name] = replace(route, period=said.period, revision=said.revision, plan=said.plan)
+    return replace(snapshot, revision=revision, routes=routes)
+
+
+def _said(route: Route) -> Mapping[str, Any]:
+    return {
+        "epoch": route.epoch,
+        "settings": route.settings,
+        "period": route.period,
+        "revision": route.revision,
+        "plan": encode_plan(route.plan),
+    }

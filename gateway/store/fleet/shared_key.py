@@ -1,0 +1,41 @@
+"""The assignment key of a fleet: the newest is in use, and every node takes it from here.
+
+Rule: a number is one key for good. A second offer of the same number returns the key that is stored.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.store.schema import sql
+from gateway.store.schema.tables import assignment_keys, epochs
+
+
+class Held(NamedTuple):
+    """A key that the store holds. Rotating makes the next number."""
+
+    number: int
+    secret: str
+
+
+async def newest(connection: AsyncConnection) -> Held | None:
+    """Return the key in use, None where the fleet has none."""
+    query = (
+        select(assignment_keys.c.number, assignment_keys.c.secret).order_by(assignment_keys.c.number.desc()).limit(1)
+    )
+    found = (await connection.execute(query)).first()
+    return None if found is None else Held(*found)
+
+
+async def offer(connection: AsyncConnection, number: int, secret: str, now_ms: int) -> Held | None:
+    """Store a key under a number unless it is given already, and return the one in use."""
+    await sql.ensure(connection, assignment_keys, [(number, secret, now_ms)])
+    return await newest(connection)
+
+
+async def assigned_before(connection: AsyncConnection) -> bool:
+    """Return whether anything was ever decided by a plan that is stored here."""
+    return (await connection.execute(select(epochs.c.route).limit(1))).first() is not None

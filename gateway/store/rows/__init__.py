@@ -1,0 +1,1 @@
+"""What is stored for each call, event, body and unit."""

@@ -1,0 +1,72 @@
+"""What could not be recorded or settled, each by its identity: listed for people, and ignored from then on.
+
+Rule: one thing that fails is set aside itself, and never what came beside it. Bounded: the oldest are forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any, Final, Literal, NamedTuple
+
+from sqlalchemy import bindparam, delete, func, literal_column, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.store.counts.moves import Moves
+from gateway.store.schema import sql
+from gateway.store.schema.tables import feedback, set_aside
+
+#: What was set aside longest ago is not listed any more when there is more than this.
+MOST: Final = 10_000
+_WHY_CHARACTERS: Final = 200
+
+Kind = Literal["line", "event", "prediction"]
+
+
+class Aside(NamedTuple):
+    """One thing that was set aside.
+
+    ``identity`` is where a journal line ends, the number of a stored event's row, or a prediction's id; ``prediction``
+    is the prediction that it is about, if that is known.
+    """
+
+    at_ms: int
+    kind: Kind
+    identity: str
+    prediction: str | None
+    why: str
+
+
+async def note(connection: AsyncConnection, found: Sequence[Aside]) -> None:
+    """Keep what was set aside."""
+    rows = [one._replace(why=one.why.partition("\n")[0][:_WHY_CHARACTERS].replace("\0", " ")) for one in found]
+    await sql.insert(connection, set_aside, rows)
+    newest = (await connection.execute(select(func.max(set_aside.c.seq)))).scalar() or 0
+    await connection.execute(delete(set_aside).where(set_aside.c.seq <= newest - MOST))
+
+
+async def event(connection: AsyncConnection, seq: int, moves: Moves) -> str | None:
+    """Set a stored event aside: from now on no query finds it. Return the prediction it is about, if any."""
+    query = select(feedback.c.target, feedback.c.counted, feedback.c.metric, feedback.c.status)
+    target, counted, metric, status = (await connection.execute(query.where(feedback.c.seq == seq))).one()
+    await connection.execute(update(feedback).where(feedback.c.seq == seq).values(status=literal_column("'set_aside'")))
+    moves.tell(counted, metric, status, -1)
+    moves.tell(counted, metric, "set_aside")
+    return None if target is None else str(target)
+
+
+async def predictions(connection: AsyncConnection) -> set[str]:
+    """Return the predictions that were set aside."""
+    query = select(set_aside.c.identity).where(set_aside.c.kind == literal_column("'prediction'"))
+    return {str(identity) for (identity,) in await connection.execute(query)}
+
+
+async def listed(connection: AsyncConnection, limit: int) -> list[dict[str, Any]]:
+    """Return what was set aside, as plain JSON values, the newest first."""
+    query = select(*(set_aside.c[name] for name in Aside._fields)).order_by(set_aside.c.seq.desc())
+    rows = await connection.execute(query.limit(bindparam("limit")), {"limit": limit})
+    return [Aside(*row)._asdict() for row in rows]
+
+
+async def forget(connection: AsyncConnection, ids: Collection[str]) -> None:
+    """Forget what is about these predictions."""
+    await connection.execute(delete(set_aside).where(set_aside.c.prediction.in_(ids)))

@@ -1,0 +1,367 @@
+"""Calls as rows: what is each one's own, and a number for what it shares with its kin.
+
+Rule: a row says what its journal line said. A call whose stream has not ended is ``open``: it is there to be found, and
+counts nowhere.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import cache, partial
+from typing import Any, Final, NamedTuple
+
+import orjson
+from sqlalchemy import BigInteger, Select, Text, bindparam, delete, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.store.rows import kin
+from gateway.store.rows.kin import Kin
+from gateway.store.schema import sql
+from gateway.store.schema.partitions import DAY_MS, ensure
+from gateway.store.schema.tables import calls
+from router.outcomes import counted
+from router.records import Fault, Role
+from router.snapshot import Metric
+
+
+class Row(NamedTuple):
+    """What is a call's own, as the table has it: ``prediction`` and ``more`` are JSON, ``more`` holds what is rare."""
+
+    id: str
+    kin: int
+    route: str
+    at_ms: int
+    unit: str | None
+    key: str | None
+    latency_ms: float | None
+    overhead_ms: float | None
+    prediction: str | None
+    more: str | None
+    open_by: str | None
+
+
+#: The fields that are in ``more`` when they are anything but this.
+RARE: Final[Mapping[str, Any]] = {
+    "features": None,
+    "reported_version": None,
+    "items": None,
+    "request_id": None,
+    "traceparent": None,
+    "retries": 0,
+    "wrong": None,
+}
+
+
+class Call(NamedTuple):
+    """A call, whole: it can be asked for any field of ``Prediction`` that something is counted by."""
+
+    kin: Kin
+    row: Row
+
+    @property
+    def id(self) -> str:
+        return self.row.id
+
+    @property
+    def at_ms(self) -> int:
+        return self.row.at_ms
+
+    @property
+    def route(self) -> str:
+        return self.kin.route
+
+    @property
+    def epoch(self) -> str:
+        return self.kin.epoch
+
+    @property
+    def period(self) -> int:
+        return self.kin.period
+
+    @property
+    def variant(self) -> str:
+        return self.kin.variant
+
+    @property
+    def version(self) -> str:
+        return self.kin.version
+
+    @property
+    def role(self) -> Role:
+        return self.kin.role
+
+    @property
+    def fault(self) -> Fault | None:
+        return self.kin.fault
+
+    @property
+    def forced(self) -> bool:
+        return self.kin.forced
+
+    @property
+    def uncounted(self) -> bool:
+        return self.kin.uncounted
+
+    @property
+    def failed(self) -> bool:
+        return self.kin.failed
+
+    @property
+    def counted_unit(self) -> str | None:
+        """Who is counted: None when the call is a unit of its own, as it is for a request that carries no unit."""
+        return self.row.unit if self.kin.by_unit else None
+
+    @property
+    def predicted(self) -> bool:
+        return self.row.prediction is not None
+
+    @property
+    def prediction(self) -> Any:
+        return None if self.row.prediction is None else orjson.loads(self.row.prediction)
+
+    @property
+    def items(self) -> tuple[str, ...] | None:
+        found = None if self.row.more is None else orjson.loads(self.row.more).get("items")
+        return None if found is None else tuple(found)
+
+    @property
+    def wrong(self) -> tuple[str, ...]:
+        return wrong_of(self.row)
+
+    @property
+    def open(self) -> bool:
+        return self.row.open_by is not None
+
+
+def wrong_of(row: Row) -> tuple[str, ...]:
+    """Return what the worker found wrong with a call, in words of ``records.WRONG``; as most have, nothing."""
+    if row.more is None or _WRONG not in row.more:
+        return ()
+    return tuple(orjson.loads(row.more).get("wrong") or ())
+
+
+#: How it stands in ``more``: within another text its quotes would be escaped.
+_WRONG: Final = '"wrong":'
+
+
+class Span(NamedTuple):
+    """The predictions of a route made in [since, until)."""
+
+    route: str
+    since_ms: int
+    until_ms: int
+
+
+INSIDE: Final = (
+    calls.c.route == bindparam("route"),
+    calls.c.at_ms >= bindparam("since_ms"),
+    calls.c.at_ms < bindparam("until_ms"),
+)
+
+
+#: Of a variant that none of so many is of, nothing is said.
+LOOKED_AT: Final = 2_000
+
+_FIRST: Final = select(calls.c.kin, calls.c.at_ms).where(*INSIDE).order_by(calls.c.at_ms).limit(LOOKED_AT)
+_INSIDE: Final = select(calls).where(*INSIDE).order_by(calls.c.at_ms, calls.c.id, calls.c.kin)
+_BEYOND: Final = select(calls.c.at_ms).where(*INSIDE).order_by(calls.c.at_ms).offset(bindparam("limit")).limit(1)
+_COUNTED: Final = select(calls.c.kin, func.count()).where(*INSIDE, calls.c.open_by.is_(None)).group_by(calls.c.kin)
+_DELETED: Final = delete(calls).where(
+    calls.c.id == bindparam("b_id"), calls.c.kin == bindparam("b_kin"), calls.c.at_ms == bindparam("b_at_ms")
+)
+
+#: How far an id's time may lie from its call's, which it was made with: clocks and all.
+_SLACK_MS: Final = DAY_MS // 24
+_UUID7: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+
+
+def json_of(value: Any) -> str:
+    """Return a value as the table has it."""
+    return orjson.dumps(value).decode()
+
+
+def by_kin(made: Iterable[Call]) -> Mapping[Kin, list[Row]]:
+    """Return the rows of these calls, by what they have in common."""
+    rows: defaultdict[Kin, list[Row]] = defaultdict(list)
+    for common, row in made:
+        rows[common].append(row)
+    return rows
+
+
+async def write(
+    connection: AsyncConnection,
+    fresh: Sequence[Call],
+    *,
+    ended: Sequence[Call] = (),
+    stored: set[int] | None = None,
+    days: set[int] | None = None,
+) -> None:
+    """Write calls, in place of the ``ended`` ones, which were open.
+
+    ``stored`` numbers the kin that are known to be, and ``days`` the days that are known to have a partition.
+    """
+    stored = set() if stored is None else stored
+    days = set() if days is None else days
+    if connection.dialect.name == "postgresql" and not days.issuperset(
+        new := {row.at_ms // DAY_MS for _, row in fresh}
+    ):
+        days.update(await ensure(connection, new))
+    unstored = {call.kin.number: call.kin for call in fresh if call.kin.number not in stored}
+    await kin.write(connection, unstored.values())
+    if len(stored) > kin.MOST:
+        stored.clear()  # to store one again does no harm
+    stored.update(unstored)
+    if ended:
+        gone = [{"b_id": row.id, "b_kin": row.kin, "b_at_ms": row.at_ms} for _, row in ended]
+        await connection.execute(_DELETED, gone)
+    await sql.insert(connection, calls, [row for _, row in fresh])
+
+
+async def of(connection: AsyncConnection, ids: Collection[str]) -> dict[str, list[Call]]:
+    """Return every call of these prediction ids; an id without any is left out."""
+    found: dict[str, list[Call]] = {}
+    if not ids:
+        return found
+    if connection.dialect.name == "postgresql":
+        stored = await _of_days(connection, ids)
+    else:
+        stored = await _calls(connection, _of(connection.dialect.name), sql.as_values(ids))
+    for call in stored:
+        found.setdefault(call.row.id, []).append(call)
+    return found
+
+
+async def open_of(connection: AsyncConnection, writer: str) -> list[Call]:
+    """Return the calls of a writer whose end it has not told."""
+    return await _calls(connection, select(calls).where(calls.c.open_by == bindparam("writer")), {"writer": writer})
+
+
+async def newest(connection: AsyncConnection) -> str:
+    """Return the greatest id there is, "" where there is none: nothing is known of a greater one."""
+    return (await connection.execute(select(func.max(calls.c.id)))).scalar() or ""
+
+
+async def latest_ms(connection: AsyncConnection, route: str) -> int | None:
+    """Return when the route's youngest prediction was made, None if it has none."""
+    query = select(func.max(calls.c.at_ms)).where(calls.c.route == bindparam("route"))
+    found: int | None = (await connection.execute(query, {"route": route})).scalar()
+    return found
+
+
+async def reach(connection: AsyncConnection, route: str, since_ms: int, until_ms: int, limit: int) -> int:
+    """Return until when [since, until) holds about ``limit`` of the route's calls: ``until_ms``, or earlier.
+
+    Calls of one millisecond are never parted.
+    """
+    span = Span(route, since_ms, until_ms)
+    beyond: int | None = (await connection.execute(_BEYOND, {**span._asdict(), "limit": limit})).scalar()
+    return until_ms if beyond is None else max(beyond, since_ms + 1)
+
+
+async def first_in(connection: AsyncConnection, spans: Sequence[Span]) -> list[int | None]:
+    """Return when the first call of each span was made, None where there is none: one statement for all of them."""
+    if not spans:
+        return []
+    numbered = [(n, *span) for n, span in enumerate(spans)]
+    rows = await connection.execute(_first_in(connection.dialect.name), sql.as_list(numbered))
+    found = {row[0]: row[1] for row in rows}
+    return [found[n] for n in range(len(spans))]
+
+
+async def first_since(connection: AsyncConnection, route: str, epoch: str, since_ms: int) -> dict[str, int]:
+    """Return when each variant of an epoch was first called since a time, among the first ``LOOKED_AT`` calls."""
+    span = Span(route, since_ms, 2**62)
+    first = [(number, at_ms) for number, at_ms in await connection.execute(_FIRST, span._asdict())]
+    of_number = await kin.numbered(connection, {number for number, _ in first})
+    found: dict[str, int] = {}
+    for number, at_ms in first:
+        if of_number[number].epoch == epoch:
+            found.setdefault(of_number[number].variant, at_ms)
+    return found
+
+
+async def inside(connection: AsyncConnection, span: Span) -> list[Call]:
+    """Return a route's calls in a span, by time; those of one prediction stand together."""
+    return await _calls(connection, _INSIDE, span._asdict())
+
+
+async def ids_in(connection: AsyncConnection, span: Span) -> list[str]:
+    """Return the ids of a route's predictions in a span."""
+    query = select(calls.c.id).distinct().where(*INSIDE)
+    return [row[0] for row in await connection.execute(query, span._asdict())]
+
+
+async def counted_in(connection: AsyncConnection, span: Span, metric: Metric) -> list[tuple[Kin, int]]:
+    """Return how many finished calls of a span could have a value, by kin."""
+    rows = [(number, n) for number, n in await connection.execute(_COUNTED, span._asdict())]
+    of_number = await kin.numbered(connection, [number for number, _ in rows])
+    return [(of_number[number], n) for number, n in rows if counted(of_number[number], metric)]
+
+
+def as_json(call: Call) -> dict[str, Any]:
+    """Return the call as plain JSON values, every field named."""
+    row = call.row
+    rare = {**RARE, **({} if row.more is None else orjson.loads(row.more))}
+    return {
+        "id": row.id,
+        "at_ms": row.at_ms,
+        **{name: getattr(call.kin, name) for name in kin.NAMES},
+        "unit": row.unit,
+        "key": row.key,
+        "latency_ms": row.latency_ms,
+        "overhead_ms": row.overhead_ms,
+        "predicted": call.predicted,
+        "prediction": call.prediction,
+        **rare,
+        "open": call.open,
+    }
+
+
+async def _calls(connection: AsyncConnection, query: Select[Any], parameters: Mapping[str, Any]) -> list[Call]:
+    rows = [_new_row(row) for row in await sql.rows(connection, query, parameters)]
+    of_number = await kin.numbered(connection, {row.kin for row in rows})
+    return [_new_call((of_number[row.kin], row)) for row in rows]
+
+
+#: As Row(…) and Call(…), at a third of the time.
+_new_row: Final[Callable[[Iterable[Any]], Row]] = partial(tuple.__new__, Row)
+_new_call: Final[Callable[[tuple[Kin, Row]], Call]] = partial(tuple.__new__, Call)
+
+
+async def _of_days(connection: AsyncConnection, ids: Collection[str]) -> list[Call]:
+    """The calls of these ids, each looked for in the partitions of its own time: there may be hundreds of others."""
+    timed = [(one, int(one[:8] + one[9:13], 16)) for one in ids if _UUID7.fullmatch(one)]
+    found: list[Call] = []
+    if timed:
+        times = [at_ms for _, at_ms in timed]
+        bounds = {"low": min(times) - _SLACK_MS, "high": max(times) + _SLACK_MS}
+        found = await _calls(connection, _timed(), {**bounds, **sql.as_list(timed)})
+    if strange := set(ids).difference(one for one, _ in timed):
+        found += await _calls(connection, _of("postgresql"), sql.as_values(strange))
+    return found
+
+
+@cache
+def _timed() -> Select[Any]:
+    wanted = sql.listed("postgresql", Text(), BigInteger())
+    return (
+        select(calls)
+        .join(wanted, calls.c.id == wanted.c.c0)
+        .where(calls.c.at_ms >= bindparam("low"), calls.c.at_ms <= bindparam("high"))
+        .where(calls.c.at_ms >= wanted.c.c1 - _SLACK_MS, calls.c.at_ms <= wanted.c.c1 + _SLACK_MS)
+    )
+
+
+@cache
+def _first_in(dialect: str) -> Select[Any]:
+    wanted = sql.listed(dialect, BigInteger(), Text(), BigInteger(), BigInteger())
+    inside = (calls.c.route == wanted.c.c1, calls.c.at_ms >= wanted.c.c2, calls.c.at_ms < wanted.c.c3)
+    first = select(calls.c.at_ms).where(*inside).order_by(calls.c.at_ms).limit(1).correlate(wanted)
+    return select(wanted.c.c0, first.scalar_subquery())
+
+
+@cache
+def _of(dialect: str) -> Select[Any]:
+    return select(calls).where(calls.c.id.in_(sql.among(dialect, Text())))

@@ -1,0 +1,208 @@
+"""What sinks are still to be told: events that wait in the store until they are delivered.
+
+Rule: written in the transaction that records what they tell of, and deleted in the one that counts what became of them.
+So over all results, and what is pending, there are as many as were ever made. Bounded by bytes: what finds no room is
+dropped, and counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, Literal, NamedTuple
+
+import orjson
+from sqlalchemy import bindparam, delete, func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.store.schema import sql
+from gateway.store.schema.tables import outbox, sink_counts
+
+#: What is counted of events: that they were made, and where they are.
+Count = Literal["made", "delivered", "refused", "dropped", "erased", "pending", "pending_bytes"]
+
+#: What waits in one row: sent, counted and deleted together.
+MOST_EVENTS: Final = 500
+MOST_BYTES: Final = 2**18
+
+#: Rows that are looked through together for what is to be erased.
+PAGE: Final = 20
+
+
+class Portion(NamedTuple):
+    """Events that wait together, in their order."""
+
+    seq: int
+    sink: str
+    lines: tuple[bytes, ...]
+
+
+class About(NamedTuple):
+    """What events are about that are to be erased: units, predictions, and keys by which feedback looks for one."""
+
+    units: frozenset[str]
+    ids: set[str]
+    keys: frozenset[tuple[str, str]]
+
+
+Counts = Counter[tuple[str, Count]]
+
+_NEXT: Final = (
+    select(outbox.c.seq, outbox.c.sink, outbox.c.events)
+    .where(outbox.c.sink == bindparam("sink"))
+    .order_by(outbox.c.seq)
+    .limit(1)
+)
+_OLDEST: Final = select(func.min(outbox.c.seq)).group_by(outbox.c.sink)
+_MADE: Final = select(outbox.c.sink, outbox.c.at_ms).where(outbox.c.seq.in_(_OLDEST))
+_WAITING: Final = select(sink_counts.c.sink, sink_counts.c.n).where(sink_counts.c.result == "pending_bytes")
+_FOUND: Final = select(outbox.c.n, outbox.c.bytes).where(outbox.c.seq == bindparam("b_seq"))
+_DELETED: Final = delete(outbox).where(outbox.c.seq == bindparam("b_seq"))
+_PAGE: Final = (
+    select(outbox.c.seq, outbox.c.sink, outbox.c.events)
+    .where(outbox.c.seq > bindparam("after"))
+    .order_by(outbox.c.seq)
+    .limit(PAGE)
+)
+_REWRITTEN: Final = (
+    update(outbox)
+    .where(outbox.c.seq == bindparam("b_seq"))
+    .values(n=bindparam("b_n"), bytes=bindparam("b_bytes"), events=bindparam("b_events"))
+)
+
+
+async def add(
+    connection: AsyncConnection, made: Mapping[str, tuple[Sequence[bytes], int]], at_ms: int
+) -> Mapping[str, int]:
+    """Have events wait: by sink, JSON lines and how many bytes may wait in all. Return how many found no room.
+
+    An empty line is an event that could not be said: it is dropped, too. Sinks that are told nothing are left out.
+    """
+    made = {sink: told for sink, told in made.items() if told[0]}
+    if not made:
+        return {}
+    waiting = {str(sink): int(n) for sink, n in await connection.execute(_WAITING)}
+    rows, counts = [], Counts()
+    for sink, (lines, most_bytes) in made.items():
+        said = [line for line in lines if line]
+        counts[sink, "made"] += len(lines)
+        counts[sink, "dropped"] += len(lines) - len(said)
+        for portion in _portions(said):
+            content = b"\n".join(portion)
+            if waiting.get(sink, 0) + counts[sink, "pending_bytes"] + len(content) > most_bytes:
+                counts[sink, "dropped"] += len(portion)
+                continue
+            counts[sink, "pending"] += len(portion)
+            counts[sink, "pending_bytes"] += len(content)
+            rows.append((sink, at_ms, len(portion), len(content), content))
+    await sql.insert(connection, outbox, rows)
+    await sql.add(connection, sink_counts, counts.items())
+    return {sink: counts[sink, "dropped"] for sink in made}
+
+
+async def first(connection: AsyncConnection, sink: str) -> Portion | None:
+    """Return what has waited longest for a sink, if anything does."""
+    row = (await connection.execute(_NEXT, {"sink": sink})).first()
+    return None if row is None else Portion(row.seq, row.sink, _lines(row))
+
+
+async def finish(connection: AsyncConnection, portion: Portion, refused: int) -> None:
+    """A portion was sent: of its events all were delivered but the ``refused`` ones."""
+    sink, which = portion.sink, {"b_seq": portion.seq}
+    row = (await connection.execute(_FOUND, which)).first()
+    if row is None:
+        return
+    # What was erased meanwhile is counted as that, though it went out before.
+    refused = min(refused, row.n)
+    await connection.execute(_DELETED, which)
+    gone = {(sink, "pending"): -row.n, (sink, "pending_bytes"): -row.bytes}
+    await sql.add(
+        connection, sink_counts, {**gone, (sink, "delivered"): row.n - refused, (sink, "refused"): refused}.items()
+    )
+
+
+async def drop(connection: AsyncConnection, keep: Collection[str]) -> set[str]:
+    """Drop what waits for sinks that are no more; return their names."""
+    found = await counted(connection)
+    gone = {sink: counts for sink, counts in found.items() if counts["pending"] and sink not in keep}
+    counts = Counts()
+    for sink, its in gone.items():
+        await connection.execute(delete(outbox).where(outbox.c.sink == sink))
+        counts[sink, "dropped"] += its["pending"]
+        counts[sink, "pending"] -= its["pending"]
+        counts[sink, "pending_bytes"] -= its["pending_bytes"]
+    await sql.add(connection, sink_counts, counts.items())
+    return set(gone)
+
+
+async def counted(connection: AsyncConnection) -> dict[str, Counter[str]]:
+    """Return how many events of each sink were made, and where they are: all as of one moment."""
+    found: dict[str, Counter[str]] = {}
+    for sink, result, n in await connection.execute(select(sink_counts)):
+        found.setdefault(sink, Counter())[result] = n
+    return found
+
+
+async def oldest_ms(connection: AsyncConnection) -> dict[str, int]:
+    """Return when the first of what waits for each sink was made."""
+    return {str(sink): int(at_ms) for sink, at_ms in await connection.execute(_MADE)}
+
+
+async def erase(connection: AsyncConnection, about: About, after: int) -> tuple[int, int | None]:
+    """Erase what waits about these, in the next rows; return how many events, and after which row to go on, if at all.
+
+    What is about a prediction of theirs that is not known any more is known by the request that was told before it.
+    """
+    rows = (await connection.execute(_PAGE, {"after": after})).all()
+    kept = await asyncio.to_thread(_kept, [_lines(row) for row in rows], about)
+    counts, changed, emptied = Counts(), list[dict[str, Any]](), list[dict[str, Any]]()
+    for row, lines in zip(rows, kept, strict=True):
+        before, content = _lines(row), b"\n".join(lines)
+        if len(lines) == len(before):
+            continue
+        gone = len(before) - len(lines)
+        counts[row.sink, "erased"] += gone
+        counts[row.sink, "pending"] -= gone
+        counts[row.sink, "pending_bytes"] -= len(row.events) - len(content)
+        if lines:
+            changed.append({"b_seq": row.seq, "b_n": len(lines), "b_bytes": len(content), "b_events": content})
+        else:
+            emptied.append({"b_seq": row.seq})
+    if changed:
+        await connection.execute(_REWRITTEN, changed)
+    if emptied:
+        await connection.execute(_DELETED, emptied)
+    await sql.add(connection, sink_counts, counts.items())
+    erased = sum(n for (_, result), n in counts.items() if result == "erased")
+    return erased, rows[-1].seq if len(rows) == PAGE else None
+
+
+def _lines(row: Any) -> tuple[bytes, ...]:
+    return tuple(bytes(row.events).split(b"\n"))
+
+
+def _kept(portions: Iterable[Sequence[bytes]], about: About) -> list[list[bytes]]:
+    return [[line for line in lines if not _is_about(orjson.loads(line), about)] for lines in portions]
+
+
+def _is_about(event: Mapping[str, Any], about: About) -> bool:
+    told, subject = event["data"], event.get("subject")
+    if told.get("unit") in about.units:
+        about.ids.add(subject or "")
+        return True
+    looking = subject is None and (told.get("route"), told.get("key")) in about.keys
+    return looking or subject in about.ids
+
+
+def _portions(lines: Iterable[bytes]) -> Iterator[Sequence[bytes]]:
+    portion: list[bytes] = []
+    size = 0
+    for line in lines:
+        if portion and (len(portion) == MOST_EVENTS or size + len(line) > MOST_BYTES):
+            yield portion
+            portion, size = [], 0
+        portion.append(line)
+        size += len(line) + 1
+    if portion:
+        yield portion

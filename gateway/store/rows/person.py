@@ -1,0 +1,178 @@
+"""Everything that is kept of one unit: found to be shown to it, or to be erased.
+
+Rule: a unit is found by its rows, under any of the names it may have been kept under. No index serves this, because
+every row would pay for it: the calls are read through, a stretch at a time, so that recording gets its turn.
+
+Erasing deletes what is the unit's own. What counts it among others stays as it is: its rows in ``units`` and
+``arrivals`` carry sums that tallies are made of, and go on under a name that nobody can know.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from sqlalchemy import Text, bindparam, delete, func, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.store.counts import tallies
+from gateway.store.rows import aside, outbox
+from gateway.store.rows.outbox import About
+from gateway.store.schema import sql
+from gateway.store.schema.tables import arrivals, bodies, calls, feedback, feedback_targets, units
+from gateway.store.schema.tables import tallies as counts
+
+#: Calls read through per transaction: a tenth of a second.
+STRETCH: Final = 50_000
+
+
+#: A route, and a caller's own key of a request to it.
+Keyed = tuple[str, str]
+
+
+class Opened(Protocol):
+    """A store that gives transactions."""
+
+    def read(self) -> AbstractAsyncContextManager[AsyncConnection]: ...
+    def change(self) -> AbstractAsyncContextManager[AsyncConnection]: ...
+
+
+@dataclass(slots=True)
+class Erased:
+    """How much was erased; ``unit_rows`` go on without a name, ``events`` waited for sinks."""
+
+    calls: int = 0
+    feedback: int = 0
+    bodies: int = 0
+    unit_rows: int = 0
+    events: int = 0
+
+
+async def predictions(store: Opened, names: Sequence[str], stretch: int = STRETCH) -> AsyncIterator[list[str]]:
+    """Yield the ids of a unit's predictions, by the stretch, where there are any."""
+    low = ""
+    while True:
+        async with store.read() as connection:
+            after = select(calls.c.id).where(calls.c.id > low).order_by(calls.c.id)
+            high: str | None = (await connection.execute(after.offset(stretch - 1).limit(1))).scalar()
+            inside = (calls.c.id > low,) if high is None else (calls.c.id > low, calls.c.id <= high)
+            found = select(calls.c.id).distinct().where(*inside, calls.c.unit.in_(names)).order_by(calls.c.id)
+            ids = [row[0] for row in await connection.execute(found)]
+        if ids:
+            yield ids
+        if high is None:
+            return
+        low = high
+
+
+async def erase(store: Opened, names: Sequence[str], stretch: int = STRETCH) -> Erased:
+    """Erase a unit. Done again after an interruption it finishes what was begun."""
+    erased = Erased()
+    found = [(ids, await _keys(store, ids)) async for ids in predictions(store, names, stretch)]
+    await _take_back(store, names, found, erased)
+    for ids, keys in found:
+        async with store.change() as connection:
+            await _delete(connection, ids, keys, erased)
+    async with store.change() as connection:
+        for name in names:
+            erased.unit_rows += await _rename(connection, name, secrets.token_hex(16))
+    return erased
+
+
+async def counted(store: Opened, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return what a unit adds to each tally: its sum and its count."""
+    places = tuple(c for c in counts.c if c.name in _PLACES)
+    query = (
+        select(*places, units.c.m, units.c.d)
+        .join_from(counts, units, units.c.tally == counts.c.id)
+        .where(units.c.unit.in_(names))
+        .order_by(counts.c.id)
+    )
+    async with store.read() as connection:
+        return [{"kind": "tally", **_plain(row)} for row in await connection.execute(query)]
+
+
+async def arrived(store: Opened, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return when a unit came first, in each period."""
+    query = select(arrivals).where(arrivals.c.unit.in_(names)).order_by(arrivals.c.at_ms)
+    async with store.read() as connection:
+        return [{"kind": "arrival", **_plain(row)} for row in await connection.execute(query)]
+
+
+_PLACES: Final = frozenset({"route", "epoch", "period", "variant", "version", "role", "against", "metric", "phase"})
+
+
+def _plain(row: Any) -> dict[str, Any]:
+    return {str(name): content for name, content in row._mapping.items()}  # names that are more than text, to others
+
+
+async def _delete(connection: AsyncConnection, ids: Collection[str], keys: Iterable[Keyed], erased: Erased) -> None:
+    among, values = sql.among(connection.dialect.name, Text()), sql.as_values(ids)
+    routes = select(calls.c.route).distinct().where(calls.c.id.in_(among))
+    await tallies.note_moved(connection, [row[0] for row in await connection.execute(routes, values)])
+    # Feedback that named a key and has not been led to a prediction yet would be led to nobody's.
+    lost = delete(feedback).where(
+        tuple_(feedback.c.route, feedback.c.key) == tuple_(bindparam("b_route"), bindparam("b_key")),
+        feedback.c.target.is_(None),
+    )
+    for route, key in keys:
+        erased.feedback += (await connection.execute(lost, {"b_route": route, "b_key": key})).rowcount
+    await _part(connection, ids)
+    erased.feedback += (await connection.execute(delete(feedback).where(feedback.c.target.in_(among)), values)).rowcount
+    erased.bodies += (await connection.execute(delete(bodies).where(bodies.c.id.in_(among)), values)).rowcount
+    await aside.forget(connection, ids)
+    erased.calls += (await connection.execute(delete(calls).where(calls.c.id.in_(among)), values)).rowcount
+
+
+async def _keys(store: Opened, ids: Collection[str]) -> list[Keyed]:
+    """Return the keys that these predictions have."""
+    async with store.read() as connection:
+        among = sql.among(connection.dialect.name, Text())
+        keyed = select(calls.c.route, calls.c.key).where(calls.c.id.in_(among), calls.c.key.is_not(None)).distinct()
+        return [(route, key) for route, key in await connection.execute(keyed, sql.as_values(ids))]
+
+
+async def _take_back(
+    store: Opened, names: Sequence[str], found: Sequence[tuple[list[str], list[Keyed]]], erased: Erased
+) -> None:
+    """Erase what sinks were still to be told: before the predictions, by which alone most of it is known."""
+    ids, keys = {one for ids, _ in found for one in ids}, frozenset(key for _, keys in found for key in keys)
+    about = About(frozenset(names), ids, keys)
+    after: int | None = 0
+    while after is not None:
+        async with store.change() as connection:
+            gone, after = await outbox.erase(connection, about, after)
+        erased.events += gone
+
+
+async def _part(connection: AsyncConnection, ids: Collection[str]) -> None:
+    """Take these predictions from events that are about others too: such an event is the others' from now on."""
+    among, values = sql.among(connection.dialect.name, Text()), sql.as_values(ids)
+    await connection.execute(delete(feedback_targets).where(feedback_targets.c.target.in_(among)), values)
+    shared = (
+        select(feedback_targets.c.seq, func.min(feedback_targets.c.target))
+        .join(feedback, feedback.c.seq == feedback_targets.c.seq)
+        .where(feedback.c.target.in_(among))
+        .group_by(feedback_targets.c.seq)
+    )
+    rows = [{"b_seq": seq, "b_target": target} for seq, target in await connection.execute(shared, values)]
+    if rows:
+        await connection.execute(_LEFT_TO, rows)
+        await connection.execute(_NO_LONGER_ALSO, rows)
+
+
+_LEFT_TO: Final = update(feedback).where(feedback.c.seq == bindparam("b_seq")).values(target=bindparam("b_target"))
+_NO_LONGER_ALSO: Final = delete(feedback_targets).where(
+    feedback_targets.c.seq == bindparam("b_seq"), feedback_targets.c.target == bindparam("b_target")
+)
+
+
+async def _rename(connection: AsyncConnection, name: str, token: str) -> int:
+    # The list of tallies lets the primary key be used.
+    here = (units.c.unit == name, units.c.tally.in_(select(counts.c.id)))
+    renamed = (await connection.execute(update(units).where(*here).values(unit=token))).rowcount
+    first = update(arrivals).where(arrivals.c.unit == name).values(unit=token, id="")
+    return int(renamed + (await connection.execute(first)).rowcount)

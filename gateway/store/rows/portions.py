@@ -1,0 +1,107 @@
+"""Predictions with what came of them, read out by the portion.
+
+Rule: a portion per transaction of the connection that reads, so that nothing waits for it, and folded in a thread, so
+that reports and scrapes are answered meanwhile. Each prediction is read once, as it is at that moment; one that is
+recorded behind where the reading is, is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from gateway.store.counts import plans
+from gateway.store.counts.definitions import Definitions
+from gateway.store.rows import calls, kin
+from gateway.store.rows import feedback_events as feedback
+from gateway.store.rows.calls import Call, Span
+from gateway.store.rows.feedback_events import Event
+from gateway.store.rows.kin import Kin
+from gateway.store.rows.person import Opened
+from gateway.store.rows.told import worth
+
+#: Predictions in the first portion, and how many bytes of lines the next ones aim at, by the size of those before.
+FIRST: Final = 500
+MOST: Final = 2_000
+PORTION_BYTES: Final = 2**21
+
+
+class Portion(NamedTuple):
+    """Calls as JSON Lines; those made before ``until_ms`` are all out."""
+
+    lines: bytes
+    until_ms: int
+
+
+async def exported(store: Opened, span: Span, *, texts: bool = False, first: int = FIRST) -> AsyncIterator[Portion]:
+    """Yield a route's finished calls of a span in the order of time, each with its ``outcomes``.
+
+    With ``texts`` what may be any JSON (``prediction``, ``features``) is a string that holds it, as tables need it.
+    """
+    since_ms, portion = span.since_ms, first
+    while since_ms < span.until_ms:
+        async with store.read() as connection:
+            until_ms = await calls.reach(connection, span.route, since_ms, span.until_ms, portion)
+            stored = await calls.inside(connection, Span(span.route, since_ms, until_ms))
+            definitions = await plans.read_definitions(connection)
+            ids = list(dict.fromkeys(call.row.id for call in stored))
+            joined = await feedback.about(connection, ids, "joined", sharing=definitions.sharing)
+        lines = await asyncio.to_thread(_lines, stored, joined, definitions, texts)
+        since_ms = until_ms
+        portion = max(1, min(MOST, 2 * portion, portion * PORTION_BYTES // max(1, len(lines))))
+        yield Portion(lines, until_ms)
+
+
+def _lines(
+    stored: Sequence[Call], joined: Mapping[str, Collection[Event]], definitions: Definitions, texts: bool
+) -> bytes:
+    shared = {call.kin: {name: getattr(call.kin, name) for name in kin.NAMES} for call in stored}
+    return b"".join(
+        orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
+        for _, together in groupby(stored, key=lambda call: call.row.id)
+        for row in _rows([call for call in together if not call.open], joined, definitions, shared, texts)
+    )
+
+
+def _rows(
+    finished: Sequence[Call],
+    joined: Mapping[str, Collection[Event]],
+    definitions: Definitions,
+    shared: Mapping[Kin, Mapping[str, Any]],
+    texts: bool,
+) -> Iterator[dict[str, Any]]:
+    """The calls of one prediction, as ``calls.as_json`` has them but for what is JSON already."""
+    if not finished:
+        return
+    learned = [event.feedback for event in joined.get(finished[0].row.id, ())]
+    found = worth(definitions, finished, learned)
+    for call in finished:
+        row = call.row
+        rare = _RARE if row.more is None else {**_RARE, **orjson.loads(row.more)}
+        if texts and rare["features"] is not None:
+            rare = {**rare, "features": calls.json_of(rare["features"])}
+        yield {
+            "id": row.id,
+            "at_ms": row.at_ms,
+            **shared[call.kin],
+            "unit": row.unit,
+            "key": row.key,
+            "latency_ms": row.latency_ms,
+            "overhead_ms": row.overhead_ms,
+            "predicted": row.prediction is not None,
+            "prediction": row.prediction if texts or row.prediction is None else orjson.Fragment(row.prediction),
+            **rare,
+            "open": False,
+            "outcomes": [
+                {"metric": name, "against": value.against or None, "live": value.live, "mature": value.mature}
+                for name, value in found
+                if value.variant == call.kin.variant and value.role == call.kin.role
+            ],
+        }
+
+
+_RARE: Final[dict[str, Any]] = dict(calls.RARE)

@@ -1,0 +1,126 @@
+"""One prediction as it is told to people: its calls, what was learned about it, and how it stands under each metric.
+
+Rule: read from the rows by the same functions that the tallies were moved by: what is shown is what was counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.store.counts import plans
+from gateway.store.counts.definitions import Definition, Definitions
+from gateway.store.rows import bodies, calls
+from gateway.store.rows import feedback_events as feedback
+from gateway.store.rows.calls import Call
+from gateway.store.rows.feedback_events import Event
+from router.exposure import exposed
+from router.outcomes import Value, in_time, inapplicable, state, values
+from router.records import EXPOSED, Feedback
+
+
+async def prediction(connection: AsyncConnection, prediction_id: str) -> dict[str, Any] | None:
+    """Return a request's calls, its feedback, its values and its state under each metric; None if it is unknown."""
+    known = (await calls.of(connection, [prediction_id])).get(prediction_id)
+    if known is None:
+        return None
+    stored = sorted(known, key=lambda call: (call.role, call.variant))
+    about = await feedback.about(connection, [prediction_id], sharing=True)
+    events = sorted(about.get(prediction_id, ()), key=lambda event: event.seq or 0)
+    learned = [event.feedback for event in events if event.status == "joined"]
+    known_as = await plans.read_definitions(connection)
+    states, outcomes = standing(known_as, stored, learned)
+    return {
+        "prediction_id": prediction_id,
+        "calls": [calls.as_json(one) for one in stored],
+        "feedback": [{**feedback.as_json(event), "reason": _why(known_as, stored, event)} for event in events],
+        "states": states,
+        "outcomes": outcomes,
+        "captured": await bodies.of(connection, prediction_id),
+    }
+
+
+def standing(
+    definitions: Definitions, stored: Sequence[Call], learned: Sequence[Feedback]
+) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
+    """Return how one request stands under each metric, and what its calls are worth: plain JSON values.
+
+    ``learned`` are the events about it that joined.
+    """
+    states: dict[str, dict[str, Any]] = {}
+    outcomes: list[dict[str, Any]] = []
+    for definition in _definitions(definitions, stored[0]):
+        states[definition.name], valued = _standing(definitions, definition, stored, learned)
+        outcomes += valued
+    return states, outcomes
+
+
+def worth(definitions: Definitions, finished: Sequence[Call], learned: Sequence[Feedback]) -> list[tuple[str, Value]]:
+    """Return what the finished calls of one request are worth, by the name of each metric."""
+    at_ms, found = finished[0].at_ms, []
+    for definition in _definitions(definitions, finished[0]):
+        name, metric = definition.name, definition.metric
+        assert metric is not None
+        if _is_met(definitions, definition, at_ms, learned):
+            told = [one for one in learned if one.metric == name and in_time(one.event_ms, at_ms, metric)]
+            found += [(name, value) for value in values(finished, told, metric, closed=definition.closed(at_ms))]
+    return found
+
+
+def _is_met(definitions: Definitions, definition: Definition, at_ms: int, learned: Sequence[Feedback]) -> bool:
+    """Whether the prediction counts under a metric: at once, or where exposure is required once it was exposed."""
+    return definition.name == EXPOSED or not definitions.exposure(definition.route, at_ms) or exposed(learned)
+
+
+def _why(definitions: Definitions, stored: Sequence[Call], event: Event) -> str | None:
+    """Why an event cannot count for a prediction of these calls; None if it can."""
+    if event.status != "not_applicable":
+        return None
+    definition = definitions.at(stored[0].route, event.feedback.metric, stored[0].at_ms)
+    return inapplicable(stored, event.feedback, None if definition is None else definition.metric)
+
+
+async def orphans(connection: AsyncConnection, route: str | None, limit: int) -> list[dict[str, Any]]:
+    """Return feedback whose prediction never came, the newest first; ``route`` None: of every route and of none."""
+    return [
+        {
+            "prediction_id": event.feedback.prediction_id,
+            "route": event.feedback.route,
+            **feedback.as_json(event),
+            "given_up_ms": event.due_ms,
+        }
+        for event in await feedback.orphans(connection, route, limit)
+    ]
+
+
+def _definitions(definitions: Definitions, call: Call) -> list[Definition]:
+    """What the prediction is judged by."""
+    found = (definitions.at(call.route, name, call.at_ms) for name in definitions.names(call.route))
+    return [definition for definition in found if definition is not None]
+
+
+def _standing(
+    definitions: Definitions, definition: Definition, stored: Sequence[Call], learned: Sequence[Feedback]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """How the prediction stands under one metric, and the values behind it."""
+    name, metric, at_ms = definition.name, definition.metric, stored[0].at_ms
+    assert metric is not None
+    finished, closed = [call for call in stored if not call.open], definition.closed(at_ms)
+    told = [one for one in learned if one.metric == name and in_time(one.event_ms, at_ms, metric)]
+    met = _is_met(definitions, definition, at_ms, learned)
+    standing = state(finished, told, metric, closed=closed, exposed=met)
+    found = values(finished, told, metric, closed=closed) if met else ()
+    return {"state": standing, "closed": closed, "closes_at_ms": at_ms + metric.window_ms}, [
+        {
+            "metric": name,
+            "variant": value.variant,
+            "version": value.version,
+            "role": value.role,
+            "against": value.against or None,
+            "live": value.live,
+            "mature": value.mature,
+        }
+        for value in found
+    ]

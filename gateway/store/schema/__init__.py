@@ -1,0 +1,1 @@
+"""The database itself: tables, migrations, partitions, statement forms and connections."""

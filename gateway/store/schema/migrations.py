@@ -1,0 +1,129 @@
+"""Bring a database to the schema this program speaks.
+
+Rule: a new database gets today's tables at once; an older one walks up the numbered steps, one transaction for all; a
+newer one is refused, because what a newer program meant cannot be guessed. One at a time does it, however many start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+from sqlalchemy import inspect, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.store.schema.tables import metadata, schema_version
+
+VERSION: Final = 8
+
+
+class Step(NamedTuple):
+    """What leads to a version from the one before: the statements for each kind of database."""
+
+    what: str
+    sqlite: Sequence[str]
+    postgresql: Sequence[str]
+
+
+_SUMS_ARE_EXACT: Final = ("ALTER TABLE tallies ADD COLUMN rest TEXT", "ALTER TABLE units ADD COLUMN rest TEXT")
+_ASSIGNMENT_KEYS: Final = """CREATE TABLE assignment_keys (
+    number BIGINT NOT NULL, secret TEXT NOT NULL, made_ms BIGINT NOT NULL, PRIMARY KEY (number))"""
+_SIGNS: Final = """CREATE TABLE signs (
+    route TEXT NOT NULL, epoch TEXT NOT NULL, variant TEXT NOT NULL, role TEXT NOT NULL, word TEXT NOT NULL,
+    n BIGINT NOT NULL, first_ms BIGINT NOT NULL, last_ms BIGINT NOT NULL, detail TEXT NOT NULL,
+    PRIMARY KEY (route, epoch, variant, role, word))"""
+_SET_ASIDE: Final = """CREATE TABLE set_aside (
+    seq {serial}, at_ms BIGINT NOT NULL, kind TEXT NOT NULL, identity TEXT NOT NULL,
+    prediction TEXT, why TEXT NOT NULL)"""
+_PACKS: Final = """CREATE TABLE plan_packs (
+    route TEXT NOT NULL, first BIGINT NOT NULL, last BIGINT NOT NULL, epoch TEXT NOT NULL, period BIGINT NOT NULL,
+    until_ms BIGINT NOT NULL"""
+_PACKS_UNTIL: Final = "CREATE INDEX plan_packs_until ON plan_packs (until_ms)"
+_COURSES: Final = """CREATE TABLE courses (
+    route TEXT NOT NULL, epoch TEXT NOT NULL, state TEXT NOT NULL, PRIMARY KEY (route, epoch))"""
+_REPEATED: Final = "CREATE INDEX feedback_repeated ON feedback (seq) WHERE status = 'repeated'"
+_MORE: Final = "ALTER TABLE events ADD COLUMN more TEXT"
+
+#: Version → the step that leads to it. Steps are never edited once released, and they only ever add: a node of the
+#: version before may still be running beside the one that migrates.
+STEPS: Final[Mapping[int, Step]] = {
+    2: Step("keep sums exactly", _SUMS_ARE_EXACT, _SUMS_ARE_EXACT),
+    3: Step("keep a fleet's assignment keys", (f"{_ASSIGNMENT_KEYS} WITHOUT ROWID",), (_ASSIGNMENT_KEYS,)),
+    4: Step(
+        "count signs of what may be wrong, keep who changed what",
+        (f"{_SIGNS} WITHOUT ROWID", _MORE),
+        (_SIGNS, _MORE),
+    ),
+    5: Step(
+        "count how often what is known of a route changed",
+        ["CREATE TABLE moved (route TEXT NOT NULL, n BIGINT NOT NULL, PRIMARY KEY (route)) WITHOUT ROWID"],
+        ["CREATE TABLE moved (route TEXT NOT NULL, n BIGINT NOT NULL, PRIMARY KEY (route))"],
+    ),
+    6: Step(
+        "list what cannot be recorded or settled",
+        (_SET_ASIDE.format(serial="INTEGER NOT NULL PRIMARY KEY"),),
+        (_SET_ASIDE.format(serial="BIGSERIAL NOT NULL PRIMARY KEY"),),
+    ),
+    7: Step(
+        "keep old plans many in a row",
+        (f"{_PACKS}, body BLOB NOT NULL, PRIMARY KEY (route, first))", _PACKS_UNTIL, f"{_COURSES} WITHOUT ROWID"),
+        (f"{_PACKS}, body BYTEA NOT NULL, PRIMARY KEY (route, first))", _PACKS_UNTIL, _COURSES),
+    ),
+    8: Step("find repeated events", (_REPEATED,), (_REPEATED,)),
+}
+
+#: PostgreSQL's lock is a number that everybody agrees on: "turnout" in ASCII. SQLite's is the transaction itself, which
+#: begins with BEGIN IMMEDIATE.
+_LOCK: Final = int.from_bytes(b"turnout", "big")
+_LOCK_SECONDS: Final = 30
+
+
+class NewerSchema(Exception):
+    """The database was written by a newer program."""
+
+
+class Walked(NamedTuple):
+    """From which version (None: nothing was there) to which a database was brought."""
+
+    before: int | None
+    after: int
+
+
+async def migrate(connection: AsyncConnection) -> Walked:
+    """Create or upgrade the tables. Raises NewerSchema and touches nothing if the database is ahead of this program."""
+    await _wait_for_turn(connection)
+    version = await found(connection)
+    if version is None:
+        # Without a look at each table first: there are none, and one of another program's must not be taken for ours.
+        await connection.run_sync(lambda sync: metadata.create_all(sync, checkfirst=False))
+        await connection.execute(schema_version.insert(), {"version": VERSION})
+        return Walked(None, VERSION)
+    if version > VERSION:
+        raise NewerSchema(f"the database has schema version {version}; this program knows versions up to {VERSION}")
+    for number in range(version + 1, VERSION + 1):
+        for statement in getattr(STEPS[number], connection.dialect.name):
+            await connection.execute(text(statement))
+    if version < VERSION:
+        await connection.execute(schema_version.update(), {"version": VERSION})
+    return Walked(version, VERSION)
+
+
+async def found(connection: AsyncConnection) -> int | None:
+    """Return the version of the tables, None if there are none."""
+    if not await connection.run_sync(lambda sync: inspect(sync).has_table(schema_version.name)):
+        return None
+    version: int = (await connection.execute(select(schema_version.c.version))).scalar_one()
+    return version
+
+
+def due(version: int | None) -> list[tuple[int, str]]:
+    """Return the steps from a version to this program's, as (version, what it does)."""
+    if version is None:
+        return [(VERSION, "make the tables")]
+    return [(number, STEPS[number].what) for number in range(version + 1, VERSION + 1)]
+
+
+async def _wait_for_turn(connection: AsyncConnection) -> None:
+    if connection.dialect.name == "postgresql":
+        await connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'"))
+        await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})

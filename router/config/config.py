@@ -1,0 +1,239 @@
+"""The operator's file as values: ``parse`` for a text, ``load`` for a file.
+
+Rule: valid whole or refused whole, with every problem at once and its place. ``parse`` is pure; ``load`` is the one
+function of this package that reads files and the environment. Tables and keys are in ``settings``, what is checked
+between them in ``checks``.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path as FilePath
+from typing import Any, Final
+
+import orjson
+
+from policies.types import Path, Policy
+from router.config.checks import findings_of
+from router.config.diagnostics import Diagnostic, locate, render, syntax_diagnostic, undecodable_diagnostic
+from router.config.draft import Draft, RouteDraft, draft_of
+from router.config.findings import Finding, dotted
+from router.config.placeholders import Placeholder, placeholders
+from router.snapshot import Backend, Capture, Gateway, KeyRule, Metric, RouteMirror, Sink
+
+#: The largest file that is read. The largest that anybody writes by hand is a hundredth of it.
+MAX_BYTES: Final = 4 * 2**20
+
+
+class ConfigError(ValueError):
+    """The file cannot be used. ``diagnostics`` are all its problems, warnings among them, in the order of the file."""
+
+    def __init__(self, diagnostics: tuple[Diagnostic, ...]) -> None:
+        super().__init__(render(diagnostics))
+        self.diagnostics = diagnostics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteConfig:
+    """A route as the file says it. ``baseline`` is the policy's own when the file names none."""
+
+    name: str
+    path: str
+    policy: Policy
+    salt: str
+    baseline: str
+    methods: tuple[str, ...]
+    headers: tuple[tuple[str, str], ...]
+    unit: str | None
+    key: str | None
+    key_rule: KeyRule
+    features: tuple[tuple[str, str], ...]
+    prediction: str | None
+    metrics: tuple[str, ...]
+    primary_metric: str | None
+    mirrors: tuple[RouteMirror, ...]
+    fallback: str | None
+    strip_prefix: str | None
+    expose_variant: bool
+    require_exposure: bool
+    allow_force: bool
+    capture: Capture | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """A valid file. ``hash`` is that of its content: comments, spaces and quotes do not matter to it."""
+
+    gateway: Gateway
+    backends: Mapping[str, Backend]
+    metrics: Mapping[str, Metric]
+    routes: Mapping[str, RouteConfig]
+    sinks: Mapping[str, Sink]
+    hash: str
+    warnings: tuple[Diagnostic, ...] = ()
+
+
+def load(path: FilePath | str, *, environ: Mapping[str, str] | None = None, secrets: bool = True) -> Config:
+    """Read the file, and with ``secrets`` make sure that the secrets and files it refers to are there.
+
+    ``environ`` stands in for the process's environment. Raises ConfigError, and nothing else.
+    """
+    name = str(path)
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise ConfigError((Diagnostic(name, 1, 1, "", f"cannot be read: {_reason(error)}"),)) from None
+    if len(data) > MAX_BYTES:
+        raise ConfigError((Diagnostic(name, 1, 1, "", f"is larger than {MAX_BYTES} bytes"),))
+    if secrets:
+        environ = os.environ if environ is None else environ
+    return parse(_decoded(data, name), name, environ=environ if secrets else None)
+
+
+def parse(text: str, filename: str, *, environ: Mapping[str, str] | None = None) -> Config:
+    """Read the text of a file; ``filename`` is only for messages.
+
+    With ``environ`` the environment variables and files that the text refers to are looked for too; without, it reads
+    nothing. Raises ConfigError, and nothing else.
+    """
+    try:
+        document = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # ValueError: an integer too long for Python, or a TOMLDecodeError
+        raise ConfigError((syntax_diagnostic(error, text, filename),)) from None
+    draft = draft_of(document)
+    findings = [*draft.findings, *findings_of(draft)]
+    if environ is not None:
+        findings += _environment(draft, document, environ)
+    diagnostics = locate(findings, text, filename)
+    if any(diagnostic.severity == "error" for diagnostic in diagnostics):
+        raise ConfigError(diagnostics)
+    return Config(
+        gateway=Gateway(**draft.gateway.values),
+        backends={name: _backend(name, reading.values) for name, reading in draft.backends.items()},
+        metrics={name: _metric(name, reading.values) for name, reading in draft.metrics.items()},
+        routes={name: _route(route, route.policy) for name, route in draft.routes.items() if route.policy is not None},
+        sinks={name: _sink(name, reading.values) for name, reading in draft.sinks.items()},
+        hash=digest(document),
+        warnings=diagnostics,
+    )
+
+
+def digest(value: object) -> str:
+    """Return a short hash of plain JSON values: 16 hex digits, the same in every process and for any order of keys."""
+    data = orjson.dumps(value, default=dict, option=orjson.OPT_SORT_KEYS)
+    return blake2b(data, digest_size=8).hexdigest()
+
+
+def _decoded(data: bytes, name: str) -> str:
+    try:
+        return data.decode("utf-8-sig")  # some editors put a byte order mark in front
+    except UnicodeDecodeError as error:
+        raise ConfigError((undecodable_diagnostic(data, error, name),)) from None
+
+
+def _backend(name: str, values: dict[str, Any]) -> Backend:
+    values = dict(values)
+    url, urls = values.pop("url"), values.pop("urls")
+    headers = tuple(values.pop("request_headers").items())
+    model = values.pop("model") or name
+    return Backend(name=name, urls=urls or (url,), model=model, request_headers=headers, **values)
+
+
+def _sink(name: str, values: dict[str, Any]) -> Sink:
+    return Sink(name=name, **{**values, "headers": tuple(values["headers"].items())})
+
+
+def _metric(name: str, values: dict[str, Any]) -> Metric:
+    kind: str = values["kind"]
+    score = values["score"] or ("match" if kind == "label" else None)
+    changes_numbers: dict[str, Any] = {
+        "name": name,
+        "kind": kind,
+        "score": score,
+        "window_ms": values["window"],
+        "mature": values["mature"],
+        "missing": values["missing"],
+        "fold": values["fold"] or ("any" if kind == "event" else "last"),
+        "range": values["range"],
+    }
+    if values["window_before"] is not None:  # a key that nobody wrote leaves the numbers of those who did not alone
+        changes_numbers["before_ms"] = values["window_before"]
+    better: Any = values["better"] or ("lower" if score == "absolute_error" else "higher")
+    return Metric(better=better, definition=digest(changes_numbers), **changes_numbers)
+
+
+def _route(route: RouteDraft, policy: Policy) -> RouteConfig:
+    values = {
+        name: value for name, value in route.reading.values.items() if name not in ("policy", "mirrors", "capture")
+    }
+    metrics, features = values["metrics"], values["features"]
+    values |= {
+        "baseline": values["baseline"] or policy.baseline,
+        "headers": tuple(values["headers"].items()),
+        # In a list each reference is its own name.
+        "features": tuple(features.items() if isinstance(features, dict) else ((text, text) for text in features)),
+        "primary_metric": values["primary_metric"] or (metrics[0] if metrics else None),
+    }
+    mirrors = tuple(RouteMirror(**mirror.values) for mirror in route.mirrors)
+    capture = None if route.capture is None else Capture(**route.capture.values)
+    return RouteConfig(name=route.name, policy=policy, salt=route.salt, mirrors=mirrors, capture=capture, **values)
+
+
+def _environment(draft: Draft, document: dict[str, Any], environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Yield what is not there of what the file refers to."""
+    named: list[tuple[Path, Placeholder, bool]] = [
+        (("gateway", name), Placeholder("file", value), False)
+        for name, value in draft.gateway.values.items()
+        if name.endswith("_file") and value is not None
+    ]
+    for section, readings, headers in (
+        ("backends", draft.backends, "request_headers"),
+        ("sinks", draft.sinks, "headers"),
+    ):
+        for name, reading in readings.items():
+            if reading.values.get("tls_ca_file"):
+                authorities = Placeholder("file", reading.values["tls_ca_file"])
+                named.append(((section, name, "tls_ca_file"), authorities, False))
+            if reading.values.get(headers):
+                # The names as the file writes them: the values are kept under lower-case ones.
+                for header, value in document[section][name][headers].items():
+                    where: Path = (section, name, headers, header)
+                    named += [(where, placeholder, True) for placeholder in placeholders(value)]
+    for path, placeholder, in_header in named:
+        problem = _secret_problem(placeholder, environ, in_header=in_header)
+        if problem is not None:
+            yield Finding(path, f"{dotted(path)}: {problem}")
+
+
+def _secret_problem(placeholder: Placeholder, environ: Mapping[str, str], *, in_header: bool) -> str | None:
+    """Say what is wrong with a secret, never the secret itself: workers refuse what is refused here."""
+    name = placeholder.name
+    if placeholder.source == "env":
+        what, text = f"the environment variable {name}", environ.get(name, "")
+        if not text:
+            return f"{what} is not set"
+    else:
+        what = f'the file "{name}"'
+        try:
+            with open(name, "rb") as file:
+                text = file.read(MAX_BYTES).decode()
+        except UnicodeDecodeError:
+            return f"{what} is not UTF-8 text"
+        except (OSError, ValueError) as error:
+            return f"{what} cannot be read: {_reason(error)}"
+        if not text.strip():
+            return f"{what} is empty"
+        text = text.removesuffix("\n")
+    if in_header and any(character in text for character in "\r\n\0"):
+        return f"{what} has more than one line, and a header has one"
+    return None
+
+
+def _reason(error: OSError | ValueError) -> str:
+    """What went wrong with a file, without its name. ValueError: a path that holds a NUL."""
+    return (error.strerror or "unknown") if isinstance(error, OSError) else str(error)

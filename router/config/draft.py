@@ -1,0 +1,173 @@
+"""What the operator's file says, table by table, right or wrong.
+
+Rule: everything that can be read is read, whatever else is wrong, so that the cross-checks see as much as there is and
+every problem is reported at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import policies
+from policies.types import Path, Policy
+from router.config import spellings
+from router.config.findings import Finding, did_you_mean, dotted, listed, shown
+from router.config.settings import BACKEND, CAPTURE, GATEWAY, METRIC, MIRROR, ROUTE, SINK, policy_table
+from router.config.tables import Reading, Setting, Table, mapping, read, stand_in
+from router.records import EXPOSED
+
+#: Levels of tables and lists that a file may have. The deepest setting is at six.
+DEEPEST: Final = 24
+
+#: The name that feedback of no known route is counted under.
+RESERVED_ROUTE: Final = "unknown"
+
+#: The metric that every route with ``require_exposure`` has.
+RESERVED_METRIC: Final = EXPOSED
+
+_SECTION: Final = mapping(str, Any)
+
+FILE: Final = Table(
+    {
+        "schema_version": Setting(Literal[1], "The version of this format.", 1),
+        "gateway": Setting(_SECTION, GATEWAY.description, {}),
+        "backends": Setting(_SECTION, "The model versions, by name.", {}),
+        "metrics": Setting(_SECTION, "What feedback means, by name.", {}),
+        "routes": Setting(_SECTION, "What is served, by name.", {}),
+        "sinks": Setting(_SECTION, "Who is told what is recorded, by name.", {}),
+    },
+    "The operator's file of Turnout.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RouteDraft:
+    """A route as read.
+
+    ``policy`` is None when nothing can be said of it; its settings may still have problems. ``unsure`` are those of its
+    settings that could not be read: it has a stand-in there, and nothing may be concluded from that.
+    """
+
+    name: str
+    reading: Reading
+    mirrors: tuple[Reading, ...]
+    capture: Reading | None
+    policy: Policy | None
+    unsure: frozenset[str]
+    salt: str
+
+    def get(self, key: str) -> Any:
+        return self.reading.values.get(key)
+
+    def knows(self, *keys: str) -> bool:
+        """Return whether all these keys could be read, or have their default."""
+        return not self.reading.broken.intersection(keys)
+
+    @property
+    def path(self) -> Path:
+        return self.reading.path
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """The whole file as read, and what is wrong with single settings."""
+
+    gateway: Reading
+    backends: Mapping[str, Reading]
+    metrics: Mapping[str, Reading]
+    routes: Mapping[str, RouteDraft]
+    sinks: Mapping[str, Reading]
+    findings: tuple[Finding, ...]
+
+
+def draft_of(document: dict[str, Any]) -> Draft:
+    """Read a parsed file. Raises nothing: what is wrong is in the findings."""
+    beyond = _beyond(document)
+    if beyond is not None:
+        return Draft(read(GATEWAY, {}, ("gateway",)), {}, {}, {}, {}, (beyond,))
+    file = read(FILE, document, ())
+    sections = {name: file.values.get(name, {}) for name in FILE.settings}
+    gateway = read(GATEWAY, sections["gateway"], ("gateway",))
+    backends = {name: read(BACKEND, given, ("backends", name)) for name, given in sections["backends"].items()}
+    metrics = {name: read(METRIC, given, ("metrics", name)) for name, given in sections["metrics"].items()}
+    sinks = {name: read(SINK, given, ("sinks", name)) for name, given in sections["sinks"].items()}
+    findings = [*file.findings, *gateway.findings]
+    for section in (backends, metrics, sinks):
+        for reading in section.values():
+            findings += [*_name_findings(reading.path), *reading.findings]
+    if RESERVED_METRIC in metrics:
+        reserved: Path = ("metrics", RESERVED_METRIC)
+        findings.append(Finding(reserved, f"{dotted(reserved)}: this name is kept for require_exposure", at="key"))
+    routes = {name: _route(name, given, findings) for name, given in sections["routes"].items()}
+    return Draft(gateway, backends, metrics, routes, sinks, tuple(findings))
+
+
+def _route(name: str, given: Any, findings: list[Finding]) -> RouteDraft:
+    path: Path = ("routes", name)
+    reading = read(ROUTE, given, path)
+    findings += [*_name_findings(path), *reading.findings]
+    if name == RESERVED_ROUTE:
+        findings.append(Finding(path, f"{dotted(path)}: this name is kept for feedback of no known route", at="key"))
+    items = enumerate(reading.values.get("mirrors", ()))
+    mirrors = tuple(read(MIRROR, item, (*path, "mirrors", index)) for index, item in items)
+    for mirror in mirrors:
+        findings += mirror.findings
+    captured = reading.values.get("capture")
+    capture = None if captured is None else read(CAPTURE, captured, (*path, "capture"))
+    findings += capture.findings if capture is not None else ()
+    policy, settings = None, Reading((*path, "policy"))
+    if "policy" in reading.values:
+        policy, settings = _policy(reading.values["policy"], settings.path)
+        findings += settings.findings
+    salt = settings.values.get("salt") or name
+    return RouteDraft(name, reading, mirrors, capture, policy, frozenset(settings.broken), salt)
+
+
+def _policy(given: dict[str, Any], path: Path) -> tuple[Policy | None, Reading]:
+    # Looked up at each call: whoever adds a policy adds its name to POLICIES, and nothing here.
+    kinds = {policy.kind: policy for policy in policies.POLICIES}
+    kind = given.get("kind")
+    if not isinstance(kind, str) or kind not in kinds:
+        return None, Reading(path, findings=[_kind_finding(path, given, kinds)])
+    table = policy_table(kinds[kind])
+    reading = read(table, given, path)
+    values = {name: value for name, value in reading.values.items() if name not in ("kind", "salt")}
+    values |= {name: stand_in(table.settings[name].type) for name in reading.broken if name != "salt"}
+    return kinds[kind](**values), reading
+
+
+def _kind_finding(path: Path, given: dict[str, Any], kinds: Iterable[str]) -> Finding:
+    where = dotted((*path, "kind"))
+    if "kind" not in given:
+        return Finding(path, f"{where} is required", f"there is {listed(kinds, 'and')}", "table")
+    kind = given["kind"]
+    hint = did_you_mean(kind, kinds) if isinstance(kind, str) else None
+    return Finding((*path, "kind"), f"{where} must be {listed(kinds)}, got {shown(kind)}", hint)
+
+
+def _name_findings(path: Path) -> Iterator[Finding]:
+    try:
+        spellings.name(str(path[-1]))
+    except ValueError as error:
+        yield Finding(path, f"{dotted(path)}: a name {error}", at="key")
+
+
+def _beyond(document: dict[str, Any]) -> Finding | None:
+    """Return something that TOML may say and we cannot hold: deep nesting, and integers of more than 64 bits.
+
+    With a stack, for Python recurses less deep than dotted keys can go.
+    """
+    stack: list[tuple[Path, Any]] = [((), document)]
+    while stack:
+        path, value = stack.pop()
+        if len(path) > DEEPEST:
+            return Finding(path, f"{dotted(path[:3])} is nested too deeply")
+        if isinstance(value, dict):
+            stack.extend(((*path, name), item) for name, item in value.items())
+        elif isinstance(value, list):
+            stack.extend(((*path, index), item) for index, item in enumerate(value))
+        elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+            return Finding(path, f"{dotted(path)} must fit into 64 bits")
+    return None

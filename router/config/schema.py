@@ -1,0 +1,96 @@
+"""JSON Schema of the operator's file, for editors: what completes and underlines while one writes.
+
+Rule: generated from the tables that read the file, so it cannot say anything else. It knows single settings; what holds
+between them is ``turnout check``'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import policies
+from router.config.draft import FILE
+from router.config.settings import BACKEND, CAPTURE, GATEWAY, METRIC, MIRROR, ROUTE, SINK, policy_table
+from router.config.spellings import NAME
+from router.config.tables import Setting, Table
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the schema (draft 2020-12) as plain JSON values, with every policy of ``POLICIES``.
+
+    Name it in the first line of a config: ``#:schema ./turnout.schema.json``.
+    """
+    root = _table(FILE)
+    root["properties"] |= {
+        "gateway": {"$ref": "#/$defs/gateway"},
+        "backends": _named("backend", FILE.settings["backends"]),
+        "metrics": _named("metric", FILE.settings["metrics"]),
+        "routes": {**_named("route", FILE.settings["routes"]), "minProperties": 1},
+        "sinks": _named("sink", FILE.settings["sinks"]),
+    }
+    backend = _table(BACKEND)
+    backend["oneOf"] = [{"required": ["url"]}, {"required": ["urls"]}]
+    route = _table(ROUTE)
+    route["properties"]["mirrors"]["items"] = {"$ref": "#/$defs/mirror"}
+    route["properties"]["capture"] = {**_setting(ROUTE.settings["capture"]), "$ref": "#/$defs/capture"}
+    route["properties"]["policy"] = {**_setting(ROUTE.settings["policy"]), "$ref": "#/$defs/policy"}
+    kinds = {policy.kind: _table(policy_table(policy)) for policy in policies.POLICIES}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Turnout",
+        **root,
+        "required": ["routes"],
+        "$defs": {
+            "gateway": _table(GATEWAY),
+            "backend": backend,
+            "metric": _table(METRIC),
+            "mirror": _table(MIRROR),
+            "capture": _table(CAPTURE),
+            "route": route,
+            "sink": _table(SINK),
+            "policy": {"oneOf": [{"$ref": f"#/$defs/policy_{kind}"} for kind in kinds]},
+            **{f"policy_{kind}": table for kind, table in kinds.items()},
+        },
+    }
+
+
+def _named(what: str, setting: Setting) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "description": setting.description,
+        "propertyNames": {"pattern": f"^{NAME}$"},
+        "additionalProperties": {"$ref": f"#/$defs/{what}"},
+    }
+
+
+def _table(table: Table) -> dict[str, Any]:
+    schema: dict[str, Any] = {
+        "type": "object",
+        "description": table.description,
+        "properties": {name: _setting(setting) for name, setting in table.settings.items()},
+        "additionalProperties": False,
+    }
+    required = [name for name, setting in table.settings.items() if setting.required]
+    return {**schema, "required": required} if required else schema
+
+
+def _setting(setting: Setting) -> dict[str, Any]:
+    schema = setting.adapter.json_schema()
+    # A setting that is absent is left out, not null.
+    present = [branch for branch in schema.get("anyOf", ()) if branch != {"type": "null"}]
+    if len(present) == 1:
+        schema = {**{name: value for name, value in schema.items() if name != "anyOf"}, **present[0]}
+    if setting.description:
+        schema["description"] = setting.description
+    if not setting.required and setting.default not in (None, (), {}):
+        schema["default"] = _plain(setting.default)
+    if setting.written is not None:
+        schema["default"] = setting.written
+    return schema
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return {name: _plain(item) for name, item in value.items()} if isinstance(value, Mapping) else value

@@ -1,0 +1,255 @@
+"""A table of the operator's file: which keys it has, of what type, with which defaults; and how it is read.
+
+Rule: every key is read on its own, so one mistake hides no other. Types are checked as TOML has them, nothing is
+converted silently. A default stands in the field of the value that is made of the table, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields, replace
+from functools import cached_property
+from types import GenericAlias
+from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
+
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, WithJsonSchema
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from policies.types import Path
+from router.config.findings import Finding, closest, did_you_mean, dotted, listed, quoted, shown
+
+#: The default of a key that must be given.
+REQUIRED: Final = object()
+
+_SAY_IT_ALL: Final = frozenset({"missing", "too_short", "too_long"})
+_STRICT: Final = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One key of a table.
+
+    ``type`` may be annotated with what narrows it; ``description`` is what an editor shows. ``written`` is how the
+    default is written, where that is not how it is held.
+    """
+
+    type: Any
+    description: str = ""
+    default: Any = REQUIRED
+    secret: bool = False
+    written: Any = None
+
+    @cached_property
+    def adapter(self) -> TypeAdapter[Any]:
+        return TypeAdapter(self.type, config=_STRICT)
+
+    @property
+    def required(self) -> bool:
+        return self.default is REQUIRED
+
+
+@dataclass(frozen=True)
+class Table:
+    """The keys of a table, by name in the order in which they are written."""
+
+    settings: Mapping[str, Setting]
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a table holds: a value for each key that is right or has a default, and what is wrong with the others.
+
+    ``broken`` are the keys whose value is not known, so that nobody draws conclusions from their absence.
+    """
+
+    path: Path
+    values: dict[str, Any] = field(default_factory=dict)
+    broken: set[str] = field(default_factory=set)
+    findings: list[Finding] = field(default_factory=list)
+
+
+def spelled(parse: Callable[[str], Any], pattern: str | None = None, *, keep: bool = False) -> Any:
+    """Return the type of a text that ``parse`` accepts. Its value is what that returns, or with ``keep`` the text."""
+
+    def check(given: object) -> object:
+        if not isinstance(given, str):
+            raise PydanticCustomError("string_type", "must be text in quotes")
+        value = parse(given)
+        return given if keep else value
+
+    schema = {"type": "string"} if pattern is None else {"type": "string", "pattern": f"^{pattern}$"}
+    return Annotated[Any, BeforeValidator(check), WithJsonSchema(schema)]
+
+
+def many(item: Any) -> Any:
+    """Return the type of a list of items, a tuple in the end."""
+    return GenericAlias(tuple, (item, ...))
+
+
+def some(item: Any) -> Any:
+    """Return the type of a list of one item or more."""
+
+    def check(given: object) -> object:
+        if given == ():
+            raise ValueError("must not be empty")
+        return given
+
+    return Annotated[many(item), BeforeValidator(check), Field(json_schema_extra={"minItems": 1})]
+
+
+def mapping(name: Any, item: Any) -> Any:
+    """Return the type of a table whose keys are the operator's."""
+    return GenericAlias(dict, (name, item))
+
+
+def table_of(owner: type, settings: Mapping[str, Setting], description: str = "") -> Table:
+    """Return the table of ``settings``, each with the default that the field of its name has in ``owner``."""
+    defaults = {f.name: _default(f) for f in fields(owner)}
+    return Table(
+        {
+            name: replace(setting, default=defaults.get(name, REQUIRED)) if setting.required else setting
+            for name, setting in settings.items()
+        },
+        description,
+    )
+
+
+def table_of_fields(owner: type, description: str = "") -> Table:
+    """Return the table whose keys are the fields of a dataclass, with their types, defaults and order.
+
+    A field may carry a "description" in its metadata; the others are described by the whole.
+    """
+    hints = get_type_hints(owner, include_extras=True)
+    return Table(
+        {
+            f.name: Setting(hints[f.name], f.metadata.get("description", description), _default(f))
+            for f in fields(owner)
+            if f.init
+        },
+        description,
+    )
+
+
+def read(table: Table, given: object, path: Path) -> Reading:
+    """Read one table. Everything wrong with it is in the findings; nothing is raised."""
+    reading = Reading(path)
+    if not isinstance(given, Mapping):
+        reading.broken.update(table.settings)
+        reading.findings.append(Finding(path, f"{dotted(path)} must be a table, got {shown(given)}"))
+        return reading
+    meant: dict[str, str] = {}
+    for key in given:
+        if key not in table.settings:
+            message = f"{dotted(path) or 'the file'}: unknown setting {quoted(key)}"
+            reading.findings.append(Finding((*path, key), message, did_you_mean(key, table.settings), "key"))
+            meant.setdefault(closest(key, table.settings) or key, key)
+    for name, setting in table.settings.items():
+        if name in given:
+            _read_value(reading, name, setting, name, given[name])
+        elif name in meant:
+            # A misspelt key is one mistake: nothing is concluded from it, unless it is what must be there and can be.
+            guessed = Reading(path)
+            if setting.required:
+                _read_value(guessed, name, setting, meant[name], given[meant[name]])
+            reading.values.update(guessed.values)
+            if name not in guessed.values:
+                reading.broken.add(name)
+        elif not setting.required:
+            reading.values[name] = setting.default
+        else:
+            reading.broken.add(name)
+            reading.findings.append(Finding(path, f"{dotted((*path, name))} is required", at="table"))
+    return reading
+
+
+def stand_in(kind: Any) -> Any:
+    """Return some value of a type, for a setting that could not be read: the emptiest there is."""
+    origin = get_origin(kind) or kind
+    if origin is Annotated:
+        return stand_in(get_args(kind)[0])
+    if origin is Mapping:
+        return {}
+    return origin() if origin in (str, bool, int, float, tuple, dict) else None
+
+
+def _read_value(reading: Reading, name: str, setting: Setting, key: str, given: object) -> None:
+    try:
+        reading.values[name] = setting.adapter.validate_python(_frozen(given))
+    except ValidationError as error:
+        reading.broken.add(name)
+        reading.findings.extend(_finding((*reading.path, key), setting, detail) for detail in error.errors())
+
+
+def _finding(path: Path, setting: Setting, detail: ErrorDetails) -> Finding:
+    # pydantic marks a wrong key, and we the alternatives of a setting, by a step in brackets.
+    where = (*path, *(step for step in detail["loc"] if not str(step).startswith("[")))
+    words, hint = _words(detail)
+    got = "" if setting.secret or detail["type"] in _SAY_IT_ALL else f", got {shown(detail['input'])}"
+    at: Literal["key", "value"] = "key" if detail["loc"][-1:] == ("[key]",) else "value"
+    return Finding(where, f"{dotted(where)} {words}{got}", hint, at, secret=setting.secret)
+
+
+def _words(detail: ErrorDetails) -> tuple[str, str | None]:
+    """Return what a value must be, in an operator's words, and a hint."""
+    limits = detail.get("ctx", {})
+    plural = "value" if limits.get("min_length", limits.get("max_length")) == 1 else "values"
+    match detail["type"]:
+        case "value_error":
+            return str(limits["error"]), None
+        case "string_type":
+            given = detail["input"]
+            number = isinstance(given, int | float) and not isinstance(given, bool)
+            return "must be text in quotes", f"write {quoted(shown(given))}" if number else None
+        case "int_type" | "int_from_float":
+            return "must be a whole number", None
+        case "float_type":
+            return "must be a number", None
+        case "finite_number":
+            return "must be a finite number", None
+        case "bool_type":
+            return "must be true or false", None
+        case "literal_error":
+            return _choice(limits["expected"], detail["input"])
+        case "tuple_type" | "list_type":
+            return "must be a list", None
+        case "dict_type" | "mapping_type":
+            return "must be a table", None
+        case "greater_than_equal":
+            return f"must be at least {limits['ge']}", None
+        case "less_than_equal":
+            return f"must be at most {limits['le']}", None
+        case "string_too_short":
+            return "must not be empty", None
+        case "too_short":
+            return f"must have at least {limits['min_length']} {plural}, got {limits['actual_length']}", None
+        case "too_long":
+            return f"must have at most {limits['max_length']} {plural}, got {limits['actual_length']}", None
+        case "missing":
+            return "is missing", None
+    return f"is not right: {detail['msg'][:1].lower()}{detail['msg'][1:]}", None
+
+
+def _choice(expected: str, given: object) -> tuple[str, str | None]:
+    """Return the words for what pydantic lists as "'a', 'b' or 'c'"."""
+    if not expected.startswith("'"):
+        return f"must be {expected}", None
+    choices = expected.strip("'").replace("' or '", "', '").split("', '")
+    meant = closest(given, choices) if isinstance(given, str) else None
+    return f"must be {listed(choices)}", None if meant is None else f"did you mean {quoted(meant)}?"
+
+
+def _frozen(value: object) -> object:
+    """Lists become tuples, as values hold them: strict reading takes nothing else for a tuple."""
+    if isinstance(value, list):
+        return tuple(_frozen(item) for item in value)
+    if isinstance(value, dict):
+        return {name: _frozen(item) for name, item in value.items()}
+    return value
+
+
+def _default(f: dataclasses.Field[Any]) -> Any:
+    if f.default_factory is not MISSING:
+        return f.default_factory()
+    return REQUIRED if f.default is MISSING else f.default
