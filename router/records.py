@@ -14,7 +14,8 @@ milliseconds, durations milliseconds.
 | bye      | worker          | a clean end: this writer holds no watermark back any more                              |
 | feedback | worker, fsynced | one valid event: a Feedback                                                            |
 
-The journal adds a line of its own, ``segment``, at the head of each of its files, and seals all (``gateway.journal.seal``).
+The journal adds a line of its own, ``segment``, at the head of each of its files, and seals all
+(``gateway.journal.seal``).
 """
 
 from __future__ import annotations

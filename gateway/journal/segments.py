@@ -6,8 +6,8 @@ write taken back, a segment that cannot be trusted left for the next. What a rea
 - A *writer* is one life of one worker, ``{run}-{slot}-{spawn}``; its segments are ``{writer}-{seq}.jsonl``. ``run`` and
   ``spawn`` are Unix milliseconds of the supervisor's and the worker's start as 12 hex digits, so names sort by age.
 - Segments only grow, and are never written again once a higher ``seq`` of the same writer exists.
-- The first line of a segment says its format. Every line is sealed (``gateway.journal.seal``), and those of a writer in one
-  folder are numbered through all its segments, from 0.
+- The first line of a segment says its format. Every line is sealed (``gateway.journal.seal``), and those of a writer in
+  one folder are numbered through all its segments, from 0.
 - A last line without its newline is still being written; or torn, when the segment is finished: to be counted and left.
 
 Standard library only: workers import this, and so does whoever reads.

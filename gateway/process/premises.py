@@ -40,7 +40,8 @@ class Unavailable(Exception):
 class Hold:
     """The lock on a data directory, which says whose it is. ``killed`` is True when its last supervisor was killed.
 
-    ``passed_on`` turns true when a successor has it (``gateway.process.handover``): it is held as long as either keeps it open.
+    ``passed_on`` turns true when a successor has it (``gateway.process.handover``): it is held as long as either
+    keeps it open.
     """
 
     def __init__(self, fd: int, *, killed: bool = False) -> None:

@@ -20,7 +20,7 @@ from gateway.store import Store
 from gateway.store.rows.calls import Call
 from router.config.config import ConfigError
 from tests.gateway.control.builders import RUN, Journal, call, event
-from tests.gateway.control.test_planner import CONFIG, Broken
+from tests.gateway.control.plan.test_planner import CONFIG, Broken
 
 
 class Watcher:

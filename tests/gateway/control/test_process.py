@@ -18,8 +18,8 @@ from pathlib import Path
 from gateway.control.control import METRICS
 from gateway.process.lifeline import VARIABLE
 from tests.gateway.control.builders import RUN, T0, call
+from tests.gateway.control.plan.test_planner import CONFIG
 from tests.gateway.control.test_control import House
-from tests.gateway.control.test_planner import CONFIG
 from tests.ports import free_port
 
 

@@ -13,7 +13,7 @@ from router.config.schema import json_schema
 from router.config.settings import GATEWAY
 from tests.router.builders import CANARY, ROUTE, SMALL, changed, messages_of
 
-EXAMPLE = (Path(__file__).parents[2] / "config.example.toml").read_text()
+EXAMPLE = (Path(__file__).parents[3] / "config.example.toml").read_text()
 
 
 def complaints(text: str) -> list[str]:

@@ -13,7 +13,7 @@ from router.config.draft import FILE
 from router.config.settings import BACKEND, COMMON, GATEWAY, METRIC, MIRROR, ROUTE, policy_table
 from router.snapshot import Gateway
 
-EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
+EXAMPLE = Path(__file__).parents[3] / "config.example.toml"
 TABLES = (FILE, GATEWAY, BACKEND, METRIC, MIRROR, ROUTE, *map(policy_table, POLICIES))
 
 

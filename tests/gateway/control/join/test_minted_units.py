@@ -16,7 +16,7 @@ from policies.decision import Occasion
 from router.records import UNCOUNTED, Feedback, Prediction
 from router.snapshot import Backend, Gateway
 from tests.gateway.control.builders import Desk, call, event, metric
-from tests.gateway.proxy.test_newcomers import Clock, from_
+from tests.gateway.proxy.limits.test_newcomers import Clock, from_
 
 USERS, INVENTED = 3_000, 1_200
 #: How often real users click, by variant: b is better.

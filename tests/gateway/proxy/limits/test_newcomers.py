@@ -16,8 +16,8 @@ from policies.plans import Weighted
 from router.records import UNCOUNTED
 from router.snapshot import NEW_UNITS, Gateway
 from tests.gateway.proxy.builders import backend, route, snapshot
+from tests.gateway.proxy.exchange.test_exchange import seven
 from tests.gateway.proxy.stage import Model, play, staged
-from tests.gateway.proxy.test_exchange import seven
 
 
 @dataclass

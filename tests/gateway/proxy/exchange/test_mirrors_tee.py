@@ -14,8 +14,8 @@ from gateway.proxy.worker import now_ms
 from policies.plans import Mirror, Weighted
 from router.snapshot import Gateway
 from tests.gateway.proxy.builders import backend, route, snapshot
+from tests.gateway.proxy.exchange.test_mirrors import eight, shadows, silent
 from tests.gateway.proxy.stage import Asked, Behaviour, Model, Stage, play, staged
-from tests.gateway.proxy.test_mirrors import eight, shadows, silent
 
 #: The first is as much as a call begins with.
 PIECES = (b"a" * 65_600, b"b" * 800, b"c" * 900)

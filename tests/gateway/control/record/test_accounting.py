@@ -22,7 +22,7 @@ from gateway.store.schema import tables
 from router.records import Feedback, Prediction, mark_line
 from router.snapshot import Backend
 from tests.gateway.control.builders import T0, WRITER, Desk
-from tests.gateway.control.test_any_order import METRICS, Line, journals
+from tests.gateway.control.record.test_any_order import METRICS, Line, journals
 
 Account = dict[tuple[str, str, str], int]
 

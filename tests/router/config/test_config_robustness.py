@@ -45,7 +45,7 @@ def test_a_damaged_file_is_read_or_refused(place: int, damage: str) -> None:
     parses_or_refuses(SMALL[:place] + damage + SMALL[place + 1 :])
 
 
-EXAMPLE = (Path(__file__).parents[2] / "config.example.toml").read_text().split("\n")
+EXAMPLE = (Path(__file__).parents[3] / "config.example.toml").read_text().split("\n")
 SET = [number for number, line in enumerate(EXAMPLE) if "=" in line and not line.startswith("#")]
 TABLES = (GATEWAY, BACKEND, METRIC, ROUTE, MIRROR, *map(policy_table, POLICIES))
 KEYS = sorted({name for table in TABLES for name in table.settings} | {'"a b"', '"@x"', "a.b", '""'})

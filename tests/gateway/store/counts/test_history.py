@@ -25,7 +25,7 @@ from policies.plans import Weighted, encode_plan
 from policies.statistics.sample_ratio import sample_ratio
 from router.snapshot import Route
 from tests.gateway.control.builders import snapshot
-from tests.gateway.store.test_version_1 import made_by_the_first_program
+from tests.gateway.store.schema.test_version_1 import made_by_the_first_program
 
 EPOCHS = ("e", "f")
 Given = tuple[str, int, dict[str, int]]
