@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.control.happenings import now_ms
-from gateway.files import assignment_key as assignment
+from gateway.files import assignment_key
 from gateway.process.configuration import load
 from gateway.store import Store, StoreError, password_in
 from gateway.store.fleet.shared_key import Held, assigned_before, newest, offer
@@ -40,7 +40,7 @@ async def agreed(store: Store, own: str | None, *, new: bool = False) -> Held | 
     async with store.begin() as connection:
         held = await newest(connection)
         if held is None and (own is not None or (new and not await assigned_before(connection))):
-            held = await offer(connection, 1, own or assignment.new_secret(), now_ms())
+            held = await offer(connection, 1, own or assignment_key.new_secret(), now_ms())
         return held
 
 
@@ -48,7 +48,7 @@ async def rotate(store: Store) -> Held:
     """Give the fleet a new key. Raises what the store raises."""
     async with store.begin() as connection:
         held = await newest(connection)
-        found = await offer(connection, held.number + 1 if held else 1, assignment.new_secret(), now_ms())
+        found = await offer(connection, held.number + 1 if held else 1, assignment_key.new_secret(), now_ms())
     assert found is not None
     return found
 
@@ -69,11 +69,11 @@ async def fetch(config_path: Path, data_dir: Path, wait_seconds: float) -> None:
                 print(f"a new node waits for the fleet's assignment key: {told}", file=sys.stderr)  # noqa: T201
             await asyncio.sleep(_PAUSE_SECONDS)
     try:
-        held = await agreed(store, assignment.kept_in(data_dir), new=True)
+        held = await agreed(store, assignment_key.kept_in(data_dir), new=True)
     finally:
         await store.close()
     if held is not None:
-        assignment.keep(data_dir, held.secret)
+        assignment_key.keep(data_dir, held.secret)
 
 
 def main(arguments: list[str] | None = None) -> int:

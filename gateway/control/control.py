@@ -27,7 +27,7 @@ from gateway.control.plan.reload import needs_restart
 from gateway.control.progress import Progress
 from gateway.control.record.recorder import Recorder
 from gateway.control.record.tail import Tail
-from gateway.files import assignment_key as assignment
+from gateway.files import assignment_key
 from gateway.files.pseudonym import names_of
 from gateway.files.published import SNAPSHOT, SnapshotFile, publish
 from gateway.journal.reserve import Reserve, reserve_bytes
@@ -137,8 +137,8 @@ class Control:
         """Whether what is in force was made of the file and the assignment key as they are."""
         try:
             gateway = self.snapshot.gateway if self.config is None else self.config.gateway
-            key = assignment.find(gateway, self.data_dir, self.snapshot)
-        except assignment.KeyUnusable:
+            key = assignment_key.find(gateway, self.data_dir, self.snapshot)
+        except assignment_key.KeyUnusable:
             return False  # a reload says why
         return self.config is not None and self.snapshot.source == (self.config.hash, "" if key is None else key.name)
 
@@ -288,10 +288,10 @@ class Control:
             try:
                 config = await asyncio.to_thread(load, self.config_path)
                 problems = needs_restart(self.snapshot.gateway, config.gateway, self.config_path)
-                key = assignment.find(config.gateway, self.data_dir, self.snapshot)
+                key = assignment_key.find(config.gateway, self.data_dir, self.snapshot)
             except ConfigError as error:
                 problems = error.diagnostics
-            except assignment.KeyUnusable as error:
+            except assignment_key.KeyUnusable as error:
                 finding = Finding(("gateway", "assignment_key_file"), f"gateway.assignment_key_file: {error}")
                 problems = locate([finding], "", str(self.config_path))
             if problems:
@@ -310,7 +310,7 @@ class Control:
                     self.happenings.note("config_reloaded", None, told, **by, diff=changed)
                 if fresh.assignment != was.assignment:
                     told = f"key {was.assignment or '-'} until now, {fresh.assignment or '-'} from now on: units move"
-                    author = owner_of(Path(config.gateway.assignment_key_file or self.data_dir / assignment.FILE))
+                    author = owner_of(Path(config.gateway.assignment_key_file or self.data_dir / assignment_key.FILE))
                     self.happenings.note("assignment_changed", None, told, via=act.via, author=author)
             self._to_plan |= fresh.routes.keys()
             if self.observer is not None:
@@ -381,13 +381,13 @@ class Control:
             held = await newest_key(connection)
         if held is not None and held.number == self._key_number:
             return False
-        own = assignment.kept_in(self.data_dir)
+        own = assignment_key.kept_in(self.data_dir)
         if held is None and own is not None:
             held = await agreed(self._store, own)
         if held is None:
             return False
         if held.secret != own:
-            await asyncio.to_thread(assignment.keep, self.data_dir, held.secret)
+            await asyncio.to_thread(assignment_key.keep, self.data_dir, held.secret)
         self._key_number = held.number
         return AssignmentKey(held.secret).name != self.snapshot.assignment
 
@@ -531,7 +531,7 @@ class Control:
             return published  # an edit made in the meantime is taken over by the first reload
         self.config = config
         revision = 1 if config.gateway.store == "sqlite" else UNNUMBERED
-        key = assignment.begin(config.gateway, self.data_dir, None)
+        key = assignment_key.begin(config.gateway, self.data_dir, None)
         first = compile_snapshot(
             config, previous=None, evidence=lambda route, epoch: Evidence(), now_ms=now_ms(), revision=revision, key=key
         )

@@ -40,8 +40,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.control.happenings import Happenings
 from gateway.files.regular import read_regular
 from gateway.store import Store
-from gateway.store.fleet import lease, nodes
-from gateway.store.fleet import shipped as intake
+from gateway.store.fleet import lease, nodes, shipped
 from gateway.store.fleet.lease import LEASE_MS, Lease
 from gateway.store.fleet.nodes import ABSENT_MS, FORGOTTEN_MS, Node
 from gateway.store.fleet.shipped import Chunk
@@ -166,7 +165,7 @@ class Member:
                 found = await lease.look(connection)
             if fencing is not None:
                 await _forget(connection, known)
-            waiting = await intake.waiting_bytes(connection)
+            waiting = await shipped.waiting_bytes(connection)
         self._life, self._fencing = life, fencing
         self._holder = found.holder if found.left_ms >= 0 else ""
         self._nodes, self._waiting = tuple(known), waiting
@@ -215,13 +214,13 @@ class Member:
     async def shipped(self, limit: int) -> tuple[list[Chunk], bool]:
         """Return what nodes shipped first, about ``limit`` lines of it, and whether anything of this node waits."""
         async with self._store.begin() as connection:
-            waiting = await intake.waiting_bytes(connection)
-            return (await intake.first(connection, limit) if waiting else []), self.node in waiting
+            waiting = await shipped.waiting_bytes(connection)
+            return (await shipped.first(connection, limit) if waiting else []), self.node in waiting
 
     async def newest_shipped(self) -> int:
         """Return the number of what was shipped last and waits, 0 where nothing does."""
         async with self._store.begin() as connection:
-            return await intake.newest(connection)
+            return await shipped.newest(connection)
 
     def lost(self) -> None:
         """Know that the lease is another's."""

@@ -11,8 +11,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from gateway.files import assignment_key as assignment
-from gateway.files import tls
+from gateway.files import assignment_key, tls
 from gateway.files.pseudonym import read_keys
 from router.config import config
 from router.config.config import Config, ConfigError
@@ -82,8 +81,8 @@ def _unit_keys(gateway: Gateway) -> Iterator[Finding]:
 def _assignment_key(gateway: Gateway) -> Iterator[Finding]:
     if gateway.assignment_key_file is not None:
         try:
-            assignment.read(Path(gateway.assignment_key_file))
-        except assignment.KeyUnusable as error:
+            assignment_key.read(Path(gateway.assignment_key_file))
+        except assignment_key.KeyUnusable as error:
             yield Finding(("gateway", "assignment_key_file"), f"gateway.assignment_key_file: {error}")
 
 

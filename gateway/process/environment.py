@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from gateway import compiled
-from gateway.files import assignment_key as assignment
+from gateway.files import assignment_key
 from gateway.journal.segments import FEEDBACK, JOURNAL, PREDICTIONS, size_bytes
 from gateway.process import descriptors
 from gateway.store import StoreError, password_in
@@ -87,12 +87,12 @@ def assigned(gateway: Gateway) -> Finding:
     """The key by which units are assigned."""
     data_dir = Path(gateway.data_dir)
     try:
-        key = assignment.find(gateway, data_dir, None)
-    except assignment.KeyUnusable as error:
+        key = assignment_key.find(gateway, data_dir, None)
+    except assignment_key.KeyUnusable as error:
         return Finding("assignment", "problem", str(error))
     if key is not None:
         return Finding("assignment", "ok", f"by the key {key.name}")
-    if not assignment.is_older(data_dir):
+    if not assignment_key.is_older(data_dir):
         return Finding("assignment", "ok", "turnout serve makes a key when it first starts")
     said = "without a key: who knows a route's name can tell which variant a unit meets"
     return Finding("assignment", "note", said, "turnout assignment rotate makes one; units then move, in a new period")

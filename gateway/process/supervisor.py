@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final, TextIO
 
 from gateway.compiled import build
-from gateway.files import assignment_key as assignment
+from gateway.files import assignment_key
 from gateway.files.private import keep_private, narrow
 from gateway.files.published import NEXT, SNAPSHOT, SnapshotFile, publish
 from gateway.journal.segments import JOURNAL, next_run
@@ -97,7 +97,7 @@ def serve(config_path: Path) -> int:
             else:
                 hold, lock = before.hold, held.enter_context(processes_lock(data_dir))
             # Before the port is open: a new node may have to wait for its key.
-            key = assignment_key(config_path, config, data_dir)
+            key = initial_key(config_path, config, data_dir)
             passed = activated()
             if passed is not None:
                 sock = held.enter_context(passed)
@@ -112,14 +112,14 @@ def serve(config_path: Path) -> int:
             logger.info("each process may open %d files", files)
             supervisor = Supervisor(config_path, config, data_dir, sock, lock, hold, before)
             return asyncio.run(supervisor.run(snapshot.revision))
-    except (Unavailable, assignment.KeyUnusable) as error:
+    except (Unavailable, assignment_key.KeyUnusable) as error:
         _say(sys.stderr, f"not serving: {error}")
     except OSError as error:
         _say(sys.stderr, f"not serving: {error.filename or config.gateway.data_dir}: {error.strerror or error}")
     return EXIT_UNAVAILABLE
 
 
-def assignment_key(config_path: Path, config: Config, data_dir: Path) -> AssignmentKey | None:
+def initial_key(config_path: Path, config: Config, data_dir: Path) -> AssignmentKey | None:
     """Return the key to begin with, made or fetched where this node is new; None where it goes on without one.
 
     Raises KeyUnusable, OSError, and Unavailable if a new node cannot ask the fleet for the key.
@@ -127,15 +127,15 @@ def assignment_key(config_path: Path, config: Config, data_dir: Path) -> Assignm
     gateway, published = config.gateway, _published(data_dir / SNAPSHOT)
     alone = gateway.store == "sqlite" or gateway.assignment_key_file is not None
     if alone:
-        return assignment.begin(gateway, data_dir, published)
+        return assignment_key.begin(gateway, data_dir, published)
     unkeyed = published is not None and not published.assignment
-    new = assignment.kept_in(data_dir) is None and not unkeyed
+    new = assignment_key.kept_in(data_dir) is None and not unkeyed
     if new and _fetch_key("--config", str(config_path), "--data-dir", str(data_dir)):
         raise Unavailable(
             "a new node needs the store once, for the assignment key that its fleet shares; "
             "without a store in common, name one in assignment_key_file"
         )
-    return assignment.find(gateway, data_dir, published)
+    return assignment_key.find(gateway, data_dir, published)
 
 
 def _fetch_key(*arguments: str) -> int:

@@ -68,7 +68,7 @@ def rotate(context: typer.Context, config: ConfigOption = None) -> None:
     made within periods, so nothing that was learned is lost or mixed up. Does it for all nodes of a fleet at once. A
     running gateway takes the key over by itself.
     """
-    from gateway.files import assignment_key as keys
+    from gateway.files import assignment_key
     from gateway.files.private import keep_private
     from router.assignment import AssignmentKey
 
@@ -81,7 +81,7 @@ def rotate(context: typer.Context, config: ConfigOption = None) -> None:
     try:
         if gateway.store == "sqlite":
             data_dir.mkdir(parents=True, exist_ok=True)
-            secret = keys.keep(data_dir, keys.new_secret())
+            secret = assignment_key.keep(data_dir, assignment_key.new_secret())
         else:
             secret = _rotated(gateway)
     except OSError as error:
@@ -94,16 +94,16 @@ def rotate(context: typer.Context, config: ConfigOption = None) -> None:
 
 
 def _standing(gateway: Gateway) -> _Standing:
-    from gateway.files import assignment_key as keys
+    from gateway.files import assignment_key
 
     data_dir = Path(gateway.data_dir)
-    source = gateway.assignment_key_file or str(data_dir / keys.FILE)
+    source = gateway.assignment_key_file or str(data_dir / assignment_key.FILE)
     if gateway.store != "sqlite" and gateway.assignment_key_file is None:
         source += ", as the store has it for all nodes"
     try:
         published = _published(data_dir)
-        key = keys.find(gateway, data_dir, None)
-    except (keys.KeyUnusable, OSError) as error:
+        key = assignment_key.find(gateway, data_dir, None)
+    except (assignment_key.KeyUnusable, OSError) as error:
         raise fail(str(error)) from None
     return _Standing(None if key is None else key.name, source, None if published is None else published.assignment)
 

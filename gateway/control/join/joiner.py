@@ -22,8 +22,7 @@ from gateway.store.counts import plans
 from gateway.store.counts.definitions import Definition, Definitions, Place
 from gateway.store.counts.ledger import UNKNOWN
 from gateway.store.counts.moves import Moves, new_told
-from gateway.store.rows import calls, keys
-from gateway.store.rows import feedback_events as feedback
+from gateway.store.rows import calls, feedback_events, keys
 from gateway.store.rows.calls import Call
 from gateway.store.rows.feedback_events import Event, new_event
 from gateway.store.rows.keys import Key
@@ -159,7 +158,7 @@ class Joiner:
         """
         assert self.watermark_ms is not None
         if piece is None:
-            seq = await feedback.next_due(connection, self.watermark_ms)
+            seq = await feedback_events.next_due(connection, self.watermark_ms)
             if seq is not None:
                 hand.append(seq)
                 await self._look_up(connection, self.watermark_ms, moves, 1)
@@ -205,9 +204,9 @@ class Joiner:
                     self.unsettled = True
 
     async def _look_up(self, connection: AsyncConnection, watermark_ms: int, moves: Moves, limit: int) -> bool:
-        found = await feedback.affected(connection, self._missed, watermark_ms, sharing=self.definitions.sharing)
+        found = await feedback_events.affected(connection, self._missed, watermark_ms, sharing=self.definitions.sharing)
         self._missed.clear()
-        due = await feedback.due(connection, watermark_ms, limit)
+        due = await feedback_events.due(connection, watermark_ms, limit)
         touched = {event.seq: event for event in (*due, *found)}
         by_key = [event for event in touched.values() if event.feedback.prediction_id is None]
         led = await keys.targets(connection, [self._key(event.feedback) for event in by_key])
@@ -232,7 +231,7 @@ class Joiner:
         moves.touched.update({kin.route for kin, _ in written})
         ids = [row.id for _, row in written]
         near = {one for one in ids if one <= self._farthest}
-        about = await feedback.about(connection, near, sharing=self.definitions.sharing)
+        about = await feedback_events.about(connection, near, sharing=self.definitions.sharing)
         finished = [call for call in written if call[1].open_by is None]
         moves.calls(finished)
         self._note_open(moves.oldest)
@@ -325,7 +324,7 @@ class Joiner:
         if self.definitions.exposing:
             exposures = [event for event in touched if event.feedback.metric == EXPOSED]
             flipped = await self._restate_these(connection, exposures, moves)
-            about = await feedback.about(connection, flipped, sharing=self.definitions.sharing)
+            about = await feedback_events.about(connection, flipped, sharing=self.definitions.sharing)
             others = {event.seq: event for events in about.values() for event in events}
             rest = [event for event in touched if event.feedback.metric != EXPOSED]
             again = others.keys() - {event.seq for event in rest}
@@ -340,20 +339,20 @@ class Joiner:
             return set()
         sharing = self.definitions.sharing
         targets = _targets(touched)
-        about = await feedback.at_most_about(connection, targets, MOST_AT_ONCE, sharing=sharing)
+        about = await feedback_events.at_most_about(connection, targets, MOST_AT_ONCE, sharing=sharing)
         if about is None:
             low, high = _parted(touched)
             if low:  # about several predictions: in parts, as if they had come one after the other
                 flipped = await self._restate_these(connection, low, moves)
                 return flipped | await self._restate_these(connection, high, moves)
-            about = await feedback.about(connection, targets, sharing=sharing)
+            about = await feedback_events.about(connection, targets, sharing=sharing)
         touched, over = self._crowds.bound(touched, about)
         named = {event.identity for event in (*touched, *over) if event.named}
-        stored = await feedback.with_identities(connection, named, sharing=sharing)
+        stored = await feedback_events.with_identities(connection, named, sharing=sharing)
         touched, more = self._crowds.bound_identities(touched, stored)
         over += more
         if unknown := _targets((*stored, *touched)) - targets:
-            about |= await feedback.about(connection, unknown, sharing=sharing)
+            about |= await feedback_events.about(connection, unknown, sharing=sharing)
             targets |= unknown
         if about:
             rest = {event.identity for event in (*touched, *over)} - named
@@ -393,10 +392,10 @@ class Joiner:
             moves.news.stated += found.stated
         fresh = first + found.fresh
         self._farthest = max([self._farthest, *_targets(fresh), *_targets(found.changed)])
-        await feedback.insert(connection, fresh)
-        await feedback.restate(connection, found.changed)
+        await feedback_events.insert(connection, fresh)
+        await feedback_events.restate(connection, found.changed)
         if sharing:
-            await feedback.relate(connection, found.changed)
+            await feedback_events.relate(connection, found.changed)
         return flipped
 
     async def _give_up(
@@ -424,7 +423,7 @@ class Joiner:
                 if was.status == "joined":
                     left.append(was)
             moves.tell(route, metric, "over_limit")
-        await feedback.remove(connection, [event for event in over if event.seq is not None])
+        await feedback_events.remove(connection, [event for event in over if event.seq is not None])
         return left
 
     def _first(
@@ -516,13 +515,13 @@ class Joiner:
         if metric.missing is not None or asked or self.definitions.sharing:
             ids = await calls.ids_in(connection, span)
         elif metric.mature == "window":
-            ids = await feedback.joined_in(connection, span, definition.name)
+            ids = await feedback_events.joined_in(connection, span, definition.name)
         else:
             ids = []  # what had a value is mature, and what had none has none now
         if self.aside:
             ids = [one for one in ids if one not in self.aside]
         requests = await calls.of(connection, ids)
-        joined = await feedback.joined(connection, ids, sharing=self.definitions.sharing)
+        joined = await feedback_events.joined(connection, ids, sharing=self.definitions.sharing)
         for prediction_id, stored in requests.items():
             learned, finished = _learned(joined.get(prediction_id, ())), _finished(stored)
             events = [event for event in learned if event.metric == definition.name]

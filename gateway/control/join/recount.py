@@ -21,8 +21,7 @@ from gateway.store.counts.definitions import Definitions
 from gateway.store.counts.ledger import Phase
 from gateway.store.counts.moves import Change, Place, place_of
 from gateway.store.counts.tallies import NOTHING, Counted, exact_of, replace, rest_of
-from gateway.store.rows import calls
-from gateway.store.rows import feedback_events as feedback
+from gateway.store.rows import calls, feedback_events
 from gateway.store.rows.calls import Call
 from gateway.store.schema import sql
 from gateway.store.schema.tables import numbers, units
@@ -103,7 +102,7 @@ async def _count(
     while since < end:
         until = await calls.reach(connection, route, since, end, PORTION)
         ids = await calls.ids_in(connection, calls.Span(route, since, until))
-        joined = await feedback.joined(connection, ids, sharing=definitions.sharing)
+        joined = await feedback_events.joined(connection, ids, sharing=definitions.sharing)
         for prediction_id, stored in (await calls.of(connection, ids)).items():
             told = [event.feedback for event in joined.get(prediction_id, ())]
             for place, worth in _worth(definitions, metric, stored, told):

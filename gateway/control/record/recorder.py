@@ -37,11 +37,10 @@ from gateway.store.counts.ledger import UNKNOWN
 from gateway.store.counts.moves import Moves, Told
 from gateway.store.counts.tallies import Remembered
 from gateway.store.counts.watermark import Writers
-from gateway.store.fleet import shipped as intake
+from gateway.store.fleet import shipped
 from gateway.store.fleet.lease import LeaseLost
 from gateway.store.fleet.shipped import Chunk
-from gateway.store.rows import aside, bodies, calls, outbox
-from gateway.store.rows import feedback_events as feedback
+from gateway.store.rows import aside, bodies, calls, feedback_events, outbox
 from gateway.store.rows.aside import Aside
 from gateway.store.rows.news import News
 from router.exposure import exposure
@@ -275,10 +274,10 @@ class Recorder:
         """Leave the next lines to whoever holds the lease; return whether there is more."""
         assert self._shipper is not None
         self._known = None  # others write now: what memory knows of the store is no longer so
-        shipped, segments = await self._shipper.step(self._most)
+        lines, segments = await self._shipper.step(self._most)
         self._offsets, self._refused = dict(segments.offsets), segments.refused
-        self._read += shipped
-        self._idle_steps = 0 if shipped or self._shipper.full else self._idle_steps + 1
+        self._read += lines
+        self._idle_steps = 0 if lines or self._shipper.full else self._idle_steps + 1
         if not segments.undrained_bytes():
             self._caught_up = monotonic()
         self._progressed(None)
@@ -391,7 +390,7 @@ class Recorder:
                 await plans.read_definitions(connection),
                 writers.watermark_ms,
                 newest=await calls.newest(connection),
-                farthest=await feedback.farthest(connection),
+                farthest=await feedback_events.farthest(connection),
                 aside=await aside.predictions(connection),
             )
             await joiner.look(connection)
@@ -438,7 +437,7 @@ class Recorder:
         about = {call.id for call in skipped.batch.calls}
         about |= {event.prediction_id for event in skipped.batch.events if event.prediction_id is not None}
         async with self._store.change() as connection:
-            unreadable = await feedback.unreadable(connection, about)
+            unreadable = await feedback_events.unreadable(connection, about)
         if unreadable:
             return await self._set_aside(unreadable, error)
         await self._step(0, 0)  # were it not the line's fault, this would fail too
@@ -452,7 +451,7 @@ class Recorder:
         async with self._store.change() as connection:
             await positions.write_offsets(connection, skipped.offsets, known.prefix)
             await positions.write_numbers(connection, skipped.numbers, known.prefix)
-            await intake.take(connection, skipped.taken)
+            await shipped.take(connection, skipped.taken)
             await aside.note(
                 connection,
                 [
@@ -612,7 +611,7 @@ async def _record(
     await tallies.apply(connection, moves, known.remembered)
     await positions.write_offsets(connection, offsets, known.prefix)
     await positions.write_numbers(connection, read.numbers, known.prefix)
-    await intake.take(connection, read.taken)
+    await shipped.take(connection, read.taken)
     await positions.write_writers(connection, writers.take_changed(), writers.watermark_ms if advanced else None)
     forgotten = known.segments.forgotten()
     await positions.forget_offsets(connection, forgotten, known.prefix)

@@ -22,7 +22,7 @@ from gateway.control.record.quarantine import Quarantine
 from gateway.store import Store
 from gateway.store.counts import positions
 from gateway.store.counts.watermark import Writer, Writers
-from gateway.store.fleet import shipped as intake
+from gateway.store.fleet import shipped
 
 _GONE: Final = b'{"line":"gone"}'
 
@@ -84,7 +84,7 @@ class Shipper:
         for name in known.segments.writers():
             known.writers.meet(name)
         parcel = Parcel()
-        self.full = self._member.view("").waiting_bytes.get(self._member.node, 0) > intake.MOST_BYTES
+        self.full = self._member.view("").waiting_bytes.get(self._member.node, 0) > shipped.MOST_BYTES
         read = Read() if self.full else await asyncio.to_thread(known.segments.read, limit, None, parcel)
         self.more = read.more
         if read.unreadable:
@@ -95,7 +95,7 @@ class Shipper:
         if parcel.parts or read.offsets or forgotten or silent:
             async with self._store.begin() as connection:
                 await self._member.own(connection)
-                await intake.put(connection, self._member.node, parcel.parts)
+                await shipped.put(connection, self._member.node, parcel.parts)
                 await positions.write_offsets(connection, read.offsets, prefix)
                 await positions.write_numbers(connection, read.numbers, prefix)
                 await positions.forget_offsets(connection, forgotten, prefix)

@@ -16,8 +16,7 @@ import orjson
 
 from gateway.store.counts import plans
 from gateway.store.counts.definitions import Definitions
-from gateway.store.rows import calls, kin
-from gateway.store.rows import feedback_events as feedback
+from gateway.store.rows import calls, feedback_events, kin
 from gateway.store.rows.calls import Call, Span
 from gateway.store.rows.feedback_events import Event
 from gateway.store.rows.kin import Kin
@@ -49,7 +48,7 @@ async def exported(store: Opened, span: Span, *, texts: bool = False, first: int
             stored = await calls.inside(connection, Span(span.route, since_ms, until_ms))
             definitions = await plans.read_definitions(connection)
             ids = list(dict.fromkeys(call.row.id for call in stored))
-            joined = await feedback.about(connection, ids, "joined", sharing=definitions.sharing)
+            joined = await feedback_events.about(connection, ids, "joined", sharing=definitions.sharing)
         lines = await asyncio.to_thread(_lines, stored, joined, definitions, texts)
         since_ms = until_ms
         portion = max(1, min(MOST, 2 * portion, portion * PORTION_BYTES // max(1, len(lines))))

@@ -12,8 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.counts import plans
 from gateway.store.counts.definitions import Definition, Definitions
-from gateway.store.rows import bodies, calls
-from gateway.store.rows import feedback_events as feedback
+from gateway.store.rows import bodies, calls, feedback_events
 from gateway.store.rows.calls import Call
 from gateway.store.rows.feedback_events import Event
 from router.exposure import exposed
@@ -27,7 +26,7 @@ async def prediction(connection: AsyncConnection, prediction_id: str) -> dict[st
     if known is None:
         return None
     stored = sorted(known, key=lambda call: (call.role, call.variant))
-    about = await feedback.about(connection, [prediction_id], sharing=True)
+    about = await feedback_events.about(connection, [prediction_id], sharing=True)
     events = sorted(about.get(prediction_id, ()), key=lambda event: event.seq or 0)
     learned = [event.feedback for event in events if event.status == "joined"]
     known_as = await plans.read_definitions(connection)
@@ -35,7 +34,7 @@ async def prediction(connection: AsyncConnection, prediction_id: str) -> dict[st
     return {
         "prediction_id": prediction_id,
         "calls": [calls.as_json(one) for one in stored],
-        "feedback": [{**feedback.as_json(event), "reason": _why(known_as, stored, event)} for event in events],
+        "feedback": [{**feedback_events.as_json(event), "reason": _why(known_as, stored, event)} for event in events],
         "states": states,
         "outcomes": outcomes,
         "captured": await bodies.of(connection, prediction_id),
@@ -88,10 +87,10 @@ async def orphans(connection: AsyncConnection, route: str | None, limit: int) ->
         {
             "prediction_id": event.feedback.prediction_id,
             "route": event.feedback.route,
-            **feedback.as_json(event),
+            **feedback_events.as_json(event),
             "given_up_ms": event.due_ms,
         }
-        for event in await feedback.orphans(connection, route, limit)
+        for event in await feedback_events.orphans(connection, route, limit)
     ]
 
 

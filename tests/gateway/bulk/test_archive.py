@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from gateway.bulk.archive import BackupError, back_up, restore
-from gateway.files import assignment_key as assignment
+from gateway.files import assignment_key
 from gateway.journal.segments import JOURNAL
 from gateway.store.counts.ledger import Ledger
 from tests.gateway.cli.running import turnout
@@ -38,7 +38,7 @@ def test_a_restored_copy_reports_the_same(tmp_path: Path, new_store: Callable[[]
     file = tmp_path / "backup.tar"
 
     async def story(desk: Desk) -> Ledger:
-        assignment.keep(first, "k" * 40)
+        assignment_key.keep(first, "k" * 40)
         busy(desk, range(60))
         desk.journal.beat(30)
         before = await desk.record()
@@ -52,7 +52,7 @@ def test_a_restored_copy_reports_the_same(tmp_path: Path, new_store: Callable[[]
     assert file.stat().st_mode & 0o777 == 0o600
     assert not [path for path in (*first.iterdir(), *tmp_path.iterdir()) if path.name.startswith(".backup")]
     asyncio.run(restore(there, None, second, file))
-    assert assignment.kept_in(second) == "k" * 40
+    assert assignment_key.kept_in(second) == "k" * 40
 
     async def again(desk: Desk) -> None:
         assert told(await desk.ledger()) == told(before)

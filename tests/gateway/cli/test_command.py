@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from gateway import cli
-from gateway.cli import commands as application
-from gateway.cli import run
+from gateway.cli import commands, run
 from tests.gateway.cli.running import turnout, write_config
 
 COMMANDS = (
@@ -118,7 +117,7 @@ def test_a_fault_of_our_own_is_one_line_and_never_a_traceback(
         raise RuntimeError("the\nflux is gone")
 
     monkeypatch.delenv("TURNOUT_DEBUG", raising=False)
-    monkeypatch.setattr(application, "app", broken)
+    monkeypatch.setattr(commands, "app", broken)
     assert run(["check"]) == cli.PROBLEM
     said = capsys.readouterr().err
     assert said.startswith("turnout: error: RuntimeError: the flux is gone\n")
@@ -131,7 +130,7 @@ def test_an_interruption_is_quiet_and_leaves_with_130(
     def interrupted(**_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(application, "app", interrupted)
+    monkeypatch.setattr(commands, "app", interrupted)
     assert run(["check"]) == cli.INTERRUPTED
     assert capsys.readouterr().err == ""
 

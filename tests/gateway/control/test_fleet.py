@@ -11,18 +11,17 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from gateway.control import membership as fleet
+from gateway.control import membership
 from gateway.control.erasure import Privacy, Unsettled
 from gateway.control.membership import Member, name_of
-from gateway.control.record import drain as segments
+from gateway.control.record import drain
 from gateway.control.record.quarantine import QUARANTINE
 from gateway.control.record.recorder import Recorder
 from gateway.journal import rolling
 from gateway.store import Store
 from gateway.store.counts import positions, tallies
 from gateway.store.counts.ledger import CALLS, Ledger
-from gateway.store.fleet import lease, nodes
-from gateway.store.fleet import shipped as intake
+from gateway.store.fleet import lease, nodes, shipped
 from gateway.store.fleet.lease import LeaseLost
 from gateway.store.fleet.nodes import Superseded
 from tests.gateway.control.builders import RUN, T0, Journal, call, event, metric, snapshot, statuses, sums
@@ -32,7 +31,7 @@ LABEL = metric("event", missing=0.0)
 
 @pytest.fixture(autouse=True)
 def _looking_at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fleet, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(membership, "LOOK_SECONDS", 0.0)
 
 
 class Node:
@@ -147,7 +146,7 @@ def test_whoever_takes_over_counts_on_and_nothing_twice(told: Told) -> None:
         assert sums(ledger) == {"a": (float(number), float(number))}
         assert statuses(ledger) == {"joined": number}
         async with both[0].store.begin() as connection:
-            assert await intake.waiting_bytes(connection) == {}
+            assert await shipped.waiting_bytes(connection) == {}
             assert await tallies.counted(connection) == {}  # no row came twice
 
     told(story)
@@ -413,7 +412,7 @@ def test_a_nodes_name_is_made_once(tmp_path: Path) -> None:
 
 
 def test_what_a_node_may_leave_in_the_store_is_bounded(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intake, "MOST_BYTES", 1_000)
+    monkeypatch.setattr(shipped, "MOST_BYTES", 1_000)
 
     async def story(those: Nodes) -> None:
         holder, node = await those.node("holder"), await those.node("node")
@@ -422,7 +421,7 @@ def test_what_a_node_may_leave_in_the_store_is_bounded(told: Told, monkeypatch: 
             node.journal.calls(call(n))
             await node.recorder.step()
         async with node.store.begin() as connection:
-            waiting = (await intake.waiting_bytes(connection))["node"]
+            waiting = (await shipped.waiting_bytes(connection))["node"]
         assert 1_000 < waiting < 2_000
         assert node.recorder.lag()[1] > 0  # the rest waits in its journal
         await rounds(holder, node, times=3)
@@ -434,7 +433,7 @@ def test_what_a_node_may_leave_in_the_store_is_bounded(told: Told, monkeypatch: 
 def test_a_node_that_has_read_all_it_may_at_once_does_not_think_it_has_shipped_all(
     told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(segments, "CHUNK_BYTES", 1_000)
+    monkeypatch.setattr(drain, "CHUNK_BYTES", 1_000)
 
     async def story(those: Nodes) -> None:
         holder, node = await those.node("holder"), await those.node("node")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, func, select, text
 
-from gateway.control import cleanup as chores
+from gateway.control import cleanup
 from gateway.control.cleanup import Retention
 from gateway.journal.segments import PREDICTIONS
 from gateway.store import retention
@@ -29,7 +29,7 @@ DAWN = (partitions.day_of(T0) + 1) * DAY_MS - T0
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chores, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(cleanup, "PAUSE_SECONDS", 0.0)
     monkeypatch.setattr(retention, "CHUNK", 7)
 
 
@@ -201,7 +201,7 @@ def test_while_the_journal_waits_nothing_is_removed(tmp_path: Path, store: str) 
         desk.journal.beat(DAWN + DAY_MS)
         await desk.record()
         busy = Retention(
-            desk.store, behind=lambda: chores.BEHIND_BYTES + 1, tell=lambda *_: None, aside=desk.recorder.aside
+            desk.store, behind=lambda: cleanup.BEHIND_BYTES + 1, tell=lambda *_: None, aside=desk.recorder.aside
         )
         await busy.sweep(Gateway(prediction_retention=DAY_MS), T0 + 100 * DAY_MS)
         assert (await stored(desk))[0] == ids(1)
@@ -424,7 +424,7 @@ def test_an_epoch_that_is_in_force_stays_though_nobody_calls(tmp_path: Path, sto
 def test_a_plan_that_cannot_be_folded_stops_neither_other_routes_nor_retention(
     tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chores, "FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(cleanup, "FIRST_SECONDS", 0.0)
     monkeypatch.setattr(history, "KEPT", 2)
     monkeypatch.setattr(history, "PACK", 2)
 
@@ -444,7 +444,7 @@ def test_a_plan_that_cannot_be_folded_stops_neither_other_routes_nor_retention(
                 await sql.insert(connection, tables.stretches, [(route, "e", 0, 1, "a", 1)])
         sweeping = Retention(desk.store, behind=lambda: 0, tell=lambda kind, n: None, aside=desk.recorder.aside)
         kept = Gateway(prediction_retention=DAY_MS)
-        task = asyncio.create_task(chores.keep_sweeping(sweeping, lambda: kept, lambda: T0 + DAWN + 10 * DAY_MS))
+        task = asyncio.create_task(cleanup.keep_sweeping(sweeping, lambda: kept, lambda: T0 + DAWN + 10 * DAY_MS))
         async with asyncio.timeout(20):
             while (await stored(desk))[0] or await rows(desk, "whole") > 2:
                 await asyncio.sleep(0.01)

@@ -18,12 +18,11 @@ import policies
 import router as router_package
 from gateway.cli import PROBLEM, run
 from gateway.control import agreement
-from gateway.files import assignment_key as assignment
+from gateway.files import assignment_key
 from gateway.files.assignment_key import FILE, KeyUnusable, begin, find, is_older, keep
 from gateway.files.published import SNAPSHOT, publish
-from gateway.process import environment as doctor
-from gateway.process import supervisor
-from gateway.process.supervisor import EXIT_CONFIG, EXIT_UNAVAILABLE, assignment_key, ensure_snapshot, serve
+from gateway.process import environment, supervisor
+from gateway.process.supervisor import EXIT_CONFIG, EXIT_UNAVAILABLE, ensure_snapshot, initial_key, serve
 from gateway.proxy.counts import Counts
 from gateway.proxy.exchange.capture import capturing
 from gateway.store import Store, StoreError
@@ -277,16 +276,16 @@ def test_what_is_no_file_where_the_key_is_kept_keeps_nobody_waiting(tmp_path: Pa
     os.mkfifo(tmp_path / FILE)
     with pytest.raises(KeyUnusable, match="no regular file"):
         begin(Gateway(), tmp_path, None)
-    assert doctor.assigned(Gateway(data_dir=str(tmp_path))).status == "problem"
+    assert environment.assigned(Gateway(data_dir=str(tmp_path))).status == "problem"
 
 
 def test_the_doctor_says_when_anybody_can_tell_who_meets_what(tmp_path: Path) -> None:
     gateway = Gateway(data_dir=str(tmp_path))
-    assert doctor.assigned(gateway).status == "ok"
+    assert environment.assigned(gateway).status == "ok"
     publish(tmp_path / SNAPSHOT, snapshot_of())
-    assert doctor.assigned(gateway).status == "note"
+    assert environment.assigned(gateway).status == "note"
     keep(tmp_path, SECRET)
-    assert doctor.assigned(gateway).said == f"by the key {AssignmentKey(SECRET).name}"
+    assert environment.assigned(gateway).said == f"by the key {AssignmentKey(SECRET).name}"
 
 
 # ── The fleet ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -302,7 +301,7 @@ def fleet_config(path: Path, url: str) -> Path:
 
 def fetched(path: Path, url: str) -> str | None:
     asyncio.run(agreement.fetch(fleet_config(path, url), path / "data", 0))
-    return assignment.kept_in(path / "data")
+    return assignment_key.kept_in(path / "data")
 
 
 def test_the_first_node_of_a_fleet_makes_the_key_and_the_others_take_it(tmp_path: Path, postgresql_url: str) -> None:
@@ -346,12 +345,12 @@ def test_a_new_node_that_cannot_ask_its_fleet_for_the_key_does_not_serve(
     # One that has the key, or was assigning without one before, needs no store to start.
     keep(tmp_path / "data", SECRET)
     config = parse(file.read_text(), str(file))
-    key = assignment_key(file, config, tmp_path / "data")
+    key = initial_key(file, config, tmp_path / "data")
     assert key is not None
     assert key.name == AssignmentKey(SECRET).name
     (tmp_path / "data" / FILE).unlink()
     publish(tmp_path / "data" / SNAPSHOT, snapshot_of())
-    assert assignment_key(file, config, tmp_path / "data") is None
+    assert initial_key(file, config, tmp_path / "data") is None
 
 
 def test_a_rotated_key_is_in_force_at_every_node_with_one_period(tmp_path: Path, postgresql_url: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from gateway.cli import PROBLEM, run
 from gateway.compiled import build
-from gateway.process import environment as doctor
+from gateway.process import environment
 from gateway.store import Store
 from gateway.store.schema import migrations
 from router.config.config import parse
@@ -47,7 +47,7 @@ def test_a_machine_that_is_well_has_no_problem(tmp_path: Path, store: str, capsy
 @pytest.fixture(autouse=True)
 def _any_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """How fast this machine's disk is, and how busy, is not what is tested."""
-    monkeypatch.setattr(doctor, "TOO_SLOW_FSYNC_MS", float("inf"))
+    monkeypatch.setattr(environment, "TOO_SLOW_FSYNC_MS", float("inf"))
 
 
 def test_people_get_a_line_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,17 +65,17 @@ def test_nothing_is_left_or_made(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_it_says_which_build_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, findings = found(write_config(tmp_path), capsys)
-    assert findings["build"] == doctor.build(build())[1:3]
+    assert findings["build"] == environment.build(build())[1:3]
     assert findings["build"][1].startswith(build())
-    assert (doctor.build("compiled").status, doctor.build("interpreted").status) == ("ok", "note")
+    assert (environment.build("compiled").status, environment.build("interpreted").status) == ("ok", "note")
 
 
 @pytest.mark.parametrize(
     ("version", "status"), [((3, 40, 1), "note"), ((3, 51, 2), "note"), ((3, 51, 3), "ok"), ((4, 0, 0), "ok")]
 )
 def test_the_wal_bug_is_told_of_those_that_have_it(version: tuple[int, ...], status: str) -> None:
-    assert doctor.sqlite(version, used=True).status == status
-    assert doctor.sqlite(version, used=False).status == "ok"
+    assert environment.sqlite(version, used=True).status == status
+    assert environment.sqlite(version, used=False).status == "ok"
 
 
 def test_a_store_that_cannot_be_reached_needs_a_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,19 +100,19 @@ def test_a_newer_store_needs_a_hand(
 
 def test_a_clock_that_was_set_back_needs_a_hand(tmp_path: Path) -> None:
     (tmp_path / "snapshot.json").touch()
-    assert doctor.clock(tmp_path).status != "problem"
+    assert environment.clock(tmp_path).status != "problem"
     os.utime(tmp_path / "snapshot.json", (time.time() + 600,) * 2)
-    assert (doctor.clock(tmp_path).status, "600 s behind" in doctor.clock(tmp_path).said) == ("problem", True)
+    assert (environment.clock(tmp_path).status, "600 s behind" in environment.clock(tmp_path).said) == ("problem", True)
 
 
 def test_too_few_open_files_and_a_full_journal_need_a_hand(tmp_path: Path) -> None:
     config = parse(write_config(tmp_path).read_text(), "turnout.toml")
     most = config.gateway.max_connections
-    assert [doctor.open_files(config, n).status for n in (1_024, most, 10**6)] == ["problem", "note", "ok"]
+    assert [environment.open_files(config, n).status for n in (1_024, most, 10**6)] == ["problem", "note", "ok"]
     gateway = Gateway(max_journal_bytes=1_000)
-    assert [doctor.journal(gateway, n).status for n in (0, 800, 801)] == ["ok", "ok", "problem"]
+    assert [environment.journal(gateway, n).status for n in (0, 800, 801)] == ["ok", "ok", "problem"]
 
 
 def test_a_folder_that_cannot_be_written_needs_a_hand() -> None:
     """Nobody can make a file there, not even root."""
-    assert doctor.fsync(Path("/proc/self")).status == "problem"
+    assert environment.fsync(Path("/proc/self")).status == "problem"

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.sinks import sender as senders
+from gateway.sinks import sender
 from gateway.sinks.outlet import Trouble
 from gateway.sinks.sinks import Sinks
 from gateway.sinks.stdout import Stdout
@@ -28,8 +28,8 @@ from tests.stories.backends import Backend
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses of milliseconds: what is asked here is what happens after them."""
-    monkeypatch.setattr(senders, "SHORTEST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(senders, "LONGEST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(sender, "SHORTEST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(sender, "LONGEST_PAUSE_SECONDS", 0.05)
 
 
 @contextlib.asynccontextmanager

@@ -16,7 +16,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.control.record import drain as segments
+from gateway.control.record import drain
 from gateway.control.record.recorder import Recorder
 from gateway.journal.seal import sealed
 from gateway.journal.segments import FEEDBACK, PREDICTIONS, Segment
@@ -361,7 +361,7 @@ def test_a_recorder_that_has_read_all_it_may_at_once_does_not_think_it_has_caugh
     tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lines are long: the bound of bytes is reached long before that of lines."""
-    monkeypatch.setattr(segments, "CHUNK_BYTES", 1_000)
+    monkeypatch.setattr(drain, "CHUNK_BYTES", 1_000)
 
     async def story(desk: Desk) -> None:
         desk.journal.calls(*(call(n) for n in range(30)))
