@@ -6,7 +6,10 @@ import subprocess
 import sys
 
 HEAVY = ("numpy", "scipy", "pydantic", "sqlalchemy", "tree_sitter", "tree_sitter_toml", "prometheus_client", "httpx")
-LIGHT = ("router", "merge", "snapshot", "records", "match", "unit", "extract", "placeholders", "spellings", "outcomes")
+LIGHT = (
+    *("router", "merge", "snapshot", "records", "match", "unit", "extract", "outcomes"),
+    *("config.placeholders", "config.spellings"),
+)
 
 PROGRAM = f"""
 import sys
