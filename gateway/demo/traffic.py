@@ -19,7 +19,8 @@ import orjson
 
 from gateway.demo.models import PIXELS, SHOWN, Digits, relevant
 from gateway.demo.scenario import SCENES, Scene
-from gateway.proxy.client.upstream import Upstream, UpstreamFault
+from gateway.proxy.client.upstream import Upstream
+from gateway.proxy.wire.faults import UpstreamFault
 
 #: A user asks three to five times, half a second apart on average.
 REQUESTS: Final = (3, 4, 5)

@@ -54,10 +54,10 @@ from gateway.proxy.feedback.feedback import OWN_PATHS, OwnPaths
 from gateway.proxy.limits.admission import SAMPLE_SECONDS, Admission
 from gateway.proxy.limits.newcomers import Newcomers
 from gateway.proxy.log import Log, keep_synced
-from gateway.proxy.server.buffers import Buffers
 from gateway.proxy.server.edge import Edge
 from gateway.proxy.server.request import Request
 from gateway.proxy.server.response import Response
+from gateway.proxy.wire.buffers import Buffers
 from router.router import Router
 from router.snapshot import Gateway, Snapshot
 

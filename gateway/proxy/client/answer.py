@@ -1,4 +1,4 @@
-"""A backend's answer to one call, and the faults a call can end in.
+"""A backend's answer to one call.
 
 Rule: an answer is whole, or it raises. What is held of it is bounded: HELD_BYTES, then what the worker's budget has
 (``buffers``), then the backend waits while nobody takes the body. However it ends, the connection and the place it took
@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final
 
 from gateway.proxy.wire.deadlines import NEVER
+from gateway.proxy.wire.faults import UpstreamFault
 from gateway.proxy.wire.fiber import Bell
 from gateway.proxy.wire.headers import Fields, Header, fields
 from gateway.proxy.wire.wire import add_piece
-from router.records import Fault
 
 if TYPE_CHECKING:
     from gateway.proxy.client.link import Link
@@ -26,17 +26,6 @@ HELD_BYTES: Final = 65_536
 
 #: The fields of an answer that is not here yet.
 _NONE: Final = fields()
-
-
-class UpstreamFault(Exception):
-    """Why a call has no complete answer. ``detail`` is for the log and for operators."""
-
-    def __init__(self, fault: Fault, detail: str) -> None:
-        super().__init__(f"{fault}: {detail}")
-        self.fault: Fault = fault
-        self.detail = detail
-        #: How often the call had been sent again before it ended in this.
-        self.retries = 0
 
 
 class Answer:

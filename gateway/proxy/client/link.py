@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Final, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from gateway.proxy.client.answer import Answer, UpstreamFault
-from gateway.proxy.server.buffers import EVICT_SECONDS
-from gateway.proxy.server.request import BodyTimeout, ClientGone
+from gateway.proxy.client.answer import Answer
+from gateway.proxy.wire.buffers import EVICT_SECONDS
 from gateway.proxy.wire.deadlines import NEVER
+from gateway.proxy.wire.faults import BodyTimeout, ClientGone, UpstreamFault
 from gateway.proxy.wire.headers import (
     CODING,
     CONNECTION,

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
-from gateway.proxy.client.answer import UpstreamFault
 from gateway.proxy.client.upstream import Upstream
+from gateway.proxy.wire.faults import UpstreamFault
 from gateway.proxy.wire.headers import Header
 from router.snapshot import Backend
 

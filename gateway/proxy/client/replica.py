@@ -14,8 +14,8 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlsplit
 
-from gateway.proxy.client.answer import UpstreamFault
 from gateway.proxy.client.link import Link
+from gateway.proxy.wire.faults import UpstreamFault
 from router.config.spellings import replica as replica_name
 from router.snapshot import Backend
 

@@ -24,23 +24,21 @@ from random import random
 from typing import TYPE_CHECKING, Final
 
 from gateway.files.tls import client_context
-from gateway.proxy.client.answer import Answer, UpstreamFault
+from gateway.proxy.client.answer import Answer
 from gateway.proxy.client.health import Health, State
 from gateway.proxy.client.link import IDLE_SECONDS, Link
 from gateway.proxy.client.replica import Replica
 from gateway.proxy.client.waiting import Line
 from gateway.proxy.counts import Counts
-from gateway.proxy.server.accept import UNBODIED
-from gateway.proxy.server.buffers import Buffers
+from gateway.proxy.wire.buffers import Buffers
 from gateway.proxy.wire.deadlines import NEVER, Deadlines
+from gateway.proxy.wire.faults import UpstreamFault
 from gateway.proxy.wire.headers import Header, field
-from gateway.proxy.wire.wire import request_head
+from gateway.proxy.wire.wire import UNBODIED, request_head
 from router.snapshot import Backend
 
 if TYPE_CHECKING:
     from gateway.proxy.client.probes import Probes
-
-__all__ = ["Answer", "Upstream", "UpstreamFault"]
 
 logger = logging.getLogger(__name__)
 

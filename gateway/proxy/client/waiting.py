@@ -11,8 +11,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
-from gateway.proxy.client.answer import UpstreamFault
 from gateway.proxy.wire.deadlines import Deadlines
+from gateway.proxy.wire.faults import UpstreamFault
 
 #: How a wait ended.
 _SERVED: Final = True

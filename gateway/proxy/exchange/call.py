@@ -10,9 +10,11 @@ from functools import partial
 from time import perf_counter
 from typing import Any, Final
 
-from gateway.proxy.client.upstream import Answer, Upstream, UpstreamFault
+from gateway.proxy.client.answer import Answer
+from gateway.proxy.client.upstream import Upstream
 from gateway.proxy.exchange.case import Case, milliseconds
 from gateway.proxy.exchange.reading import READ_BYTES
+from gateway.proxy.wire.faults import UpstreamFault
 from gateway.proxy.wire.headers import Header, fields
 from gateway.proxy.wire.problem_details import Problem, problem
 from gateway.proxy.wire.wire import LONG_BYTES

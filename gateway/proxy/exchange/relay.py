@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator
 from time import perf_counter
 from typing import Any
 
-from gateway.proxy.client.upstream import UpstreamFault
 from gateway.proxy.exchange.call import Call, call, fault_problem, fault_status, since
 from gateway.proxy.exchange.reading import Kept, read_answer, worth_reading
 from gateway.proxy.exchange.reply import LEFT, Reply
+from gateway.proxy.wire.faults import UpstreamFault
 
 
 async def relay(reply: Reply, body: bytes | AsyncIterator[bytes]) -> None:

@@ -13,8 +13,8 @@ from gateway.proxy.counts import Counts
 from gateway.proxy.exchange.capture import Capturing
 from gateway.proxy.exchange.case import Case
 from gateway.proxy.log import Log
-from gateway.proxy.server.request import BodyTimeout, BodyTooLarge, ClientGone
 from gateway.proxy.server.response import Response
+from gateway.proxy.wire.faults import BodyTimeout, BodyTooLarge, ClientGone
 from gateway.proxy.wire.headers import Header
 from gateway.proxy.wire.problem_details import problem
 from router.records import Role

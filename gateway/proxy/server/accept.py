@@ -34,9 +34,6 @@ _FRAGMENT: Final = ord("#")
 _METHOD: Final = re.compile(rb"[\r\n]*[!#$%&'*+.^_`|~0-9A-Za-z-]+ ")
 #: What may be asked of a route, unless it says which methods it takes.
 METHODS: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
-#: Methods whose content means nothing, so that some servers do not read it and take it for the next request (RFC 9110,
-#: sections 9.3.1, 9.3.2 and 9.3.5): no connection that carried one carries another request.
-UNBODIED: Final = frozenset({"GET", "HEAD", "DELETE"})
 
 
 class Refusal(Exception):

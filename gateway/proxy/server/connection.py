@@ -33,17 +33,18 @@ from typing import TYPE_CHECKING, Final, cast
 from gateway.proxy.server.accept import Refusal
 from gateway.proxy.server.intake import BETWEEN, BODY, HEAD, WHOLE, Intake
 from gateway.proxy.server.pace import Pace
-from gateway.proxy.server.request import HELD_BYTES, BodyTimeout, BodyTooLarge, BodyUnheld, ClientGone, Request
+from gateway.proxy.server.request import HELD_BYTES, Request
 from gateway.proxy.server.response import Response
 from gateway.proxy.wire.deadlines import NEVER
+from gateway.proxy.wire.faults import BodyTimeout, BodyTooLarge, BodyUnheld, ClientGone
 from gateway.proxy.wire.fiber import Bell, Fiber
 from gateway.proxy.wire.headers import Header
 from gateway.proxy.wire.problem_details import problem
 from gateway.proxy.wire.wire import CONTINUE, answer_head
 
 if TYPE_CHECKING:
-    from gateway.proxy.server.buffers import Buffers
     from gateway.proxy.server.edge import Edge
+    from gateway.proxy.wire.buffers import Buffers
     from gateway.proxy.wire.peer import Peer
 
 logger = logging.getLogger(__name__)

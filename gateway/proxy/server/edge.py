@@ -20,17 +20,15 @@ from ssl import SSLContext
 from typing import Any, Final, Literal
 
 from gateway.process.descriptors import TOLD
-from gateway.proxy.server.buffers import Buffers
 from gateway.proxy.server.connection import Connection
-from gateway.proxy.server.request import BodyTimeout, BodyTooLarge, ClientGone, Request
+from gateway.proxy.server.request import Request
 from gateway.proxy.server.response import Response
+from gateway.proxy.wire.buffers import Buffers
 from gateway.proxy.wire.deadlines import Deadlines
 from gateway.proxy.wire.fiber import Bell, Fiber
 from gateway.proxy.wire.headers import IMITATION, UNDERSCORED, Header, without
 from gateway.proxy.wire.peer import Peer, lies_within
 from router.snapshot import Gateway
-
-__all__ = ["BodyTimeout", "BodyTooLarge", "ClientGone", "Edge", "Handler", "Request", "Response"]
 
 #: Answers one request. It runs in a fiber of its own, which is cancelled when the client is lost.
 Handler = Callable[[Request, Response], Coroutine[Any, Any, None]]

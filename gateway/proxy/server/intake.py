@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
-from gateway.proxy.server.accept import UNBODIED, Refusal, accept, too_long, unreadable
+from gateway.proxy.server.accept import Refusal, accept, too_long, unreadable
 from gateway.proxy.wire.headers import IMITATION, UNDERSCORED, Header
-from gateway.proxy.wire.wire import LONG_BYTES, add_piece
+from gateway.proxy.wire.wire import LONG_BYTES, UNBODIED, add_piece
 
 if TYPE_CHECKING:
     from gateway.proxy.server.connection import Connection

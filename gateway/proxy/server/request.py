@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final
 
+from gateway.proxy.wire.faults import BodyUnheld
 from gateway.proxy.wire.fiber import Bell
 from gateway.proxy.wire.headers import Header
 from gateway.proxy.wire.wire import add_piece
@@ -20,22 +21,6 @@ if TYPE_CHECKING:
 
 #: Bytes of a body held for a handler that does not take them, then the client has to wait. One read may exceed it.
 HELD_BYTES: Final = 65_536
-
-
-class ClientGone(Exception):
-    """The client's connection is lost, or what it sends cannot be read any more."""
-
-
-class BodyTooLarge(Exception):
-    """The body is longer than ``max_body_bytes``."""
-
-
-class BodyUnheld(Exception):
-    """The body has to be here as a whole, and the worker has no memory left for it."""
-
-
-class BodyTimeout(Exception):
-    """No byte of the body came for ``body_timeout_ms``, or fewer than ``min_body_bytes_per_second`` on the whole."""
 
 
 class Request:

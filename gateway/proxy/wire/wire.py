@@ -14,6 +14,9 @@ from typing import Final
 
 from gateway.proxy.wire.headers import DATE, HOP, HOST, LENGTH, MEANING, Fields, Header
 
+#: Methods whose content means nothing, so that some servers do not read it and take it for the next request (RFC 9110,
+#: sections 9.3.1, 9.3.2 and 9.3.5): no connection that carried one carries another request.
+UNBODIED: Final = frozenset({"GET", "HEAD", "DELETE"})
 #: The interim answer to a client that waits to be asked for its body.
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 

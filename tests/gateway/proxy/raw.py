@@ -13,7 +13,9 @@ from typing import Any
 
 import uvloop
 
-from gateway.proxy.server.edge import Edge, Handler, Request, Response
+from gateway.proxy.server.edge import Edge, Handler
+from gateway.proxy.server.request import Request
+from gateway.proxy.server.response import Response
 from router.snapshot import Gateway
 
 

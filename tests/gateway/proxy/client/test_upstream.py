@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.proxy.client.upstream import Upstream, UpstreamFault
+from gateway.proxy.client.upstream import Upstream
+from gateway.proxy.wire.faults import UpstreamFault
 from tests.gateway.proxy import builders
 from tests.gateway.proxy.certificates import authority, certificate
 from tests.gateway.proxy.faults import HOST, MEGABYTE, OK, Wire, backend, get, polite, says, stays, upstream

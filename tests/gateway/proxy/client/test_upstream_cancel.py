@@ -8,7 +8,8 @@ from collections import Counter
 
 import pytest
 
-from gateway.proxy.client.upstream import Upstream, UpstreamFault
+from gateway.proxy.client.upstream import Upstream
+from gateway.proxy.wire.faults import UpstreamFault
 from gateway.proxy.wire.fiber import Fiber
 from tests.gateway.proxy import builders
 from tests.gateway.proxy.faults import HOST, OK, Backend, Wire, backend, get, upstream

@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.proxy.client.upstream import Upstream, UpstreamFault
+from gateway.proxy.client.upstream import Upstream
+from gateway.proxy.wire.faults import UpstreamFault
 from tests.gateway.proxy import builders
 from tests.gateway.proxy.faults import HOST, OK, Script, Wire, backend, get, polite, says, stays, upstream
 from tests.gateway.proxy.raw import play, until

@@ -12,7 +12,8 @@ import pytest
 from gateway.files.secret import SecretMissing
 from gateway.proxy.client import replica
 from gateway.proxy.client.backends import Backends
-from gateway.proxy.client.upstream import Upstream, UpstreamFault
+from gateway.proxy.client.upstream import Upstream
+from gateway.proxy.wire.faults import UpstreamFault
 from tests.gateway.proxy import builders
 from tests.gateway.proxy.certificates import certificate
 from tests.gateway.proxy.faults import HOST, Wire, backend, get, polite, stays, upstream

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from gateway.proxy.client import link
-from gateway.proxy.client.upstream import UpstreamFault
+from gateway.proxy.wire.faults import UpstreamFault
 from tests.gateway.proxy.faults import HOST, OK, Wire, backend, get, says, stays, upstream
 from tests.gateway.proxy.raw import play, until
 

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from gateway.proxy.client.upstream import Upstream, UpstreamFault
+from gateway.proxy.client.upstream import Upstream
+from gateway.proxy.wire.faults import UpstreamFault
 from tests.gateway.proxy import builders
 from tests.gateway.proxy.faults import HOST, OK, Backend, Script, Wire, backend, get, upstream
 from tests.gateway.proxy.raw import play, until

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from gateway.proxy.client.answer import Answer
 from gateway.proxy.client.replica import Replica
 from gateway.proxy.client.upstream import Upstream
-from gateway.proxy.server.buffers import EVICT_SECONDS, Buffers
 from gateway.proxy.server.request import HELD_BYTES
+from gateway.proxy.wire.buffers import EVICT_SECONDS, Buffers
 from gateway.proxy.worker import Worker
 from router.snapshot import Gateway
 from tests.gateway.proxy import builders

@@ -9,7 +9,9 @@ import socket
 
 import pytest
 
-from gateway.proxy.server.edge import ClientGone, Request, Response
+from gateway.proxy.server.request import Request
+from gateway.proxy.server.response import Response
+from gateway.proxy.wire.faults import ClientGone
 from tests.gateway.proxy.raw import Seen, heads, play, served, status, until
 
 GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"

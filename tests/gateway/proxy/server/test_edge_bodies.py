@@ -6,7 +6,9 @@ import asyncio
 
 import pytest
 
-from gateway.proxy.server.edge import ClientGone, Request, Response
+from gateway.proxy.server.request import Request
+from gateway.proxy.server.response import Response
+from gateway.proxy.wire.faults import ClientGone
 from tests.gateway.proxy.raw import Seen, heads, play, served, status, until
 
 POST = b"POST /x HTTP/1.1\r\nHost: a\r\n"

@@ -8,8 +8,9 @@ from contextlib import suppress
 
 import pytest
 
-from gateway.proxy.server.edge import Edge, Request, Response
-from gateway.proxy.server.request import HELD_BYTES
+from gateway.proxy.server.edge import Edge
+from gateway.proxy.server.request import HELD_BYTES, Request
+from gateway.proxy.server.response import Response
 from gateway.proxy.wire.wire import add_piece
 from router.snapshot import Gateway
 from tests.gateway.proxy.raw import play, served

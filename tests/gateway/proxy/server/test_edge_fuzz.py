@@ -19,7 +19,9 @@ import uvloop
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from gateway.proxy.server.edge import Edge, Request, Response
+from gateway.proxy.server.edge import Edge
+from gateway.proxy.server.request import Request
+from gateway.proxy.server.response import Response
 from loadtests.fuzz import check
 from router.snapshot import Gateway
 from tests.gateway.proxy.payloads import PAYLOADS, Payload

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.proxy.server.edge import BodyTimeout, Request, Response
+from gateway.proxy.server.request import Request
+from gateway.proxy.server.response import Response
+from gateway.proxy.wire.faults import BodyTimeout
 from router.snapshot import Gateway
 from tests.gateway.proxy.certificates import authority, certificate
 from tests.gateway.proxy.raw import Seen, heads, play, served, status, until

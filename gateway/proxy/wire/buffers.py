@@ -9,13 +9,17 @@ held: a body is refused, and a backend waits for the client, with its place take
 from __future__ import annotations
 
 from time import monotonic
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from gateway.proxy.server.connection import Connection
+from typing import Final, Protocol
 
 #: How long a client may take for 64 KiB, of its body or of the answer, while others need what is held for it.
 EVICT_SECONDS: Final = 0.5
+
+
+class SlowClient(Protocol):
+    """A client's connection, as far as the budget knows it."""
+
+    def evict(self) -> None:
+        """Give back what is held for this client, whose time is up."""
 
 
 class Buffers:
@@ -29,7 +33,7 @@ class Buffers:
         #: Clients that lost what was held for them to others.
         self.evicted = 0
         #: Those that more has to come from, or be taken by, and since when for the present 64 KiB; the longest first.
-        self._slow: dict[Connection, float] = {}
+        self._slow: dict[SlowClient, float] = {}
 
     def __repr__(self) -> str:
         return f"<Buffers {self.used} of {self.limit}>"
@@ -46,7 +50,7 @@ class Buffers:
         self.used += size
         return True
 
-    def reclaim(self, size: int, client: Connection) -> bool:
+    def reclaim(self, size: int, client: SlowClient) -> bool:
         """Take so many bytes for this client, if need be from those that are slow; or none and return False."""
         while not self.take(size):
             for slow in self._slow:
@@ -61,12 +65,12 @@ class Buffers:
             slow.evict()
         return True
 
-    def waits(self, client: Connection) -> None:
+    def waits(self, client: SlowClient) -> None:
         """From now on we wait for the next 64 KiB of a client that something is held for."""
         self._slow.pop(client, None)
         self._slow[client] = monotonic()
 
-    def waits_no_more(self, client: Connection) -> None:
+    def waits_no_more(self, client: SlowClient) -> None:
         """It owes nothing."""
         self._slow.pop(client, None)
 
