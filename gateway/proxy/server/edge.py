@@ -37,6 +37,10 @@ logger = logging.getLogger(__name__)
 
 #: Connections the kernel holds for us while we are busy.
 _BACKLOG: Final = 4_096
+#: How much the kernel takes from the worker before it has sent it (tcp(7)). Without this bound its buffer grows to
+#: megabytes, and a client that pipelines requests and reads nothing is answered 13,000 times before it has to wait,
+#: each time with a call to a backend and a row; with it, 800 times.
+_UNSENT_BYTES: Final = 65_536
 #: Seconds for handlers to end when they are cancelled at the end of a drain, and for their answers to be taken.
 _CANCEL_SECONDS: Final = 1.0
 #: Seconds of a drain in which clients and balancers are told and still let in, at most this share of its time; and how
@@ -114,6 +118,8 @@ class Edge:
 
     async def start(self, sock: socket.socket) -> None:
         """Accept clients on a bound socket, which is ours from now on."""
+        # Accepted sockets inherit it. Not SO_SNDBUF: that would also bound what is in flight to distant clients.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
         self._sock = sock
         self._server = await self._listen(self._ssl)
 

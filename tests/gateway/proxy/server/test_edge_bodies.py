@@ -163,6 +163,29 @@ def test_a_flood_of_pipelined_requests_is_not_read_while_one_is_unanswered() -> 
     play(main())
 
 
+def test_a_client_that_pipelines_and_reads_nothing_is_not_answered_for_long() -> None:
+    """Each answer costs a call to a backend and a row: the kernel's buffer, of megabytes, may not pay for thousands."""
+
+    async def main() -> None:
+        answered = 0
+
+        async def handler(request: Request, response: Response) -> None:
+            nonlocal answered
+            answered += 1
+            response.send(200, [], b"x" * 300)
+
+        async with served(handler) as edge, edge.client() as client:
+            client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            client.writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 40_000)
+            before = -1
+            while answered != before:
+                before = answered
+                await asyncio.sleep(0.2)
+            assert 0 < answered < 4_000
+
+    play(main())
+
+
 @pytest.mark.parametrize("body", [b"0x1\r\nx\r\n", b"1\r\nxGET", b"0\r\n\rX", b"0\r\nbad trailer\r\n\r\n"])
 @pytest.mark.parametrize("split", [False, True])
 def test_a_bad_chunk_is_400_and_the_end_of_the_connection(body: bytes, split: bool) -> None:
