@@ -57,7 +57,7 @@ class Balance:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class RouteResult:
     """What one route showed. ``right`` is None when nothing was decided, else whether the truth says so too."""
 
     route: str
@@ -70,7 +70,7 @@ class Finding:
 
 def find(
     reports: Mapping[str, Report], accounts: Mapping[str, Account], truth: Mapping[str, float]
-) -> tuple[Finding, ...]:
+) -> tuple[RouteResult, ...]:
     """Return what each route showed, in the order of the scenes."""
     return tuple(_finding(scene, reports[scene.route], accounts[scene.route], truth) for scene in SCENES)
 
@@ -81,7 +81,7 @@ def settled(report: Report, account: Account, scene: Scene) -> bool:
     return pending == 0 and all(balance.holds for balance in _balances(scene, report, account))
 
 
-def as_json(findings: tuple[Finding, ...]) -> list[dict[str, Any]]:
+def as_json(findings: tuple[RouteResult, ...]) -> list[dict[str, Any]]:
     """Return the findings as plain values."""
     return [
         {
@@ -93,12 +93,12 @@ def as_json(findings: tuple[Finding, ...]) -> list[dict[str, Any]]:
     ]
 
 
-def _finding(scene: Scene, report: Report, account: Account, truth: Mapping[str, float]) -> Finding:
+def _finding(scene: Scene, report: Report, account: Account, truth: Mapping[str, float]) -> RouteResult:
     comparison = _comparison(scene, report, truth)
     right = {"better": True, "worse": False}.get(comparison.status) if comparison else None
     share = next((float(v["share"]) for v in report["variants"] if v["name"] == scene.better), None)
     claim = " ".join(filter(None, (_moved(scene, report), _claim(scene, comparison), _split(scene, account))))
-    return Finding(scene.route, claim, right, comparison, share, _balances(scene, report, account))
+    return RouteResult(scene.route, claim, right, comparison, share, _balances(scene, report, account))
 
 
 def _comparison(scene: Scene, report: Report, truth: Mapping[str, float]) -> Comparison | None:

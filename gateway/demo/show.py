@@ -22,7 +22,7 @@ from rich.console import Console
 
 from gateway.cli.report_tables import of_route
 from gateway.demo import view
-from gateway.demo.findings import Finding, as_json, find, settled
+from gateway.demo.findings import RouteResult, as_json, find, settled
 from gateway.demo.models import Digits, Model, held_out_score, load, save, train
 from gateway.demo.processes import Children, StartFailed, free_ports
 from gateway.demo.scenario import SCENES, WINDOW_SECONDS, config
@@ -107,7 +107,7 @@ class Show:
                 raise StartFailed(f"the report could not be read: {error!r}") from error
             return progress
 
-    def _conclude(self, progress: view.Progress, findings: tuple[Finding, ...], truth: Mapping[str, float]) -> int:
+    def _conclude(self, progress: view.Progress, findings: tuple[RouteResult, ...], truth: Mapping[str, float]) -> int:
         for scene in SCENES:
             self.console.rule(f"{scene.route}: {scene.summary}", align="left", style="dim")
             self.console.print(of_route(progress.reports[scene.route], boxed=self.console.is_terminal))
@@ -120,7 +120,7 @@ class Show:
         return 0 if right else 1
 
     def _json(
-        self, progress: view.Progress, findings: tuple[Finding, ...], truth: Mapping[str, float], seconds: float
+        self, progress: view.Progress, findings: tuple[RouteResult, ...], truth: Mapping[str, float], seconds: float
     ) -> bytes:
         found: dict[str, Any] = {
             "seed": self.seed,

@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from gateway.demo.findings import Finding, Report
+from gateway.demo.findings import Report, RouteResult
 from gateway.demo.models import Classifier, Model
 from gateway.demo.scenario import SCENES, Scene
 from gateway.demo.traffic import Account
@@ -92,7 +92,7 @@ def models_table(models: tuple[Model, ...], truth: Mapping[str, float]) -> Rende
     return table
 
 
-def findings_text(findings: tuple[Finding, ...]) -> RenderableType:
+def findings_text(findings: tuple[RouteResult, ...]) -> RenderableType:
     """Return the last page: what each route showed, and that the accounts add up."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column("route", style="bold", no_wrap=True)

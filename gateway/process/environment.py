@@ -44,7 +44,7 @@ _FULL_SHARE: Final = 0.8
 _TIME_ERROR: Final = 5
 
 
-class Finding(NamedTuple):
+class Observation(NamedTuple):
     """What was found out about something; ``hint`` is what would help."""
 
     name: str
@@ -53,7 +53,7 @@ class Finding(NamedTuple):
     hint: str | None = None
 
 
-def examine(config: Config) -> Iterator[Finding]:
+def examine(config: Config) -> Iterator[Observation]:
     """Yield one finding for each thing there is to know."""
     gateway, data_dir = config.gateway, Path(config.gateway.data_dir)
     yield build(compiled.build())
@@ -67,15 +67,15 @@ def examine(config: Config) -> Iterator[Finding]:
     fed, bound = size_bytes(data_dir / JOURNAL, FEEDBACK), gateway.max_feedback_journal_bytes
     if fed > _FULL_SHARE * bound:
         hint = "see that the store can be written: when it is full, feedback gets 503"
-        yield Finding("feedback", "problem", f"{fed / 2**20:.1f} MiB, {fed / bound:.0%} of its bound", hint)
+        yield Observation("feedback", "problem", f"{fed / 2**20:.1f} MiB, {fed / bound:.0%} of its bound", hint)
     yield disk(data_dir)
 
 
-def build(found: Literal["compiled", "interpreted"]) -> Finding:
+def build(found: Literal["compiled", "interpreted"]) -> Observation:
     """Whether the request path is compiled."""
     if found == "compiled":
-        return Finding("build", "ok", found)
-    return Finding(
+        return Observation("build", "ok", found)
+    return Observation(
         "build",
         "note",
         f"{found}: a request costs a worker nearly twice the CPU",
@@ -83,30 +83,32 @@ def build(found: Literal["compiled", "interpreted"]) -> Finding:
     )
 
 
-def assigned(gateway: Gateway) -> Finding:
+def assigned(gateway: Gateway) -> Observation:
     """The key by which units are assigned."""
     data_dir = Path(gateway.data_dir)
     try:
         key = assignment_key.find(gateway, data_dir, None)
     except assignment_key.KeyUnusable as error:
-        return Finding("assignment", "problem", str(error))
+        return Observation("assignment", "problem", str(error))
     if key is not None:
-        return Finding("assignment", "ok", f"by the key {key.name}")
+        return Observation("assignment", "ok", f"by the key {key.name}")
     if not assignment_key.is_older(data_dir):
-        return Finding("assignment", "ok", "turnout serve makes a key when it first starts")
+        return Observation("assignment", "ok", "turnout serve makes a key when it first starts")
     said = "without a key: who knows a route's name can tell which variant a unit meets"
-    return Finding("assignment", "note", said, "turnout assignment rotate makes one; units then move, in a new period")
+    return Observation(
+        "assignment", "note", said, "turnout assignment rotate makes one; units then move, in a new period"
+    )
 
 
-def sqlite(version: tuple[int, ...], *, used: bool) -> Finding:
+def sqlite(version: tuple[int, ...], *, used: bool) -> Observation:
     """The SQLite that this Python is linked with."""
     said = ".".join(map(str, version))
     if not used:
-        return Finding("sqlite", "ok", f"{said}, not used")
+        return Observation("sqlite", "ok", f"{said}, not used")
     if version >= SOUND_SQLITE:
-        return Finding("sqlite", "ok", said)
+        return Observation("sqlite", "ok", said)
     sound = ".".join(map(str, SOUND_SQLITE))
-    return Finding(
+    return Observation(
         "sqlite",
         "note",
         f"{said}: before {sound} two connections that write or checkpoint a WAL database at once can corrupt it",
@@ -114,50 +116,50 @@ def sqlite(version: tuple[int, ...], *, used: bool) -> Finding:
     )
 
 
-def fsync(data_dir: Path) -> Finding:
+def fsync(data_dir: Path) -> Observation:
     """How long the disk under the journal takes to be sure."""
     folder = next(path for path in (data_dir, *data_dir.absolute().parents) if path.is_dir())
     try:
         taken = sorted(_fsyncs(folder))
     except OSError as error:
-        return Finding("fsync", "problem", f"{folder}: {error.strerror or error}", "let turnout write there")
+        return Observation("fsync", "problem", f"{folder}: {error.strerror or error}", "let turnout write there")
     median, worst = statistics.median(taken), taken[-1]
     said = f"{median:.1f} ms, at worst {worst:.1f} ms of {_FSYNCS} ({folder})"
     if median > TOO_SLOW_FSYNC_MS:
-        return Finding("fsync", "problem", said, "feedback waits for it: put data_dir on a faster disk")
-    return Finding("fsync", "note" if median > SLOW_FSYNC_MS else "ok", said)
+        return Observation("fsync", "problem", said, "feedback waits for it: put data_dir on a faster disk")
+    return Observation("fsync", "note" if median > SLOW_FSYNC_MS else "ok", said)
 
 
-def clock(data_dir: Path) -> Finding:
+def clock(data_dir: Path) -> Observation:
     """Whether the clock can be believed."""
     ahead = max((path.stat().st_mtime for path in _files(data_dir)), default=0.0) - time.time()
     if ahead > SKEW_SECONDS:
         said = f"{ahead:.0f} s behind the newest file in {data_dir}: it was set back"
-        return Finding("clock", "problem", said, "set it right; windows wait until it has caught up")
+        return Observation("clock", "problem", said, "set it right; windows wait until it has caught up")
     if _unsynchronised():
-        return Finding("clock", "note", "the kernel says that nothing keeps it", "run chrony or another NTP client")
-    return Finding("clock", "ok", "kept, and not behind the data")
+        return Observation("clock", "note", "the kernel says that nothing keeps it", "run chrony or another NTP client")
+    return Observation("clock", "ok", "kept, and not behind the data")
 
 
-def open_files(config: Config, limit: int) -> Finding:
+def open_files(config: Config, limit: int) -> Observation:
     """Whether a worker may have as many connections as its settings say, with the limit that ``serve`` raises to."""
     gateway, backends = config.gateway, config.backends.values()
     taken = descriptors.connections(gateway, backends, limit)
     said = f"{limit:,} per process: {taken:,} connections of clients, of max_connections = {gateway.max_connections:,}"
     if taken < gateway.max_connections:
         hint = "raise the hard limit (ulimit -Hn, LimitNOFILE), or lower max_connections; the others get 503"
-        return Finding("open files", "note" if taken > gateway.max_connections // 2 else "problem", said, hint)
-    return Finding("open files", "ok", said)
+        return Observation("open files", "note" if taken > gateway.max_connections // 2 else "problem", said, hint)
+    return Observation("open files", "ok", said)
 
 
-def store(gateway: Gateway) -> Iterator[Finding]:
+def store(gateway: Gateway) -> Iterator[Observation]:
     """Whether the store can be reached and read; and whether its clock is ours."""
     try:
         password = password_in(gateway.store_password_file)
         found = asyncio.run(look(gateway.store, Path(gateway.data_dir), password=password))
         ahead = None if gateway.store == "sqlite" else asyncio.run(clock_ahead_seconds(gateway.store, password))
     except StoreError as error:
-        yield Finding("store", "problem", str(error), "traffic goes on without it; the journal keeps what comes")
+        yield Observation("store", "problem", str(error), "traffic goes on without it; the journal keeps what comes")
         return
     said = {
         "empty": "no tables yet; serve makes them",
@@ -166,30 +168,34 @@ def store(gateway: Gateway) -> Iterator[Finding]:
         "newer": f"schema version {found.version}, this program speaks {migrations.VERSION}",
     }[found.state]
     if found.state == "newer":
-        yield Finding("store", "problem", said, "run the newer program")
+        yield Observation("store", "problem", said, "run the newer program")
     else:
-        yield Finding("store", "ok", said)
+        yield Observation("store", "ok", said)
     if ahead is not None and abs(ahead) > SKEW_SECONDS:
-        yield Finding("store clock", "problem", f"{ahead:+.1f} s from ours", "keep both by NTP")
+        yield Observation("store clock", "problem", f"{ahead:+.1f} s from ours", "keep both by NTP")
 
 
-def journal(gateway: Gateway, found_bytes: int) -> Finding:
+def journal(gateway: Gateway, found_bytes: int) -> Observation:
     """How much of the journal waits to be recorded, or to be deleted."""
     share = found_bytes / gateway.max_journal_bytes
     said = f"{found_bytes / 2**20:.1f} MiB, {share:.0%} of max_journal_bytes"
     if share > _FULL_SHARE:
         then = "requests are answered unlogged" if gateway.journal_full == "shed" else "requests get 503"
-        return Finding("journal", "problem", said, f"see that the store can be written: when it is full, {then}")
-    return Finding("journal", "ok", said)
+        return Observation("journal", "problem", said, f"see that the store can be written: when it is full, {then}")
+    return Observation("journal", "ok", said)
 
 
-def disk(data_dir: Path) -> Finding:
+def disk(data_dir: Path) -> Observation:
     """How much room is left."""
     folder = next(path for path in (data_dir, *data_dir.absolute().parents) if path.is_dir())
     found = os.statvfs(folder)
     free = found.f_bavail * found.f_frsize
     said = f"{free / 2**30:.1f} GiB free ({folder})"
-    return Finding("disk", "problem", said, "make room") if free < _LEAST_FREE_BYTES else Finding("disk", "ok", said)
+    return (
+        Observation("disk", "problem", said, "make room")
+        if free < _LEAST_FREE_BYTES
+        else Observation("disk", "ok", said)
+    )
 
 
 def _fsyncs(folder: Path) -> Iterator[float]:

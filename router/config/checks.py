@@ -16,7 +16,7 @@ from router.config import spellings
 from router.config.draft import Draft, RouteDraft
 from router.config.findings import Finding, did_you_mean, dotted, listed, quoted
 from router.config.settings import BACKEND, SINK
-from router.config.tables import Reading
+from router.config.tables import TableDraft
 from router.match import overlap
 
 
@@ -54,7 +54,7 @@ _USELESS_WITHOUT: Final = (
 )
 
 
-def _gateway(gateway: Reading) -> Iterator[Finding]:
+def _gateway(gateway: TableDraft) -> Iterator[Finding]:
     has: Callable[[str], Any] = gateway.values.get
     for port in ("", "admin_"):
         cert, key = f"{port}tls_cert_file", f"{port}tls_key_file"
@@ -84,7 +84,7 @@ def _gateway(gateway: Reading) -> Iterator[Finding]:
         yield _wrong(gateway.path, "admin", f"{words}; name a file with a token in admin_token_file", hint)
 
 
-def _is_open(gateway: Reading, name: str, token: str) -> bool:
+def _is_open(gateway: TableDraft, name: str, token: str) -> bool:
     """Return whether an address is known to be reached by other machines, and no token is asked for there."""
     where: str | None = gateway.values.get(name)
     asks = gateway.values.get(token) or token in gateway.broken
@@ -104,7 +104,7 @@ def _retention(draft: Draft) -> Iterator[Finding]:
         yield _wrong(draft.gateway.path, "prediction_retention", message)
 
 
-def _tally_retention(gateway: Reading) -> Iterator[Finding]:
+def _tally_retention(gateway: TableDraft) -> Iterator[Finding]:
     """What is counted is needed while a prediction is there that may still move it."""
     tallies, predictions = (gateway.values.get(name) for name in ("tally_retention", "prediction_retention"))
     if tallies is None or "prediction_retention" in gateway.broken:
@@ -130,7 +130,7 @@ _IDLE: Final = (
 )
 
 
-def _backend(backend: Reading) -> Iterator[Finding]:
+def _backend(backend: TableDraft) -> Iterator[Finding]:
     yield from _replicas(backend)
     has: Callable[[str], Any] = backend.values.get
     for name, off, others in _IDLE:
@@ -151,7 +151,7 @@ def _backend(backend: Reading) -> Iterator[Finding]:
             yield _wrong(backend.path, "health_interval_ms", words)
 
 
-def _replicas(backend: Reading) -> Iterator[Finding]:
+def _replicas(backend: TableDraft) -> Iterator[Finding]:
     if backend.broken & {"url", "urls"}:
         return
     url, urls = backend.values["url"], backend.values["urls"]
@@ -165,7 +165,7 @@ def _replicas(backend: Reading) -> Iterator[Finding]:
         yield _wrong(backend.path, "tls_ca_file", "has no effect without an https url")
 
 
-def _metric(metric: Reading) -> Iterator[Finding]:
+def _metric(metric: TableDraft) -> Iterator[Finding]:
     values, path = metric.values, metric.path
     if metric.broken & {"kind", "score", "fold"}:
         return
@@ -234,7 +234,7 @@ def _stripped(route: RouteDraft) -> Iterator[Finding]:
 _SENT: Final = ("url", "mode", "headers", "timeout_ms", "tls_ca_file")
 
 
-def _sink(draft: Draft, sink: Reading) -> Iterator[Finding]:
+def _sink(draft: Draft, sink: TableDraft) -> Iterator[Finding]:
     if "kind" in sink.broken:
         return
     values = sink.values
@@ -278,7 +278,7 @@ def _revealed(route: RouteDraft) -> Iterator[Finding]:
             yield Finding(path, message, "leave it out")
 
 
-def _capture(route: RouteDraft, capture: Reading, *, hidden: bool) -> Iterator[Finding]:
+def _capture(route: RouteDraft, capture: TableDraft, *, hidden: bool) -> Iterator[Finding]:
     if capture.broken:
         return
     request, answer, redact = (capture.values[name] for name in ("request", "answer", "redact"))

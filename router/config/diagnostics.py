@@ -13,7 +13,7 @@ from typing import Any, Final
 from unicodedata import east_asian_width
 
 from router.config.findings import Finding, Severity, dotted
-from router.config.positions import Positions, Span
+from router.config.positions import Positions, TextSpan
 
 _WIDEST: Final = 120
 _AT: Final = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
@@ -107,20 +107,20 @@ def undecodable_diagnostic(data: bytes, error: UnicodeDecodeError, file: str) ->
     return Diagnostic(file, line, column, "", "not UTF-8 text, which TOML must be; save the file as UTF-8")
 
 
-def _syntax_span(message: str, text: str) -> Span:
+def _syntax_span(message: str, text: str) -> TextSpan:
     match = _AT.search(message)
     if match is None:
-        return Span(1, 1)
+        return TextSpan(1, 1)
     if match[1] is not None:
-        return Span(int(match[1]), int(match[2]))
+        return TextSpan(int(match[1]), int(match[2]))
     lines = text.rstrip().split("\n")
-    return Span(len(lines), len(lines[-1].rstrip("\r")) + 1)
+    return TextSpan(len(lines), len(lines[-1].rstrip("\r")) + 1)
 
 
 def _place(
     file: str,
     lines: Sequence[str],
-    span: Span,
+    span: TextSpan,
     message: str,
     *,
     path: str = "",

@@ -15,7 +15,7 @@ from policies.types import Path, Policy
 from router.config import spellings
 from router.config.findings import Finding, did_you_mean, dotted, listed, shown
 from router.config.settings import BACKEND, CAPTURE, GATEWAY, METRIC, MIRROR, ROUTE, SINK, policy_table
-from router.config.tables import Reading, Setting, Table, mapping, read, stand_in
+from router.config.tables import Setting, Table, TableDraft, mapping, read, stand_in
 from router.records import EXPOSED
 
 #: Levels of tables and lists that a file may have. The deepest setting is at six.
@@ -51,9 +51,9 @@ class RouteDraft:
     """
 
     name: str
-    reading: Reading
-    mirrors: tuple[Reading, ...]
-    capture: Reading | None
+    reading: TableDraft
+    mirrors: tuple[TableDraft, ...]
+    capture: TableDraft | None
     policy: Policy | None
     unsure: frozenset[str]
     salt: str
@@ -74,11 +74,11 @@ class RouteDraft:
 class Draft:
     """The whole file as read, and what is wrong with single settings."""
 
-    gateway: Reading
-    backends: Mapping[str, Reading]
-    metrics: Mapping[str, Reading]
+    gateway: TableDraft
+    backends: Mapping[str, TableDraft]
+    metrics: Mapping[str, TableDraft]
     routes: Mapping[str, RouteDraft]
-    sinks: Mapping[str, Reading]
+    sinks: Mapping[str, TableDraft]
     findings: tuple[Finding, ...]
 
 
@@ -117,7 +117,7 @@ def _route(name: str, given: Any, findings: list[Finding]) -> RouteDraft:
     captured = reading.values.get("capture")
     capture = None if captured is None else read(CAPTURE, captured, (*path, "capture"))
     findings += capture.findings if capture is not None else ()
-    policy, settings = None, Reading((*path, "policy"))
+    policy, settings = None, TableDraft((*path, "policy"))
     if "policy" in reading.values:
         policy, settings = _policy(reading.values["policy"], settings.path)
         findings += settings.findings
@@ -125,12 +125,12 @@ def _route(name: str, given: Any, findings: list[Finding]) -> RouteDraft:
     return RouteDraft(name, reading, mirrors, capture, policy, frozenset(settings.broken), salt)
 
 
-def _policy(given: dict[str, Any], path: Path) -> tuple[Policy | None, Reading]:
+def _policy(given: dict[str, Any], path: Path) -> tuple[Policy | None, TableDraft]:
     # Looked up at each call: whoever adds a policy adds its name to POLICIES, and nothing here.
     kinds = {policy.kind: policy for policy in policies.POLICIES}
     kind = given.get("kind")
     if not isinstance(kind, str) or kind not in kinds:
-        return None, Reading(path, findings=[_kind_finding(path, given, kinds)])
+        return None, TableDraft(path, findings=[_kind_finding(path, given, kinds)])
     table = policy_table(kinds[kind])
     reading = read(table, given, path)
     values = {name: value for name, value in reading.values.items() if name not in ("kind", "salt")}

@@ -23,7 +23,7 @@ _KEYS: Final = frozenset({"bare_key", "quoted_key", "dotted_key"})
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class TextSpan:
     """A stretch of one line: line and column count from 1, in characters."""
 
     line: int
@@ -43,7 +43,7 @@ class Positions:
         self._declared: set[Path] = set()  # tables that have a head of their own, not only subtables
         self._elements: dict[Path, int] = {}  # arrays of tables: the index of the last one
         #: The first key or table that says again what was said before, if any.
-        self.repeated: Span | None = None
+        self.repeated: TextSpan | None = None
         root = Parser(Language(tree_sitter_toml.language())).parse(source).root_node
         for node in root.named_children:
             if node.type == "pair":
@@ -51,7 +51,7 @@ class Positions:
             elif node.type in ("table", "table_array_element"):
                 self._table(node)
 
-    def find(self, path: Path, at: Literal["value", "key", "table"] = "value") -> Span:
+    def find(self, path: Path, at: Literal["value", "key", "table"] = "value") -> TextSpan:
         """Return where the setting stands; without one, the table around it; without any, the start of the text."""
         places = {"value": (self._values, self._keys), "key": (self._keys, self._values), "table": ()}[at]
         for place in places:
@@ -61,7 +61,7 @@ class Positions:
             return self._span(*self._heads[path])
         if path in self._keys:  # an inline table: its key stands for its head
             return self._span(self._keys[path])
-        return self.find(path[:-1], "table") if path else Span(1, 1)
+        return self.find(path[:-1], "table") if path else TextSpan(1, 1)
 
     def _table(self, node: Node) -> None:
         names = [child for child in node.children if child.type in _KEYS]
@@ -117,12 +117,12 @@ class Positions:
             for index, item in enumerate(items):
                 self._value((*path, index), item)
 
-    def _span(self, first: Node, last: Node | None = None) -> Span:
+    def _span(self, first: Node, last: Node | None = None) -> TextSpan:
         (row, start), (end_row, end) = first.start_point, (last or first).end_point
         line = self._lines[row].rstrip(b"\r")
         before = line[:start].decode("utf-8", "replace")
         inside = line[start : end if end_row == row else None].decode("utf-8", "replace")
-        return Span(row + 1, len(before) + 1, max(len(inside), 1))
+        return TextSpan(row + 1, len(before) + 1, max(len(inside), 1))
 
 
 def _segments(key: Node) -> Iterator[Node]:

@@ -58,7 +58,7 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class TableDraft:
     """What a table holds: a value for each key that is right or has a default, and what is wrong with the others.
 
     ``broken`` are the keys whose value is not known, so that nobody draws conclusions from their absence.
@@ -132,9 +132,9 @@ def table_of_fields(owner: type, description: str = "") -> Table:
     )
 
 
-def read(table: Table, given: object, path: Path) -> Reading:
+def read(table: Table, given: object, path: Path) -> TableDraft:
     """Read one table. Everything wrong with it is in the findings; nothing is raised."""
-    reading = Reading(path)
+    reading = TableDraft(path)
     if not isinstance(given, Mapping):
         reading.broken.update(table.settings)
         reading.findings.append(Finding(path, f"{dotted(path)} must be a table, got {shown(given)}"))
@@ -150,7 +150,7 @@ def read(table: Table, given: object, path: Path) -> Reading:
             _read_value(reading, name, setting, name, given[name])
         elif name in meant:
             # A misspelt key is one mistake: nothing is concluded from it, unless it is what must be there and can be.
-            guessed = Reading(path)
+            guessed = TableDraft(path)
             if setting.required:
                 _read_value(guessed, name, setting, meant[name], given[meant[name]])
             reading.values.update(guessed.values)
@@ -174,7 +174,7 @@ def stand_in(kind: Any) -> Any:
     return origin() if origin in (str, bool, int, float, tuple, dict) else None
 
 
-def _read_value(reading: Reading, name: str, setting: Setting, key: str, given: object) -> None:
+def _read_value(reading: TableDraft, name: str, setting: Setting, key: str, given: object) -> None:
     try:
         reading.values[name] = setting.adapter.validate_python(_frozen(given))
     except ValidationError as error:

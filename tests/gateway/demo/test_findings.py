@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.demo.findings import Balance, Finding, find, settled
+from gateway.demo.findings import Balance, RouteResult, find, settled
 from gateway.demo.scenario import SCENES
 from gateway.demo.traffic import Account
 
@@ -64,24 +64,24 @@ def accounts(**events: int) -> dict[str, Account]:
 
 
 @pytest.fixture
-def found() -> dict[str, Finding]:
+def found() -> dict[str, RouteResult]:
     return {finding.route: finding for finding in find(REPORTS, accounts(), TRUTH)}
 
 
-def test_the_truth_of_a_comparison_is_the_difference_on_the_held_out_images(found: dict[str, Finding]) -> None:
+def test_the_truth_of_a_comparison_is_the_difference_on_the_held_out_images(found: dict[str, RouteResult]) -> None:
     comparison = found["shadow"].comparison
     assert comparison is not None
     assert comparison.truth == pytest.approx(0.05)
     assert comparison.covers
 
 
-def test_an_interval_that_misses_the_truth_is_said_to_miss_it(found: dict[str, Finding]) -> None:
+def test_an_interval_that_misses_the_truth_is_said_to_miss_it(found: dict[str, RouteResult]) -> None:
     assert found["ab"].comparison is not None
     assert found["ab"].comparison.covers is False
     assert "OUTSIDE" in found["ab"].claim
 
 
-def test_a_verdict_is_right_wrong_or_none(found: dict[str, Finding]) -> None:
+def test_a_verdict_is_right_wrong_or_none(found: dict[str, RouteResult]) -> None:
     assert {route: finding.right for route, finding in found.items()} == {
         "shadow": True,
         "canary": None,
@@ -91,25 +91,25 @@ def test_a_verdict_is_right_wrong_or_none(found: dict[str, Finding]) -> None:
     }
 
 
-def test_merged_rankers_are_told_by_preference(found: dict[str, Finding]) -> None:
+def test_merged_rankers_are_told_by_preference(found: dict[str, RouteResult]) -> None:
     """The difference is the share of the votes less one half; nobody reads that on a screen."""
     assert "80% of the users with a preference prefer it (95 % certain: 71% to 88%)" in found["search"].claim
     assert found["search"].comparison is not None
     assert found["search"].comparison.covers is None
 
 
-def test_the_bandit_says_where_its_traffic_went(found: dict[str, Finding]) -> None:
+def test_the_bandit_says_where_its_traffic_went(found: dict[str, RouteResult]) -> None:
     assert "share 50% at the start, 96% at the end (P(best) 0.960)" in found["bandit"].claim
     assert found["bandit"].share == 0.96
 
 
-def test_the_canary_says_how_many_users_met_it(found: dict[str, Finding]) -> None:
+def test_the_canary_says_how_many_users_met_it(found: dict[str, RouteResult]) -> None:
     assert (
         "21.0% of 1,000 users met the candidate, as configured (20%, 0.8 standard errors off)" in found["canary"].claim
     )
 
 
-def test_every_answer_and_every_event_is_accounted_for(found: dict[str, Finding]) -> None:
+def test_every_answer_and_every_event_is_accounted_for(found: dict[str, RouteResult]) -> None:
     assert all(balance.holds for finding in found.values() for balance in finding.balances)
     assert len(found["search"].balances) == 3
 
