@@ -17,7 +17,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from gateway.cli import PROBLEM, run
+from gateway.cli import run
+from gateway.cli.exits import PROBLEM
 from router.config.config import Config, parse
 from router.config.spellings import address
 

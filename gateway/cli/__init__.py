@@ -9,11 +9,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Final
 
-PROBLEM: Final = 1
-USAGE: Final = 2
-INTERRUPTED: Final = 130
+from gateway.cli.exits import INTERRUPTED, PROBLEM, USAGE
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from gateway.cli.output import fail
+from gateway.cli.output import fail, print_diagnostics
 
 if TYPE_CHECKING:
     from router.config.config import Config
@@ -48,7 +48,5 @@ def configuration(path: Path) -> Config:
     try:
         return load(path, secrets=False)
     except ConfigError as error:
-        from gateway.cli.local.check import show
-
-        show(error.diagnostics, err=True)
+        print_diagnostics(error.diagnostics, err=True)
         raise fail(f"{path} cannot be used") from None

@@ -7,12 +7,17 @@ Rule: stdout carries what was asked for, stderr what went wrong. Colours follow 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
+from gateway.cli.exits import PROBLEM
+
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from router.config.diagnostics import Diagnostic
 
 #: A file or a pipe has no width of its own. Wide enough that no row of a table is ever broken in two.
 PLAIN_WIDTH: Final = 200
@@ -34,7 +39,23 @@ def print_json(value: Any) -> None:
     typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2, default=str).decode())
 
 
-def fail(message: str, hint: str | None = None, *, code: int = 1) -> typer.Exit:
+def print_diagnostics(diagnostics: Iterable[Diagnostic], *, err: bool = False) -> None:
+    """Print each problem with its line and caret, the severity and the caret in colour."""
+    from rich.text import Text
+
+    out = console(err=err)
+    for one in diagnostics:
+        colour = "red" if one.severity == "error" else "yellow"
+        headline, *lines = str(one).split("\n")
+        text = Text(headline, style="bold")
+        text.highlight_words([f"{one.severity}:"], style=colour)
+        out.print(text)
+        for line in lines:
+            marked = line.lstrip().startswith("|")
+            out.print(Text(line, style=colour if marked else ""))
+
+
+def fail(message: str, hint: str | None = None, *, code: int = PROBLEM) -> typer.Exit:
     """Say on stderr what went wrong and what would help, and return the exception to leave with: ``raise fail(…)``."""
     typer.echo(f"turnout: error: {message}", err=True)
     if hint is not None:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway.cli import PROBLEM
+from gateway.cli.exits import PROBLEM
 from gateway.cli.options import ConfigOption, JsonOption, chosen
-from gateway.cli.output import console, print_json
+from gateway.cli.output import print_diagnostics, print_json
 
 if TYPE_CHECKING:
     from router.config.config import Config
@@ -42,7 +42,7 @@ def check(
     if as_json:
         print_json({"file": str(path), "ok": valid is not None, "diagnostics": listed(found)})
     else:
-        show(found)
+        print_diagnostics(found)
         typer.echo(_counted(found) if valid is None else f"{path}: valid, {_holds(valid)}{_and_warnings(found)}")
     raise typer.Exit(0 if valid is not None else PROBLEM)
 
@@ -52,22 +52,6 @@ def schema() -> None:
     from router.config.schema import json_schema
 
     print_json(json_schema())
-
-
-def show(diagnostics: Iterable[Diagnostic], *, err: bool = False) -> None:
-    """Print each problem with its line and caret, the severity and the caret in colour."""
-    from rich.text import Text
-
-    out = console(err=err)
-    for one in diagnostics:
-        colour = "red" if one.severity == "error" else "yellow"
-        headline, *lines = str(one).split("\n")
-        text = Text(headline, style="bold")
-        text.highlight_words([f"{one.severity}:"], style=colour)
-        out.print(text)
-        for line in lines:
-            marked = line.lstrip().startswith("|")
-            out.print(Text(line, style=colour if marked else ""))
 
 
 def _counted(found: Iterable[Diagnostic]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from gateway.cli import PROBLEM
+from gateway.cli.exits import PROBLEM
 from gateway.cli.options import ConfigOption, JsonOption, chosen, configuration
 from gateway.cli.output import fail, print_json
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from gateway.cli import PROBLEM
+from gateway.cli.exits import PROBLEM
 from gateway.cli.options import ConfigOption, JsonOption, chosen, configuration
 from gateway.cli.output import console, print_json
 

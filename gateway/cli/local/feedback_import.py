@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from gateway.cli import INTERRUPTED, PROBLEM
+from gateway.cli.exits import INTERRUPTED, PROBLEM, USAGE
 from gateway.cli.options import ConfigOption, JsonOption, chosen, configuration
 from gateway.cli.output import console, fail, print_json
 
@@ -61,7 +61,7 @@ def import_(
         with _Watcher(file, as_json=as_json, refused=refused) as watcher:
             result = _run(source, data_dir, watcher)
     except (Unreadable, WrongColumns) as error:
-        raise fail(str(error), code=2) from None
+        raise fail(str(error), code=USAGE) from None
     position = result.position
     if as_json:
         print_json({"interrupted": result.interrupted, **{k: v for k, v in asdict(position).items() if k != "writer"}})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway.cli import PROBLEM
+from gateway.cli.exits import PROBLEM
 from gateway.cli.options import JsonOption
 from gateway.cli.output import console, fail, print_json
 

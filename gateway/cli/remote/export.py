@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from gateway.cli.exits import USAGE
 from gateway.cli.options import ConfigOption, chosen, configuration
 from gateway.cli.output import console, fail, print_json
 
@@ -77,7 +78,7 @@ def export(
                 return
             rows = write(portions, file, moved)
     except Unreadable as error:
-        raise fail(str(error), code=2) from None
+        raise fail(str(error), code=USAGE) from None
     print_json({"file": str(file), "rows": rows}) if as_json else typer.echo(f"{rows:,} rows", err=True)
 
 

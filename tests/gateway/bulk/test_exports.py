@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from gateway.bulk.exports import FORMATS, schema_of, write
 from gateway.bulk.formats import Unreadable
-from gateway.cli import USAGE, run
+from gateway.cli import run
+from gateway.cli.exits import USAGE
 from gateway.cli.remote.export import _parted
 from gateway.store.rows import calls
 from gateway.store.rows.portions import Portion

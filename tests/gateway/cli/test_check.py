@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from gateway.cli import PROBLEM, USAGE, run
+from gateway.cli import run
+from gateway.cli.exits import PROBLEM, USAGE
 from gateway.files.assignment_key import keep
 from gateway.files.published import publish
 from policies import Occasion, Weighted

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway import cli
-from gateway.cli import commands, run
+from gateway.cli import commands, exits, run
 from tests.gateway.cli.running import turnout, write_config
 
 COMMANDS = (
@@ -81,14 +80,14 @@ def test_the_version_is_that_of_the_distribution(capsys: pytest.CaptureFixture[s
 def test_wrong_usage_leaves_with_two_and_says_what_is_wrong(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(arguments) == cli.USAGE
+    assert run(arguments) == exits.USAGE
     said = capsys.readouterr()
     assert said.out == ""
     assert "Error" in said.err
 
 
 def test_a_command_nearly_spelled_is_suggested(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["chek"]) == cli.USAGE
+    assert run(["chek"]) == exits.USAGE
     assert "Did you mean 'check'" in capsys.readouterr().err
 
 
@@ -118,7 +117,7 @@ def test_a_fault_of_our_own_is_one_line_and_never_a_traceback(
 
     monkeypatch.delenv("TURNOUT_DEBUG", raising=False)
     monkeypatch.setattr(commands, "app", broken)
-    assert run(["check"]) == cli.PROBLEM
+    assert run(["check"]) == exits.PROBLEM
     said = capsys.readouterr().err
     assert said.startswith("turnout: error: RuntimeError: the flux is gone\n")
     assert "Traceback" not in said
@@ -131,7 +130,7 @@ def test_an_interruption_is_quiet_and_leaves_with_130(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(commands, "app", interrupted)
-    assert run(["check"]) == cli.INTERRUPTED
+    assert run(["check"]) == exits.INTERRUPTED
     assert capsys.readouterr().err == ""
 
 
@@ -145,7 +144,7 @@ def test_an_interruption_while_it_is_still_loading_is_quiet_too(
 
     monkeypatch.delitem(sys.modules, "gateway.cli.commands")
     monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
-    assert run(["check"]) == cli.INTERRUPTED
+    assert run(["check"]) == exits.INTERRUPTED
     assert capsys.readouterr().err == ""
 
 
@@ -192,7 +191,7 @@ def test_output_that_cannot_be_written_is_said_in_a_line(arguments: list[str], t
     write_config(tmp_path)
     with open("/dev/full", "wb") as full:
         done = turnout(*arguments, cwd=tmp_path, capture_output=False, stdout=full, stderr=subprocess.PIPE)
-    assert (done.returncode, done.stderr) == (cli.PROBLEM, "turnout: error: No space left on device\n")
+    assert (done.returncode, done.stderr) == (exits.PROBLEM, "turnout: error: No space left on device\n")
 
 
 def test_colours_are_for_terminals(tmp_path: Path) -> None:

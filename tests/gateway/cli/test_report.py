@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from gateway.cli import PROBLEM, run
+from gateway.cli import run
+from gateway.cli.exits import PROBLEM
 from gateway.cli.remote.report import reachable
 from gateway.cli.report_tables import of_route
 from gateway.report import report

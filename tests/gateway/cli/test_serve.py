@@ -9,7 +9,8 @@ import pytest
 
 import gateway.demo
 import gateway.process.supervisor
-from gateway.cli import USAGE, run
+from gateway.cli import run
+from gateway.cli.exits import USAGE
 from tests.gateway.cli.running import turnout
 
 

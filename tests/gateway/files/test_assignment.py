@@ -16,7 +16,8 @@ import pytest
 import gateway as gateway_package
 import policies
 import router as router_package
-from gateway.cli import PROBLEM, run
+from gateway.cli import run
+from gateway.cli.exits import PROBLEM
 from gateway.control import agreement
 from gateway.files import assignment_key
 from gateway.files.assignment_key import FILE, KeyUnusable, begin, find, is_older, keep

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.cli import PROBLEM, run
+from gateway.cli import run
+from gateway.cli.exits import PROBLEM
 from gateway.compiled import build
 from gateway.process import environment
 from gateway.store import Store

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, text
 
-from gateway.cli import PROBLEM, run
+from gateway.cli import run
+from gateway.cli.exits import PROBLEM
 from gateway.store import Happening, Store, StoreError
 from gateway.store.counts import plans, tallies
 from gateway.store.counts.ledger import Seen
