@@ -46,14 +46,14 @@ from gateway.journal.segments import (
 from gateway.process import descriptors
 from gateway.process.lifeline import watch_lifeline
 from gateway.proxy.client.backends import Backends
-from gateway.proxy.counts import Counts
 from gateway.proxy.exchange.exchange import Exchange
 from gateway.proxy.exchange.mirrors import Mirrors
 from gateway.proxy.exchange.tracing import Tracing, exported
 from gateway.proxy.feedback.feedback import OWN_PATHS, OwnPaths
 from gateway.proxy.limits.admission import SAMPLE_SECONDS, Admission
 from gateway.proxy.limits.newcomers import Newcomers
-from gateway.proxy.log import Log, keep_synced
+from gateway.proxy.log.counts import Counts
+from gateway.proxy.log.predictions import Log, keep_synced
 from gateway.proxy.server.edge import Edge
 from gateway.proxy.server.request import Request
 from gateway.proxy.server.response import Response

@@ -29,7 +29,7 @@ from gateway.proxy.client.health import Health, State
 from gateway.proxy.client.link import IDLE_SECONDS, Link
 from gateway.proxy.client.replica import Replica
 from gateway.proxy.client.waiting import Line
-from gateway.proxy.counts import Counts
+from gateway.proxy.log.counts import Counts
 from gateway.proxy.wire.buffers import Buffers
 from gateway.proxy.wire.deadlines import NEVER, Deadlines
 from gateway.proxy.wire.faults import UpstreamFault

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from gateway.proxy.counts import Counts
 from gateway.proxy.exchange.reading import plain_body
+from gateway.proxy.log.counts import Counts
 from gateway.proxy.server.request import Request
 from gateway.proxy.wire.headers import Header
 from policies.chance import chance

@@ -14,7 +14,6 @@ from typing import Final
 
 from gateway.files.secret import is_one_of
 from gateway.proxy.client.backends import Backends, Generation
-from gateway.proxy.counts import Counts
 from gateway.proxy.exchange.capture import capturing
 from gateway.proxy.exchange.case import Case
 from gateway.proxy.exchange.drafting import draft
@@ -25,7 +24,8 @@ from gateway.proxy.exchange.reply import Reply, refuse, refuse_unlogged
 from gateway.proxy.exchange.tracing import Trace, Tracing
 from gateway.proxy.limits.admission import Admission
 from gateway.proxy.limits.newcomers import Newcomers
-from gateway.proxy.log import Log
+from gateway.proxy.log.counts import Counts
+from gateway.proxy.log.predictions import Log
 from gateway.proxy.server.request import Request
 from gateway.proxy.server.response import Response
 from gateway.proxy.wire.headers import OWN

@@ -18,11 +18,11 @@ from collections.abc import AsyncIterator
 from time import perf_counter
 from typing import Final
 
-from gateway.proxy.counts import Counts
 from gateway.proxy.exchange.call import Call, call, since
 from gateway.proxy.exchange.case import Case
 from gateway.proxy.exchange.reading import Kept, read_answer, worth_reading
-from gateway.proxy.log import Log
+from gateway.proxy.log.counts import Counts
+from gateway.proxy.log.predictions import Log
 from gateway.proxy.wire.deadlines import NEVER, Deadlines
 from gateway.proxy.wire.faults import UpstreamFault
 from gateway.proxy.wire.fiber import Fiber

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from gateway.proxy.counts import Counts
 from gateway.proxy.exchange.case import Case
+from gateway.proxy.log.counts import Counts
 from gateway.proxy.wire.headers import CODED, Header, field
 from router.extract import MISSING, UNREADABLE, pointer, text_of, writable
 

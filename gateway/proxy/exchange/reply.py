@@ -9,10 +9,10 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
-from gateway.proxy.counts import Counts
 from gateway.proxy.exchange.capture import Capturing
 from gateway.proxy.exchange.case import Case
-from gateway.proxy.log import Log
+from gateway.proxy.log.counts import Counts
+from gateway.proxy.log.predictions import Log
 from gateway.proxy.server.response import Response
 from gateway.proxy.wire.faults import BodyTimeout, BodyTooLarge, ClientGone
 from gateway.proxy.wire.headers import Header

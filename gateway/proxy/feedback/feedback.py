@@ -19,12 +19,12 @@ import orjson
 from gateway.files.secret import is_one_of
 from gateway.journal.segments import FeedbackAppender, JournalFailed
 from gateway.proxy.client.backends import Backends
-from gateway.proxy.counts import Counts
 from gateway.proxy.exchange.reply import refuse
 from gateway.proxy.feedback.validate import NotEvents, read_events
 from gateway.proxy.limits.newcomers import client_of
 from gateway.proxy.limits.rates import Rates
-from gateway.proxy.log import Log
+from gateway.proxy.log.counts import Counts
+from gateway.proxy.log.predictions import Log
 from gateway.proxy.server.accept import METHODS
 from gateway.proxy.server.request import Request
 from gateway.proxy.server.response import Response

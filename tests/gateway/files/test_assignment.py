@@ -24,8 +24,8 @@ from gateway.files.assignment_key import FILE, KeyUnusable, begin, find, is_olde
 from gateway.files.published import SNAPSHOT, publish
 from gateway.process import environment, supervisor
 from gateway.process.supervisor import EXIT_CONFIG, EXIT_UNAVAILABLE, ensure_snapshot, initial_key, serve
-from gateway.proxy.counts import Counts
 from gateway.proxy.exchange.capture import capturing
+from gateway.proxy.log.counts import Counts
 from gateway.store import Store, StoreError
 from gateway.store.counts import plans
 from policies import Occasion

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.journal.reserve import RESERVE
 from gateway.journal.segments import PREDICTIONS, segments
-from gateway.proxy.log import Pending
+from gateway.proxy.log.predictions import Pending
 from router.snapshot import Gateway, Snapshot
 from tests.gateway.proxy.builders import backend, only, route, snapshot
 from tests.gateway.proxy.stage import Asked, Model, play, staged

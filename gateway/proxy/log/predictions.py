@@ -15,7 +15,7 @@ from typing import Literal
 
 from gateway.journal.reserve import is_spent
 from gateway.journal.segments import FEEDBACK, PREDICTIONS, Appender, FeedbackAppender, roll_bytes, size_bytes
-from gateway.proxy.counts import Counts
+from gateway.proxy.log.counts import Counts
 from router.records import mark_line
 from router.snapshot import Gateway
 
