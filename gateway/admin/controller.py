@@ -13,7 +13,7 @@ from gateway.control.acts import Act
 from gateway.control.membership import View
 from gateway.control.progress import Progress
 from gateway.store.counts.ledger import Epoch, Ledger
-from gateway.store.counts.ledgers import Standing
+from gateway.store.counts.read_ledgers import LedgerVersions
 from gateway.store.rows.portions import Portion
 from router.config.config import Config
 from router.config.diagnostics import Diagnostic
@@ -33,9 +33,9 @@ class Reloaded(Protocol):
 
 class Controller(Protocol):
     """``events`` are {at_ms, kind, route, detail}, oldest first. ``ledgers`` raises KeyError for an unknown route;
-    they are still so while ``standing`` counts as many movements of a route. ``epochs`` are {epoch, began_ms, last_ms,
-    policy, variants, unit}, the one that began last first; ``past`` is what one of them was and what is counted of it,
-    None if it is unknown.
+    they are still so while ``ledger_versions`` counts as many movements of a route. ``epochs`` are {epoch, began_ms,
+    last_ms, policy, variants, unit}, the one that began last first; ``past`` is what one of them was and what is
+    counted of it, None if it is unknown.
 
     ``account`` counts feedback events by (route, metric, status). ``orphans`` are those without a prediction, the
     newest first. ``sinks`` are those of the snapshot, with what became of their events. ``config`` is the file that the
@@ -57,7 +57,7 @@ class Controller(Protocol):
     def events(self) -> Iterable[Mapping[str, Any]]: ...
 
     def progress(self) -> Progress: ...
-    async def standing(self) -> Standing: ...
+    async def ledger_versions(self) -> LedgerVersions: ...
     async def ledgers(self, routes: Collection[str]) -> Mapping[str, Ledger]: ...
     async def epochs(self, route: str) -> Sequence[Mapping[str, Any]]: ...
     async def past(self, route: str, epoch: str) -> tuple[Epoch, Ledger] | None: ...

@@ -34,9 +34,9 @@ from gateway.journal.reserve import Reserve, reserve_bytes
 from gateway.journal.segments import JOURNAL, size_bytes
 from gateway.sinks.sinks import Sinks
 from gateway.store import Store, StoreError, password_in, reason
+from gateway.store.counts.deltas import StatusDelta
 from gateway.store.counts.ledger import Epoch, Ledger
-from gateway.store.counts.ledgers import Standing
-from gateway.store.counts.moves import Told
+from gateway.store.counts.read_ledgers import LedgerVersions
 from gateway.store.fleet.publications import UNNUMBERED
 from gateway.store.fleet.shared_key import newest as newest_key
 from gateway.store.rows import calls
@@ -188,9 +188,9 @@ class Control:
             return {place[0]: Ledger(*place) for place in places}
         return {place[0]: ledger for place, ledger in (await self._store.ledgers(places)).items()}
 
-    async def standing(self) -> Standing:
+    async def ledger_versions(self) -> LedgerVersions:
         """Return what says whether a ledger that was read before is still so. Raises what the store raises."""
-        return Standing({}, None) if self._store is None else await self._store.standing()
+        return LedgerVersions({}, None) if self._store is None else await self._store.ledger_versions()
 
     async def epochs(self, route: str) -> Sequence[Mapping[str, Any]]:
         """Return a route's epochs, the one that began last first. Raises what the store raises."""
@@ -211,7 +211,7 @@ class Control:
         """Erase units everywhere, though the caller may stop waiting; return how much was erased.
 
         ``act`` says who wants it.
-        Raises Unsettled, StoreError, what the store raises, and OSError or ValueError for a key file.
+        Raises NotDrained, StoreError, what the store raises, and OSError or ValueError for a key file.
         """
         privacy = self._privacy()
         names = [name for unit in units for name in names_of(unit, self.snapshot.gateway.unit_key_file)]
@@ -555,8 +555,8 @@ class Control:
             store,
             self.journal,
             run=self._run,
-            tell=self._tell,
-            met=self._observe_lines,
+            on_statuses=self._observe_statuses,
+            on_counts=self._observe_lines,
             follower=self.tail,
             member=member,
         )
@@ -624,9 +624,9 @@ class Control:
         if self.observer is not None:
             self.observer.observe_expired(kind, n)
 
-    def _tell(self, told: Iterable[Told]) -> None:
+    def _observe_statuses(self, changed: Iterable[StatusDelta]) -> None:
         if self.observer is not None:
-            for one in told:
+            for one in changed:
                 self.observer.observe_status(*one)
 
 

@@ -28,11 +28,11 @@ from gateway.store.rows import person
 from gateway.store.rows.person import Erased
 
 #: Workers look once a second, and the recorder must catch up.
-SETTLE_SECONDS: Final = 60.0
+DRAIN_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 0.1
 
 
-class Unsettled(Exception):
+class NotDrained(Exception):
     """Segments that may name the unit are still there: they are not drained in time, or nobody lets go of them."""
 
 
@@ -45,14 +45,14 @@ class Privacy:
         self._recorder = recorder
         self._journal = journal
 
-    async def erase(self, names: Sequence[str], settle_seconds: float = SETTLE_SECONDS) -> Mapping[str, int]:
-        """Erase the units of these names everywhere. Raises Unsettled, and what the store raises.
+    async def erase(self, names: Sequence[str], drain_seconds: float = DRAIN_SECONDS) -> Mapping[str, int]:
+        """Erase the units of these names everywhere. Raises NotDrained, and what the store raises.
 
         What is done again does no harm; what was interrupted must be done again.
         """
-        await self._settle(settle_seconds)
+        await self._drain_journal(drain_seconds)
         if self._member is not None:
-            await self._settle_fleet(self._member, settle_seconds)
+            await self._drain_fleet(self._member, drain_seconds)
         # A line that could not be read may name anybody, in part or whole.
         (self._journal.parent / QUARANTINE).unlink(missing_ok=True)
         # A backup that was killed has left segments; one that is being made fails, or it would bring the unit back.
@@ -75,28 +75,30 @@ class Privacy:
         await self._store.scrub()
         return erased
 
-    async def _settle(self, seconds: float) -> None:
-        """Have every segment that is written now drained and deleted. Raises Unsettled."""
+    async def _drain_journal(self, seconds: float) -> None:
+        """Have every segment that is written now drained and deleted. Raises NotDrained."""
         before = self._present()
         if before:
             await asyncio.to_thread(rolling.ask, self._journal)
         deadline = monotonic() + seconds
         while left := before & self._present():
             if monotonic() > deadline:
-                raise Unsettled(f"{len(left)} segments of the journal are not drained after {seconds:g} s")
+                raise NotDrained(f"{len(left)} segments of the journal are not drained after {seconds:g} s")
             if not await self._recorder.step():
                 await asyncio.sleep(_LOOK_SECONDS)
 
-    async def _settle_fleet(self, member: Member, seconds: float) -> None:
-        """Have what is shipped recorded. Raises Unsettled where that, and the erasing, is another node's to do."""
+    async def _drain_fleet(self, member: Member, seconds: float) -> None:
+        """Have what is shipped recorded. Raises NotDrained where that, and the erasing, is another node's to do."""
         if not member.holds:
             holder = member.view("").holder or "none at present"
-            raise Unsettled(f"this node's journal is settled; ask the holder of the lease ({holder}) after every other")
+            raise NotDrained(
+                f"this node's journal is settled; ask the holder of the lease ({holder}) after every other"
+            )
         deadline = monotonic() + seconds
         newest = await member.newest_shipped()
         while (first := await member.shipped(1))[0] and first[0][0].seq <= newest:
             if monotonic() > deadline:
-                raise Unsettled(f"what nodes shipped is not recorded after {seconds:g} s")
+                raise NotDrained(f"what nodes shipped is not recorded after {seconds:g} s")
             if not await self._recorder.step():
                 await asyncio.sleep(_LOOK_SECONDS)
 

@@ -75,7 +75,7 @@ def find(
     return tuple(_finding(scene, reports[scene.route], accounts[scene.route], truth) for scene in SCENES)
 
 
-def settled(report: Report, account: Account, scene: Scene) -> bool:
+def complete(report: Report, account: Account, scene: Scene) -> bool:
     """Return whether the gateway has counted everything the users know of, and every window has closed."""
     pending = sum(metric["pending"] for variant in report["variants"] for metric in variant["metrics"].values())
     return pending == 0 and all(balance.holds for balance in _balances(scene, report, account))

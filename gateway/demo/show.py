@@ -22,7 +22,7 @@ from rich.console import Console
 
 from gateway.cli.report_tables import of_route
 from gateway.demo import view
-from gateway.demo.findings import RouteResult, as_json, find, settled
+from gateway.demo.findings import RouteResult, as_json, complete, find
 from gateway.demo.models import Digits, Model, held_out_score, load, save, train
 from gateway.demo.processes import Children, StartFailed, free_ports
 from gateway.demo.scenario import SCENES, WINDOW_SECONDS, config
@@ -39,7 +39,7 @@ SHOW_SECONDS: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Addresses:
     """A running gateway: the host and port of its traffic and of its admin interface."""
 
     listen: str
@@ -72,35 +72,38 @@ class Show:
         with tempfile.TemporaryDirectory(prefix="turnout-demo-") as name:
             try:
                 async with Children(Path(name)) as children:
-                    place = await start(children, Path(name), models)
-                    self._say_where(place)
-                    progress = await self._watch(children, place, digits)
+                    addresses = await start(children, Path(name), models)
+                    self._say_where(addresses)
+                    progress = await self._watch(children, addresses, digits)
             except StartFailed as failure:
                 self.console.print(f"The demo failed: {failure}", style="red", markup=False, highlight=False)
                 return 1
         return self._conclude(progress, find(progress.reports, progress.accounts, truth), truth)
 
-    def _say_where(self, place: Place) -> None:
+    def _say_where(self, addresses: Addresses) -> None:
         self.console.print(
-            f"\nTurnout answers at http://{place.listen}: {self.rate:g} requests a second for "
+            f"\nTurnout answers at http://{addresses.listen}: {self.rate:g} requests a second for "
             f"{self.duration_seconds:g} s. While it runs:\n"
-            f"  console  http://{place.admin}/\n"
-            f"  metrics  http://{place.admin}/metrics\n"
-            f"  API      http://{place.admin}/api/v1/routes\n",
+            f"  console  http://{addresses.admin}/\n"
+            f"  metrics  http://{addresses.admin}/metrics\n"
+            f"  API      http://{addresses.admin}/api/v1/routes\n",
             highlight=False,
         )
 
-    async def _watch(self, children: Children, place: Place, digits: Digits) -> view.Progress:
+    async def _watch(self, children: Children, addresses: Addresses, digits: Digits) -> view.Progress:
         """Send the traffic, wait for the last windows, and return all that was counted and reported."""
-        async with _client(place) as gateway, httpx.AsyncClient(base_url=f"http://{place.admin}", timeout=10) as admin:
-            traffic = Traffic(digits, gateway, place.listen, rate=self.rate, seed=self.seed)
+        async with (
+            _client(addresses) as gateway,
+            httpx.AsyncClient(base_url=f"http://{addresses.admin}", timeout=10) as admin,
+        ):
+            traffic = Traffic(digits, gateway, addresses.listen, rate=self.rate, seed=self.seed)
             progress = view.Progress("traffic", self.duration_seconds, traffic.accounts)
             with view.screen(self.console) as screen:
                 async with _beside(_look(admin, progress)), _beside(traffic.run(self.duration_seconds)) as users:
                     await _until(users.done, children, screen, progress)
                     users.result()
                     progress.phase, progress.total = "closing windows", CLOSING_SECONDS
-                    await _until(lambda: _settled(progress), children, screen, progress, CLOSING_SECONDS)
+                    await _until(lambda: _complete(progress), children, screen, progress, CLOSING_SECONDS)
             try:
                 await _read(admin, progress)
             except httpx.HTTPError as error:
@@ -138,26 +141,26 @@ class Show:
         return orjson.dumps(found, option=orjson.OPT_INDENT_2)
 
 
-async def start(children: Children, directory: Path, models: tuple[Model, ...]) -> Place:
+async def start(children: Children, directory: Path, models: tuple[Model, ...]) -> Addresses:
     """Start a server for each model and Turnout in front of them. Raises StartFailed."""
     for model in models:
         save(model, directory / f"{model.name}.pickle")
     urls = await asyncio.gather(
         *(children.start_model(model.name, directory / f"{model.name}.pickle", START_SECONDS) for model in models)
     )
-    place = Place(*(f"127.0.0.1:{port}" for port in free_ports(2)))
+    addresses = Addresses(*(f"127.0.0.1:{port}" for port in free_ports(2)))
     file = directory / "turnout.toml"
     named = dict(zip((model.name for model in models), urls, strict=True))
-    file.write_text(config(models, named, listen=place.listen, admin=place.admin, data_dir=directory / "data"))
+    file.write_text(config(models, named, listen=addresses.listen, admin=addresses.admin, data_dir=directory / "data"))
     turnout = await children.start("turnout", ("-m", "gateway.cli", "serve", "-c", str(file)))
     async with httpx.AsyncClient(timeout=2) as client:
         deadline = time.monotonic() + START_SECONDS
-        for url in (f"http://{place.listen}/-/readyz", f"http://{place.admin}/readyz"):
+        for url in (f"http://{addresses.listen}/-/readyz", f"http://{addresses.admin}/readyz"):
             while not await _answers(client, url):
                 if children.ended or time.monotonic() > deadline:
                     raise StartFailed(f"Turnout did not come up\n{turnout.last_words()}")
                 await asyncio.sleep(0.1)
-    return place
+    return addresses
 
 
 async def _answers(client: httpx.AsyncClient, url: str) -> bool:
@@ -168,10 +171,10 @@ async def _answers(client: httpx.AsyncClient, url: str) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def _client(place: Place) -> AsyncIterator[Upstream]:
+async def _client(addresses: Addresses) -> AsyncIterator[Upstream]:
     """Give the users' way to the gateway: the product's own client, which costs them a fraction of a general one."""
     backend = Backend(
-        name="turnout", urls=(f"http://{place.listen}",), version="", model="turnout", max_concurrency=1000
+        name="turnout", urls=(f"http://{addresses.listen}",), version="", model="turnout", max_concurrency=1000
     )
     upstream = Upstream(backend)
     try:
@@ -224,9 +227,9 @@ async def _read(admin: httpx.AsyncClient, progress: view.Progress) -> None:
         progress.reports[scene.route] = answer.raise_for_status().json()
 
 
-def _settled(progress: view.Progress) -> bool:
+def _complete(progress: view.Progress) -> bool:
     return all(
         scene.route in progress.reports
-        and settled(progress.reports[scene.route], progress.accounts[scene.route], scene)
+        and complete(progress.reports[scene.route], progress.accounts[scene.route], scene)
         for scene in SCENES
     )

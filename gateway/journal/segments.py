@@ -300,7 +300,7 @@ class FeedbackAppender:
                     break
                 continue
             failure = self._commit([lines for lines, _ in group])
-            _settle([future for _, future in group], failure)
+            _wake([future for _, future in group], failure)
         with contextlib.suppress(OSError):
             self._appender.close()
 
@@ -388,7 +388,7 @@ def _all_segments(journal: Path) -> list[Segment]:
     return [segment for kind in (PREDICTIONS, FEEDBACK) for segment in segments(journal / kind)]
 
 
-def _settle(futures: Sequence[asyncio.Future[None]], failure: JournalFailed | None) -> None:
+def _wake(futures: Sequence[asyncio.Future[None]], failure: JournalFailed | None) -> None:
     """Tell all of them, on the loop that they are of: to wake it costs more than the rest."""
     with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
         futures[0].get_loop().call_soon_threadsafe(_resolve, futures, failure)

@@ -55,7 +55,7 @@ def shares_as_planned(account: Account) -> SampleRatio | None:
     if not account.randomised:
         return None
     ledger = account.ledger
-    return sample_ratio(((stretch.counts, stretch.shares) for stretch in ledger.stretches), ledger.course)
+    return sample_ratio(((stretch.counts, stretch.shares) for stretch in ledger.stretches), ledger.sample_ratio)
 
 
 def verdict(account: Account, ratio: SampleRatio | None) -> Verdict:

@@ -21,10 +21,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from gateway.files.regular import open_regular
-from gateway.store.counts import ledgers, plans, tallies
+from gateway.store.counts import plans, read_ledgers, tallies
 from gateway.store.counts.ledger import Epoch, Ledger
-from gateway.store.counts.ledgers import Standing
 from gateway.store.counts.plans import Happening
+from gateway.store.counts.read_ledgers import LedgerVersions
 from gateway.store.fleet.lease import LEASE_MS
 from gateway.store.rows import aside, told
 from gateway.store.schema import partitions
@@ -39,7 +39,7 @@ READ_SECONDS: Final = 10.0
 WAL_BYTES: Final = 2**26
 
 # WAL with synchronous=NORMAL loses no commit to kill -9, but a power cut may take the last ones back: whole
-# transactions, so what is left is true. That is why nothing of the journal is deleted before ``settle``.
+# transactions, so what is left is true. That is why nothing of the journal is deleted before ``make_durable``.
 #
 # One connection writes and checkpoints: SQLite before 3.51.3 can corrupt a WAL database when two do at the same moment
 # (the "WAL-reset" bug), and older versions are what interpreters link. The lock file keeps a second controller out;
@@ -143,7 +143,7 @@ class Store:
         """
         async with self._reading.turn():
             if self._is_long():
-                await self.settle()
+                await self.make_durable()
             async with asyncio.timeout(READ_SECONDS), self._reading.transaction() as connection:
                 yield connection
 
@@ -167,7 +167,7 @@ class Store:
             async with self.begin() as connection:
                 await partitions.ensure(connection, range(today, today + partitions.AHEAD + 1))
 
-    async def settle(self) -> None:
+    async def make_durable(self) -> None:
         """Return once everything committed is safe on the disk."""
         if self._engine.dialect.name != "sqlite":
             return  # a commit returns only then
@@ -200,7 +200,7 @@ class Store:
     async def ledger(self, route: str, epoch: str) -> Ledger:
         """Return everything counted for one route and epoch."""
         async with self.read() as connection:
-            return (await ledgers.read(connection, [(route, epoch)]))[route, epoch]
+            return (await read_ledgers.read(connection, [(route, epoch)]))[route, epoch]
 
     async def epochs(self, route: str, limit: int = 100) -> list[dict[str, Any]]:
         """Return a route's epochs as plain JSON values, the one that began last first."""
@@ -215,17 +215,17 @@ class Store:
     async def ledgers(self, places: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], Ledger]:
         """Return everything counted for these routes and epochs, with their oldest predictions."""
         async with self.read() as connection:
-            return await ledgers.with_oldest(connection, await ledgers.read(connection, places))
+            return await read_ledgers.with_oldest(connection, await read_ledgers.read(connection, places))
 
     async def evidence(self, places: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], Ledger]:
         """Return what plans are made from, of these routes and epochs: their mature tallies."""
         async with self.read() as connection:
-            return await ledgers.evidence(connection, places)
+            return await read_ledgers.evidence(connection, places)
 
-    async def standing(self) -> Standing:
+    async def ledger_versions(self) -> LedgerVersions:
         """Return what says whether anything that was read of a route is still so."""
         async with self.read() as connection:
-            return await ledgers.standing(connection)
+            return await read_ledgers.versions(connection)
 
     async def prediction(self, prediction_id: str) -> dict[str, Any] | None:
         """Return a request's calls, its feedback and what came of both, as plain JSON values; None if it is unknown."""

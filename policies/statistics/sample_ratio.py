@@ -31,7 +31,7 @@ class SampleRatio:
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class SampleRatioState:
     """What stretches have shown so far: with this, the ones before need not be looked at again.
 
     ``stake`` is the logarithm of what betting against the shares has made of 1, ``best`` the most that it ever was;
@@ -51,10 +51,10 @@ class Course:
 
 
 #: Before any stretch.
-START: Final = Course()
+START: Final = SampleRatioState()
 
 
-def sample_ratio(stretches: Iterable[Stretch], since: Course = START) -> SampleRatio:
+def sample_ratio(stretches: Iterable[Stretch], since: SampleRatioState = START) -> SampleRatio:
     """Return whether counts agree with shares over stretches of (units first given to each variant, shares in force).
 
     Each stretch has constant shares; the stretches are in order of time, and p is the smallest after any of them. It is
@@ -77,14 +77,14 @@ def sample_ratio(stretches: Iterable[Stretch], since: Course = START) -> SampleR
     >>> sample_ratio([({"a": 1500, "b": 1800}, {"a": 0.5, "b": 0.5})]).ok
     False
     """
-    return follow(stretches, since).found
+    return accumulate(stretches, since).found
 
 
-def follow(stretches: Iterable[Stretch], since: Course = START) -> Course:
+def accumulate(stretches: Iterable[Stretch], since: SampleRatioState = START) -> SampleRatioState:
     """Return what stretches have shown together with those before: cut anywhere, it is the same number to the last bit.
 
     >>> half = ({"a": 700, "b": 900}, {"a": 0.5, "b": 0.5})
-    >>> follow([half], follow([half])) == follow([half, half])
+    >>> accumulate([half], accumulate([half])) == accumulate([half, half])
     True
     """
     observed, expected = dict(since.observed), dict(since.expected)
@@ -95,14 +95,14 @@ def follow(stretches: Iterable[Stretch], since: Course = START) -> Course:
         if not given:
             continue
         if any(name not in due for name in given):
-            return Course(stake, best, observed, expected, impossible=True)
+            return SampleRatioState(stake, best, observed, expected, impossible=True)
         stake += _log_bet(given, due, _prior(due, observed, expected))
         best = max(best, stake)
         total = sum(given.values())
         for name, share in due.items():
             observed[name] = observed.get(name, 0.0) + given.get(name, 0)
             expected[name] = expected.get(name, 0.0) + total * share
-    return Course(stake, best, observed, expected, since.impossible)
+    return SampleRatioState(stake, best, observed, expected, since.impossible)
 
 
 def _normalised(shares: Mapping[str, float]) -> dict[str, float]:

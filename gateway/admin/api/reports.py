@@ -17,7 +17,7 @@ from gateway.report import go_on, report
 from gateway.report.past import as_it_was
 from gateway.report.problems import of_no_route
 from gateway.store.counts.ledger import Ledger
-from gateway.store.counts.ledgers import Standing
+from gateway.store.counts.read_ledgers import LedgerVersions
 from policies import Policy
 
 logger = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class Reports:
         self._clock = clock
         self._made: dict[str, _Made] = {}
         self._making: dict[str | None, asyncio.Task[None]] = {}
-        self._standing: Standing = Standing({}, None)
+        self._versions: LedgerVersions = LedgerVersions({}, None)
         self._looked = -FRESH_SECONDS
         self._turn = asyncio.Lock()
 
@@ -163,7 +163,7 @@ class Reports:
         """See what moved, at most so often."""
         if self._clock() - self._looked < FRESH_SECONDS:
             return
-        self._standing = await self._controller.standing()
+        self._versions = await self._controller.ledger_versions()
         self._looked = self._clock()
         for gone in self._made.keys() - self._controller.snapshot.routes.keys():
             del self._made[gone]
@@ -183,7 +183,7 @@ class Reports:
 
     def _go_on(self, name: str) -> None:
         """The watermark moves all the time: what follows from it alone is brought up without a report made anew."""
-        made, watermark_ms = self._made.get(name), self._standing.watermark_ms
+        made, watermark_ms = self._made.get(name), self._versions.watermark_ms
         if made is not None and watermark_ms is not None and watermark_ms > (made.ledger.watermark_ms or 0):
             later = replace(made.ledger, watermark_ms=watermark_ms)
             go_on(made.report, later)
@@ -194,7 +194,7 @@ class Reports:
         snapshot, config = self._controller.snapshot, self._controller.config
         route = snapshot.routes[name]
         known = config is not None and config.hash == snapshot.config
-        return self._standing.moved.get(name, 0), snapshot.config, known, route.epoch, route.revision
+        return self._versions.moved.get(name, 0), snapshot.config, known, route.epoch, route.revision
 
     def _policy(self, route: str) -> Policy | None:
         """The route's policy as the file sets it, if the snapshot in force is of that file."""

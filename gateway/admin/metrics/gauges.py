@@ -32,11 +32,11 @@ class Gauges(Collector):
         self._values: dict[tuple[str, ...], float] = {}
         self._heads: dict[tuple[str, ...], str] = {}
 
-    def labels(self, *values: str) -> Place:
+    def labels(self, *values: str) -> LabelledGauge:
         """Return where to set the value for these labels, in the order in which they are declared."""
         if len(values) != len(self._labels):
             raise ValueError(f"{self._name} has the labels {self._labels}, got {values}")
-        return Place(self._values, values)
+        return LabelledGauge(self._values, values)
 
     def clear(self) -> None:
         """Forget every value."""
@@ -69,7 +69,7 @@ class Gauges(Collector):
         return f"{self._name}{{{said}}} "
 
 
-class Place:
+class LabelledGauge:
     """A gauge under some labels."""
 
     __slots__ = ("_labels", "_values")

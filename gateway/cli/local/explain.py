@@ -84,7 +84,7 @@ def plans(config: Config) -> tuple[Snapshot, bool]:
 
 
 def is_assigned(config: Config, snapshot: Snapshot) -> bool:
-    """Return whether it is settled how units are assigned: by a key, or without one in an older installation."""
+    """Return whether it is certain how units are assigned: by a key, or without one in an older installation."""
     from gateway.files.assignment_key import is_older
 
     return bool(snapshot.assignment) or is_older(Path(config.gateway.data_dir))
@@ -109,8 +109,8 @@ def explained(route: Route, unit: str, *, assigned: bool = True) -> dict[str, An
     ]
     decisions = [route.plan.decide(occasion) for occasion in occasions]
     first = decisions[0]
-    settled = len({one.answering for one in decisions}) == 1 and first.reason != "request"
-    unknown = not (settled or assigned or first.reason == "request")
+    certain = len({one.answering for one in decisions}) == 1 and first.reason != "request"
+    unknown = not (certain or assigned or first.reason == "request")
     always = set(first.mirrored).intersection(*(one.mirrored for one in decisions))
     for mirror in route.mirrors:
         if all(Mirror(mirror.variant, mirror.share).takes(occasion) for occasion in occasions):
@@ -120,13 +120,13 @@ def explained(route: Route, unit: str, *, assigned: bool = True) -> dict[str, An
         "policy": route.policy,
         "unit": unit,
         "unit_from": route.unit,
-        "per_request": not (settled or unknown),
+        "per_request": not (certain or unknown),
         "assigned": not unknown,
-        "variant": first.answering[0] if settled and len(first.answering) == 1 else None,
-        "answering": list(first.answering) if settled else [],
+        "variant": first.answering[0] if certain and len(first.answering) == 1 else None,
+        "answering": list(first.answering) if certain else [],
         "reason": first.reason,
-        "probability": first.propensity if settled else None,
-        "mirrored": sorted(always - set(first.answering)) if settled else [],
+        "probability": first.propensity if certain else None,
+        "mirrored": sorted(always - set(first.answering)) if certain else [],
         "shares": dict(route.plan.shares),
     }
 

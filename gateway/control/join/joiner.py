@@ -3,7 +3,7 @@
 Rule: every step asks what a request is worth before and after, by ``router.outcomes``, and writes the difference. A
 step therefore never cares what came first, and steps may be cut anywhere.
 
-Each method works inside the caller's transaction and adds to ``Moves``, which the caller writes. After a transaction
+Each method works inside the caller's transaction and adds to ``Deltas``, which the caller writes. After a transaction
 that failed, the joiner is loaded anew.
 """
 
@@ -16,12 +16,12 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.control.join.crowd import Crowds
-from gateway.control.join.statuses import Known, arrived, new_known, patience_ends_ms, restate
+from gateway.control.join.event_limit import EventLimit
+from gateway.control.join.event_status import PredictionFacts, arrived, new_facts, patience_ends_ms, restate
 from gateway.store.counts import plans
-from gateway.store.counts.definitions import Definition, Definitions, Place
+from gateway.store.counts.definitions import Definition, DefinitionKey, Definitions
+from gateway.store.counts.deltas import Deltas, new_status_delta
 from gateway.store.counts.ledger import UNKNOWN
-from gateway.store.counts.moves import Moves, new_told
 from gateway.store.rows import calls, feedback_events, keys
 from gateway.store.rows.calls import Call
 from gateway.store.rows.feedback_events import Event, new_event
@@ -69,17 +69,17 @@ class Joiner:
     ) -> None:
         self.definitions = definitions
         self.watermark_ms = watermark_ms
-        #: True when the watermark allows more than was done, or may: then ``settle`` is due though it did not move.
-        self.unsettled = True
+        #: True when the watermark allows more than was done, or may: ``apply_watermark`` is due though it did not move.
+        self.work_due = True
         #: Route, key and since when: events by key that were looked up before a prediction came which they may mean.
         self._missed: set[tuple[str, str, int]] = set()
         #: Predictions whose windows are left open, because they cannot be closed.
         self.aside = set(aside)
-        self._crowds = Crowds()
+        self._event_limit = EventLimit()
         self._newest = newest
         self._farthest = farthest
         #: No call with an open window is earlier than this, by definition; of those that are missing there is none.
-        self._open: dict[Place, int] = {}
+        self._open: dict[DefinitionKey, int] = {}
         self._stored_kin: set[int] = set()
         self._days: set[int] = set()
 
@@ -87,70 +87,70 @@ class Joiner:
         """Find out which definitions have calls whose windows are open."""
         await self._look_at(connection, list(self.definitions))
 
-    async def record(self, connection: AsyncConnection, lines: Sequence[Call], moves: Moves) -> None:
+    async def record(self, connection: AsyncConnection, lines: Sequence[Call], deltas: Deltas) -> None:
         """Store calls, count those that are finished, and join what already waits for them."""
         known = await calls.of(connection, {row.id for _, row in lines if row.id <= self._newest})
         there = {_name(call): call for group in known.values() for call in group}
         if there or len({(row.id, kin.role, kin.variant) for kin, row in lines}) < len(lines):
-            lines = _without_repeats(lines, there, moves)
+            lines = _without_repeats(lines, there, deltas)
         ended = [there[name] for call in lines if (name := _name(call)) in there] if there else ()
-        await self._finish(connection, known, lines, ended, moves)
+        await self._finish(connection, known, lines, ended, deltas)
 
-    async def abandon(self, connection: AsyncConnection, writer: str, moves: Moves) -> None:
+    async def abandon(self, connection: AsyncConnection, writer: str, deltas: Deltas) -> None:
         """Count the streams whose writer died as what they are: incomplete."""
         stored = await calls.open_of(connection, writer)
         known = await calls.of(connection, {call.row.id for call in stored})
         incomplete = [call._replace(row=call.row._replace(open_by=None)) for call in stored]
-        await self._finish(connection, known, incomplete, stored, moves)
+        await self._finish(connection, known, incomplete, stored, deltas)
 
-    async def learn(self, connection: AsyncConnection, events: Sequence[Feedback], moves: Moves) -> None:
+    async def learn(self, connection: AsyncConnection, events: Sequence[Feedback], deltas: Deltas) -> None:
         """Store events and join those whose predictions are known."""
         reached = 0 if self.watermark_ms is None else self.watermark_ms
         fresh = [arrived(event) for event in events]
         by_key = [event for event in events if event.prediction_id is None and event.event_ms < reached]
         if by_key and self.definitions.sharing:
-            self.unsettled = True  # an event that may be about several predictions is looked up once it is stored
+            self.work_due = True  # an event that may be about several predictions is looked up once it is stored
         elif by_key:
             found = await keys.targets(connection, [self._key(event) for event in by_key])
             led = {id(event): self._led(event, found) for event in by_key}
             fresh = [e._replace(**led[id(e.feedback)]) if id(e.feedback) in led else e for e in fresh]
-        await self._restate(connection, fresh, moves)
+        await self._restate(connection, fresh, deltas)
 
-    async def settle(self, connection: AsyncConnection, moves: Moves, limit: int) -> bool:
+    async def apply_watermark(self, connection: AsyncConnection, deltas: Deltas, limit: int) -> bool:
         """Do what the watermark allows: look up keys, give up on orphans, close windows. True: there is more.
 
         Each is done for about ``limit`` predictions or events, that a transaction may not last. With 0 nothing is done
         but what cannot be done later: to look up what a prediction that came late may be meant by.
         """
         if self.watermark_ms is None:
-            self.unsettled = False
+            self.work_due = False
             return False
-        waiting = await self._look_up(connection, self.watermark_ms, moves, limit)
+        waiting = await self._look_up(connection, self.watermark_ms, deltas, limit)
         closing, closed = False, []
-        for place, first_ms in self._open.items():
-            definition = self.definitions.begun(place)
+        for key, first_ms in self._open.items():
+            definition = self.definitions.with_key(key)
             until = definition.closes_until(self.watermark_ms)
             if until > first_ms:
                 if not limit:
                     closing = True
                     break
-                reached = await self._close(connection, definition, until, moves, limit)
+                reached = await self._close(connection, definition, until, deltas, limit)
                 closing |= reached < until
-                closed.append(place)
+                closed.append(key)
         if closed:
-            await self._look_at(connection, [self.definitions.begun(place) for place in closed])
-        self.unsettled = waiting or closing
-        return self.unsettled
+            await self._look_at(connection, [self.definitions.with_key(key) for key in closed])
+        self.work_due = waiting or closing
+        return self.work_due
 
     def pieces(self) -> list[Definition | None]:
         """Return what is to be settled, piece by piece: what waits (None), and windows under each definition."""
         if self.watermark_ms is None:
             return []
-        found = [(self.definitions.begun(place), first_ms) for place, first_ms in self._open.items()]
+        found = [(self.definitions.with_key(key), first_ms) for key, first_ms in self._open.items()]
         return [None, *(one for one, first_ms in found if one.closes_until(self.watermark_ms) > first_ms)]
 
-    async def settle_one(
-        self, connection: AsyncConnection, moves: Moves, piece: Definition | None, hand: list[int | str]
+    async def apply_watermark_to_first(
+        self, connection: AsyncConnection, deltas: Deltas, piece: Definition | None, hand: list[int | str]
     ) -> None:
         """Settle the first event of a piece, or its first predictions, which are put into ``hand`` before.
 
@@ -161,11 +161,11 @@ class Joiner:
             seq = await feedback_events.next_due(connection, self.watermark_ms)
             if seq is not None:
                 hand.append(seq)
-                await self._look_up(connection, self.watermark_ms, moves, 1)
+                await self._look_up(connection, self.watermark_ms, deltas, 1)
             return
         hand += await self.first(connection, piece)
-        await self._close(connection, piece, piece.closes_until(self.watermark_ms), moves, 1)
-        await self._look_at(connection, [self.definitions.begun(piece.place)])
+        await self._close(connection, piece, piece.closes_until(self.watermark_ms), deltas, 1)
+        await self._look_at(connection, [self.definitions.with_key(piece.key)])
 
     async def first(self, connection: AsyncConnection, piece: Definition) -> list[str]:
         """Return the predictions whose windows close first: those of one millisecond."""
@@ -178,7 +178,7 @@ class Joiner:
     async def _look_at(self, connection: AsyncConnection, definitions: Sequence[Definition]) -> None:
         """Find out of each of these definitions where the first call is whose window is open."""
         spans = {
-            definition.place: calls.Span(
+            definition.key: calls.Span(
                 definition.route, since_ms, _ALWAYS_MS if definition.until_ms is None else definition.until_ms
             )
             for definition in definitions
@@ -186,24 +186,24 @@ class Joiner:
         }
         found = dict(zip(spans, await calls.first_in(connection, list(spans.values())), strict=True))
         for definition in definitions:
-            first = found.get(definition.place)
+            first = found.get(definition.key)
             if first is None:
-                self._open.pop(definition.place, None)
+                self._open.pop(definition.key, None)
             else:
-                self._open[definition.place] = first
+                self._open[definition.key] = first
 
     def _note_open(self, oldest: Mapping[str, int]) -> None:
         """Calls came, the oldest of each route at this time: windows are open under the route's definitions."""
         for route, at_ms in oldest.items():
             for definition in self.definitions.of(route):
                 first = definition.first_open_ms(at_ms)
-                if first is None or first >= self._open.get(definition.place, _ALWAYS_MS):
+                if first is None or first >= self._open.get(definition.key, _ALWAYS_MS):
                     continue
-                self._open[definition.place] = first
+                self._open[definition.key] = first
                 if self.watermark_ms is not None and first < definition.closes_until(self.watermark_ms):
-                    self.unsettled = True
+                    self.work_due = True
 
-    async def _look_up(self, connection: AsyncConnection, watermark_ms: int, moves: Moves, limit: int) -> bool:
+    async def _look_up(self, connection: AsyncConnection, watermark_ms: int, deltas: Deltas, limit: int) -> bool:
         found = await feedback_events.affected(connection, self._missed, watermark_ms, sharing=self.definitions.sharing)
         self._missed.clear()
         due = await feedback_events.due(connection, watermark_ms, limit)
@@ -212,7 +212,7 @@ class Joiner:
         led = await keys.targets(connection, [self._key(event.feedback) for event in by_key])
         for event in by_key:
             touched[event.seq] = event._replace(**self._led(event.feedback, led))
-        await self._restate(connection, list(touched.values()), moves)
+        await self._restate(connection, list(touched.values()), deltas)
         return len(due) == limit
 
     async def _finish(
@@ -221,24 +221,24 @@ class Joiner:
         known: Mapping[str, Sequence[Call]],
         written: Sequence[Call],
         ended: Sequence[Call],
-        moves: Moves,
+        deltas: Deltas,
     ) -> None:
         """Write calls, in place of those that ended, and count those that are no longer open."""
         await calls.write(connection, written, ended=ended, stored=self._stored_kin, days=self._days)
-        if moves.news is not None:
+        if deltas.news is not None:
             begun = {_name(call) for call in ended}
-            moves.news.calls += [Came(call, _name(call) not in begun) for call in written]
-        moves.touched.update({kin.route for kin, _ in written})
+            deltas.news.calls += [Came(call, _name(call) not in begun) for call in written]
+        deltas.touched.update({kin.route for kin, _ in written})
         ids = [row.id for _, row in written]
         near = {one for one in ids if one <= self._farthest}
         about = await feedback_events.about(connection, near, sharing=self.definitions.sharing)
         finished = [call for call in written if call[1].open_by is None]
-        moves.calls(finished)
-        self._note_open(moves.oldest)
+        deltas.calls(finished)
+        self._note_open(deltas.oldest)
         for prediction_id, new in self._in_company(finished, known.keys() | about.keys()).items():
             closed = self.definitions.closed_at(new[0].route, new[0].at_ms)
             joined = [event for event in about.get(prediction_id, ()) if event.status == "joined"]
-            self._count(_finished(known.get(prediction_id, ())), new, joined, closed, moves)
+            self._count(_finished(known.get(prediction_id, ())), new, joined, closed, deltas)
         for call in written:
             if call[1].key is not None:
                 self._note_key(call)
@@ -246,7 +246,7 @@ class Joiner:
         # Of a merged answer each ranker's row may show the item that an event names.
         merged = {row.id for kin, row in finished if kin.role == "draft"}
         awaited = (events for one, events in about.items() if one not in known or one in merged)
-        await self._restate(connection, [event for events in awaited for event in events], moves)
+        await self._restate(connection, [event for events in awaited for event in events], deltas)
 
     def _in_company(self, finished: Sequence[Call], expected: Collection[str]) -> Mapping[str, list[Call]]:
         """Return the calls that say more than themselves, by request.
@@ -268,14 +268,14 @@ class Joiner:
         new: Sequence[Call],
         joined: Sequence[Event],
         closed: Sequence[Definition],
-        moves: Moves,
+        deltas: Deltas,
     ) -> None:
         """Count what ``new`` calls add to a request's ``old`` ones, given what has closed and what joined."""
         both = (*old, *new)
         agreed = {shadow.variant for shadow, _ in agreements(old)}
         for shadow, agrees in agreements(both):
             if shadow.variant not in agreed:
-                moves.agreement(shadow, agrees)
+                deltas.agreement(shadow, agrees)
         learned = _learned(joined)
         needed = self.definitions.exposure(new[0].route, new[0].at_ms)
         met = not needed or exposed(learned)
@@ -283,15 +283,15 @@ class Joiner:
             assert definition.metric is not None
             for call in new:
                 if counted(call, definition.metric):
-                    moves.closed(call, definition.metric, exposed=met or definition.name == EXPOSED)
+                    deltas.closed(call, definition.metric, exposed=met or definition.name == EXPOSED)
         by_metric: dict[str, list[Feedback]] = {definition.name: [] for definition in closed}
         for event in learned:
             by_metric.setdefault(event.metric, []).append(event)
         for metric, events in by_metric.items():
             before, after = (_State(calls, events, exposed=met) for calls in (old, both))
-            self._move(metric, before, after, moves)
+            self._move(metric, before, after, deltas)
 
-    def _move(self, metric: str, before: _State, after: _State, moves: Moves) -> None:
+    def _move(self, metric: str, before: _State, after: _State, deltas: Deltas) -> None:
         """Move tallies by what a request is worth now and was before."""
         if not after.calls:
             return
@@ -303,7 +303,7 @@ class Joiner:
         was = self._values(definition, definition.metric, row.at_ms, before)
         now = self._values(definition, definition.metric, row.at_ms, after)
         for value, live, mature in changes(was, now):
-            moves.outcome(first, definition.metric, value, live, mature)
+            deltas.outcome(first, definition.metric, value, live, mature)
 
     def _values(self, definition: Definition, metric: Metric, at_ms: int, state: _State) -> Sequence[Value]:
         calls, events, closed, met = state
@@ -315,7 +315,7 @@ class Joiner:
             events = [event for event in events if in_time(event.event_ms, at_ms, metric)]
         return values(calls, events, metric, closed=closed)
 
-    async def _restate(self, connection: AsyncConnection, touched: Sequence[Event], moves: Moves) -> None:
+    async def _restate(self, connection: AsyncConnection, touched: Sequence[Event], deltas: Deltas) -> None:
         """Find out anew what these events, and those that share their identities, end as; write what that changes.
 
         ``touched`` are events not yet stored, or stored ones whose targets changed. Exposures come first: what all the
@@ -323,18 +323,18 @@ class Joiner:
         """
         if self.definitions.exposing:
             exposures = [event for event in touched if event.feedback.metric == EXPOSED]
-            flipped = await self._restate_these(connection, exposures, moves)
+            flipped = await self._restate_these(connection, exposures, deltas)
             about = await feedback_events.about(connection, flipped, sharing=self.definitions.sharing)
             others = {event.seq: event for events in about.values() for event in events}
             rest = [event for event in touched if event.feedback.metric != EXPOSED]
             again = others.keys() - {event.seq for event in rest}
             touched = [*rest, *(others[seq] for seq in again)]
-        await self._restate_these(connection, touched, moves)
+        await self._restate_these(connection, touched, deltas)
 
-    async def _restate_these(self, connection: AsyncConnection, touched: Sequence[Event], moves: Moves) -> set[str]:
+    async def _restate_these(self, connection: AsyncConnection, touched: Sequence[Event], deltas: Deltas) -> set[str]:
         """Restate events, and return the predictions that were exposed by them, or are not any more."""
-        touched, over = self._crowds.admit(touched)
-        await self._give_up(connection, over, {}, await calls.of(connection, _targets(over)), moves)
+        touched, over = self._event_limit.admit(touched)
+        await self._give_up(connection, over, {}, await calls.of(connection, _targets(over)), deltas)
         if not touched:
             return set()
         sharing = self.definitions.sharing
@@ -343,13 +343,13 @@ class Joiner:
         if about is None:
             low, high = _parted(touched)
             if low:  # about several predictions: in parts, as if they had come one after the other
-                flipped = await self._restate_these(connection, low, moves)
-                return flipped | await self._restate_these(connection, high, moves)
+                flipped = await self._restate_these(connection, low, deltas)
+                return flipped | await self._restate_these(connection, high, deltas)
             about = await feedback_events.about(connection, targets, sharing=sharing)
-        touched, over = self._crowds.bound(touched, about)
+        touched, over = self._event_limit.bound(touched, about)
         named = {event.identity for event in (*touched, *over) if event.named}
         stored = await feedback_events.with_identities(connection, named, sharing=sharing)
-        touched, more = self._crowds.bound_identities(touched, stored)
+        touched, more = self._event_limit.bound_identities(touched, stored)
         over += more
         if unknown := _targets((*stored, *touched)) - targets:
             about |= await feedback_events.about(connection, unknown, sharing=sharing)
@@ -364,14 +364,14 @@ class Joiner:
         requests = await calls.of(connection, targets)
         joined = {one: [event for event in events if event.status == "joined"] for one, events in about.items()}
         unmet = self._unmet(requests, joined)
-        first, touched = self._first(touched, requests, about, moves)
+        first, touched = self._first(touched, requests, about, deltas)
         found = restate(stored, touched, lambda event: self._known(event, requests, unmet), self.watermark_ms)
-        for event in await self._give_up(connection, over, old, requests, moves):
+        for event in await self._give_up(connection, over, old, requests, deltas):
             for target in event.targets:
                 found.leaving[target, event.feedback.metric].append(event)
         for event in found.changed:
             if event.seq in old:
-                self._crowds.leave(old[event.seq], event)
+                self._event_limit.leave(old[event.seq], event)
         flipped = set()
         for target, metric in found.shifted():
             before = [event for event in joined[target] if event.feedback.metric == metric] if target in joined else []
@@ -381,15 +381,15 @@ class Joiner:
             finished, met = _finished(requests.get(target, ())), target not in unmet
             was = _State(finished, _learned(before) if before else (), None, met)
             now = _State(finished, _learned(after), None, met)
-            self._move(metric, was, now, moves)
+            self._move(metric, was, now, deltas)
             if metric == EXPOSED and exposed(was.events) != exposed(now.events):
                 flipped.add(target)
-                self._expose(finished, _learned(joined.get(target, ())), exposed(now.events), moves)
-        moves.told += found.told
+                self._expose(finished, _learned(joined.get(target, ())), exposed(now.events), deltas)
+        deltas.statuses += found.status_deltas
         for event, why in found.troubled:
-            moves.trouble(event.counted, event.status, event.feedback.metric, event.feedback.received_ms, why)
-        if moves.news is not None:
-            moves.news.stated += found.stated
+            deltas.trouble(event.counted, event.status, event.feedback.metric, event.feedback.received_ms, why)
+        if deltas.news is not None:
+            deltas.news.stated += found.stated
         fresh = first + found.fresh
         self._farthest = max([self._farthest, *_targets(fresh), *_targets(found.changed)])
         await feedback_events.insert(connection, fresh)
@@ -404,7 +404,7 @@ class Joiner:
         over: Sequence[Event],
         old: Mapping[int | None, Event],
         requests: Mapping[str, Sequence[Call]],
-        moves: Moves,
+        deltas: Deltas,
     ) -> list[Event]:
         """Count events that there is no room for, and remove them; return those that counted until now, as they were.
 
@@ -419,15 +419,15 @@ class Joiner:
             route = stored[0].route if stored is not None else event.feedback.route or UNKNOWN
             metric = event.feedback.metric
             if event.seq is not None:
-                moves.tell(was.counted, metric, was.status, -1)
+                deltas.status(was.counted, metric, was.status, -1)
                 if was.status == "joined":
                     left.append(was)
-            moves.tell(route, metric, "over_limit")
+            deltas.status(route, metric, "over_limit")
         await feedback_events.remove(connection, [event for event in over if event.seq is not None])
         return left
 
     def _first(
-        self, touched: Sequence[Event], requests: Mapping[str, Sequence[Call]], about: Collection[str], moves: Moves
+        self, touched: Sequence[Event], requests: Mapping[str, Sequence[Call]], about: Collection[str], deltas: Deltas
     ) -> tuple[list[Event], Sequence[Event]]:
         """Join each new event that is the only one about a prediction of one call, by its id and in an open window.
 
@@ -464,12 +464,12 @@ class Joiner:
                 continue
             for worth in values(calls, (learned,), definition.metric, closed=False):
                 live, mature = new_outcome((None, worth.live)), new_outcome((None, worth.mature))
-                moves.outcome(call, definition.metric, worth, live, mature)
+                deltas.outcome(call, definition.metric, worth, live, mature)
             first.append(new_event((learned, identity, target, "joined", kin.route, due_ms, None, ())))
             delay = max(0, received_ms - row.at_ms) / 1000
-            moves.told.append(new_told((kin.route, metric, "joined", 1, delay, _variant(calls, item))))
-        if moves.news is not None:
-            moves.news.stated += first
+            deltas.statuses.append(new_status_delta((kin.route, metric, "joined", 1, delay, _variant(calls, item))))
+        if deltas.news is not None:
+            deltas.news.stated += first
         first.sort(key=_TARGET)  # neighbours in the index that they are found by
         return first, others
 
@@ -480,7 +480,7 @@ class Joiner:
         asked = {one for one, (call, *_) in requests.items() if self.definitions.exposure(call.route, call.at_ms)}
         return {one for one in asked if not exposed(_learned(joined.get(one, ())))}
 
-    def _expose(self, calls: Sequence[Call], events: Sequence[Feedback], met: bool, moves: Moves) -> None:
+    def _expose(self, calls: Sequence[Call], events: Sequence[Feedback], met: bool, deltas: Deltas) -> None:
         """Let a request count from now on, or no more; ``events`` are those of its metrics that count now."""
         if not calls:
             return
@@ -491,27 +491,27 @@ class Joiner:
                 continue
             about = [event for event in events if event.metric == name]
             was, now = (_State(calls, about, exposed=counts) for counts in (not met, met))
-            self._move(name, was, now, moves)
+            self._move(name, was, now, deltas)
             if definition.closed(first.at_ms):
                 for call in calls:
                     if counted(call, definition.metric):
-                        moves.closed(call, definition.metric, exposed=met)
-                        moves.closed(call, definition.metric, -1, exposed=not met)
+                        deltas.closed(call, definition.metric, exposed=met)
+                        deltas.closed(call, definition.metric, -1, exposed=not met)
 
     async def _close(
-        self, connection: AsyncConnection, definition: Definition, until: int, moves: Moves, limit: int
+        self, connection: AsyncConnection, definition: Definition, until: int, deltas: Deltas, limit: int
     ) -> int:
         """Close the windows of predictions before ``until``, or of the first ``limit``; return until where."""
         metric = definition.metric
         assert metric is not None
-        moves.touched.add(definition.route)
+        deltas.touched.add(definition.route)
         since = max(definition.closed_until, definition.since_ms)
         reached = await calls.reach(connection, definition.route, since, until, limit)
         span = calls.Span(definition.route, since, reached)
         asked = definition.name != EXPOSED and EXPOSED in self.definitions.names(definition.route)
         if not asked:
             for kin, n in await calls.counted_in(connection, span, metric):
-                moves.closed(kin, metric, n)
+                deltas.closed(kin, metric, n)
         if metric.missing is not None or asked or self.definitions.sharing:
             ids = await calls.ids_in(connection, span)
         elif metric.mature == "window":
@@ -527,16 +527,18 @@ class Joiner:
             events = [event for event in learned if event.metric == definition.name]
             met = not self.definitions.exposure(definition.route, stored[0].at_ms) or exposed(learned)
             open_, closed = (_State(finished, events, closed, exposed=met) for closed in (False, True))
-            self._move(definition.name, open_, closed, moves)
+            self._move(definition.name, open_, closed, deltas)
             if asked:
                 for call in finished:
                     if counted(call, metric):
-                        moves.closed(call, metric, exposed=met)
+                        deltas.closed(call, metric, exposed=met)
         await plans.close_definition(connection, definition, reached)
         self.definitions.close(definition, reached)
         return reached
 
-    def _known(self, event: Event, requests: Mapping[str, Sequence[Call]], unmet: Collection[str]) -> Sequence[Known]:
+    def _known(
+        self, event: Event, requests: Mapping[str, Sequence[Call]], unmet: Collection[str]
+    ) -> Sequence[PredictionFacts]:
         """What is known of the predictions that an event is about."""
         learned, _, target, _, _, _, _, also = event
         if not also:  # as of most: it is about one, if any
@@ -545,14 +547,14 @@ class Joiner:
         about = (requests[target] for target in event.targets if target in requests)
         return [self._known_of(stored, learned, unmet) for stored in about]
 
-    def _known_of(self, stored: Sequence[Call], event: Feedback, unmet: Collection[str]) -> Known:
+    def _known_of(self, stored: Sequence[Call], event: Feedback, unmet: Collection[str]) -> PredictionFacts:
         """What is known of one prediction for an event about it."""
         kin, row = stored[0]
         definition = self.definitions.at(kin.route, event.metric, row.at_ms)
         metric = None if definition is None else definition.metric
         met = not unmet or event.metric == EXPOSED or row.id not in unmet
         why = inapplicable(stored, event, metric)
-        return new_known((kin.route, row.at_ms, metric, met, _variant(stored, event.item), why))
+        return new_facts((kin.route, row.at_ms, metric, met, _variant(stored, event.item), why))
 
     def _key(self, event: Feedback) -> Key:
         """Where to look for what an event by key is about."""
@@ -581,7 +583,7 @@ class Joiner:
         since_ms = call.at_ms - self.definitions.back_ms(call.route)
         if call.row.key is not None and self.watermark_ms is not None and since_ms < self.watermark_ms:
             self._missed.add((call.route, call.row.key, since_ms))
-            self.unsettled = True
+            self.work_due = True
 
 
 def _variant(stored: Sequence[Call], item: str | None) -> str | None:
@@ -593,14 +595,16 @@ def _variant(stored: Sequence[Call], item: str | None) -> str | None:
     return None
 
 
-def _without_repeats(lines: Sequence[Call], there: Mapping[tuple[str, str, str], Call], moves: Moves) -> Sequence[Call]:
+def _without_repeats(
+    lines: Sequence[Call], there: Mapping[tuple[str, str, str], Call], deltas: Deltas
+) -> Sequence[Call]:
     """Return the calls that say something new: the first of each name, or the end of one that is open."""
     written: dict[tuple[str, str, str], Call] = {}
     for call in lines:
         name = _name(call)
         old = written.get(name) or there.get(name)
         if old is not None and (call.open or not old.open):
-            moves.counts["duplicate_rows"] += 1
+            deltas.counts["duplicate_rows"] += 1
         else:
             written[name] = call
     return list(written.values())

@@ -18,8 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.counts import plans, tallies
 from gateway.store.counts.definitions import Definitions
+from gateway.store.counts.deltas import TallyAddress, TallyDelta, address_of
 from gateway.store.counts.ledger import Phase
-from gateway.store.counts.moves import Change, Place, place_of
 from gateway.store.counts.tallies import NOTHING, Counted, exact_of, replace, rest_of
 from gateway.store.rows import calls, feedback_events
 from gateway.store.rows.calls import Call
@@ -56,7 +56,7 @@ class _Counted:
     """What the stored rows make of one tally: its units, and requests that are units of their own."""
 
     units: dict[str, Counted] = field(default_factory=dict)
-    alone: Change = field(default_factory=Change)
+    alone: TallyDelta = field(default_factory=TallyDelta)
 
     def add(self, unit: str | None, worth: float) -> None:
         if unit is None:
@@ -72,32 +72,32 @@ async def recount(connection: AsyncConnection) -> int:
     Return how many.
     """
     done = await tallies.number(connection, DONE)
-    places = tuple(table.c[name] for name in Place._fields)
-    query = select(table.c.id, *places).where(_SUSPECT if done is None else _BROKEN)
-    found = {number: Place(*place) for number, *place in await connection.execute(query)}
+    addresses = tuple(table.c[name] for name in TallyAddress._fields)
+    query = select(table.c.id, *addresses).where(_SUSPECT if done is None else _BROKEN)
+    found = {number: TallyAddress(*address) for number, *address in await connection.execute(query)}
     if found:
         definitions = await plans.read_definitions(connection)
-        by_metric: defaultdict[tuple[str, str], dict[Place, int]] = defaultdict(dict)
-        for number, place in found.items():
-            by_metric[place.route, place.metric][place] = number
+        by_metric: defaultdict[tuple[str, str], dict[TallyAddress, int]] = defaultdict(dict)
+        for number, address in found.items():
+            by_metric[address.route, address.metric][address] = number
         for (route, metric), ids in by_metric.items():
             counted = await _count(connection, definitions, route, metric, ids)
-            for place, number in ids.items():
-                await _write(connection, number, counted[place])
+            for address, number in ids.items():
+                await _write(connection, number, counted[address])
         logger.warning(
             "%d tallies held values beyond the limit, and are counted again from the stored rows", len(found)
         )
-        await tallies.note_moved(connection, {place.route for place in found.values()})
+        await tallies.note_moved(connection, {address.route for address in found.values()})
     if done is None:
         await sql.upsert(connection, numbers, [(DONE, 1)])
     return len(found)
 
 
 async def _count(
-    connection: AsyncConnection, definitions: Definitions, route: str, metric: str, places: Collection[Place]
-) -> Mapping[Place, _Counted]:
+    connection: AsyncConnection, definitions: Definitions, route: str, metric: str, addresses: Collection[TallyAddress]
+) -> Mapping[TallyAddress, _Counted]:
     """Return what the stored calls and events of a route make of these tallies of one metric."""
-    found = {place: _Counted() for place in places}
+    found = {address: _Counted() for address in addresses}
     since, end = 0, (await calls.latest_ms(connection, route) or 0) + 1
     while since < end:
         until = await calls.reach(connection, route, since, end, PORTION)
@@ -105,16 +105,16 @@ async def _count(
         joined = await feedback_events.joined(connection, ids, sharing=definitions.sharing)
         for prediction_id, stored in (await calls.of(connection, ids)).items():
             told = [event.feedback for event in joined.get(prediction_id, ())]
-            for place, worth in _worth(definitions, metric, stored, told):
-                if place in found:
-                    found[place].add(stored[0].counted_unit, worth)
+            for address, worth in _worth(definitions, metric, stored, told):
+                if address in found:
+                    found[address].add(stored[0].counted_unit, worth)
         since = until
     return found
 
 
 def _worth(
     definitions: Definitions, metric: str, stored: Sequence[Call], told: Sequence[Feedback]
-) -> Iterator[tuple[Place, float]]:
+) -> Iterator[tuple[TallyAddress, float]]:
     """Yield what one request is worth, by the tally that it counts in."""
     finished, at_ms = [call for call in stored if not call.open], stored[0].at_ms
     definition = definitions.at(stored[0].route, metric, at_ms)
@@ -128,7 +128,7 @@ def _worth(
         phases: tuple[tuple[Phase, float | None], ...] = (("live", value.live), ("mature", value.mature))
         for phase, worth in phases:
             if worth is not None:
-                yield place_of(first, value, definition.metric, phase), worth
+                yield address_of(first, value, definition.metric, phase), worth
 
 
 async def _write(connection: AsyncConnection, number: int, counted: _Counted) -> None:

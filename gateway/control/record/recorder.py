@@ -33,9 +33,9 @@ from gateway.sinks.cloudevents import events
 from gateway.store import Store, reason
 from gateway.store.counts import plans, positions, tallies
 from gateway.store.counts.definitions import Definition, newly_defined
+from gateway.store.counts.deltas import Deltas, StatusDelta
 from gateway.store.counts.ledger import UNKNOWN
-from gateway.store.counts.moves import Moves, Told
-from gateway.store.counts.tallies import Remembered
+from gateway.store.counts.tallies import TallyCache
 from gateway.store.counts.watermark import Writers
 from gateway.store.fleet import shipped
 from gateway.store.fleet.lease import LeaseLost
@@ -75,7 +75,7 @@ class _Known:
     segments: Segments
     writers: Writers
     joiner: Joiner
-    remembered: Remembered
+    tally_cache: TallyCache
 
     #: What comes next, read while the database is busy with what came before.
     ahead: asyncio.Task[Read] | None = None
@@ -91,15 +91,16 @@ class _Known:
     def due(self, dead: Collection[str]) -> bool:
         """Return whether there is something to do though nothing new was read."""
         waits = {name for name in dead if not self.writers[name].gone}
-        return bool(self.joiner.unsettled or self.segments.forgotten() or self.segments.drained_writers(waits, {}))
+        return bool(self.joiner.work_due or self.segments.forgotten() or self.segments.drained_writers(waits, {}))
 
 
 class Recorder:
     """Records one journal into one store.
 
-    ``run`` is the present supervisor's: writers of older ones are dead. After each commit ``tell`` hears of feedback
-    statuses and ``met`` of what was wrong with lines; ``follower`` hears of every call when it is read, and keeps a
-    segment from being deleted before. ``member`` is this node's part in the fleet, None where there is none.
+    ``run`` is the present supervisor's: writers of older ones are dead. After each commit ``on_statuses`` is called
+    with the feedback statuses that changed and ``on_counts`` with what was wrong with lines. ``follower`` is handed
+    every call when it is read, and keeps a segment from being deleted before. ``member`` is this node's part in the
+    fleet, None where there is none.
 
     ``trouble`` is why nothing can be recorded at present. ``sparing`` says to go in small steps, each settled, because
     there is hardly any room left for them.
@@ -111,8 +112,8 @@ class Recorder:
         journal: Path,
         *,
         run: str | None = None,
-        tell: Callable[[Iterable[Told]], None] = lambda _: None,
-        met: Callable[[Mapping[str, int]], None] = lambda _: None,
+        on_statuses: Callable[[Iterable[StatusDelta]], None] = lambda _: None,
+        on_counts: Callable[[Mapping[str, int]], None] = lambda _: None,
         follower: Follower | None = None,
         lines: int = LINES,
         member: Member | None = None,
@@ -120,8 +121,8 @@ class Recorder:
         self._store = store
         self._journal = journal
         self._run = run
-        self._tell = tell
-        self._met = met
+        self._on_statuses = on_statuses
+        self._on_counts = on_counts
         self._quarantine = Quarantine(journal.parent / QUARANTINE)
         self._follower = follower
         self._most = self._lines = lines
@@ -326,21 +327,21 @@ class Recorder:
             self._caught_up = monotonic()
         self._lines = min(self._most, max(1, self._lines * 2))
         if self.sparing and read.offsets:
-            await self._store.settle()
+            await self._store.make_durable()
         await self._dispose(known.segments)
         return more or read.more
 
     async def _commit(self, known: _Known, read: Read, dead: Collection[str], limit: int, sweep: int) -> bool:
-        moves, adopting = Moves(News(bodies=read.batch.bodies) if self._sinks else None), self._adopting
+        deltas, adopting = Deltas(News(bodies=read.batch.bodies) if self._sinks else None), self._adopting
         dropped: Mapping[str, int] = {}
         try:
             async with self._store.change() as connection:
                 if adopting is not None:
-                    moves.touched |= await _adopt(connection, known.joiner, *adopting)
+                    deltas.touched |= await _adopt(connection, known.joiner, *adopting)
                 present = None if self._member is None else self._member.present
-                more = await _record(connection, known, read, dead, moves, present, sweep)
-                if moves.news is not None:
-                    dropped = await _leave(connection, moves.news, self._sinks)
+                more = await _record(connection, known, read, dead, deltas, present, sweep)
+                if deltas.news is not None:
+                    dropped = await _leave(connection, deltas.news, self._sinks)
                 known.segments.recorded(read.offsets, read.numbers)
                 if read.more and limit > 0 and self._member is None and not self.sparing:
                     # A commit is the one long wait in which nothing else wants the interpreter.
@@ -351,19 +352,19 @@ class Recorder:
         if self._adopting is adopting:
             self._adopting = None
         self._offsets = dict(known.segments.offsets)
-        self._committed_as(moves, dropped)
+        self._committed_as(deltas, dropped)
         return more
 
-    def _committed_as(self, moves: Moves, dropped: Mapping[str, int]) -> None:
+    def _committed_as(self, deltas: Deltas, dropped: Mapping[str, int]) -> None:
         """Tell what was committed; ``dropped`` are events that found no room, by sink."""
-        self._matured |= moves.matured
+        self._matured |= deltas.matured
         for name, n in dropped.items():
             if n and name not in self._full:
                 logger.warning("sinks.%s has max_pending_bytes waiting: new events are dropped, and counted", name)
             (self._full.add if n else self._full.discard)(name)
         try:
-            self._tell(moves.told)
-            self._met(moves.counts)
+            self._on_statuses(deltas.statuses)
+            self._on_counts(deltas.counts)
         except Exception:
             logger.exception("what was recorded could not be told")
 
@@ -394,14 +395,14 @@ class Recorder:
                 aside=await aside.predictions(connection),
             )
             await joiner.look(connection)
-        return _Known(segments, writers, joiner, Remembered(), prefix=prefix)
+        return _Known(segments, writers, joiner, TallyCache(), prefix=prefix)
 
     async def _dispose(self, segments: Segments) -> None:
         """Delete segments that are finished and recorded, once nothing can take the record back."""
         disposable = [segment for name, segment in segments.disposable() if not self._followed(name, segment)]
         if not disposable:
             return
-        await self._store.settle()
+        await self._store.make_durable()
         for segment in disposable:
             with suppress(FileNotFoundError):
                 segment.path.unlink()
@@ -428,12 +429,12 @@ class Recorder:
                 raise
             await self._set_line_aside(again)
         else:
-            await self._settle_singly()
+            await self._do_due_work_singly()
         return True
 
     async def _set_line_aside(self, error: Exception) -> None:
         """Set aside what cannot be read of that which the line is about or, where there is none, the line itself."""
-        skipped, moves = self._attempted, Moves()
+        skipped, deltas = self._attempted, Deltas()
         about = {call.id for call in skipped.batch.calls}
         about |= {event.prediction_id for event in skipped.batch.events if event.prediction_id is not None}
         async with self._store.change() as connection:
@@ -444,10 +445,10 @@ class Recorder:
         known = self._known
         if known is None or not (skipped.offsets or skipped.taken):
             raise error
-        moves.counts["unrecordable_lines"] += 1
+        deltas.counts["unrecordable_lines"] += 1
         places = [f"byte {end} of {name}" for name, end in skipped.offsets.items()] or ["a shipped line"]
         for _ in skipped.batch.events:
-            moves.tell(UNKNOWN, UNKNOWN, "set_aside")
+            deltas.status(UNKNOWN, UNKNOWN, "set_aside")
         async with self._store.change() as connection:
             await positions.write_offsets(connection, skipped.offsets, known.prefix)
             await positions.write_numbers(connection, skipped.numbers, known.prefix)
@@ -460,27 +461,27 @@ class Recorder:
                     for one in about or (None,)
                 ],
             )
-            await tallies.apply(connection, moves, known.remembered)
+            await tallies.apply(connection, deltas, known.tally_cache)
         known.segments.recorded(skipped.offsets, skipped.numbers)
-        self._committed_as(moves, {})
+        self._committed_as(deltas, {})
         for place in places:
             logger.error("the line that ends at %s cannot be recorded: %s", place, reason(error))
         return None
 
-    async def _settle_singly(self) -> None:
+    async def _do_due_work_singly(self) -> None:
         """Settle the first of everything that is due, each by itself, and set aside the one that cannot be."""
         known = self._known or await self._load()
         for piece in known.joiner.pieces():
             hand: list[int | str] = []
-            error = await self._settles(piece, hand)
+            error = await self._try_first(piece, hand)
             if error is None:
                 continue
             if len(hand) > 1:  # predictions of one millisecond, of which not all need be at fault
-                hand = [one for one in hand if await self._settles(piece, [], of=one) is not None] or hand
+                hand = [one for one in hand if await self._try_first(piece, [], of=one) is not None] or hand
             return await self._set_aside(hand, error)
         return None
 
-    async def _settles(
+    async def _try_first(
         self, piece: Definition | None, hand: list[int | str], of: int | str | None = None
     ) -> Exception | None:
         """Settle the first event or predictions of a piece, which are added to ``hand``; return why that fails.
@@ -490,16 +491,16 @@ class Recorder:
         Raises what is the store's trouble.
         """
         known, self._known = self._known or await self._load(), None
-        moves = Moves(News() if self._sinks else None)
+        deltas = Deltas(News() if self._sinks else None)
         dropped: Mapping[str, int] = {}
         try:
             async with self._store.change() as connection:
                 if of is not None and piece is not None:
                     known.joiner.aside |= {str(one) for one in await known.joiner.first(connection, piece)} - {str(of)}
-                await known.joiner.settle_one(connection, moves, piece, hand)
-                if moves.news is not None:
-                    dropped = await _leave(connection, moves.news, self._sinks)
-                await tallies.apply(connection, moves, known.remembered)
+                await known.joiner.apply_watermark_to_first(connection, deltas, piece, hand)
+                if deltas.news is not None:
+                    dropped = await _leave(connection, deltas.news, self._sinks)
+                await tallies.apply(connection, deltas, known.tally_cache)
                 if of is not None:
                     raise _Tried
         except _Tried:
@@ -510,25 +511,25 @@ class Recorder:
                 raise
             return error
         self._known = known
-        self._committed_as(moves, dropped)
+        self._committed_as(deltas, dropped)
         return None
 
     async def _set_aside(self, found: Sequence[int | str], error: Exception) -> None:
         """Set stored events (by number) and predictions (by id) aside."""
-        self._known, moves = None, Moves()
+        self._known, deltas = None, Deltas()
         noted = list[Aside]()
         async with self._store.change() as connection:
             for one in found:
                 if isinstance(one, int):
-                    target = await aside.event(connection, one, moves)
+                    target = await aside.event(connection, one, deltas)
                     noted.append(Aside(_now_ms(), "event", str(one), target, reason(error)))
-                    moves.counts["unsettled_events"] += 1
+                    deltas.counts["unsettled_events"] += 1
                 else:
                     noted.append(Aside(_now_ms(), "prediction", one, one, reason(error)))
-                    moves.counts["unsettled_predictions"] += 1
+                    deltas.counts["unsettled_predictions"] += 1
             await aside.note(connection, noted)
-            await tallies.apply(connection, moves, Remembered())
-        self._committed_as(moves, {})
+            await tallies.apply(connection, deltas, TallyCache())
+        self._committed_as(deltas, {})
         for was in noted:
             logger.error("%s %s cannot be settled and is set aside: %s", was.kind, was.identity, reason(error))
 
@@ -577,7 +578,7 @@ async def _record(
     known: _Known,
     read: Read,
     dead: Collection[str],
-    moves: Moves,
+    deltas: Deltas,
     present: Collection[str] | None,
     sweep: int,
 ) -> bool:
@@ -585,8 +586,8 @@ async def _record(
     joiner, writers, batch, offsets = known.joiner, known.writers, read.batch, read.offsets
     for name in batch.writers:
         writers.meet(name)
-    await joiner.record(connection, batch.calls, moves)
-    await joiner.learn(connection, batch.events, moves)
+    await joiner.record(connection, batch.calls, deltas)
+    await joiner.learn(connection, batch.events, deltas)
     if batch.bodies:
         await bodies.write(connection, batch.bodies)
     for name, at_ms, bye in batch.marks:
@@ -596,19 +597,19 @@ async def _record(
             batch.gone.append(name)  # what was shipped is in order: nothing of it can come after its last line
     streaming = {call.row.open_by for call in batch.calls if call.row.open_by is not None}
     for name in known.segments.drained_writers(set(dead) & {*writers.living(), *streaming}, offsets):
-        await joiner.abandon(connection, name, moves)
+        await joiner.abandon(connection, name, deltas)
         writers.bury(name)
     for name in batch.gone:
-        await joiner.abandon(connection, name, moves)
+        await joiner.abandon(connection, name, deltas)
         writers.bury(name)
     if batch.rejected:
-        moves.tell(UNKNOWN, UNKNOWN, "rejected", batch.rejected)
-    moves.counts.update(corrupt_lines=batch.corrupt, torn_lines=batch.torn, lost_lines=batch.lost)
+        deltas.status(UNKNOWN, UNKNOWN, "rejected", batch.rejected)
+    deltas.counts.update(corrupt_lines=batch.corrupt, torn_lines=batch.torn, lost_lines=batch.lost)
     more, advanced = False, writers.advance(present)
-    if advanced or joiner.unsettled:
+    if advanced or joiner.work_due:
         joiner.watermark_ms = writers.watermark_ms
-        more = await joiner.settle(connection, moves, sweep)
-    await tallies.apply(connection, moves, known.remembered)
+        more = await joiner.apply_watermark(connection, deltas, sweep)
+    await tallies.apply(connection, deltas, known.tally_cache)
     await positions.write_offsets(connection, offsets, known.prefix)
     await positions.write_numbers(connection, read.numbers, known.prefix)
     await shipped.take(connection, read.taken)
@@ -665,5 +666,5 @@ async def _adopt(connection: AsyncConnection, joiner: Joiner, snapshot: Snapshot
             definition = Definition(route.name, name, since, metric, closed_until=since, key_rule=route.key_rule)
             await plans.write_definition(connection, definition)
             joiner.definitions.append(definition)
-            joiner.unsettled = True
+            joiner.work_due = True
     return begun

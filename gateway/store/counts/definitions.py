@@ -14,7 +14,7 @@ from router.records import EXPOSED
 from router.snapshot import KeyRule, Metric
 
 
-class Place(NamedTuple):
+class DefinitionKey(NamedTuple):
     """Which definition: there is one for a route and a metric that begins at a time."""
 
     route: str
@@ -40,8 +40,8 @@ class Definition:
     key_rule: KeyRule = "latest"
 
     @property
-    def place(self) -> Place:
-        return Place(self.route, self.name, self.since_ms)
+    def key(self) -> DefinitionKey:
+        return DefinitionKey(self.route, self.name, self.since_ms)
 
     def first_open_ms(self, at_ms: int) -> int | None:
         """Return where, from ``at_ms`` on, the first prediction may be whose window is open; None if nowhere."""
@@ -114,9 +114,9 @@ class Definitions:
         for definitions in self._found.get(route, {}).values():
             yield from definitions
 
-    def begun(self, place: Place) -> Definition:
+    def with_key(self, key: DefinitionKey) -> Definition:
         """Return a definition that there is."""
-        return next(d for d in self._found[place.route][place.name] if d.since_ms == place.since_ms)
+        return next(d for d in self._found[key.route][key.name] if d.since_ms == key.since_ms)
 
     def names(self, route: str) -> tuple[str, ...]:
         return tuple(self._found.get(route, ()))

@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.schema import sql
 from gateway.store.schema.tables import courses, plan_packs, plans, stretches
-from policies.statistics.sample_ratio import START, Course, follow
+from policies.statistics.sample_ratio import START, SampleRatioState, accumulate
 
 #: Plans of a route that stay rows, the newest ones: some minutes of a bandit's.
 KEPT: Final = 500
@@ -85,12 +85,12 @@ async def last_of(connection: AsyncConnection, route: str, epoch: str) -> Made |
     return None if last is None else (await find(connection, [(route, last)])).get((route, last))
 
 
-async def read_courses(
+async def read_sample_ratios(
     connection: AsyncConnection, places: Collection[tuple[str, str]]
-) -> Mapping[tuple[str, str], Course]:
+) -> Mapping[tuple[str, str], SampleRatioState]:
     """Return where the sample-ratio check stands after the stretches that are no rows any more, by route and epoch."""
     rows = await connection.execute(_courses(connection.dialect.name), sql.as_list(places))
-    return {(route, epoch): Course(**orjson.loads(state)) for route, epoch, state in rows}
+    return {(route, epoch): SampleRatioState(**orjson.loads(state)) for route, epoch, state in rows}
 
 
 async def _fold_these(connection: AsyncConnection, route: str, epoch: str, period: int, made: Sequence[Made]) -> None:
@@ -102,22 +102,22 @@ async def _fold_these(connection: AsyncConnection, route: str, epoch: str, perio
     shares = {plan.revision: plan.shares for plan in made}
     late = await find(connection, {(route, revision) for revision in given.keys() - shares.keys()})
     shares |= {plan.revision: plan.shares for plan in late.values()}
-    since = (await read_courses(connection, [(route, epoch)])).get((route, epoch), START)
+    since = (await read_sample_ratios(connection, [(route, epoch)])).get((route, epoch), START)
     in_order = [(given[revision], shares[revision]) for revision in sorted(given) if revision in shares]
-    course, body = await asyncio.to_thread(_folded, in_order, since, made)
+    state, body = await asyncio.to_thread(_folded, in_order, since, made)
     if in_order:
-        await sql.upsert(connection, courses, [(route, epoch, orjson.dumps(asdict(course)).decode())])
+        await sql.upsert(connection, courses, [(route, epoch, orjson.dumps(asdict(state)).decode())])
     await connection.execute(_SHOWN, place)
     pack = (route, made[0].revision, made[-1].revision, epoch, period, made[-1].at_ms, body)
     await sql.upsert(connection, plan_packs, [pack])
 
 
 def _folded(
-    given: Sequence[tuple[Mapping[str, int], str]], since: Course, made: Sequence[Made]
-) -> tuple[Course, bytes]:
-    course = follow(((counts, orjson.loads(shares)) for counts, shares in given), since)
+    given: Sequence[tuple[Mapping[str, int], str]], since: SampleRatioState, made: Sequence[Made]
+) -> tuple[SampleRatioState, bytes]:
+    state = accumulate(((counts, orjson.loads(shares)) for counts, shares in given), since)
     # Column by column: what is alike is together, and packs to a third of what rows do.
-    return course, zlib.compress(orjson.dumps(list(zip(*made, strict=True))))
+    return state, zlib.compress(orjson.dumps(list(zip(*made, strict=True))))
 
 
 async def _packed(connection: AsyncConnection, route: str, revisions: Collection[int]) -> AsyncIterator[Made]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from policies.statistics.sample_ratio import START, Course
+from policies.statistics.sample_ratio import START, SampleRatioState
 from policies.types import EMPTY, Evidence, Plan, Tally
 from router.records import Role
 from router.snapshot import Metric
@@ -133,7 +133,7 @@ class Seen(NamedTuple):
 class Ledger:
     """Everything counted for one route and epoch.
 
-    ``course`` is what stretches have shown that are too old to be listed; ``stretches`` come after them.
+    ``sample_ratio`` is what stretches have shown that are too old to be listed; ``stretches`` come after them.
     ``latency`` holds, by (variant, role), counts per logarithmic bucket of milliseconds, as
     ``policies.statistics.latency`` numbers them. ``faults`` counts calls without a complete answer by (variant, role,
     fault). ``feedback`` counts events of the route, over all epochs, by (metric, status). ``forced`` counts requests
@@ -158,7 +158,7 @@ class Ledger:
     watermark_ms: int | None = None
     oldest_ms: Mapping[tuple[str, str], int] = field(default_factory=dict)
     signs: Mapping[tuple[str, str, str], Seen] = field(default_factory=dict)
-    course: Course = START
+    sample_ratio: SampleRatioState = START
 
     def pooled(
         self, variant: str, role: Role, metric: str, phase: Phase, *, against: str = "", definition: str = ""

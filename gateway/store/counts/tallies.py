@@ -1,4 +1,4 @@
-"""Tallies, the unit rows they are sums of, and the plain counters: written by moves (``ledgers`` reads them).
+"""Tallies, the unit rows they are sums of, and the plain counters: written by ``Deltas`` (``read_ledgers`` reads them).
 
 Rule: whoever changes what is counted of a route says so in ``moved``, in the same transaction.
 
@@ -21,7 +21,7 @@ import orjson
 from sqlalchemy import BigInteger, Select, Text, bindparam, case, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.store.counts.moves import Arrival, Change, Moves, Place, Stint
+from gateway.store.counts.deltas import Arrival, Deltas, Stint, TallyAddress, TallyDelta
 from gateway.store.schema import sql
 from gateway.store.schema.tables import (
     arrivals,
@@ -44,16 +44,16 @@ from policies.exact import Sum, plus, rounded, total
 Counted = tuple[Sum, float]
 NOTHING: Final[Counted] = ((), 0.0)
 
-#: How much of units, and of arrivals, is remembered: about 100,000 of them, of ordinary names.
-REMEMBERED_BYTES: Final = 48 * 2**20
+#: How much of units, and of arrivals, is kept in memory: about 100,000 of them, of ordinary names.
+CACHE_BYTES: Final = 48 * 2**20
 #: What a row takes beside its unit's name.
 _ROW_BYTES: Final = 400
-REMEMBERED_PLACES: Final = 100_000
+CACHED_ADDRESSES: Final = 100_000
 
 #: How exactly it is known when an epoch's last call was made.
 SLACK_MS: Final = 3_600_000
 
-_PLACE = tuple(tallies.c[name] for name in Place._fields)
+_ADDRESS = tuple(tallies.c[name] for name in TallyAddress._fields)
 SUMS: Final = ("n", "m", "m2", "d", "d2", "md", "positive", "negative", "d_max")
 #: What a tally begins with, in the order of its columns.
 _BEGUN: Final = (0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0.0, None)
@@ -74,13 +74,13 @@ _MOVE = (
 
 
 @dataclass(slots=True)
-class Remembered:
+class TallyCache:
     """Rows as they are in the store, kept because they will be asked for again. Thrown away when a transaction fails.
 
     Bounded: whoever comes once in a while is read from the store again.
     """
 
-    ids: dict[Place, int] = field(default_factory=dict)
+    ids: dict[TallyAddress, int] = field(default_factory=dict)
     units: dict[int, dict[str, Counted]] = field(default_factory=dict)
     arrivals: dict[Stint, dict[str, Arrival]] = field(default_factory=dict)
     #: Of each epoch, None before it was asked for.
@@ -91,36 +91,36 @@ class Remembered:
 
     def shrink(self) -> None:
         """Forget everything of a kind that has become too much."""
-        if len(self.ids) > REMEMBERED_PLACES:
+        if len(self.ids) > CACHED_ADDRESSES:
             self.ids.clear()
-        if self.units_bytes > REMEMBERED_BYTES:
+        if self.units_bytes > CACHE_BYTES:
             self.units.clear()
             self.units_bytes = 0
-        if self.arrivals_bytes > REMEMBERED_BYTES:
+        if self.arrivals_bytes > CACHE_BYTES:
             self.arrivals.clear()
             self.arrivals_bytes = 0
 
 
-async def apply(connection: AsyncConnection, moves: Moves, remembered: Remembered) -> None:
-    """Write everything that ``moves`` sums up."""
-    remembered.shrink()
-    changes = moves.changes()
-    ids = await _ids(connection, {*changes, *moves.units}, remembered.ids)
-    await _move_units(connection, moves, ids, remembered, changes)
-    await _move(connection, {ids[place]: change for place, change in changes.items()})
-    began = await _arrive(connection, moves.arrivals, remembered)
-    began.update(moves.stretches)
+async def apply(connection: AsyncConnection, deltas: Deltas, tally_cache: TallyCache) -> None:
+    """Write everything that ``deltas`` sums up."""
+    tally_cache.shrink()
+    changes = deltas.changes()
+    ids = await _ids(connection, {*changes, *deltas.units}, tally_cache.ids)
+    await _move_units(connection, deltas, ids, tally_cache, changes)
+    await _move(connection, {ids[address]: change for address, change in changes.items()})
+    began = await _arrive(connection, deltas.arrivals, tally_cache)
+    began.update(deltas.stretches)
     await sql.add(
         connection, stretches, [((*stint, revision, variant), n) for (stint, revision, variant), n in began.items()]
     )
-    await _note_newest(connection, moves.newest, remembered)
-    await sql.add(connection, latency, moves.latency.items())
-    await sql.add(connection, faults, moves.faults.items())
-    await sql.note(connection, signs, [(*sign, *seen) for sign, seen in moves.signs.items()])
-    await sql.add(connection, forced, moves.forced.items())
-    await sql.add(connection, feedback_counts, moves.feedback().items())
-    await sql.add(connection, counts, [((name,), n) for name, n in moves.counts.items()])
-    await note_moved(connection, moves.routes())
+    await _note_newest(connection, deltas.newest, tally_cache)
+    await sql.add(connection, latency, deltas.latency.items())
+    await sql.add(connection, faults, deltas.faults.items())
+    await sql.note(connection, signs, [(*sign, *seen) for sign, seen in deltas.signs.items()])
+    await sql.add(connection, forced, deltas.forced.items())
+    await sql.add(connection, feedback_counts, deltas.feedback().items())
+    await sql.add(connection, counts, [((name,), n) for name, n in deltas.counts.items()])
+    await note_moved(connection, deltas.routes())
 
 
 async def note_moved(connection: AsyncConnection, routes: Iterable[str]) -> None:
@@ -148,39 +148,46 @@ async def counted(connection: AsyncConnection) -> Mapping[str, int]:
 
 
 async def _note_newest(
-    connection: AsyncConnection, newest: Mapping[tuple[str, str], int], remembered: Remembered
+    connection: AsyncConnection, newest: Mapping[tuple[str, str], int], tally_cache: TallyCache
 ) -> None:
     """Write when the last calls of epochs were made, to the hour."""
-    if remembered.newest is None:
+    if tally_cache.newest is None:
         found = await connection.execute(select(newest_calls))
-        remembered.newest = {(route, epoch): at_ms for route, epoch, at_ms in found}
-    known = remembered.newest
-    later = {place: at_ms for place, at_ms in newest.items() if at_ms > known.get(place, -SLACK_MS) + SLACK_MS}
+        tally_cache.newest = {(route, epoch): at_ms for route, epoch, at_ms in found}
+    known = tally_cache.newest
+    later = {address: at_ms for address, at_ms in newest.items() if at_ms > known.get(address, -SLACK_MS) + SLACK_MS}
     if later:
         known.update(later)
-        await sql.upsert(connection, newest_calls, [(*place, at_ms) for place, at_ms in later.items()])
+        await sql.upsert(connection, newest_calls, [(*address, at_ms) for address, at_ms in later.items()])
 
 
-async def _ids(connection: AsyncConnection, places: Collection[Place], ids: dict[Place, int]) -> Mapping[Place, int]:
+async def _ids(
+    connection: AsyncConnection, addresses: Collection[TallyAddress], ids: dict[TallyAddress, int]
+) -> Mapping[TallyAddress, int]:
     """Return the number of each tally, beginning those that are new; ``ids`` are known and learns the others."""
-    missing = [place for place in places if place not in ids]
+    missing = [address for address in addresses if address not in ids]
     if not missing:
         return ids
-    epochs = {(place.route, place.epoch) for place in missing}
+    epochs = {(address.route, address.epoch) for address in missing}
     wanted = sql.listed(connection.dialect.name, Text(), Text())
-    query = select(tallies.c.id, *_PLACE).join(
+    query = select(tallies.c.id, *_ADDRESS).join(
         wanted, (tallies.c.route == wanted.c.c0) & (tallies.c.epoch == wanted.c.c1)
     )
     for _ in range(2):
-        ids.update({Place(*place): number for number, *place in await connection.execute(query, sql.as_list(epochs))})
-        missing = [place for place in missing if place not in ids]
+        ids.update(
+            {
+                TallyAddress(*address): number
+                for number, *address in await connection.execute(query, sql.as_list(epochs))
+            }
+        )
+        missing = [address for address in missing if address not in ids]
         if not missing:
             break
-        await sql.insert(connection, tallies, [(*place, *_BEGUN) for place in missing])
+        await sql.insert(connection, tallies, [(*address, *_BEGUN) for address in missing])
     return ids
 
 
-async def _move(connection: AsyncConnection, changes: Mapping[int, Change]) -> None:
+async def _move(connection: AsyncConnection, changes: Mapping[int, TallyDelta]) -> None:
     """Move tallies, by their numbers."""
     if not changes:
         return
@@ -201,26 +208,26 @@ async def _move(connection: AsyncConnection, changes: Mapping[int, Change]) -> N
 
 async def _move_units(
     connection: AsyncConnection,
-    moves: Moves,
-    ids: Mapping[Place, int],
-    remembered: Remembered,
-    changes: defaultdict[Place, Change],
+    deltas: Deltas,
+    ids: Mapping[TallyAddress, int],
+    tally_cache: TallyCache,
+    changes: defaultdict[TallyAddress, TallyDelta],
 ) -> None:
     """Move unit rows, and add to ``changes`` what their tallies change by."""
     missing = [
-        (ids[place], unit)
-        for place, those in moves.units.items()
-        for unit in those.keys() - remembered.units.setdefault(ids[place], {}).keys()
+        (ids[address], unit)
+        for address, those in deltas.units.items()
+        for unit in those.keys() - tally_cache.units.setdefault(ids[address], {}).keys()
     ]
     if missing:
-        remembered.units_bytes += sum([_ROW_BYTES + getsizeof(unit) for _, unit in missing])
+        tally_cache.units_bytes += sum([_ROW_BYTES + getsizeof(unit) for _, unit in missing])
         query = _units(connection.dialect.name)
         for tally, unit, m, d, rest in await connection.execute(query, sql.as_list(missing)):
-            remembered.units[tally][unit] = (exact_of(m, rest), d)
+            tally_cache.units[tally][unit] = (exact_of(m, rest), d)
     rows: list[tuple[Any, ...]] = []
-    for place, those in moves.units.items():
-        tally, change = ids[place], changes[place]
-        known = remembered.units[tally]
+    for address, those in deltas.units.items():
+        tally, change = ids[address], changes[address]
+        known = tally_cache.units[tally]
         before, after = list[Counted](), list[Counted]()
         for unit, (more_d, *terms) in those.items():
             old = known.get(unit, NOTHING)
@@ -237,7 +244,7 @@ async def _move_units(
     await sql.upsert(connection, units, rows)
 
 
-def replace(change: Change, before: Sequence[Counted], after: Sequence[Counted]) -> None:
+def replace(change: TallyDelta, before: Sequence[Counted], after: Sequence[Counted]) -> None:
     """Add to what a tally changes by that units have other sums than before."""
     old, new = ([rounded(m) for m, _ in counted] for counted in (before, after))
     change.units(old, [d for _, d in before], -1)
@@ -267,20 +274,20 @@ def rests_of(exact: Mapping[str, Sum]) -> str | None:
 async def _arrive(
     connection: AsyncConnection,
     seen: Mapping[Stint, Mapping[str, Arrival]],
-    remembered: Remembered,
+    tally_cache: TallyCache,
 ) -> Counter[tuple[Stint, int, str]]:
     """Write the arrivals that are new, or earlier than those known, and return what the stretches change by."""
     changes: Counter[tuple[Stint, int, str]] = Counter()
     missing = [
         (*stint, unit)
         for stint, came in seen.items()
-        for unit in came.keys() - remembered.arrivals.setdefault(stint, {}).keys()
+        for unit in came.keys() - tally_cache.arrivals.setdefault(stint, {}).keys()
     ]
-    remembered.arrivals_bytes += sum([_ROW_BYTES + getsizeof(unit) for *_, unit in missing])
-    await _recall_arrivals(connection, missing, remembered.arrivals)
+    tally_cache.arrivals_bytes += sum([_ROW_BYTES + getsizeof(unit) for *_, unit in missing])
+    await _recall_arrivals(connection, missing, tally_cache.arrivals)
     rows = []
     for stint, came in seen.items():
-        known = remembered.arrivals[stint]
+        known = tally_cache.arrivals[stint]
         for unit, arrival in came.items():
             old = known.get(unit)
             if old is not None and old <= arrival:
@@ -295,13 +302,13 @@ async def _arrive(
 
 
 async def _recall_arrivals(
-    connection: AsyncConnection, missing: Collection[tuple[Any, ...]], remembered: dict[Stint, dict[str, Arrival]]
+    connection: AsyncConnection, missing: Collection[tuple[Any, ...]], known: dict[Stint, dict[str, Arrival]]
 ) -> None:
     if not missing:
         return
     query = _arrivals(connection.dialect.name)
     for route, epoch, period, unit, *rest in await connection.execute(query, sql.as_list(missing)):
-        remembered[Stint(route, epoch, period)][unit] = Arrival(*rest)
+        known[Stint(route, epoch, period)][unit] = Arrival(*rest)
 
 
 @cache

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, NamedTuple
 from sqlalchemy import bindparam, delete, func, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.store.counts.moves import Moves
+from gateway.store.counts.deltas import Deltas
 from gateway.store.schema import sql
 from gateway.store.schema.tables import feedback, set_aside
 
@@ -44,13 +44,13 @@ async def note(connection: AsyncConnection, found: Sequence[Aside]) -> None:
     await connection.execute(delete(set_aside).where(set_aside.c.seq <= newest - MOST))
 
 
-async def event(connection: AsyncConnection, seq: int, moves: Moves) -> str | None:
+async def event(connection: AsyncConnection, seq: int, deltas: Deltas) -> str | None:
     """Set a stored event aside: from now on no query finds it. Return the prediction it is about, if any."""
     query = select(feedback.c.target, feedback.c.counted, feedback.c.metric, feedback.c.status)
     target, counted, metric, status = (await connection.execute(query.where(feedback.c.seq == seq))).one()
     await connection.execute(update(feedback).where(feedback.c.seq == seq).values(status=literal_column("'set_aside'")))
-    moves.tell(counted, metric, status, -1)
-    moves.tell(counted, metric, "set_aside")
+    deltas.status(counted, metric, status, -1)
+    deltas.status(counted, metric, "set_aside")
     return None if target is None else str(target)
 
 

@@ -1,7 +1,7 @@
 """Feedback events as rows, each with what it ended as.
 
 Rule: every event that was ever accepted has exactly one status, and exactly one row unless it is over the limit
-(``gateway.control.crowd``); other rows are added and restated, never removed.
+(``gateway.control.join.event_limit``); other rows are added and restated, never removed.
 """
 
 from __future__ import annotations

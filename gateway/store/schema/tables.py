@@ -279,7 +279,7 @@ stretches: Final = _counter(
     _integer("revision", key=True),
     _text("variant", key=True),
 )
-#: What stretches have shown that are no rows any more (``sample_ratio.Course``), as JSON.
+#: What stretches have shown that are no rows any more (``sample_ratio.SampleRatioState``), as JSON.
 courses: Final = _table("courses", _text("route", key=True), _text("epoch", key=True), _text("state"))
 latency: Final = _counter(
     "latency",

@@ -15,7 +15,7 @@ from gateway.control.acts import Act
 from gateway.control.membership import View
 from gateway.control.progress import Progress
 from gateway.store.counts.ledger import Epoch, Ledger
-from gateway.store.counts.ledgers import Standing
+from gateway.store.counts.read_ledgers import LedgerVersions
 from gateway.store.rows.portions import Portion
 from router.config.config import Config
 from router.config.diagnostics import Diagnostic
@@ -61,11 +61,11 @@ class Control:
     def progress(self) -> Progress:
         return self.stalled if self.store_ready else Progress(5.0, "the store is not open")
 
-    async def standing(self) -> Standing:
+    async def ledger_versions(self) -> LedgerVersions:
         await asyncio.sleep(self.slow)
         if self.fails is not None:
             raise self.fails
-        return Standing(dict(self.moved), None)
+        return LedgerVersions(dict(self.moved), None)
 
     async def ledgers(self, routes: Collection[str]) -> Mapping[str, Ledger]:
         self.asked += len(routes)

@@ -14,8 +14,8 @@ from gateway.control.record.recorder import Recorder
 from gateway.journal.seal import header, sealed
 from gateway.journal.segments import FEEDBACK, PREDICTIONS
 from gateway.store import Store
+from gateway.store.counts.deltas import StatusDelta
 from gateway.store.counts.ledger import Ledger, TallyKey
-from gateway.store.counts.moves import Told
 from gateway.store.rows.calls import Call
 from policies.plans import Weighted
 from policies.types import Tally
@@ -182,7 +182,7 @@ class Desk:
         self._where = store
         self.journal = Journal(path / "journal")
         self.snapshot = snapshot(*metrics, **route)
-        self.told: list[Told] = []
+        self.status_deltas: list[StatusDelta] = []
         self.met = Counter[str]()
         self._lines = lines
 
@@ -201,8 +201,8 @@ class Desk:
             self.store,
             self.journal.path,
             run=run,
-            tell=self.told.extend,
-            met=lambda counts: self.met.update(+Counter(counts)),
+            on_statuses=self.status_deltas.extend,
+            on_counts=lambda counts: self.met.update(+Counter(counts)),
             lines=self._lines,
         )
         self.adopt(self.snapshot)

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from gateway.control import membership
-from gateway.control.erasure import Privacy, Unsettled
+from gateway.control.erasure import NotDrained, Privacy
 from gateway.control.membership import Member, name_of
 from gateway.control.record import drain
 from gateway.control.record.quarantine import QUARANTINE
@@ -372,7 +372,7 @@ def test_a_unit_is_erased_by_the_holder_after_the_others_have_seen_to_their_jour
         rolls = [asyncio.create_task(roll(one, rolling.Rolling(one.journal.path))) for one in (holder, node)]
         for place, one in enumerate((holder, node)):
             one.journal.calls(*(call(10 * place + n, unit="zeus" if n % 2 else "hera", by_unit=True) for n in range(6)))
-        with pytest.raises(Unsettled, match=r"holder of the lease \(holder\)"):
+        with pytest.raises(NotDrained, match=r"holder of the lease \(holder\)"):
             await Privacy(node.store, node.recorder, node.journal.path, node.member).erase(["zeus"])
         assert b"zeus" not in b"".join(path.read_bytes() for path in node.journal.path.rglob("*.jsonl"))
         erased = await Privacy(holder.store, holder.recorder, holder.journal.path, holder.member).erase(["zeus"])

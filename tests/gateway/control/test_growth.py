@@ -154,7 +154,7 @@ async def traffic(desk: Desk, at: int) -> None:
 
 async def report(desk: Desk, at: int) -> None:
     """What a report reads."""
-    await desk.store.standing()
+    await desk.store.ledger_versions()
     await desk.store.ledgers([("r", "e")])
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select
 
-from gateway.control.erasure import Privacy, Unsettled
+from gateway.control.erasure import NotDrained, Privacy
 from gateway.control.record.quarantine import QUARANTINE
 from gateway.files.pseudonym import names_of, pseudonym
 from gateway.journal import rolling
@@ -179,8 +179,8 @@ def test_a_segment_that_nobody_lets_go_of_is_said_and_nothing_is_erased(tmp_path
 
     async def story(desk: Desk) -> None:
         happened(desk, [PERSON], 0)
-        with pytest.raises(Unsettled, match="2 segments"):
-            await privacy(desk).erase([PERSON], settle_seconds=0.3)
+        with pytest.raises(NotDrained, match="2 segments"):
+            await privacy(desk).erase([PERSON], drain_seconds=0.3)
         assert await unit_rows(desk, PERSON)
 
     at_desk(Desk(tmp_path, K, by_unit=True), story)

@@ -17,7 +17,7 @@ from gateway.admin.api.reports import Reports
 from gateway.report import report
 from gateway.store.counts import history, plans
 from gateway.store.counts.ledger import Ledger
-from gateway.store.counts.ledgers import Standing
+from gateway.store.counts.read_ledgers import LedgerVersions
 from gateway.store.rows import person
 from policies.plans import Weighted
 from router.snapshot import Backend, Snapshot
@@ -52,8 +52,8 @@ class Controller:
     def snapshot(self) -> Snapshot:
         return self._desk.snapshot
 
-    async def standing(self) -> Standing:
-        return await self._desk.store.standing()
+    async def ledger_versions(self) -> LedgerVersions:
+        return await self._desk.store.ledger_versions()
 
     async def ledgers(self, routes: Collection[str]) -> Mapping[str, Ledger]:
         self.read += len(routes)

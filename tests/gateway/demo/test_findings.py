@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.demo.findings import Balance, RouteResult, find, settled
+from gateway.demo.findings import Balance, RouteResult, complete, find
 from gateway.demo.scenario import SCENES
 from gateway.demo.traffic import Account
 
@@ -133,6 +133,6 @@ def test_nothing_is_settled_before_every_window_has_closed() -> None:
         "joined": 2,
     }
     shadow = variant("digits_v3", 3, role="shadow")
-    assert settled(report(variant("digits_v2", 3), shadow, **sides), account, SCENE["shadow"])
-    assert not settled(report(variant("digits_v2", 3, pending=1), shadow, **sides), account, SCENE["shadow"])
-    assert not settled(report(variant("digits_v2", 2), shadow, **sides), account, SCENE["shadow"])
+    assert complete(report(variant("digits_v2", 3), shadow, **sides), account, SCENE["shadow"])
+    assert not complete(report(variant("digits_v2", 3, pending=1), shadow, **sides), account, SCENE["shadow"])
+    assert not complete(report(variant("digits_v2", 2), shadow, **sides), account, SCENE["shadow"])

@@ -55,7 +55,7 @@ def test_a_store_is_open_once(tmp_path: Path) -> None:
             await Store.open("sqlite", tmp_path)
 
     in_store("sqlite", tmp_path, story)
-    in_store("sqlite", tmp_path, lambda store: store.settle())
+    in_store("sqlite", tmp_path, lambda store: store.make_durable())
 
 
 @pytest.mark.parametrize("obstacle", ["a directory", "not a database", "a folder without a name"])

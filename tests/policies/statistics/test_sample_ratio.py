@@ -15,12 +15,12 @@ from scipy.stats import dirichlet_multinomial, multinomial
 from policies.statistics.sample_ratio import (
     ALARM_BELOW,
     CONCENTRATION,
-    Course,
     SampleRatio,
+    SampleRatioState,
     _log_bet,
     _normalised,
     _prior,
-    follow,
+    accumulate,
     sample_ratio,
 )
 from tests.policies.statistics.tallies import allowed
@@ -174,5 +174,5 @@ def walked(stretches: list[tuple[dict[str, int], dict[str, float]]]) -> SampleRa
 def test_the_check_goes_on_from_anywhere_to_the_number_that_a_walk_from_the_beginning_gives(
     stretches: list[tuple[dict[str, int], dict[str, float]]], cut: int
 ) -> None:
-    course = Course(**orjson.loads(orjson.dumps(asdict(follow(stretches[:cut])))))  # as a store keeps it
-    assert sample_ratio(stretches[cut:], course) == walked(stretches) == sample_ratio(stretches)
+    state = SampleRatioState(**orjson.loads(orjson.dumps(asdict(accumulate(stretches[:cut])))))  # as a store keeps it
+    assert sample_ratio(stretches[cut:], state) == walked(stretches) == sample_ratio(stretches)

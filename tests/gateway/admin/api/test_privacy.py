@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from gateway.admin.app import create
-from gateway.control.erasure import Unsettled
+from gateway.control.erasure import NotDrained
 from tests.gateway.admin.fake import Control, control
 
 
@@ -53,5 +53,5 @@ def test_a_failure_is_told_without_the_unit(what: str, caplog: Any) -> None:
     fake.fails = RuntimeError("no such column: zeus")
     answer = posted(fake, what, b'{"units": ["zeus"]}')
     assert (answer.status_code, "zeus" in answer.text + caplog.text) == (503, False)
-    fake.fails = Unsettled("2 segments of the journal are not drained after 60 s")
+    fake.fails = NotDrained("2 segments of the journal are not drained after 60 s")
     assert "2 segments" in posted(fake, what, b'{"units": ["zeus"]}').json()["detail"]

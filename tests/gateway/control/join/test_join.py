@@ -57,8 +57,8 @@ def test_feedback_that_comes_before_its_prediction_waits_for_it(tmp_path: Path, 
         ledger = await desk.record()
         assert sums(ledger, "live") == {"a": (1.0, 1.0)}
         assert await everything(desk) == {("r", "k", "joined"): 1}
-        assert [(t.status, t.n) for t in desk.told] == [("waiting", 1), ("waiting", -1), ("joined", 1)]
-        assert desk.told[-1].delay_seconds == 0.01
+        assert [(t.status, t.n) for t in desk.status_deltas] == [("waiting", 1), ("waiting", -1), ("joined", 1)]
+        assert desk.status_deltas[-1].delay_seconds == 0.01
 
     at_desk(Desk(tmp_path, metric(), store=store), story)
 
@@ -471,7 +471,7 @@ def test_a_delay_is_told_with_the_variant_whose_prediction_it_was(tmp_path: Path
         )
         desk.journal.events(event(10, 1, at=510), event(20, 1, at=220, item="y"), event(20, 1, at=320, item="z"))
         await desk.record()
-        assert [(t.variant, t.delay_seconds) for t in desk.told] == [("b", 0.5), ("b", 0.2), (None, None)]
+        assert [(t.variant, t.delay_seconds) for t in desk.status_deltas] == [("b", 0.5), ("b", 0.2), (None, None)]
 
     at_desk(Desk(tmp_path, metric("event"), store=store), story)
 

@@ -69,7 +69,7 @@ def test_the_statuses_add_up_to_what_was_sent(
     assert counted == rows, "the counters are what the rows say"
     assert min(counted.values(), default=1) > 0
     told: Counter[tuple[str, str, str]] = Counter()
-    for one in desk.told:
+    for one in desk.status_deltas:
         told[one.route, one.metric, one.status] += one.n
     assert {place: n for place, n in told.items() if n} == counted, "as was told when it happened"
     assert shown(desk, counted) == sent, "Prometheus"

@@ -96,7 +96,7 @@ async def one_portion(desk: Desk) -> None:
         pytest.param(lambda desk: desk.ledger(), id="a report"),
         pytest.param(one_portion, id="an export"),
         pytest.param(lambda desk: desk.store.prediction(call(3).id), id="a prediction"),
-        pytest.param(lambda desk: desk.store.settle(), id="a checkpoint"),
+        pytest.param(lambda desk: desk.store.make_durable(), id="a checkpoint"),
         pytest.param(lambda desk: usable(desk.store), id="a change"),
     ],
 )

@@ -16,8 +16,8 @@ from gateway.cli import run
 from gateway.cli.exits import PROBLEM
 from gateway.store import Happening, Store, StoreError
 from gateway.store.counts import plans, tallies
+from gateway.store.counts.deltas import Deltas, Sign
 from gateway.store.counts.ledger import Seen
-from gateway.store.counts.moves import Moves, Sign
 from gateway.store.inspect import look
 from gateway.store.schema import migrations, tables
 from gateway.store.schema.migrations import Step, Walked
@@ -31,7 +31,7 @@ STEPS = {NEXT: Step("add a column", [ADDED], [ADDED, "CREATE INDEX numbers_added
 #: A program of that version, which is told its command by its arguments.
 PROGRAM = f"""
 import sys
-from gateway.store import migrations
+from gateway.store.schema import migrations
 migrations.VERSION, migrations.STEPS = {NEXT}, {{{NEXT}: migrations.Step("add a column", ["{ADDED}"], ["{ADDED}"])}}
 from gateway.cli import run
 sys.exit(run(sys.argv[1:]))
@@ -96,10 +96,10 @@ def test_a_database_without_signs_gets_them(tmp_path: Path, store: str, monkeypa
         await older.close()
         monkeypatch.setattr(migrations, "VERSION", number)
         newer = await Store.open(store, tmp_path)
-        moves = Moves()
-        moves.sign(Sign("r", "e", "a", "primary", "failed"), 3, 5)
+        deltas = Deltas()
+        deltas.sign(Sign("r", "e", "a", "primary", "failed"), 3, 5)
         async with newer.begin() as connection:
-            await tallies.apply(connection, moves, tallies.Remembered())
+            await tallies.apply(connection, deltas, tallies.TallyCache())
         seen = (await newer.ledger("r", "e")).signs
         assert seen == {("a", "primary", "failed"): Seen(3, 5, 5)}
         happened = await newer.events()

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from sqlalchemy import func, select
 
 from gateway.control.join import joiner
-from gateway.control.join.crowd import Crowds, order
-from gateway.control.join.statuses import arrived
+from gateway.control.join.event_limit import EventLimit, order
+from gateway.control.join.event_status import arrived
 from gateway.store.counts import tallies
 from gateway.store.rows import keys
 from gateway.store.schema import tables
@@ -44,7 +44,7 @@ K = metric("value", fold="sum", mature="arrival")
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(joiner, "Crowds", lambda: Crowds(MOST))
+    monkeypatch.setattr(joiner, "EventLimit", lambda: EventLimit(MOST))
 
 
 @st.composite
@@ -73,9 +73,9 @@ def kept(events: list[Feedback]) -> list[Feedback]:
 def test_what_is_remembered_of_a_full_place_is_small_whatever_its_events_say() -> None:
     """A label has up to 64 KiB: of 100,000 full places that would be gigabytes."""
     said = [arrived(event(1, "x" * 65_000, at, event_id="i" * 256)) for at in range(MOST + 1)]
-    crowds = Crowds(MOST)
-    crowds.bound_identities(said, [])
-    (last,) = crowds._last.values()
+    limit = EventLimit(MOST)
+    limit.bound_identities(said, [])
+    (last,) = limit._last.values()
     assert sum(map(getsizeof, last)) < 200
     assert order(said[0]) < order(said[1])
 
@@ -200,7 +200,7 @@ def test_what_is_remembered_of_units_has_a_bound_in_bytes(
     tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bound on rows is none: at 30d391e 8,000 units of 60 KB took 1.2 GB."""
-    monkeypatch.setattr(tallies, "REMEMBERED_BYTES", 20_000)
+    monkeypatch.setattr(tallies, "CACHE_BYTES", 20_000)
 
     async def story(desk: Desk) -> None:
         for turn in range(6):
@@ -209,10 +209,10 @@ def test_what_is_remembered_of_units_has_a_bound_in_bytes(
             desk.journal.events(*(event(turn * 10 + n, 1, at=100, event_id=f"{turn}-{n}") for n in range(10)))
             ledger = await desk.record()
             assert desk.recorder._known is not None
-            remembered = desk.recorder._known.remembered
-            names = sum(len(unit) for rows in remembered.units.values() for unit in rows)
-            assert names < remembered.units_bytes < 60_000
-            assert remembered.arrivals_bytes < 30_000
+            cache = desk.recorder._known.tally_cache
+            names = sum(len(unit) for rows in cache.units.values() for unit in rows)
+            assert names < cache.units_bytes < 60_000
+            assert cache.arrivals_bytes < 30_000
         assert sums(ledger) == {"a": (60.0, 60.0)}
         assert [tally.n for key, tally in ledger.tallies.items() if (key.metric, key.phase) == ("k", "mature")] == [30]
 

@@ -3,17 +3,17 @@
 Rule: pure. The status of an event is a function of the events that share its identity, of the predictions they are
 about and of the watermark; so the order of arrival cannot matter. Precedence, first that applies:
 
-| status         | of                                                                                              |
-|----------------|-------------------------------------------------------------------------------------------------|
-| repeated       | an event that came earlier with the same identity and revision                                  |
-| waiting        | its prediction is not known, and may still come                                                 |
-| orphaned       | its prediction is not known (it is joined all the same should it come)                          |
-| not_applicable | it cannot count: ``router.outcomes.Inapplicable`` says why                                      |
-| late           | it happened outside the prediction's window, after it or too long before                        |
-| not_exposed    | nobody met its prediction (yet), and the route asks for that                                    |
-| corrected      | another of its identity has a higher revision                                                   |
-| over_limit     | one too many about its prediction, or of its identity: it has no row (``gateway.control.crowd``) |
-| joined         | the one that counts; one whose value is null counts by taking back what was said before         |
+| status         | of                                                                                        |
+|----------------|-------------------------------------------------------------------------------------------|
+| repeated       | an event that came earlier with the same identity and revision                            |
+| waiting        | its prediction is not known, and may still come                                           |
+| orphaned       | its prediction is not known (it is joined all the same should it come)                    |
+| not_applicable | it cannot count: ``router.outcomes.Inapplicable`` says why                                |
+| late           | it happened outside the prediction's window, after it or too long before                  |
+| not_exposed    | nobody met its prediction (yet), and the route asks for that                              |
+| corrected      | another of its identity has a higher revision                                             |
+| over_limit     | one too many about its prediction, or of its identity: it has no row (``event_limit``)    |
+| joined         | the one that counts; one whose value is null counts by taking back what was said before   |
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
+from gateway.store.counts.deltas import StatusDelta, new_status_delta
 from gateway.store.counts.ledger import TROUBLED, UNKNOWN, Status
-from gateway.store.counts.moves import Told, new_told
 from gateway.store.rows.feedback_events import Event, new_event
 from router.outcomes import Inapplicable, in_time
 from router.records import Feedback
@@ -41,7 +41,7 @@ PATIENCE_MS: Final = 5_000
 _UUID7: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 
-class Known(NamedTuple):
+class PredictionFacts(NamedTuple):
     """What is known of a prediction an event is about; ``metric`` is None when its route did not list it.
 
     ``why`` says why the event cannot count for it.
@@ -57,8 +57,8 @@ class Known(NamedTuple):
     why: Inapplicable | None = None
 
 
-#: As Known(…), of all its fields, at half of the time.
-new_known: Final[Callable[[tuple[Any, ...]], Known]] = partial(tuple.__new__, Known)
+#: As PredictionFacts(…), of all its fields, at half of the time.
+new_facts: Final[Callable[[tuple[Any, ...]], PredictionFacts]] = partial(tuple.__new__, PredictionFacts)
 
 
 @dataclass(slots=True)
@@ -67,7 +67,7 @@ class Restated:
 
     fresh: list[Event] = field(default_factory=list)
     changed: list[Event] = field(default_factory=list)
-    told: list[Told] = field(default_factory=list)
+    status_deltas: list[StatusDelta] = field(default_factory=list)
     #: Those whose status is new.
     stated: list[Event] = field(default_factory=list)
     #: Of those the ones that should be rare, and why they cannot count.
@@ -80,7 +80,7 @@ class Restated:
         """Return the predictions and metrics for which other events count than before."""
         return {**self.coming, **self.leaving} if self.leaving else self.coming
 
-    def add(self, was: Event | None, now: Event, known: Sequence[Known]) -> None:
+    def add(self, was: Event | None, now: Event, known: Sequence[PredictionFacts]) -> None:
         """Note what an event is now; ``was`` None: it is new."""
         if was == now:
             return
@@ -89,12 +89,12 @@ class Restated:
         (self.fresh if was is None else self.changed).append(now)
         if was is None or (was.counted, was.status) != (counted, status):
             if was is not None:
-                self.told.append(Told(was.counted, metric, was.status, -1, None))
+                self.status_deltas.append(StatusDelta(was.counted, metric, was.status, -1, None))
             delay = variant = None
             if status == "joined" and known and learned.value is not None:
                 _, at_ms, _, _, variant, _ = known[0]
                 delay = max(0, learned.received_ms - at_ms) / 1000
-            self.told.append(new_told((counted, metric, status, 1, delay, variant)))
+            self.status_deltas.append(new_status_delta((counted, metric, status, 1, delay, variant)))
             self.stated.append(now)
             if status in TROUBLED:
                 self.troubled.append((now, known[0].why if known else None))
@@ -116,7 +116,7 @@ class Restated:
 def restate(
     stored: Iterable[Event],
     touched: Sequence[Event],
-    known: Callable[[Event], Sequence[Known]],
+    known: Callable[[Event], Sequence[PredictionFacts]],
     watermark_ms: int | None,
 ) -> Restated:
     """Find out what events end as, and what that changes.
@@ -140,19 +140,21 @@ def restate(
             found.add(old.get(event.seq), _now(event, _alone(event, at, watermark_ms), at), at)
             continue
         about = [known(event) for event in group]
-        for event, status, at in zip(group, standing(group, about, watermark_ms), about, strict=True):
+        for event, status, at in zip(group, group_statuses(group, about, watermark_ms), about, strict=True):
             found.add(old.get(event.seq), _now(event, status, at), at)
     return found
 
 
-def _now(event: Event, status: Status, at: Sequence[Known]) -> Event:
+def _now(event: Event, status: Status, at: Sequence[PredictionFacts]) -> Event:
     """The event with its status, counted where what it is about is. As event._replace(…), at a third of the time."""
     learned, identity, target, _, _, due_ms, seq, also = event
     route = at[0].route if at else learned.route or UNKNOWN
     return new_event((learned, identity, target, status, route, due_ms, seq, also))
 
 
-def standing(group: Sequence[Event], known: Sequence[Sequence[Known]], watermark_ms: int | None) -> list[Status]:
+def group_statuses(
+    group: Sequence[Event], known: Sequence[Sequence[PredictionFacts]], watermark_ms: int | None
+) -> list[Status]:
     """Return the status of each event of one identity; ``known`` has what is known of the predictions of each."""
     first: dict[int, int] = {}
     for index, event in enumerate(group):
@@ -188,7 +190,7 @@ def patience_ends_ms(event: Feedback, before_ms: int = 0) -> int:
     return ends if event.prediction_id is not None else max(ends, event.event_ms + before_ms, event.event_ms + 1)
 
 
-def _alone(event: Event, known: Sequence[Known], watermark_ms: int | None) -> Status:
+def _alone(event: Event, known: Sequence[PredictionFacts], watermark_ms: int | None) -> Status:
     """The event's status if it were the only one of its identity: the best of what it is to its predictions."""
     if not known:
         named = event.feedback.prediction_id
@@ -201,7 +203,7 @@ def _alone(event: Event, known: Sequence[Known], watermark_ms: int | None) -> St
     return min((_to(event.feedback, one) for one in known), key=_BEST_FIRST.index)
 
 
-def _to(event: Feedback, known: Known) -> Status:
+def _to(event: Feedback, known: PredictionFacts) -> Status:
     """What an event is to one prediction."""
     if known.metric is None or known.why is not None:
         return "not_applicable"

@@ -34,7 +34,7 @@ _AT_MS: Final[Callable[[Row], int]] = itemgetter(Row._fields.index("at_ms"))
 _NEVER_MS: Final = 2**62
 
 
-class Place(NamedTuple):
+class TallyAddress(NamedTuple):
     """Which tally of which route and epoch; as ``ledger.TallyKey``."""
 
     route: str
@@ -93,7 +93,7 @@ class Sign(NamedTuple):
     word: str
 
 
-class Told(NamedTuple):
+class StatusDelta(NamedTuple):
     """A change of one feedback counter; ``delay_seconds`` since the prediction, for an event that joined.
 
     ``variant`` is then whose prediction it was; of a merged answer, the ranker whose item the event names.
@@ -108,7 +108,7 @@ class Told(NamedTuple):
 
 
 @dataclass(slots=True)
-class Change:
+class TallyDelta:
     """What a tally changes by: ``m``, ``m2`` and ``md`` are terms that are still to be summed (``policies.exact``)."""
 
     n: int = 0
@@ -157,12 +157,12 @@ class Change:
 #: Below it a square times the number of lines in a transaction is exact.
 _WHOLE: Final = 2.0**18
 
-#: As Place(…) and Told(…), of all their fields, at half of the time.
-_new_place: Final[Callable[[tuple[Any, ...]], Place]] = partial(tuple.__new__, Place)
-new_told: Final[Callable[[tuple[Any, ...]], Told]] = partial(tuple.__new__, Told)
+#: As TallyAddress(…) and StatusDelta(…), of all their fields, at half of the time.
+_new_address: Final[Callable[[tuple[Any, ...]], TallyAddress]] = partial(tuple.__new__, TallyAddress)
+new_status_delta: Final[Callable[[tuple[Any, ...]], StatusDelta]] = partial(tuple.__new__, StatusDelta)
 
 
-class Moves:
+class Deltas:
     """Collects outcomes and counts. ``matured`` are the routes where a mature tally moved.
 
     ``news`` is told what the counts are made of, where somebody wants to know.
@@ -170,10 +170,10 @@ class Moves:
 
     def __init__(self, news: News | None = None) -> None:
         self.news = news
-        #: Place → unit → what its count changes by, then terms that its sum changes by.
-        self.units: defaultdict[Place, dict[str, list[float]]] = defaultdict(dict)
-        #: The same where each prediction is a unit of its own: (place, before, after) → how often.
-        self.alone: Counter[tuple[Place, float | None, float | None]] = Counter()
+        #: TallyAddress → unit → what its count changes by, then terms that its sum changes by.
+        self.units: defaultdict[TallyAddress, dict[str, list[float]]] = defaultdict(dict)
+        #: The same where each prediction is a unit of its own: (address, before, after) → how often.
+        self.alone: Counter[tuple[TallyAddress, float | None, float | None]] = Counter()
         self.arrivals: defaultdict[Stint, dict[str, Arrival]] = defaultdict(dict)
         self.stretches: Counter[tuple[Stint, int, str]] = Counter()
         self.latency: Counter[tuple[str, str, str, Role, int]] = Counter()
@@ -185,7 +185,7 @@ class Moves:
         #: (route, epoch) → when its newest call was made.
         self.newest: dict[tuple[str, str], int] = {}
         self.counts: Counter[str] = Counter()
-        self.told: list[Told] = []
+        self.statuses: list[StatusDelta] = []
         #: Routes of which something is known now that nothing else here says.
         self.touched: set[str] = set()
         self.matured: set[str] = set()
@@ -228,12 +228,12 @@ class Moves:
         buckets = Counter([_bucket(row.latency_ms) for row in rows if row.latency_ms is not None])
         for index, n in buckets.items():
             self.latency[kin.route, kin.epoch, kin.variant, kin.role, index] += n
-        place, value = _place(kin, "", CALLS, "", "live"), float(kin.failed)
+        address, value = _address(kin, "", CALLS, "", "live"), float(kin.failed)
         for unit, n in Counter([row.unit for row in rows] if kin.by_unit else {None: len(rows)}).items():
             if unit is None:
-                self.alone[place, None, value] += n
+                self.alone[address, None, value] += n
             else:
-                more = self._unit(place, unit)
+                more = self._unit(address, unit)
                 more[0] += n
                 if value:
                     more.append(n)
@@ -266,12 +266,12 @@ class Moves:
 
     def agreement(self, shadow: Call, agrees: bool) -> None:
         """Count whether a shadow predicted what the primary did."""
-        self._outcome(_place(shadow, "", AGREEMENT, "", "live"), shadow.counted_unit, None, float(agrees))
+        self._outcome(_address(shadow, "", AGREEMENT, "", "live"), shadow.counted_unit, None, float(agrees))
 
     def closed(self, call: Origin, metric: Metric, n: int = 1, *, exposed: bool = True) -> None:
         """Count calls whose window has closed, those that count apart from those that nobody met."""
         phase: Phase = "closed" if exposed else "unexposed"
-        self.alone[_place(call, "", metric.name, metric.definition, phase), None, 0.0] += n
+        self.alone[_address(call, "", metric.name, metric.definition, phase), None, 0.0] += n
 
     def outcome(self, call: Call, metric: Metric, value: Value, live: Outcome, mature: Outcome) -> None:
         """Move the live and the mature tally of one value; ``call`` is any call of the request."""
@@ -282,44 +282,46 @@ class Moves:
         whose = (kin.route, kin.epoch, kin.period, variant, version, role, against, metric.name, metric.definition)
         before, after = live
         if before != after:
-            self._outcome(_new_place((*whose, "live")), unit, before, after)
+            self._outcome(_new_address((*whose, "live")), unit, before, after)
         before, after = mature
         if before != after:
-            self._outcome(_new_place((*whose, "mature")), unit, before, after)
+            self._outcome(_new_address((*whose, "mature")), unit, before, after)
             self.matured.add(kin.route)
 
-    def tell(self, route: str, metric: str, status: Status, n: int = 1, delay_seconds: float | None = None) -> None:
+    def status(self, route: str, metric: str, status: Status, n: int = 1, delay_seconds: float | None = None) -> None:
         """Add to a feedback counter."""
-        self.told.append(Told(route, metric, status, n, delay_seconds))
+        self.statuses.append(StatusDelta(route, metric, status, n, delay_seconds))
 
     def feedback(self) -> Mapping[tuple[str, str, Status], int]:
         """Return what each feedback counter changes by."""
         total: defaultdict[tuple[str, str, Status], int] = defaultdict(int)
-        for route, metric, status, n, _, _ in self.told:
+        for route, metric, status, n, _, _ in self.statuses:
             total[route, metric, status] += n
         return total
 
     def routes(self) -> set[str]:
         """Return the routes of which anything moved."""
-        found = {place.route for place in (*self.units, *(place for place, _, _ in self.alone))}
-        found |= {route for route, *_ in (*self.faults, *self.forced, *self.signs)} | {told.route for told in self.told}
+        found = {address.route for address in (*self.units, *(address for address, _, _ in self.alone))}
+        found |= {route for route, *_ in (*self.faults, *self.forced, *self.signs)} | {
+            delta.route for delta in self.statuses
+        }
         return found | self.touched
 
-    def changes(self) -> defaultdict[Place, Change]:
+    def changes(self) -> defaultdict[TallyAddress, TallyDelta]:
         """Return what tallies change by, for predictions that are units of their own."""
-        found: defaultdict[Place, Change] = defaultdict(Change)
-        for (place, before, after), n in self.alone.items():
-            found[place].requests(before, n, -1)
-            found[place].requests(after, n)
+        found: defaultdict[TallyAddress, TallyDelta] = defaultdict(TallyDelta)
+        for (address, before, after), n in self.alone.items():
+            found[address].requests(before, n, -1)
+            found[address].requests(after, n)
         return found
 
-    def _outcome(self, place: Place, unit: str | None, before: float | None, after: float | None) -> None:
+    def _outcome(self, address: TallyAddress, unit: str | None, before: float | None, after: float | None) -> None:
         if before == after:
             return
         if unit is None:
-            self.alone[place, before, after] += 1
+            self.alone[address, before, after] += 1
             return
-        more = self._unit(place, unit)
+        more = self._unit(address, unit)
         if before is not None:
             more[0] -= 1
             if before:
@@ -329,8 +331,8 @@ class Moves:
             if after:
                 more.append(after)
 
-    def _unit(self, place: Place, unit: str) -> list[float]:
-        units = self.units[place]
+    def _unit(self, address: TallyAddress, unit: str) -> list[float]:
+        units = self.units[address]
         more = units.get(unit)
         if more is None:
             more = units[unit] = [0.0]
@@ -350,14 +352,14 @@ class Moves:
                 arrivals[unit] = Arrival(at_ms, row.id, kin.revision, kin.variant)
 
 
-def place_of(call: Origin, value: Value, metric: Metric, phase: Phase) -> Place:
+def address_of(call: Origin, value: Value, metric: Metric, phase: Phase) -> TallyAddress:
     """Return where a value of a request counts; ``call`` is any call of it."""
     variant, version, role, against, _, _ = value
     whose = (call.route, call.epoch, call.period, variant, version, role, against, metric.name, metric.definition)
-    return _new_place((*whose, phase))
+    return _new_address((*whose, phase))
 
 
-def _place(call: Origin, against: str, metric: str, definition: str, phase: Phase) -> Place:
-    return Place(
+def _address(call: Origin, against: str, metric: str, definition: str, phase: Phase) -> TallyAddress:
+    return TallyAddress(
         call.route, call.epoch, call.period, call.variant, call.version, call.role, against, metric, definition, phase
     )

@@ -14,7 +14,7 @@ from hashlib import blake2b
 from operator import itemgetter
 from typing import Final
 
-from gateway.control.join.statuses import came
+from gateway.control.join.event_status import came
 from gateway.store.rows.feedback_events import Event
 
 #: When an event was received, and a hash of all that it says.
@@ -29,7 +29,7 @@ _REMEMBERED: Final = 100_000
 
 
 @dataclass(slots=True)
-class Crowds:
+class EventLimit:
     """Which places are full, as far as is known: after which time of receipt nothing more is taken.
 
     Where that is not known, or the time that is known is later than the true one, the place's events are counted again.

@@ -29,25 +29,25 @@ from policies.statistics.sample_ratio import START
 from policies.types import Tally
 
 #: A route and an epoch.
-Place = tuple[str, str]
+RouteEpoch = tuple[str, str]
 
 _KEY: Final = tuple(field.name for field in fields(TallyKey))
 
 
-class Standing(NamedTuple):
+class LedgerVersions(NamedTuple):
     """How often what is known of each route changed, and the watermark: with the same number, a ledger is the same."""
 
     moved: Mapping[str, int]
     watermark_ms: int | None
 
 
-async def standing(connection: AsyncConnection) -> Standing:
+async def versions(connection: AsyncConnection) -> LedgerVersions:
     """Return what tells whether anything that was read before is still so."""
     found = {row[0]: row[1] for row in await connection.execute(select(moved))}
-    return Standing(found, await number(connection, "watermark_ms"))
+    return LedgerVersions(found, await number(connection, "watermark_ms"))
 
 
-async def evidence(connection: AsyncConnection, places: Collection[Place]) -> dict[Place, Ledger]:
+async def evidence(connection: AsyncConnection, places: Collection[RouteEpoch]) -> dict[RouteEpoch, Ledger]:
     """Return what plans are made from, of each of these routes and epochs: mature tallies and nothing else."""
     return {
         place: Ledger(*place, tallies={TallyKey(*row[:8]): Tally(*row[8:]) for row in rows})
@@ -55,11 +55,11 @@ async def evidence(connection: AsyncConnection, places: Collection[Place]) -> di
     }
 
 
-async def read(connection: AsyncConnection, places: Collection[Place]) -> dict[Place, Ledger]:
+async def read(connection: AsyncConnection, places: Collection[RouteEpoch]) -> dict[RouteEpoch, Ledger]:
     """Return everything counted for each of these routes and epochs, without ``oldest_ms``."""
     dialect = connection.dialect.name
 
-    async def of(table: Table, *columns: str) -> Mapping[Place, Sequence[Any]]:
+    async def of(table: Table, *columns: str) -> Mapping[RouteEpoch, Sequence[Any]]:
         return await _rows(connection, _here(dialect, table, *columns), places)
 
     counted = await _rows(connection, _tallies(dialect, False), places)
@@ -70,7 +70,7 @@ async def read(connection: AsyncConnection, places: Collection[Place]) -> dict[P
     chosen = await of(forced, "n")
     given = await _rows(connection, _stretches(dialect), places)
     late = {(place[0], row[1]) for place, rows in given.items() for row in rows if row[2] is None}
-    packed, courses = await history.find(connection, late), await history.read_courses(connection, places)
+    packed, sample_ratios = await history.find(connection, late), await history.read_sample_ratios(connection, places)
     told: defaultdict[str, dict[tuple[str, str], int]] = defaultdict(dict)
     routes = sql.as_values([route for route, _ in places])
     for route, metric, status, n in await connection.execute(_told(dialect), routes):
@@ -83,7 +83,7 @@ async def read(connection: AsyncConnection, places: Collection[Place]) -> dict[P
         place: Ledger(
             *place,
             tallies={TallyKey(*row[:8]): tally for row in counted[place] if (tally := Tally(*row[8:])).n},
-            course=courses.get(place, START),
+            sample_ratio=sample_ratios.get(place, START),
             stretches=tuple(
                 _joined(given[place], {key[1]: plan for key, plan in packed.items() if key[0] == place[0]})
             ),
@@ -98,7 +98,7 @@ async def read(connection: AsyncConnection, places: Collection[Place]) -> dict[P
     }
 
 
-async def with_oldest(connection: AsyncConnection, ledgers: Mapping[Place, Ledger]) -> dict[Place, Ledger]:
+async def with_oldest(connection: AsyncConnection, ledgers: Mapping[RouteEpoch, Ledger]) -> dict[RouteEpoch, Ledger]:
     """Return the ledgers with when the oldest predictions were made whose windows are open."""
     definitions = await plans.read_definitions(connection, {route for route, _ in ledgers})
     newest = {
@@ -108,7 +108,7 @@ async def with_oldest(connection: AsyncConnection, ledgers: Mapping[Place, Ledge
         if (definition := definitions.newest(place[0], name)) is not None and definition.metric is not None
     }
     spans = [Span(place[0], definition.closed_until, 2**62) for (place, _), definition in newest.items()]
-    oldest: dict[Place, dict[tuple[str, str], int]] = {place: {} for place in ledgers}
+    oldest: dict[RouteEpoch, dict[tuple[str, str], int]] = {place: {} for place in ledgers}
     for (place, name), first_ms in zip(newest, await calls.first_in(connection, spans), strict=True):
         if first_ms is not None:
             found = await calls.first_since(connection, *place, first_ms)
@@ -117,10 +117,10 @@ async def with_oldest(connection: AsyncConnection, ledgers: Mapping[Place, Ledge
 
 
 async def _rows(
-    connection: AsyncConnection, query: Select[Any], places: Collection[Place]
-) -> dict[Place, list[Sequence[Any]]]:
+    connection: AsyncConnection, query: Select[Any], places: Collection[RouteEpoch]
+) -> dict[RouteEpoch, list[Sequence[Any]]]:
     """Return what a query finds by route and epoch, which come first in its rows."""
-    found: dict[Place, list[Sequence[Any]]] = {place: [] for place in places}
+    found: dict[RouteEpoch, list[Sequence[Any]]] = {place: [] for place in places}
     for row in await sql.rows(connection, query, sql.as_list(places)):
         found[row[0], row[1]].append(row[2:])
     return found
