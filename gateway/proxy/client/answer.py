@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from gateway.proxy.wire.deadlines import NEVER
 from gateway.proxy.wire.faults import UpstreamFault
 from gateway.proxy.wire.fiber import Bell
-from gateway.proxy.wire.headers import Fields, Header, fields
+from gateway.proxy.wire.headers import Fields, Header
 from gateway.proxy.wire.wire import add_piece
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ HELD_BYTES: Final = 65_536
 
 
 #: The fields of an answer that is not here yet.
-_NONE: Final = fields()
+_NONE: Final = Fields([], 0)
 
 
 class Answer:

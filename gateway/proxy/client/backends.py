@@ -19,7 +19,7 @@ from gateway.proxy.client.probes import Probes
 from gateway.proxy.client.upstream import Upstream
 from gateway.proxy.log.counts import Counts
 from gateway.proxy.wire.buffers import Buffers
-from gateway.proxy.wire.headers import Header
+from gateway.proxy.wire.headers import Header, Headers
 from router.config.placeholders import fill, placeholders
 from router.records import CallLine, Role, Stamp, stamp
 from router.snapshot import Backend, Gateway, Route, Snapshot
@@ -97,7 +97,7 @@ class Generation:
     def upstreams(self) -> set[Upstream]:
         return {*self._answering.values(), *self._mirroring.values()}
 
-    def dressed(self, headers: list[Header], variant: str) -> list[Header]:
+    def dressed(self, headers: Headers, variant: str) -> Headers:
         """Return the headers with the backend's ``request_headers`` in place of those of the same name."""
         added = self._headers[variant]
         if not added:

@@ -37,7 +37,6 @@ from gateway.proxy.wire.headers import (
     OWN,
     Fields,
     Header,
-    fields,
     listing,
     unlisted,
 )
@@ -435,4 +434,4 @@ def _crossing(headers: list[Header]) -> tuple[Fields, tuple[Header, ...], int | 
                 continue
             meanings |= meaning
         kept.append(header)
-    return fields(kept, meanings) if listed is None else unlisted(kept, listed), own, length, chunked
+    return Fields(kept, meanings) if listed is None else unlisted(kept, listed), own, length, chunked

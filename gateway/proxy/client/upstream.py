@@ -33,7 +33,7 @@ from gateway.proxy.log.counts import Counts
 from gateway.proxy.wire.buffers import Buffers
 from gateway.proxy.wire.deadlines import NEVER, Deadlines
 from gateway.proxy.wire.faults import UpstreamFault
-from gateway.proxy.wire.headers import Header, field
+from gateway.proxy.wire.headers import Headers, field
 from gateway.proxy.wire.wire import UNBODIED, request_head
 from router.snapshot import Backend
 
@@ -94,9 +94,7 @@ class Upstream:
         self.probes: Probes | None = None
         self._gone: asyncio.Future[None] | None = None
 
-    async def call(
-        self, method: str, target: bytes, headers: Sequence[Header], body: bytes | AsyncIterator[bytes]
-    ) -> Answer:
+    async def call(self, method: str, target: bytes, headers: Headers, body: bytes | AsyncIterator[bytes]) -> Answer:
         """Send a request and return the answer as soon as its head is here.
 
         ``headers`` are end to end and hold Host. A body that is an iterator goes out chunked, or with the

@@ -15,7 +15,7 @@ from gateway.proxy.client.upstream import Upstream
 from gateway.proxy.exchange.case import Case, milliseconds
 from gateway.proxy.exchange.reading import READ_BYTES
 from gateway.proxy.wire.faults import UpstreamFault
-from gateway.proxy.wire.headers import Header, fields
+from gateway.proxy.wire.headers import Fields, Headers
 from gateway.proxy.wire.problem_details import Problem, problem
 from gateway.proxy.wire.wire import LONG_BYTES
 from router.records import Fault
@@ -42,7 +42,7 @@ class Call:
         self.latency_ms = latency_ms
         if answer is None:
             self.status: int | None = None
-            self.headers = fields()
+            self.headers = Fields([], 0)
             self.length: int | None = None
             self.retries = 0
         else:
@@ -81,7 +81,7 @@ class Call:
 def call(
     upstream: Upstream,
     case: Case,
-    headers: list[Header],
+    headers: Headers,
     body: bytes | AsyncIterator[bytes],
     *,
     whole: bool = False,
@@ -96,7 +96,7 @@ def call(
 
 
 async def _call(
-    upstream: Upstream, case: Case, body: bytes | AsyncIterator[bytes], whole: bool, headers: list[Header]
+    upstream: Upstream, case: Case, body: bytes | AsyncIterator[bytes], whole: bool, headers: Headers
 ) -> Call:
     began = perf_counter()
     answer: Answer | None = None

@@ -7,14 +7,13 @@ Where a route captures nothing none of this runs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
 
 from gateway.proxy.exchange.reading import plain_body
 from gateway.proxy.log.counts import Counts
 from gateway.proxy.server.request import Request
-from gateway.proxy.wire.headers import Header
+from gateway.proxy.wire.headers import Headers
 from policies.chance import chance
 from router.extract import MISSING, UNREADABLE, decode_json, pointer, writable
 from router.records import body_line
@@ -41,11 +40,11 @@ class Capturing:
         length = request.content_length
         return bool(self._capture.request) and length is not None and length <= self._capture.max_bytes
 
-    def take(self, body: bytes | None, headers: Sequence[Header]) -> None:
+    def take(self, body: bytes | None, headers: Headers) -> None:
         """Keep what is to be kept of the request; ``body`` is None while it streams through."""
         self.request = self._fields(body, headers, self._capture.request, "request")
 
-    def line(self, id_: str, at_ms: int, body: bytes | None, headers: Sequence[Header]) -> bytes | None:
+    def line(self, id_: str, at_ms: int, body: bytes | None, headers: Headers) -> bytes | None:
         """Return a journal line with what is kept, None if nothing is; ``body`` is the answer's, None if too long."""
         answer = self._fields(body, headers, self._capture.answer, "answer")
         if self.request is None and answer is None:
@@ -53,7 +52,7 @@ class Capturing:
         return body_line(id_, at_ms, self.route, self.request, answer)
 
     def _fields(
-        self, body: bytes | None, headers: Sequence[Header], pointers: tuple[str, ...], whose: str
+        self, body: bytes | None, headers: Headers, pointers: tuple[str, ...], whose: str
     ) -> dict[str, Any] | None:
         if not pointers or body == b"":
             return None

@@ -12,7 +12,8 @@ from gateway.files.pseudonym import pseudonym
 from gateway.proxy.client.backends import Generation
 from gateway.proxy.exchange.tracing import Trace
 from gateway.proxy.server.request import Request
-from gateway.proxy.wire.headers import CALLERS_ID, Header, forwarded
+from gateway.proxy.wire.headers import CALLERS_ID, Headers
+from gateway.proxy.wire.peer import forwarded
 from router.records import UNCOUNTED, CallLine, Role, stamped
 from router.router import Routing
 
@@ -69,7 +70,7 @@ class Case:
         self.method = request.method
         prefix = routing.route.strip_prefix
         self.target = request.target if prefix is None else _stripped(request.target, len(prefix))
-        self.headers: list[Header] = forwarded(request.headers, request.peer, http10=request.http10)
+        self.headers: Headers = forwarded(request.headers, request.peer, http10=request.http10)
         if streams and request.content_length is not None:
             self.headers = [*self.headers, (b"content-length", b"%d" % request.content_length)]
         #: The ids by which the caller follows its request, for the log.

@@ -16,7 +16,7 @@ from gateway.proxy.exchange.call import Call, call, fault_problem, fault_status,
 from gateway.proxy.exchange.case import Case
 from gateway.proxy.exchange.reading import plain_body, read_answer
 from gateway.proxy.exchange.reply import LEFT, Reply
-from gateway.proxy.wire.headers import Header
+from gateway.proxy.wire.headers import Header, Headers
 from policies.plans import TeamDraft
 from router.extract import MISSING, UNREADABLE, decode_json
 from router.merge import merge
@@ -56,7 +56,7 @@ class _Shown:
 
     call: Call
     body: bytes | None
-    headers: list[Header]
+    headers: Headers
     variants: tuple[str, ...]
     items: tuple[tuple[str, ...] | None, ...]
     served: str | None = None
@@ -76,13 +76,14 @@ async def draft(reply: Reply, plan: TeamDraft, body: bytes) -> None:
         reply.left(plan.rankers, "draft", error, since(began))
         raise
     own = reply.own(*shown.variants)
+    headers: Headers
     if shown.call.fault is not None:
         status = fault_status(shown.call.fault)
         named = case.routing.route.expose_variant
         headers, content = fault_problem(shown.call.fault, shown.variants[0], shown.call.detail, named=named)
     else:
         status, headers, content = shown.call.status or 502, shown.headers, shown.body or b""
-    reply.send(_rows(reply, plan, calls, shown, status), status, headers + own, content)
+    reply.send(_rows(reply, plan, calls, shown, status), status, [*headers, *own], content)
 
 
 async def _calls(case: Case, rankers: Sequence[str], body: bytes) -> list[Call]:
@@ -106,7 +107,7 @@ def _merged(reply: Reply, plan: TeamDraft, calls: Sequence[Call]) -> _Shown | No
         return None
     result = merge(plan, reply.case.routing.occasion, [_document(came) for came in calls])
     envelope = calls[result.first]
-    headers: list[Header] = envelope.headers
+    headers: Headers = envelope.headers
     if result.body is None:
         reason = result.reason or "one_answer"
         reply.counts.add("merge_failures", route=reply.case.routing.route.name, reason=reason)

@@ -8,14 +8,13 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from gateway.proxy.exchange.case import Case
 from gateway.proxy.log.counts import Counts
-from gateway.proxy.wire.headers import CODED, Header, field
+from gateway.proxy.wire.headers import CODED, Headers, field
 from router.extract import MISSING, UNREADABLE, pointer, text_of, writable
 
 if TYPE_CHECKING:
@@ -106,7 +105,7 @@ def read_answer(
             counts.add("extraction_failures", route=route.name, variant=variant)
 
 
-def plain_body(body: bytes, headers: Sequence[Header]) -> bytes | None:
+def plain_body(body: bytes, headers: Headers) -> bytes | None:
     """Undo a Content-Encoding of gzip or deflate; None for another one, for damage, and for more than READ_BYTES."""
     coding = (field(headers, b"content-encoding") or b"").strip().lower()
     if coding in (b"", b"identity"):

@@ -42,16 +42,15 @@ async def relay(reply: Reply, body: bytes | AsyncIterator[bytes]) -> None:
         status = outcome["status"] = fault_status(shown.fault)
         headers, content = fault_problem(shown.fault, asked, shown.detail, named=case.routing.route.expose_variant)
         outcome["overhead_ms"] = case.overhead_ms
-        reply.send(case.line(variant, "primary", outcome), status, headers + own, content)
+        reply.send(case.line(variant, "primary", outcome), status, [*headers, *own], content)
     elif shown.body is not None:
         status = outcome["status"] = shown.status or 502
         if served is None:
             read_answer(outcome, case, variant, shown, shown.body, reply.counts)
         outcome["overhead_ms"] = case.overhead_ms
         line = case.line(variant, "primary", outcome)
-        headers = shown.headers
-        headers += own
-        reply.send(line, status, headers, shown.body, shown.length)
+        shown.headers.extend(own)
+        reply.send(line, status, shown.headers, shown.body, shown.length)
     else:
         try:
             await _stream(reply, variant, shown, outcome, began)
@@ -68,9 +67,8 @@ async def _stream(reply: Reply, variant: str, shown: Call, outcome: dict[str, An
     served = outcome.get("served")
     if not reply.open(case.line(variant, "primary", outcome | {"fault": "incomplete"}, "open")):
         return
-    headers = shown.headers
-    headers += reply.own(served or variant)
-    response.start(shown.status, headers, length=answer.length)
+    shown.headers.extend(reply.own(served or variant))
+    response.start(shown.status, shown.headers, length=answer.length)
     reads = served is None and worth_reading(case, variant, shown)
     kept = Kept(reads or case.capturing is not None)
     last, left = b"", answer.length

@@ -15,7 +15,7 @@ from gateway.proxy.log.counts import Counts
 from gateway.proxy.log.predictions import Log
 from gateway.proxy.server.response import Response
 from gateway.proxy.wire.faults import BodyTimeout, BodyTooLarge, ClientGone
-from gateway.proxy.wire.headers import Header
+from gateway.proxy.wire.headers import Fields, Header, Headers
 from gateway.proxy.wire.problem_details import problem
 from router.records import Role
 
@@ -41,14 +41,15 @@ class Reply:
         self._ticket = ticket
         self._shed = False
 
-    def own(self, *variants: str) -> list[Header]:
+    def own(self, *variants: str) -> Fields:
         """Return the fields that every answer of a route carries; ``variants`` are those whose answer it is."""
-        fields = [(PREDICTION_ID, self.case.id.encode())]
+        own = Fields([], 0)
+        own.add(PREDICTION_ID, self.case.id.encode())
         if self.case.routing.route.expose_variant:
-            fields.append((VARIANT, ", ".join(variants).encode()))
-        return fields
+            own.add(VARIANT, ", ".join(variants).encode())
+        return own
 
-    def send(self, rows: bytes, status: int, headers: list[Header], body: bytes, declared: int | None = None) -> None:
+    def send(self, rows: bytes, status: int, headers: Headers, body: bytes, declared: int | None = None) -> None:
         """Write the rows, then send the whole answer; ``declared`` is the length of a body that HEAD leaves out."""
         self.case.logged = True
         if self.log.admit(rows) == "refused":
@@ -58,7 +59,7 @@ class Reply:
             if self.case.capturing is not None:
                 self.capture(self.case.capturing, body, headers)
 
-    def capture(self, capturing: Capturing, body: bytes | None, headers: Sequence[Header]) -> None:
+    def capture(self, capturing: Capturing, body: bytes | None, headers: Headers) -> None:
         """Write what is kept of bodies, after the answer was sent; ``body`` is its, None if that was too long."""
         line = capturing.line(self.case.id, self.case.at_ms, body, headers)
         if line is not None and not self.log.spare(line):

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from gateway.proxy.server.request import Request
 from gateway.proxy.server.response import Response
-from gateway.proxy.wire.headers import Header
+from gateway.proxy.wire.headers import Header, Headers
 from router.snapshot import Backend
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class Trace:
         make: Callable[[list[Header]], Awaitable[Call]],
         case: Case,
         backend: Backend,
-        headers: list[Header],
+        headers: Headers,
     ) -> Call:
         """Make a call with the headers it is to have; its span ends with what the call returns."""
         span = self._begin(case, backend)
@@ -159,7 +159,7 @@ class Trace:
             case.method, context=self._context, kind=tracing.api.SpanKind.CLIENT, attributes=attributes
         )
 
-    def _carrying(self, span: Span, headers: list[Header]) -> list[Header]:
+    def _carrying(self, span: Span, headers: Headers) -> list[Header]:
         tracing = self._tracing
         carrier: dict[str, str] = {}
         tracing.propagator.inject(carrier, context=tracing.api.set_span_in_context(span, self._context))

@@ -6,12 +6,11 @@ connection breaks; what HEAD, 204 and 304 must not carry is not sent.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gateway.proxy.server.request import Request
 from gateway.proxy.wire.fiber import Fiber
-from gateway.proxy.wire.headers import Header
+from gateway.proxy.wire.headers import Headers
 from gateway.proxy.wire.wire import CONTINUE, LONG_BYTES, answer_head, chunk
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ class Response:
         self._bare = False
         self._left: int | None = None  # bytes of the announced length still to come
 
-    def send(self, status: int, headers: Sequence[Header], body: bytes, declared: int | None = None) -> None:
+    def send(self, status: int, headers: Headers, body: bytes, declared: int | None = None) -> None:
         """Answer at once with all there is; unless the body is long, in one write.
 
         ``declared`` is the length of the body that a HEAD or 304 does not bring with it.
@@ -66,7 +65,7 @@ class Response:
             connection.send(rest)
         self._end()
 
-    def start(self, status: int, headers: Sequence[Header], *, length: int | None) -> None:
+    def start(self, status: int, headers: Headers, *, length: int | None) -> None:
         """Send the head; ``write`` and ``finish`` are to follow.
 
         ``length`` is that of the whole body. None: it is not known, and goes out chunked, or to an HTTP/1.0 client

@@ -1,20 +1,21 @@
-"""Which header fields cross the gateway, and what it adds to them.
+"""Header fields: what their names mean to the gateway, and which of them cross it.
 
-Rule: fields that cross keep their order, count and bytes. Fields that belong to one connection stop here, and so do
-those that speak in the gateway's own name. What the gateway says is set after the client's ``Connection`` options were
-applied, so that no client can take it away by listing it there.
-Source: RFC 9110, sections 7.6.1 (Connection) and 7.6.3 (Via).
+Rules:
+
+1. Fields that cross keep their order, count and bytes. Fields that belong to one connection stop here, and so do those
+   in the gateway's own name. The gateway's own fields are added after the sender's ``Connection`` options were applied,
+   so that no sender can remove one of them by listing it there.
+2. ``Fields`` are written into a head without another look. So they begin as fields that the parser accepted, and the
+   only way to put in more is ``Fields.add``, which checks them.
+
+Source: RFC 9110, sections 5.1, 5.5 and 7.6.1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Final
-
-from gateway.compiled import interpreted
-
-if TYPE_CHECKING:
-    from gateway.proxy.wire.peer import Peer
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, TypeAlias, final
 
 Header = tuple[bytes, bytes]
 
@@ -37,6 +38,10 @@ CODED: Final = 4_096
 UNDERSCORED: Final = 8_192
 #: One that such a server takes for framing, or for what only a gateway says: it never passes.
 IMITATION: Final = 16_384
+#: No field name at all: a message with it would be malformed.
+MALFORMED: Final = 32_768
+#: What only `wire.py` may write.
+FRAMING: Final = HOP | LENGTH
 
 _KNOWN: Final = {
     b"connection": HOP | CONNECTION,
@@ -74,6 +79,12 @@ _REMEMBERED: Final = 2_048
 #: What most Connection fields say, which is nothing about other fields.
 LISTING_NOTHING: Final = frozenset({b"keep-alive", b"Keep-Alive", b"close", b"Close"})
 
+_TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+# Numbers: to look for bytes in bytes, Python first fails to read them as one.
+_NUL: Final = ord("\0")
+_LF: Final = ord("\n")
+_CR: Final = ord("\r")
+
 
 class _Meanings(dict[bytes, int]):
     """Field name as spelled → what it means. Each name is looked up thrice: lower-casing it each time costs more."""
@@ -83,6 +94,8 @@ class _Meanings(dict[bytes, int]):
         meaning = _meaning(lower)
         if b"_" in lower:
             meaning = IMITATION if _meaning(lower.replace(b"_", b"-")) & _INIMITABLE else UNDERSCORED
+        if not _TOKEN.fullmatch(name):
+            meaning |= MALFORMED
         if len(self) < _REMEMBERED:
             self[name] = meaning
         return meaning
@@ -95,30 +108,59 @@ def _meaning(lower: bytes) -> int:
 MEANING: Final = _Meanings()
 
 
-@interpreted
-class Fields(list[Header]):
+@final
+class Fields:
     """Fields that may cross the gateway and hold no framing: a head is made of them as they are.
 
-    ``meanings`` is what they mean, taken together; who adds a field that means something adds that as well.
+    ``meanings`` is what they mean, taken together. They begin as ``read``, a list that is theirs from now on: fields
+    that the parser accepted, in whose names and values there is no byte that could end a line.
     """
 
-    __slots__ = ("meanings",)
+    __slots__ = ("_kept", "meanings")
 
-    meanings: int
+    def __init__(self, read: list[Header], meanings: int) -> None:
+        self._kept = read
+        self.meanings = meanings
+
+    def __iter__(self) -> Iterator[Header]:
+        return iter(self._kept)
+
+    def __repr__(self) -> str:
+        return f"<Fields {self._kept}>"
+
+    def add(self, name: bytes, value: bytes) -> None:
+        """Add a field behind the others.
+
+        Raises ValueError for a name that is none, for one of framing, and for a value with CR, LF or NUL.
+        """
+        meaning = MEANING[name]
+        if meaning & (MALFORMED | FRAMING):
+            raise ValueError(f"a field may not be added by the name {name!r}")
+        if breaks_line(value):
+            raise ValueError(f"the header field {name.decode()} contains a line break")
+        self._kept.append((name, value))
+        self.meanings |= meaning
+
+    def extend(self, checked: Fields) -> None:
+        """Add other fields behind these; each was checked when it was added to those."""
+        self._kept += checked._kept
+        self.meanings |= checked.meanings
 
 
-def fields(headers: Iterable[Header] = (), meanings: int = 0) -> Fields:
-    """Return fields that are known to hold no framing."""
-    made = Fields(headers)
-    made.meanings = meanings
-    return made
+#: Fields as a head is written of them: any others than ``Fields`` are checked then.
+Headers: TypeAlias = Fields | Sequence[Header]
+
+
+def breaks_line(value: bytes) -> bool:
+    """Return whether a field with this value could be read as more than one line, or as less than itself."""
+    return _LF in value or _CR in value or _NUL in value
 
 
 def end_to_end(headers: Iterable[Header], stopped: int = HOP | OWN | LENGTH) -> Fields:
-    """Return the fields that may cross the gateway, in order.
+    """Return those of the fields that a parser read that may cross the gateway, in order.
 
-    Gone are hop-by-hop fields, those ``Connection`` lists, every ``turnout-*``, as only we may set them, and
-    Content-Length, which whoever writes the next head knows.
+    Left out are hop-by-hop fields, those that ``Connection`` lists, every ``turnout-*``, as only the gateway may set
+    them, and Content-Length, which is written with the next head.
     """
     kept: list[Header] = []
     listed: set[bytes] | None = None
@@ -132,7 +174,7 @@ def end_to_end(headers: Iterable[Header], stopped: int = HOP | OWN | LENGTH) -> 
                 continue
             meanings |= meaning
         kept.append(header)
-    return fields(kept, meanings) if listed is None else unlisted(kept, listed)
+    return Fields(kept, meanings) if listed is None else unlisted(kept, listed)
 
 
 def without(headers: list[Header], dropped: int) -> list[Header]:
@@ -145,50 +187,17 @@ def listing(connection: bytes) -> set[bytes]:
     return {option.strip(b" \t").lower() for option in connection.split(b",")}
 
 
-def unlisted(headers: Iterable[Header], listed: set[bytes]) -> Fields:
+def unlisted(headers: list[Header], listed: set[bytes]) -> Fields:
     """Return the fields that are not listed. Without these a message would mean something else to its reader."""
     listed -= {b"host", b"content-length", b"close", b"keep-alive"}
-    kept = fields(header for header in headers if header[0].lower() not in listed)
+    kept = [header for header in headers if header[0].lower() not in listed]
+    meanings = 0
     for name, _ in kept:
-        kept.meanings |= MEANING[name]
-    return kept
+        meanings |= MEANING[name]
+    return Fields(kept, meanings)
 
 
-def forwarded(headers: Sequence[Header], peer: Peer, *, http10: bool = False) -> Fields:
-    """Return what a backend gets to see of a client's fields: those that cross, and the way they came.
-
-    ``X-Forwarded-For``, ``-Proto`` and ``-Host`` say what this gateway saw itself, unless the peer is one of the
-    operator's own proxies: then its address is added to those it names, and the rest is its word. ``Forwarded`` is gone
-    in any case. ``Via`` grows by one line; ``http10`` is the version it names.
-    """
-    if peer.trusted:
-        return _vouched(headers, peer, http10=http10)
-    kept = end_to_end(headers, HOP | OWN | LENGTH | REPLACED)
-    kept += peer.way_1_0 if http10 else peer.way
-    for name, value in headers:
-        if MEANING[name] & HOST:
-            kept.append((b"x-forwarded-host", value))
-            break
-    return kept
-
-
-def _vouched(headers: Sequence[Header], peer: Peer, *, http10: bool) -> Fields:
-    crossing = end_to_end(headers)
-    via, (_, address), (_, scheme) = peer.way_1_0 if http10 else peer.way
-    named = [value for name, value in crossing if name.lower() == b"x-forwarded-for" and value.strip()]
-    host = field(crossing, b"x-forwarded-host") or field(headers, b"host")
-    kept = fields((header for header in crossing if not MEANING[header[0]] & REPLACED), crossing.meanings)
-    kept += (
-        via,
-        (b"x-forwarded-for", b", ".join([*named, address])),
-        (b"x-forwarded-proto", field(crossing, b"x-forwarded-proto") or scheme),
-    )
-    if host is not None:
-        kept.append((b"x-forwarded-host", host))
-    return kept
-
-
-def field(headers: Sequence[Header], name: bytes) -> bytes | None:
+def field(headers: Iterable[Header], name: bytes) -> bytes | None:
     """Return the first value of a field, by its name in lower case, or None."""
     length = len(name)
     for key, value in headers:

@@ -1,18 +1,17 @@
 """How message heads are written, towards clients and towards backends.
 
-Rule: framing (Content-Length, Transfer-Encoding) and connection fields are written here and nowhere else; whatever the
-caller passed of them is left out. No field can break a line.
+Rule: framing (Content-Length, Transfer-Encoding) and connection fields are written here and nowhere else; those that a
+caller passes are left out. No field can end a line: ``Fields`` are checked as they are made, any others here.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Final
 
-from gateway.proxy.wire.headers import DATE, HOP, HOST, LENGTH, MEANING, Fields, Header
+from gateway.proxy.wire.headers import DATE, FRAMING, HOST, MALFORMED, MEANING, Fields, Headers, breaks_line
 
 #: Methods whose content means nothing, so that some servers do not read it and take it for the next request (RFC 9110,
 #: sections 9.3.1, 9.3.2 and 9.3.5): no connection that carried one carries another request.
@@ -29,17 +28,13 @@ _SHORT_BYTES: Final = 4_096
 
 _COLON: Final = b": "
 _BREAK: Final = b"\r\n"
-#: Numbers: to look for bytes in bytes, Python first fails to read them as one.
-_LF: Final = ord("\n")
-_CR: Final = ord("\r")
-_FRAMING: Final = HOP | LENGTH
 _STATUS_LINES: Final = {s.value: f"HTTP/1.1 {s.value} {s.phrase}".encode() for s in HTTPStatus}
 _date: tuple[int, bytes] = (0, b"")
 
 
 def answer_head(
     status: int,
-    headers: Sequence[Header],
+    headers: Headers,
     *,
     length: int | None = None,
     chunked: bool = False,
@@ -49,7 +44,7 @@ def answer_head(
 
     ``length`` is the Content-Length to write, None for none.
 
-    Raises ValueError if the status has not three digits or a field contains a line break.
+    Raises ValueError if the status has not three digits, a field's name is none, or its value contains CR, LF or NUL.
     """
     lines = [_STATUS_LINES.get(status) or _status_line(status)]
     if not _write(lines, headers) & DATE:
@@ -67,7 +62,7 @@ def answer_head(
 def request_head(
     method: str,
     target: bytes,
-    headers: Sequence[Header],
+    headers: Headers,
     *,
     authority: bytes,
     length: int | None = None,
@@ -78,7 +73,7 @@ def request_head(
     ``Host`` is the one among ``headers``, else ``authority``. ``length`` is the Content-Length to write; None leaves
     it out.
 
-    Raises ValueError if a field contains a line break.
+    Raises ValueError if a field's name is none, or its value contains CR, LF or NUL.
     """
     lines = [b"%b %b HTTP/1.1" % (method.encode(), target)]
     if not _write(lines, headers) & HOST:
@@ -107,24 +102,25 @@ def add_piece(pieces: list[bytes], piece: bytes) -> None:
         pieces.append(piece)
 
 
-def _write(lines: list[bytes], headers: Sequence[Header]) -> int:
+def _write(lines: list[bytes], headers: Headers) -> int:
     """Add a line for each field that is not framing; return what they mean, taken together."""
-    if type(headers) is Fields:
+    if isinstance(headers, Fields):
         for name, value in headers:
             lines.append(name + _COLON + value)
         return headers.meanings
     written = 0
-    for header in headers:
-        meaning = MEANING[header[0]]
+    for name, value in headers:
+        meaning = MEANING[name]
         if meaning:
-            if meaning & _FRAMING:
+            if meaning & FRAMING:
                 continue
+            if meaning & MALFORMED:
+                raise ValueError(f"a header field may not have the name {name!r}")
             written |= meaning
-        line = _COLON.join(header)
         # Fields come from parsed messages, files and code; one with a line break in it would be a second message.
-        if _LF in line or _CR in line:
-            raise ValueError("a header field contains a line break")
-        lines.append(line)
+        if breaks_line(value):
+            raise ValueError(f"the header field {name.decode()} contains a line break")
+        lines.append(name + _COLON + value)
     return written
 
 

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from ipaddress import ip_network
 
 import pytest
 
-from gateway.proxy.wire.headers import DATE, MEANING, Header, end_to_end, field, forwarded
-from gateway.proxy.wire.peer import Peer, lies_within
+from gateway.proxy.wire.headers import DATE, MEANING, Header, end_to_end, field
+from gateway.proxy.wire.peer import Peer, forwarded, lies_within
 
 STRANGER = Peer("192.0.2.1", "http")
 PROXY = Peer("10.0.0.7", "http", trusted=True)
 
 
-def names(headers: list[Header]) -> list[bytes]:
+def names(headers: Iterable[Header]) -> list[bytes]:
     return [name for name, _ in headers]
 
 
 def test_what_crosses_keeps_its_order_number_case_and_bytes() -> None:
     given = [(b"Host", b"a"), (b"X-A", b"1"), (b"x-a", b""), (b"Cookie", b"caf\xe9"), (b"X-A", b"2 ")]
-    assert end_to_end(given) == given
+    assert list(end_to_end(given)) == given
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,7 @@ def test_what_crosses_keeps_its_order_number_case_and_bytes() -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("value", [b"x", b""])
 def test_hop_by_hop_fields_stop_here_even_when_empty(name: bytes, value: bytes) -> None:
-    assert end_to_end([(b"a", b"1"), (name, value), (b"b", b"2")]) == [(b"a", b"1"), (b"b", b"2")]
+    assert list(end_to_end([(b"a", b"1"), (name, value), (b"b", b"2")])) == [(b"a", b"1"), (b"b", b"2")]
 
 
 def test_every_field_that_connection_lists_stops_here() -> None:
@@ -72,7 +73,7 @@ def test_a_backend_learns_the_way_a_request_came_from_the_gateway_alone() -> Non
         (b"X-Request-Id", b"7"),
         (b"Connection", b"via, x-forwarded-for, x-forwarded-proto, x-forwarded-host"),
     ]
-    assert forwarded(given, Peer("192.0.2.1", "https")) == [
+    assert list(forwarded(given, Peer("192.0.2.1", "https"))) == [
         (b"Host", b"models.example"),
         (b"X-Request-Id", b"7"),
         (b"via", b"1.1 turnout"),
@@ -84,7 +85,7 @@ def test_a_backend_learns_the_way_a_request_came_from_the_gateway_alone() -> Non
 
 @pytest.mark.parametrize(("http10", "version"), [(False, b"1.1"), (True, b"1.0")])
 def test_via_grows_by_the_version_in_which_the_request_came(http10: bool, version: bytes) -> None:
-    kept = forwarded([(b"Via", b"1.0 fred")], STRANGER, http10=http10)
+    kept = list(forwarded([(b"Via", b"1.0 fred")], STRANGER, http10=http10))
     assert kept[:2] == [(b"Via", b"1.0 fred"), (b"via", version + b" turnout")]
 
 
@@ -98,7 +99,7 @@ def test_a_trusted_proxys_word_is_passed_on_with_its_own_address_behind() -> Non
         (b"X-Forwarded-Host", b"api.example"),
         (b"Forwarded", b"for=203.0.113.9"),
     ]
-    assert forwarded(given, PROXY) == [
+    assert list(forwarded(given, PROXY)) == [
         (b"Host", b"models.example"),
         (b"via", b"1.1 turnout"),
         (b"x-forwarded-for", b"203.0.113.9, 198.51.100.1, 198.51.100.2, 10.0.0.7"),
@@ -110,7 +111,7 @@ def test_a_trusted_proxys_word_is_passed_on_with_its_own_address_behind() -> Non
 def test_what_a_trusted_proxy_does_not_say_is_what_we_saw() -> None:
     """And what it lists in Connection was said to us alone."""
     given = [(b"Host", b"a"), (b"Connection", b"x-forwarded-for"), (b"X-Forwarded-For", b"203.0.113.9")]
-    assert forwarded(given, PROXY)[1:] == [
+    assert list(forwarded(given, PROXY))[1:] == [
         (b"via", b"1.1 turnout"), (b"x-forwarded-for", b"10.0.0.7"), (b"x-forwarded-proto", b"http"),
         (b"x-forwarded-host", b"a"),
     ]  # fmt: skip
@@ -139,6 +140,6 @@ def test_a_field_is_found_by_its_name_in_any_case_and_the_first_counts() -> None
 
 def test_names_that_clients_make_up_are_not_remembered_without_end() -> None:
     for number in range(5_000):
-        assert end_to_end([(b"x-%d" % number, b"")])
+        assert list(end_to_end([(b"x-%d" % number, b"")]))
     assert len(MEANING) <= 2_048
-    assert end_to_end([(b"cOnNeCtIoN", b"x-9999"), (b"x-9999", b"")]) == []
+    assert list(end_to_end([(b"cOnNeCtIoN", b"x-9999"), (b"x-9999", b"")])) == []
