@@ -12,8 +12,8 @@ Which events belong:
 
 Who is scored:
 
-- a label scores every call that predicted something, shadows included; an answer that failed scores 0 under ``match``
-  and has no value under ``absolute_error``, where 0 would be a perfect score;
+- a label scores every call that predicted something, shadows included; what an answer that failed is worth, the score
+  says (``router.scores``);
 - a number beyond ``LARGEST`` scores nothing, be it an event's value, a label, or what was predicted;
 - events and values score only what the client saw: the primary, or in a merged answer the rankers of the item named;
 - ``missing`` is what an answer (never a shadow) counts when its window closes and no event came.
@@ -250,19 +250,12 @@ def _when(event: Feedback) -> tuple[int, str]:
 
 
 def _score(call: Call, event: Feedback, metric: Metric) -> float | None:
-    if metric.kind != "label":
+    scorer = metric.scorer
+    if scorer is None:
         return _number(event.value)
     if call.failed:
-        return 0.0 if metric.score == "match" and call.role != "shadow" else None
-    if not call.predicted:
-        return None
-    if metric.score == "match":
-        return float(equal(event.value, call.prediction))
-    label, prediction = event.value, call.prediction
-    if isinstance(label, bool) or isinstance(prediction, bool):
-        return None
-    truth, guess = _number(label), _number(prediction)
-    return None if truth is None or guess is None else abs(guess - truth)
+        return None if call.role == "shadow" else scorer.failed
+    return scorer.value(event.value, call.prediction) if call.predicted else None
 
 
 def _number(value: Any) -> float | None:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from math import isfinite
 from typing import Any, Final, Literal
 
 import orjson
 
 from policies.plans import decode_plan, encode_plan
 from policies.types import Plan
+from router.scores import Better, Score, score_of, scored_01
 
 FORMAT = 1
 
@@ -130,8 +132,17 @@ class Backend:
     request_headers: tuple[tuple[str, str], ...] = ()
 
 
+class _Scored:
+    """The one thing about a metric that is no field of it, since it follows from them and is not encoded."""
+
+    __slots__ = ("scorer",)
+
+    #: The score itself, looked up once; None unless the metric's kind is "label".
+    scorer: Score | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Metric:
+class Metric(_Scored):
     """What feedback means. ``definition`` is the hash of every field that changes a number, the name included.
 
     ``before_ms`` is how long before its prediction an event may have happened; None leaves it to who names the
@@ -140,8 +151,8 @@ class Metric:
 
     name: str
     kind: Literal["event", "value", "label"]
-    score: Literal["match", "absolute_error"] | None
-    better: Literal["higher", "lower"]
+    score: str | None
+    better: Better
     window_ms: int
     mature: Literal["window", "arrival"]
     missing: float | None
@@ -150,15 +161,23 @@ class Metric:
     definition: str
     before_ms: int | None = None
 
+    def __post_init__(self) -> None:
+        """Raises ValueError if there is no such score."""
+        object.__setattr__(self, "scorer", score_of(self.kind, self.score))
+
     @property
     def bounds(self) -> tuple[float, float] | None:
-        """The interval every value lies in, when known: [0, 1] for events and matches, else ``range``."""
-        return (0.0, 1.0) if self.binary else self.range
+        """The interval every value lies in, when known: [0, 1] where all are 0 or 1, ``range``, or the score's own."""
+        if self.binary:
+            return 0.0, 1.0
+        if self.range is None and self.scorer is not None and all(map(isfinite, self.scorer.bounds)):
+            return self.scorer.bounds
+        return self.range
 
     @property
     def binary(self) -> bool:
         """True when every value is 0 or 1."""
-        return self.kind == "event" or self.score == "match"
+        return scored_01(self.kind, self.scorer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -198,6 +198,26 @@ def test_a_policys_kind_is_named_nowhere_but_in_its_own_file() -> None:
                 assert not foreign - {"shadow"}, f"{path}:{node.lineno if isinstance(node, ast.expr) else ''} {foreign}"
 
 
+def test_a_score_is_named_nowhere_but_in_its_own_file() -> None:
+    """Adding a score is one class and one name; one that is named elsewhere would make it two.
+
+    Docstrings may name one, as an example; the demo writes a config as an operator would.
+    """
+    from router.scores import SCORES
+
+    names = {score.name for score in SCORES}
+    for path, tree in modules(*PACKAGES):
+        if path == "router/scores.py" or path.startswith("gateway/demo/"):
+            continue
+        prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
+                # A word of English counts only where it stands alone or in quotes.
+                said = {name for name in names if name == node.value or f'"{name}"' in node.value}
+                said |= {name for name in names if "_" in name and name in node.value}
+                assert not said, f"{path}:{node.lineno} names {said}"
+
+
 def test_every_module_says_what_lives_in_it() -> None:
     for path, tree in modules(*PACKAGES, "loadtests", "tests"):
         if path.endswith("__init__.py") and not tree.body:

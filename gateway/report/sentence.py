@@ -60,12 +60,13 @@ def one_comparison(account: Account, metric: Metric, one: Comparison) -> str:
     low, high = sorted(abs(bound) for bound in (one.low or 0.0, one.high or 0.0))
     size = _size(abs(one.difference), metric)
     between = f"between {_bare(low, metric)} and {_bare(high, metric)}, {SURE}"
-    if metric.score == "match":
+    quantity = _quantity(metric)
+    if quantity is None:
         word = "more" if one.difference > 0 else "less"
         claim = f"{one.variant} gets {size} {word} right than {baseline} ({between})"
     else:
         turn = "higher" if one.difference > 0 else "lower"
-        claim = f"{one.variant}'s {_quantity(metric)} is {size} {turn} than {baseline}'s ({between})"
+        claim = f"{one.variant}'s {quantity} is {size} {turn} than {baseline}'s ({between})"
     return f"{claim}, over {_units(account, one)}.{_judgement(one, metric)}"
 
 
@@ -79,7 +80,8 @@ def alone(account: Account, metric: Metric) -> str:
     mean, low, high = (
         f"{value:.1%}" if metric.binary else f"{value:.3g}" for value in (tally.mean, found.low, found.high)
     )
-    does = f"gets {mean} right" if metric.score == "match" else f"has a {_quantity(metric)} of {mean}"
+    quantity = _quantity(metric)
+    does = f"gets {mean} right" if quantity is None else f"has a {quantity} of {mean}"
     return f"{name} answers alone: it {does} (between {low} and {high}, {SURE}), over {tally.n} {counted(account)}."
 
 
@@ -185,10 +187,11 @@ def _importance(one: Comparison, metric: Metric) -> tuple[int, float]:
     return rank, gain if one.status == "worse" else -gain
 
 
-def _quantity(metric: Metric) -> str:
-    if metric.kind == "event":
-        return f"{metric.name} rate"
-    return "mean error" if metric.score == "absolute_error" else f"mean {metric.name}"
+def _quantity(metric: Metric) -> str | None:
+    """Return what is compared; None: the share that a variant gets right."""
+    if metric.scorer is not None:
+        return metric.scorer.noun
+    return f"{metric.name} rate" if metric.kind == "event" else f"mean {metric.name}"
 
 
 def _size(value: float, metric: Metric) -> str:

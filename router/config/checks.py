@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from policies.types import Evidence, Occasion, Path, Plan, Policy
+from router import scores
 from router.config import spellings
 from router.config.draft import Draft, RouteDraft
 from router.config.findings import Finding, did_you_mean, dotted, listed, quoted
 from router.config.settings import BACKEND, SINK
 from router.config.tables import TableDraft
 from router.match import overlap
+from router.scores import better_of, score_of, scored_01
 
 
 def findings_of(draft: Draft) -> Iterator[Finding]:
@@ -37,11 +39,6 @@ def findings_of(draft: Draft) -> Iterator[Finding]:
     yield from _overlaps(draft.routes.values())
     for sink in draft.sinks.values():
         yield from _sink(draft, sink)
-
-
-def scored_01(kind: str | None, score: str | None) -> bool:
-    """Return whether every value of a metric is 0 or 1: an event, or a label scored by match, as it is by default."""
-    return kind == "event" or (kind == "label" and score in (None, "match"))
 
 
 #: Settings of the gateway, and what they have no effect without.
@@ -171,7 +168,7 @@ def _metric(metric: TableDraft) -> Iterator[Finding]:
         return
     kind: str = values["kind"]
     score, fold, span, missing = (values.get(name) for name in ("score", "fold", "range", "missing"))
-    binary = scored_01(kind, score)
+    binary = scored_01(kind, score_of(kind, score))
     if score is not None and kind != "label":
         yield _wrong(path, "score", f'has no meaning for kind = "{kind}": only labels are scored against predictions')
     folds = {"event": ("any", "first", "last", "max"), "label": ("last", "first")}.get(
@@ -404,10 +401,12 @@ def _reward(draft: Draft, route: RouteDraft, reward: str) -> Iterator[Finding]:
         yield _wrong(path, "reward", f"must be one of the route's metrics, got {quoted(reward)}", hint)
     elif not metric.broken & {"kind", "score", "better", "missing"}:
         values = metric.values
-        if not scored_01(values["kind"], values["score"]):
+        scorer = score_of(values["kind"], values["score"])
+        if not scored_01(values["kind"], scorer):
+            labels = " or ".join(score.name for score in scores.SCORES if score.binary)
             got = f"got {quoted(reward)}, a {values['kind']}" + (f" with {values['score']}" if values["score"] else "")
-            yield _wrong(path, "reward", f"must be a metric scored 0 or 1 (an event, or a label with match), {got}")
-        elif values["better"] == "lower":
+            yield _wrong(path, "reward", f"must be a metric scored 0 or 1 (an event, or a label with {labels}), {got}")
+        elif better_of(scorer, values["better"]) == "lower":
             yield _wrong(path, "reward", f"must be a metric of which higher is better, got {quoted(reward)}")
         elif values["kind"] == "event" and values["missing"] is None:
             message = f"{quoted(reward)} leaves out requests without an event: unless zeros are sent, it is always 1"

@@ -23,6 +23,7 @@ from router.config.diagnostics import Diagnostic, locate, render, syntax_diagnos
 from router.config.draft import Draft, RouteDraft, draft_of
 from router.config.findings import Finding, dotted
 from router.config.placeholders import Placeholder, placeholders
+from router.scores import better_of, score_of
 from router.snapshot import Backend, Capture, Gateway, KeyRule, Metric, RouteMirror, Sink
 
 #: The largest file that is read. The largest that anybody writes by hand is a hundredth of it.
@@ -150,11 +151,11 @@ def _sink(name: str, values: dict[str, Any]) -> Sink:
 
 def _metric(name: str, values: dict[str, Any]) -> Metric:
     kind: str = values["kind"]
-    score = values["score"] or ("match" if kind == "label" else None)
+    scorer = score_of(kind, values["score"])
     changes_numbers: dict[str, Any] = {
         "name": name,
         "kind": kind,
-        "score": score,
+        "score": None if scorer is None else scorer.name,
         "window_ms": values["window"],
         "mature": values["mature"],
         "missing": values["missing"],
@@ -163,7 +164,7 @@ def _metric(name: str, values: dict[str, Any]) -> Metric:
     }
     if values["window_before"] is not None:  # a key that nobody wrote leaves the numbers of those who did not alone
         changes_numbers["before_ms"] = values["window_before"]
-    better: Any = values["better"] or ("lower" if score == "absolute_error" else "higher")
+    better = better_of(scorer, values["better"])
     return Metric(better=better, definition=digest(changes_numbers), **changes_numbers)
 
 

@@ -14,7 +14,7 @@ import policies
 from policies.types import Path, Policy
 from router.config import spellings
 from router.config.findings import Finding, did_you_mean, dotted, listed, shown
-from router.config.settings import BACKEND, CAPTURE, GATEWAY, METRIC, MIRROR, ROUTE, SINK, policy_table
+from router.config.settings import BACKEND, CAPTURE, GATEWAY, MIRROR, ROUTE, SINK, metric_table, policy_table
 from router.config.tables import Setting, Table, TableDraft, mapping, read, stand_in
 from router.records import EXPOSED
 
@@ -91,7 +91,7 @@ def draft_of(document: dict[str, Any]) -> Draft:
     sections = {name: file.values.get(name, {}) for name in FILE.settings}
     gateway = read(GATEWAY, sections["gateway"], ("gateway",))
     backends = {name: read(BACKEND, given, ("backends", name)) for name, given in sections["backends"].items()}
-    metrics = {name: read(METRIC, given, ("metrics", name)) for name, given in sections["metrics"].items()}
+    metrics = {name: read(metric_table(), given, ("metrics", name)) for name, given in sections["metrics"].items()}
     sinks = {name: read(SINK, given, ("sinks", name)) for name, given in sections["sinks"].items()}
     findings = [*file.findings, *gateway.findings]
     for section in (backends, metrics, sinks):

@@ -11,7 +11,7 @@ from typing import Any
 
 import policies
 from router.config.draft import FILE
-from router.config.settings import BACKEND, CAPTURE, GATEWAY, METRIC, MIRROR, ROUTE, SINK, policy_table
+from router.config.settings import BACKEND, CAPTURE, GATEWAY, MIRROR, ROUTE, SINK, metric_table, policy_table
 from router.config.spellings import NAME
 from router.config.tables import Setting, Table
 
@@ -44,7 +44,7 @@ def json_schema() -> dict[str, Any]:
         "$defs": {
             "gateway": _table(GATEWAY),
             "backend": backend,
-            "metric": _table(METRIC),
+            "metric": _table(metric_table()),
             "mirror": _table(MIRROR),
             "capture": _table(CAPTURE),
             "route": route,

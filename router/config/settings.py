@@ -13,12 +13,14 @@ from typing import Annotated, Any, Final, Literal, get_args
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, WithJsonSchema
 
 from policies.types import Policy
+from router import scores
 from router.config import spellings
 from router.config.findings import quoted
 from router.config.placeholders import placeholders
 from router.config.tables import Setting, Table, many, mapping, some, spelled, table_of, table_of_fields
 from router.extract import Pointer
 from router.records import LARGEST
+from router.scores import Better, Score
 from router.snapshot import Backend, Capture, ClientErrors, EventType, Gateway, KeyRule, Route, RouteMirror, Sink
 from router.unit import TOKEN, reference
 
@@ -358,46 +360,59 @@ BACKEND: Final = table_of(
     "A running model version.",
 )
 
-METRIC: Final = Table(
-    {
-        "kind": Setting(
-            Literal["event", "value", "label"],
-            "event: it happened or not, 0 or 1. value: a number. label: the truth, scored against the prediction.",
-        ),
-        "score": Setting(Literal["match", "absolute_error"], 'How a label scores a prediction. Default "match".', None),
-        "better": Setting(
-            Literal["higher", "lower"], 'Which direction is good. Default "higher", for absolute_error "lower".', None
-        ),
-        "window": Setting(
-            Duration,
-            "How long after its prediction feedback still counts.",
-            spellings.duration_ms("24h"),
-            written="24h",
-        ),
-        "window_before": Setting(
-            Duration,
-            "How long before its prediction feedback may have happened. Without it, any time where it names the "
-            "prediction's id (clocks differ), and never where it is looked up by key.",
-            None,
-        ),
-        "mature": Setting(
-            Literal["window", "arrival"],
-            "When a value may be learned from: when its window has closed or, where the delay cannot depend on the "
-            "outcome, on arrival.",
-            "window",
-        ),
-        "missing": Setting(
-            Missing, 'What a window that closes empty counts as: a number, or "exclude".', None, written="exclude"
-        ),
-        "fold": Setting(
-            Literal["any", "first", "last", "sum", "mean", "max"],
-            'How several events of one prediction become one value. Default "any" for events, else "last".',
-            None,
-        ),
-        "range": Setting(Range, "The lowest and the highest value there is: makes intervals exact.", None),
-    },
-    "What feedback means.",
-)
+
+def metric_table() -> Table:
+    """Return the table of a metric, with the scores of ``SCORES``."""
+    return _metric_table(scores.SCORES)
+
+
+@cache
+def _metric_table(known: tuple[Score, ...]) -> Table:
+    each = " ".join(f"{score.name}: {_summary(type(score))}" for score in known)
+    lower = " and ".join(score.name for score in known if score.better == "lower")
+    return Table(
+        {
+            "kind": Setting(
+                Literal["event", "value", "label"],
+                "event: it happened or not, 0 or 1. value: a number. label: the truth, scored against the prediction.",
+            ),
+            "score": Setting(
+                Literal[tuple(score.name for score in known)],
+                f'How a label scores a prediction. {each} Default "{known[0].name}".',
+                None,
+            ),
+            "better": Setting(Better, f'Which direction is good. Default "higher", for {lower} "lower".', None),
+            "window": Setting(
+                Duration,
+                "How long after its prediction feedback still counts.",
+                spellings.duration_ms("24h"),
+                written="24h",
+            ),
+            "window_before": Setting(
+                Duration,
+                "How long before its prediction feedback may have happened. Without it, any time where it names the "
+                "prediction's id (clocks differ), and never where it is looked up by key.",
+                None,
+            ),
+            "mature": Setting(
+                Literal["window", "arrival"],
+                "When a value may be learned from: when its window has closed or, where the delay cannot depend on the "
+                "outcome, on arrival.",
+                "window",
+            ),
+            "missing": Setting(
+                Missing, 'What a window that closes empty counts as: a number, or "exclude".', None, written="exclude"
+            ),
+            "fold": Setting(
+                Literal["any", "first", "last", "sum", "mean", "max"],
+                'How several events of one prediction become one value. Default "any" for events, else "last".',
+                None,
+            ),
+            "range": Setting(Range, "The lowest and the highest value there is: makes intervals exact.", None),
+        },
+        "What feedback means.",
+    )
+
 
 MIRROR: Final = table_of(
     RouteMirror,
@@ -520,6 +535,6 @@ def policy_table(policy: type[Policy]) -> Table:
     return Table({"kind": kind, **own.settings, **COMMON}, own.description)
 
 
-def _summary(policy: type[Policy]) -> str:
+def _summary(kind: type) -> str:
     """The first paragraph of a docstring, as one line."""
-    return " ".join((policy.__doc__ or "").split("\n\n")[0].split()).replace("``", "`")
+    return " ".join((kind.__doc__ or "").split("\n\n")[0].split()).replace("``", "`")

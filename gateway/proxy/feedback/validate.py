@@ -11,14 +11,14 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from math import isfinite
 from typing import Any, Final
 
 import orjson
 
 from router.exposure import exposure
 from router.extract import HALF, identifier, writable
-from router.records import EXPOSED, LARGEST, Feedback
+from router.records import EXPOSED, Feedback
+from router.scores import refused_number
 from router.snapshot import Metric, Snapshot
 
 MAX_EVENTS: Final = 1_000
@@ -242,12 +242,10 @@ class _Reader:
         if metric.kind == "event":
             if not (isinstance(value, int | float) and value in (0, 1)):
                 self._problem(f'metric "{name}" is an event: value must be 0, 1, true or false, got {_shown(value)}')
-        elif metric.kind == "value" or metric.score == "absolute_error":
-            if not _is_number(value):
-                self._problem(f'metric "{name}": value must be a finite number, got {_shown(value)}')
-            elif abs(value) > LARGEST:
-                self._problem(f'metric "{name}": value must lie in [{-LARGEST:g}, {LARGEST:g}], got {_shown(value)}')
-            elif metric.kind == "value" and metric.range and not metric.range[0] <= value <= metric.range[1]:
+        elif refusal := refused_number(value) if metric.scorer is None else metric.scorer.refusal(value):
+            self._problem(f'metric "{name}": value {refusal}, got {_shown(value)}')
+        elif metric.kind == "value":
+            if metric.range and not metric.range[0] <= value <= metric.range[1]:
                 low, high = metric.range
                 self._problem(f'metric "{name}": value must lie in [{low:g}, {high:g}], got {_shown(value)}')
         elif not writable(value):
@@ -302,10 +300,6 @@ class _Reader:
             self._problem(f"occurred_at {value} lies in the future")
             return None
         return occurred_ms
-
-
-def _is_number(value: object) -> bool:
-    return (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and isfinite(value))
 
 
 def _shown(value: object) -> str:

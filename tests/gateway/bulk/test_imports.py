@@ -54,7 +54,8 @@ class Watch:
 def served(data_dir: Path, gateway: Gateway | None = None) -> Snapshot:
     """A data directory as a gateway leaves it."""
     data_dir.mkdir(exist_ok=True)
-    made = snapshot(K, metric("value", "spent", fold="sum"), prediction="/p", key="header:x-key")
+    off = metric("label", "off", score="percentage_error")
+    made = snapshot(K, metric("value", "spent", fold="sum"), off, prediction="/p", key="header:x-key")
     publish(data_dir / "snapshot.json", replace(made, gateway=gateway or Gateway()))
     return made
 
@@ -132,6 +133,18 @@ def test_a_value_beyond_the_limit_is_refused(tmp_path: Path) -> None:
     )
     assert [event["value"] for event in events(tmp_path)] == [1e15, 5]
     assert list(watch.problems) == [3, 4, 5]
+
+
+def test_a_label_that_its_score_cannot_take_is_refused(tmp_path: Path) -> None:
+    served(tmp_path)
+    watch = Watch()
+    file = csv(tmp_path / "l.csv", *(f"{uuid(n)},{value}" for n, value in enumerate(["7", "seven", "0"])))
+    imports.run(source(file, metric="off"), tmp_path, watch)
+    assert [event["value"] for event in events(tmp_path)] == [7]
+    assert watch.problems == {
+        3: ['metric "off": value must be a finite number, got "seven"'],
+        4: ['metric "off": value must not be 0, of which no error is a share, got 0'],
+    }
 
 
 def test_without_its_extra_parquet_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,7 +300,7 @@ def test_an_import_that_is_killed_loses_and_doubles_nothing(tmp_path: Path, monk
     file = csv(tmp_path / "l.csv", *(f"{uuid(i)},{i % 2}" for i in range(rows)))
     served(tmp_path / "data")
     code = (
-        "import os, signal; from gateway.journal import Appender; sync = Appender.sync\n"
+        "import os, signal; from gateway.journal.segments import Appender; sync = Appender.sync\n"
         "def die(self): sync(self); os.kill(os.getpid(), signal.SIGKILL)\n"
         "Appender.sync = die\n"
         "from pathlib import Path; from gateway.bulk import imports; from tests.gateway.bulk.test_imports import *\n"

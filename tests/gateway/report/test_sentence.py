@@ -75,6 +75,18 @@ def test_values_are_said_in_their_own_unit() -> None:
     assert sentence(book, of("revenue")).startswith("new's mean revenue is 2 higher than old's (between 1.")
 
 
+def test_an_error_is_called_by_what_its_score_measures() -> None:
+    for score, noun in (
+        ("absolute_error", "error"),
+        ("squared_error", "squared error"),
+        ("percentage_error", "relative error"),
+    ):
+        made = replace(snapshot(of("error")), metrics={"error": replace(METRICS["error"], score=score)})
+        book = Book().rate("old", "error", 700, 1000).rate("new", "error", 300, 1000)
+        assert sentence(book, made).startswith(f"new's mean {noun} is 0.4 lower than old's (between")
+        assert sentence(book, made).endswith("That is better: lower is better.")
+
+
 def test_units_that_are_no_users_are_called_units_and_requests_requests() -> None:
     book = Book().rate("old", "correct", 700, 1000).rate("new", "correct", 850, 1000)
     assert sentence(book, route(unit="cookie:device")).endswith("over 1000 and 1000 units.")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from policies import POLICIES
 from router.config.config import Config, ConfigError, load, parse
-from router.config.settings import BACKEND, GATEWAY, METRIC, MIRROR, ROUTE, policy_table
+from router.config.settings import BACKEND, GATEWAY, MIRROR, ROUTE, metric_table, policy_table
 from tests.router.builders import SMALL
 
 
@@ -47,7 +47,7 @@ def test_a_damaged_file_is_read_or_refused(place: int, damage: str) -> None:
 
 EXAMPLE = (Path(__file__).parents[3] / "config.example.toml").read_text().split("\n")
 SET = [number for number, line in enumerate(EXAMPLE) if "=" in line and not line.startswith("#")]
-TABLES = (GATEWAY, BACKEND, METRIC, ROUTE, MIRROR, *map(policy_table, POLICIES))
+TABLES = (GATEWAY, BACKEND, metric_table(), ROUTE, MIRROR, *map(policy_table, POLICIES))
 KEYS = sorted({name for table in TABLES for name in table.settings} | {'"a b"', '"@x"', "a.b", '""'})
 VALUES = [
     "0",

@@ -10,11 +10,11 @@ import pytest
 from policies import POLICIES
 from router.config.config import Config, load, parse
 from router.config.draft import FILE
-from router.config.settings import BACKEND, COMMON, GATEWAY, METRIC, MIRROR, ROUTE, policy_table
+from router.config.settings import BACKEND, COMMON, GATEWAY, MIRROR, ROUTE, metric_table, policy_table
 from router.snapshot import Gateway
 
 EXAMPLE = Path(__file__).parents[3] / "config.example.toml"
-TABLES = (FILE, GATEWAY, BACKEND, METRIC, MIRROR, ROUTE, *map(policy_table, POLICIES))
+TABLES = (FILE, GATEWAY, BACKEND, metric_table(), MIRROR, ROUTE, *map(policy_table, POLICIES))
 
 
 def example() -> Config:

@@ -21,6 +21,8 @@ NOW = 1_750_000_000_000
 SNAPSHOT = snapshot(
     metric("correct"),
     metric("error", score="absolute_error"),
+    metric("square", score="squared_error"),
+    metric("share", score="percentage_error"),
     metric("clicked", "event"),
     metric("rating", "value", range=(1.0, 5.0)),
     metric("revenue", "value", fold="sum"),
@@ -107,6 +109,9 @@ def test_a_value_of_the_metrics_kind_is_taken(name: str, value: object) -> None:
         ("error", "4", 'metric "error": value must be a finite number, got "4"'),
         ("error", 1.1e15, 'metric "error": value must lie in [-1e+15, 1e+15], got 1100000000000000.0'),
         ("error", -1e30, 'metric "error": value must lie in [-1e+15, 1e+15], got -1e+30'),
+        ("square", "not a number", 'metric "square": value must be a finite number, got "not a number"'),
+        ("share", True, 'metric "share": value must be a finite number, got true'),
+        ("share", 0, 'metric "share": value must not be 0, of which no error is a share, got 0'),
         ("correct", None, "value null takes back what was said before: give a revision higher than that had"),
         ("correct", "x" * 70_000, 'metric "correct": a label of more than 65,536 bytes'),
     ],

@@ -1,0 +1,191 @@
+"""Scores: how one label judges one prediction.
+
+Rule: pure, and everything that is known of a score stands in its class. Adding one is one class here and one name in
+``SCORES``: the operator's file and its schema, the check of feedback, outcomes, report and sentences ask the class, and
+no other module names a score.
+
+How the kinds of a metric relate: an ``event`` (0 or 1) and a ``value`` (a number) are worth what they say, whatever was
+predicted, so neither has a score. A ``label`` is the truth, and is worth something only beside a prediction: its score
+says what.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from math import inf
+from typing import Any, ClassVar, Literal
+
+from router.extract import equal
+from router.records import LARGEST
+
+#: Which direction is good.
+Better = Literal["higher", "lower"]
+
+
+class Score(ABC):
+    """How a label scores a prediction. Subclasses have no state, and say all there is to know of themselves.
+
+    The first paragraph of a subclass's docstring is what an editor shows beside its name.
+    """
+
+    __slots__ = ()
+
+    name: ClassVar[str]
+    #: Which direction is good, unless the metric says otherwise.
+    better: ClassVar[Better]
+    #: The lowest and the highest value; infinite where only ``LARGEST`` is the limit, which is too far away for an
+    #: interval to gain by it.
+    bounds: ClassVar[tuple[float, float]]
+    #: True when every value is 0 or 1.
+    binary: ClassVar[bool] = False
+    #: What the mean is called in a sentence; None: the mean is the share that the variant gets right.
+    noun: ClassVar[str | None] = None
+    #: What an answer that failed is worth; None: it has no value.
+    failed: ClassVar[float | None] = None
+
+    @abstractmethod
+    def refusal(self, label: Any) -> str | None:
+        """Return what a label must be, of one that this score cannot take whatever was predicted; else None."""
+
+    @abstractmethod
+    def value(self, label: Any, prediction: Any) -> float | None:
+        """Return what a prediction is worth by this label; None if the two cannot be compared.
+
+        It lies in ``bounds``, and within 2 · ``LARGEST`` of 0, so that a tally of any number of them stays finite.
+        """
+
+
+class Match(Score):
+    """1 if the prediction equals the label, else 0."""
+
+    __slots__ = ()
+
+    name = "match"
+    better = "higher"
+    bounds = (0.0, 1.0)
+    binary = True
+    failed = 0.0
+
+    def refusal(self, label: Any) -> str | None:
+        return None
+
+    def value(self, label: Any, prediction: Any) -> float | None:
+        return 1.0 if equal(label, prediction) else 0.0
+
+
+class ErrorScore(Score):
+    """How far a predicted number is from the true one, in one way or another; lower is better.
+
+    An answer that failed has no value: 0 would be a perfect score.
+    """
+
+    __slots__ = ()
+
+    better = "lower"
+    bounds = (0.0, inf)
+
+    def refusal(self, label: Any) -> str | None:
+        return refused_number(label)
+
+    def value(self, label: Any, prediction: Any) -> float | None:
+        truth, guess = _number(label), _number(prediction)
+        return None if truth is None or guess is None else self.error(truth, guess)
+
+    @abstractmethod
+    def error(self, truth: float, guess: float) -> float | None:
+        """Return the error of a guess; None if the truth allows none."""
+
+
+class AbsoluteError(ErrorScore):
+    """How far the prediction is from the label, both being numbers."""
+
+    __slots__ = ()
+
+    name = "absolute_error"
+    noun = "mean error"
+
+    def error(self, truth: float, guess: float) -> float | None:
+        return abs(guess - truth)
+
+
+class SquaredError(ErrorScore):
+    """The square of that distance, so that a few large errors outweigh many small ones.
+
+    One beyond ``LARGEST`` counts as ``LARGEST``. If it had no value instead, the variant with the wildest guesses would
+    look the better for them.
+    """
+
+    __slots__ = ()
+
+    name = "squared_error"
+    noun = "mean squared error"
+
+    def error(self, truth: float, guess: float) -> float | None:
+        return min((guess - truth) ** 2, LARGEST)
+
+
+class PercentageError(ErrorScore):
+    """That distance as a share of the label: 0.1 is 10 %. A label of 0 is refused.
+
+    One beyond ``LARGEST`` counts as ``LARGEST``, as of a squared error.
+    """
+
+    __slots__ = ()
+
+    name = "percentage_error"
+    noun = "mean relative error"  # it is said as the share it is: 0.1 under the name of a percentage would be misread
+
+    def refusal(self, label: Any) -> str | None:
+        return super().refusal(label) or (None if label else "must not be 0, of which no error is a share")
+
+    def error(self, truth: float, guess: float) -> float | None:
+        return min(abs(guess - truth) / abs(truth), LARGEST) if truth else None
+
+
+#: Every score; the first is what a label is scored by when the file does not say.
+SCORES: tuple[Score, ...] = (Match(), AbsoluteError(), SquaredError(), PercentageError())
+
+
+def score_of(kind: str, name: str | None) -> Score | None:
+    """Return what a metric is scored by: None unless its kind is "label". Raises ValueError if there is no such score.
+
+    >>> score_of("label", None).name, score_of("event", None)
+    ('match', None)
+    """
+    if kind != "label":
+        return None
+    # SCORES is looked up at each call: whoever adds a score adds it there, and nothing here.
+    found = [score for score in SCORES if name in (None, score.name)]
+    if not found:
+        raise ValueError(f'there is no score "{name}"')
+    return found[0]
+
+
+def scored_01(kind: str | None, scorer: Score | None) -> bool:
+    """Return whether every value of a metric is 0 or 1: an event, or a label with a score of which that holds."""
+    return kind == "event" or (scorer is not None and scorer.binary)
+
+
+def better_of(scorer: Score | None, given: Better | None) -> Better:
+    """Return which direction is good: what the file says, else what the score does; of events and values the higher."""
+    return given or ("higher" if scorer is None else scorer.better)
+
+
+def refused_number(value: object) -> str | None:
+    """Return what a number from outside must be, of a value that is none or counts as none; else None.
+
+    >>> refused_number("7"), refused_number(True), refused_number(1e16), refused_number(7)
+    ('must be a finite number', 'must be a finite number', 'must lie in [-1e+15, 1e+15]', None)
+    """
+    if _number(value) is not None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < inf:
+        return "must be a finite number"
+    return f"must lie in [{-LARGEST:g}, {LARGEST:g}]"
+
+
+def _number(value: Any) -> float | None:
+    """Return a number that counts. NaN is within no bounds, and a boolean is no number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not -LARGEST <= value <= LARGEST:
+        return None
+    return float(value)
