@@ -67,7 +67,7 @@ class BackupError(Exception):
     """A backup cannot be made or restored; the message says why."""
 
 
-class Held(NamedTuple):
+class BackupSummary(NamedTuple):
     """What a backup holds: when its store was read (Unix milliseconds), how many segments, and the names of keys."""
 
     made_ms: int
@@ -75,7 +75,7 @@ class Held(NamedTuple):
     keys: tuple[str, ...]
 
 
-def back_up(store: str, password: str | None, data_dir: Path, path: Path) -> Held:
+def back_up(store: str, password: str | None, data_dir: Path, path: Path) -> BackupSummary:
     """Write a backup to ``path``. Raises BackupError, OSError, and what the database driver raises."""
     fresh = path.with_name(f".{path.name}.part")
     for left in data_dir.glob(f"{LINKS}*"):
@@ -151,7 +151,7 @@ def _listed(columns: Iterable[str]) -> str:
     return ", ".join(f'"{name}"' for name in columns)
 
 
-def _pack(file: IO[bytes], data_dir: Path, links: Path, staged: Path, said: dict[str, Any]) -> Held:
+def _pack(file: IO[bytes], data_dir: Path, links: Path, staged: Path, said: dict[str, Any]) -> BackupSummary:
     digests: dict[str, str] = {}
     found, keys = 0, []
     with tarfile.open(fileobj=file, mode="w:", format=tarfile.PAX_FORMAT) as archive:
@@ -171,7 +171,7 @@ def _pack(file: IO[bytes], data_dir: Path, links: Path, staged: Path, said: dict
         # Last, so that a part of a backup is none.
         content = json.dumps({**said, "digests": digests}).encode()
         _add_bytes(archive, MANIFEST, content, {})
-    return Held(said["made_ms"], found, tuple(keys))
+    return BackupSummary(said["made_ms"], found, tuple(keys))
 
 
 def _add(archive: tarfile.TarFile, name: str, path: Path, digests: dict[str, str]) -> None:
@@ -200,7 +200,7 @@ def _digest(file: IO[bytes]) -> str:
     return digest.hexdigest()
 
 
-async def restore(store: str, password: str | None, data_dir: Path, path: Path) -> Held:
+async def restore(store: str, password: str | None, data_dir: Path, path: Path) -> BackupSummary:
     """Put a backup into an empty data directory and an empty store.
 
     Raises BackupError if it is none, or something is there already; StoreError, Unavailable and OSError.
@@ -227,7 +227,7 @@ async def restore(store: str, password: str | None, data_dir: Path, path: Path) 
             os.rename(unpacked / _DATABASE, data_dir / FILE)
         sync_directory(data_dir)
     found = [one for one in names if one.suffix == ".jsonl"]
-    return Held(said["made_ms"], len(found), tuple(str(one) for one in names if one.suffix == ".key"))
+    return BackupSummary(said["made_ms"], len(found), tuple(str(one) for one in names if one.suffix == ".key"))
 
 
 def _unpack(path: Path, folder: Path) -> dict[str, Any]:

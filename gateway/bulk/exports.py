@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Final
 
-from gateway.bulk.formats import Unreadable, pyarrow_for
+from gateway.bulk.formats import UnreadableFile, pyarrow_for
 
 #: Rows of a Parquet file that are read together, and so are held together here.
 ROW_GROUP: Final = 20_000
@@ -27,7 +27,7 @@ def write(chunks: Iterable[bytes], path: Path, moved: Callable[[int], None]) -> 
 
     For Parquet, ``prediction`` and ``features`` must be text.
 
-    Raises Unreadable if the name does not say a format or its extra is missing, and OSError.
+    Raises UnreadableFile if the name does not say a format or its extra is missing, and OSError.
     """
     name = path.name.lower()
     rows = 0
@@ -37,7 +37,7 @@ def write(chunks: Iterable[bytes], path: Path, moved: Callable[[int], None]) -> 
                 moved(rows := rows + count)
         return rows
     if not name.endswith(FORMATS):
-        raise Unreadable(f"{path.name}: the name must end in {', '.join(FORMATS)}")
+        raise UnreadableFile(f"{path.name}: the name must end in {', '.join(FORMATS)}")
     with _whole(path) as fresh, _lines_file(fresh, name) as file:
         for chunk in chunks:
             file.write(chunk)

@@ -1,7 +1,7 @@
 """The rows of a file, in portions: CSV, JSON Lines or Parquet.
 
 Rule: a portion at a time, and every row with the line a person finds it at. A row that cannot be read is a problem of
-its own and stops nothing; a file that cannot be read raises OSError or ``Unreadable``.
+its own and stops nothing; a file that cannot be read raises OSError or ``UnreadableFile``.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ FORMATS: Final = {
 }
 
 
-class Unreadable(ValueError):
+class UnreadableFile(ValueError):
     """The file as a whole is not what it should be; the message says why."""
 
 
 @dataclass(slots=True)
-class Portion:
+class ImportBatch:
     """Some rows in their order: ``entries`` as feedback has them, each at one of ``lines``; and the unreadable ones.
 
     ``rows`` counts both, ``done`` is the share of the file that is read by now.
@@ -65,8 +65,8 @@ class Source:
     columns: Columns
     text: bool = False
 
-    def portions(self, skip: int = 0) -> Iterator[Portion]:
-        """Yield the rows after the first ``skip``. Raises OSError, Unreadable or WrongColumns."""
+    def portions(self, skip: int = 0) -> Iterator[ImportBatch]:
+        """Yield the rows after the first ``skip``. Raises OSError, UnreadableFile or WrongColumns."""
         match self.format:
             case "csv" | "tsv":
                 return _csv(self, skip)
@@ -77,23 +77,23 @@ class Source:
 
 
 def format_of(path: Path, given: str | None) -> str:
-    """Return a file's format: the one that is given, else by its name. Raises Unreadable."""
+    """Return a file's format: the one that is given, else by its name. Raises UnreadableFile."""
     found = given or FORMATS.get(path.suffix.lower())
     if found is None or found not in FORMATS.values():
-        raise Unreadable(f"{path.name}: which format? Say --format {', '.join(sorted(set(FORMATS.values())))}")
+        raise UnreadableFile(f"{path.name}: which format? Say --format {', '.join(sorted(set(FORMATS.values())))}")
     return found
 
 
 def pyarrow_for(what: str) -> Any:
-    """Return the module of the extra ``parquet``. Raises Unreadable if that is not installed."""
+    """Return the module of the extra ``parquet``. Raises UnreadableFile if that is not installed."""
     try:
         import pyarrow
     except ImportError:
-        raise Unreadable(f'{what} needs pyarrow, which is not installed: pip install "turnout[parquet]"') from None
+        raise UnreadableFile(f'{what} needs pyarrow, which is not installed: pip install "turnout[parquet]"') from None
     return pyarrow
 
 
-def _csv(source: Source, skip: int) -> Iterator[Portion]:
+def _csv(source: Source, skip: int) -> Iterator[ImportBatch]:
     # A byte that is no UTF-8 becomes half a character, which no event can hold: it is found where the row is written.
     with open(source.path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         size = max(1, os.fstat(file.fileno()).st_size)
@@ -101,12 +101,12 @@ def _csv(source: Source, skip: int) -> Iterator[Portion]:
         reader = csv.reader(file, delimiter="\t" if source.format == "tsv" else ",")
         header = next(reader, None)
         if header is None:
-            raise Unreadable(f"{source.path.name} is empty; its first line must name the columns")
+            raise UnreadableFile(f"{source.path.name} is empty; its first line must name the columns")
         cells = [(name, at, _reading(name, source)) for name, at in source.columns.of(header).items()]
         fixed, width = source.columns.fixed, len(header)
         rows = _skipped(reader, skip)
         while True:
-            portion = Portion()
+            portion = ImportBatch()
             for row in _careful(islice(rows, PORTION), portion, reader):
                 if len(row) != width:
                     portion.problems.append(
@@ -143,7 +143,7 @@ def _skipped(reader: Iterator[list[str]], skip: int) -> Iterator[list[str]]:
 _BROKEN: Final = "\0"
 
 
-def _careful(rows: Iterator[list[str]], portion: Portion, reader: Any) -> Iterator[list[str]]:
+def _careful(rows: Iterator[list[str]], portion: ImportBatch, reader: Any) -> Iterator[list[str]]:
     for row in rows:
         if row[0] is _BROKEN:
             portion.problems.append((reader.line_num, row[1]))
@@ -165,13 +165,13 @@ def _json_or_text(cell: str) -> Any:
         return cell
 
 
-def _jsonl(source: Source, skip: int) -> Iterator[Portion]:
+def _jsonl(source: Source, skip: int) -> Iterator[ImportBatch]:
     with open(source.path, "rb") as file:
         size = max(1, os.fstat(file.fileno()).st_size)
         numbered = ((number, line) for number, line in enumerate(file, 1) if line.strip())
         rows = islice(numbered, skip, None)
         while True:
-            portion = Portion()
+            portion = ImportBatch()
             for number, line in islice(rows, PORTION):
                 entry = _entry(line, source.columns)
                 if isinstance(entry, str):
@@ -200,7 +200,7 @@ def _entry(line: bytes, columns: Columns) -> dict[str, Any] | str:
     return {**value, **columns.fixed}
 
 
-def _parquet(source: Source, skip: int) -> Iterator[Portion]:
+def _parquet(source: Source, skip: int) -> Iterator[ImportBatch]:
     pyarrow = pyarrow_for("Parquet")
     from pyarrow import parquet
 
@@ -219,11 +219,13 @@ def _parquet(source: Source, skip: int) -> Iterator[Portion]:
             portion.done = at / total
             yield portion
     except pyarrow.ArrowException as error:
-        raise Unreadable(f"{source.path.name}: {error}") from error
+        raise UnreadableFile(f"{source.path.name}: {error}") from error
 
 
-def _portion(names: Sequence[str], cells: Sequence[Sequence[Any]], columns: Columns, first: int, skip: int) -> Portion:
-    portion = Portion()
+def _portion(
+    names: Sequence[str], cells: Sequence[Sequence[Any]], columns: Columns, first: int, skip: int
+) -> ImportBatch:
+    portion = ImportBatch()
     for number, row in enumerate(zip(*cells, strict=True)):
         if number < skip:
             continue

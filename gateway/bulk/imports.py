@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from gateway.bulk.formats import Portion, Source
+from gateway.bulk.formats import ImportBatch, Source
 from gateway.bulk.position import Position, PositionFile
 from gateway.files.published import SNAPSHOT, SnapshotFile
 from gateway.journal.rolling import WORKER_SLOTS
@@ -72,8 +72,8 @@ def now_ms() -> int:
 def run(source: Source, data_dir: Path, watcher: Watcher, *, patience_seconds: float = PATIENCE_SECONDS) -> Result:
     """Import a file, from where an earlier import of it was interrupted.
 
-    Raises Busy, Stuck, Unreadable, WrongColumns, and OSError for what cannot be read or written: then what was imported
-    stays imported, and the next run goes on.
+    Raises Busy, Stuck, UnreadableFile, WrongColumns, and OSError for what cannot be read or written: then what was
+    imported stays imported, and the next run goes on.
     """
     file = PositionFile(data_dir, source)
     published = SnapshotFile(data_dir / SNAPSHOT)
@@ -107,7 +107,7 @@ def run(source: Source, data_dir: Path, watcher: Watcher, *, patience_seconds: f
     return Result(position, interrupted)
 
 
-def _take(portion: Portion, snapshot: Snapshot, writer: Appender, watcher: Watcher, position: Position) -> Position:
+def _take(portion: ImportBatch, snapshot: Snapshot, writer: Appender, watcher: Watcher, position: Position) -> Position:
     """Write what is right of a portion, durably, and how much is not."""
     at_ms = now_ms()
     lines, problems = _checked(portion, snapshot, at_ms)
@@ -122,7 +122,7 @@ def _take(portion: Portion, snapshot: Snapshot, writer: Appender, watcher: Watch
     return position.after(portion.rows - len(problems), len(problems))
 
 
-def _checked(portion: Portion, snapshot: Snapshot, at_ms: int) -> tuple[list[bytes], dict[int, list[str]]]:
+def _checked(portion: ImportBatch, snapshot: Snapshot, at_ms: int) -> tuple[list[bytes], dict[int, list[str]]]:
     """Return the journal lines of the right entries, and the problems of the others by line."""
     problems: dict[int, list[str]] = {}
     try:
@@ -135,7 +135,7 @@ def _checked(portion: Portion, snapshot: Snapshot, at_ms: int) -> tuple[list[byt
     return lines, problems
 
 
-def _one_by_one(portion: Portion, snapshot: Snapshot, at_ms: int) -> tuple[list[bytes], dict[int, list[str]]]:
+def _one_by_one(portion: ImportBatch, snapshot: Snapshot, at_ms: int) -> tuple[list[bytes], dict[int, list[str]]]:
     lines: list[bytes] = []
     problems: dict[int, list[str]] = {}
     for number, entry in zip(portion.lines, portion.entries, strict=True):

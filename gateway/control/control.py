@@ -40,8 +40,8 @@ from gateway.store.counts.read_ledgers import LedgerVersions
 from gateway.store.fleet.publications import UNNUMBERED
 from gateway.store.fleet.shared_key import newest as newest_key
 from gateway.store.rows import calls
-from gateway.store.rows.calls import Call
-from gateway.store.rows.portions import Portion, exported
+from gateway.store.rows.calls import StoredCall
+from gateway.store.rows.export_batches import ExportBatch, exported
 from policies.types import Evidence
 from router.assignment import AssignmentKey
 from router.compile import compile_snapshot, epoch_of, with_plans_of
@@ -69,7 +69,7 @@ EXPORT_PAUSE_SECONDS: Final = 0.2
 class Observer(Protocol):
     """Whoever counts what happens, for Prometheus."""
 
-    def observe_calls(self, calls: Sequence[Call]) -> None: ...
+    def observe_calls(self, calls: Sequence[StoredCall]) -> None: ...
     def observe_status(
         self,
         route: str,
@@ -230,7 +230,7 @@ class Control:
         """Yield everything that is stored of a unit. Raises as ``erase``."""
         return self._privacy().known(unit, names_of(unit, self.snapshot.gateway.unit_key_file))
 
-    async def exported(self, route: str, since_ms: int, until_ms: int, *, texts: bool) -> AsyncIterator[Portion]:
+    async def exported(self, route: str, since_ms: int, until_ms: int, *, texts: bool) -> AsyncIterator[ExportBatch]:
         """Yield a route's calls of [since, until) with their outcomes, by the portion; ``texts`` as in the store.
 
         Raises KeyError if the route is neither served nor was ever, StoreError, and what the store raises.
@@ -612,7 +612,7 @@ class Control:
         else:
             self.happenings.note("sink_unavailable", None, f"sinks.{name}: {trouble}; its events wait")
 
-    def _observe_calls(self, came: Sequence[Call]) -> None:
+    def _observe_calls(self, came: Sequence[StoredCall]) -> None:
         if self.observer is not None:
             self.observer.observe_calls(came)
 

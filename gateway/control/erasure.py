@@ -24,8 +24,8 @@ from gateway.control.record.recorder import Recorder
 from gateway.journal import rolling
 from gateway.journal.segments import FEEDBACK, LINKS, PREDICTIONS, segments
 from gateway.store import Store
-from gateway.store.rows import person
-from gateway.store.rows.person import Erased
+from gateway.store.rows import unit_data
+from gateway.store.rows.unit_data import Erased
 
 #: Workers look once a second, and the recorder must catch up.
 DRAIN_SECONDS: Final = 60.0
@@ -63,15 +63,15 @@ class Privacy:
     async def known(self, unit: str, names: Sequence[str]) -> AsyncIterator[Mapping[str, Any]]:
         """Yield everything that is kept of a unit: plain JSON values, each of a ``kind``."""
         yield {"kind": "unit", "unit": unit, "kept_as": list(names)}
-        for row in (*await person.arrived(self._store, names), *await person.counted(self._store, names)):
+        for row in (*await unit_data.arrived(self._store, names), *await unit_data.counted(self._store, names)):
             yield row
-        async for ids in person.predictions(self._store, names):
+        async for ids in unit_data.predictions(self._store, names):
             for one in ids:
                 if (found := await self._store.prediction(one)) is not None:
                     yield {"kind": "prediction", **found}
 
     async def _erase(self, names: Sequence[str]) -> Erased:
-        erased = await person.erase(self._store, names)
+        erased = await unit_data.erase(self._store, names)
         await self._store.scrub()
         return erased
 

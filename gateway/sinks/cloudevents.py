@@ -28,9 +28,9 @@ import orjson
 from gateway.moments import rfc3339
 from gateway.proxy.exchange.ids import new_id
 from gateway.store.rows.bodies import Body
-from gateway.store.rows.calls import Call
+from gateway.store.rows.calls import StoredCall
 from gateway.store.rows.feedback_events import Event as Stated
-from gateway.store.rows.news import Changed, News
+from gateway.store.rows.recorded import ChangedValue, Recorded
 from router.snapshot import EventType, Sink
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 SPECVERSION: Final = "1.0"
 
 
-def events(sink: Sink, news: News, now_ms: int) -> Iterator[bytes]:
+def events(sink: Sink, news: Recorded, now_ms: int) -> Iterator[bytes]:
     """Yield the events that a sink asks for, each as JSON without a line break, in the order of their causes.
 
     One that cannot be said, which would be a fault of ours, is empty.
@@ -58,7 +58,7 @@ Event = dict[str, Any]
 Told = tuple[EventType, str, Callable[[], Event]]
 
 
-def _told(news: News, now_ms: int) -> Iterator[Told]:
+def _told(news: Recorded, now_ms: int) -> Iterator[Told]:
     asked: set[str] = set()
     for call, first in news.calls:
         if first and call.role != "shadow":
@@ -76,56 +76,56 @@ def _told(news: News, now_ms: int) -> Iterator[Told]:
         yield "outcome", changed.call.route, partial(_outcome, changed, now_ms)
 
 
-def _request(call: Call) -> Event:
-    kin, row = call
+def _request(call: StoredCall) -> Event:
+    shared, row = call
     more = _more(call)
     data = {
         "prediction_id": row.id,
-        "route": kin.route,
-        "method": kin.method,
+        "route": shared.route,
+        "method": shared.method,
         "unit": row.unit,
         "key": row.key,
         "features": more.get("features"),
         "request_id": more.get("request_id"),
     }
-    return _event(f"{row.id}.request", kin.route, row.id, row.at_ms, data, **_trace(more))
+    return _event(f"{row.id}.request", shared.route, row.id, row.at_ms, data, **_trace(more))
 
 
-def _decision(call: Call) -> Event:
-    kin, row = call
+def _decision(call: StoredCall) -> Event:
+    shared, row = call
     data = {
         "prediction_id": row.id,
-        "route": kin.route,
-        "epoch": kin.epoch,
-        "period": kin.period,
-        "revision": kin.revision,
-        "variant": kin.variant,
-        "model": kin.model,
-        "version": kin.version,
-        "role": kin.role,
-        "propensity": kin.propensity,
-        "reason": kin.reason,
-        "by_unit": kin.by_unit,
-        "forced": kin.forced,
+        "route": shared.route,
+        "epoch": shared.epoch,
+        "period": shared.period,
+        "revision": shared.revision,
+        "variant": shared.variant,
+        "model": shared.model,
+        "version": shared.version,
+        "role": shared.role,
+        "propensity": shared.propensity,
+        "reason": shared.reason,
+        "by_unit": shared.by_unit,
+        "forced": shared.forced,
     }
-    id_ = f"{row.id}.decision" if kin.role == "primary" else f"{row.id}.decision.{kin.variant}"
-    return _event(id_, kin.route, row.id, row.at_ms, data, variant=kin.variant, **_trace(_more(call)))
+    id_ = f"{row.id}.decision" if shared.role == "primary" else f"{row.id}.decision.{shared.variant}"
+    return _event(id_, shared.route, row.id, row.at_ms, data, variant=shared.variant, **_trace(_more(call)))
 
 
-def _response(call: Call) -> Event:
-    kin, row = call
+def _response(call: StoredCall) -> Event:
+    shared, row = call
     more = _more(call)
     data = {
         "prediction_id": row.id,
-        "route": kin.route,
-        "role": kin.role,
-        "variant": kin.variant,
-        "model": kin.model,
-        "version": kin.version,
-        "status": kin.status,
-        "fault": kin.fault,
-        "served": kin.served,
-        "failed": kin.failed,
+        "route": shared.route,
+        "role": shared.role,
+        "variant": shared.variant,
+        "model": shared.model,
+        "version": shared.version,
+        "status": shared.status,
+        "fault": shared.fault,
+        "served": shared.served,
+        "failed": shared.failed,
         "latency_ms": row.latency_ms,
         "overhead_ms": row.overhead_ms,
         "predicted": row.prediction is not None,
@@ -135,8 +135,8 @@ def _response(call: Call) -> Event:
         "retries": more.get("retries", 0),
     }
     ended_ms = row.at_ms + round(row.latency_ms or 0)
-    id_ = f"{row.id}.response.{kin.role}.{kin.variant}"
-    return _event(id_, kin.route, row.id, ended_ms, data, variant=kin.variant, **_trace(more))
+    id_ = f"{row.id}.response.{shared.role}.{shared.variant}"
+    return _event(id_, shared.route, row.id, ended_ms, data, variant=shared.variant, **_trace(more))
 
 
 def _body(body: Body) -> Event:
@@ -168,7 +168,7 @@ def _feedback(event: Stated, now_ms: int) -> Event:
     return _event(new_id(now_ms), event.counted, event.target, said.event_ms, data)
 
 
-def _outcome(changed: Changed, now_ms: int) -> Event:
+def _outcome(changed: ChangedValue, now_ms: int) -> Event:
     call, metric, value, live, mature = changed
     data = {
         "prediction_id": call.id,
@@ -201,7 +201,7 @@ def _event(id_: str, route: str, subject: str | None, at_ms: int, data: Mapping[
     }
 
 
-def _more(call: Call) -> dict[str, Any]:
+def _more(call: StoredCall) -> dict[str, Any]:
     """What few calls have."""
     text = call.row.more
     found: dict[str, Any] = {} if text is None else orjson.loads(text)

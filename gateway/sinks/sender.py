@@ -15,7 +15,7 @@ from typing import Final
 from gateway.sinks.outlet import Outlet, Trouble
 from gateway.store import Store
 from gateway.store.rows import outbox
-from gateway.store.rows.outbox import Portion
+from gateway.store.rows.outbox import OutboxBatch
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Sender:
         self._make = make
         self._tell = tell
         self._outlet: Outlet | None = None
-        self._portion: Portion | None = None
+        self._portion: OutboxBatch | None = None
         self._sent = self._refused = 0  # of that portion
         self.trouble: str | None = None
 
@@ -83,7 +83,7 @@ class Sender:
         self._well()
         return True
 
-    async def _send(self, portion: Portion) -> None:
+    async def _send(self, portion: OutboxBatch) -> None:
         """Send what is left of a portion. Raises Trouble."""
         try:
             outlet = self._outlet = self._outlet or self._make()

@@ -26,7 +26,7 @@ from gateway.store.counts.ledger import Epoch, Ledger
 from gateway.store.counts.plans import Happening
 from gateway.store.counts.read_ledgers import LedgerVersions
 from gateway.store.fleet.lease import LEASE_MS
-from gateway.store.rows import aside, told
+from gateway.store.rows import prediction_view, set_aside_items
 from gateway.store.schema import partitions
 from gateway.store.schema.lane import Lane
 from gateway.store.schema.migrations import NewerSchema, Walked, migrate
@@ -230,7 +230,7 @@ class Store:
     async def prediction(self, prediction_id: str) -> dict[str, Any] | None:
         """Return a request's calls, its feedback and what came of both, as plain JSON values; None if it is unknown."""
         async with self.read() as connection:
-            return await told.prediction(connection, prediction_id)
+            return await prediction_view.prediction(connection, prediction_id)
 
     async def account(self) -> Mapping[tuple[str, str, str], int]:
         """Return how many feedback events there are by (route, metric, status): together, what was ever sent."""
@@ -240,12 +240,12 @@ class Store:
     async def orphans(self, route: str | None, limit: int) -> list[dict[str, Any]]:
         """Return feedback whose prediction never came, by route or of all and none, the newest first."""
         async with self.read() as connection:
-            return await told.orphans(connection, route, limit)
+            return await prediction_view.orphans(connection, route, limit)
 
     async def set_aside(self, limit: int) -> list[dict[str, Any]]:
         """Return what could not be recorded or settled, the newest first."""
         async with self.read() as connection:
-            return await aside.listed(connection, limit)
+            return await set_aside_items.listed(connection, limit)
 
     async def counts(self) -> Mapping[str, int]:
         """Return what was met while recording: duplicate rows; corrupt, torn and unrecordable lines."""

@@ -20,7 +20,7 @@ from starlette.routing import Route
 from gateway.admin.asked import number
 from gateway.admin.controller import Controller
 from gateway.admin.json_errors import problem, unknown
-from gateway.store.rows.portions import Portion
+from gateway.store.rows.export_batches import ExportBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class _Asking:
         """Yield what is to be sent, the first route from ``from_ms`` on."""
         for place, route in enumerate(self.routes):
             async with aclosing(self.portions(route, self.since_ms if place else from_ms)) as stream:
-                portion: Portion
+                portion: ExportBatch
                 async for portion in stream:
                     if portion.lines:
                         yield portion.lines + self._position(self.routes[place:], portion.until_ms)

@@ -26,8 +26,8 @@ from gateway.proxy.client.health import STATES
 from gateway.report.comparison import STATUSES as VERDICTS
 from gateway.sinks.sinks import RESULTS
 from gateway.store.counts.ledger import STATUSES, UNKNOWN
-from gateway.store.rows.calls import Call, Row, by_kin
-from gateway.store.rows.kin import Kin
+from gateway.store.rows.calls import CallRow, StoredCall, by_shared_fields
+from gateway.store.rows.shared_fields import SharedFields
 from router.config.spellings import replica
 from router.records import EXPOSED, VARIANT_FAULTS, Fault, Role
 from router.snapshot import Snapshot
@@ -109,22 +109,22 @@ class Metrics:
         # The configuration that this controller started from was valid, or it would not have started.
         self.observe_reload(ok=True, at_ms=started_ms)
 
-    def observe_calls(self, calls: Iterable[Call]) -> None:
+    def observe_calls(self, calls: Iterable[StoredCall]) -> None:
         """Count finished calls."""
-        for kin, rows in by_kin(calls).items():
-            self._observe_kin(kin, rows)
+        for shared, rows in by_shared_fields(calls).items():
+            self._observe_shared(shared, rows)
 
-    def _observe_kin(self, kin: Kin, rows: Sequence[Row]) -> None:
+    def _observe_shared(self, shared: SharedFields, rows: Sequence[CallRow]) -> None:
         names, series = self._names, self.series
-        route, variant = names.of("route", kin.route), names.of("variant", kin.variant)
-        release = names.of("version", kin.variant, kin.version)
-        role = names.of("role", kin.role)
-        series.requests.labels(route, variant, release, role, _status_class(kin)).inc(len(rows))
-        if kin.fault is not None:
-            series.faults.labels(route, variant, role, names.of("fault", kin.fault)).inc(len(rows))
+        route, variant = names.of("route", shared.route), names.of("variant", shared.variant)
+        release = names.of("version", shared.variant, shared.version)
+        role = names.of("role", shared.role)
+        series.requests.labels(route, variant, release, role, _status_class(shared)).inc(len(rows))
+        if shared.fault is not None:
+            series.faults.labels(route, variant, role, names.of("fault", shared.fault)).inc(len(rows))
         latencies_ms = [row.latency_ms for row in rows if row.latency_ms is not None]
         series.request_seconds.observe((route, variant, release, role), latencies_ms)
-        if self._speaks_for_its_request(kin):
+        if self._speaks_for_its_request(shared):
             overheads_ms = [row.overhead_ms for row in rows if row.overhead_ms is not None]
             series.overhead_seconds.observe((route,), overheads_ms)
 
@@ -318,12 +318,12 @@ class Metrics:
             _set(series.oldest_pending_seconds, (route, name, metric), values["oldest_pending_seconds"])
             _set(series.unexposed_predictions, (route, name, metric), values["not_exposed"])
 
-    def _speaks_for_its_request(self, kin: Kin) -> bool:
+    def _speaks_for_its_request(self, shared: SharedFields) -> bool:
         """Return whether the request's overhead is counted with this call: once per request, whoever is called."""
-        if kin.role == "draft":
-            route = self._snapshot().routes.get(kin.route)
-            return route is not None and route.variants[0] == kin.variant
-        return kin.role == "primary"
+        if shared.role == "draft":
+            route = self._snapshot().routes.get(shared.route)
+            return route is not None and route.variants[0] == shared.variant
+        return shared.role == "primary"
 
     def _counter(self, name: str) -> tuple[Counter, tuple[str, ...]] | None:
         """Return the series of a worker's counter, and its labels in order."""
@@ -361,7 +361,7 @@ def _set(gauge: Gauges, labels: tuple[str, ...], value: float | None) -> None:
         gauge.labels(*labels).set(value)
 
 
-def _status_class(call: Kin) -> str:
+def _status_class(call: SharedFields) -> str:
     """Return the class of the status with which the variant answered.
 
     The row has the status that the client saw. Of a variant whose failure a fallback or another ranker made good, that

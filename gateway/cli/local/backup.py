@@ -11,7 +11,7 @@ from gateway.cli.options import ConfigOption, chosen, configuration
 from gateway.cli.output import fail
 
 if TYPE_CHECKING:
-    from gateway.bulk.archive import Held
+    from gateway.bulk.archive import BackupSummary
     from router.snapshot import Gateway
 
 
@@ -71,7 +71,7 @@ def restore(
     _say(f"{gateway.data_dir}: restored", held, gateway)
 
 
-def _say(what: str, held: Held, gateway: Gateway) -> None:
+def _say(what: str, held: BackupSummary, gateway: Gateway) -> None:
     from gateway.moments import to_the_second
 
     keys = ", ".join(held.keys) or "no key"

@@ -53,14 +53,14 @@ def import_(
     importing a row twice counts once. Leaves with 1 if rows were refused.
     """
     from gateway.bulk.columns import WrongColumns
-    from gateway.bulk.formats import Unreadable
+    from gateway.bulk.formats import UnreadableFile
 
     data_dir = Path(configuration(chosen(context, config)).gateway.data_dir)
     try:
         source = _source(file, column or [], {"metric": metric, "route": route}, form, text)
         with _Watcher(file, as_json=as_json, refused=refused) as watcher:
             result = _run(source, data_dir, watcher)
-    except (Unreadable, WrongColumns) as error:
+    except (UnreadableFile, WrongColumns) as error:
         raise fail(str(error), code=USAGE) from None
     position = result.position
     if as_json:

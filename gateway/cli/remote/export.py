@@ -60,7 +60,7 @@ def export(
             raise typer.BadParameter("name a file, - for a pipe, or --json", context, param_hint="FILE")
         file = Path("-")
     from gateway.bulk.exports import write
-    from gateway.bulk.formats import Unreadable
+    from gateway.bulk.formats import UnreadableFile
 
     path = chosen(context, config)
     gateway = configuration(path).gateway
@@ -77,7 +77,7 @@ def export(
                 _pipe(portions)
                 return
             rows = write(portions, file, moved)
-    except Unreadable as error:
+    except UnreadableFile as error:
         raise fail(str(error), code=USAGE) from None
     print_json({"file": str(file), "rows": rows}) if as_json else typer.echo(f"{rows:,} rows", err=True)
 

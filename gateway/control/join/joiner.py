@@ -22,11 +22,11 @@ from gateway.store.counts import plans
 from gateway.store.counts.definitions import Definition, DefinitionKey, Definitions
 from gateway.store.counts.deltas import Deltas, new_status_delta
 from gateway.store.counts.ledger import UNKNOWN
-from gateway.store.rows import calls, feedback_events, keys
-from gateway.store.rows.calls import Call
+from gateway.store.rows import calls, feedback_events, key_lookup
+from gateway.store.rows.calls import StoredCall
 from gateway.store.rows.feedback_events import Event, new_event
-from gateway.store.rows.keys import Key
-from gateway.store.rows.news import Came
+from gateway.store.rows.key_lookup import Key
+from gateway.store.rows.recorded import RecordedCall
 from router.exposure import exposed
 from router.outcomes import Value, agreements, changes, counted, in_time, inapplicable, values
 from router.records import EXPOSED, Feedback, new_outcome
@@ -42,7 +42,7 @@ class _State(NamedTuple):
     ``exposed`` False: it does not count, because nobody met it.
     """
 
-    calls: Sequence[Call]
+    calls: Sequence[StoredCall]
     events: Sequence[Feedback]
     closed: bool | None = None
     exposed: bool = True
@@ -80,18 +80,18 @@ class Joiner:
         self._farthest = farthest
         #: No call with an open window is earlier than this, by definition; of those that are missing there is none.
         self._open: dict[DefinitionKey, int] = {}
-        self._stored_kin: set[int] = set()
+        self._stored_shared: set[int] = set()
         self._days: set[int] = set()
 
     async def look(self, connection: AsyncConnection) -> None:
         """Find out which definitions have calls whose windows are open."""
         await self._look_at(connection, list(self.definitions))
 
-    async def record(self, connection: AsyncConnection, lines: Sequence[Call], deltas: Deltas) -> None:
+    async def record(self, connection: AsyncConnection, lines: Sequence[StoredCall], deltas: Deltas) -> None:
         """Store calls, count those that are finished, and join what already waits for them."""
         known = await calls.of(connection, {row.id for _, row in lines if row.id <= self._newest})
         there = {_name(call): call for group in known.values() for call in group}
-        if there or len({(row.id, kin.role, kin.variant) for kin, row in lines}) < len(lines):
+        if there or len({(row.id, shared.role, shared.variant) for shared, row in lines}) < len(lines):
             lines = _without_repeats(lines, there, deltas)
         ended = [there[name] for call in lines if (name := _name(call)) in there] if there else ()
         await self._finish(connection, known, lines, ended, deltas)
@@ -111,7 +111,7 @@ class Joiner:
         if by_key and self.definitions.sharing:
             self.work_due = True  # an event that may be about several predictions is looked up once it is stored
         elif by_key:
-            found = await keys.targets(connection, [self._key(event) for event in by_key])
+            found = await key_lookup.targets(connection, [self._key(event) for event in by_key])
             led = {id(event): self._led(event, found) for event in by_key}
             fresh = [e._replace(**led[id(e.feedback)]) if id(e.feedback) in led else e for e in fresh]
         await self._restate(connection, fresh, deltas)
@@ -209,7 +209,7 @@ class Joiner:
         due = await feedback_events.due(connection, watermark_ms, limit)
         touched = {event.seq: event for event in (*due, *found)}
         by_key = [event for event in touched.values() if event.feedback.prediction_id is None]
-        led = await keys.targets(connection, [self._key(event.feedback) for event in by_key])
+        led = await key_lookup.targets(connection, [self._key(event.feedback) for event in by_key])
         for event in by_key:
             touched[event.seq] = event._replace(**self._led(event.feedback, led))
         await self._restate(connection, list(touched.values()), deltas)
@@ -218,17 +218,17 @@ class Joiner:
     async def _finish(
         self,
         connection: AsyncConnection,
-        known: Mapping[str, Sequence[Call]],
-        written: Sequence[Call],
-        ended: Sequence[Call],
+        known: Mapping[str, Sequence[StoredCall]],
+        written: Sequence[StoredCall],
+        ended: Sequence[StoredCall],
         deltas: Deltas,
     ) -> None:
         """Write calls, in place of those that ended, and count those that are no longer open."""
-        await calls.write(connection, written, ended=ended, stored=self._stored_kin, days=self._days)
+        await calls.write(connection, written, ended=ended, stored=self._stored_shared, days=self._days)
         if deltas.news is not None:
             begun = {_name(call) for call in ended}
-            deltas.news.calls += [Came(call, _name(call) not in begun) for call in written]
-        deltas.touched.update({kin.route for kin, _ in written})
+            deltas.news.calls += [RecordedCall(call, _name(call) not in begun) for call in written]
+        deltas.touched.update({shared.route for shared, _ in written})
         ids = [row.id for _, row in written]
         near = {one for one in ids if one <= self._farthest}
         about = await feedback_events.about(connection, near, sharing=self.definitions.sharing)
@@ -244,18 +244,18 @@ class Joiner:
                 self._note_key(call)
         self._newest = max([self._newest, *ids])
         # Of a merged answer each ranker's row may show the item that an event names.
-        merged = {row.id for kin, row in finished if kin.role == "draft"}
+        merged = {row.id for shared, row in finished if shared.role == "draft"}
         awaited = (events for one, events in about.items() if one not in known or one in merged)
         await self._restate(connection, [event for events in awaited for event in events], deltas)
 
-    def _in_company(self, finished: Sequence[Call], expected: Collection[str]) -> Mapping[str, list[Call]]:
+    def _in_company(self, finished: Sequence[StoredCall], expected: Collection[str]) -> Mapping[str, list[StoredCall]]:
         """Return the calls that say more than themselves, by request.
 
         Those are calls of a request of which more is known or several came, or whose window has closed.
         """
         number = Counter([row.id for _, row in finished])
-        closed = {route: self.definitions.closed_until(route) for route in {kin.route for kin, _ in finished}}
-        found: defaultdict[str, list[Call]] = defaultdict(list)
+        closed = {route: self.definitions.closed_until(route) for route in {shared.route for shared, _ in finished}}
+        found: defaultdict[str, list[StoredCall]] = defaultdict(list)
         for call in finished:
             row = call[1]
             if number[row.id] > 1 or row.id in expected or row.at_ms < closed[row.route]:
@@ -264,8 +264,8 @@ class Joiner:
 
     def _count(
         self,
-        old: Sequence[Call],
-        new: Sequence[Call],
+        old: Sequence[StoredCall],
+        new: Sequence[StoredCall],
         joined: Sequence[Event],
         closed: Sequence[Definition],
         deltas: Deltas,
@@ -296,8 +296,8 @@ class Joiner:
         if not after.calls:
             return
         first = after.calls[0]
-        kin, row = first
-        definition = self.definitions.at(kin.route, metric, row.at_ms)
+        shared, row = first
+        definition = self.definitions.at(shared.route, metric, row.at_ms)
         if definition is None or definition.metric is None:
             return
         was = self._values(definition, definition.metric, row.at_ms, before)
@@ -403,7 +403,7 @@ class Joiner:
         connection: AsyncConnection,
         over: Sequence[Event],
         old: Mapping[int | None, Event],
-        requests: Mapping[str, Sequence[Call]],
+        requests: Mapping[str, Sequence[StoredCall]],
         deltas: Deltas,
     ) -> list[Event]:
         """Count events that there is no room for, and remove them; return those that counted until now, as they were.
@@ -427,7 +427,11 @@ class Joiner:
         return left
 
     def _first(
-        self, touched: Sequence[Event], requests: Mapping[str, Sequence[Call]], about: Collection[str], deltas: Deltas
+        self,
+        touched: Sequence[Event],
+        requests: Mapping[str, Sequence[StoredCall]],
+        about: Collection[str],
+        deltas: Deltas,
     ) -> tuple[list[Event], Sequence[Event]]:
         """Join each new event that is the only one about a prediction of one call, by its id and in an open window.
 
@@ -445,9 +449,9 @@ class Joiner:
                 others.append(event)
                 continue
             [call] = calls
-            kin, row = call
+            shared, row = call
             metric, value, received_ms, prediction_id, _, _, item, event_id, _, _ = learned
-            definition = self.definitions.at(kin.route, metric, row.at_ms)
+            definition = self.definitions.at(shared.route, metric, row.at_ms)
             if (
                 definition is None
                 or definition.metric is None
@@ -455,8 +459,8 @@ class Joiner:
                 or event_id is not None
                 or prediction_id is None
                 or row.open_by is not None
-                or kin.role == "draft"
-                or kin.uncounted
+                or shared.role == "draft"
+                or shared.uncounted
                 or row.at_ms < definition.closed_until
                 or not in_time(learned.event_ms, row.at_ms, definition.metric)
             ):
@@ -465,22 +469,22 @@ class Joiner:
             for worth in values(calls, (learned,), definition.metric, closed=False):
                 live, mature = new_outcome((None, worth.live)), new_outcome((None, worth.mature))
                 deltas.outcome(call, definition.metric, worth, live, mature)
-            first.append(new_event((learned, identity, target, "joined", kin.route, due_ms, None, ())))
+            first.append(new_event((learned, identity, target, "joined", shared.route, due_ms, None, ())))
             delay = max(0, received_ms - row.at_ms) / 1000
-            deltas.statuses.append(new_status_delta((kin.route, metric, "joined", 1, delay, _variant(calls, item))))
+            deltas.statuses.append(new_status_delta((shared.route, metric, "joined", 1, delay, _variant(calls, item))))
         if deltas.news is not None:
             deltas.news.stated += first
         first.sort(key=_TARGET)  # neighbours in the index that they are found by
         return first, others
 
-    def _unmet(self, requests: Mapping[str, Sequence[Call]], joined: Mapping[str, Sequence[Event]]) -> set[str]:
+    def _unmet(self, requests: Mapping[str, Sequence[StoredCall]], joined: Mapping[str, Sequence[Event]]) -> set[str]:
         """Return which of these predictions do not count because nobody met them."""
         if not self.definitions.exposing:
             return set()
         asked = {one for one, (call, *_) in requests.items() if self.definitions.exposure(call.route, call.at_ms)}
         return {one for one in asked if not exposed(_learned(joined.get(one, ())))}
 
-    def _expose(self, calls: Sequence[Call], events: Sequence[Feedback], met: bool, deltas: Deltas) -> None:
+    def _expose(self, calls: Sequence[StoredCall], events: Sequence[Feedback], met: bool, deltas: Deltas) -> None:
         """Let a request count from now on, or no more; ``events`` are those of its metrics that count now."""
         if not calls:
             return
@@ -510,8 +514,8 @@ class Joiner:
         span = calls.Span(definition.route, since, reached)
         asked = definition.name != EXPOSED and EXPOSED in self.definitions.names(definition.route)
         if not asked:
-            for kin, n in await calls.counted_in(connection, span, metric):
-                deltas.closed(kin, metric, n)
+            for shared, n in await calls.counted_in(connection, span, metric):
+                deltas.closed(shared, metric, n)
         if metric.missing is not None or asked or self.definitions.sharing:
             ids = await calls.ids_in(connection, span)
         elif metric.mature == "window":
@@ -537,7 +541,7 @@ class Joiner:
         return reached
 
     def _known(
-        self, event: Event, requests: Mapping[str, Sequence[Call]], unmet: Collection[str]
+        self, event: Event, requests: Mapping[str, Sequence[StoredCall]], unmet: Collection[str]
     ) -> Sequence[PredictionFacts]:
         """What is known of the predictions that an event is about."""
         learned, _, target, _, _, _, _, also = event
@@ -547,14 +551,14 @@ class Joiner:
         about = (requests[target] for target in event.targets if target in requests)
         return [self._known_of(stored, learned, unmet) for stored in about]
 
-    def _known_of(self, stored: Sequence[Call], event: Feedback, unmet: Collection[str]) -> PredictionFacts:
+    def _known_of(self, stored: Sequence[StoredCall], event: Feedback, unmet: Collection[str]) -> PredictionFacts:
         """What is known of one prediction for an event about it."""
-        kin, row = stored[0]
-        definition = self.definitions.at(kin.route, event.metric, row.at_ms)
+        shared, row = stored[0]
+        definition = self.definitions.at(shared.route, event.metric, row.at_ms)
         metric = None if definition is None else definition.metric
         met = not unmet or event.metric == EXPOSED or row.id not in unmet
         why = inapplicable(stored, event, metric)
-        return new_facts((kin.route, row.at_ms, metric, met, _variant(stored, event.item), why))
+        return new_facts((shared.route, row.at_ms, metric, met, _variant(stored, event.item), why))
 
     def _key(self, event: Feedback) -> Key:
         """Where to look for what an event by key is about."""
@@ -575,7 +579,7 @@ class Joiner:
             "due_ms": patience_ends_ms(event, key.before_ms),
         }
 
-    def _note_key(self, call: Call) -> None:
+    def _note_key(self, call: StoredCall) -> None:
         """A keyed prediction may be what an event meant that was looked up already.
 
         Because it is behind the watermark (its writer was slow or died), or because events may precede it.
@@ -586,20 +590,20 @@ class Joiner:
             self.work_due = True
 
 
-def _variant(stored: Sequence[Call], item: str | None) -> str | None:
+def _variant(stored: Sequence[StoredCall], item: str | None) -> str | None:
     """Whose answer an event is about."""
     for call in stored:
-        kin = call[0]
-        if kin.role == "primary" or (kin.role == "draft" and item in (call.items or ())):
-            return kin.variant
+        shared = call[0]
+        if shared.role == "primary" or (shared.role == "draft" and item in (call.items or ())):
+            return shared.variant
     return None
 
 
 def _without_repeats(
-    lines: Sequence[Call], there: Mapping[tuple[str, str, str], Call], deltas: Deltas
-) -> Sequence[Call]:
+    lines: Sequence[StoredCall], there: Mapping[tuple[str, str, str], StoredCall], deltas: Deltas
+) -> Sequence[StoredCall]:
     """Return the calls that say something new: the first of each name, or the end of one that is open."""
-    written: dict[tuple[str, str, str], Call] = {}
+    written: dict[tuple[str, str, str], StoredCall] = {}
     for call in lines:
         name = _name(call)
         old = written.get(name) or there.get(name)
@@ -627,11 +631,11 @@ def _learned(events: Iterable[Event]) -> list[Feedback]:
     return [event.feedback for event in events]
 
 
-def _name(call: Call) -> tuple[str, str, str]:
-    return call.row.id, call.kin.role, call.kin.variant
+def _name(call: StoredCall) -> tuple[str, str, str]:
+    return call.row.id, call.shared.role, call.shared.variant
 
 
-def _finished(stored: Iterable[Call]) -> list[Call]:
+def _finished(stored: Iterable[StoredCall]) -> list[StoredCall]:
     return [call for call in stored if call[1].open_by is None]
 
 

@@ -22,7 +22,7 @@ from gateway.store.counts.deltas import TallyAddress, TallyDelta, address_of
 from gateway.store.counts.ledger import Phase
 from gateway.store.counts.tallies import NOTHING, Counted, exact_of, replace, rest_of
 from gateway.store.rows import calls, feedback_events
-from gateway.store.rows.calls import Call
+from gateway.store.rows.calls import StoredCall
 from gateway.store.schema import sql
 from gateway.store.schema.tables import numbers, units
 from gateway.store.schema.tables import tallies as table
@@ -113,7 +113,7 @@ async def _count(
 
 
 def _worth(
-    definitions: Definitions, metric: str, stored: Sequence[Call], told: Sequence[Feedback]
+    definitions: Definitions, metric: str, stored: Sequence[StoredCall], told: Sequence[Feedback]
 ) -> Iterator[tuple[TallyAddress, float]]:
     """Yield what one request is worth, by the tally that it counts in."""
     finished, at_ms = [call for call in stored if not call.open], stored[0].at_ms

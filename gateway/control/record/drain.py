@@ -18,7 +18,7 @@ from gateway.control.record.lines import Batch
 from gateway.control.record.quarantine import Unreadable
 from gateway.journal.seal import SegmentRefused
 from gateway.journal.segments import FEEDBACK, PREDICTIONS, Segment, read_lines, segments
-from gateway.store.rows.calls import Call
+from gateway.store.rows.calls import StoredCall
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Follower(Protocol):
     """Whoever hears of every call that is read, though it may be ahead."""
 
     def reached(self, segment: Segment) -> int: ...
-    def hear(self, segment: Segment, start: int, end: int, calls: Sequence[Call]) -> None: ...
+    def hear(self, segment: Segment, start: int, end: int, calls: Sequence[StoredCall]) -> None: ...
 
 
 class Reading(NamedTuple):

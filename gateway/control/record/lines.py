@@ -18,10 +18,10 @@ import orjson
 
 from gateway.control.leisure import breathe
 from gateway.journal.seal import pieces, unsealed
-from gateway.store.rows import kin
+from gateway.store.rows import shared_fields
 from gateway.store.rows.bodies import Body
-from gateway.store.rows.calls import RARE, Call, Row, json_of
-from gateway.store.rows.kin import Kin
+from gateway.store.rows.calls import RARE, CallRow, StoredCall, json_of
+from gateway.store.rows.shared_fields import SharedFields
 from router.extract import identifier
 from router.records import Fault, Feedback, Prediction, Role
 
@@ -29,7 +29,7 @@ from router.records import Fault, Feedback, Prediction, Role
 BREATH_LINES: Final = 32
 
 
-class Aside(NamedTuple):
+class BrokenLine(NamedTuple):
     """What could not be read: a line, or a piece of one. ``line`` counts lines from where the reading of them began."""
 
     line: int
@@ -45,7 +45,7 @@ class Batch:
     ``writers`` are those of other nodes that said something, ``gone`` those of them that said all they ever will.
     """
 
-    calls: list[Call] = field(default_factory=list)
+    calls: list[StoredCall] = field(default_factory=list)
     events: list[Feedback] = field(default_factory=list)
     marks: list[tuple[str, int, bool]] = field(default_factory=list)
     bodies: list[Body] = field(default_factory=list)
@@ -57,12 +57,14 @@ class Batch:
     torn: int = 0
     lost: int = 0
 
-    def read(self, lines: Sequence[bytes], writer: str, expected: int | None = None) -> tuple[int | None, list[Aside]]:
+    def read(
+        self, lines: Sequence[bytes], writer: str, expected: int | None = None
+    ) -> tuple[int | None, list[BrokenLine]]:
         """Add what these lines of a writer's segment say, the next one being number ``expected``, if that is known.
 
         Return which number is expected then, and what could not be read.
         """
-        first, aside = self.lines, list[Aside]()
+        first, aside = self.lines, list[BrokenLine]()
         for line in lines:
             self.lines += 1
             try:
@@ -78,7 +80,7 @@ class Batch:
                     self._say(text, writer)
                 except (ValueError, TypeError, KeyError, AttributeError):
                     self.corrupt += 1
-                    aside.append(Aside(self.lines - first - 1, line))
+                    aside.append(BrokenLine(self.lines - first - 1, line))
         return expected, aside
 
     def hear(self, texts: Iterable[bytes], writer: str) -> None:
@@ -100,14 +102,14 @@ class Batch:
         # One byte is found faster than six.
         self._take(_without_nul(value) if b"\\" in text and _NUL in text else value, writer)
 
-    def _mend(self, line: bytes, place: int, aside: list[Aside]) -> list[tuple[int, bytes]]:
+    def _mend(self, line: bytes, place: int, aside: list[BrokenLine]) -> list[tuple[int, bytes]]:
         """Return the lines that are whole in one that is not, and put the rest aside."""
         found, cut = list[tuple[int, bytes]](), pieces(line) or [line]
         for piece in cut:
             try:
                 found.append(unsealed(piece))
             except ValueError:
-                aside.append(Aside(place, piece))
+                aside.append(BrokenLine(place, piece))
                 # What another line follows had no end of its own.
                 if piece is cut[-1]:
                     self.corrupt += 1
@@ -143,7 +145,7 @@ class Batch:
                 raise ValueError(f"no such line: {other!r}")
 
 
-def _call(value: dict[str, Any], open_by: str | None) -> Call:
+def _call(value: dict[str, Any], open_by: str | None) -> StoredCall:
     content = {**_BLANK, **value}
     if len(content) != len(_BLANK):
         raise KeyError("no such field")
@@ -164,19 +166,19 @@ def _call(value: dict[str, Any], open_by: str | None) -> Call:
         raise ValueError("a field of a type that is not its own")
     # A worker has seen to it that these have a bound; one of an older version has not.
     unit, key = _bounded(unit), _bounded(key)
-    common = kin.known(said := _SAID(content)) or _met(content, said)
+    common = shared_fields.known(said := _SAID(content)) or _met(content, said)
     predicted_json = json_of(prediction) if predicted else None
     more = None if (rare := _RARE(content)) == _NOTHING else _more(rare)
     own = (id_, common.number, common.route, at_ms, unit, key, latency_ms, overhead_ms, predicted_json, more, open_by)
     return _new_call((common, _new_row(own)))
 
 
-def _met(content: Mapping[str, Any], said: tuple[Any, ...]) -> Kin:
+def _met(content: Mapping[str, Any], said: tuple[Any, ...]) -> SharedFields:
     """The kin of a call whose like was not met before."""
-    _check({name: content[name] for name in kin.NAMES}, _PREDICTION)
+    _check({name: content[name] for name in shared_fields.NAMES}, _PREDICTION)
     if content["role"] not in _ROLES or content["fault"] not in _FAULTS:
         raise ValueError("no such role or fault")
-    return kin.met(said)
+    return shared_fields.met(said)
 
 
 def _more(values: tuple[Any, ...]) -> str:
@@ -292,12 +294,12 @@ _BLANK: Final = {"line": "", **{f.name: ... if f.default is MISSING else f.defau
 _BLANK_EVENT: Final = {"line": "", **dict.fromkeys(Feedback._fields, ...), **Feedback._field_defaults}
 _EVENT: Final[Callable[[Mapping[str, Any]], tuple[Any, ...]]] = itemgetter(*Feedback._fields)
 _OWN: Final = itemgetter("id", "at_ms", "unit", "key", "latency_ms", "overhead_ms", "predicted", "prediction")
-_SAID: Final = itemgetter(*kin.NAMES)
+_SAID: Final = itemgetter(*shared_fields.NAMES)
 _RARE: Final = itemgetter(*RARE)
 _NOTHING: Final = tuple(RARE.values())
 #: Of numbers and booleans one equals another of another type: what was met before would be taken for this.
 _CONFUSABLE: Final = itemgetter("period", "revision", "by_unit", "forced", "status", "propensity")
-#: As Row(…), Call(…) and Feedback(…), at a third of the time.
-_new_row: Final[Callable[[tuple[Any, ...]], Row]] = partial(tuple.__new__, Row)
-_new_call: Final[Callable[[tuple[Kin, Row]], Call]] = partial(tuple.__new__, Call)
+#: As CallRow(…), StoredCall(…) and Feedback(…), at a third of the time.
+_new_row: Final[Callable[[tuple[Any, ...]], CallRow]] = partial(tuple.__new__, CallRow)
+_new_call: Final[Callable[[tuple[SharedFields, CallRow]], StoredCall]] = partial(tuple.__new__, StoredCall)
 _new_feedback: Final[Callable[[tuple[Any, ...]], Feedback]] = partial(tuple.__new__, Feedback)

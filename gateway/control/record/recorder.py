@@ -40,9 +40,9 @@ from gateway.store.counts.watermark import Writers
 from gateway.store.fleet import shipped
 from gateway.store.fleet.lease import LeaseLost
 from gateway.store.fleet.shipped import Chunk
-from gateway.store.rows import aside, bodies, calls, feedback_events, outbox
-from gateway.store.rows.aside import Aside
-from gateway.store.rows.news import News
+from gateway.store.rows import bodies, calls, feedback_events, outbox, set_aside_items
+from gateway.store.rows.recorded import Recorded
+from gateway.store.rows.set_aside_items import SetAside
 from router.exposure import exposure
 from router.extract import identifier
 from router.snapshot import Sink, Snapshot
@@ -332,7 +332,7 @@ class Recorder:
         return more or read.more
 
     async def _commit(self, known: _Known, read: Read, dead: Collection[str], limit: int, sweep: int) -> bool:
-        deltas, adopting = Deltas(News(bodies=read.batch.bodies) if self._sinks else None), self._adopting
+        deltas, adopting = Deltas(Recorded(bodies=read.batch.bodies) if self._sinks else None), self._adopting
         dropped: Mapping[str, int] = {}
         try:
             async with self._store.change() as connection:
@@ -392,7 +392,7 @@ class Recorder:
                 writers.watermark_ms,
                 newest=await calls.newest(connection),
                 farthest=await feedback_events.farthest(connection),
-                aside=await aside.predictions(connection),
+                aside=await set_aside_items.predictions(connection),
             )
             await joiner.look(connection)
         return _Known(segments, writers, joiner, TallyCache(), prefix=prefix)
@@ -453,10 +453,10 @@ class Recorder:
             await positions.write_offsets(connection, skipped.offsets, known.prefix)
             await positions.write_numbers(connection, skipped.numbers, known.prefix)
             await shipped.take(connection, skipped.taken)
-            await aside.note(
+            await set_aside_items.note(
                 connection,
                 [
-                    Aside(_now_ms(), "line", place, None if one is None else identifier(one), reason(error))
+                    SetAside(_now_ms(), "line", place, None if one is None else identifier(one), reason(error))
                     for place in places
                     for one in about or (None,)
                 ],
@@ -491,7 +491,7 @@ class Recorder:
         Raises what is the store's trouble.
         """
         known, self._known = self._known or await self._load(), None
-        deltas = Deltas(News() if self._sinks else None)
+        deltas = Deltas(Recorded() if self._sinks else None)
         dropped: Mapping[str, int] = {}
         try:
             async with self._store.change() as connection:
@@ -517,17 +517,17 @@ class Recorder:
     async def _set_aside(self, found: Sequence[int | str], error: Exception) -> None:
         """Set stored events (by number) and predictions (by id) aside."""
         self._known, deltas = None, Deltas()
-        noted = list[Aside]()
+        noted = list[SetAside]()
         async with self._store.change() as connection:
             for one in found:
                 if isinstance(one, int):
-                    target = await aside.event(connection, one, deltas)
-                    noted.append(Aside(_now_ms(), "event", str(one), target, reason(error)))
+                    target = await set_aside_items.event(connection, one, deltas)
+                    noted.append(SetAside(_now_ms(), "event", str(one), target, reason(error)))
                     deltas.counts["unsettled_events"] += 1
                 else:
-                    noted.append(Aside(_now_ms(), "prediction", one, one, reason(error)))
+                    noted.append(SetAside(_now_ms(), "prediction", one, one, reason(error)))
                     deltas.counts["unsettled_predictions"] += 1
-            await aside.note(connection, noted)
+            await set_aside_items.note(connection, noted)
             await tallies.apply(connection, deltas, TallyCache())
         self._committed_as(deltas, {})
         for was in noted:
@@ -625,7 +625,7 @@ async def _record(
     return more
 
 
-async def _leave(connection: AsyncConnection, news: News, sinks: Mapping[str, Sink]) -> Mapping[str, int]:
+async def _leave(connection: AsyncConnection, news: Recorded, sinks: Mapping[str, Sink]) -> Mapping[str, int]:
     """Leave for sinks what there is to tell; return how many events found no room, for those that were told any."""
     now_ms = time_ns() // 1_000_000
     made = {

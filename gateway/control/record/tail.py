@@ -18,7 +18,7 @@ from typing import Final
 from gateway.control.record.lines import Batch
 from gateway.journal.seal import SegmentRefused
 from gateway.journal.segments import PREDICTIONS, Segment, read_lines, segments
-from gateway.store.rows.calls import Call
+from gateway.store.rows.calls import StoredCall
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Tail:
     def __init__(
         self,
         journal: Path,
-        on_calls: Callable[[Sequence[Call]], None],
+        on_calls: Callable[[Sequence[StoredCall]], None],
         *,
         clock: Callable[[], float] = monotonic,
     ) -> None:
@@ -50,7 +50,7 @@ class Tail:
         """Return up to where a segment of predictions has been told of."""
         return self._offsets.get(segment.path, 0)
 
-    def hear(self, segment: Segment, start: int, end: int, calls: Sequence[Call]) -> None:
+    def hear(self, segment: Segment, start: int, end: int, calls: Sequence[StoredCall]) -> None:
         """Take what the recorder read from ``start`` to ``end``: all of it is new here if it begins where we are."""
         if start == self.reached(segment):
             self._heard[segment.path] = self._clock()
@@ -94,7 +94,7 @@ class Tail:
             self._tell(batch.calls)
         return more
 
-    def _tell(self, calls: Sequence[Call]) -> None:
+    def _tell(self, calls: Sequence[StoredCall]) -> None:
         self._on_calls([call for call in calls if not call.open])
 
 

@@ -13,9 +13,9 @@ from operator import itemgetter
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from gateway.store.counts.ledger import AGREEMENT, CALLS, CHECKED, Phase, Seen, Status
-from gateway.store.rows.calls import Call, Row, by_kin, wrong_of
-from gateway.store.rows.kin import Kin
-from gateway.store.rows.news import Changed, News
+from gateway.store.rows.calls import CallRow, StoredCall, by_shared_fields, wrong_of
+from gateway.store.rows.recorded import ChangedValue, Recorded
+from gateway.store.rows.shared_fields import SharedFields
 from policies.statistics.latency import bucket
 from router.outcomes import Value
 from router.records import UNCOUNTED, WRONG, Outcome, Role
@@ -28,7 +28,7 @@ _bucket: Final = lru_cache(maxsize=2**15)(bucket)
 #: Of what a sign was last seen with, so many characters are kept.
 MOST_DETAIL: Final = 64
 
-_AT_MS: Final[Callable[[Row], int]] = itemgetter(Row._fields.index("at_ms"))
+_AT_MS: Final[Callable[[CallRow], int]] = itemgetter(CallRow._fields.index("at_ms"))
 
 
 _NEVER_MS: Final = 2**62
@@ -168,7 +168,7 @@ class Deltas:
     ``news`` is told what the counts are made of, where somebody wants to know.
     """
 
-    def __init__(self, news: News | None = None) -> None:
+    def __init__(self, news: Recorded | None = None) -> None:
         self.news = news
         #: TallyAddress → unit → what its count changes by, then terms that its sum changes by.
         self.units: defaultdict[TallyAddress, dict[str, list[float]]] = defaultdict(dict)
@@ -190,12 +190,12 @@ class Deltas:
         self.touched: set[str] = set()
         self.matured: set[str] = set()
 
-    def calls(self, finished: Iterable[Call]) -> None:
+    def calls(self, finished: Iterable[StoredCall]) -> None:
         """Count calls: themselves, their faults, their times, and the arrivals of their units."""
-        for kin, rows in by_kin(finished).items():
+        for kin, rows in by_shared_fields(finished).items():
             self._kin(kin, rows)
 
-    def _kin(self, kin: Kin, rows: Sequence[Row]) -> None:
+    def _kin(self, kin: SharedFields, rows: Sequence[CallRow]) -> None:
         """Count calls that differ in nothing but what is their own."""
         oldest, newest = min(map(_AT_MS, rows)), max(map(_AT_MS, rows))
         if oldest < self.oldest.get(kin.route, _NEVER_MS):
@@ -249,7 +249,7 @@ class Deltas:
         for word in (status,) if why is None else (status, why):
             self.sign(Sign(route, "", "", "", word), 1, at_ms, metric)
 
-    def _signs_of(self, kin: Kin, rows: Sequence[Row]) -> None:
+    def _signs_of(self, kin: SharedFields, rows: Sequence[CallRow]) -> None:
         """Count what the status or the fault of these calls says."""
         first_ms, last_ms = min(map(_AT_MS, rows)), max(map(_AT_MS, rows))
         what = kin.fault or ("a fallback answered" if kin.served is not None else str(kin.status))
@@ -264,7 +264,7 @@ class Deltas:
                 self.sign(sign, len(rows), first_ms, str(kin.status) if word == "client_error" else what)
                 self.sign(sign, 0, last_ms)
 
-    def agreement(self, shadow: Call, agrees: bool) -> None:
+    def agreement(self, shadow: StoredCall, agrees: bool) -> None:
         """Count whether a shadow predicted what the primary did."""
         self._outcome(_address(shadow, "", AGREEMENT, "", "live"), shadow.counted_unit, None, float(agrees))
 
@@ -273,11 +273,11 @@ class Deltas:
         phase: Phase = "closed" if exposed else "unexposed"
         self.alone[_address(call, "", metric.name, metric.definition, phase), None, 0.0] += n
 
-    def outcome(self, call: Call, metric: Metric, value: Value, live: Outcome, mature: Outcome) -> None:
+    def outcome(self, call: StoredCall, metric: Metric, value: Value, live: Outcome, mature: Outcome) -> None:
         """Move the live and the mature tally of one value; ``call`` is any call of the request."""
         if self.news is not None and (live.before != live.after or mature.before != mature.after):
-            self.news.outcomes.append(Changed(call, metric, value, live, mature))
-        kin, unit = call.kin, call.counted_unit
+            self.news.outcomes.append(ChangedValue(call, metric, value, live, mature))
+        kin, unit = call.shared, call.counted_unit
         variant, version, role, against, _, _ = value
         whose = (kin.route, kin.epoch, kin.period, variant, version, role, against, metric.name, metric.definition)
         before, after = live
@@ -338,7 +338,7 @@ class Deltas:
             more = units[unit] = [0.0]
         return more
 
-    def _arrivals(self, kin: Kin, rows: Sequence[Row]) -> None:
+    def _arrivals(self, kin: SharedFields, rows: Sequence[CallRow]) -> None:
         stint = Stint(kin.route, kin.epoch, kin.period)
         named = [row for row in rows if row.unit is not None] if kin.by_unit else []
         if len(named) < len(rows):

@@ -16,8 +16,8 @@ import orjson
 from sqlalchemy import BigInteger, Select, Text, bindparam, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.store.rows import kin
-from gateway.store.rows.kin import Kin
+from gateway.store.rows import shared_fields
+from gateway.store.rows.shared_fields import SharedFields
 from gateway.store.schema import sql
 from gateway.store.schema.partitions import DAY_MS, ensure
 from gateway.store.schema.tables import calls
@@ -26,11 +26,11 @@ from router.records import Fault, Role
 from router.snapshot import Metric
 
 
-class Row(NamedTuple):
+class CallRow(NamedTuple):
     """What is a call's own, as the table has it: ``prediction`` and ``more`` are JSON, ``more`` holds what is rare."""
 
     id: str
-    kin: int
+    shared_number: int
     route: str
     at_ms: int
     unit: str | None
@@ -54,11 +54,11 @@ RARE: Final[Mapping[str, Any]] = {
 }
 
 
-class Call(NamedTuple):
+class StoredCall(NamedTuple):
     """A call, whole: it can be asked for any field of ``Prediction`` that something is counted by."""
 
-    kin: Kin
-    row: Row
+    shared: SharedFields
+    row: CallRow
 
     @property
     def id(self) -> str:
@@ -70,48 +70,48 @@ class Call(NamedTuple):
 
     @property
     def route(self) -> str:
-        return self.kin.route
+        return self.shared.route
 
     @property
     def epoch(self) -> str:
-        return self.kin.epoch
+        return self.shared.epoch
 
     @property
     def period(self) -> int:
-        return self.kin.period
+        return self.shared.period
 
     @property
     def variant(self) -> str:
-        return self.kin.variant
+        return self.shared.variant
 
     @property
     def version(self) -> str:
-        return self.kin.version
+        return self.shared.version
 
     @property
     def role(self) -> Role:
-        return self.kin.role
+        return self.shared.role
 
     @property
     def fault(self) -> Fault | None:
-        return self.kin.fault
+        return self.shared.fault
 
     @property
     def forced(self) -> bool:
-        return self.kin.forced
+        return self.shared.forced
 
     @property
     def uncounted(self) -> bool:
-        return self.kin.uncounted
+        return self.shared.uncounted
 
     @property
     def failed(self) -> bool:
-        return self.kin.failed
+        return self.shared.failed
 
     @property
     def counted_unit(self) -> str | None:
         """Who is counted: None when the call is a unit of its own, as it is for a request that carries no unit."""
-        return self.row.unit if self.kin.by_unit else None
+        return self.row.unit if self.shared.by_unit else None
 
     @property
     def predicted(self) -> bool:
@@ -135,7 +135,7 @@ class Call(NamedTuple):
         return self.row.open_by is not None
 
 
-def wrong_of(row: Row) -> tuple[str, ...]:
+def wrong_of(row: CallRow) -> tuple[str, ...]:
     """Return what the worker found wrong with a call, in words of ``records.WRONG``; as most have, nothing."""
     if row.more is None or _WRONG not in row.more:
         return ()
@@ -182,9 +182,9 @@ def json_of(value: Any) -> str:
     return orjson.dumps(value).decode()
 
 
-def by_kin(made: Iterable[Call]) -> Mapping[Kin, list[Row]]:
+def by_shared_fields(made: Iterable[StoredCall]) -> Mapping[SharedFields, list[CallRow]]:
     """Return the rows of these calls, by what they have in common."""
-    rows: defaultdict[Kin, list[Row]] = defaultdict(list)
+    rows: defaultdict[SharedFields, list[CallRow]] = defaultdict(list)
     for common, row in made:
         rows[common].append(row)
     return rows
@@ -192,9 +192,9 @@ def by_kin(made: Iterable[Call]) -> Mapping[Kin, list[Row]]:
 
 async def write(
     connection: AsyncConnection,
-    fresh: Sequence[Call],
+    fresh: Sequence[StoredCall],
     *,
-    ended: Sequence[Call] = (),
+    ended: Sequence[StoredCall] = (),
     stored: set[int] | None = None,
     days: set[int] | None = None,
 ) -> None:
@@ -208,20 +208,20 @@ async def write(
         new := {row.at_ms // DAY_MS for _, row in fresh}
     ):
         days.update(await ensure(connection, new))
-    unstored = {call.kin.number: call.kin for call in fresh if call.kin.number not in stored}
-    await kin.write(connection, unstored.values())
-    if len(stored) > kin.MOST:
+    unstored = {call.shared.number: call.shared for call in fresh if call.shared.number not in stored}
+    await shared_fields.write(connection, unstored.values())
+    if len(stored) > shared_fields.MOST:
         stored.clear()  # to store one again does no harm
     stored.update(unstored)
     if ended:
-        gone = [{"b_id": row.id, "b_kin": row.kin, "b_at_ms": row.at_ms} for _, row in ended]
+        gone = [{"b_id": row.id, "b_kin": row.shared_number, "b_at_ms": row.at_ms} for _, row in ended]
         await connection.execute(_DELETED, gone)
     await sql.insert(connection, calls, [row for _, row in fresh])
 
 
-async def of(connection: AsyncConnection, ids: Collection[str]) -> dict[str, list[Call]]:
+async def of(connection: AsyncConnection, ids: Collection[str]) -> dict[str, list[StoredCall]]:
     """Return every call of these prediction ids; an id without any is left out."""
-    found: dict[str, list[Call]] = {}
+    found: dict[str, list[StoredCall]] = {}
     if not ids:
         return found
     if connection.dialect.name == "postgresql":
@@ -233,7 +233,7 @@ async def of(connection: AsyncConnection, ids: Collection[str]) -> dict[str, lis
     return found
 
 
-async def open_of(connection: AsyncConnection, writer: str) -> list[Call]:
+async def open_of(connection: AsyncConnection, writer: str) -> list[StoredCall]:
     """Return the calls of a writer whose end it has not told."""
     return await _calls(connection, select(calls).where(calls.c.open_by == bindparam("writer")), {"writer": writer})
 
@@ -274,7 +274,7 @@ async def first_since(connection: AsyncConnection, route: str, epoch: str, since
     """Return when each variant of an epoch was first called since a time, among the first ``LOOKED_AT`` calls."""
     span = Span(route, since_ms, 2**62)
     first = [(number, at_ms) for number, at_ms in await connection.execute(_FIRST, span._asdict())]
-    of_number = await kin.numbered(connection, {number for number, _ in first})
+    of_number = await shared_fields.numbered(connection, {number for number, _ in first})
     found: dict[str, int] = {}
     for number, at_ms in first:
         if of_number[number].epoch == epoch:
@@ -282,7 +282,7 @@ async def first_since(connection: AsyncConnection, route: str, epoch: str, since
     return found
 
 
-async def inside(connection: AsyncConnection, span: Span) -> list[Call]:
+async def inside(connection: AsyncConnection, span: Span) -> list[StoredCall]:
     """Return a route's calls in a span, by time; those of one prediction stand together."""
     return await _calls(connection, _INSIDE, span._asdict())
 
@@ -293,21 +293,21 @@ async def ids_in(connection: AsyncConnection, span: Span) -> list[str]:
     return [row[0] for row in await connection.execute(query, span._asdict())]
 
 
-async def counted_in(connection: AsyncConnection, span: Span, metric: Metric) -> list[tuple[Kin, int]]:
+async def counted_in(connection: AsyncConnection, span: Span, metric: Metric) -> list[tuple[SharedFields, int]]:
     """Return how many finished calls of a span could have a value, by kin."""
     rows = [(number, n) for number, n in await connection.execute(_COUNTED, span._asdict())]
-    of_number = await kin.numbered(connection, [number for number, _ in rows])
+    of_number = await shared_fields.numbered(connection, [number for number, _ in rows])
     return [(of_number[number], n) for number, n in rows if counted(of_number[number], metric)]
 
 
-def as_json(call: Call) -> dict[str, Any]:
+def as_json(call: StoredCall) -> dict[str, Any]:
     """Return the call as plain JSON values, every field named."""
     row = call.row
     rare = {**RARE, **({} if row.more is None else orjson.loads(row.more))}
     return {
         "id": row.id,
         "at_ms": row.at_ms,
-        **{name: getattr(call.kin, name) for name in kin.NAMES},
+        **{name: getattr(call.shared, name) for name in shared_fields.NAMES},
         "unit": row.unit,
         "key": row.key,
         "latency_ms": row.latency_ms,
@@ -319,21 +319,21 @@ def as_json(call: Call) -> dict[str, Any]:
     }
 
 
-async def _calls(connection: AsyncConnection, query: Select[Any], parameters: Mapping[str, Any]) -> list[Call]:
+async def _calls(connection: AsyncConnection, query: Select[Any], parameters: Mapping[str, Any]) -> list[StoredCall]:
     rows = [_new_row(row) for row in await sql.rows(connection, query, parameters)]
-    of_number = await kin.numbered(connection, {row.kin for row in rows})
-    return [_new_call((of_number[row.kin], row)) for row in rows]
+    of_number = await shared_fields.numbered(connection, {row.shared_number for row in rows})
+    return [_new_call((of_number[row.shared_number], row)) for row in rows]
 
 
-#: As Row(…) and Call(…), at a third of the time.
-_new_row: Final[Callable[[Iterable[Any]], Row]] = partial(tuple.__new__, Row)
-_new_call: Final[Callable[[tuple[Kin, Row]], Call]] = partial(tuple.__new__, Call)
+#: As CallRow(…) and StoredCall(…), at a third of the time.
+_new_row: Final[Callable[[Iterable[Any]], CallRow]] = partial(tuple.__new__, CallRow)
+_new_call: Final[Callable[[tuple[SharedFields, CallRow]], StoredCall]] = partial(tuple.__new__, StoredCall)
 
 
-async def _of_days(connection: AsyncConnection, ids: Collection[str]) -> list[Call]:
+async def _of_days(connection: AsyncConnection, ids: Collection[str]) -> list[StoredCall]:
     """The calls of these ids, each looked for in the partitions of its own time: there may be hundreds of others."""
     timed = [(one, int(one[:8] + one[9:13], 16)) for one in ids if _UUID7.fullmatch(one)]
-    found: list[Call] = []
+    found: list[StoredCall] = []
     if timed:
         times = [at_ms for _, at_ms in timed]
         bounds = {"low": min(times) - _SLACK_MS, "high": max(times) + _SLACK_MS}

@@ -30,7 +30,7 @@ MOST_BYTES: Final = 2**18
 PAGE: Final = 20
 
 
-class Portion(NamedTuple):
+class OutboxBatch(NamedTuple):
     """Events that wait together, in their order."""
 
     seq: int
@@ -101,13 +101,13 @@ async def add(
     return {sink: counts[sink, "dropped"] for sink in made}
 
 
-async def first(connection: AsyncConnection, sink: str) -> Portion | None:
+async def first(connection: AsyncConnection, sink: str) -> OutboxBatch | None:
     """Return what has waited longest for a sink, if anything does."""
     row = (await connection.execute(_NEXT, {"sink": sink})).first()
-    return None if row is None else Portion(row.seq, row.sink, _lines(row))
+    return None if row is None else OutboxBatch(row.seq, row.sink, _lines(row))
 
 
-async def finish(connection: AsyncConnection, portion: Portion, refused: int) -> None:
+async def finish(connection: AsyncConnection, portion: OutboxBatch, refused: int) -> None:
     """A portion was sent: of its events all were delivered but the ``refused`` ones."""
     sink, which = portion.sink, {"b_seq": portion.seq}
     row = (await connection.execute(_FOUND, which)).first()

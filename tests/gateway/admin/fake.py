@@ -16,7 +16,7 @@ from gateway.control.membership import View
 from gateway.control.progress import Progress
 from gateway.store.counts.ledger import Epoch, Ledger
 from gateway.store.counts.read_ledgers import LedgerVersions
-from gateway.store.rows.portions import Portion
+from gateway.store.rows.export_batches import ExportBatch
 from router.config.config import Config
 from router.config.diagnostics import Diagnostic
 from router.snapshot import Gateway, Snapshot
@@ -100,14 +100,16 @@ class Control:
             raise self.fails
         yield {"kind": "unit", "unit": unit}
 
-    async def exported(self, route: str, since_ms: int, until_ms: int, *, texts: bool) -> AsyncIterator[Portion]:
+    async def exported(self, route: str, since_ms: int, until_ms: int, *, texts: bool) -> AsyncIterator[ExportBatch]:
         if self.fails is not None:
             raise self.fails
         if route not in self.snapshot.routes:
             raise KeyError(route)
         for rows in self.stored.get(route, ()):
             inside = [as_text(row) if texts else row for row in rows if since_ms <= row["at_ms"] < until_ms]
-            yield Portion(b"".join(map(json_line, inside)), max((row["at_ms"] + 1 for row in rows), default=until_ms))
+            yield ExportBatch(
+                b"".join(map(json_line, inside)), max((row["at_ms"] + 1 for row in rows), default=until_ms)
+            )
 
     async def account(self) -> Mapping[tuple[str, str, str], int]:
         if self.fails is not None:

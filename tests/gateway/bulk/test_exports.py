@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.bulk.exports import FORMATS, schema_of, write
-from gateway.bulk.formats import Unreadable
+from gateway.bulk.formats import UnreadableFile
 from gateway.cli import run
 from gateway.cli.exits import USAGE
 from gateway.cli.remote.export import _parted
 from gateway.store.rows import calls
-from gateway.store.rows.portions import Portion
+from gateway.store.rows.export_batches import ExportBatch
 from tests.gateway.admin.fake import Control, as_text, control, json_line
 from tests.gateway.cli.running import admin_port, write_config
 from tests.gateway.control.builders import T0, call, row, uuid
@@ -117,7 +117,7 @@ def test_an_answer_that_breaks_off_leaves_no_file(
 
     class Breaking(Control):
         async def exported(self, route: str, since_ms: int, until_ms: int, *, texts: bool) -> Any:
-            yield Portion(json_line(exported(1)), T0 + 2)
+            yield ExportBatch(json_line(exported(1)), T0 + 2)
             raise RuntimeError("the disk is gone")
 
     fake = filled()
@@ -127,7 +127,7 @@ def test_an_answer_that_breaks_off_leaves_no_file(
 
 
 def test_a_name_that_says_no_format_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Unreadable, match=", ".join(FORMATS)):
+    with pytest.raises(UnreadableFile, match=", ".join(FORMATS)):
         write([], tmp_path / "out.xls", lambda rows: None)
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from gateway.bulk import imports
 from gateway.bulk.columns import Columns, WrongColumns
-from gateway.bulk.formats import Source, Unreadable, format_of
+from gateway.bulk.formats import Source, UnreadableFile, format_of
 from gateway.bulk.position import Busy, Position, PositionFile
 from gateway.files.published import publish
 from gateway.journal.segments import FEEDBACK, JOURNAL, PREDICTIONS, Appender, segments
@@ -151,7 +151,7 @@ def test_without_its_extra_parquet_says_which(tmp_path: Path, monkeypatch: pytes
     served(tmp_path)
     (tmp_path / "l.parquet").write_bytes(b"PAR1")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(Unreadable, match=r'pip install "turnout\[parquet\]"'):
+    with pytest.raises(UnreadableFile, match=r'pip install "turnout\[parquet\]"'):
         imports.run(source(tmp_path / "l.parquet", metric="k"), tmp_path, Watch())
 
 

@@ -16,7 +16,7 @@ from gateway.journal.segments import FEEDBACK, PREDICTIONS
 from gateway.store import Store
 from gateway.store.counts.deltas import StatusDelta
 from gateway.store.counts.ledger import Ledger, TallyKey
-from gateway.store.rows.calls import Call
+from gateway.store.rows.calls import StoredCall
 from policies.plans import Weighted
 from policies.types import Tally
 from router.records import Feedback, Prediction, call_line, feedback_line, mark_line
@@ -58,7 +58,7 @@ def call(number: int, variant: str = "a", **more: Any) -> Prediction:
     return Prediction(**{**content, **more})
 
 
-def row(prediction: Prediction, line: Literal["call", "open", "close"] = "call", writer: str = WRITER) -> Call:
+def row(prediction: Prediction, line: Literal["call", "open", "close"] = "call", writer: str = WRITER) -> StoredCall:
     """The call as it is read from its line, and stored."""
     batch = Batch()
     batch.read([sealed(call_line(prediction, line), 0)[:-1]], writer)

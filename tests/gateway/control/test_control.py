@@ -17,7 +17,7 @@ from gateway.control.control import Control, ReloadResult
 from gateway.files.published import SNAPSHOT, SnapshotFile
 from gateway.journal.segments import JOURNAL
 from gateway.store import Store
-from gateway.store.rows.calls import Call
+from gateway.store.rows.calls import StoredCall
 from router.config.config import ConfigError
 from tests.gateway.control.builders import RUN, Journal, call, event
 from tests.gateway.control.plan.test_planner import CONFIG, Broken
@@ -29,11 +29,11 @@ class Watcher:
     def __init__(self) -> None:
         self.statuses: list[tuple[Any, ...]] = []
         self.reloads: list[bool] = []
-        self.calls: list[Call] = []
+        self.calls: list[StoredCall] = []
         self.met = Counter[str]()
         self.datagrams: list[Mapping[str, Any]] = []
 
-    def observe_calls(self, calls: Sequence[Call]) -> None:
+    def observe_calls(self, calls: Sequence[StoredCall]) -> None:
         self.calls += calls
 
     def observe_status(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.store.rows.calls import Span
-from gateway.store.rows.portions import Portion, exported
+from gateway.store.rows.export_batches import ExportBatch, exported
 from tests.gateway.control.builders import T0, Desk, at_desk, call, event, metric, sums, uuid
 
 K = metric(window_ms=50)
@@ -19,7 +19,7 @@ async def rows_of(desk: Desk, since: int = 0, until: int = 10**6, portion: int =
     return [row async for part in exported(desk.store, span, first=portion) for row in rows_in(part)]
 
 
-def rows_in(portion: Portion) -> list[dict[str, Any]]:
+def rows_in(portion: ExportBatch) -> list[dict[str, Any]]:
     return [json.loads(line) for line in portion.lines.splitlines()]
 
 

@@ -17,7 +17,7 @@ from gateway.control.record.quarantine import QUARANTINE
 from gateway.files.pseudonym import names_of, pseudonym
 from gateway.journal import rolling
 from gateway.journal.segments import FEEDBACK, PREDICTIONS, segments
-from gateway.store.rows import person
+from gateway.store.rows import unit_data
 from gateway.store.schema import tables
 from tests.gateway.control.builders import T0, Desk, at_desk, call, event, keyed, metric, statuses, sums, uuid
 
@@ -99,7 +99,7 @@ def test_nothing_of_an_erased_unit_is_left_and_no_number_changes(tmp_path: Path,
         assert traces(desk.path, *NAMES) == []
         assert traces(desk.path, OTHER) if store == "sqlite" else True
         for name in NAMES:
-            assert [ids async for ids in person.predictions(desk.store, [name])] == []
+            assert [ids async for ids in unit_data.predictions(desk.store, [name])] == []
             assert await unit_rows(desk, name) == 0
         assert await desk.store.prediction(uuid(0)) is None
         found = await desk.store.prediction(uuid(500))
@@ -140,11 +140,11 @@ def test_erasing_goes_through_many_calls_by_the_stretch(tmp_path: Path, store: s
     async def story(desk: Desk) -> None:
         happened(desk, [PERSON], 0)
         await desk.record()
-        by_stretch = [one async for ids in person.predictions(desk.store, [PERSON], 3) for one in ids]
+        by_stretch = [one async for ids in unit_data.predictions(desk.store, [PERSON], 3) for one in ids]
         assert by_stretch == [uuid(number) for number in range(5)]
-        erased = await person.erase(desk.store, [PERSON], 1)
+        erased = await unit_data.erase(desk.store, [PERSON], 1)
         assert (erased.calls, erased.feedback) == (5, 4)
-        again = await person.erase(desk.store, [PERSON], 1)
+        again = await unit_data.erase(desk.store, [PERSON], 1)
         assert (again.calls, again.feedback, again.unit_rows) == (0, 0, 0)
 
     at_desk(Desk(tmp_path, K, store=store, by_unit=True), story)
@@ -160,7 +160,7 @@ def test_feedback_about_several_units_is_the_others_from_then_on(tmp_path: Path,
         desk.journal.beat(40)
         before = await desk.record()
         assert statuses(before)["joined"] == 1
-        await person.erase(desk.store, [PERSON])
+        await unit_data.erase(desk.store, [PERSON])
         found = await desk.store.prediction(uuid(1))
         assert found is not None
         assert [one["value"] for one in found["feedback"]] == [1]

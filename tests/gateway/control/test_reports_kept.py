@@ -18,7 +18,7 @@ from gateway.report import report
 from gateway.store.counts import history, plans
 from gateway.store.counts.ledger import Ledger
 from gateway.store.counts.read_ledgers import LedgerVersions
-from gateway.store.rows import person
+from gateway.store.rows import unit_data
 from policies.plans import Weighted
 from router.snapshot import Backend, Snapshot
 from tests.gateway.control.builders import Desk, call, event, metric, snapshot
@@ -89,7 +89,7 @@ async def move(desk: Desk, n: int, what: tuple[Any, ...]) -> None:
             async with desk.store.begin() as connection:
                 await history.fold(connection, "r")
         case ("erase", unit):
-            await desk.recorder.aside(lambda: person.erase(desk.store, [unit]))
+            await desk.recorder.aside(lambda: unit_data.erase(desk.store, [unit]))
     assert await desk.recorder.drain(20)
 
 

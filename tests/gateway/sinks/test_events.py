@@ -13,8 +13,8 @@ import orjson
 from sqlalchemy import delete
 
 from gateway.sinks.cloudevents import events
-from gateway.store.rows import outbox, person
-from gateway.store.rows.news import Came, News
+from gateway.store.rows import outbox, unit_data
+from gateway.store.rows.recorded import Recorded, RecordedCall
 from gateway.store.schema import tables
 from router.records import body_line
 from router.snapshot import Sink
@@ -35,7 +35,7 @@ from tests.gateway.control.builders import (
 from tests.gateway.sinks.builders import sink
 
 
-def told(news: News, **settings: Any) -> list[dict[str, Any]]:
+def told(news: Recorded, **settings: Any) -> list[dict[str, Any]]:
     return [orjson.loads(line) for line in events(sink(**settings), news, T0)]
 
 
@@ -71,7 +71,7 @@ def test_a_call_is_told_as_what_came_in_what_was_chosen_and_what_came_of_it() ->
         latency_ms=12.5,
         traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
     )
-    request, decision, response = told(News(calls=[Came(row(made), True)]))
+    request, decision, response = told(Recorded(calls=[RecordedCall(row(made), True)]))
     assert request == {
         "specversion": "1.0",
         "id": f"{uuid(3)}.request",
@@ -102,12 +102,12 @@ def test_a_call_is_told_as_what_came_in_what_was_chosen_and_what_came_of_it() ->
 
 def test_every_event_has_what_cloudevents_requires_and_names_that_it_allows() -> None:
     calls = [
-        Came(row(call(1, prediction=1)), True),
-        Came(row(call(1, "b", role="shadow", prediction=1)), True),
-        Came(row(call(2, "a", role="draft", items=("x", "y"))), True),
-        Came(row(call(2, "b", role="draft", items=("z",))), True),
+        RecordedCall(row(call(1, prediction=1)), True),
+        RecordedCall(row(call(1, "b", role="shadow", prediction=1)), True),
+        RecordedCall(row(call(2, "a", role="draft", items=("x", "y"))), True),
+        RecordedCall(row(call(2, "b", role="draft", items=("z",))), True),
     ]
-    found = told(News(calls=calls))
+    found = told(Recorded(calls=calls))
     assert by_type(found) == {"turnout.request": 2, "turnout.decision": 3, "turnout.response": 4}
     assert len({(one["source"], one["id"]) for one in found}) == len(found)
     for one in found:
@@ -119,13 +119,13 @@ def test_every_event_has_what_cloudevents_requires_and_names_that_it_allows() ->
 
 def test_the_end_of_a_stream_tells_only_what_came_of_it() -> None:
     begun, ended = row(call(1, fault="incomplete"), "open"), row(call(1), "close")
-    assert by_type(told(News(calls=[Came(begun, True)]))) == {"turnout.request": 1, "turnout.decision": 1}
-    (response,) = told(News(calls=[Came(ended, False)]))
+    assert by_type(told(Recorded(calls=[RecordedCall(begun, True)]))) == {"turnout.request": 1, "turnout.decision": 1}
+    (response,) = told(Recorded(calls=[RecordedCall(ended, False)]))
     assert (response["type"], response["data"]["fault"]) == ("turnout.response", None)
 
 
 def test_a_sink_is_told_the_kinds_and_routes_it_asks_for_under_its_own_prefix() -> None:
-    news = News(calls=[Came(row(call(1)), True), Came(row(call(2, route="other")), True)])
+    news = Recorded(calls=[RecordedCall(row(call(1)), True), RecordedCall(row(call(2, route="other")), True)])
     prefix = "org.kubeflow.serving.inference."
     found = told(news, events=("request",), routes=("other",), type_prefix=prefix)
     assert [(one["type"], one["subject"]) for one in found] == [(f"{prefix}request", uuid(2))]
@@ -256,7 +256,7 @@ def test_what_waits_of_an_erased_unit_is_erased(tmp_path: Path, store: str) -> N
         )
         desk.journal.events(event(1, 1, 20), event(4, 1, 20), keyed("loan-2", 1, 25))
         await desk.record()
-        erased = await person.erase(desk.store, ["zeus"])
+        erased = await unit_data.erase(desk.store, ["zeus"])
         async with desk.store.begin() as connection:
             counts = (await outbox.counted(connection))["lake"]
         assert counts["pending"] == counts["made"] - counts["erased"]
@@ -313,7 +313,7 @@ def test_events_of_others_with_the_same_key_are_not_erased(tmp_path: Path, store
             desk.journal.calls(call(n, unit=unit, by_unit=True, key="article-7", prediction=1))
         desk.journal.events(event(1, 1, 20))
         await desk.record()
-        await person.erase(desk.store, ["zeus"])
+        await unit_data.erase(desk.store, ["zeus"])
         left = await waiting(desk)
         assert {one["subject"] for one in left} == {uuid(1)}
         assert len(left) == 5  # request, decision, response, feedback, outcome
@@ -329,7 +329,7 @@ def test_what_waits_is_erased_though_its_prediction_is_gone(tmp_path: Path, stor
         await desk.record()
         async with desk.store.change() as connection:
             await connection.execute(delete(tables.calls))
-        assert (await person.erase(desk.store, ["zeus"])).events == 3
+        assert (await unit_data.erase(desk.store, ["zeus"])).events == 3
         assert {one["subject"] for one in await waiting(desk)} == {uuid(2)}
 
     at_desk(at(Desk(tmp_path, store=store), sink()), story)
@@ -344,7 +344,7 @@ def test_what_comes_after_an_erased_portion_is_not_taken_for_it(tmp_path: Path, 
         async with desk.store.begin() as connection:
             on_its_way = await outbox.first(connection, "lake")
         assert on_its_way is not None
-        await person.erase(desk.store, ["zeus"])
+        await unit_data.erase(desk.store, ["zeus"])
         desk.journal.calls(call(2, unit="hera", by_unit=True))
         await desk.record()
         async with desk.store.change() as connection:

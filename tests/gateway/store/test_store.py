@@ -19,9 +19,9 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from gateway.store import Happening, Store, StoreError
 from gateway.store.counts import plans
 from gateway.store.counts.ledger import Ledger
-from gateway.store.rows import calls, kin
+from gateway.store.rows import calls, shared_fields
 from gateway.store.rows.calls import Span
-from gateway.store.rows.kin import Kin
+from gateway.store.rows.shared_fields import SharedFields
 from gateway.store.schema import sql, tables
 from router.outcomes import counted
 from router.records import Prediction
@@ -128,8 +128,8 @@ def test_a_call_comes_back_as_it_was_written(tmp_path: Path, store: str, predict
         async with opened.begin() as connection:
             made = row(prediction, "open")
             await calls.write(connection, [made])
-            kin._KNOWN.clear()
-            kin._NUMBERED.clear()
+            shared_fields._KNOWN.clear()
+            shared_fields._NUMBERED.clear()
             [found] = (await calls.of(connection, [prediction.id]))[prediction.id]
             assert (found.row, calls.as_json(found)) == (made.row, calls.as_json(made))
             assert await calls.open_of(connection, WRITER) == [found]
@@ -164,18 +164,18 @@ def test_what_calls_share_is_stored_once_and_remembered_within_bounds(
     tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bandit changes its mind every second, and a client may send any method."""
-    monkeypatch.setattr(kin, "MOST", 5)
+    monkeypatch.setattr(shared_fields, "MOST", 5)
 
     async def story(opened: Store) -> None:
         known = set[int]()
         for number in range(40):
             async with opened.begin() as connection:
                 await calls.write(connection, [row(call(number, method=f"M{number % 20}"))], stored=known)
-            assert max(len(known), len(kin._KNOWN), len(kin._NUMBERED)) <= 6
+            assert max(len(known), len(shared_fields._KNOWN), len(shared_fields._NUMBERED)) <= 6
         async with opened.begin() as connection:
             assert (await connection.execute(text("SELECT count(*) FROM kin"))).scalar() == 20
             found = await calls.of(connection, [call(7).id, call(39).id])
-        assert {one.kin.method for (one,) in found.values()} == {"M7", "M19"}
+        assert {one.shared.method for (one,) in found.values()} == {"M7", "M19"}
 
     in_store(store, tmp_path, story)
 
@@ -200,10 +200,10 @@ def test_a_span_is_counted_in_sql_as_calls_are_one_by_one(tmp_path: Path, store:
             await calls.write(connection, [row(one) for one in CALLS])
             await calls.write(connection, [row(call(2, "z"), "open")])
             found = await calls.counted_in(connection, span, judged)
-        expected: dict[Kin, int] = {}
+        expected: dict[SharedFields, int] = {}
         for one in CALLS:
             if span.since_ms <= one.at_ms < span.until_ms and counted(one, judged):
-                expected[row(one).kin] = expected.get(row(one).kin, 0) + 1
+                expected[row(one).shared] = expected.get(row(one).shared, 0) + 1
         assert dict(found) == expected
 
     in_store(store, tmp_path, story)

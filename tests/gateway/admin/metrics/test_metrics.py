@@ -114,7 +114,7 @@ def test_overhead_is_counted_once_per_request() -> None:
 def test_what_nobody_configured_is_unknown(changes: dict[str, Any]) -> None:
     metrics = new()
     made = row(prediction())
-    metrics.observe_calls([made._replace(kin=replace(made.kin, **changes))])
+    metrics.observe_calls([made._replace(shared=replace(made.shared, **changes))])
     assert "u-12345" not in text(metrics)
     assert 'unknown"' in text(metrics)
 

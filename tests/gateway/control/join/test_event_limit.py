@@ -19,7 +19,7 @@ from gateway.control.join import joiner
 from gateway.control.join.event_limit import EventLimit, order
 from gateway.control.join.event_status import arrived
 from gateway.store.counts import tallies
-from gateway.store.rows import keys
+from gateway.store.rows import key_lookup
 from gateway.store.schema import tables
 from router.records import Feedback
 from tests.gateway.control.builders import (
@@ -161,8 +161,8 @@ def test_an_event_by_key_counts_for_those_predictions_that_have_room(tmp_path: P
 def test_of_many_predictions_with_a_key_the_last_are_meant(
     tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keys, "MOST", 3)
-    keys._every.cache_clear()
+    monkeypatch.setattr(key_lookup, "MOST", 3)
+    key_lookup._every.cache_clear()
 
     async def story(desk: Desk) -> None:
         for n in range(6):
@@ -175,7 +175,7 @@ def test_of_many_predictions_with_a_key_the_last_are_meant(
         assert meant == [3, 4, 5]
 
     at_desk(Desk(tmp_path, K, store=store, key="body:/k", key_rule="all"), story)
-    keys._every.cache_clear()
+    key_lookup._every.cache_clear()
 
 
 def test_events_about_crowded_predictions_are_joined_in_parts(

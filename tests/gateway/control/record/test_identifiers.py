@@ -17,7 +17,7 @@ from sqlalchemy import func, select
 from gateway.cli.local.explain import explained
 from gateway.files.pseudonym import names_of
 from gateway.proxy.feedback.validate import read_events
-from gateway.store.rows import person
+from gateway.store.rows import unit_data
 from gateway.store.schema import tables
 from router.extract import identifier
 from router.match import RequestFacts
@@ -70,7 +70,7 @@ async def recorded(desk: Desk, text: str) -> None:
         assert dict(desk.met) == {}, "every line is recorded"
         assert statuses(ledger) == {"joined": 1}, "a request and its feedback meet"
         assert sums(ledger)["a"] == (1.0, 1.0)
-        erased = await person.erase(desk.store, names_of(text, None))
+        erased = await unit_data.erase(desk.store, names_of(text, None))
         assert (erased.calls, erased.feedback) == (1, 1), "erasure finds the unit"
         async with desk.store.begin() as connection:
             assert (await connection.execute(select(func.count()).select_from(tables.calls))).scalar() == 1

@@ -23,7 +23,7 @@ from gateway.journal.segments import FEEDBACK, PREDICTIONS, Segment
 from gateway.store import Store
 from gateway.store.counts import tallies
 from gateway.store.counts.ledger import CALLS, UNKNOWN
-from gateway.store.rows.calls import Call
+from gateway.store.rows.calls import StoredCall
 from router.records import call_line, mark_line
 from tests.gateway.control.builders import (
     OTHER,
@@ -48,7 +48,7 @@ class Slow:
     def reached(self, segment: Segment) -> int:
         return segment.size if self.there else 0
 
-    def hear(self, segment: Segment, start: int, end: int, calls: Sequence[Call]) -> None: ...
+    def hear(self, segment: Segment, start: int, end: int, calls: Sequence[StoredCall]) -> None: ...
 
 
 NEXT_RUN = f"{T0 + 60_000:012x}"

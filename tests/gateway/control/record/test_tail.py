@@ -12,18 +12,18 @@ from gateway.control.record.recorder import Recorder
 from gateway.control.record.tail import PATIENCE_SECONDS, Tail
 from gateway.journal.segments import PREDICTIONS, segments
 from gateway.store.counts.ledger import CALLS
-from gateway.store.rows.calls import Call
+from gateway.store.rows.calls import StoredCall
 from router.records import call_line
 from tests.gateway.control.builders import OTHER, RUN, Desk, Journal, at_desk, call
 
 
-def numbers(seen: list[Call]) -> list[int]:
+def numbers(seen: list[StoredCall]) -> list[int]:
     return [int(one.id[-4:], 16) for one in seen]
 
 
 def test_every_finished_call_is_told_once_from_the_end_on(tmp_path: Path) -> None:
     async def story() -> None:
-        journal, seen = Journal(tmp_path), list[Call]()
+        journal, seen = Journal(tmp_path), list[StoredCall]()
         journal.calls(call(1))
         tail = Tail(tmp_path, seen.extend)
         await tail.step()
@@ -43,7 +43,7 @@ def test_every_finished_call_is_told_once_from_the_end_on(tmp_path: Path) -> Non
 
 def test_half_a_line_is_waited_for_and_a_torn_one_is_left(tmp_path: Path) -> None:
     async def story() -> None:
-        journal, seen = Journal(tmp_path), list[Call]()
+        journal, seen = Journal(tmp_path), list[StoredCall]()
         tail = Tail(tmp_path, seen.extend)
         line, torn = (journal.sealed(PREDICTIONS, [call_line(call(n))]) for n in (1, 2))
         journal.put(PREDICTIONS, line[:200])
@@ -84,7 +84,7 @@ def test_each_call_is_told_once_whether_the_recorder_reads_it_first_or_last(tmp_
     """And of what the recorder reads here nothing is read again, while it keeps reading."""
 
     async def story(desk: Desk) -> None:
-        seen, clock = list[Call](), Clock()
+        seen, clock = list[StoredCall](), Clock()
         desk.journal.calls(call(1))
         tail = Tail(desk.journal.path, seen.extend, clock=clock)
         desk.recorder = Recorder(desk.store, desk.journal.path, run=RUN, follower=tail)
@@ -112,7 +112,7 @@ def test_each_call_is_told_once_whether_the_recorder_reads_it_first_or_last(tmp_
 
 def test_a_store_in_trouble_delays_no_request_rate_and_doubles_none(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
-        seen, clock = list[Call](), Clock()
+        seen, clock = list[StoredCall](), Clock()
         tail = Tail(desk.journal.path, seen.extend, clock=clock)
         desk.recorder = Recorder(desk.store, desk.journal.path, run=RUN, follower=tail)
         await desk.record()

@@ -20,7 +20,7 @@ from gateway.control.control import Control
 from gateway.store import Store
 from gateway.store import store as stores
 from gateway.store.rows.calls import Span
-from gateway.store.rows.portions import exported
+from gateway.store.rows.export_batches import exported
 from tests.gateway.control.builders import T0, Desk, at_desk, call, event, metric
 
 LONG = {

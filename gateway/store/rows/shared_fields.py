@@ -25,7 +25,7 @@ MOST: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Kin:
+class SharedFields:
     """The fields of ``Prediction`` that are the same for many calls.
 
     Made by ``known`` or ``met``: then equal ones are nearly always the same object, and can be told apart by identity.
@@ -66,36 +66,36 @@ class Kin:
         object.__setattr__(self, "number", int.from_bytes(digest, "big") >> 1)  # databases know no unsigned ones
 
 
-NAMES: Final = tuple(f.name for f in fields(Kin) if f.init)
+NAMES: Final = tuple(f.name for f in fields(SharedFields) if f.init)
 
 #: By what they say, and by number. Facts that cannot change, so that any thread may share them and forget them.
-_KNOWN: Final[dict[tuple[Any, ...], Kin]] = {}
-_NUMBERED: Final[dict[int, Kin]] = {}
+_KNOWN: Final[dict[tuple[Any, ...], SharedFields]] = {}
+_NUMBERED: Final[dict[int, SharedFields]] = {}
 
 
-def known(said: tuple[Any, ...]) -> Kin | None:
+def known(said: tuple[Any, ...]) -> SharedFields | None:
     """Return the kin that says this, if it was met before; ``said`` has the fields in their order."""
     return _KNOWN.get(said)
 
 
-def met(said: tuple[Any, ...]) -> Kin:
+def met(said: tuple[Any, ...]) -> SharedFields:
     """Return the kin that says this."""
     found = _KNOWN.get(said)
     if found is None:
         if len(_KNOWN) >= MOST:
             _KNOWN.clear()
             _NUMBERED.clear()
-        found = _KNOWN[said] = Kin(*said)
+        found = _KNOWN[said] = SharedFields(*said)
         _NUMBERED[found.number] = found
     return found
 
 
-async def write(connection: AsyncConnection, fresh: Collection[Kin]) -> None:
+async def write(connection: AsyncConnection, fresh: Collection[SharedFields]) -> None:
     """Store these kin, those that are there already too."""
     await sql.ensure(connection, kin, [(one.number, *astuple(one)[: len(NAMES)]) for one in fresh])
 
 
-async def numbered(connection: AsyncConnection, numbers: Collection[int]) -> Mapping[int, Kin]:
+async def numbered(connection: AsyncConnection, numbers: Collection[int]) -> Mapping[int, SharedFields]:
     """Return the kin with these numbers, which are stored."""
     found = {number: _NUMBERED[number] for number in set(numbers) if number in _NUMBERED}
     if missing := set(numbers) - found.keys():

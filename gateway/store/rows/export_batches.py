@@ -16,12 +16,12 @@ import orjson
 
 from gateway.store.counts import plans
 from gateway.store.counts.definitions import Definitions
-from gateway.store.rows import calls, feedback_events, kin
-from gateway.store.rows.calls import Call, Span
+from gateway.store.rows import calls, feedback_events, shared_fields
+from gateway.store.rows.calls import Span, StoredCall
 from gateway.store.rows.feedback_events import Event
-from gateway.store.rows.kin import Kin
-from gateway.store.rows.person import Opened
-from gateway.store.rows.told import worth
+from gateway.store.rows.prediction_view import worth
+from gateway.store.rows.shared_fields import SharedFields
+from gateway.store.rows.unit_data import Transactions
 
 #: Predictions in the first portion, and how many bytes of lines the next ones aim at, by the size of those before.
 FIRST: Final = 500
@@ -29,14 +29,16 @@ MOST: Final = 2_000
 PORTION_BYTES: Final = 2**21
 
 
-class Portion(NamedTuple):
+class ExportBatch(NamedTuple):
     """Calls as JSON Lines; those made before ``until_ms`` are all out."""
 
     lines: bytes
     until_ms: int
 
 
-async def exported(store: Opened, span: Span, *, texts: bool = False, first: int = FIRST) -> AsyncIterator[Portion]:
+async def exported(
+    store: Transactions, span: Span, *, texts: bool = False, first: int = FIRST
+) -> AsyncIterator[ExportBatch]:
     """Yield a route's finished calls of a span in the order of time, each with its ``outcomes``.
 
     With ``texts`` what may be any JSON (``prediction``, ``features``) is a string that holds it, as tables need it.
@@ -52,13 +54,13 @@ async def exported(store: Opened, span: Span, *, texts: bool = False, first: int
         lines = await asyncio.to_thread(_lines, stored, joined, definitions, texts)
         since_ms = until_ms
         portion = max(1, min(MOST, 2 * portion, portion * PORTION_BYTES // max(1, len(lines))))
-        yield Portion(lines, until_ms)
+        yield ExportBatch(lines, until_ms)
 
 
 def _lines(
-    stored: Sequence[Call], joined: Mapping[str, Collection[Event]], definitions: Definitions, texts: bool
+    stored: Sequence[StoredCall], joined: Mapping[str, Collection[Event]], definitions: Definitions, texts: bool
 ) -> bytes:
-    shared = {call.kin: {name: getattr(call.kin, name) for name in kin.NAMES} for call in stored}
+    shared = {call.shared: {name: getattr(call.shared, name) for name in shared_fields.NAMES} for call in stored}
     return b"".join(
         orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
         for _, together in groupby(stored, key=lambda call: call.row.id)
@@ -67,10 +69,10 @@ def _lines(
 
 
 def _rows(
-    finished: Sequence[Call],
+    finished: Sequence[StoredCall],
     joined: Mapping[str, Collection[Event]],
     definitions: Definitions,
-    shared: Mapping[Kin, Mapping[str, Any]],
+    shared: Mapping[SharedFields, Mapping[str, Any]],
     texts: bool,
 ) -> Iterator[dict[str, Any]]:
     """The calls of one prediction, as ``calls.as_json`` has them but for what is JSON already."""
@@ -86,7 +88,7 @@ def _rows(
         yield {
             "id": row.id,
             "at_ms": row.at_ms,
-            **shared[call.kin],
+            **shared[call.shared],
             "unit": row.unit,
             "key": row.key,
             "latency_ms": row.latency_ms,
@@ -98,7 +100,7 @@ def _rows(
             "outcomes": [
                 {"metric": name, "against": value.against or None, "live": value.live, "mature": value.mature}
                 for name, value in found
-                if value.variant == call.kin.variant and value.role == call.kin.role
+                if value.variant == call.shared.variant and value.role == call.shared.role
             ],
         }
 

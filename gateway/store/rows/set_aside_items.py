@@ -22,7 +22,7 @@ _WHY_CHARACTERS: Final = 200
 Kind = Literal["line", "event", "prediction"]
 
 
-class Aside(NamedTuple):
+class SetAside(NamedTuple):
     """One thing that was set aside.
 
     ``identity`` is where a journal line ends, the number of a stored event's row, or a prediction's id; ``prediction``
@@ -36,7 +36,7 @@ class Aside(NamedTuple):
     why: str
 
 
-async def note(connection: AsyncConnection, found: Sequence[Aside]) -> None:
+async def note(connection: AsyncConnection, found: Sequence[SetAside]) -> None:
     """Keep what was set aside."""
     rows = [one._replace(why=one.why.partition("\n")[0][:_WHY_CHARACTERS].replace("\0", " ")) for one in found]
     await sql.insert(connection, set_aside, rows)
@@ -62,9 +62,9 @@ async def predictions(connection: AsyncConnection) -> set[str]:
 
 async def listed(connection: AsyncConnection, limit: int) -> list[dict[str, Any]]:
     """Return what was set aside, as plain JSON values, the newest first."""
-    query = select(*(set_aside.c[name] for name in Aside._fields)).order_by(set_aside.c.seq.desc())
+    query = select(*(set_aside.c[name] for name in SetAside._fields)).order_by(set_aside.c.seq.desc())
     rows = await connection.execute(query.limit(bindparam("limit")), {"limit": limit})
-    return [Aside(*row)._asdict() for row in rows]
+    return [SetAside(*row)._asdict() for row in rows]
 
 
 async def forget(connection: AsyncConnection, ids: Collection[str]) -> None:

@@ -19,7 +19,7 @@ from sqlalchemy import Text, bindparam, delete, func, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.counts import tallies
-from gateway.store.rows import aside, outbox
+from gateway.store.rows import outbox, set_aside_items
 from gateway.store.rows.outbox import About
 from gateway.store.schema import sql
 from gateway.store.schema.tables import arrivals, bodies, calls, feedback, feedback_targets, units
@@ -33,7 +33,7 @@ STRETCH: Final = 50_000
 Keyed = tuple[str, str]
 
 
-class Opened(Protocol):
+class Transactions(Protocol):
     """A store that gives transactions."""
 
     def read(self) -> AbstractAsyncContextManager[AsyncConnection]: ...
@@ -51,7 +51,7 @@ class Erased:
     events: int = 0
 
 
-async def predictions(store: Opened, names: Sequence[str], stretch: int = STRETCH) -> AsyncIterator[list[str]]:
+async def predictions(store: Transactions, names: Sequence[str], stretch: int = STRETCH) -> AsyncIterator[list[str]]:
     """Yield the ids of a unit's predictions, by the stretch, where there are any."""
     low = ""
     while True:
@@ -68,7 +68,7 @@ async def predictions(store: Opened, names: Sequence[str], stretch: int = STRETC
         low = high
 
 
-async def erase(store: Opened, names: Sequence[str], stretch: int = STRETCH) -> Erased:
+async def erase(store: Transactions, names: Sequence[str], stretch: int = STRETCH) -> Erased:
     """Erase a unit. Done again after an interruption it finishes what was begun."""
     erased = Erased()
     found = [(ids, await _keys(store, ids)) async for ids in predictions(store, names, stretch)]
@@ -82,7 +82,7 @@ async def erase(store: Opened, names: Sequence[str], stretch: int = STRETCH) -> 
     return erased
 
 
-async def counted(store: Opened, names: Sequence[str]) -> list[dict[str, Any]]:
+async def counted(store: Transactions, names: Sequence[str]) -> list[dict[str, Any]]:
     """Return what a unit adds to each tally: its sum and its count."""
     places = tuple(c for c in counts.c if c.name in _PLACES)
     query = (
@@ -95,7 +95,7 @@ async def counted(store: Opened, names: Sequence[str]) -> list[dict[str, Any]]:
         return [{"kind": "tally", **_plain(row)} for row in await connection.execute(query)]
 
 
-async def arrived(store: Opened, names: Sequence[str]) -> list[dict[str, Any]]:
+async def arrived(store: Transactions, names: Sequence[str]) -> list[dict[str, Any]]:
     """Return when a unit came first, in each period."""
     query = select(arrivals).where(arrivals.c.unit.in_(names)).order_by(arrivals.c.at_ms)
     async with store.read() as connection:
@@ -123,11 +123,11 @@ async def _delete(connection: AsyncConnection, ids: Collection[str], keys: Itera
     await _part(connection, ids)
     erased.feedback += (await connection.execute(delete(feedback).where(feedback.c.target.in_(among)), values)).rowcount
     erased.bodies += (await connection.execute(delete(bodies).where(bodies.c.id.in_(among)), values)).rowcount
-    await aside.forget(connection, ids)
+    await set_aside_items.forget(connection, ids)
     erased.calls += (await connection.execute(delete(calls).where(calls.c.id.in_(among)), values)).rowcount
 
 
-async def _keys(store: Opened, ids: Collection[str]) -> list[Keyed]:
+async def _keys(store: Transactions, ids: Collection[str]) -> list[Keyed]:
     """Return the keys that these predictions have."""
     async with store.read() as connection:
         among = sql.among(connection.dialect.name, Text())
@@ -136,7 +136,7 @@ async def _keys(store: Opened, ids: Collection[str]) -> list[Keyed]:
 
 
 async def _take_back(
-    store: Opened, names: Sequence[str], found: Sequence[tuple[list[str], list[Keyed]]], erased: Erased
+    store: Transactions, names: Sequence[str], found: Sequence[tuple[list[str], list[Keyed]]], erased: Erased
 ) -> None:
     """Erase what sinks were still to be told: before the predictions, by which alone most of it is known."""
     ids, keys = {one for ids, _ in found for one in ids}, frozenset(key for _, keys in found for key in keys)

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.store.counts import plans
 from gateway.store.counts.definitions import Definition, Definitions
 from gateway.store.rows import bodies, calls, feedback_events
-from gateway.store.rows.calls import Call
+from gateway.store.rows.calls import StoredCall
 from gateway.store.rows.feedback_events import Event
 from router.exposure import exposed
 from router.outcomes import Value, in_time, inapplicable, state, values
@@ -42,7 +42,7 @@ async def prediction(connection: AsyncConnection, prediction_id: str) -> dict[st
 
 
 def standing(
-    definitions: Definitions, stored: Sequence[Call], learned: Sequence[Feedback]
+    definitions: Definitions, stored: Sequence[StoredCall], learned: Sequence[Feedback]
 ) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
     """Return how one request stands under each metric, and what its calls are worth: plain JSON values.
 
@@ -56,7 +56,9 @@ def standing(
     return states, outcomes
 
 
-def worth(definitions: Definitions, finished: Sequence[Call], learned: Sequence[Feedback]) -> list[tuple[str, Value]]:
+def worth(
+    definitions: Definitions, finished: Sequence[StoredCall], learned: Sequence[Feedback]
+) -> list[tuple[str, Value]]:
     """Return what the finished calls of one request are worth, by the name of each metric."""
     at_ms, found = finished[0].at_ms, []
     for definition in _definitions(definitions, finished[0]):
@@ -73,7 +75,7 @@ def _is_met(definitions: Definitions, definition: Definition, at_ms: int, learne
     return definition.name == EXPOSED or not definitions.exposure(definition.route, at_ms) or exposed(learned)
 
 
-def _why(definitions: Definitions, stored: Sequence[Call], event: Event) -> str | None:
+def _why(definitions: Definitions, stored: Sequence[StoredCall], event: Event) -> str | None:
     """Why an event cannot count for a prediction of these calls; None if it can."""
     if event.status != "not_applicable":
         return None
@@ -94,14 +96,14 @@ async def orphans(connection: AsyncConnection, route: str | None, limit: int) ->
     ]
 
 
-def _definitions(definitions: Definitions, call: Call) -> list[Definition]:
+def _definitions(definitions: Definitions, call: StoredCall) -> list[Definition]:
     """What the prediction is judged by."""
     found = (definitions.at(call.route, name, call.at_ms) for name in definitions.names(call.route))
     return [definition for definition in found if definition is not None]
 
 
 def _standing(
-    definitions: Definitions, definition: Definition, stored: Sequence[Call], learned: Sequence[Feedback]
+    definitions: Definitions, definition: Definition, stored: Sequence[StoredCall], learned: Sequence[Feedback]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """How the prediction stands under one metric, and the values behind it."""
     name, metric, at_ms = definition.name, definition.metric, stored[0].at_ms

@@ -11,24 +11,24 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from gateway.store.rows.bodies import Body
-from gateway.store.rows.calls import Call
+from gateway.store.rows.calls import StoredCall
 from gateway.store.rows.feedback_events import Event
 from router.outcomes import Value
 from router.records import Outcome
 from router.snapshot import Metric
 
 
-class Came(NamedTuple):
+class RecordedCall(NamedTuple):
     """A call as it is recorded. ``first`` is False for the end of a stream whose beginning was recorded before."""
 
-    call: Call
+    call: StoredCall
     first: bool
 
 
-class Changed(NamedTuple):
+class ChangedValue(NamedTuple):
     """A value that changed; ``call`` is any call of its request."""
 
-    call: Call
+    call: StoredCall
     metric: Metric
     value: Value
     live: Outcome
@@ -36,10 +36,10 @@ class Changed(NamedTuple):
 
 
 @dataclass(slots=True)
-class News:
+class Recorded:
     """Collects. ``stated`` are feedback events whose status is new, with what they are now."""
 
-    calls: list[Came] = field(default_factory=list)
+    calls: list[RecordedCall] = field(default_factory=list)
     stated: list[Event] = field(default_factory=list)
-    outcomes: list[Changed] = field(default_factory=list)
+    outcomes: list[ChangedValue] = field(default_factory=list)
     bodies: Sequence[Body] = ()
