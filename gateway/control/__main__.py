@@ -24,8 +24,8 @@ from gateway.admin.port import AdminServer
 from gateway.admin.port import server as admin_server
 from gateway.control.acts import Act, Via, owner_of
 from gateway.control.control import METRICS, Control
+from gateway.control.cpu_share import NICE, CpuShare, can_yield, set_idle
 from gateway.control.datagrams import listen
-from gateway.control.leisure import NICE, Leisure, can_yield, yielding
 from gateway.control.plan.reload import changes, content_of
 from gateway.files import tls
 from gateway.files.assignment_key import KeyUnusable
@@ -88,12 +88,12 @@ async def run(config_path: Path, data_dir: Path, run: str | None) -> int:
         asyncio.create_task(_serve(server, control)),
     ]
     if can_yield():
-        chores.insert(0, asyncio.create_task(Leisure(lambda: control.lag()[0], yielding).run()))
+        chores.insert(0, asyncio.create_task(CpuShare(lambda: control.lag()[0], set_idle).run()))
     with contextlib.ExitStack() as held:
         try:
             held.callback((await listen(data_dir / METRICS, control.hear)).close)
         except OSError as error:
-            control.happenings.note("metrics_socket_unavailable", None, f"gauges of workers are missing: {error}")
+            control.event_log.note("metrics_socket_unavailable", None, f"gauges of workers are missing: {error}")
         for task in (*chores, recording):
             task.add_done_callback(lambda ended: stopping.set())  # a controller that lacks a part is none
         await stopping.wait()
@@ -146,7 +146,7 @@ async def _serve(server: AdminServer, control: Control) -> None:
         except (OSError, tls.Unusable) as error:
             if not told:
                 reason = getattr(error, "strerror", None) or error
-                control.happenings.note("admin_unavailable", None, f"{gateway.admin}: {reason}")
+                control.event_log.note("admin_unavailable", None, f"{gateway.admin}: {reason}")
             told = True
             await asyncio.sleep(BIND_PAUSE_SECONDS)
             continue

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from gateway.control.happenings import now_ms
+from gateway.control.event_log import now_ms
 from gateway.files import assignment_key
 from gateway.process.configuration import load
 from gateway.store import Store, StoreError, password_in

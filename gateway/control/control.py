@@ -19,7 +19,7 @@ from gateway.control.acts import Act, described, difference, digest_of, owner_of
 from gateway.control.agreement import agreed
 from gateway.control.cleanup import Retention, keep_sweeping
 from gateway.control.erasure import Privacy
-from gateway.control.happenings import MOST, Happenings, now_ms
+from gateway.control.event_log import MOST, EventLog, now_ms
 from gateway.control.membership import Member, View, Watch, name_of
 from gateway.control.plan.planner import evidence_of, plan
 from gateway.control.plan.publisher import Publisher
@@ -106,7 +106,7 @@ class Control:
         self.data_dir = data_dir
         self.journal = data_dir / JOURNAL
         self.observer: Observer | None = None
-        self.happenings = Happenings()
+        self.event_log = EventLog()
         self.workers: dict[str, Mapping[str, Any]] = {}
         self.recorder: Recorder | None = None
         self.tail = Tail(self.journal, self._observe_calls)
@@ -121,9 +121,9 @@ class Control:
         self._erasures: set[asyncio.Task[Mapping[str, int]]] = set()
         self.config: Config | None = None
         self._key_number = 0  # of the store's assignment key that was looked at last
-        self._publisher = Publisher(data_dir, self._begin(), self.happenings)
+        self._publisher = Publisher(data_dir, self._begin(), self.event_log)
         self._member: Member | None = None
-        self._watch = Watch(self.happenings)
+        self._watch = Watch(self.event_log)
         self._sinks: Sinks | None = None
         self._telling: asyncio.Task[None] | None = None
 
@@ -159,7 +159,7 @@ class Control:
     @property
     def events(self) -> Iterable[Mapping[str, Any]]:
         """What happened, the oldest first."""
-        return self.happenings.newest
+        return self.event_log.newest
 
     def lag(self) -> tuple[float, int]:
         """Return how far the store is behind the journal: seconds, and bytes."""
@@ -223,7 +223,7 @@ class Control:
             f"{n} {what.replace('_', ' ')}" for what, n in erased.items()
         )
         act = act or Act("api")
-        self.happenings.note("units_erased", None, told, via=act.via, author=act.author)
+        self.event_log.note("units_erased", None, told, via=act.via, author=act.author)
         return erased
 
     def known(self, unit: str) -> AsyncIterator[Mapping[str, Any]]:
@@ -301,17 +301,17 @@ class Control:
             fresh = await self._compiled(config, key)
             if replace(fresh, revision=self.snapshot.revision) == self.snapshot:
                 told = f"revision {self.snapshot.revision} stays in force"
-                self.happenings.note("config_unchanged", None, told, **by)
+                self.event_log.note("config_unchanged", None, told, **by)
             else:
                 await self._put_in_force(fresh)
                 changed = await asyncio.to_thread(_changed, was, known, self.snapshot, config)
                 told = f"revision {self.snapshot.revision} is in force"
                 if fresh.config != was.config or fresh.assignment == was.assignment:
-                    self.happenings.note("config_reloaded", None, told, **by, diff=changed)
+                    self.event_log.note("config_reloaded", None, told, **by, diff=changed)
                 if fresh.assignment != was.assignment:
                     told = f"key {was.assignment or '-'} until now, {fresh.assignment or '-'} from now on: units move"
                     author = owner_of(Path(config.gateway.assignment_key_file or self.data_dir / assignment_key.FILE))
-                    self.happenings.note("assignment_changed", None, told, via=act.via, author=author)
+                    self.event_log.note("assignment_changed", None, told, via=act.via, author=author)
             self._to_plan |= fresh.routes.keys()
             if self.observer is not None:
                 self.observer.observe_reload(ok=True, at_ms=now_ms())
@@ -336,7 +336,7 @@ class Control:
                 revision = self._publisher.next_revision
                 planned = await plan(self.snapshot, self.config, routes, self._store.evidence, revision)
                 for route, reason in planned.failures.items():
-                    self.happenings.note("plan_failed", route, f"{reason}; its last plan stays in force")
+                    self.event_log.note("plan_failed", route, f"{reason}; its last plan stays in force")
                 if planned.snapshot is not self.snapshot:
                     await self._put_in_force(planned.snapshot)
             except Exception:
@@ -400,7 +400,7 @@ class Control:
             except Exception as error:
                 if str(error) != told:
                     told = str(error)
-                    self.happenings.note("store_unavailable", None, f"{told}; the journal keeps what comes")
+                    self.event_log.note("store_unavailable", None, f"{told}; the journal keeps what comes")
                 with suppress(TimeoutError):
                     await asyncio.wait_for(stopping.wait(), pause)
                 pause = min(pause * 2, LONGEST_BACKOFF_SECONDS)
@@ -429,10 +429,10 @@ class Control:
                 stalled += 1
                 if stalled == 2:
                     what = f"{now.trouble}: {now.detail[:200]}" if now.detail else now.trouble
-                    self.happenings.note("recording_stalled", None, f"{what}; the journal keeps what comes")
+                    self.event_log.note("recording_stalled", None, f"{what}; the journal keeps what comes")
             else:
                 if stalled > 1:
-                    self.happenings.note("recording_resumed", None, "what waited in the journal is being recorded")
+                    self.event_log.note("recording_resumed", None, "what waited in the journal is being recorded")
                 stalled = 0
 
     async def keep_reserve(self) -> None:
@@ -458,9 +458,9 @@ class Control:
         if self.recorder is not None:
             self.recorder.sparing = spent
         if spent and not before:
-            self.happenings.note("disk_full", None, "the journal is drained first; until then it is full for workers")
+            self.event_log.note("disk_full", None, "the journal is drained first; until then it is full for workers")
         elif before and not spent:
-            self.happenings.note("disk_has_room", None, "the journal is drained, workers may write again")
+            self.event_log.note("disk_has_room", None, "the journal is drained, workers may write again")
 
     def _tend_reserve(self) -> None:
         trouble = self.recorder.trouble if self.recorder is not None else None
@@ -500,7 +500,7 @@ class Control:
         """Take in what a worker says of itself."""
         writer = str(datagram.get("writer"))
         if writer not in self.workers:
-            self.happenings.note("worker_started", None, f"worker {datagram.get('slot')}, pid {datagram.get('pid')}")
+            self.event_log.note("worker_started", None, f"worker {datagram.get('slot')}, pid {datagram.get('pid')}")
         # The newest is last; those that were not heard of for longest are forgotten.
         self.workers.pop(writer, None)
         self.workers[writer] = datagram
@@ -562,9 +562,9 @@ class Control:
         )
         recorder.adopt(self.snapshot, now_ms())
         self._store, self.recorder, self._member = store, recorder, member
-        self.happenings.recall(before)
+        self.event_log.recall(before)
         self._to_plan |= self.snapshot.routes.keys()
-        self.happenings.note("store_opened", None, gateway.store.partition("://")[0])
+        self.event_log.note("store_opened", None, gateway.store.partition("://")[0])
 
     async def _compiled(self, config: Config, key: AssignmentKey | None) -> Snapshot:
         """The snapshot of a config, by the evidence there is; without a store, plans that need not change stay."""
@@ -597,7 +597,7 @@ class Control:
         errors = [problem for problem in problems if problem.severity == "error"]
         first = errors[0].headline if errors else ""
         count = f"{len(errors)} problem{'s' * (len(errors) != 1)}"
-        self.happenings.note("config_refused", None, f"{count}; revision {stays} stays in force; {first}", **by)
+        self.event_log.note("config_refused", None, f"{count}; revision {stays} stays in force; {first}", **by)
         if self.observer is not None:
             self.observer.observe_reload(ok=False, at_ms=now_ms())
         return ReloadResult(False, stays, problems)
@@ -608,9 +608,9 @@ class Control:
 
     def _note_sink(self, name: str, trouble: str | None) -> None:
         if trouble is None:
-            self.happenings.note("sink_back", None, f"sinks.{name} takes events again")
+            self.event_log.note("sink_back", None, f"sinks.{name} takes events again")
         else:
-            self.happenings.note("sink_unavailable", None, f"sinks.{name}: {trouble}; its events wait")
+            self.event_log.note("sink_unavailable", None, f"sinks.{name}: {trouble}; its events wait")
 
     def _observe_calls(self, came: Sequence[StoredCall]) -> None:
         if self.observer is not None:

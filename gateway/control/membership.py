@@ -37,7 +37,7 @@ from typing import Final
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.control.happenings import Happenings
+from gateway.control.event_log import EventLog
 from gateway.files.regular import read_regular
 from gateway.store import Store
 from gateway.store.fleet import lease, nodes, shipped
@@ -75,15 +75,15 @@ class View:
 class Watch:
     """Notes what changes in the fleet, once each."""
 
-    def __init__(self, happenings: Happenings) -> None:
-        self._happenings = happenings
+    def __init__(self, event_log: EventLog) -> None:
+        self._event_log = event_log
         self._held = False
         self._cut_off = False
         self._differing: frozenset[tuple[str, str]] = frozenset()
 
     def look(self, view: View, revision: int) -> bool:
         """Look at the fleet; return whether this node has just become the holder, and has everything to plan."""
-        note = self._happenings.note
+        note = self._event_log.note
         cut_off = view.cut_off_seconds is not None
         if cut_off != self._cut_off:
             self._cut_off = cut_off

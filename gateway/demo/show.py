@@ -90,14 +90,14 @@ class Show:
             highlight=False,
         )
 
-    async def _watch(self, children: Children, addresses: Addresses, digits: Digits) -> view.Progress:
+    async def _watch(self, children: Children, addresses: Addresses, digits: Digits) -> view.DemoProgress:
         """Send the traffic, wait for the last windows, and return all that was counted and reported."""
         async with (
             _client(addresses) as gateway,
             httpx.AsyncClient(base_url=f"http://{addresses.admin}", timeout=10) as admin,
         ):
             traffic = Traffic(digits, gateway, addresses.listen, rate=self.rate, seed=self.seed)
-            progress = view.Progress("traffic", self.duration_seconds, traffic.accounts)
+            progress = view.DemoProgress("traffic", self.duration_seconds, traffic.accounts)
             with view.screen(self.console) as screen:
                 async with _beside(_look(admin, progress)), _beside(traffic.run(self.duration_seconds)) as users:
                     await _until(users.done, children, screen, progress)
@@ -110,7 +110,9 @@ class Show:
                 raise StartFailed(f"the report could not be read: {error!r}") from error
             return progress
 
-    def _conclude(self, progress: view.Progress, findings: tuple[RouteResult, ...], truth: Mapping[str, float]) -> int:
+    def _conclude(
+        self, progress: view.DemoProgress, findings: tuple[RouteResult, ...], truth: Mapping[str, float]
+    ) -> int:
         for scene in SCENES:
             self.console.rule(f"{scene.route}: {scene.summary}", align="left", style="dim")
             self.console.print(of_route(progress.reports[scene.route], boxed=self.console.is_terminal))
@@ -123,7 +125,7 @@ class Show:
         return 0 if right else 1
 
     def _json(
-        self, progress: view.Progress, findings: tuple[RouteResult, ...], truth: Mapping[str, float], seconds: float
+        self, progress: view.DemoProgress, findings: tuple[RouteResult, ...], truth: Mapping[str, float], seconds: float
     ) -> bytes:
         found: dict[str, Any] = {
             "seed": self.seed,
@@ -198,7 +200,7 @@ async def _until(
     over: Callable[[], bool],
     children: Children,
     screen: view.Screen,
-    progress: view.Progress,
+    progress: view.DemoProgress,
     deadline_seconds: float = math.inf,
 ) -> None:
     """Draw progress until it is over or the time is up. Raises StartFailed if a process ended by itself."""
@@ -212,7 +214,7 @@ async def _until(
         progress.done = time.monotonic() - began
 
 
-async def _look(admin: httpx.AsyncClient, progress: view.Progress) -> None:
+async def _look(admin: httpx.AsyncClient, progress: view.DemoProgress) -> None:
     """Read the reports again and again. A controller that is busy or starts anew is asked again later."""
     while True:
         with contextlib.suppress(httpx.HTTPError):
@@ -220,14 +222,14 @@ async def _look(admin: httpx.AsyncClient, progress: view.Progress) -> None:
         await asyncio.sleep(LOOK_SECONDS)
 
 
-async def _read(admin: httpx.AsyncClient, progress: view.Progress) -> None:
+async def _read(admin: httpx.AsyncClient, progress: view.DemoProgress) -> None:
     """Read every route's report. Raises httpx.HTTPError."""
     for scene in SCENES:
         answer = await admin.get(f"/api/v1/routes/{scene.route}")
         progress.reports[scene.route] = answer.raise_for_status().json()
 
 
-def _complete(progress: view.Progress) -> bool:
+def _complete(progress: view.DemoProgress) -> bool:
     return all(
         scene.route in progress.reports
         and complete(progress.reports[scene.route], progress.accounts[scene.route], scene)

@@ -26,7 +26,7 @@ LINE_SECONDS: Final = 5.0
 
 
 @dataclass(slots=True)
-class Progress:
+class DemoProgress:
     """What there is to see. ``phase`` says what is going on; ``done`` of ``total`` seconds of it have passed."""
 
     phase: str
@@ -39,7 +39,7 @@ class Progress:
 class Screen(Protocol):
     """Where progress is shown."""
 
-    def show(self, progress: Progress) -> None: ...
+    def show(self, progress: DemoProgress) -> None: ...
 
 
 @contextmanager
@@ -56,7 +56,7 @@ def screen(console: Console) -> Iterator[Screen]:
 class _Table:
     live: Live
 
-    def show(self, progress: Progress) -> None:
+    def show(self, progress: DemoProgress) -> None:
         self.live.update(_board(progress), refresh=True)
 
 
@@ -65,7 +65,7 @@ class _Lines:
     console: Console
     last: tuple[str, int] = ("", -1)
 
-    def show(self, progress: Progress) -> None:
+    def show(self, progress: DemoProgress) -> None:
         step = int(progress.done / LINE_SECONDS)
         if (progress.phase, step) == self.last:
             return
@@ -117,7 +117,7 @@ def findings_text(findings: tuple[RouteResult, ...]) -> RenderableType:
     )
 
 
-def _board(progress: Progress) -> RenderableType:
+def _board(progress: DemoProgress) -> RenderableType:
     bar = ProgressBar(total=progress.total, completed=min(progress.done, progress.total), width=40)
     head = Table.grid(padding=(0, 1))
     head.add_row(
@@ -136,7 +136,7 @@ def _board(progress: Progress) -> RenderableType:
     return Group(head, Text(), table)
 
 
-def _rows(scene: Scene, progress: Progress) -> Iterator[tuple[str, ...]]:
+def _rows(scene: Scene, progress: DemoProgress) -> Iterator[tuple[str, ...]]:
     account, report = progress.accounts[scene.route], progress.reports.get(scene.route)
     counts = (
         scene.route,

@@ -4,7 +4,7 @@ Rule: opened by the controller alone, over one connection. Everything that must 
 transaction; the journal stays the record until that transaction is safe on the disk.
 """
 
-from gateway.store.counts.plans import Happening
+from gateway.store.counts.plans import LoggedEvent
 from gateway.store.store import Store, StoreError, password_in, reason
 
-__all__ = ["Happening", "Store", "StoreError", "password_in", "reason"]
+__all__ = ["LoggedEvent", "Store", "StoreError", "password_in", "reason"]

@@ -36,7 +36,7 @@ _SIZE: Final = """
 """
 
 
-class Standing(NamedTuple):
+class Inspection(NamedTuple):
     """The version of the tables (None: there are none), their size, and the partitions of the calls, oldest first."""
 
     version: int | None
@@ -53,7 +53,7 @@ class Standing(NamedTuple):
         return "current" if self.version == migrations.VERSION else "behind"
 
 
-async def look(store: str, data_dir: Path, *, password: str | None = None) -> Standing:
+async def look(store: str, data_dir: Path, *, password: str | None = None) -> Inspection:
     """Return how a store stands. Raises StoreError if it cannot be reached or read."""
     try:
         if store == "sqlite":
@@ -77,22 +77,22 @@ async def clock_ahead_seconds(store: str, password: str | None) -> float:
         await engine.dispose()
 
 
-def _sqlite(path: Path) -> Standing:
+def _sqlite(path: Path) -> Inspection:
     if not path.exists():
-        return Standing(None, 0)
+        return Inspection(None, 0)
     size = sum(file.stat().st_size for file in (path, path.with_name(f"{FILE}-wal")) if file.exists())
     with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
         there = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (schema_version.name,)).fetchone()
-        return Standing(connection.execute(_VERSION).fetchone()[0] if there else None, size)
+        return Inspection(connection.execute(_VERSION).fetchone()[0] if there else None, size)
 
 
-async def _postgresql(store: str, password: str | None) -> Standing:
+async def _postgresql(store: str, password: str | None) -> Inspection:
     engine = postgresql_engine(store, password, connect_seconds=CONNECT_SECONDS)
     try:
         async with engine.connect() as connection:
             version = await migrations.found(connection)
             size = (await connection.execute(text(_SIZE))).scalar_one()
             names = [name for (name,) in await connection.execute(text(_PARTITIONS))]
-            return Standing(version, size, names)
+            return Inspection(version, size, names)
     finally:
         await engine.dispose()

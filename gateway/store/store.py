@@ -23,7 +23,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 from gateway.files.regular import open_regular
 from gateway.store.counts import plans, read_ledgers, tallies
 from gateway.store.counts.ledger import Epoch, Ledger
-from gateway.store.counts.plans import Happening
+from gateway.store.counts.plans import LoggedEvent
 from gateway.store.counts.read_ledgers import LedgerVersions
 from gateway.store.fleet.lease import LEASE_MS
 from gateway.store.rows import prediction_view, set_aside_items
@@ -257,12 +257,12 @@ class Store:
         async with self.read() as connection:
             return await plans.plans_of(connection, route, limit)
 
-    async def recalled(self, limit: int) -> list[Happening]:
+    async def recalled(self, limit: int) -> list[LoggedEvent]:
         """Return what people did last, and what else happened last, so much of each, the newest first."""
         async with self.read() as connection:
             return await plans.recalled(connection, limit)
 
-    async def events(self, limit: int = 100) -> list[Happening]:
+    async def events(self, limit: int = 100) -> list[LoggedEvent]:
         """Return what happened, the newest first."""
         async with self.read() as connection:
             return await plans.events_of(connection, limit)

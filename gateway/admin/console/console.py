@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from gateway import nearest
 from gateway.admin.api.reports import Report, Reports, StoreUnavailable, from_store
-from gateway.admin.console.forest import Row, forest
+from gateway.admin.console.forest import ForestRow, forest
 from gateway.admin.controller import Controller
 from gateway.admin.metrics.metrics import Metrics
 from gateway.admin.metrics.replicas import out_of_use
@@ -146,7 +146,7 @@ def charts(report: Report) -> list[dict[str, Any]]:
             values = variant["metrics"][metric]
             mature = values["mature"]
             if mature["mean"] is not None and mature["low"] is not None:
-                rows.append(Row(variant["name"], mature["low"], mature["mean"], mature["high"], shade))
+                rows.append(ForestRow(variant["name"], mature["low"], mature["mean"], mature["high"], shade))
             lines.append({"name": variant["name"], "shade": shade, "values": values})
         found.append(
             {
@@ -167,7 +167,9 @@ def differences(report: Report) -> dict[str, Any] | None:
     percent = report["definitions"][verdict["metric"]]["binary"]
     shades = {variant["name"]: index for index, variant in enumerate(report["variants"])}
     known = [one for one in verdict["comparisons"] if one["difference"] is not None]
-    rows = [Row(one["variant"], one["low"], one["difference"], one["high"], shades[one["variant"]]) for one in known]
+    rows = [
+        ForestRow(one["variant"], one["low"], one["difference"], one["high"], shades[one["variant"]]) for one in known
+    ]
     lines = [one | {"text": _difference_text(one, percent)} for one in verdict["comparisons"]]
     return {"forest": forest(rows, percent=percent, zero=True), "lines": lines}
 

@@ -21,7 +21,7 @@ _MOST_TICKS: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ForestRow:
     """A value and its interval, under a name. ``shade`` picks the colour, the same for a variant in every chart."""
 
     label: str
@@ -60,7 +60,7 @@ class Forest:
     zero: float | None
 
 
-def forest(rows: Sequence[Row], *, percent: bool, zero: bool = False) -> Forest | None:
+def forest(rows: Sequence[ForestRow], *, percent: bool, zero: bool = False) -> Forest | None:
     """Return the chart, None when there is nothing to draw. With ``zero`` the scale holds 0 and marks it."""
     if not rows:
         return None

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class NewPlans:
     """The snapshot with new plans, the very same one if none changed, and why others could not be made, by route."""
 
     snapshot: Snapshot
@@ -34,7 +34,7 @@ async def plan(
     routes: Collection[str],
     ledgers: Callable[[Collection[tuple[str, str]]], Awaitable[Mapping[tuple[str, str], Ledger]]],
     revision: int,
-) -> Planned:
+) -> NewPlans:
     """Plan these routes anew; ``ledgers`` is asked once, for what is counted of routes and epochs.
 
     Raises what ``ledgers`` raises; what a policy raises is among the failures.
@@ -45,7 +45,7 @@ async def plan(
     return await asyncio.to_thread(_plan, snapshot, config, counted, revision)
 
 
-def _plan(snapshot: Snapshot, config: Config, counted: Mapping[tuple[str, str], Ledger], revision: int) -> Planned:
+def _plan(snapshot: Snapshot, config: Config, counted: Mapping[tuple[str, str], Ledger], revision: int) -> NewPlans:
     failures: dict[str, str] = {}
     for (name, _), ledger in sorted(counted.items()):
         try:
@@ -54,7 +54,7 @@ def _plan(snapshot: Snapshot, config: Config, counted: Mapping[tuple[str, str], 
             logger.error("route %s cannot be planned, its last plan stays: %r", name, error)
             logger.debug("route %s cannot be planned", name, exc_info=error)
             failures[name] = f"{type(error).__name__}: {error}"
-    return Planned(snapshot, failures)
+    return NewPlans(snapshot, failures)
 
 
 def evidence_of(ledger: Ledger, metrics: Mapping[str, Metric]) -> Evidence:

@@ -20,7 +20,7 @@ from typing import Final
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.control.happenings import Happenings, now_ms
+from gateway.control.event_log import EventLog, now_ms
 from gateway.control.membership import Member
 from gateway.files.published import SNAPSHOT, fingerprint, publish
 from gateway.store import Store, StoreError, reason
@@ -42,13 +42,13 @@ _ATTEMPTS: Final = 20
 class Publisher:
     """Holds the snapshot in force and its place, ``data_dir/snapshot.json``."""
 
-    def __init__(self, data_dir: Path, snapshot: Snapshot, happenings: Happenings) -> None:
+    def __init__(self, data_dir: Path, snapshot: Snapshot, event_log: EventLog) -> None:
         self.snapshot = snapshot
         self.store: Store | None = None
         self.member: Member | None = None
         self._identity = snapshot.source, identity_of(snapshot)
         self._path = data_dir / SNAPSHOT
-        self._happenings = happenings
+        self._event_log = event_log
         self._unsaved = True
         self._newest_stored = 0
         self._published = _seen(self._path)
@@ -123,7 +123,7 @@ class Publisher:
         """
         if _seen(self._path) != self._published:
             await self._publish(self.snapshot)
-            self._happenings.note("snapshot_mended", None, f"{self._path.name} was not as published; it is again")
+            self._event_log.note("snapshot_mended", None, f"{self._path.name} was not as published; it is again")
 
     async def save(self, store: Store) -> None:
         """Store what could not be stored before."""
@@ -134,10 +134,10 @@ class Publisher:
                 await self.put_in_force(_renumbered(self.snapshot, taken, self.next_revision))
             else:
                 await self._store_plans(store, self.snapshot)
-        if unsaved := self._happenings.unsaved():
+        if unsaved := self._event_log.unsaved():
             async with store.begin() as connection:
                 await plans.write_events(connection, unsaved)
-            self._happenings.saved(unsaved)
+            self._event_log.saved(unsaved)
 
     async def _stored(self, store: Store, fresh: Snapshot) -> Snapshot:
         """Store the plans; return the snapshot as it is to be published, which is another's if that came first."""
@@ -169,7 +169,7 @@ class Publisher:
         newest, _ = await publications.newest(connection)
         fresh = numbered(fresh, max(newest, self._newest_stored, self.snapshot.revision) + 1)
         for route in await plans.write_plans(connection, self._fresh(fresh), now_ms()):
-            self._happenings.note("epoch_began", route.name, f"epoch {route.epoch}, {', '.join(route.variants)}")
+            self._event_log.note("epoch_began", route.name, f"epoch {route.epoch}, {', '.join(route.variants)}")
         await publications.write(connection, fresh, identity_of(fresh), node, now_ms())
         return fresh
 
@@ -188,7 +188,7 @@ class Publisher:
         self._newest_stored = max(self._newest_stored, snapshot.revision)
         self._unsaved, self._written = False, snapshot.routes
         for route in began:
-            self._happenings.note("epoch_began", route.name, f"epoch {route.epoch}, {', '.join(route.variants)}")
+            self._event_log.note("epoch_began", route.name, f"epoch {route.epoch}, {', '.join(route.variants)}")
 
     def _fresh(self, snapshot: Snapshot) -> list[Route]:
         """Return the routes whose plans may have to be stored: of a plan that moves every second, one of hundreds."""
@@ -203,7 +203,7 @@ class Publisher:
             if moved >= TOLD_SHARE:
                 self._told[name] = shares
                 listed = ", ".join(f"{variant} {share:.3f}" for variant, share in shares.items())
-                self._happenings.note("plan_moved", name, f"revision {route.revision}: {listed}")
+                self._event_log.note("plan_moved", name, f"revision {route.revision}: {listed}")
 
 
 def _seen(path: Path) -> tuple[int, int, int] | None:

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, get_args
 
 import orjson
 
-from gateway.control.leisure import breathe
+from gateway.control.cpu_share import yield_cpu
 from gateway.journal.seal import pieces, unsealed
 from gateway.store.rows import shared_fields
 from gateway.store.rows.bodies import Body
@@ -26,7 +26,7 @@ from router.extract import identifier
 from router.records import Fault, Feedback, Prediction, Role
 
 #: Lines that are read at a stretch: a fraction of a millisecond.
-BREATH_LINES: Final = 32
+YIELD_LINES: Final = 32
 
 
 class BrokenLine(NamedTuple):
@@ -96,8 +96,8 @@ class Batch:
 
     def _say(self, text: bytes, writer: str) -> None:
         """Add what a line says that is whole."""
-        if not self.lines % BREATH_LINES:
-            breathe()
+        if not self.lines % YIELD_LINES:
+            yield_cpu()
         value = orjson.loads(text)
         # One byte is found faster than six.
         self._take(_without_nul(value) if b"\\" in text and _NUL in text else value, writer)

@@ -34,7 +34,7 @@ FOLDED: Final = frozenset({"plan_moved"})
 LOOKED_AT: Final = 50_000
 
 
-class Happening(NamedTuple):
+class LoggedEvent(NamedTuple):
     """Something an operator may want to know of; ``route`` is None when it concerns all.
 
     ``more`` is JSON, a table: what only some kinds say.
@@ -197,29 +197,29 @@ async def plans_of(connection: AsyncConnection, route: str, limit: int) -> list[
     ]
 
 
-async def write_events(connection: AsyncConnection, happenings: Iterable[Happening]) -> None:
-    await sql.insert(connection, events, [tuple(happening) for happening in happenings])
+async def write_events(connection: AsyncConnection, rows: Iterable[LoggedEvent]) -> None:
+    await sql.insert(connection, events, [tuple(one) for one in rows])
 
 
-async def recalled(connection: AsyncConnection, limit: int) -> list[Happening]:
+async def recalled(connection: AsyncConnection, limit: int) -> list[LoggedEvent]:
     """Return what people did last, and what else happened last, so much of each, the newest first.
 
     An earlier version stored what is folded now, a row each time: of those there may be more than one cares to read.
     """
     newest = (await connection.execute(select(func.max(events.c.seq)))).scalar() or 0
-    recent = select(*(events.c[name] for name in Happening._fields), events.c.seq).where(
+    recent = select(*(events.c[name] for name in LoggedEvent._fields), events.c.seq).where(
         events.c.seq > newest - LOOKED_AT
     )
     found = list[Any]()
     for these in (events.c.kind.in_(ACTS), events.c.kind.not_in(ACTS | FOLDED)):
         found += (await connection.execute(recent.where(these).order_by(events.c.seq.desc()).limit(limit))).all()
-    return [Happening(*row[:-1]) for row in sorted(found, key=lambda row: -row[-1])]
+    return [LoggedEvent(*row[:-1]) for row in sorted(found, key=lambda row: -row[-1])]
 
 
-async def events_of(connection: AsyncConnection, limit: int) -> list[Happening]:
+async def events_of(connection: AsyncConnection, limit: int) -> list[LoggedEvent]:
     """Return what happened last, the newest first."""
-    query = select(*(events.c[name] for name in Happening._fields)).order_by(events.c.seq.desc()).limit(limit)
-    return [Happening(*row) for row in await connection.execute(query)]
+    query = select(*(events.c[name] for name in LoggedEvent._fields)).order_by(events.c.seq.desc()).limit(limit)
+    return [LoggedEvent(*row) for row in await connection.execute(query)]
 
 
 def _metric(value: dict[str, Any]) -> Metric:

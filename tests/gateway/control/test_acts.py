@@ -11,8 +11,8 @@ import pytest
 
 from gateway.cli import run
 from gateway.control.acts import Act, difference, owner_of
-from gateway.control.happenings import MOST, Happenings
-from gateway.store import Happening, Store
+from gateway.control.event_log import MOST, EventLog
+from gateway.store import LoggedEvent, Store
 from gateway.store.counts import plans
 from tests.gateway.admin.fake import ask, control
 from tests.gateway.cli.running import admin_port, write_config
@@ -78,32 +78,32 @@ def test_a_table_that_is_new_or_gone_is_one_line() -> None:
 
 
 def test_plans_that_move_each_second_are_one_entry_of_their_route(caplog: pytest.LogCaptureFixture) -> None:
-    happenings = Happenings()
-    happenings.note("config_reloaded", None, "by somebody", author="alice")
-    happenings.note("worker_started", None, "worker 0")
+    event_log = EventLog()
+    event_log.note("config_reloaded", None, "by somebody", author="alice")
+    event_log.note("worker_started", None, "worker 0")
     with caplog.at_level("INFO"):
         for revision in range(10_000):
-            happenings.note("plan_moved", "r", f"revision {revision}")
-        happenings.note("plan_moved", "s", "revision 7")
-    assert [(one["kind"], one["route"], one.get("times")) for one in happenings.newest] == [
+            event_log.note("plan_moved", "r", f"revision {revision}")
+        event_log.note("plan_moved", "s", "revision 7")
+    assert [(one["kind"], one["route"], one.get("times")) for one in event_log.newest] == [
         ("config_reloaded", None, None),
         ("worker_started", None, None),
         ("plan_moved", "r", 10_000),
         ("plan_moved", "s", 1),
     ]
-    moved = happenings.newest[2]
+    moved = event_log.newest[2]
     assert moved["detail"] == "revision 9999"
     assert moved["since_ms"] <= moved["at_ms"]
-    assert [one.kind for one in happenings.unsaved()] == ["config_reloaded", "worker_started"]
+    assert [one.kind for one in event_log.unsaved()] == ["config_reloaded", "worker_started"]
     assert sum("plan_moved route=r" in line for line in caplog.messages) == 1
 
 
 def test_what_people_did_has_room_of_its_own() -> None:
-    happenings = Happenings()
-    happenings.note("config_reloaded", None, "first")
+    event_log = EventLog()
+    event_log.note("config_reloaded", None, "first")
     for number in range(3 * MOST):
-        happenings.note("worker_started", None, str(number))
-    kept = happenings.newest
+        event_log.note("worker_started", None, str(number))
+    kept = event_log.newest
     assert (kept[0]["detail"], len(kept)) == ("first", MOST + 1)
 
 
@@ -113,15 +113,15 @@ def test_a_restart_recalls_what_people_did_from_under_what_an_earlier_version_st
     async def story() -> list[dict[str, Any]]:
         store = await Store.open("sqlite", tmp_path)
         try:
-            rows = [Happening(1, "config_reloaded", None, "long ago")]
-            rows += [Happening(2 + n, "plan_moved", "r", str(n)) for n in range(5_000)]
-            rows += [Happening(9_000, "worker_started", None, "worker 0")]
+            rows = [LoggedEvent(1, "config_reloaded", None, "long ago")]
+            rows += [LoggedEvent(2 + n, "plan_moved", "r", str(n)) for n in range(5_000)]
+            rows += [LoggedEvent(9_000, "worker_started", None, "worker 0")]
             async with store.begin() as connection:
                 await plans.write_events(connection, rows)
-            happenings = Happenings()
-            happenings.note("store_opened", None, "sqlite")
-            happenings.recall(await store.recalled(MOST))
-            return happenings.newest
+            event_log = EventLog()
+            event_log.note("store_opened", None, "sqlite")
+            event_log.recall(await store.recalled(MOST))
+            return event_log.newest
         finally:
             await store.close()
 

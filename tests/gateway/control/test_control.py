@@ -107,7 +107,7 @@ async def until(what: Callable[[], bool | Awaitable[bool]]) -> None:
 
 
 def kinds(control: Control) -> list[str]:
-    return [happening["kind"] for happening in control.events]
+    return [event["kind"] for event in control.events]
 
 
 def errors(result: ReloadResult) -> list[str]:

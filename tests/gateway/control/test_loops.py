@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gateway.control.__main__ import run
-from gateway.control.leisure import LOOK_SECONDS, Leisure
+from gateway.control.cpu_share import LOOK_SECONDS, CpuShare
 from gateway.store import Store
 from tests.gateway.control.builders import Journal, call
 from tests.ports import free_port
@@ -89,17 +89,17 @@ async def _offset(data: Path) -> int:
     return int(found[0] or 0)
 
 
-def test_leisure_goes_on_though_a_look_fails() -> None:
+def test_the_cpu_share_goes_on_though_a_look_fails() -> None:
     failures = iter([OSError(24, "Too many open files")] * 3)
     done: list[bool] = []
 
-    def yielding(idle: bool) -> None:
+    def set_idle(idle: bool) -> None:
         for failure in failures:
             raise failure
         done.append(idle)
 
     async def story() -> None:
-        task = asyncio.create_task(Leisure(lambda: 0.0, yielding).run())
+        task = asyncio.create_task(CpuShare(lambda: 0.0, set_idle).run())
         await asyncio.sleep(LOOK_SECONDS * 4.5)
         assert (done, task.done()) == ([True], False)
         task.cancel()

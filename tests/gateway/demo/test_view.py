@@ -10,7 +10,7 @@ from rich.console import Console
 
 from gateway.demo import run
 from gateway.demo.findings import find
-from gateway.demo.view import Progress, findings_text, screen
+from gateway.demo.view import DemoProgress, findings_text, screen
 from tests.gateway.demo.test_findings import REPORTS, SCENE, TRUTH, accounts
 
 
@@ -24,19 +24,19 @@ def shown(console: Console) -> str:
 
 
 @pytest.fixture
-def progress() -> Progress:
+def progress() -> DemoProgress:
     found = {route: replace(account, failed=1) for route, account in accounts(ab=7).items()}
-    return Progress("traffic", 60.0, found, done=12.3)
+    return DemoProgress("traffic", 60.0, found, done=12.3)
 
 
-def test_without_a_terminal_a_line_says_how_far_it_is(progress: Progress) -> None:
+def test_without_a_terminal_a_line_says_how_far_it_is(progress: DemoProgress) -> None:
     out = console(terminal=False)
     with screen(out) as showing:
         showing.show(progress)
     assert shown(out) == "traffic:  12 of 60 s · 15 answers, 5 failures, 7 labels and clicks sent back\n"
 
 
-def test_without_a_terminal_a_line_comes_every_five_seconds_and_with_each_phase(progress: Progress) -> None:
+def test_without_a_terminal_a_line_comes_every_five_seconds_and_with_each_phase(progress: DemoProgress) -> None:
     out = console(terminal=False)
     with screen(out) as showing:
         for progress.done in (0.0, 1.0, 4.9, 5.1, 9.9, 10.0):
@@ -46,7 +46,7 @@ def test_without_a_terminal_a_line_comes_every_five_seconds_and_with_each_phase(
     assert len(shown(out).splitlines()) == 4
 
 
-def test_a_terminal_shows_every_route_before_its_first_report_and_after(progress: Progress) -> None:
+def test_a_terminal_shows_every_route_before_its_first_report_and_after(progress: DemoProgress) -> None:
     out = console(terminal=True)
     with screen(out) as showing:
         showing.show(progress)

@@ -259,7 +259,7 @@ def test_a_reload_refuses_a_key_that_cannot_be_used_and_takes_over_another(tmp_p
         assert control.snapshot.assignment == AssignmentKey(OTHER).name
         assert control.snapshot.routes["r"].period > first.routes["r"].period
         assert "assignment_changed" in kinds(control)
-        said = " ".join(f"{happening}" for happening in control.events)
+        said = " ".join(f"{event}" for event in control.events)
         assert secret not in said
         assert OTHER not in said
         # Not named any more: it is the one of before again.

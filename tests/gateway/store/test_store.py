@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from gateway.store import Happening, Store, StoreError
+from gateway.store import LoggedEvent, Store, StoreError
 from gateway.store.counts import plans
 from gateway.store.counts.ledger import Ledger
 from gateway.store.rows import calls, shared_fields
@@ -255,8 +255,8 @@ def test_plans_and_epochs_are_stored_once(tmp_path: Path, store: str) -> None:
             assert await plans.write_plans(connection, [route], 5) == [route]
             assert await plans.write_plans(connection, [route], 6) == []
             assert await plans.newest_revision(connection) == 1
-            happening = Happening(7, "epoch_began", "r", "e")
-            await plans.write_events(connection, [happening, happening._replace(at_ms=8)])
+            stored = LoggedEvent(7, "epoch_began", "r", "e")
+            await plans.write_events(connection, [stored, stored._replace(at_ms=8)])
         [plan] = await opened.plans("r")
         assert (plan["revision"], plan["epoch"], plan["at_ms"], plan["shares"]) == (1, "e", 5, {"a": 0.5, "b": 0.5})
         assert [one.at_ms for one in await opened.events()] == [8, 7]

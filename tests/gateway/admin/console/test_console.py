@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from gateway.admin.console.forest import Row, forest, steps
+from gateway.admin.console.forest import ForestRow, forest, steps
 from router.snapshot import Backend
 from tests.gateway.admin.fake import ask, control
 
@@ -114,7 +114,7 @@ def test_the_style_sheet_is_kept_by_browsers_because_its_address_changes_with_it
 
 
 def test_a_chart_holds_every_interval_in_order() -> None:
-    chart = forest([Row("a", 0.2, 0.3, 0.4), Row("b", 0.1, 0.5, 0.6)], percent=True, zero=True)
+    chart = forest([ForestRow("a", 0.2, 0.3, 0.4), ForestRow("b", 0.1, 0.5, 0.6)], percent=True, zero=True)
     assert chart is not None
     for mark in chart.marks:
         assert chart.left <= mark.low <= mark.middle <= mark.high <= chart.right
@@ -125,8 +125,8 @@ def test_a_chart_holds_every_interval_in_order() -> None:
 
 def test_equal_values_still_make_a_chart_and_no_values_none() -> None:
     assert forest([], percent=True) is None
-    assert forest([Row("a", 0.5, 0.5, 0.5)], percent=True) is not None
-    assert forest([Row("a", 0.0, 0.0, 0.0)], percent=False) is not None
+    assert forest([ForestRow("a", 0.5, 0.5, 0.5)], percent=True) is not None
+    assert forest([ForestRow("a", 0.0, 0.0, 0.0)], percent=False) is not None
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-0.031, 0.087), (1e-7, 3e-7), (-5000.0, 12000.0), (0.95, 1.0)])

@@ -14,7 +14,7 @@ from sqlalchemy import select, text
 
 from gateway.cli import run
 from gateway.cli.exits import PROBLEM
-from gateway.store import Happening, Store, StoreError
+from gateway.store import LoggedEvent, Store, StoreError
 from gateway.store.counts import plans, tallies
 from gateway.store.counts.deltas import Deltas, Sign
 from gateway.store.counts.ledger import Seen
@@ -86,10 +86,10 @@ def test_a_database_without_signs_gets_them(tmp_path: Path, store: str, monkeypa
     """As the first version left it: what happened is kept, and what may be wrong is counted from now on."""
     number = next(number for number, step in migrations.STEPS.items() if "signs" in step.what)
 
-    async def story() -> tuple[Walked, list[Happening]]:
+    async def story() -> tuple[Walked, list[LoggedEvent]]:
         older = await Store.open(store, tmp_path)
         async with older.begin() as connection:
-            await plans.write_events(connection, [Happening(1, "config_reloaded", None, "before")])
+            await plans.write_events(connection, [LoggedEvent(1, "config_reloaded", None, "before")])
             for statement in ("DROP TABLE signs", "ALTER TABLE events DROP COLUMN more"):
                 await connection.execute(text(statement))
             await connection.execute(tables.schema_version.update(), {"version": number - 1})

@@ -1,12 +1,14 @@
-"""How the controller yields to the workers: it works when nobody else wants a processor, as long as it keeps up.
+"""How the controller yields the processors to the workers: it runs only when no other process wants one, as long as
+it keeps up.
 
-Rule: answers come first, and nothing waits for ever. What is recorded a moment later is lost to nobody, so the whole
-process goes into the scheduler's idle class, where it never delays a worker, a backend or a client that wakes up. A
-machine whose processors are all busy would starve it there: as soon as it is late or behind it takes its share again,
-as an ordinary process of lower priority, for a good while.
+Rule: answers come first, and recording is never starved. Recording a moment later loses nothing, so the whole process
+goes into the scheduler's idle class, where it never delays a worker, a backend or a client that wakes up. On a machine
+whose processors are all busy the idle class would starve it: as soon as it is late or behind, it runs as an ordinary
+process of lower priority for ``SHARE_SECONDS``.
 
-Even there a thread that computes on is run to the next tick (4 ms) where a worker was put aside for a moment, by the
-kernel's own work: a fair scheduler owes it that. So what computes for long at a stretch breathes in between.
+Even in the idle class, a thread that computes without pause keeps its processor until the next tick (4 ms) when the
+kernel's own work has interrupted a worker for a moment: the scheduler runs that thread next. So code that computes for
+long calls ``yield_cpu`` in between.
 
 The kernel lets a process leave the idle class only with CAP_SYS_NICE or a LimitNICE of 15 or more; without, the
 controller never enters it.
@@ -29,36 +31,38 @@ logger = logging.getLogger(__name__)
 #: Whether this process is in the idle class.
 _idle = False
 
-#: How much it yields where it takes its share.
+#: The nice value while it runs as an ordinary process.
 NICE: Final = 5
-#: Between looks; how late one may be, and how far behind the recording, before it takes its share; and how long then.
+#: Between looks.
 LOOK_SECONDS: Final = 0.5
+#: It leaves the idle class when a look comes this late, or when recording is this far behind,
 LATE_SECONDS: Final = 1.0
 BEHIND_SECONDS: Final = 3.0
+#: and stays out of it for this long.
 SHARE_SECONDS: Final = 30.0
 
 
-class Leisure:
-    """Decides whether the controller is at leisure. ``behind`` says for how many seconds there was more to record."""
+class CpuShare:
+    """Decides when this process is in the idle class. ``behind`` returns for how many seconds lines have waited."""
 
     def __init__(
-        self, behind: Callable[[], float], yielding: Callable[[bool], None], *, clock: Callable[[], float] = monotonic
+        self, behind: Callable[[], float], set_idle: Callable[[bool], None], *, clock: Callable[[], float] = monotonic
     ) -> None:
         self._behind = behind
-        self._yielding = yielding
+        self._set_idle = set_idle
         self._clock = clock
-        self._until: float | None = None  # when it may be at leisure again; None: it is
+        self._until: float | None = None  # when it may enter the idle class again; None: it is in it
         self._expected = clock()
 
     async def run(self) -> None:
-        """Look for ever. A look that fails, as without descriptors, is logged once and repeated."""
+        """Look for ever. A look that fails, for example for want of descriptors, is logged once and repeated."""
         begun, failing = False, False
         while True:
             try:
                 if begun:
                     self.look()
                 else:
-                    self._yielding(True)
+                    self._set_idle(True)
                 begun, failing = True, False
             except Exception as error:
                 if not failing:
@@ -68,20 +72,20 @@ class Leisure:
             await asyncio.sleep(LOOK_SECONDS)
 
     def look(self) -> None:
-        """See how it goes, and take a share or give it up."""
+        """Leave the idle class if recording is late or behind; enter it again ``SHARE_SECONDS`` after the last time."""
         now = self._clock()
         behind = self._behind()
         if behind > BEHIND_SECONDS or now - self._expected > LATE_SECONDS:
             if self._until is None:
-                self._yielding(False)
+                self._set_idle(False)
             self._until = now + SHARE_SECONDS
         elif self._until is not None and now >= self._until:
-            self._yielding(True)
+            self._set_idle(True)
             self._until = None
 
 
 def can_yield() -> bool:
-    """Return whether this process may enter the idle class and leave it again. A thread of its own tries."""
+    """Return whether this process may enter the idle class and leave it again, tried by a thread of its own."""
     came_back: list[bool] = []
 
     def there_and_back() -> None:
@@ -98,17 +102,17 @@ def can_yield() -> bool:
     return bool(came_back)
 
 
-def yielding(idle: bool) -> None:
-    """Put every thread of this process into the idle class, or out of it; those begun later follow their beginners."""
+def set_idle(idle: bool) -> None:
+    """Put every thread of this process into the idle class, or out of it. A new thread is in the class of its maker."""
     global _idle
     _idle = idle
     for thread in os.listdir("/proc/self/task"):
-        with suppress(OSError):  # it has ended, or may not: then it stays as it is
+        with suppress(OSError):  # it has ended, or may not be moved: then it stays as it is
             _put(int(thread), idle=idle)
 
 
-def breathe() -> None:
-    """Let somebody else have the processor who wants it, where this process yields."""
+def yield_cpu() -> None:
+    """Let another thread that wants the processor run first, if this process is in the idle class."""
     if _idle:
         os.sched_yield()
 

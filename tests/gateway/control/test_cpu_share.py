@@ -8,29 +8,29 @@ import sys
 
 import pytest
 
-from gateway.control import leisure
-from gateway.control.leisure import BEHIND_SECONDS, LATE_SECONDS, LOOK_SECONDS, SHARE_SECONDS, Leisure, can_yield
-from gateway.control.record.lines import BREATH_LINES, Batch
+from gateway.control import cpu_share
+from gateway.control.cpu_share import BEHIND_SECONDS, LATE_SECONDS, LOOK_SECONDS, SHARE_SECONDS, CpuShare, can_yield
+from gateway.control.record.lines import YIELD_LINES, Batch
 from gateway.journal.seal import sealed
 from router.records import mark_line
 from tests.gateway.control.builders import RUN, T0
 
 
 class _Machine:
-    """What a controller at leisure sees of the world, and does to itself."""
+    """What a controller measures, and how it sets its scheduling class."""
 
     def __init__(self) -> None:
         self.now = 100.0
         self.behind = 0.0
         self.idle: list[bool] = []
-        self.leisure = Leisure(lambda: self.behind, self.idle.append, clock=lambda: self.now)
+        self.cpu_share = CpuShare(lambda: self.behind, self.idle.append, clock=lambda: self.now)
 
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
-        self.leisure.look()
+        self.cpu_share.look()
 
 
-def test_as_long_as_it_keeps_up_it_stays_at_leisure() -> None:
+def test_as_long_as_it_keeps_up_it_stays_in_the_idle_class() -> None:
     machine = _Machine()
     machine.behind = BEHIND_SECONDS
     machine.pass_time(LATE_SECONDS)
@@ -51,29 +51,29 @@ def test_when_it_is_starved_it_takes_its_share() -> None:
     assert machine.idle == [False]
 
 
-def test_it_is_at_leisure_again_only_when_it_kept_up_for_a_while() -> None:
+def test_it_is_idle_again_only_when_it_kept_up_for_a_while() -> None:
     machine = _Machine()
     machine.behind = BEHIND_SECONDS + 0.1
     machine.pass_time(0)
     machine.behind = 0.0
-    machine.leisure._expected = float("inf")
+    machine.cpu_share._expected = float("inf")
     machine.pass_time(SHARE_SECONDS - LOOK_SECONDS)
     assert machine.idle == [False]
     machine.pass_time(LOOK_SECONDS)
     assert machine.idle == [False, True]
 
 
-@pytest.mark.parametrize(("idle", "breaths"), [(True, 3), (False, 0)])
-def test_who_reads_many_lines_breathes_in_between_while_it_yields(
-    idle: bool, breaths: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("idle", "yields"), [(True, 3), (False, 0)])
+def test_reading_many_lines_yields_the_processor_in_between_while_the_process_is_idle(
+    idle: bool, yields: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else a worker that the kernel put aside for a moment waits for the next tick. A share is not given away."""
+    """Else a worker that was interrupted waits for the next tick. An ordinary process does not yield."""
     taken: list[None] = []
-    monkeypatch.setattr(leisure, "_idle", idle)
+    monkeypatch.setattr(cpu_share, "_idle", idle)
     monkeypatch.setattr(os, "sched_yield", lambda: taken.append(None))
     batch = Batch()
-    batch.read([sealed(mark_line("beat", T0), n).rstrip() for n in range(3 * BREATH_LINES + 1)], RUN)
-    assert (len(batch.marks), len(taken)) == (3 * BREATH_LINES + 1, breaths)
+    batch.read([sealed(mark_line("beat", T0), n).rstrip() for n in range(3 * YIELD_LINES + 1)], RUN)
+    assert (len(batch.marks), len(taken)) == (3 * YIELD_LINES + 1, yields)
 
 
 def test_every_thread_of_the_process_goes_and_comes_back() -> None:
@@ -86,12 +86,12 @@ def test_every_thread_of_the_process_goes_and_comes_back() -> None:
 
 _PROGRAM = """
 import os, threading
-from gateway.control.leisure import yielding
+from gateway.control.cpu_share import set_idle
 begun, enough = threading.Event(), threading.Event()
 threading.Thread(target=lambda: (begun.set(), enough.wait())).start()
 begun.wait()
 for idle in (True, False):
-    yielding(idle)
+    set_idle(idle)
     print(*(os.sched_getscheduler(int(thread)) for thread in os.listdir("/proc/self/task")))
 enough.set()
 """
