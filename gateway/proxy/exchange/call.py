@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from gateway.proxy.client.answer import Answer
 from gateway.proxy.client.upstream import Upstream
-from gateway.proxy.exchange.case import Case, milliseconds
 from gateway.proxy.exchange.reading import READ_BYTES
+from gateway.proxy.exchange.routed import RoutedRequest, milliseconds
 from gateway.proxy.wire.faults import UpstreamFault
 from gateway.proxy.wire.headers import Fields, Headers
 from gateway.proxy.wire.problem_details import Problem, problem
@@ -25,7 +25,7 @@ from router.records import Fault
 WHOLE_BYTES: Final = 2**20
 
 
-class Call:
+class BackendCall:
     """What came of a call: a ``fault``, a whole ``body``, or an ``answer`` of which the body is still arriving.
 
     ``status``, ``headers`` and ``length`` are the answer's, ``latency_ms`` is until the last byte that is here: of a
@@ -80,39 +80,39 @@ class Call:
 
 def call(
     upstream: Upstream,
-    case: Case,
+    routed: RoutedRequest,
     headers: Headers,
     body: bytes | AsyncIterator[bytes],
     *,
     whole: bool = False,
-) -> Coroutine[Any, Any, Call]:
+) -> Coroutine[Any, Any, BackendCall]:
     """Call a backend; with ``whole`` its answer is read to the end, else only if it is short and says so.
 
     Raises nothing of the backend's. What ``body`` raises while it is sent goes through.
     """
-    if case.trace is None:
-        return _call(upstream, case, body, whole, headers)
-    return case.trace.call(partial(_call, upstream, case, body, whole), case, upstream.backend, headers)
+    if routed.trace is None:
+        return _call(upstream, routed, body, whole, headers)
+    return routed.trace.call(partial(_call, upstream, routed, body, whole), routed, upstream.backend, headers)
 
 
 async def _call(
-    upstream: Upstream, case: Case, body: bytes | AsyncIterator[bytes], whole: bool, headers: Headers
-) -> Call:
+    upstream: Upstream, routed: RoutedRequest, body: bytes | AsyncIterator[bytes], whole: bool, headers: Headers
+) -> BackendCall:
     began = perf_counter()
     answer: Answer | None = None
     try:
-        answer = await upstream.call(case.method, case.target, headers, body)
+        answer = await upstream.call(routed.method, routed.target, headers, body)
         complete = answer.complete
         if complete is None:
             if not whole and (answer.length is None or answer.length > _whole_bytes(upstream)):
-                came, answer = Call(answer, since(began)), None
+                came, answer = BackendCall(answer, since(began)), None
                 return came
             complete = await answer.read(READ_BYTES if whole else WHOLE_BYTES)
-        came = Call(answer, since(began))
+        came = BackendCall(answer, since(began))
         came.body, came.answer = complete, None
         return came
     except UpstreamFault as fault:
-        came = Call(None, since(began), fault.fault, fault.detail)
+        came = BackendCall(None, since(began), fault.fault, fault.detail)
         came.retries = fault.retries if answer is None else answer.retries
         return came
     finally:

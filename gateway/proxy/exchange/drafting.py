@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Final
 
-from gateway.proxy.exchange.call import Call, call, fault_problem, fault_status, since
-from gateway.proxy.exchange.case import Case
+from gateway.proxy.exchange.call import BackendCall, call, fault_problem, fault_status, since
 from gateway.proxy.exchange.reading import plain_body, read_answer
 from gateway.proxy.exchange.reply import LEFT, Reply
+from gateway.proxy.exchange.routed import RoutedRequest
 from gateway.proxy.wire.headers import Header, Headers
 from policies.plans import TeamDraft
 from router.extract import MISSING, UNREADABLE, decode_json
@@ -54,7 +54,7 @@ _OF_THE_BODY: Final = frozenset(
 class _Shown:
     """What the client gets: whose answer it is, and per ranker the ids it is credited for, if lists were merged."""
 
-    call: Call
+    call: BackendCall
     body: bytes | None
     headers: Headers
     variants: tuple[str, ...]
@@ -65,13 +65,13 @@ class _Shown:
 
 async def draft(reply: Reply, plan: TeamDraft, body: bytes) -> None:
     """Call every ranker at once, merge what came, and answer the client."""
-    case = reply.case
+    routed = reply.routed
     began = perf_counter()
     try:
-        calls = await _calls(case, plan.rankers, body)
+        calls = await _calls(routed, plan.rankers, body)
         shown = _merged(reply, plan, calls) or _passed(plan, calls)
         if shown is None or shown.call.failed:
-            shown = await _fallback(case, plan, body) or shown or _shown(plan, calls, 0)
+            shown = await _fallback(routed, plan, body) or shown or _shown(plan, calls, 0)
     except LEFT as error:
         reply.left(plan.rankers, "draft", error, since(began))
         raise
@@ -79,38 +79,40 @@ async def draft(reply: Reply, plan: TeamDraft, body: bytes) -> None:
     headers: Headers
     if shown.call.fault is not None:
         status = fault_status(shown.call.fault)
-        named = case.routing.route.expose_variant
+        named = routed.routing.route.expose_variant
         headers, content = fault_problem(shown.call.fault, shown.variants[0], shown.call.detail, named=named)
     else:
         status, headers, content = shown.call.status or 502, shown.headers, shown.body or b""
     reply.send(_rows(reply, plan, calls, shown, status), status, [*headers, *own], content)
 
 
-async def _calls(case: Case, rankers: Sequence[str], body: bytes) -> list[Call]:
-    asked = [header for header in case.headers if header[0].lower() not in _UNASKED]
+async def _calls(routed: RoutedRequest, rankers: Sequence[str], body: bytes) -> list[BackendCall]:
+    asked = [header for header in routed.headers if header[0].lower() not in _UNASKED]
     asked.append(_IDENTITY)
-    generation = case.generation
+    generation = routed.generation
     began = perf_counter()
     async with asyncio.TaskGroup() as group:
         tasks = [
-            group.create_task(call(generation.answering(name), case, generation.dressed(asked, name), body, whole=True))
+            group.create_task(
+                call(generation.answering(name), routed, generation.dressed(asked, name), body, whole=True)
+            )
             for name in rankers
         ]
     # The union of their times: they run side by side. Merging is our own work.
-    case.waited += perf_counter() - began
+    routed.waited += perf_counter() - began
     return [task.result() for task in tasks]
 
 
-def _merged(reply: Reply, plan: TeamDraft, calls: Sequence[Call]) -> _Shown | None:
+def _merged(reply: Reply, plan: TeamDraft, calls: Sequence[BackendCall]) -> _Shown | None:
     """Merge the answers of those that succeeded; None when nobody did."""
     if not any(came.succeeded for came in calls):
         return None
-    result = merge(plan, reply.case.routing.occasion, [_document(came) for came in calls])
+    result = merge(plan, reply.routed.routing.occasion, [_document(came) for came in calls])
     envelope = calls[result.first]
     headers: Headers = envelope.headers
     if result.body is None:
         reason = result.reason or "one_answer"
-        reply.counts.add("merge_failures", route=reply.case.routing.route.name, reason=reason)
+        reply.counts.add("merge_failures", route=reply.routed.routing.route.name, reason=reason)
         shown = _shown(plan, calls, result.first)
         return shown if result.reason is None else replace(shown, unmerged=result.reason)
     headers = [header for header in headers if header[0].lower() not in _OF_THE_BODY]
@@ -118,14 +120,14 @@ def _merged(reply: Reply, plan: TeamDraft, calls: Sequence[Call]) -> _Shown | No
     return _Shown(envelope, result.body, headers, drafted, result.items)
 
 
-def _document(came: Call) -> object:
+def _document(came: BackendCall) -> object:
     if not came.succeeded:
         return MISSING
     plain = None if came.body is None else plain_body(came.body, came.headers)
     return UNREADABLE if plain is None else decode_json(plain)
 
 
-def _passed(plan: TeamDraft, calls: Sequence[Call]) -> _Shown | None:
+def _passed(plan: TeamDraft, calls: Sequence[BackendCall]) -> _Shown | None:
     """Nobody succeeded: the first answer that is no failure passes (the client's fault, then), else the first."""
     answered = [index for index, came in enumerate(calls) if came.fault is None]
     if not answered:
@@ -133,26 +135,26 @@ def _passed(plan: TeamDraft, calls: Sequence[Call]) -> _Shown | None:
     return _shown(plan, calls, min(answered, key=lambda index: calls[index].failed))
 
 
-def _shown(plan: TeamDraft, calls: Sequence[Call], index: int) -> _Shown:
+def _shown(plan: TeamDraft, calls: Sequence[BackendCall], index: int) -> _Shown:
     """One ranker's answer, untouched."""
     came = calls[index]
     return _Shown(came, came.body, came.headers, (plan.rankers[index],), (None,) * len(calls))
 
 
-async def _fallback(case: Case, plan: TeamDraft, body: bytes) -> _Shown | None:
+async def _fallback(routed: RoutedRequest, plan: TeamDraft, body: bytes) -> _Shown | None:
     """Every ranker failed: ask the fallback, if there is one that was not asked yet. None when it fails to answer."""
-    name = case.routing.route.fallback
+    name = routed.routing.route.fallback
     if name is None or name in plan.rankers:
         return None
-    (came,) = await _calls(case, (name,), body)
+    (came,) = await _calls(routed, (name,), body)
     if came.fault is not None:
         return None
     return _Shown(came, came.body, came.headers, (name,), (None,) * len(plan.rankers), name)
 
 
-def _rows(reply: Reply, plan: TeamDraft, calls: Sequence[Call], shown: _Shown, status: int) -> bytes:
-    case = reply.case
-    overhead_ms = case.overhead_ms
+def _rows(reply: Reply, plan: TeamDraft, calls: Sequence[BackendCall], shown: _Shown, status: int) -> bytes:
+    routed = reply.routed
+    overhead_ms = routed.overhead_ms
     rows: list[bytes] = []
     for name, came, items in zip(plan.rankers, calls, shown.items, strict=True):
         # The client did not see the status of a ranker that answered with an error, but the row is where it counts.
@@ -164,6 +166,6 @@ def _rows(reply: Reply, plan: TeamDraft, calls: Sequence[Call], shown: _Shown, s
             outcome["items"] = items
         if shown.unmerged is not None:
             outcome["wrong"] = (f"unmerged:{shown.unmerged}",)
-        read_answer(outcome, case, name, came, came.body, reply.counts)
-        rows.append(case.line(name, "draft", outcome))
+        read_answer(outcome, routed, name, came, came.body, reply.counts)
+        rows.append(routed.line(name, "draft", outcome))
     return b"".join(rows)

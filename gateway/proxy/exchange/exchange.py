@@ -15,12 +15,12 @@ from typing import Final
 from gateway.files.secret import is_one_of
 from gateway.proxy.client.backends import Backends, Generation
 from gateway.proxy.exchange.capture import capturing
-from gateway.proxy.exchange.case import Case
 from gateway.proxy.exchange.drafting import draft
 from gateway.proxy.exchange.ids import new_id
 from gateway.proxy.exchange.mirrors import Mirrors, Tee
 from gateway.proxy.exchange.relay import relay
 from gateway.proxy.exchange.reply import Reply, refuse, refuse_unlogged
+from gateway.proxy.exchange.routed import RoutedRequest
 from gateway.proxy.exchange.tracing import Trace, Tracing
 from gateway.proxy.limits.admission import Admission
 from gateway.proxy.limits.newcomers import Newcomers
@@ -124,22 +124,22 @@ class Exchange:
                     waiting = perf_counter()
                     body = await request.body()
                     waited += perf_counter() - waiting
-            case = Case(at_ms, routing, generation, request, began, waited, streams=body is None)
+            routed = RoutedRequest(at_ms, routing, generation, request, began, waited, streams=body is None)
             if self._newcomers is not None and self._newcomers.bound:
-                self._count(case, request)
+                self._count(routed, request)
             if self._tracing is not None:
-                trace = case.trace = self._tracing.begin(request, case)
+                trace = routed.trace = self._tracing.begin(request, routed)
             if captured is not None:
                 captured.take(body, request.headers)
-                case.capturing = captured
-            reply = Reply(case, response, self._log, self._counts, ticket)
+                routed.capturing = captured
+            reply = Reply(routed, response, self._log, self._counts, ticket)
             if body is None:
                 pieces = request.chunks()
                 if routing.mirrored:
-                    pieces = tee = self._mirrors.tee(case, pieces, request.content_length)
+                    pieces = tee = self._mirrors.tee(routed, pieces, request.content_length)
                 return await relay(reply, pieces)
             if routing.mirrored:
-                self._mirrors.send(case, body)
+                self._mirrors.send(routed, body)
             if (plan := routing.draft) is None:
                 return await relay(reply, body)
             # In a task: it waits for several calls at once.
@@ -160,13 +160,13 @@ class Exchange:
             generation.leave()
             self._admission.leave()
 
-    def _count(self, case: Case, request: Request) -> None:
+    def _count(self, routed: RoutedRequest, request: Request) -> None:
         """Find out whether a request counts, and note on it if it does not."""
-        routing, newcomers = case.routing, self._newcomers
+        routing, newcomers = routed.routing, self._newcomers
         if newcomers is None or routing.route.unit is None or routing.forced:
             return
         if not newcomers.counts(routing.occasion.unit, request):
-            case.uncounted = True
+            routed.uncounted = True
             self._counts.add("uncounted_requests", route=routing.route.name)
 
     def _decided(

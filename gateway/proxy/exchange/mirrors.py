@@ -18,9 +18,9 @@ from collections.abc import AsyncIterator
 from time import perf_counter
 from typing import Final
 
-from gateway.proxy.exchange.call import Call, call, since
-from gateway.proxy.exchange.case import Case
+from gateway.proxy.exchange.call import BackendCall, call, since
 from gateway.proxy.exchange.reading import Kept, read_answer, worth_reading
+from gateway.proxy.exchange.routed import RoutedRequest
 from gateway.proxy.log.counts import Counts
 from gateway.proxy.log.predictions import Log
 from gateway.proxy.wire.deadlines import NEVER, Deadlines
@@ -59,29 +59,29 @@ class Mirrors:
         self.timeout_seconds = gateway.mirror_timeout_ms / 1000
         self.deadlines.expect(self.timeout_seconds)
 
-    def send(self, case: Case, body: bytes) -> None:
+    def send(self, routed: RoutedRequest, body: bytes) -> None:
         """Start a copy for each mirrored variant."""
-        for variant in case.routing.mirrored:
+        for variant in routed.routing.mirrored:
             if self._draining:
-                self.drop(case, variant, "draining")
+                self.drop(routed, variant, "draining")
             elif len(body) > self.max_body_bytes:
-                self.drop(case, variant, "body_too_large")
+                self.drop(routed, variant, "body_too_large")
             elif len(self._copies) >= self.max_copies:
-                self.drop(case, variant, "full")
+                self.drop(routed, variant, "full")
             else:
-                self._copies.add(Copy(self, case, variant, body))
+                self._copies.add(Copy(self, routed, variant, body))
 
-    def tee(self, case: Case, pieces: AsyncIterator[bytes], length: int | None) -> Tee:
+    def tee(self, routed: RoutedRequest, pieces: AsyncIterator[bytes], length: int | None) -> Tee:
         """Return ``pieces`` for the primary, of which copies are sent at their end; ``length`` if it is declared.
 
         It must be closed.
         """
-        return Tee(self, case, pieces, kept=length is None or length <= self.max_body_bytes)
+        return Tee(self, routed, pieces, kept=length is None or length <= self.max_body_bytes)
 
-    def drop(self, case: Case, variant: str, reason: str) -> None:
+    def drop(self, routed: RoutedRequest, variant: str, reason: str) -> None:
         """Count a copy that is not sent, or not to its end, and leave its row."""
-        self.counts.add("mirror_drops", route=case.routing.route.name, variant=variant, reason=reason)
-        self.log.note(case.line(variant, "shadow", {"fault": "dropped"}))
+        self.counts.add("mirror_drops", route=routed.routing.route.name, variant=variant, reason=reason)
+        self.log.note(routed.line(variant, "shadow", {"fault": "dropped"}))
 
     def ended(self, copy: Copy) -> None:
         """A copy has left its row."""
@@ -107,17 +107,17 @@ class Mirrors:
 class Tee:
     """A body that is still coming, on its way to the primary: an iterator over its pieces, none of them held back."""
 
-    __slots__ = ("_case", "_kept", "_mirrors", "_pieces", "_settled", "_size", "_ticket")
+    __slots__ = ("_kept", "_mirrors", "_pieces", "_routed", "_settled", "_size", "_ticket")
 
-    def __init__(self, mirrors: Mirrors, case: Case, pieces: AsyncIterator[bytes], *, kept: bool) -> None:
+    def __init__(self, mirrors: Mirrors, routed: RoutedRequest, pieces: AsyncIterator[bytes], *, kept: bool) -> None:
         self._mirrors = mirrors
-        self._case = case
+        self._routed = routed
         self._pieces = pieces
         self._kept: list[bytes] = []
         self._size = 0
         self._settled = False
         # The primary may have answered, and left its row, before the copies begin.
-        self._ticket = mirrors.log.pending.begin(case.at_ms)
+        self._ticket = mirrors.log.pending.begin(routed.at_ms)
         if not kept:
             self._drop("body_too_large")
 
@@ -130,7 +130,7 @@ class Tee:
         except StopAsyncIteration:
             if not self._settled:
                 self._settled = True
-                self._mirrors.send(self._case, b"".join(self._kept))
+                self._mirrors.send(self._routed, b"".join(self._kept))
             raise
         if not self._settled:
             self._kept.append(piece)
@@ -149,8 +149,8 @@ class Tee:
     def _drop(self, reason: str) -> None:
         self._settled = True
         self._kept.clear()
-        for variant in self._case.routing.mirrored:
-            self._mirrors.drop(self._case, variant, reason)
+        for variant in self._routed.routing.mirrored:
+            self._mirrors.drop(self._routed, variant, reason)
 
 
 class Copy:
@@ -158,18 +158,18 @@ class Copy:
 
     #: What ``_ended`` deletes; compiled classes want to know.
     __deletable__ = ("_fiber",)
-    __slots__ = ("_body", "_case", "_fiber", "_late", "_mirrors", "_ticket", "_variant", "deadline")
+    __slots__ = ("_body", "_fiber", "_late", "_mirrors", "_routed", "_ticket", "_variant", "deadline")
 
-    def __init__(self, mirrors: Mirrors, case: Case, variant: str, body: bytes) -> None:
+    def __init__(self, mirrors: Mirrors, routed: RoutedRequest, variant: str, body: bytes) -> None:
         loop = asyncio.get_running_loop()
         self._mirrors = mirrors
-        self._case = case
+        self._routed = routed
         self._variant = variant
         self._body = body
         self._late = False
         # Registered here and not in the fiber: before it runs, a heartbeat or a swap of snapshots could pass it by.
-        self._ticket = mirrors.log.pending.begin(case.at_ms)
-        case.generation.enter()
+        self._ticket = mirrors.log.pending.begin(routed.at_ms)
+        routed.generation.enter()
         # A stream has no total for clients, but a copy must end: its row holds back the watermark.
         self.deadline = loop.time() + mirrors.timeout_seconds
         mirrors.deadlines.watch(self)
@@ -187,39 +187,39 @@ class Copy:
         self._fiber.cancel()
 
     def _ended(self, fiber: Fiber, error: BaseException | None) -> None:
-        case = self._case
+        routed = self._routed
         if isinstance(error, asyncio.CancelledError):
-            self._mirrors.drop(case, self._variant, "draining")
+            self._mirrors.drop(routed, self._variant, "draining")
         elif error is not None:
             logger.error("a copy for %s failed", self._variant, exc_info=error)
         self._mirrors.log.pending.end(self._ticket)
-        case.generation.leave()
+        routed.generation.leave()
         self._mirrors.ended(self)
         self.deadline = NEVER
         del self._fiber  # it holds our method: a cycle
 
     async def _run(self) -> None:
-        case, variant, mirrors = self._case, self._variant, self._mirrors
+        routed, variant, mirrors = self._routed, self._variant, self._mirrors
         began = perf_counter()
         try:
             came = await self._call(began)
         except asyncio.CancelledError:
             if not self._late:
                 raise
-            came = Call(None, since(began), "timeout")
+            came = BackendCall(None, since(began), "timeout")
         outcome = came.outcome()
         if came.fault is None:
-            read_answer(outcome, case, variant, came, came.body, mirrors.counts)
-        mirrors.log.note(case.line(variant, "shadow", outcome))
+            read_answer(outcome, routed, variant, came, came.body, mirrors.counts)
+        mirrors.log.note(routed.line(variant, "shadow", outcome))
 
-    async def _call(self, began: float) -> Call:
-        case, variant = self._case, self._variant
-        headers = case.generation.dressed([*case.headers, MARK], variant)
-        came = await call(case.generation.mirroring(variant), case, headers, self._body)
+    async def _call(self, began: float) -> BackendCall:
+        routed, variant = self._routed, self._variant
+        headers = routed.generation.dressed([*routed.headers, MARK], variant)
+        came = await call(routed.generation.mirroring(variant), routed, headers, self._body)
         if came.answer is None:
             return came
         # Taken to its end as a client would, so that latencies compare; kept only as far as it is read.
-        kept = Kept(worth_reading(case, variant, came))
+        kept = Kept(worth_reading(routed, variant, came))
         try:
             async for chunk in came.answer.chunks():
                 kept.add(chunk)

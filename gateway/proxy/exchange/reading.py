@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from gateway.proxy.exchange.case import Case
+from gateway.proxy.exchange.routed import RoutedRequest
 from gateway.proxy.log.counts import Counts
 from gateway.proxy.wire.headers import CODED, Headers, field
 from router.extract import MISSING, UNREADABLE, pointer, text_of, writable
 
 if TYPE_CHECKING:
-    from gateway.proxy.exchange.call import Call
+    from gateway.proxy.exchange.call import BackendCall
 
 #: Kinds of values that JSON can always hold. Text may hold half a character, and a number too many digits.
 _ALWAYS_WRITTEN: Final = frozenset({float, bool, type(None), type(MISSING)})
@@ -55,30 +55,30 @@ class Kept:
         return b"".join(self._chunks) if self._size <= READ_BYTES else None
 
 
-def worth_reading(case: Case, variant: str, came: Call) -> bool:
+def worth_reading(routed: RoutedRequest, variant: str, came: BackendCall) -> bool:
     """Return whether an answer holds something to find: only success is a prediction, and no stream of events is."""
-    return _may_tell(case, variant, came) and not _is_event_stream(came)
+    return _may_tell(routed, variant, came) and not _is_event_stream(came)
 
 
-def _may_tell(case: Case, variant: str, came: Call) -> bool:
-    if case.routing.route.prediction is None and case.generation.backends[variant].reported_version is None:
+def _may_tell(routed: RoutedRequest, variant: str, came: BackendCall) -> bool:
+    if routed.routing.route.prediction is None and routed.generation.backends[variant].reported_version is None:
         return False
     status = came.status
-    return status is not None and 200 <= status < 300 and status != 204 and case.method != "HEAD"
+    return status is not None and 200 <= status < 300 and status != 204 and routed.method != "HEAD"
 
 
-def _is_event_stream(came: Call) -> bool:
+def _is_event_stream(came: BackendCall) -> bool:
     kind = field(came.headers, b"content-type")
     return kind is not None and kind.lower().startswith(b"text/event-stream")
 
 
 def read_answer(
-    outcome: dict[str, Any], case: Case, variant: str, came: Call, body: bytes | None, counts: Counts
+    outcome: dict[str, Any], routed: RoutedRequest, variant: str, came: BackendCall, body: bytes | None, counts: Counts
 ) -> None:
     """Add to the fields of a row what a variant's answer says; ``body`` is None when it was too long to keep."""
-    if not _may_tell(case, variant, came):
+    if not _may_tell(routed, variant, came):
         return
-    route, backend = case.routing.route, case.generation.backends[variant]
+    route, backend = routed.routing.route, routed.generation.backends[variant]
     document = UNREADABLE if body is None else _decoded(body, came)
     if document is UNREADABLE and _is_event_stream(came):
         return
@@ -131,7 +131,7 @@ def _found(text: str, document: object) -> object:
     return value if type(value) in _ALWAYS_WRITTEN or writable(value) else MISSING
 
 
-def _decoded(body: bytes, came: Call) -> object:
+def _decoded(body: bytes, came: BackendCall) -> object:
     """Return the JSON value of a body, or UNREADABLE. NaN and Infinity, which models do emit, are read."""
     plain = plain_body(body, came.headers) if came.headers.meanings & CODED else body
     if plain is None or (len(plain) > _SHORT_BYTES and _NO_JSON.match(plain)):

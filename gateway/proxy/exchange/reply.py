@@ -1,6 +1,6 @@
 """How a request ends: its rows into the journal, its answer to the client, in this order.
 
-Rule: rows are written once. ``case.logged`` turns true with them, on whichever path ends the request.
+Rule: rows are written once. ``routed.logged`` turns true with them, on whichever path ends the request.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from gateway.proxy.exchange.capture import Capturing
-from gateway.proxy.exchange.case import Case
+from gateway.proxy.exchange.routed import RoutedRequest
 from gateway.proxy.log.counts import Counts
 from gateway.proxy.log.predictions import Log
 from gateway.proxy.server.response import Response
@@ -31,10 +31,10 @@ _LEFT_STATUS: Final[dict[type[BaseException], int]] = {BodyTooLarge: 413, BodyTi
 class Reply:
     """The end of one request, from whichever path comes there first."""
 
-    __slots__ = ("_shed", "_ticket", "case", "counts", "log", "response")
+    __slots__ = ("_shed", "_ticket", "counts", "log", "response", "routed")
 
-    def __init__(self, case: Case, response: Response, log: Log, counts: Counts, ticket: int) -> None:
-        self.case = case
+    def __init__(self, routed: RoutedRequest, response: Response, log: Log, counts: Counts, ticket: int) -> None:
+        self.routed = routed
         self.response = response
         self.log = log
         self.counts = counts
@@ -44,30 +44,30 @@ class Reply:
     def own(self, *variants: str) -> Fields:
         """Return the fields that every answer of a route carries; ``variants`` are those whose answer it is."""
         own = Fields([], 0)
-        own.add(PREDICTION_ID, self.case.id.encode())
-        if self.case.routing.route.expose_variant:
+        own.add(PREDICTION_ID, self.routed.id.encode())
+        if self.routed.routing.route.expose_variant:
             own.add(VARIANT, ", ".join(variants).encode())
         return own
 
     def send(self, rows: bytes, status: int, headers: Headers, body: bytes, declared: int | None = None) -> None:
         """Write the rows, then send the whole answer; ``declared`` is the length of a body that HEAD leaves out."""
-        self.case.logged = True
+        self.routed.logged = True
         if self.log.admit(rows) == "refused":
             refuse_unlogged(self.response)
         else:
             self.response.send(status, headers, body, declared)
-            if self.case.capturing is not None:
-                self.capture(self.case.capturing, body, headers)
+            if self.routed.capturing is not None:
+                self.capture(self.routed.capturing, body, headers)
 
     def capture(self, capturing: Capturing, body: bytes | None, headers: Headers) -> None:
         """Write what is kept of bodies, after the answer was sent; ``body`` is its, None if that was too long."""
-        line = capturing.line(self.case.id, self.case.at_ms, body, headers)
+        line = capturing.line(self.routed.id, self.routed.at_ms, body, headers)
         if line is not None and not self.log.spare(line):
             self.counts.add("capture_drops", route=capturing.route, reason="journal")
 
     def open(self, row: bytes) -> bool:
         """Write that a stream begins; False when it must not, and the client has been told."""
-        self.case.logged = True
+        self.routed.logged = True
         admitted = self.log.admit(row)
         if admitted == "refused":
             refuse_unlogged(self.response)
@@ -84,13 +84,13 @@ class Reply:
 
     def left(self, variants: Sequence[str], role: Role, error: BaseException, latency_ms: float) -> None:
         """Write that the client left before it had an answer. Harmless when the rows are written."""
-        if self.case.logged:
+        if self.routed.logged:
             return
-        self.case.logged = True
+        self.routed.logged = True
         outcome: dict[str, Any] = {"fault": "client_gone", "latency_ms": latency_ms}
         if status := _LEFT_STATUS.get(type(error)):
             outcome["status"] = status
-        self.log.note(b"".join(self.case.line(variant, role, outcome) for variant in variants))
+        self.log.note(b"".join(self.routed.line(variant, role, outcome) for variant in variants))
 
 
 def refuse(response: Response, status: int, title: str, detail: str, *fields: Header) -> None:

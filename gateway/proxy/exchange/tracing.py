@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.trace import Span
 
-    from gateway.proxy.exchange.call import Call
-    from gateway.proxy.exchange.case import Case
+    from gateway.proxy.exchange.call import BackendCall
+    from gateway.proxy.exchange.routed import RoutedRequest
 
 #: The fields that carry the context, ours in place of the client's.
 _CONTEXT: Final = frozenset({b"traceparent", b"tracestate"})
@@ -37,19 +37,21 @@ _CONTEXT: Final = frozenset({b"traceparent", b"tracestate"})
 _LAST_SECONDS: Final = 2.0
 
 
-class Unavailable(ValueError):
+class TracingUnavailable(ValueError):
     """The extra is not installed."""
 
 
 def exported() -> TracerProvider:
-    """Return a provider that exports by OTLP over HTTP. Raises Unavailable."""
+    """Return a provider that exports by OTLP over HTTP. Raises TracingUnavailable."""
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
-        raise Unavailable(f'tracing needs the extra "tracing" (pip install "turnout[tracing]"): {error}') from error
+        raise TracingUnavailable(
+            f'tracing needs the extra "tracing" (pip install "turnout[tracing]"): {error}'
+        ) from error
     resource = Resource.create()
     if str(resource.attributes.get("service.name", "")).startswith("unknown_service"):
         resource = resource.merge(Resource({"service.name": "turnout"}))
@@ -72,18 +74,18 @@ class Tracing:
         self.tracer = provider.get_tracer("turnout")
         self.propagator = TraceContextTextMapPropagator()
 
-    def begin(self, request: Request, case: Case) -> Trace:
+    def begin(self, request: Request, routed: RoutedRequest) -> Trace:
         """Begin the span of a request that was decided on, as of when it came."""
         carrier = {name: value for name in ("traceparent", "tracestate") if (value := request.header(name))}
         parent = self.propagator.extract(carrier, context=self._nothing)
-        route = case.routing.route
+        route = routed.routing.route
         attributes: dict[str, Any] = {
             "http.request.method": request.method,
             "http.route": route.path,
             "url.path": request.target.partition(b"?")[0].decode("latin-1"),
             "turnout.route": route.name,
-            "turnout.variant": ", ".join(case.routing.decision.answering),
-            "turnout.prediction_id": case.id,
+            "turnout.variant": ", ".join(routed.routing.decision.answering),
+            "turnout.prediction_id": routed.id,
         }
         if host := request.header("host"):
             _address(attributes, f"//{host}")
@@ -92,7 +94,7 @@ class Tracing:
             context=parent,
             kind=self.api.SpanKind.SERVER,
             attributes=attributes,
-            start_time=time_ns() - int((perf_counter() - case.began) * 1e9),
+            start_time=time_ns() - int((perf_counter() - routed.began) * 1e9),
         )
         return Trace(self, span, self.api.set_span_in_context(span, parent))
 
@@ -122,13 +124,13 @@ class Trace:
 
     async def call(
         self,
-        make: Callable[[list[Header]], Awaitable[Call]],
-        case: Case,
+        make: Callable[[list[Header]], Awaitable[BackendCall]],
+        routed: RoutedRequest,
         backend: Backend,
         headers: Headers,
-    ) -> Call:
+    ) -> BackendCall:
         """Make a call with the headers it is to have; its span ends with what the call returns."""
-        span = self._begin(case, backend)
+        span = self._begin(routed, backend)
         try:
             came = await make(self._carrying(span, headers))
             if came.status is not None:
@@ -142,13 +144,13 @@ class Trace:
         finally:
             span.end()
 
-    def _begin(self, case: Case, backend: Backend) -> Span:
+    def _begin(self, routed: RoutedRequest, backend: Backend) -> Span:
         attributes: dict[str, Any] = {
-            "http.request.method": case.method,
-            "url.path": case.target.partition(b"?")[0].decode("latin-1"),
-            "turnout.route": case.routing.route.name,
+            "http.request.method": routed.method,
+            "url.path": routed.target.partition(b"?")[0].decode("latin-1"),
+            "turnout.route": routed.routing.route.name,
             "turnout.variant": backend.name,
-            "turnout.prediction_id": case.id,
+            "turnout.prediction_id": routed.id,
         }
         if len(backend.urls) == 1:
             _address(attributes, backend.urls[0])
@@ -156,7 +158,7 @@ class Trace:
             attributes["server.address"] = backend.name
         tracing = self._tracing
         return tracing.tracer.start_span(
-            case.method, context=self._context, kind=tracing.api.SpanKind.CLIENT, attributes=attributes
+            routed.method, context=self._context, kind=tracing.api.SpanKind.CLIENT, attributes=attributes
         )
 
     def _carrying(self, span: Span, headers: Headers) -> list[Header]:

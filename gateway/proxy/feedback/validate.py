@@ -45,7 +45,7 @@ _RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class EventProblem:
     """What is wrong with one event; ``index`` is its place in the array, 0 for a single object."""
 
     index: int
@@ -64,7 +64,7 @@ class NotEvents(ValueError):
         self.count = count
 
 
-def read_events(body: bytes, snapshot: Snapshot, received_ms: int) -> tuple[list[Feedback], list[Problem], int]:
+def read_events(body: bytes, snapshot: Snapshot, received_ms: int) -> tuple[list[Feedback], list[EventProblem], int]:
     """Return the valid events, the problems, and how many events there are.
 
     Raises NotEvents if the body is not JSON (NaN and Infinity are not), not an object or array, or has too many events.
@@ -87,7 +87,7 @@ def read_events(body: bytes, snapshot: Snapshot, received_ms: int) -> tuple[list
 
 def read_entries(
     entries: Iterable[object], snapshot: Snapshot, received_ms: int
-) -> tuple[list[Feedback], list[Problem]]:
+) -> tuple[list[Feedback], list[EventProblem]]:
     """Return the events of those entries that are right, and the problems of the others."""
     found, problems = read_fields(entries, snapshot, received_ms)
     return [Feedback(**fields) for fields in found], problems
@@ -95,20 +95,20 @@ def read_entries(
 
 def read_fields(
     entries: Iterable[object], snapshot: Snapshot, received_ms: int
-) -> tuple[list[dict[str, Any]], list[Problem]]:
+) -> tuple[list[dict[str, Any]], list[EventProblem]]:
     """The same, with each event as its fields that are not at their default: where it is only to be written."""
     events: list[dict[str, Any]] = []
-    problems: list[Problem] = []
+    problems: list[EventProblem] = []
     hint = _Hints()
     for index, entry in enumerate(entries):
         if not isinstance(entry, dict):
-            problems.append(Problem(index, f"an event must be an object, got {_shown(entry)}"))
+            problems.append(EventProblem(index, f"an event must be an object, got {_shown(entry)}"))
             continue
         reader = _Reader(entry, snapshot, received_ms, hint)
         if fields := reader.fields():
             events.append(fields)
             continue
-        problems.extend(Problem(index, detail) for detail in reader.details)
+        problems.extend(EventProblem(index, detail) for detail in reader.details)
     return events, problems
 
 

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from gateway.proxy.exchange.tracing import Unavailable, exported
+from gateway.proxy.exchange.tracing import TracingUnavailable, exported
 from policies.plans import Mirror, TeamDraft, Weighted
 from router.snapshot import Gateway
 from tests.gateway.proxy.builders import backend, only, route, snapshot
@@ -218,7 +218,7 @@ def test_a_worker_that_does_not_trace_imports_no_opentelemetry() -> None:
 
 def test_without_the_extra_it_says_which_one_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
-    with pytest.raises(Unavailable, match=r'pip install "turnout\[tracing\]"'):
+    with pytest.raises(TracingUnavailable, match=r'pip install "turnout\[tracing\]"'):
         exported()
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.proxy.feedback.validate import NotEvents, Problem, read_events
+from gateway.proxy.feedback.validate import EventProblem, NotEvents, read_events
 from router.records import Feedback, feedback_line
 from tests.gateway.proxy.builders import metric, only, route, snapshot
 
@@ -215,11 +215,11 @@ def test_every_problem_is_told_with_its_index() -> None:
     events, problems, count = read_events(body, SNAPSHOT, NOW)
     assert (len(events), count) == (2, 5)
     assert problems == [
-        Problem(1, "an event must be an object, got 7"),
-        Problem(2, 'unknown metric "corect", did you mean "correct"?'),
-        Problem(2, "revision must be an integer from 0, got -1"),
-        Problem(4, "prediction_id is missing (or route + key)"),
-        Problem(4, "metric is missing"),
+        EventProblem(1, "an event must be an object, got 7"),
+        EventProblem(2, 'unknown metric "corect", did you mean "correct"?'),
+        EventProblem(2, "revision must be an integer from 0, got -1"),
+        EventProblem(4, "prediction_id is missing (or route + key)"),
+        EventProblem(4, "metric is missing"),
     ]
 
 

@@ -26,7 +26,7 @@ ROW_BYTES: Final = 2**21
 _ID_CHARACTERS: Final = 256
 
 
-class Case:
+class RoutedRequest:
     """A decided request. ``headers`` are what backends get to see; ``at_ms`` is when it was decided, as in its id.
 
     ``began`` is when it came, on the performance counter; ``waited`` adds up the seconds spent waiting for others, and
