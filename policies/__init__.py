@@ -14,7 +14,7 @@ from policies.plans import Mirror, Slot, TeamDraft, Weighted, decode_plan, encod
 from policies.shadow import Shadow
 from policies.single import Single
 from policies.thompson import Thompson
-from policies.types import Decision, Evidence, Occasion, Plan, Policy, Problem, Tally
+from policies.types import Decision, Evidence, Occasion, Plan, Policy, SettingProblem, Tally
 
 POLICIES: tuple[type[Policy], ...] = (Single, Shadow, Canary, AB, Interleave, Thompson)
 
@@ -29,7 +29,7 @@ __all__ = [
     "Occasion",
     "Plan",
     "Policy",
-    "Problem",
+    "SettingProblem",
     "Shadow",
     "Single",
     "Slot",

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from policies.plans import Weighted
 from policies.settings import share_problems
-from policies.types import Evidence, Path, Plan, Policy, Problem
+from policies.types import Evidence, Path, Plan, Policy, SettingProblem
 
 #: Shares are written in decimal and added in binary: 0.1 + 0.2 + 0.7 is not 1.
 SUM_TOLERANCE = 1e-9
@@ -39,17 +39,17 @@ class AB(Policy):
     def references(self) -> tuple[tuple[Path, str], ...]:
         return tuple((("shares", name), name) for name in self.shares)
 
-    def problems(self) -> tuple[Problem, ...]:
-        problems: list[Problem] = []
+    def problems(self) -> tuple[SettingProblem, ...]:
+        problems: list[SettingProblem] = []
         if len(self.shares) < 2:
             names = ", ".join(f'"{name}"' for name in self.shares) or "none"
-            problems.append(Problem(("shares",), f"needs at least two variants, got {names}"))
+            problems.append(SettingProblem(("shares",), f"needs at least two variants, got {names}"))
         for name, share in self.shares.items():
             problems.extend(share_problems(("shares", name), share))
         total = fsum(self.shares.values())
         # The negation catches NaN. A single wrong share is reported as what it is, not as a wrong sum as well.
         if not problems and not abs(total - 1) <= SUM_TOLERANCE:
-            problems.append(Problem(("shares",), f"must sum to 1, got {total:.12g}"))
+            problems.append(SettingProblem(("shares",), f"must sum to 1, got {total:.12g}"))
         return tuple(problems)
 
     def plan(self, evidence: Evidence) -> Plan:

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from policies.plans import Weighted
 from policies.settings import share_problems
-from policies.types import Evidence, Path, Plan, Policy, Problem
+from policies.types import Evidence, Path, Plan, Policy, SettingProblem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,11 +34,11 @@ class Canary(Policy):
     def references(self) -> tuple[tuple[Path, str], ...]:
         return ((("stable",), self.stable), (("candidate",), self.candidate))
 
-    def problems(self) -> tuple[Problem, ...]:
+    def problems(self) -> tuple[SettingProblem, ...]:
         problems = share_problems(("share",), self.share)
         if self.stable == self.candidate:
             message = f'must differ from stable, got "{self.candidate}" for both; name the new variant'
-            problems = (Problem(("candidate",), message), *problems)
+            problems = (SettingProblem(("candidate",), message), *problems)
         return problems
 
     def plan(self, evidence: Evidence) -> Plan:

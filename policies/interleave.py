@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from policies.plans import TeamDraft
 from policies.settings import distinct_problems, pointer_problems
-from policies.types import Evidence, Path, Plan, Policy, Problem
+from policies.types import Evidence, Path, Plan, Policy, SettingProblem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,14 +35,14 @@ class Interleave(Policy):
     def references(self) -> tuple[tuple[Path, str], ...]:
         return tuple((("rankers", index), name) for index, name in enumerate(self.rankers))
 
-    def problems(self) -> tuple[Problem, ...]:
+    def problems(self) -> tuple[SettingProblem, ...]:
         problems = [
             *distinct_problems(("rankers",), self.rankers, what="rankers"),
             *pointer_problems(("items",), self.items),
             *pointer_problems(("item_id",), self.item_id),
         ]
         if self.length < 1:
-            problems.append(Problem(("length",), f"must be at least 1, got {self.length}"))
+            problems.append(SettingProblem(("length",), f"must be at least 1, got {self.length}"))
         return tuple(problems)
 
     def plan(self, evidence: Evidence) -> Plan:

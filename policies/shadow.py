@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from policies.plans import Mirror, Weighted
 from policies.settings import share_problems
-from policies.types import Evidence, Path, Plan, Policy, Problem
+from policies.types import Evidence, Path, Plan, Policy, SettingProblem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,14 +32,16 @@ class Shadow(Policy):
     def references(self) -> tuple[tuple[Path, str], ...]:
         return ((("primary",), self.primary), *((("shadows", name), name) for name in self.shadows))
 
-    def problems(self) -> tuple[Problem, ...]:
-        problems: list[Problem] = []
+    def problems(self) -> tuple[SettingProblem, ...]:
+        problems: list[SettingProblem] = []
         if not self.shadows:
-            problems.append(Problem(("shadows",), "names no variant, got {}; write at least one, as in { v2 = 1.0 }"))
+            problems.append(
+                SettingProblem(("shadows",), "names no variant, got {}; write at least one, as in { v2 = 1.0 }")
+            )
         for name, share in self.shadows.items():
             if name == self.primary:
                 message = f'"{name}" is the primary and cannot be its own shadow; name another variant'
-                problems.append(Problem(("shadows", name), message))
+                problems.append(SettingProblem(("shadows", name), message))
             problems.extend(share_problems(("shadows", name), share))
         return tuple(problems)
 

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from policies.plans import Weighted
 from policies.settings import distinct_problems, positive_problems
-from policies.types import Evidence, Path, Plan, Policy, Problem, Tally
+from policies.types import Evidence, Path, Plan, Policy, SettingProblem, Tally
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,14 +47,16 @@ class Thompson(Policy):
     def references(self) -> tuple[tuple[Path, str], ...]:
         return tuple((("variants", index), name) for index, name in enumerate(self.variants))
 
-    def problems(self) -> tuple[Problem, ...]:
+    def problems(self) -> tuple[SettingProblem, ...]:
         problems = list(distinct_problems(("variants",), self.variants, what="variants"))
         if not self.reward:
-            problems.append(Problem(("reward",), 'names no metric, got ""; name one that is scored 0/1'))
+            problems.append(SettingProblem(("reward",), 'names no metric, got ""; name one that is scored 0/1'))
         highest = 1 / max(len(self.variants), 1)
         if not 0 <= self.floor <= highest:
             share_of = f"1 / {len(self.variants)} variants"
-            problems.append(Problem(("floor",), f"must lie in [0, {highest:.4g}] ({share_of}), got {self.floor}"))
+            problems.append(
+                SettingProblem(("floor",), f"must lie in [0, {highest:.4g}] ({share_of}), got {self.floor}")
+            )
         for index, count in enumerate(self.prior):
             problems.extend(positive_problems(("prior", index), count))
         return tuple(problems)

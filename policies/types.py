@@ -118,7 +118,7 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class SettingProblem:
     """Something wrong with a setting: the path below the policy's table, what was given, and what would do."""
 
     path: Path
@@ -153,7 +153,7 @@ class Policy(ABC):
     def plan(self, evidence: Evidence) -> Plan:
         """Make the plan for this evidence. May be slow and may import numpy; never runs on the request path."""
 
-    def problems(self) -> tuple[Problem, ...]:
+    def problems(self) -> tuple[SettingProblem, ...]:
         """Everything wrong with these settings on their own; names of backends and metrics are checked elsewhere."""
         return ()
 

@@ -59,7 +59,7 @@ class Countable(Protocol):
     def uncounted(self) -> bool: ...
 
 
-class Call(Countable, Protocol):
+class ScoredCall(Countable, Protocol):
     """What a call is scored by: a Prediction, or a row that stands for one."""
 
     @property
@@ -76,7 +76,7 @@ class Call(Countable, Protocol):
     def items(self) -> tuple[str, ...] | None: ...
 
 
-AnyCall = TypeVar("AnyCall", bound=Call)
+AnyCall = TypeVar("AnyCall", bound=ScoredCall)
 
 
 class Value(NamedTuple):
@@ -95,7 +95,9 @@ class Value(NamedTuple):
     mature: float | None
 
 
-def values(calls: Sequence[Call], events: Sequence[Feedback], metric: Metric, *, closed: bool) -> tuple[Value, ...]:
+def values(
+    calls: Sequence[ScoredCall], events: Sequence[Feedback], metric: Metric, *, closed: bool
+) -> tuple[Value, ...]:
     """Return what each call of one request, and each pair of calls, is worth; those without any value are left out.
 
     ``calls`` are finished calls that share one prediction id, ``events`` those of this metric that belong (``in_time``
@@ -117,7 +119,7 @@ def values(calls: Sequence[Call], events: Sequence[Feedback], metric: Metric, *,
 
 
 def state(
-    calls: Sequence[Call], events: Sequence[Feedback], metric: Metric, *, closed: bool, exposed: bool = True
+    calls: Sequence[ScoredCall], events: Sequence[Feedback], metric: Metric, *, closed: bool, exposed: bool = True
 ) -> State:
     """Return how one request stands under one metric; the arguments are those of ``values``.
 
@@ -163,7 +165,7 @@ def in_time(event_ms: int, at_ms: int, metric: Metric) -> bool:
     return event_ms <= at_ms + metric.window_ms
 
 
-def inapplicable(calls: Sequence[Call], event: Feedback, metric: Metric | None) -> Inapplicable | None:
+def inapplicable(calls: Sequence[ScoredCall], event: Feedback, metric: Metric | None) -> Inapplicable | None:
     """Return why an event cannot count for the request of these calls, None if it can, as far as they are known.
 
     ``metric`` is what its name means for them. What takes back counts wherever there may be something to take back.
@@ -205,7 +207,7 @@ def agreements(calls: Sequence[AnyCall]) -> tuple[tuple[AnyCall, bool], ...]:
     )
 
 
-def _own_value(call: Call, events: Sequence[Feedback], metric: Metric, *, closed: bool, ripe: bool) -> Value:
+def _own_value(call: ScoredCall, events: Sequence[Feedback], metric: Metric, *, closed: bool, ripe: bool) -> Value:
     live = mature = None
     role = call.role
     if credited := _credited(call, events, metric) if role == "draft" else events:
@@ -216,7 +218,7 @@ def _own_value(call: Call, events: Sequence[Feedback], metric: Metric, *, closed
     return _new_value((call.variant, call.version, role, "", live, mature))
 
 
-def _credited(call: Call, events: Sequence[Feedback], metric: Metric) -> Sequence[Feedback]:
+def _credited(call: ScoredCall, events: Sequence[Feedback], metric: Metric) -> Sequence[Feedback]:
     """The events that say something about a ranker of a merged answer: those that name one of its own items."""
     if metric.kind == "label":
         return events
@@ -224,7 +226,7 @@ def _credited(call: Call, events: Sequence[Feedback], metric: Metric) -> Sequenc
     return [event for event in events if event.item in items]
 
 
-def _fold(call: Call, events: Sequence[Feedback], metric: Metric) -> float | None:
+def _fold(call: ScoredCall, events: Sequence[Feedback], metric: Metric) -> float | None:
     """Several events of one call as one number. The sums are exact, so that the order of arrival cannot show."""
     if len(events) == 1 and metric.fold != "any":  # as mostly: there is nothing to fold
         return _score(call, events[0], metric)
@@ -249,7 +251,7 @@ def _when(event: Feedback) -> tuple[int, str]:
     return event.event_ms, event.identity
 
 
-def _score(call: Call, event: Feedback, metric: Metric) -> float | None:
+def _score(call: ScoredCall, event: Feedback, metric: Metric) -> float | None:
     scorer = metric.scorer
     if scorer is None:
         return _number(event.value)
@@ -288,7 +290,9 @@ def _difference(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else a - b
 
 
-def _ranker_pairs(calls: Sequence[Call], events: Sequence[Feedback], metric: Metric, *, ripe: bool) -> list[Value]:
+def _ranker_pairs(
+    calls: Sequence[ScoredCall], events: Sequence[Feedback], metric: Metric, *, ripe: bool
+) -> list[Value]:
     """Whose items earned more, for every ordered pair of rankers, where any ranker earned anything at all.
 
     A ranker that failed, or that was not merged, makes no pair: the other did not win, it played alone.
@@ -319,7 +323,7 @@ def _ranker_pairs(calls: Sequence[Call], events: Sequence[Feedback], metric: Met
     return pairs
 
 
-def _comparable(call: Call) -> bool:
+def _comparable(call: ScoredCall) -> bool:
     return call.predicted and not (call.failed or call.forced or call.uncounted or call.fault == "dropped")
 
 

@@ -7,7 +7,7 @@ from math import nan
 import pytest
 
 from policies import AB, Weighted
-from policies.types import Evidence, Problem
+from policies.types import Evidence, SettingProblem
 
 
 def test_the_shares_are_the_plan() -> None:
@@ -32,16 +32,16 @@ def test_shares_may_miss_1_by_what_decimals_lose(shares: dict[str, float]) -> No
 @pytest.mark.parametrize(
     ("shares", "problems"),
     [
-        ({}, [Problem(("shares",), "needs at least two variants, got none")]),
-        ({"a": 1.0}, [Problem(("shares",), 'needs at least two variants, got "a"')]),
-        ({"a": 0.5, "b": 0.4}, [Problem(("shares",), "must sum to 1, got 0.9")]),
-        ({"a": 0.5, "b": 0.500000002}, [Problem(("shares",), "must sum to 1, got 1.000000002")]),
-        ({"a": nan, "b": 0.5}, [Problem(("shares", "a"), "must lie in [0, 1], got nan")]),
+        ({}, [SettingProblem(("shares",), "needs at least two variants, got none")]),
+        ({"a": 1.0}, [SettingProblem(("shares",), 'needs at least two variants, got "a"')]),
+        ({"a": 0.5, "b": 0.4}, [SettingProblem(("shares",), "must sum to 1, got 0.9")]),
+        ({"a": 0.5, "b": 0.500000002}, [SettingProblem(("shares",), "must sum to 1, got 1.000000002")]),
+        ({"a": nan, "b": 0.5}, [SettingProblem(("shares", "a"), "must lie in [0, 1], got nan")]),
         ({"a": 50.0, "b": -1.0}, [
-            Problem(("shares", "a"), "must lie in [0, 1], got 50.0"),
-            Problem(("shares", "b"), "must lie in [0, 1], got -1.0"),
+            SettingProblem(("shares", "a"), "must lie in [0, 1], got 50.0"),
+            SettingProblem(("shares", "b"), "must lie in [0, 1], got -1.0"),
         ]),
     ],
 )  # fmt: skip
-def test_every_wrong_setting_is_named(shares: dict[str, float], problems: list[Problem]) -> None:
+def test_every_wrong_setting_is_named(shares: dict[str, float], problems: list[SettingProblem]) -> None:
     assert list(AB(shares=shares).problems()) == problems

@@ -7,7 +7,7 @@ from math import inf, nan
 import pytest
 
 from policies import Canary
-from policies.types import Evidence, Problem
+from policies.types import Evidence, SettingProblem
 from tests.policies.examples import occasions
 
 
@@ -40,12 +40,12 @@ def test_stable_is_the_baseline_and_units_are_counted_when_sticky() -> None:
 @pytest.mark.parametrize("share", [-0.01, 1.01, 5.0, nan, inf])
 def test_a_share_outside_0_to_1_is_a_problem(share: float) -> None:
     problems = Canary(stable="v1", candidate="v2", share=share).problems()
-    assert problems == (Problem(("share",), f"must lie in [0, 1], got {share}"),)
+    assert problems == (SettingProblem(("share",), f"must lie in [0, 1], got {share}"),)
 
 
 def test_all_problems_are_named_at_once() -> None:
     problems = Canary(stable="v1", candidate="v1", share=2.0).problems()
     assert problems == (
-        Problem(("candidate",), 'must differ from stable, got "v1" for both; name the new variant'),
-        Problem(("share",), "must lie in [0, 1], got 2.0"),
+        SettingProblem(("candidate",), 'must differ from stable, got "v1" for both; name the new variant'),
+        SettingProblem(("share",), "must lie in [0, 1], got 2.0"),
     )

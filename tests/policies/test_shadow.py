@@ -7,7 +7,7 @@ from math import nan
 import pytest
 
 from policies import Mirror, Shadow, Weighted
-from policies.types import Evidence, Problem
+from policies.types import Evidence, SettingProblem
 from tests.policies.examples import occasions
 
 
@@ -26,16 +26,16 @@ def test_the_primary_is_the_baseline() -> None:
 @pytest.mark.parametrize(
     ("shadows", "problems"),
     [
-        ({}, [Problem(("shadows",), "names no variant, got {}; write at least one, as in { v2 = 1.0 }")]),
+        ({}, [SettingProblem(("shadows",), "names no variant, got {}; write at least one, as in { v2 = 1.0 }")]),
         ({"v1": 0.5}, [
-            Problem(("shadows", "v1"), '"v1" is the primary and cannot be its own shadow; name another variant'),
+            SettingProblem(("shadows", "v1"), '"v1" is the primary and cannot be its own shadow; name another variant'),
         ]),
-        ({"v2": 10.0}, [Problem(("shadows", "v2"), "must lie in [0, 1], got 10.0")]),
+        ({"v2": 10.0}, [SettingProblem(("shadows", "v2"), "must lie in [0, 1], got 10.0")]),
         ({"v2": nan, "v3": -1}, [
-            Problem(("shadows", "v2"), "must lie in [0, 1], got nan"),
-            Problem(("shadows", "v3"), "must lie in [0, 1], got -1"),
+            SettingProblem(("shadows", "v2"), "must lie in [0, 1], got nan"),
+            SettingProblem(("shadows", "v3"), "must lie in [0, 1], got -1"),
         ]),
     ],
 )  # fmt: skip
-def test_every_wrong_setting_is_named(shadows: dict[str, float], problems: list[Problem]) -> None:
+def test_every_wrong_setting_is_named(shadows: dict[str, float], problems: list[SettingProblem]) -> None:
     assert list(Shadow(primary="v1", shadows=shadows).problems()) == problems

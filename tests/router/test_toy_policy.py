@@ -9,7 +9,7 @@ import pytest
 
 import policies
 from policies.plans import Weighted
-from policies.types import Evidence, Path, Plan, Policy, Problem
+from policies.types import Evidence, Path, Plan, Policy, SettingProblem
 from router.config.schema import json_schema
 from router.router import Router
 from router.snapshot import decode, encode
@@ -31,8 +31,8 @@ class Weekday(Policy):
     def references(self) -> tuple[tuple[Path, str], ...]:
         return ((("main",), self.main), (("spare",), self.spare))
 
-    def problems(self) -> tuple[Problem, ...]:
-        return () if self.keep > 0 else (Problem(("keep",), f"must be positive, got {self.keep}"),)
+    def problems(self) -> tuple[SettingProblem, ...]:
+        return () if self.keep > 0 else (SettingProblem(("keep",), f"must be positive, got {self.keep}"),)
 
     def plan(self, evidence: Evidence) -> Plan:
         return Weighted(((self.main, self.keep), (self.spare, 1 - self.keep)))

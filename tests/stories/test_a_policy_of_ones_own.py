@@ -16,7 +16,7 @@ from gateway.files.assignment_key import keep
 from gateway.report import report
 from gateway.store.counts.ledger import CALLS, Ledger, TallyKey
 from policies import Tally, Weighted
-from policies.types import Evidence, Plan, Policy, Problem
+from policies.types import Evidence, Plan, Policy, SettingProblem
 from policies.types import Path as SettingPath
 from router.compile import compile_snapshot
 from router.config.config import ConfigError, parse
@@ -42,8 +42,8 @@ class Coin(Policy):
     def references(self) -> tuple[tuple[SettingPath, str], ...]:
         return ((("tails",), self.tails), (("heads",), self.heads))
 
-    def problems(self) -> tuple[Problem, ...]:
-        return () if 0 <= self.bias <= 1 else (Problem(("bias",), f"must lie in [0, 1], got {self.bias}"),)
+    def problems(self) -> tuple[SettingProblem, ...]:
+        return () if 0 <= self.bias <= 1 else (SettingProblem(("bias",), f"must lie in [0, 1], got {self.bias}"),)
 
     def plan(self, evidence: Evidence) -> Plan:
         return Weighted(((self.tails, 1 - self.bias), (self.heads, self.bias)))
