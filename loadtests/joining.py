@@ -28,7 +28,8 @@ from typing import Final
 
 from gateway.control.__main__ import GC_THRESHOLD
 from gateway.control.record.recorder import Recorder
-from gateway.journal.segments import FEEDBACK, PREDICTIONS, Appender
+from gateway.journal.appender import Appender
+from gateway.journal.segments import FEEDBACK, PREDICTIONS
 from gateway.store import Store
 from gateway.store.counts import tallies
 from gateway.store.counts.ledger import UNKNOWN, Ledger, TallyKey

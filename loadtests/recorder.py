@@ -27,7 +27,8 @@ import psycopg
 
 from gateway.demo.processes import free_ports
 from gateway.files.published import SNAPSHOT, SnapshotFile
-from gateway.journal.segments import FEEDBACK, JOURNAL, PREDICTIONS, Appender, new_run, new_writer, roll_bytes
+from gateway.journal.appender import Appender
+from gateway.journal.segments import FEEDBACK, JOURNAL, PREDICTIONS, new_run, new_writer, roll_bytes
 from gateway.proxy.exchange.ids import new_id
 from gateway.store.store import FILE
 from loadtests import postgresql

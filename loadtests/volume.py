@@ -28,7 +28,8 @@ from typing import Final
 import psycopg
 
 from gateway.files.published import SNAPSHOT, SnapshotFile
-from gateway.journal.segments import FEEDBACK, JOURNAL, PREDICTIONS, Appender, new_run, new_writer, roll_bytes
+from gateway.journal.appender import Appender
+from gateway.journal.segments import FEEDBACK, JOURNAL, PREDICTIONS, new_run, new_writer, roll_bytes
 from gateway.proxy.exchange.ids import new_id
 from gateway.store import Store
 from gateway.store.schema import partitions

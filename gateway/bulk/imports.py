@@ -20,17 +20,9 @@ from typing import Final, Protocol
 from gateway.bulk.formats import ImportBatch, Source
 from gateway.bulk.position import Position, PositionFile
 from gateway.files.published import SNAPSHOT, SnapshotFile
+from gateway.journal.appender import Appender
 from gateway.journal.rolling import WORKER_SLOTS
-from gateway.journal.segments import (
-    FEEDBACK,
-    JOURNAL,
-    PREDICTIONS,
-    Appender,
-    new_run,
-    next_writer,
-    roll_bytes,
-    segments,
-)
+from gateway.journal.segments import FEEDBACK, JOURNAL, PREDICTIONS, new_run, next_writer, roll_bytes, segments
 from gateway.journal.segments import size_bytes as journal_bytes
 from gateway.proxy.feedback.validate import read_fields
 from router.records import fields_line, mark_line

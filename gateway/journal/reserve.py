@@ -1,11 +1,11 @@
-"""The reserve: room on the disk that nobody uses until the disk is full, and then only to drain the journal.
+"""The reserve: disk space that is held until the disk is full, and then used only to drain the journal.
 
 A controller whose store is on the journal's disk could not record anything when that disk is full, and so could delete
-nothing. So it keeps a file there that it gives up then: what is recorded lets segments be deleted, and when the journal
-is drained and there is room again, the file is made anew.
+nothing. So it holds a file there and truncates it then: recording goes on, recorded segments are deleted, and when the
+journal is drained and there is room again, the file is made anew.
 
-Rule: what is given up serves the controller alone. Workers take the journal for full while the reserve is spent, which
-is an empty file that its controller has touched lately: a dead one stops nobody. Standard library only.
+Rule: the released space is the controller's alone. Workers treat the journal as full while the reserve is spent: the
+file is empty and its controller has touched it lately, so a dead controller stops no worker. Standard library only.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from gateway.journal.segments import roll_bytes
 
 RESERVE: Final = "reserve"
 
-#: Of what a segment may hold, as much: the store's own log is 16 MiB between checkpoints, then there is what becomes of
-#: the segment in the store, and workers that learn of it a second late.
+#: The reserve's size, in segments: the store's own log takes 16 MiB between checkpoints, the rows of the segment take
+#: space in the store, and workers learn of the full disk up to a second late.
 SEGMENTS: Final = 4
 #: The disk counts as full when less than this part of the reserve is free.
 _LOW: Final = 8
-#: An empty reserve that was not touched for so long is nobody's.
+#: An empty reserve that was not touched for so long was left by a dead controller.
 STALE_SECONDS: Final = 30.0
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -41,7 +41,7 @@ def reserve_bytes(max_journal_bytes: int) -> int:
 
 
 def is_spent(journal: Path) -> bool:
-    """Return whether what is free on the disk is the controller's, to drain the journal with. Raises OSError."""
+    """Return whether the free disk space is the controller's alone, to drain the journal with. Raises OSError."""
     try:
         found = os.stat(journal / RESERVE)
     except FileNotFoundError:
@@ -65,15 +65,15 @@ class Reserve:
 
     @property
     def spent(self) -> bool:
-        """True while it is given up."""
+        """True while the file is truncated."""
         with contextlib.suppress(OSError):
             return self._path.stat().st_size == 0
         return False
 
     def tend(self, size: int, *, drained: bool) -> Change | None:
-        """Give it up if the disk is full; make it when there is room, and again not before the journal is ``drained``.
+        """Release the reserve if the disk is full; make it when there is room, anew once all is ``drained``.
 
-        Do so about once a second; return what changed. ``size`` is how large it should be. Raises OSError.
+        Called about once a second; returns what changed. ``size`` is how large the reserve should be. Raises OSError.
         """
         free = self._free(self._journal)
         try:
@@ -89,21 +89,21 @@ class Reserve:
         return None
 
     def release(self, error: BaseException) -> Change | None:
-        """Give it up if ``error``, or what it comes from, says that the disk is full: a quota, or sooner than seen."""
+        """Release the reserve if ``error``, or its cause, says that the disk or a quota is full."""
         return self._release() if _is_full(error) and not self.spent and self._path.exists() else None
 
     def drop(self) -> None:
-        """Leave no reserve: the journal is drained, and nobody writes to it any more. Raises OSError."""
+        """Delete the reserve: the journal is drained, and no worker writes to it any more. Raises OSError."""
         self._path.unlink(missing_ok=True)
 
     def _release(self) -> Change:
-        # Cut, not deleted: the empty file is what tells workers.
+        # Truncated, not deleted: workers look for the empty file.
         os.truncate(self._path, 0)
         os.utime(self._path)
         return "spent"
 
     def _make(self, size: int) -> bool:
-        """Take the room, all of it or none."""
+        """Allocate the reserve, all of it or none."""
         new = self._path.with_suffix(".new")
         try:
             with open(new, "wb") as file:
@@ -120,5 +120,5 @@ class Reserve:
 def _is_full(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno in _FULL
-    # As SQLite says it; a store elsewhere says something else, and has room of its own.
+    # SQLite's words; a store on another machine has disk space of its own.
     return "database or disk is full" in str(error)

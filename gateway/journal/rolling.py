@@ -1,8 +1,8 @@
 """Asking the workers to begin new segments, so that the present ones can be drained and deleted.
 
-Rule: a file whose time of change is the question; nobody waits for an answer but who looks at the journal. Signals were
-the other way: they are the supervisor's alone, and the controller would have to know whose process a segment is.
-Standard library only: workers import this.
+Rule: the controller touches a file and workers look at its modification time; the controller sees the answer in the
+journal. Signals were the alternative: only the supervisor sends signals, and the controller would have to know which
+process writes a segment. Standard library only: workers import this.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ from typing import Final
 
 #: Writers with a slot from here on are not workers, and are not asked.
 WORKER_SLOTS: Final = 1_000
-#: Its name in the journal.
+#: The file's name in the journal.
 _ROLL: Final = "roll"
 
 
 def ask(journal: Path) -> None:
-    """Ask everybody who writes now. Raises OSError."""
+    """Ask every worker that writes now. Raises OSError."""
     path = journal / _ROLL
     path.touch(0o600)
-    # Two questions within one tick of the file system's clock are two all the same.
+    # Two requests within one tick of the file system's clock must still differ.
     at = max(time.time_ns(), path.stat().st_mtime_ns + 1)
     os.utime(path, ns=(at, at))
 
 
 class Rolling:
-    """Hears of each question once; those from before it began are not for it."""
+    """A worker's side: reports each request once, and none from before the worker began."""
 
     def __init__(self, journal: Path) -> None:
         self._path = journal / _ROLL
         self._heard = self._asked()
 
     def wanted(self) -> bool:
-        """Return whether somebody asked since the last time."""
+        """Return whether the controller asked since the last call."""
         asked = self._asked()
         wanted, self._heard = asked != self._heard, asked
         return wanted

@@ -1,7 +1,7 @@
 """The seal on a journal line: its number and its checksum, by which a reader knows what is whole and what is missing.
 
-Rule: a line proves itself, whatever stands around it. It begins with a byte that no JSON text can hold, so that one
-which was torn or damaged is cut where the next begins, and nothing but itself is lost.
+Rule: whether a line is whole is seen from the line alone. It begins with a byte that no JSON text can hold, so that a
+torn or damaged line ends where the next begins, and no other line is lost.
 
 A sealed line is ``RS``, one hexadecimal number, a space, the JSON text, ``LF``. The upper bits of the number count the
 lines of a writer; its lower 32 are the CRC-32 of text and ``LF``, begun with the count, so that it covers that too. The
@@ -26,7 +26,7 @@ HEADER_BYTES: Final = 512
 
 
 class SegmentRefused(Exception):
-    """A segment is of a format not known here, or not of the writer that its name says: nothing of it is read."""
+    """The segment has an unknown format, or another writer than its name says: nothing of it is read."""
 
 
 def sealed(line: bytes, number: int) -> bytes:
@@ -61,7 +61,7 @@ def header(writer: str) -> bytes:
 def check_header(beginning: bytes, writer: str) -> None:
     """Raise SegmentRefused if a segment that begins like this must not be read as one of ``writer``'s.
 
-    One whose first line is damaged or not yet there may be: its other lines prove themselves.
+    A segment whose first line is damaged or not written yet is read: its other lines carry seals of their own.
     """
     line, _, _ = beginning.partition(b"\n")
     try:
@@ -76,6 +76,6 @@ def check_header(beginning: bytes, writer: str) -> None:
 
 
 def pieces(damaged: bytes) -> list[bytes]:
-    """Cut a line that is not whole where others may begin in it: they may be."""
+    """Cut a damaged line where others may begin in it: those may be whole."""
     first, *others = damaged.split(MARK)
     return ([first] if first else []) + [MARK + other for other in others]

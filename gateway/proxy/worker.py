@@ -32,17 +32,10 @@ from gateway.files import tls
 from gateway.files.private import keep_private
 from gateway.files.published import NEXT, SNAPSHOT, SnapshotFile
 from gateway.files.secret import SecretMissing
+from gateway.journal.appender import Appender
+from gateway.journal.feedback_appender import FeedbackAppender
 from gateway.journal.rolling import Rolling
-from gateway.journal.segments import (
-    FEEDBACK,
-    JOURNAL,
-    PREDICTIONS,
-    Appender,
-    FeedbackAppender,
-    new_writer,
-    next_writer,
-    roll_bytes,
-)
+from gateway.journal.segments import FEEDBACK, JOURNAL, PREDICTIONS, new_writer, next_writer, roll_bytes
 from gateway.process import descriptors
 from gateway.process.lifeline import watch_lifeline
 from gateway.proxy.client.backends import Backends

@@ -17,7 +17,7 @@ from typing import Final
 import orjson
 
 from gateway.files.secret import is_one_of
-from gateway.journal.segments import FeedbackAppender, JournalFailed
+from gateway.journal.feedback_appender import FeedbackAppender, JournalFailed
 from gateway.proxy.client.backends import Backends
 from gateway.proxy.exchange.reply import refuse
 from gateway.proxy.feedback.validate import NotEvents, read_events

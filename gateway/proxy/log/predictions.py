@@ -13,8 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from gateway.journal.appender import Appender
+from gateway.journal.feedback_appender import FeedbackAppender
 from gateway.journal.reserve import is_spent
-from gateway.journal.segments import FEEDBACK, PREDICTIONS, Appender, FeedbackAppender, roll_bytes, size_bytes
+from gateway.journal.segments import FEEDBACK, PREDICTIONS, roll_bytes, size_bytes
 from gateway.proxy.log.counts import Counts
 from router.records import mark_line
 from router.snapshot import Gateway

@@ -19,7 +19,8 @@ from gateway.bulk.columns import Columns, WrongColumns
 from gateway.bulk.formats import Source, UnreadableFile, format_of
 from gateway.bulk.position import Busy, Position, PositionFile
 from gateway.files.published import publish
-from gateway.journal.segments import FEEDBACK, JOURNAL, PREDICTIONS, Appender, segments
+from gateway.journal.appender import Appender
+from gateway.journal.segments import FEEDBACK, JOURNAL, PREDICTIONS, segments
 from gateway.proxy.feedback.validate import read_events
 from router.records import Feedback
 from router.snapshot import Gateway, Snapshot
@@ -300,7 +301,7 @@ def test_an_import_that_is_killed_loses_and_doubles_nothing(tmp_path: Path, monk
     file = csv(tmp_path / "l.csv", *(f"{uuid(i)},{i % 2}" for i in range(rows)))
     served(tmp_path / "data")
     code = (
-        "import os, signal; from gateway.journal.segments import Appender; sync = Appender.sync\n"
+        "import os, signal; from gateway.journal.appender import Appender; sync = Appender.sync\n"
         "def die(self): sync(self); os.kill(os.getpid(), signal.SIGKILL)\n"
         "Appender.sync = die\n"
         "from pathlib import Path; from gateway.bulk import imports; from tests.gateway.bulk.test_imports import *\n"

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from gateway.journal.appender import Appender
 from gateway.journal.reserve import RESERVE, Reserve, free_bytes, is_spent, reserve_bytes
-from gateway.journal.segments import PREDICTIONS, Appender, roll_bytes, segments, size_bytes
+from gateway.journal.segments import PREDICTIONS, roll_bytes, segments, size_bytes
 from gateway.store.counts.ledger import CALLS
 from router.records import call_line
 from tests.gateway.control.builders import RUN, T0, WRITER, Desk, at_desk, call

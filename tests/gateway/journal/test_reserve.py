@@ -1,4 +1,4 @@
-"""Room that is held back until the disk is full, and then serves the draining of the journal alone."""
+"""Disk space that is held until the disk is full, and then used only to drain the journal."""
 
 from __future__ import annotations
 

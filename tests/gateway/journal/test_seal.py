@@ -1,4 +1,4 @@
-"""A sealed line proves itself, whatever stands around it."""
+"""A sealed line shows by itself whether it is whole, whatever stands around it."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.journal.segments import Appender
+from gateway.journal.appender import Appender
 from router.snapshot import Backend, Gateway, Metric, Route
 from tests.gateway.proxy.builders import backend, metric, only, route, snapshot
 from tests.gateway.proxy.stage import Got, Stage, play, read_answer, staged

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.journal.segments import Appender, FeedbackAppender, JournalFailed, new_run, new_writer
+from gateway.journal.appender import Appender
+from gateway.journal.feedback_appender import FeedbackAppender, JournalFailed
+from gateway.journal.segments import new_run, new_writer
 from tests.gateway.journals import by_segment, texts
 
 WRITER = new_writer(new_run(1), 0, 2)
