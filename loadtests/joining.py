@@ -37,8 +37,9 @@ from loadtests import postgresql
 from policies.types import Evidence, Tally
 from router.compile import compile_snapshot
 from router.config.config import parse
-from router.records import Feedback, Prediction, call_line, feedback_line, mark_line
+from router.records import Feedback, Prediction, feedback_line, mark_line
 from router.snapshot import Snapshot
+from tests.router.journal_lines import call_line
 
 CONFIG: Final = """
 schema_version = 1

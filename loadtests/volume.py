@@ -36,8 +36,9 @@ from gateway.store.schema import partitions
 from gateway.store.store import FILE
 from loadtests import postgresql
 from loadtests.recorder import controller, prediction_of, recorded, wait_for
-from router.records import Feedback, call_line, feedback_line, mark_line
+from router.records import Feedback, feedback_line, mark_line
 from router.snapshot import Route
+from tests.router.journal_lines import call_line
 
 DAY_MS: Final = 86_400_000
 #: Predictions are spread over the days before today.

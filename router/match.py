@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from router.snapshot import Route
@@ -41,22 +40,6 @@ class Facts(Protocol):
     def lines(self, name: str) -> Sequence[str]:
         """Return the value of each line of a header."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class RequestFacts:
-    """Facts that somebody made up; ``headers`` are (lower-case name, value)."""
-
-    method: str
-    path: str
-    query: str
-    headers: tuple[tuple[str, str], ...]
-
-    def header(self, name: str) -> str | None:
-        return ", ".join(lines) if (lines := self.lines(name)) else None
-
-    def lines(self, name: str) -> Sequence[str]:
-        return [value.strip(" \t") for candidate, value in self.headers if candidate == name]
 
 
 class Pattern(Protocol):

@@ -21,7 +21,7 @@ The journal adds a line of its own, ``segment``, at the head of each of its file
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass
 from functools import partial
 from typing import Any, Final, Literal, NamedTuple, NewType
 
@@ -206,12 +206,6 @@ def stamped(common: Stamp, fields: Mapping[str, Any]) -> bytes:
     return common + orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)[1:]
 
 
-def call_line(prediction: Prediction, line: CallLine = "call") -> bytes:
-    """Return the prediction as one journal line, newline included; fields at their default are left out."""
-    content = {name: getattr(prediction, name) for name, _ in _PREDICTION}
-    return stamped(stamp(line), {name: content[name] for name, default in _PREDICTION if content[name] != default})
-
-
 def feedback_line(feedback: Feedback) -> bytes:
     """Return the event as one journal line, newline included."""
     value: dict[str, Any] = {}
@@ -243,26 +237,5 @@ def mark_line(line: Literal["beat", "rejected", "bye"], at_ms: int, **values: in
     return orjson.dumps({"line": line, "at_ms": at_ms, **values}, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def prediction_of(value: Mapping[str, Any]) -> Prediction:
-    """Return the prediction of a decoded ``call``, ``open`` or ``close`` line. Raises ValueError if it is none."""
-    content = {k: v for k, v in value.items() if k != "line"}
-    for name in ("items", "wrong"):
-        if content.get(name) is not None:
-            content[name] = tuple(content[name])
-    try:
-        return Prediction(**content)
-    except TypeError as error:
-        raise ValueError(f"not a prediction: {error}") from error
-
-
-def feedback_of(value: Mapping[str, Any]) -> Feedback:
-    """Return the event of a decoded ``feedback`` line. Raises ValueError if it is none."""
-    try:
-        return Feedback(**{k: v for k, v in value.items() if k != "line"})
-    except TypeError as error:
-        raise ValueError(f"not a feedback event: {error}") from error
-
-
 # Fields without a default have MISSING there, which equals no value: they are always written.
-_PREDICTION = tuple((f.name, f.default) for f in fields(Prediction))
 _FEEDBACK = tuple((name, Feedback._field_defaults.get(name, MISSING)) for name in Feedback._fields)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from policies.types import Evidence
 from router.compile import compile_snapshot
 from router.config.config import Config, ConfigError, parse
 from router.config.diagnostics import Diagnostic
-from router.match import RequestFacts
 from router.snapshot import Route, Snapshot
 
 BACKENDS = """
@@ -92,6 +94,22 @@ def snapshot_of(
 
 def route_of(text: str = SMALL, name: str = "digits") -> Route:
     return snapshot_of(text).routes[name]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFacts:
+    """The facts of a made-up request; ``headers`` are (lower-case name, value)."""
+
+    method: str
+    path: str
+    query: str
+    headers: tuple[tuple[str, str], ...]
+
+    def header(self, name: str) -> str | None:
+        return ", ".join(lines) if (lines := self.lines(name)) else None
+
+    def lines(self, name: str) -> Sequence[str]:
+        return [value.strip(" \t") for candidate, value in self.headers if candidate == name]
 
 
 def request(path: str = "/digits", method: str = "POST", query: str = "", **headers: str) -> RequestFacts:

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.match import RequestFacts, RouteTable, has_dots, overlap
+from router.match import RouteTable, has_dots, overlap
 from router.snapshot import Route
-from tests.router.builders import request, route_of
+from tests.router.builders import RequestFacts, request, route_of
 
 TEMPLATE = route_of()
 

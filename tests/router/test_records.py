@@ -9,16 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.records import (
-    VARIANT_FAULTS,
-    Feedback,
-    Prediction,
-    call_line,
-    feedback_line,
-    feedback_of,
-    mark_line,
-    prediction_of,
-)
+from router.records import VARIANT_FAULTS, Feedback, Prediction, feedback_line, mark_line
+from tests.router.journal_lines import call_line, feedback_of, prediction_of
 
 CALL = Prediction(
     id="p",

@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.extract import MISSING, UNREADABLE
-from router.match import RequestFacts
 from router.unit import reference
-from tests.router.builders import request
+from tests.router.builders import RequestFacts, request
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,10 @@ from policies.types import Evidence, Plan, Policy, SettingProblem
 from policies.types import Path as SettingPath
 from router.compile import compile_snapshot
 from router.config.config import ConfigError, parse
-from router.match import RequestFacts
 from router.router import Router
 from router.snapshot import Snapshot, decode, encode
 from tests.policies import test_contract
+from tests.router.builders import RequestFacts
 
 pytestmark = pytest.mark.story
 

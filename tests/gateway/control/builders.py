@@ -19,8 +19,9 @@ from gateway.store.counts.ledger import Ledger, TallyKey
 from gateway.store.rows.calls import StoredCall
 from policies.plans import Weighted
 from policies.types import Tally
-from router.records import Feedback, Prediction, call_line, feedback_line, mark_line
+from router.records import Feedback, Prediction, feedback_line, mark_line
 from router.snapshot import Metric, Route, Snapshot
+from tests.router.journal_lines import call_line
 
 T0 = 1_700_000_000_000
 RUN = f"{T0:012x}"

@@ -16,9 +16,9 @@ from gateway.journal.appender import Appender
 from gateway.journal.reserve import RESERVE, Reserve, free_bytes, is_spent, reserve_bytes
 from gateway.journal.segments import PREDICTIONS, roll_bytes, segments, size_bytes
 from gateway.store.counts.ledger import CALLS
-from router.records import call_line
 from tests.gateway.control.builders import RUN, T0, WRITER, Desk, at_desk, call
 from tests.gateway.control.test_control import House, recording, until
+from tests.router.journal_lines import call_line
 
 DISK_BYTES = 16 * 2**20
 JOURNAL_BYTES = 4 * 2**20

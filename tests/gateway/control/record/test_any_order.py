@@ -18,10 +18,11 @@ from gateway.journal.segments import FEEDBACK, PREDICTIONS
 from gateway.store.counts import tallies
 from gateway.store.counts.ledger import Ledger, TallyKey
 from gateway.store.schema import tables
-from router.records import UNCOUNTED, Feedback, Prediction, call_line, feedback_line, mark_line
+from router.records import UNCOUNTED, Feedback, Prediction, feedback_line, mark_line
 from router.snapshot import Metric
 from tests.gateway.control.builders import OTHER, RUN, T0, WRITER, Desk, call, comparable, event, keyed, metric
 from tests.gateway.control.fold import fold
+from tests.router.journal_lines import call_line
 
 #: A life of the second worker that ended without a word.
 DEAD = f"{RUN}-01-{T0 - 1:012x}"

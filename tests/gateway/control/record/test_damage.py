@@ -13,8 +13,8 @@ from gateway.journal.seal import header, sealed
 from gateway.journal.segments import PREDICTIONS, read_lines, segments
 from gateway.store.counts import tallies
 from gateway.store.counts.ledger import CALLS
-from router.records import call_line
 from tests.gateway.control.builders import OTHER, RUN, T0, WRITER, Desk, Journal, at_desk, call
+from tests.router.journal_lines import call_line
 
 SUCCESSOR = f"{RUN}-00-{T0 + 1_000:012x}"
 

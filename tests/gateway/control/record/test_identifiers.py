@@ -20,10 +20,10 @@ from gateway.proxy.feedback.validate import read_events
 from gateway.store.rows import unit_data
 from gateway.store.schema import tables
 from router.extract import identifier
-from router.match import RequestFacts
 from router.router import Router
 from router.unit import reference
 from tests.gateway.control.builders import T0, Desk, at_desk, call, keyed, metric, snapshot, statuses, sums
+from tests.router.builders import RequestFacts
 
 FACTS = RequestFacts("POST", "/r", "", ())
 LONG = "u" * 8_192

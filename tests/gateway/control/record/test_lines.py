@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from gateway.control.record.lines import Batch
 from gateway.journal.seal import sealed
 from gateway.store.rows import calls
-from router.records import Prediction, call_line, feedback_line, mark_line
+from router.records import Prediction, feedback_line, mark_line
 from tests.gateway.control.builders import T0, WRITER, call, event, keyed
+from tests.router.journal_lines import call_line
 
 
 def read(*lines: bytes) -> Batch:

@@ -24,7 +24,7 @@ from gateway.store import Store
 from gateway.store.counts import tallies
 from gateway.store.counts.ledger import CALLS, UNKNOWN
 from gateway.store.rows.calls import StoredCall
-from router.records import call_line, mark_line
+from router.records import mark_line
 from tests.gateway.control.builders import (
     OTHER,
     RUN,
@@ -38,6 +38,7 @@ from tests.gateway.control.builders import (
     snapshot,
     sums,
 )
+from tests.router.journal_lines import call_line
 
 
 class Slow:

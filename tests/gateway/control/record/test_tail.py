@@ -13,8 +13,8 @@ from gateway.control.record.tail import PATIENCE_SECONDS, Tail
 from gateway.journal.segments import PREDICTIONS, segments
 from gateway.store.counts.ledger import CALLS
 from gateway.store.rows.calls import StoredCall
-from router.records import call_line
 from tests.gateway.control.builders import OTHER, RUN, Desk, Journal, at_desk, call
+from tests.router.journal_lines import call_line
 
 
 def numbers(seen: list[StoredCall]) -> list[int]:
