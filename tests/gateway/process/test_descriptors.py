@@ -37,7 +37,7 @@ def test_with_every_client_there_and_more_turned_away_the_reserve_is_left(
 def test_serve_raises_the_soft_limit_to_the_hard_one() -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     code = (
-        "import resource; from gateway.descriptors import hard_limit, raise_limit; "
+        "import resource; from gateway.process.descriptors import hard_limit, raise_limit; "
         "resource.setrlimit(resource.RLIMIT_NOFILE, (200, resource.getrlimit(resource.RLIMIT_NOFILE)[1])); "
         "assert raise_limit() == hard_limit(); print(resource.getrlimit(resource.RLIMIT_NOFILE)[1])"
     )

@@ -42,7 +42,10 @@ kind = "single"
 variant = "a"
 """
 
-SERVE = "import sys; from pathlib import Path; from gateway.supervisor import serve; sys.exit(serve(Path(sys.argv[1])))"
+SERVE = (
+    "import sys; from pathlib import Path; from gateway.process.supervisor import serve; "
+    "sys.exit(serve(Path(sys.argv[1])))"
+)
 
 
 class Slow(BaseHTTPRequestHandler):
