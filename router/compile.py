@@ -18,6 +18,7 @@ from typing import Final
 from policies.types import Evidence, Policy
 from router.assignment import AssignmentKey
 from router.config.config import Config, RouteConfig, digest
+from router.settings.route import settings_of
 from router.snapshot import Route, Snapshot
 
 
@@ -99,7 +100,7 @@ def epoch_of(config: Config, route: RouteConfig) -> str:
     return digest(identity)
 
 
-def settings_of(policy: Policy) -> str:
+def policy_settings(policy: Policy) -> str:
     """Return the hash of a policy's own settings."""
     return digest({f.name: getattr(policy, f.name) for f in fields(policy)})  # type: ignore[arg-type]
 
@@ -110,8 +111,11 @@ def identity_of(snapshot: Snapshot) -> str:
     Where a node listens, where its data and secrets are, how much disk its journal may take and how many workers it has
     may differ.
     """
-    gateway = {f.name: getattr(snapshot.gateway, f.name) for f in fields(snapshot.gateway)}
-    shared = {name: value for name, value in gateway.items() if name not in _OWN and not name.endswith("_file")}
+    shared = {
+        f.name: getattr(snapshot.gateway, f.name)
+        for f in fields(snapshot.gateway)
+        if not f.metadata.get("own") and not f.name.endswith("_file")
+    }
     routes = {
         name: {f.name: getattr(route, f.name) for f in fields(route) if f.name not in _PLANNED}
         for name, route in snapshot.routes.items()
@@ -120,20 +124,6 @@ def identity_of(snapshot: Snapshot) -> str:
     return digest(whole | {"sinks": snapshot.sinks} if snapshot.sinks else whole)
 
 
-_OWN: Final = frozenset(
-    {
-        "listen",
-        "admin",
-        "admin_open",
-        "metrics_open",
-        "workers",
-        "data_dir",
-        "store",
-        "tracing",
-        "max_journal_bytes",
-        "max_feedback_journal_bytes",
-    }
-)
 _PLANNED: Final = frozenset({"plan", "period", "revision"})
 
 
@@ -141,15 +131,14 @@ def _route(
     config: Config, route: RouteConfig, salt: str, before: Route | None, evidence: Evidence, now_ms: int, revision: int
 ) -> Route:
     policy = route.policy
-    epoch, settings, plan = epoch_of(config, route), settings_of(policy), policy.plan(evidence)
+    epoch, settings, plan = epoch_of(config, route), policy_settings(policy), policy.plan(evidence)
     goes_on = before is not None and (before.epoch, before.settings, before.salt) == (epoch, settings, salt)
     # Never a period that was: the clock may have been set back, and two edits may fall into one millisecond.
     begins = now_ms if before is None else max(now_ms, before.period + 1)
     period = before.period if before is not None and goes_on else begins
     same = before is not None and goes_on and before.plan == plan
     return Route(
-        name=route.name,
-        path=route.path,
+        **settings_of(route),
         policy=policy.kind,
         salt=salt,
         epoch=epoch,
@@ -158,22 +147,5 @@ def _route(
         settings=settings,
         plan=plan,
         variants=policy.variants,
-        baseline=route.baseline,
         by_unit=policy.by_unit and route.unit is not None,
-        methods=route.methods,
-        headers=route.headers,
-        unit=route.unit,
-        key=route.key,
-        key_rule=route.key_rule,
-        features=route.features,
-        prediction=route.prediction,
-        metrics=route.metrics,
-        primary_metric=route.primary_metric,
-        mirrors=route.mirrors,
-        fallback=route.fallback,
-        strip_prefix=route.strip_prefix,
-        expose_variant=route.expose_variant,
-        require_exposure=route.require_exposure,
-        allow_force=route.allow_force,
-        capture=route.capture,
     )

@@ -10,7 +10,7 @@ import hmac
 import os
 from pathlib import Path
 
-from router.config.placeholders import Placeholder
+from router.settings.placeholders import Placeholder
 
 
 class SecretMissing(ValueError):

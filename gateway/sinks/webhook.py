@@ -25,7 +25,7 @@ import orjson
 from gateway.files.secret import secret
 from gateway.files.tls import Unusable, sink_context
 from gateway.sinks.outlet import Trouble
-from router.config.placeholders import fill
+from router.settings.placeholders import fill
 from router.snapshot import Sink
 
 #: Events in one batch, and bytes: what receivers take (Azure Event Grid 1 MiB, Google Eventarc 512 KiB).

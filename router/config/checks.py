@@ -212,7 +212,7 @@ def _underscored(route: RouteDraft) -> Iterator[Finding]:
     """Yield the header fields that no request ever has, since they are dropped."""
     named: list[tuple[Path, str]] = [((*route.path, name), route.get(name) or "") for name in ("unit", "key")]
     named += [((*route.path, "features", name), text) for name, text in _references(route.get("features") or ())]
-    named += [((*route.path, "headers", name), f"header:{name}") for name in route.get("headers") or ()]
+    named += [((*route.path, "headers", name), f"header:{name}") for name, _ in route.get("headers") or ()]
     for path, text in named:
         if text.startswith("header:") and "_" in text:
             message = f"{dotted(path)} is never there: fields with an underscore in their name are dropped"
@@ -462,7 +462,7 @@ class _Taken:
 
 def _overlaps(routes: Iterable[RouteDraft]) -> Iterator[Finding]:
     taken = [
-        _Taken(route, route.get("path"), tuple(route.get("methods")), tuple(route.get("headers").items()))
+        _Taken(route, route.get("path"), route.get("methods"), route.get("headers"))
         for route in routes
         if route.knows("path", "methods", "headers")
     ]

@@ -22,9 +22,13 @@ from router.config.checks import findings_of
 from router.config.diagnostics import Diagnostic, locate, render, syntax_diagnostic, undecodable_diagnostic
 from router.config.draft import Draft, RouteDraft, draft_of
 from router.config.findings import Finding, dotted
-from router.config.placeholders import Placeholder, placeholders
 from router.scores import better_of, score_of
-from router.snapshot import Backend, Capture, Gateway, KeyRule, Metric, RouteMirror, Sink
+from router.settings.backend import Backend
+from router.settings.gateway import Gateway
+from router.settings.placeholders import Placeholder, placeholders
+from router.settings.route import Capture, RouteMirror, RouteSettings
+from router.settings.sink import Sink
+from router.snapshot import Metric
 
 #: The largest file that is read. The largest that anybody writes by hand is a hundredth of it.
 MAX_BYTES: Final = 4 * 2**20
@@ -39,30 +43,11 @@ class ConfigError(ValueError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RouteConfig:
+class RouteConfig(RouteSettings):
     """A route as the file says it. ``baseline`` is the policy's own when the file names none."""
 
-    name: str
-    path: str
     policy: Policy
     salt: str
-    baseline: str
-    methods: tuple[str, ...]
-    headers: tuple[tuple[str, str], ...]
-    unit: str | None
-    key: str | None
-    key_rule: KeyRule
-    features: tuple[tuple[str, str], ...]
-    prediction: str | None
-    metrics: tuple[str, ...]
-    primary_metric: str | None
-    mirrors: tuple[RouteMirror, ...]
-    fallback: str | None
-    strip_prefix: str | None
-    expose_variant: bool
-    require_exposure: bool
-    allow_force: bool
-    capture: Capture | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +103,7 @@ def parse(text: str, filename: str, *, environ: Mapping[str, str] | None = None)
         backends={name: _backend(name, reading.values) for name, reading in draft.backends.items()},
         metrics={name: _metric(name, reading.values) for name, reading in draft.metrics.items()},
         routes={name: _route(route, route.policy) for name, route in draft.routes.items() if route.policy is not None},
-        sinks={name: _sink(name, reading.values) for name, reading in draft.sinks.items()},
+        sinks={name: Sink(name=name, **reading.values) for name, reading in draft.sinks.items()},
         hash=digest(document),
         warnings=diagnostics,
     )
@@ -140,13 +125,8 @@ def _decoded(data: bytes, name: str) -> str:
 def _backend(name: str, values: dict[str, Any]) -> Backend:
     values = dict(values)
     url, urls = values.pop("url"), values.pop("urls")
-    headers = tuple(values.pop("request_headers").items())
     model = values.pop("model") or name
-    return Backend(name=name, urls=urls or (url,), model=model, request_headers=headers, **values)
-
-
-def _sink(name: str, values: dict[str, Any]) -> Sink:
-    return Sink(name=name, **{**values, "headers": tuple(values["headers"].items())})
+    return Backend(name=name, urls=urls or (url,), model=model, **values)
 
 
 def _metric(name: str, values: dict[str, Any]) -> Metric:
@@ -175,7 +155,6 @@ def _route(route: RouteDraft, policy: Policy) -> RouteConfig:
     metrics, features = values["metrics"], values["features"]
     values |= {
         "baseline": values["baseline"] or policy.baseline,
-        "headers": tuple(values["headers"].items()),
         # In a list each reference is its own name.
         "features": tuple(features.items() if isinstance(features, dict) else ((text, text) for text in features)),
         "primary_metric": values["primary_metric"] or (metrics[0] if metrics else None),

@@ -14,8 +14,9 @@ import policies
 from policies.types import Path, Policy
 from router.config import spellings
 from router.config.findings import Finding, did_you_mean, dotted, listed, shown
+from router.config.kinds import mapping
 from router.config.settings import BACKEND, CAPTURE, GATEWAY, MIRROR, ROUTE, SINK, metric_table, policy_table
-from router.config.tables import Setting, Table, TableDraft, mapping, read, stand_in
+from router.config.tables import Setting, Table, TableDraft, read, stand_in
 from router.records import EXPOSED
 
 #: Levels of tables and lists that a file may have. The deepest setting is at six.

@@ -1,7 +1,7 @@
 """How single settings are spelled: names, durations, addresses, URLs, paths.
 
 Rule: each function returns the value or raises ValueError with the words that follow the setting's path in a message
-("must be …"). Standard library only: workers read addresses too.
+("must be …"). Standard library only: the supervisor reads addresses too.
 """
 
 from __future__ import annotations
@@ -170,15 +170,6 @@ def _socket_url(text: str) -> str:
         raise ValueError(f"must name a socket by a path of at most {_LONGEST_SOCKET} bytes")
     base = base.rstrip("/")
     return f"unix:{socket}:{base}" if base else f"unix:{socket}"
-
-
-def replica(url: str) -> str:
-    """Return what a replica is called in logs and metrics: its URL without the scheme of the web.
-
-    >>> replica("http://10.0.0.7:9001/base"), replica("unix:/run/model.sock")
-    ('10.0.0.7:9001/base', 'unix:/run/model.sock')
-    """
-    return url.partition("://")[2] or url
 
 
 def absolute_path(text: str) -> str:

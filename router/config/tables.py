@@ -7,17 +7,17 @@ converted silently. A default stands in the field of the value that is made of t
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
 from functools import cached_property
-from types import GenericAlias
 from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
 
-from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, WithJsonSchema
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from policies.types import Path
 from router.config.findings import Finding, closest, did_you_mean, dotted, listed, quoted, shown
+from router.config.kinds import type_of
 
 #: The default of a key that must be given.
 REQUIRED: Final = object()
@@ -70,63 +70,22 @@ class TableDraft:
     findings: list[Finding] = field(default_factory=list)
 
 
-def spelled(parse: Callable[[str], Any], pattern: str | None = None, *, keep: bool = False) -> Any:
-    """Return the type of a text that ``parse`` accepts. Its value is what that returns, or with ``keep`` the text."""
+def table_of(owner: type, description: str, *, every: bool = False) -> Table:
+    """Return the table whose keys are the fields of a dataclass that have a description, with their types and defaults.
 
-    def check(given: object) -> object:
-        if not isinstance(given, str):
-            raise PydanticCustomError("string_type", "must be text in quotes")
-        value = parse(given)
-        return given if keep else value
-
-    schema = {"type": "string"} if pattern is None else {"type": "string", "pattern": f"^{pattern}$"}
-    return Annotated[Any, BeforeValidator(check), WithJsonSchema(schema)]
-
-
-def many(item: Any) -> Any:
-    """Return the type of a list of items, a tuple in the end."""
-    return GenericAlias(tuple, (item, ...))
-
-
-def some(item: Any) -> Any:
-    """Return the type of a list of one item or more."""
-
-    def check(given: object) -> object:
-        if given == ():
-            raise ValueError("must not be empty")
-        return given
-
-    return Annotated[many(item), BeforeValidator(check), Field(json_schema_extra={"minItems": 1})]
-
-
-def mapping(name: Any, item: Any) -> Any:
-    """Return the type of a table whose keys are the operator's."""
-    return GenericAlias(dict, (name, item))
-
-
-def table_of(owner: type, settings: Mapping[str, Setting], description: str = "") -> Table:
-    """Return the table of ``settings``, each with the default that the field of its name has in ``owner``."""
-    defaults = {f.name: _default(f) for f in fields(owner)}
-    return Table(
-        {
-            name: replace(setting, default=defaults.get(name, REQUIRED)) if setting.required else setting
-            for name, setting in settings.items()
-        },
-        description,
-    )
-
-
-def table_of_fields(owner: type, description: str = "") -> Table:
-    """Return the table whose keys are the fields of a dataclass, with their types, defaults and order.
-
-    A field may carry a "description" in its metadata; the others are described by the whole.
+    With ``every`` the others are keys too, and ``description``, that of the whole, describes them.
     """
     hints = get_type_hints(owner, include_extras=True)
     return Table(
         {
-            f.name: Setting(hints[f.name], f.metadata.get("description", description), _default(f))
+            f.name: Setting(
+                type_of(hints[f.name]),
+                f.metadata.get("description", description),
+                f.metadata.get("default", _default(f)),
+                secret=f.metadata.get("secret", False),
+            )
             for f in fields(owner)
-            if f.init
+            if f.init and (every or "description" in f.metadata)
         },
         description,
     )

@@ -8,7 +8,7 @@ import sys
 HEAVY = ("numpy", "scipy", "pydantic", "sqlalchemy", "tree_sitter", "tree_sitter_toml", "prometheus_client", "httpx")
 LIGHT = (
     *("router", "merge", "snapshot", "records", "match", "unit", "extract", "outcomes"),
-    *("config.placeholders", "config.spellings"),
+    *("settings.placeholders", "settings.route", "config.spellings"),
 )
 
 PROGRAM = f"""

@@ -28,8 +28,8 @@ from gateway.sinks.sinks import RESULTS
 from gateway.store.counts.ledger import STATUSES, UNKNOWN
 from gateway.store.rows.calls import CallRow, StoredCall, by_shared_fields
 from gateway.store.rows.shared_fields import SharedFields
-from router.config.spellings import replica
 from router.records import EXPOSED, VARIANT_FAULTS, Fault, Role
+from router.settings.backend import replica_name
 from router.snapshot import Snapshot
 
 #: Names kept over all reloads of one controller, or twice as many as the first configuration has. Beyond it something
@@ -82,7 +82,7 @@ class Names:
         named |= {("metric", name) for name in (*snapshot.metrics, EXPOSED)}
         for backend in snapshot.backends.values():
             named |= {("variant", backend.name), ("version", backend.name, backend.version)}
-            named |= {("replica", replica(url)) for url in backend.urls}
+            named |= {("replica", replica_name(url)) for url in backend.urls}
         self._most = self._most or max(MOST_NAMES, 2 * len(named))
         if len(self._known | named) <= self._most:
             self._known |= named

@@ -10,7 +10,7 @@ from typing import Any
 
 from gateway.admin.metrics.workers import Labels
 from gateway.proxy.client.health import STATES
-from router.config.spellings import replica
+from router.settings.backend import replica_name
 from router.snapshot import Backend, Snapshot
 
 Gauges = Mapping[tuple[str, Labels], float]
@@ -24,7 +24,7 @@ def backends(snapshot: Snapshot, gauges: Gauges) -> list[dict[str, Any]]:
             "model": backend.model,
             "version": backend.version,
             "waiting": int(gauges.get(("waiting", (("variant", backend.name),)), 0)),
-            "replicas": [_replica(backend, replica(url), gauges) for url in backend.urls],
+            "replicas": [_replica(backend, replica_name(url), gauges) for url in backend.urls],
         }
         for backend in snapshot.backends.values()
     ]

@@ -23,10 +23,7 @@ from router.snapshot import Gateway
 logger = logging.getLogger(__name__)
 
 #: Settings that sockets, processes and files were made by.
-PROCESS_SETTINGS: Final = frozenset(
-    {"listen", "admin", "workers", "data_dir", "store", "store_password_file", "tracing"}
-    | {field.name for field in fields(Gateway) if field.name.startswith(("tls_", "admin_tls_"))}
-)
+PROCESS_SETTINGS: Final = frozenset(field.name for field in fields(Gateway) if field.metadata.get("restart"))
 
 #: How often the content is compared even though nothing was told.
 _LOOK_MS: Final = 2_000

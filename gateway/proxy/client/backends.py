@@ -20,8 +20,8 @@ from gateway.proxy.client.upstream import Upstream
 from gateway.proxy.log.counts import Counts
 from gateway.proxy.wire.buffers import Buffers
 from gateway.proxy.wire.headers import Header, Headers
-from router.config.placeholders import fill, placeholders
 from router.records import CallLine, Role, Stamp, stamp
+from router.settings.placeholders import fill, placeholders
 from router.snapshot import Backend, Gateway, Route, Snapshot
 
 #: The settings that name a file with a token of which workers know.

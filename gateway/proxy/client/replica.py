@@ -16,7 +16,7 @@ from urllib.parse import quote, urlsplit
 
 from gateway.proxy.client.link import Link
 from gateway.proxy.wire.faults import UpstreamFault
-from router.config.spellings import replica as replica_name
+from router.settings.backend import replica_name
 from router.snapshot import Backend
 
 if TYPE_CHECKING:

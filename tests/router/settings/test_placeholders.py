@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.config.placeholders import Placeholder, fill, placeholders
+from router.settings.placeholders import Placeholder, fill, placeholders
 
 
 def test_variables_and_files_are_named_in_order() -> None:

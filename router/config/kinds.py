@@ -1,0 +1,219 @@
+"""How each kind of value is written in the operator's file, and what it may be.
+
+Rule: a kind has one name, by which the settings (``router.settings``) say what they hold. Types are checked as TOML has
+them, nothing is converted silently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import GenericAlias, UnionType
+from typing import Annotated, Any, Final, Union, get_args, get_origin
+
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from router.config import spellings
+from router.config.findings import quoted
+from router.extract import Pointer
+from router.records import LARGEST
+from router.settings.keys import Bounds
+from router.settings.placeholders import placeholders
+from router.unit import TOKEN, reference
+
+
+def type_of(declared: Any) -> Any:
+    """Return the type by which a key is read whose value is declared as ``declared``.
+
+    Raises KeyError if it is of a kind that has no name here.
+    """
+    origin, inside = get_origin(declared), get_args(declared)
+    if origin in (Union, UnionType):
+        return Union[tuple(map(type_of, inside))]  # noqa: UP007
+    if origin is tuple:
+        return GenericAlias(tuple, tuple(map(type_of, inside)))
+    if origin is Annotated:
+        held, mark = inside[:2]
+        if isinstance(mark, Bounds):
+            return Annotated[held, Field(ge=mark.least, le=mark.most)]
+        if mark == "some":
+            return some(type_of(held))
+        if isinstance(mark, str):
+            return KINDS[mark]
+    return declared
+
+
+def spelled(parse: Callable[[str], Any], pattern: str | None = None, *, keep: bool = False) -> Any:
+    """Return the type of a text that ``parse`` accepts. Its value is what that returns, or with ``keep`` the text."""
+
+    def check(given: object) -> object:
+        if not isinstance(given, str):
+            raise PydanticCustomError("string_type", "must be text in quotes")
+        value = parse(given)
+        return given if keep else value
+
+    schema = {"type": "string"} if pattern is None else {"type": "string", "pattern": f"^{pattern}$"}
+    return Annotated[Any, BeforeValidator(check), WithJsonSchema(schema)]
+
+
+def many(item: Any) -> Any:
+    """Return the type of a list of items, a tuple in the end."""
+    return GenericAlias(tuple, (item, ...))
+
+
+def some(items: Any) -> Any:
+    """Return the type of a list that is not empty."""
+
+    def check(given: object) -> object:
+        if given == ():
+            raise ValueError("must not be empty")
+        return given
+
+    return Annotated[items, BeforeValidator(check), Field(json_schema_extra={"minItems": 1})]
+
+
+def mapping(name: Any, item: Any) -> Any:
+    """Return the type of a table whose keys are the operator's."""
+    return GenericAlias(dict, (name, item))
+
+
+#: Framing and hop-by-hop: the gateway's own business on each connection.
+_OWN_HEADERS: Final = frozenset(
+    {
+        "connection",
+        "content-length",
+        "expect",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+
+
+def _token(text: str) -> str:
+    if not TOKEN.fullmatch(text):
+        raise ValueError("must be the name of a header: letters, digits and -")
+    return text.lower()
+
+
+def _request_header(text: str) -> str:
+    name = _token(text)
+    if name in _OWN_HEADERS:
+        raise ValueError("must not be a header that belongs to the connection")
+    return name
+
+
+def _event_header(text: str) -> str:
+    name = _request_header(text)
+    if name == "content-type" or name.startswith("ce-"):
+        raise ValueError("must not be a header that says what an event is")
+    return name
+
+
+def _each_once(given: object) -> object:
+    if isinstance(given, dict):
+        first: dict[str, str] = {}
+        for name in given:
+            if first.setdefault(name.lower(), name) != name:
+                raise ValueError(f"must name a header once, and {quoted(first[name.lower()])} is {quoted(name)}")
+    return given
+
+
+def _headers(name: Callable[[str], str], value: Callable[[str], str]) -> Any:
+    """Return the type of a table of headers: pairs in the end."""
+    table = mapping(spelled(name), spelled(value))
+    return Annotated[table, BeforeValidator(_each_once), AfterValidator(lambda given: tuple(given.items()))]
+
+
+def _line(text: str) -> str:
+    if not text or text != text.strip() or not text.isprintable():
+        raise ValueError("must be one line of text, without spaces at its ends")
+    return text
+
+
+def _header_value(text: str) -> str:
+    if not text.isascii():
+        raise ValueError("must be ASCII, as the value of a header")
+    return _line(text)
+
+
+def _sent_value(text: str) -> str:
+    placeholders(text)
+    return _header_value(text)
+
+
+def _store(text: str) -> str:
+    if text != "sqlite" and not text.startswith(("postgresql://", "postgres://")):
+        raise ValueError('must be "sqlite" or a URL that begins with "postgresql://"')
+    userinfo, at, _ = text.partition("://")[2].rpartition("@")
+    if (at and ":" in userinfo) or "password=" in text:
+        raise ValueError("must not hold the password; put it into a file and name that in store_password_file")
+    return text
+
+
+def _share(given: float) -> float:
+    if not 0 <= given <= 1:
+        raise ValueError("must lie in [0, 1]")
+    return given
+
+
+def _missing(given: object) -> object:
+    if given == "exclude":
+        return None
+    if isinstance(given, bool) or not isinstance(given, int | float) or not abs(given) < float("inf"):
+        raise ValueError('must be "exclude" or a finite number')
+    if abs(given) > LARGEST:
+        raise ValueError(f'must be "exclude" or lie in [{-LARGEST:g}, {LARGEST:g}], as every value does')
+    return float(given)
+
+
+def _bounds(given: object) -> object:
+    if isinstance(given, tuple) and len(given) == 2:
+        low, high = given
+        if all(isinstance(end, int | float) and not isinstance(end, bool) for end in given) and low < high:
+            if max(abs(low), abs(high)) > LARGEST:
+                raise ValueError(f"must lie in [{-LARGEST:g}, {LARGEST:g}], as every value does")
+            return given
+    raise ValueError("must be two numbers, [low, high], the lower one first")
+
+
+Text = Annotated[str, Field(min_length=1)]
+Share = Annotated[float, AfterValidator(_share), WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1})]
+Duration = spelled(spellings.duration_ms, spellings.DURATION)
+Missing = Annotated[
+    float | None, BeforeValidator(_missing), WithJsonSchema({"oneOf": [{"const": "exclude"}, {"type": "number"}]})
+]
+Range = Annotated[tuple[float, float], BeforeValidator(_bounds)]
+_Reference: Any = spelled(reference, "(header|cookie|query|body):.*", keep=True)
+_Features: Any = Annotated[
+    Annotated[many(_Reference), Tag("[list]")] | Annotated[mapping(Text, _Reference), Tag("[table]")],
+    Discriminator(lambda given: "[list]" if isinstance(given, tuple) else "[table]"),
+]
+
+KINDS: Final = {
+    "text": Text,
+    "line": spelled(_line),
+    "share": Share,
+    "duration": Duration,
+    "address": spelled(spellings.address, keep=True),
+    "network": spelled(spellings.network, keep=True),
+    "origin": spelled(spellings.origin),
+    "store": spelled(_store),
+    "backend_url": spelled(spellings.backend_url),
+    "sink_url": spelled(spellings.sink_url),
+    "path": spelled(spellings.absolute_path),
+    "route_path": spelled(spellings.route_path),
+    "prefix": spelled(spellings.prefix),
+    "method": spelled(spellings.method, spellings.METHOD),
+    "pointer": spelled(Pointer, "(/.*)?", keep=True),
+    "reference": _Reference,
+    "features": _Features,
+    "matched_headers": _headers(_token, _header_value),
+    "request_headers": _headers(_request_header, _sent_value),
+    "sink_headers": _headers(_event_header, _sent_value),
+    "table": dict[str, Any],
+    "tables": tuple[Any, ...],
+}
