@@ -1,7 +1,7 @@
 """Decisions and their statistics: policy → plan → decision.
 
-Rule: pure. No I/O, clock, asyncio, logging or global state. Importing this package costs the standard library and
-a hash; numpy and scipy are imported inside the functions that plan, never at import time: workers import it too.
+Rule: pure. No I/O, clock, asyncio, logging or global state. Workers import this package too, so importing it loads the
+standard library and xxhash only; numpy and scipy are imported inside the functions that make plans.
 
 Adding a policy is one new file and one name in ``POLICIES``.
 """

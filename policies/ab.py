@@ -1,6 +1,6 @@
 """Variants side by side at fixed shares, to learn which is better.
 
-Rule: shares are the operator's alone; evidence never moves them, which is what keeps the comparison simple.
+Rule: only the operator changes shares. Evidence never moves them, and that keeps the comparison simple.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ SUM_TOLERANCE = 1e-9
 class AB(Policy):
     """Each variant of ``shares`` answers its share in [0, 1] of the units; the shares sum to 1.
 
-    With ``sticky`` a unit keeps its variant; without, every request is a fresh chance. No variant is the natural
-    baseline, so the route names it.
+    With ``sticky`` a unit keeps its variant; without, every request is drawn anew. No variant is the natural
+    baseline, so the route names one.
 
     >>> AB(shares={"v1": 0.5, "v2": 0.5}).plan(Evidence()).shares
     {'v1': 0.5, 'v2': 0.5}

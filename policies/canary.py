@@ -1,6 +1,6 @@
 """A stable variant, and a candidate that answers a small share, raised step by step.
 
-Rule: raising the share sends nobody back from the candidate to the stable variant.
+Rule: raising the share moves no unit from the candidate back to the stable variant.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from policies.types import Evidence, Path, Plan, Policy, SettingProblem
 class Canary(Policy):
     """``candidate`` answers ``share`` in [0, 1] of the units, ``stable`` the rest; 0 holds it back, 1 completes it.
 
-    With ``sticky`` a unit keeps its variant; without, every request is a fresh chance.
+    With ``sticky`` a unit keeps its variant; without, every request is drawn anew.
 
     >>> Canary(stable="v1", candidate="v2", share=0.25).plan(Evidence()).shares
     {'v1': 0.75, 'v2': 0.25}

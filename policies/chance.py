@@ -1,9 +1,10 @@
 """Chance without a random module: a hash becomes a number in (0, 1), and weights become a choice.
 
-Rule: deterministic, about a microsecond, and nothing imported but the hash. Runs once per request in every worker.
+Rule: deterministic, about a microsecond, and no import but the hash. Every worker runs this once per request.
 
-The hash is XXH3 of 64 bits: it spreads like a random one, which the tests here and its own show, it is what proxies
-choose by, and it costs an eighth of BLAKE2. It keeps no secret: whoever knows a salt can tell who will meet what.
+The hash is XXH3 of 64 bits. Its values are spread as evenly as random ones (its own tests and ours show it), proxies
+use it for the same purpose, and it costs an eighth of BLAKE2. It is not cryptographic: a client that knows the salt can
+compute which variant any unit gets (``router.assignment`` therefore hashes salts with a key).
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from typing import Final
 
 from xxhash import xxh3_64_intdigest
 
-#: 1 / (2**53 + 1), written out because compiled code would divide by 2**53, and draw 1. So 2**53 times this, the
-#: largest number drawn, is the last one before 1. Multiplying is cheaper than dividing.
+#: 1 / (2**53 + 1), written out because compiled code would divide by 2**53, and could then draw 1. With this factor the
+#: largest number drawn, 2**53 times it, is the last float before 1. Multiplying is cheaper than dividing.
 _SCALE: Final = 1.1102230246251564e-16
 _FOREVER: Final = float("inf")
-_hash: Final = xxh3_64_intdigest  # what is final is found at once where this is compiled
-#: How lengths are written that keys have.
+_hash: Final = xxh3_64_intdigest  # compiled code reads a Final name without a dict look-up
+#: The length of a key as it is written before it, for the lengths that keys have.
 _LENGTHS: Final = tuple(b"%d:" % length for length in range(256))
 
 
@@ -38,8 +39,8 @@ def chance(salt: str, key: str, label: str = "") -> float:
 def pick(salt: str, key: str, weights: Iterable[tuple[str, float]]) -> tuple[str, float]:
     """Return one name and its weight, with probability proportional to that; names of weight 0 are never picked.
 
-    Weighted rendezvous hashing: each name draws an exponential waiting time with its weight as the rate and the
-    first to ring wins, so shares are hit exactly, and raising one weight moves keys only towards that name.
+    Weighted rendezvous hashing: each name draws an exponential waiting time with its weight as the rate, and the
+    shortest wins. So the shares are met exactly, and raising one weight moves keys only towards that name.
 
     Raises ValueError if no weight is positive.
     Source: Schindelhauer & Schomaker 2005, "Weighted distributed hash tables", logarithmic method.
@@ -49,7 +50,7 @@ def pick(salt: str, key: str, weights: Iterable[tuple[str, float]]) -> tuple[str
     for pair in weights:
         name, weight = pair
         if weight > 0:
-            # chance(salt, key, name), with what all names share written once.
+            # chance(salt, key, name), with the bytes that all names share encoded once.
             waiting = -log(_uniform(subject + name.encode())) / weight
             if waiting < shortest:
                 best, shortest = pair, waiting
@@ -64,7 +65,7 @@ def _subject(salt: str, key: str) -> bytes:
     try:
         return beginning + key.encode()
     except UnicodeEncodeError:
-        # A header may hold bytes that are no UTF-8: they reach us as lone surrogates, and must hash, not fail.
+        # A header may hold bytes that are not UTF-8. They arrive as lone surrogates, and must be hashed, not fail.
         return beginning + key.encode("utf-8", "surrogatepass")
 
 

@@ -1,7 +1,7 @@
-"""What a plan is asked, and what it answers: an occasion, a decision.
+"""The input and the output of a plan: an occasion, a decision.
 
-Rule: values, never changed once made. A request makes one of each, so they are plain classes with slots: named tuples
-and dataclasses cost several times as much to make or to read, compiled ones most of all.
+Rule: values, never changed once made. Each request makes one of each, so they are plain classes with slots: named
+tuples and dataclasses cost several times as much to make or to read, most of all where this module is compiled.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Decision:
     """What to do with one request.
 
     ``answering`` names the variants whose answer is used: one, or several to merge. ``mirrored`` names those that get
-    a copy and whose answer is thrown away. ``propensity`` in (0, 1] is the exact probability with which ``answering``
+    a copy and whose answer is discarded. ``propensity`` in (0, 1] is the exact probability with which ``answering``
     was chosen. ``reason`` is a short word for the log, such as "unit", "request", "only", "draft" or "forced".
     """
 

@@ -1,9 +1,8 @@
-"""Sums that are exact: what was added and is taken away again leaves what was there before, to the last bit.
+"""Exact sums: adding a term and subtracting it again gives the sum before, to the last bit.
 
 Rule: a sum is a tuple of floats that add up to it exactly: the rounded sum, the rounded rest of that, and so on. So one
-sum has one form, whatever it was made of and in which order; its first float is the rounded sum, and the
-sum of nothing is empty. Terms must be finite, and far from the largest float: what may be added is bounded by whoever
-adds it (``router.records.LARGEST``).
+sum has one form, whatever its terms and their order; its first float is the rounded sum, and the sum of no terms is the
+empty tuple. Terms must be finite, and far from the largest float: the caller bounds them (``router.records.LARGEST``).
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from math import fsum, isfinite
 
-#: The rounded sum, then what rounding left out.
+#: The rounded sum, then the parts that rounding left out.
 Sum = tuple[float, ...]
 
 

@@ -1,6 +1,6 @@
-"""Rankers compete inside one merged list; the clicks say whose items are preferred.
+"""Rankers compete inside one merged list; clicks show whose items users prefer.
 
-Rule: every ranker answers every request, and the coins are fresh per request.
+Rule: every ranker answers every request, and the order of the draft is drawn anew for each request.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Interleave(Policy):
 
     ``items`` is the JSON Pointer to the list in an answer ("" when the answer is the list); ``item_id`` the pointer to
     the id inside an item ("" when the items are ids). Ask each ranker for at least twice ``length`` items: drafting,
-    and with it credit, stops where a list runs dry.
+    and with it credit, stops where a list runs out of items.
 
     >>> Interleave(rankers=("v1", "v2"), items="/hits", item_id="/id", length=10).plan(Evidence()).shares
     {'v1': 1.0, 'v2': 1.0}

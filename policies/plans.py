@@ -1,7 +1,7 @@
 """The plans that workers run.
 
-Rule: the standard library and ``chance``, no more; immutable; encoded as plain JSON values so that a plan can be
-stored, published and replayed. A policy chooses one of these; a new policy rarely needs a new plan.
+Rule: imports the standard library and ``chance`` only. Plans are immutable, and encoded as plain JSON values so that
+they can be stored, published and replayed. A policy makes one of these plans; a new policy rarely needs a new one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from policies.types import Plan
 
 T = TypeVar("T")
 
-#: How far the shares of a decoded plan may be from 1 in sum: decimal shares added in binary, and no more.
+#: How far the sum of a decoded plan's shares may be from 1: the rounding of decimal shares added in binary, no more.
 SUM_TOLERANCE = 1e-6
 
 
@@ -34,7 +34,7 @@ class Mirror:
 
 
 def is_copied(variant: str, share: float, occasion: Occasion) -> bool:
-    """Return whether a mirror takes this request: by unit when there is one, so the same units are always copied."""
+    """Return whether a mirror copies this request: by unit when there is one, so the same units are always copied."""
     key = occasion.request_id if occasion.unit is None else occasion.unit
     return share >= 1 or chance(occasion.salt, key, f"mirror/{variant}") < share
 
@@ -43,8 +43,8 @@ def is_copied(variant: str, share: float, occasion: Occasion) -> bool:
 class Weighted:
     """One variant answers, chosen by weight; mirrors get copies.
 
-    ``weights`` are (variant, share) with shares in [0, 1] that sum to 1. With ``sticky`` the unit is hashed and meets
-    the same variant while the shares stay; else the request id is, a fresh chance per request.
+    ``weights`` are (variant, share) with shares in [0, 1] that sum to 1. With ``sticky`` the unit is hashed, so it
+    keeps its variant while the shares stay; else the request id is hashed, so each request is drawn anew.
     """
 
     weights: tuple[tuple[str, float], ...]
@@ -84,7 +84,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class TeamDraft:
-    """Every ranker answers and their lists are merged by team draft, with fresh coins per request.
+    """Every ranker answers and their lists are merged by team draft, in an order drawn anew for each request.
 
     ``items`` is the JSON Pointer to the list in an answer, ``item_id`` the pointer inside an item ("" when the items
     are ids), ``length`` the length of the merged list.
@@ -107,10 +107,10 @@ class TeamDraft:
     def draft(self, lists: Sequence[Sequence[str]], occasion: Occasion) -> tuple[Slot, ...]:
         """Merge ranked lists of item ids, one per ranker and in the rankers' order, into at most ``length`` slots.
 
-        A round is drafted only while every ranker still has as many unused items as the round can ask for; after
-        that the list is filled without credit, because whoever did not run dry would own more places and win
-        random clicks. A repeated id within one list counts where it stands first. An empty list stands for a ranker
-        that gave none: then nobody gets credit.
+        A round is drafted only while every ranker still has as many unused items as the round can ask for. After that
+        the list is filled without credit: a ranker with a longer list would own more places, and win more of the
+        clicks that are made at random. A repeated id within one list counts where it stands first. An empty list stands
+        for a ranker that gave none: then no ranker gets credit.
 
         Raises ValueError if there is not one list per ranker.
         """
@@ -119,7 +119,7 @@ class TeamDraft:
         return team_draft(lists, self.length, lambda turn: self._order(occasion, turn))
 
     def _order(self, occasion: Occasion, turn: int) -> list[int]:
-        """Return a fresh random permutation of the rankers: independent between requests and between turns."""
+        """Return a random permutation of the rankers, independent between requests and between turns."""
         coins = [chance(occasion.salt, occasion.request_id, f"draft/{turn}/{name}") for name in self.rankers]
         return sorted(range(len(coins)), key=coins.__getitem__)
 
@@ -127,7 +127,7 @@ class TeamDraft:
 def team_draft(lists: Sequence[Sequence[str]], length: int, order: Callable[[int], Sequence[int]]) -> tuple[Slot, ...]:
     """Merge by team draft, where ``order(turn)`` is the permutation of the rankers for that turn.
 
-    Turns 0, 1, … are the drafted rounds; the next one orders the filling. When the permutations are uniform and
+    Turns 0, 1, … are the drafted rounds; the turn after them orders the filling. When the permutations are uniform and
     independent, a click on a slot chosen at random is as likely to be credited to any ranker as to any other.
     """
     unused = [_first_positions(items) for items in lists]
@@ -153,7 +153,7 @@ def team_draft(lists: Sequence[Sequence[str]], length: int, order: Callable[[int
 
 
 def _first_positions(items: Sequence[str]) -> dict[str, int]:
-    """Return each id with the place where it stands first, best first."""
+    """Return each id with its first position, in the order of the list."""
     positions: dict[str, int] = {}
     for position, item in enumerate(items):
         positions.setdefault(item, position)
@@ -163,7 +163,7 @@ def _first_positions(items: Sequence[str]) -> dict[str, int]:
 def encode_plan(plan: Plan) -> dict[str, Any]:
     """Return the plan as plain JSON values; ``decode_plan`` is the inverse.
 
-    Raises TypeError if it is none of the plans of this module: workers could not run it.
+    Raises TypeError if it is not a plan of this module: workers could not run it.
 
     >>> encode_plan(Weighted((("v1", 0.75), ("v2", 0.25))))
     {'plan': 'weighted', 'weights': [['v1', 0.75], ['v2', 0.25]], 'sticky': True, 'mirrors': []}
@@ -189,7 +189,7 @@ def encode_plan(plan: Plan) -> dict[str, Any]:
 def decode_plan(value: Mapping[str, Any]) -> Plan:
     """Return the plan that ``encode_plan`` wrote. Raises ValueError naming what is wrong.
 
-    Everything is checked: a plan that decodes can be run, so no request fails on a damaged snapshot.
+    It checks everything: a plan that decodes can be run, so no request fails because of a damaged snapshot.
     """
     kind = _field(value, "plan", str)
     if kind == "weighted":
@@ -211,7 +211,7 @@ def decode_plan(value: Mapping[str, Any]) -> Plan:
 
 def _field(value: Mapping[str, Any], name: str, kind: type[T]) -> T:
     content = value.get(name) if isinstance(value, Mapping) else None
-    # bool is an int to Python, and nowhere here.
+    # To Python a bool is an int; in a plan it is not.
     if not isinstance(content, kind) or (isinstance(content, bool) and kind is not bool):
         raise ValueError(f"plan: {name}: expected {kind.__name__}, got {content!r}")
     return content

@@ -1,6 +1,6 @@
 """Checks that several policies make on their settings.
 
-Rule: each returns every problem it finds and raises nothing; a message says what was given and what would do.
+Rule: each returns every problem it finds and raises nothing; a message says what was given and what is valid.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""One variant answers; others get a copy of the requests, and nobody sees their answers.
+"""One variant answers; others get a copy of the requests, and their answers reach no client.
 
-Rule: a shadow never answers. It is judged against the primary on the very same requests.
+Rule: a shadow never answers. It is compared with the primary on the same requests.
 """
 
 from __future__ import annotations

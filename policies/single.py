@@ -1,6 +1,6 @@
 """One variant answers everything.
 
-Rule: no chance and no evidence; what is measured is the variant itself.
+Rule: no chance and no evidence. Feedback about it measures that variant alone.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A bandit that gives each variant the probability that it is the best, and never less than a floor.
 
-Rule: learns from mature tallies alone, so a variant whose feedback is slow is not mistaken for a bad one.
+Rule: learns from mature tallies only, so a variant whose feedback is slow is not taken for a bad one.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ class Thompson(Policy):
 
     The posterior of a variant is Beta(prior[0] + successes, prior[1] + failures). Its share is (1 − Kε)·π + ε, where
     π is the exact probability that its rate is the highest of the K and ε is ``floor`` in [0, 1/K]. Drawing a variant
-    with that share has the law of drawing from the posteriors per request, and the propensity is known exactly.
-    Mixing keeps the order of the shares and the floor; clipping and renormalising would fall below it.
+    with that share has the same distribution as drawing from the posteriors for each request, and the propensity is
+    known exactly. Mixing keeps the order of the shares, and the floor; clipping and renormalising would fall below it.
 
-    Without ``sticky`` every request is a fresh chance. With it a unit keeps its variant while the shares stay; its
+    Without ``sticky`` every request is drawn anew. With it a unit keeps its variant while the shares stay; its
     requests still count one by one, so the shares then move faster than the number of units alone would justify.
 
     Source: Thompson 1933; Scott 2010, "A modern Bayesian look at the multi-armed bandit".
@@ -37,7 +37,7 @@ class Thompson(Policy):
     adaptive: ClassVar[bool] = True
     randomised: ClassVar[bool] = True
 
-    # field(): without it the members of the same name in Policy would be taken for the defaults.
+    # field(): without it the dataclass would take the members of the same name in Policy for the defaults.
     variants: tuple[str, ...] = field()
     reward: str = field()
     floor: float = 0.02
@@ -64,8 +64,8 @@ class Thompson(Policy):
     def posterior(self, tally: Tally) -> tuple[float, float]:
         """Return (a, b) of the Beta posterior of a variant's rate.
 
-        Evidence that cannot be (negative counts, more successes than values, not finite) never raises: successes are
-        clamped into [0, values], and where there is nothing to clamp the prior stands.
+        Impossible evidence (negative counts, more successes than values, not finite) raises nothing: successes are
+        clamped into [0, values], and without any finite values the posterior is the prior.
         """
         trials = tally.d if isfinite(tally.d) and isfinite(tally.m) else 0.0
         trials = max(trials, 0.0)

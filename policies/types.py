@@ -1,6 +1,7 @@
 """The vocabulary: occasion, decision, plan, policy, evidence, tally.
 
-Rule: values only, immutable and short. What a word means is said here once; who acts on it lives elsewhere.
+Rule: values only, immutable and short. The meaning of each word is defined here once; the code that acts on it lives
+elsewhere.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ class Plan(Protocol):
 class Tally:
     """Sums over units of what happened, where M is a unit's sum of values and D its count of values.
 
-    Tallies add and subtract exactly as their units do, so one moves by differences and merges across periods.
+    Tallies add and subtract exactly as their units do, so a tally is updated by differences and merged across periods.
     ``positive`` and ``negative`` count the units with M > 0 and M < 0 (wins and losses, when M is a preference).
-    ``d_max`` is the largest D of any unit so far; it never decreases, which keeps what is computed from it cautious.
+    ``d_max`` is the largest D of any unit so far. It never decreases, so intervals computed from it stay conservative.
     """
 
     n: int = 0
@@ -56,7 +57,7 @@ class Tally:
     @classmethod
     def of_units(cls, units: Iterable[tuple[float, float]]) -> Tally:
         """Return the tally of several units, each given as (m, d)."""
-        # Plain sums: adding up tallies of one would make two objects a unit, and the controller sees every unit.
+        # Plain sums: adding up one tally per unit would make two objects per unit, and the controller reads all units.
         n = positive = negative = 0
         sum_m = m2 = sum_d = d2 = md = d_max = 0.0
         for m, d in units:
@@ -109,7 +110,7 @@ EMPTY = Tally()
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The mature tallies of one route and epoch, periods pooled, by (variant, metric). Never an opinion."""
+    """The mature tallies of one route and epoch, periods pooled, by (variant, metric): sums, never conclusions."""
 
     tallies: Mapping[tuple[str, str], Tally] = field(default_factory=dict)
 
@@ -119,7 +120,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class SettingProblem:
-    """Something wrong with a setting: the path below the policy's table, what was given, and what would do."""
+    """Something wrong with a setting: its path below the policy's table; what was given, and what is valid."""
 
     path: Path
     message: str
@@ -128,8 +129,8 @@ class SettingProblem:
 class Policy(ABC):
     """Immutable settings that make plans. Subclasses are frozen dataclasses; their fields are their keys in the TOML.
 
-    A subclass states ``kind`` and ``references``, and ``plan``; the rest has defaults. Nothing outside a policy's own
-    file asks for its kind: what others need to know is asked through these members. A setting named like a member
+    A subclass states ``kind``, ``references`` and ``plan``; the rest has defaults. No code outside a policy's own file
+    asks for its kind: what other code needs to know, these members say. A setting named like a member
     (``variants``, ``reward``) is declared with ``= field()``, or the dataclass would take the member for its default.
     """
 
@@ -138,11 +139,11 @@ class Policy(ABC):
     kind: ClassVar[str]
     #: The metric the policy learns from, which must be scored 0/1; None when it does not learn.
     reward: str | None = None
-    #: True when the shares move with the evidence: then its revisions are not periods.
+    #: True when the shares move with the evidence: then a new plan does not begin a period.
     adaptive: ClassVar[bool] = False
-    #: True when which variant answers is a matter of chance, so that a sample-ratio check makes sense.
+    #: True when the answering variant is drawn at random, so that a sample-ratio check makes sense.
     randomised: ClassVar[bool] = False
-    #: True when the baseline must be named on the route because no variant is the natural one.
+    #: True when the route must name the baseline because no variant is the natural one.
     needs_baseline: ClassVar[bool] = False
 
     @abstractmethod
@@ -158,7 +159,7 @@ class Policy(ABC):
         return ()
 
     def probability_best(self, evidence: Evidence) -> Mapping[str, float]:
-        """The probability that each variant is the best at ``reward``, where the policy works by it; else empty."""
+        """The probability that each variant is the best at ``reward``, if the policy uses that; else empty."""
         return {}
 
     @property
@@ -173,5 +174,5 @@ class Policy(ABC):
 
     @property
     def by_unit(self) -> bool:
-        """True when a unit meets the same variant each time (or votes once), so that units are what is counted."""
+        """True when a unit gets the same variant each time (or votes once): then units are counted, not requests."""
         return True

@@ -1,7 +1,7 @@
-"""The key under which salts are hashed, so that a client who knows a salt cannot tell what it will meet.
+"""The key that salts are hashed with, so that a client who knows a salt cannot compute which variant it will get.
 
-Rule: the key is in no snapshot, log or answer. What leaves this file is one hash for each salt, and a name by which two
-keys can be told apart; neither leads back to the key. The same key makes the same of the same salt, wherever.
+Rule: the key is in no snapshot, log or answer. This module gives out one hash for each salt, and a name by which two
+keys can be told apart; neither reveals the key. The same key and salt give the same hash in every process.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from hashlib import blake2b
 
 
 class AssignmentKey:
-    """One key. ``name`` is a hash that tells it from others, and is no secret."""
+    """One key. ``name`` is a hash that identifies it, and is not secret."""
 
     __slots__ = ("_key", "name")
 
     def __init__(self, secret: str) -> None:
-        # BLAKE2 takes 64 bytes of key: a secret of any length comes down to 32.
+        # BLAKE2 takes at most 64 bytes of key: a secret of any length is hashed to 32.
         text = secret.encode("utf-8", "surrogatepass")
         self._key: bytes = blake2b(text, digest_size=32, person=b"turnout key").digest()
         self.name: str = blake2b(key=self._key, digest_size=8, person=b"turnout name").hexdigest()
@@ -24,7 +24,7 @@ class AssignmentKey:
         return f"AssignmentKey({self.name})"
 
     def salt(self, configured: str) -> str:
-        """Return what stands in for a salt of the file's wherever chance is drawn: 32 hex digits.
+        """Return the salt that replaces the configured one wherever a choice is drawn: 32 hex digits.
 
         >>> AssignmentKey("0" * 32).salt("checkout")
         'a79c7a481a97ef164b57e73e453c69ac'

@@ -1,7 +1,7 @@
-"""Exposure: a route may ask that somebody met a prediction before it counts at all.
+"""Exposure: a route may require an event that says a prediction was shown before the prediction counts.
 
-Rule: an exposure is feedback like any other, of one metric whose name is kept for it; whether a prediction is exposed
-is asked of its events, so it too can come late, be repeated, corrected and taken back.
+Rule: an exposure is feedback like any other, of one metric with a reserved name. Whether a prediction is exposed
+follows from its events, so an exposure too can come late, be repeated, corrected and retracted.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from router.snapshot import Metric
 
 
 def exposure(metrics: Iterable[Metric]) -> Metric:
-    """Return what an exposure means on a route with these metrics: it may come as long as the longest of their windows.
+    """Return the metric of exposures on a route with these metrics; its window is the longest of theirs.
 
-    On arrival: whether a prediction was met does not depend on what came of it.
+    It matures on arrival: whether a prediction was shown does not depend on its outcome.
     """
     window_ms = max(metric.window_ms for metric in metrics)
     return Metric(
@@ -33,5 +33,5 @@ def exposure(metrics: Iterable[Metric]) -> Metric:
 
 
 def exposed(events: Iterable[Feedback]) -> bool:
-    """Return whether one of the events that count for a prediction says that it was exposed."""
+    """Return whether one of the events that count for a prediction says that it was shown."""
     return any(event.metric == EXPOSED and bool(event.value) for event in events)

@@ -24,16 +24,16 @@ class Absence(Enum):
 MISSING: Final = Absence.MISSING
 UNREADABLE: Final = Absence.UNREADABLE
 
-#: Steps of a pointer. No model's answer is deeper, and a request's cost stays bounded.
+#: The most steps of a pointer. No model's answer nests deeper, and the cost of a request stays bounded.
 MAX_STEPS: Final = 64
 
-#: What two equal values of one such type hold is all there is to them.
+#: Two values of one of these types are equal in JSON exactly if Python says so.
 _PLAIN: Final = frozenset({str, int, float, bool})
 
-#: What may be looked up must fit into a database's index, and is kept in memory by the thousand.
+#: Identifiers must fit into a database's index, and thousands of them are kept in memory.
 _IDENTIFIER_BYTES: Final = 256
-#: Half a character, which no UTF-8 has.
-HALF: Final = re.compile(r"[\ud800-\udfff]")  # raw: no literal of half a character can be compiled
+#: A lone surrogate, which UTF-8 cannot encode.
+SURROGATE: Final = re.compile(r"[\ud800-\udfff]")  # raw: mypyc cannot compile a literal with a lone surrogate
 
 _INDEX = re.compile(r"0|[1-9][0-9]{0,8}", re.ASCII)
 _STEP = re.compile(r"[^.\[\]/]+")
@@ -85,7 +85,8 @@ class Pointer:
     def replaced(self, document: object, value: object) -> object:
         """Return a copy of the document with ``value`` where the pointer points.
 
-        Only what lies on the way is copied; the document itself stays as it is. Raises LookupError if nothing is there.
+        Only the containers on the pointer's way are copied; the document itself is not changed. Raises LookupError if
+        nothing is there.
         """
         return _replaced(document, self.steps, value)
 
@@ -100,7 +101,7 @@ class Pointer:
 
 
 def _as_pointer(text: str) -> str:
-    """Return the pointer that was probably meant by a path in another notation.
+    """Return the pointer that a path in another notation probably means.
 
     >>> _as_pointer("outputs[0].data[0]"), _as_pointer("$.a['b']")
     ('/outputs/0/data/0', '/a/b')
@@ -111,7 +112,7 @@ def _as_pointer(text: str) -> str:
 
 @lru_cache(maxsize=4096)
 def pointer(text: str) -> Pointer:
-    """Return the compiled pointer, compiled once per text. Raises ValueError as ``Pointer`` does."""
+    """Return the pointer, compiled once per text. Raises ValueError as ``Pointer`` does."""
     return Pointer(text)
 
 
@@ -127,8 +128,8 @@ def decode_json(body: bytes) -> object:
 def writable(value: object) -> bool:
     """Return whether a JSON value can be written, and within 32 more levels of nesting too.
 
-    What can be read cannot always be written again: it may nest too deep, or hold half a character. Whatever is kept is
-    shown later inside of something else.
+    What can be read cannot always be written again: it may nest too deeply, or hold a lone surrogate. The 32 levels are
+    for what contains it later, such as a row or a report.
     """
     if type(value) in (dict, list):
         for _ in range(32):
@@ -141,10 +142,10 @@ def writable(value: object) -> bool:
 
 
 def text_of(value: object) -> str | None:
-    """Return the text that identifies something (a unit, a key, an item), or None if the value identifies nothing.
+    """Return a value as the text of an identifier (of a unit, a key, an item), or None if it cannot be one.
 
-    Text and numbers identify, numbers by value, so that 7, 7.0 and "7" are one. Empty text, null, booleans, lists and
-    tables do not.
+    Texts and numbers can, numbers by value, so that 7, 7.0 and "7" are the same. Empty texts, null, booleans, lists and
+    tables cannot.
 
     >>> text_of("u-1"), text_of(7.0), text_of(0.5), text_of(True)
     ('u-1', '7', '0.5', None)
@@ -163,16 +164,16 @@ def text_of(value: object) -> str | None:
 def identifier(text: str) -> str:
     """Return the text under which an identifier is kept: itself, or a hash of it.
 
-    One that is longer than 256 bytes, or that no store keeps (it holds NUL or half a character), is hashed, and always
-    to the same: so requests, feedback, imports, explanations and erasures mean one and the same by it.
+    One that is longer than 256 bytes, or that databases cannot hold (with NUL or a lone surrogate), is replaced by its
+    hash. Requests, feedback, imports, explanations and erasures all call this, so they agree on the identifier.
 
     >>> identifier("user-17"), identifier("u" * 257)[:19]
     ('user-17', 'hashed:76748760f740')
     """
     if len(text) <= _IDENTIFIER_BYTES and text.isascii() and "\0" not in text:
-        return text  # as nearly all
+        return text  # nearly all
     encoded = text.encode("utf-8", "surrogatepass")
-    if len(encoded) <= _IDENTIFIER_BYTES and "\0" not in text and not HALF.search(text):
+    if len(encoded) <= _IDENTIFIER_BYTES and "\0" not in text and not SURROGATE.search(text):
         return text
     return f"hashed:{blake2b(encoded, digest_size=32).hexdigest()}"
 

@@ -1,11 +1,12 @@
 """Match a request to its route.
 
-Rule: matching looks at nothing but Facts, and at the path's bytes as they came: the same bytes go on to the backend. A
-path with dot segments (``..``, ``%2e%2e``, ``..;x``, between slashes, ``%2f`` or backslashes) is matched as those who
-resolve them read it too: where any reading leaves the route's prefix, or is another route's, no route takes it, so that
-neither a route nor a base path can be left. Of the routes that take a request, the most specific path wins: an
-exact path before a prefix, a longer prefix before a shorter one. Two routes with the same path that could both take one
-request are refused when the config is read (``overlap``), not when traffic arrives.
+Rule: matching looks at Facts only, and at the path's bytes as they came: the same bytes go to the backend. Servers
+resolve dot segments (``..``, ``%2e%2e``, ``..;x``, between slashes, ``%2f`` or backslashes) in different ways, so a
+path with one is also matched as each of them would resolve it. If any such reading leaves the route's prefix, or is
+another route's, no route takes the request: no path can leave its route or the backend's base path. Of the routes that
+take a request, the most specific path wins: an exact path before a prefix, a longer prefix before a shorter one. Two
+routes with the same path that could both take one request are refused when the config is read (``overlap``), not when
+traffic arrives.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from typing import Final, Protocol
 
 from router.snapshot import Route
 
-#: How paths are cut into segments: by the standard, and by servers that take more for a slash, and many for one.
+#: How paths are cut into segments: by the standard, and by servers that also take %2f and backslashes for a slash, and
+#: several in a row for one.
 _SLASHES: Final = (re.compile("/"), re.compile(r"(?:/|%2f|\\|%5c)+", re.IGNORECASE))
 _DOT: Final = re.compile("%2e", re.IGNORECASE)
-#: Paths that are nobody's but the gateway's own.
+#: The prefix of the gateway's own paths.
 _OWN: Final = "/-/"
 
 
@@ -54,7 +56,7 @@ class Pattern(Protocol):
 
 
 class RouteTable:
-    """Every route, arranged so that a look-up costs one dict access for exact paths and one per length of prefix."""
+    """Every route, indexed so that a look-up costs one dict access for exact paths and one per length of prefix."""
 
     __slots__ = ("_exact", "_lengths", "_prefixes")
 
@@ -72,23 +74,24 @@ class RouteTable:
         "/v1/*" takes every path that begins with "/v1/", and not "/v1" itself.
         """
         path = facts.path
-        route = self._named(path, facts)
-        if route is not None and ("/." in path or "%" in path or "\\" in path) and not self._holds(route, path, facts):
+        route = self._first(path, facts)
+        if route is not None and ("/." in path or "%" in path or "\\" in path) and not self._stays(route, path, facts):
             return None
         return route
 
-    def _holds(self, route: Route, path: str, facts: Facts) -> bool:
-        """Return whether every reading of a path stays beneath the route's prefix, and is this route's."""
+    def _stays(self, route: Route, path: str, facts: Facts) -> bool:
+        """Return whether every reading of a path stays beneath the route's prefix, and belongs to this route."""
         least = route.path.count("/") - 1
         for slashes in _SLASHES:
             segments = slashes.split(path)[1:]
             if any(map(_dots, segments)):
                 read = _resolved(segments, least)
-                if read is None or read.startswith(_OWN) or self._named(read, facts) is not route:
+                if read is None or read.startswith(_OWN) or self._first(read, facts) is not route:
                     return False
         return True
 
-    def _named(self, path: str, facts: Facts) -> Route | None:
+    def _first(self, path: str, facts: Facts) -> Route | None:
+        """Return the route with the most specific path that takes the request, or None."""
         for route in self._exact.get(path, ()):
             if _takes(route, facts):
                 return route
@@ -100,7 +103,7 @@ class RouteTable:
 
 
 def has_dots(path: str) -> bool:
-    """Return whether some server finds a dot segment in a path.
+    """Return whether some server would find a dot segment in a path.
 
     >>> has_dots("/a/%2E./b"), has_dots("/a.b/..c")
     (True, False)
@@ -109,7 +112,7 @@ def has_dots(path: str) -> bool:
 
 
 def _dots(segment: str) -> int:
-    """Return how many dots a dot segment has, 0 for any other segment. Some servers cut it at a ``;``."""
+    """Return how many dots a dot segment has, 0 for any other segment. Some servers cut a segment at a ``;``."""
     if "." not in segment and "%" not in segment:
         return 0
     name = _DOT.sub(".", segment.partition(";")[0])
@@ -117,7 +120,7 @@ def _dots(segment: str) -> int:
 
 
 def _resolved(segments: list[str], least: int) -> str | None:
-    """Return a path without its dot segments; None if on its way fewer than ``least`` segments were left."""
+    """Return the path with its dot segments resolved; None if one of them leads above the first ``least`` segments."""
     kept: list[str] = []
     dots = 0
     for segment in segments:
@@ -134,7 +137,7 @@ def _resolved(segments: list[str], least: int) -> str | None:
 
 
 def overlap(one: Pattern, other: Pattern) -> bool:
-    """Return whether some request could be taken by either, with nothing to say which comes first.
+    """Return whether some request could be taken by either, with no rule for which comes first.
 
     That is so when the paths are the same, the methods are not disjoint, and no header is required to have two
     different values. Paths that are not the same never overlap: the more specific one comes first.

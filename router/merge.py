@@ -1,7 +1,7 @@
 """Several ranked answers → one, with attribution.
 
-Rule: pure, and never worse than not merging: whatever stands in the way, the first answer that came passes untouched
-and the reason is said, so that the caller can count it.
+Rule: pure, and never worse than not merging: where answers cannot be merged, the first one that came passes unchanged,
+and the result holds the reason, so that the caller can count it.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """What came of a merge.
+    """The result of a merge.
 
     ``first`` is the ranker (index into the plan's) whose answer is the envelope: the first that answered. ``body`` is
     its answer with the merged list in place of its own, as JSON; None means that its answer passes as it is.
     ``items`` are, per ranker, the ids it is credited for in the order shown: None for a ranker that took no part,
-    empty for one that did and got none. ``reason`` says what stood in the way of a merge; with only one answer nothing
-    did, there is just nothing to merge.
+    empty for one that did and got none. ``reason`` says why the answers could not be merged; None also when only one
+    answer came, since there is nothing to merge.
     """
 
     first: int
@@ -49,7 +49,7 @@ def merge(plan: TeamDraft, occasion: Occasion, answers: Sequence[object]) -> Mer
     """Merge the rankers' decoded answers, one per ranker of the plan and in its order.
 
     An answer is what ``extract.decode_json`` made of the body, or MISSING for a ranker that failed, which is left out;
-    those that remain are drafted among themselves.
+    the others are drafted among themselves.
 
     Raises ValueError if there is not one answer per ranker, or none came.
     """
@@ -58,15 +58,15 @@ def merge(plan: TeamDraft, occasion: Occasion, answers: Sequence[object]) -> Mer
     came = [index for index, answer in enumerate(answers) if answer is not MISSING]
     if not came:
         raise ValueError("no ranker answered")
-    nobody: tuple[tuple[str, ...] | None, ...] = (None,) * len(answers)
+    uncredited: tuple[tuple[str, ...] | None, ...] = (None,) * len(answers)
     if len(came) == 1:
-        return Merged(came[0], None, nobody)
+        return Merged(came[0], None, uncredited)
     items, item_id = pointer(plan.items), pointer(plan.item_id)
     rankings: list[_Ranking] = []
     for index in came:
         ranking = _ranking(answers[index], items, item_id)
         if isinstance(ranking, str):
-            return Merged(came[0], None, nobody, ranking)
+            return Merged(came[0], None, uncredited, ranking)
         rankings.append(ranking)
     present = plan if len(came) == len(answers) else replace(plan, rankers=tuple(plan.rankers[i] for i in came))
     slots = present.draft([ranking.ids for ranking in rankings], occasion)
@@ -74,8 +74,8 @@ def merge(plan: TeamDraft, occasion: Occasion, answers: Sequence[object]) -> Mer
     credited = dict(zip(came, _credits(slots, rankings), strict=True))
     try:
         body = orjson.dumps(items.replaced(answers[came[0]], shown))
-    except TypeError:  # what orjson says of more than 254 levels, though it reads 1,024
-        return Merged(came[0], None, nobody, "too_deep")
+    except TypeError:  # orjson writes at most 254 levels, though it reads 1,024
+        return Merged(came[0], None, uncredited, "too_deep")
     return Merged(came[0], body, tuple(credited.get(index) for index in range(len(answers))))
 
 

@@ -1,22 +1,22 @@
-"""What calls turn out to be worth: a request's calls, the events learned about it and one metric become values.
+"""The value of calls: a request's calls, the events about it and one metric become values.
 
-Rule: pure, and blind to the order of arrival. What a request is worth now is a function of its calls, its events, the
-metric and whether the window has closed; what changed is the difference of two such states. So tallies moved by
-differences always equal the fold of everything known, in any order, with any repeats.
+Rule: pure, and independent of the order of arrival. The values of a request are a function of its calls, its events,
+the metric and whether the window has closed; a change is the difference of two such states. So tallies that are
+updated by differences always equal the fold of everything known, in any order, with any repeats.
 
-Which events belong:
+Which events count:
 
 - those whose own time is at most a window after the prediction, and at most ``before_ms`` before it, if that is set;
-- of several with one identity, the one with the highest revision (chosen before they come here);
-- none whose value is null: that takes back what its identity said before.
+- of several with one identity, the one with the highest revision (the caller has chosen it);
+- none whose value is null: it retracts what its identity said before.
 
 Who is scored:
 
-- a label scores every call that predicted something, shadows included; what an answer that failed is worth, the score
-  says (``router.scores``);
-- a number beyond ``LARGEST`` scores nothing, be it an event's value, a label, or what was predicted;
+- a label scores every call that predicted something, shadows included; the score says what a failed answer is worth
+  (``router.scores``);
+- a number beyond ``LARGEST`` scores nothing, whether it is an event's value, a label or a prediction;
 - events and values score only what the client saw: the primary, or in a merged answer the rankers of the item named;
-- ``missing`` is what an answer (never a shadow) counts when its window closes and no event came.
+- ``missing`` is the value of an answer (never of a shadow) whose window closes without an event.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ from router.extract import equal
 from router.records import EXPOSED, LARGEST, Fault, Feedback, Outcome, Role, new_outcome
 from router.snapshot import Metric
 
-#: How a prediction stands under one metric. What comes of it: nothing yet, a value from feedback, ``missing`` because
-#: its window has closed empty, no value at all, or nothing as long as nobody met it.
+#: The state of a prediction under one metric: no value yet, a value from feedback, ``missing`` because its window
+#: closed without an event, never a value, or no value until an event says that it was shown.
 State = Literal["open", "rewarded", "defaulted", "excluded", "not_exposed"]
 
 
 #: Why an event about a known prediction cannot count for anything.
 Inapplicable = Literal[
     "metric_not_listed",  # the prediction's route did not list the metric
-    "not_merged",  # several rankers answered, and one's list passed as it came: no ranker can have the credit
-    "no_item",  # the answer is a merged list, and the event names no item: whose it is cannot be said
-    "item_not_shown",  # it names one that no ranker was credited for
+    "not_merged",  # several rankers answered, and one's list passed unchanged: no ranker can have the credit
+    "no_item",  # the answer is a merged list, and the event names no item: no ranker can be credited
+    "item_not_shown",  # it names an item that no ranker was credited for
     "uncounted",  # nothing about the request counts (``records.UNCOUNTED``)
 ]
 
 
 class Countable(Protocol):
-    """What says whether a call could have a value."""
+    """The attributes that decide whether a call could have a value."""
 
     @property
     def role(self) -> Role: ...
@@ -60,7 +60,7 @@ class Countable(Protocol):
 
 
 class ScoredCall(Countable, Protocol):
-    """What a call is scored by: a Prediction, or a row that stands for one."""
+    """The attributes that a call is scored by: those of a Prediction, or of a stored row of one."""
 
     @property
     def variant(self) -> str: ...
@@ -83,8 +83,8 @@ class Value(NamedTuple):
     """What one call, or one call paired with another of the same request, is worth under one metric.
 
     ``against`` is "" for a call's own value, else the variant it is paired with: then the value is a difference of
-    scores (label, shadow less primary) or +1, 0, −1 for whose items earned more (events on a merged answer).
-    ``live`` is the value by what is known now, ``mature`` the one that comparisons may use; None is no value (yet).
+    scores (label, shadow less primary), or +1, 0, −1 for which ranker's items earned more (events on a merged answer).
+    ``live`` is the value from what is known now, ``mature`` the one that comparisons may use; None is no value (yet).
     """
 
     variant: str
@@ -98,44 +98,44 @@ class Value(NamedTuple):
 def values(
     calls: Sequence[ScoredCall], events: Sequence[Feedback], metric: Metric, *, closed: bool
 ) -> tuple[Value, ...]:
-    """Return what each call of one request, and each pair of calls, is worth; those without any value are left out.
+    """Return the value of each call of one request, and of each pair of calls; those without a value are left out.
 
-    ``calls`` are finished calls that share one prediction id, ``events`` those of this metric that belong (``in_time``
+    ``calls`` are finished calls that share one prediction id, ``events`` those of this metric that count (``in_time``
     and the highest revision of their identity), ``closed`` says whether the metric's window has closed for them.
     """
     events = [event for event in events if event.value is not None] if events else ()
     if not events and not closed:
-        return ()  # as of most requests before anything was learned about them
-    ripe = closed or metric.mature == "arrival"
-    if len(calls) == 1:  # as most are: there is nothing to make a pair with
+        return ()  # most requests, before there is feedback about them
+    matured = closed or metric.mature == "arrival"
+    if len(calls) == 1:  # most requests: there is nothing to make a pair with
         [call] = calls
         if not counted(call, metric):
             return ()
-        value = _own_value(call, events, metric, closed=closed, ripe=ripe)
+        value = _own_value(call, events, metric, closed=closed, matured=matured)
         return () if value.live is None else (value,)
-    own = [_own_value(call, events, metric, closed=closed, ripe=ripe) for call in calls if counted(call, metric)]
-    pairs = _label_pairs(own) if metric.kind == "label" else _ranker_pairs(calls, events, metric, ripe=ripe)
+    own = [_own_value(call, events, metric, closed=closed, matured=matured) for call in calls if counted(call, metric)]
+    pairs = _label_pairs(own) if metric.kind == "label" else _ranker_pairs(calls, events, metric, matured=matured)
     return tuple(value for value in (*own, *pairs) if value.live is not None)
 
 
 def state(
     calls: Sequence[ScoredCall], events: Sequence[Feedback], metric: Metric, *, closed: bool, exposed: bool = True
 ) -> State:
-    """Return how one request stands under one metric; the arguments are those of ``values``.
+    """Return the state of one request under one metric; the arguments are those of ``values``.
 
-    A request is "excluded" when no value can come of it any more, or none may (its variant was forced, or it counts
-    nowhere).
+    A request is "excluded" when it can get no value any more, or must not have one (its variant was forced, or it is
+    ``uncounted``).
     """
     if not any(counted(call, metric) for call in calls):
         return "excluded"
     if not exposed:
         return "not_exposed"
-    told = any(not event.retracts for event in events)
-    if not told and not closed:
+    informed = any(not event.retracts for event in events)
+    if not informed and not closed:
         return "open"
     if not values(calls, events, metric, closed=closed):
         return "excluded"
-    return "rewarded" if told else "defaulted"
+    return "rewarded" if informed else "defaulted"
 
 
 def changes(before: Sequence[Value], after: Sequence[Value]) -> list[tuple[Value, Outcome, Outcome]]:
@@ -143,7 +143,7 @@ def changes(before: Sequence[Value], after: Sequence[Value]) -> list[tuple[Value
 
     Of the returned ``Value`` only ``variant``, ``version``, ``role`` and ``against`` have a meaning.
     """
-    if not before:  # as of most events: the first about their request
+    if not before:  # most events are the first about their request
         return [(now, new_outcome((None, now.live)), new_outcome((None, now.mature))) for now in after]
     left = {(v.variant, v.role, v.against): v for v in before}
     found = []
@@ -168,7 +168,7 @@ def in_time(event_ms: int, at_ms: int, metric: Metric) -> bool:
 def inapplicable(calls: Sequence[ScoredCall], event: Feedback, metric: Metric | None) -> Inapplicable | None:
     """Return why an event cannot count for the request of these calls, None if it can, as far as they are known.
 
-    ``metric`` is what its name means for them. What takes back counts wherever there may be something to take back.
+    ``metric`` is what its name means for them. A retraction counts wherever there may be something to retract.
     """
     if calls[0].uncounted:
         return "uncounted"
@@ -176,7 +176,7 @@ def inapplicable(calls: Sequence[ScoredCall], event: Feedback, metric: Metric | 
         return "metric_not_listed"
     if metric.kind == "label" or metric.name == EXPOSED or event.retracts:
         return None
-    if len(calls) == 1 and calls[0].role == "primary":  # as of most requests
+    if len(calls) == 1 and calls[0].role == "primary":  # most requests
         return None
     rankers = [call for call in calls if call.role == "draft"]
     if not rankers:
@@ -207,19 +207,19 @@ def agreements(calls: Sequence[AnyCall]) -> tuple[tuple[AnyCall, bool], ...]:
     )
 
 
-def _own_value(call: ScoredCall, events: Sequence[Feedback], metric: Metric, *, closed: bool, ripe: bool) -> Value:
+def _own_value(call: ScoredCall, events: Sequence[Feedback], metric: Metric, *, closed: bool, matured: bool) -> Value:
     live = mature = None
     role = call.role
     if credited := _credited(call, events, metric) if role == "draft" else events:
         live = _fold(call, credited, metric)
-        mature = live if ripe else None
+        mature = live if matured else None
     elif closed and role != "shadow":
         live = mature = _number(metric.missing)
     return _new_value((call.variant, call.version, role, "", live, mature))
 
 
 def _credited(call: ScoredCall, events: Sequence[Feedback], metric: Metric) -> Sequence[Feedback]:
-    """The events that say something about a ranker of a merged answer: those that name one of its own items."""
+    """Return the events about a ranker of a merged answer: labels, and those that name one of its own items."""
     if metric.kind == "label":
         return events
     items = call.items or ()
@@ -227,8 +227,8 @@ def _credited(call: ScoredCall, events: Sequence[Feedback], metric: Metric) -> S
 
 
 def _fold(call: ScoredCall, events: Sequence[Feedback], metric: Metric) -> float | None:
-    """Several events of one call as one number. The sums are exact, so that the order of arrival cannot show."""
-    if len(events) == 1 and metric.fold != "any":  # as mostly: there is nothing to fold
+    """Fold the events of one call into one number. Sums are exact, so they do not depend on the order of arrival."""
+    if len(events) == 1 and metric.fold != "any":  # most calls: there is nothing to fold
         return _score(call, events[0], metric)
     if metric.fold in {"first", "last"}:
         choose = min if metric.fold == "first" else max
@@ -261,12 +261,12 @@ def _score(call: ScoredCall, event: Feedback, metric: Metric) -> float | None:
 
 
 def _number(value: Any) -> float | None:
-    """A value as a number that counts; NaN is beyond every bound."""
+    """Return a value as a number that counts, or None; NaN is within no bounds."""
     return float(value) if isinstance(value, (int, float)) and -LARGEST <= value <= LARGEST else None
 
 
 def _label_pairs(own: Sequence[Value]) -> list[Value]:
-    """Each shadow's score less the primary's on the same label. A call without a score leaves its pair incomplete."""
+    """Return each shadow's score less the primary's on the same label. A pair needs both scores."""
     if len(own) < 2:
         return []
     primary = next((value for value in own if value.role == "primary"), None)
@@ -291,11 +291,11 @@ def _difference(a: float | None, b: float | None) -> float | None:
 
 
 def _ranker_pairs(
-    calls: Sequence[ScoredCall], events: Sequence[Feedback], metric: Metric, *, ripe: bool
+    calls: Sequence[ScoredCall], events: Sequence[Feedback], metric: Metric, *, matured: bool
 ) -> list[Value]:
-    """Whose items earned more, for every ordered pair of rankers, where any ranker earned anything at all.
+    """Return whose items earned more, for every ordered pair of rankers, if an event names an item of any of them.
 
-    A ranker that failed, or that was not merged, makes no pair: the other did not win, it played alone.
+    A ranker that failed, or that was not merged, is in no pair: the other did not win, since it had no competitor.
     """
     rankers = [
         call
@@ -319,7 +319,9 @@ def _ranker_pairs(
         for other, others in zip(rankers, credits, strict=True):
             if other is not call:
                 sign = float((credit > others) - (credit < others))
-                pairs.append(Value(call.variant, call.version, call.role, other.variant, sign, sign if ripe else None))
+                pairs.append(
+                    Value(call.variant, call.version, call.role, other.variant, sign, sign if matured else None)
+                )
     return pairs
 
 

@@ -1,8 +1,8 @@
-"""route(request) → Routing: the one entry of a request into the experiment, and the one reference that is swapped.
+"""route(request) → Routing: where a request enters the experiment, and the one reference that is swapped.
 
-Rule: reads the snapshot once per request; no I/O, no clock. What it returns is complete: the caller asks nothing more.
-A request asks twice, ``match`` for its route and, once the body is there if ``needs_body``, ``route`` for what to do;
-the route it was given carries everything, so a swap in between changes nothing for it.
+Rule: reads the snapshot once per request; no I/O, no clock. The result is complete: the caller needs nothing else from
+the snapshot. There are two calls per request: ``match`` returns its route; then, with the body if ``needs_body`` asks
+for it, ``route`` decides. The route carries everything, so a swap in between does not affect the request.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class Routing:
     """What to do with one request.
 
     ``mirrored`` is the decision's mirrors and the route's together, answering variants left out. ``missing`` are words
-    (``records.WRONG``) for what the route names and the request does not carry, or its body could not be read: without
-    a unit the request stands in. ``forced`` says that the client chose the variant: the propensity then means nothing
-    and is logged as null.
+    (``records.WRONG``) for what the route names and the request does not carry, or where its body could not be read:
+    without a unit the request itself is randomised. ``forced`` says that the client chose the variant: the propensity
+    then means nothing and is logged as null.
     """
 
     __slots__ = ("decision", "forced", "key", "mirrored", "missing", "occasion", "route")
@@ -73,7 +73,7 @@ class Router:
         self.snapshot, self._table = snapshot, table
 
     def needs_body(self, route: Route) -> bool:
-        """Return whether the body must be here before deciding; the route is one that ``match`` returned just now."""
+        """Return whether the body must be read before deciding; the route is one that ``match`` has just returned."""
         return route.name in self._reading_bodies
 
     def match(self, facts: Facts) -> Route | None:
@@ -85,10 +85,10 @@ class Router:
     ) -> Routing:
         """Decide for a request that matched ``route``.
 
-        ``body`` is the decoded JSON body when ``needs_body(route)`` (``extract.decode_json``, which makes of anything
-        else UNREADABLE), else ignored. ``force`` is the variant a client asked for and was allowed to ask for: it
-        answers alone and nothing is mirrored. Raises ValueError if it is not one of the route's, which it names where
-        answers do.
+        ``body`` is the JSON body as ``extract.decode_json`` returns it (UNREADABLE if it is not JSON), ignored unless
+        ``needs_body(route)``. ``force`` is the variant a client asked for and was allowed to ask for: it
+        answers alone and nothing is mirrored. Raises ValueError if it is not one of the route's variants; the message
+        names those only if the route's answers name their variant.
         """
         unit = None if route.unit is None else reference(route.unit).identity(facts, body)
         key = None if route.key is None else reference(route.key).identity(facts, body)
@@ -137,7 +137,7 @@ def _features(route: Route, facts: Facts, body: object) -> dict[str, object]:
 
 
 def _mirrors(route: Route, facts: Facts, occasion: Occasion, decision: Decision) -> tuple[str, ...]:
-    """Return the variants that the route's own mirrors add to those the decision mirrors already."""
+    """Return the variants that the route's own mirrors add to those that the decision mirrors."""
     added: tuple[str, ...] = ()
     for mirror in route.mirrors:
         variant = mirror.variant

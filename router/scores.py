@@ -1,12 +1,12 @@
 """Scores: how one label judges one prediction.
 
-Rule: pure, and everything that is known of a score stands in its class. Adding one is one class here and one name in
-``SCORES``: the operator's file and its schema, the check of feedback, outcomes, report and sentences ask the class, and
-no other module names a score.
+Rule: pure, and everything that is known about a score stands in its class. Adding one is one class here and one name in
+``SCORES``: the operator's file and its schema, the validation of feedback, outcomes, report and sentences ask the
+class, and no other module names a score.
 
-How the kinds of a metric relate: an ``event`` (0 or 1) and a ``value`` (a number) are worth what they say, whatever was
-predicted, so neither has a score. A ``label`` is the truth, and is worth something only beside a prediction: its score
-says what.
+How this relates to the kinds of a metric: the value of an ``event`` is 0 or 1 and that of a ``value`` its number,
+whatever was predicted, so neither has a score. A ``label`` is the truth; its value comes from comparing it with the
+prediction, and the score says how.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Better = Literal["higher", "lower"]
 
 
 class Score(ABC):
-    """How a label scores a prediction. Subclasses have no state, and say all there is to know of themselves.
+    """How a label scores a prediction. Subclasses have no state, and state everything about themselves.
 
     The first paragraph of a subclass's docstring is what an editor shows beside its name.
     """
@@ -33,8 +33,8 @@ class Score(ABC):
     name: ClassVar[str]
     #: Which direction is good, unless the metric says otherwise.
     better: ClassVar[Better]
-    #: The lowest and the highest value; infinite where only ``LARGEST`` is the limit, which is too far away for an
-    #: interval to gain by it.
+    #: The lowest and the highest value; infinite where ``LARGEST`` is the only limit, which is too far away to make an
+    #: interval narrower.
     bounds: ClassVar[tuple[float, float]]
     #: True when every value is 0 or 1.
     binary: ClassVar[bool] = False
@@ -45,13 +45,13 @@ class Score(ABC):
 
     @abstractmethod
     def refusal(self, label: Any) -> str | None:
-        """Return what a label must be, of one that this score cannot take whatever was predicted; else None."""
+        """Return what a label must be if this one scores no prediction at all; None if it can score one."""
 
     @abstractmethod
     def value(self, label: Any, prediction: Any) -> float | None:
-        """Return what a prediction is worth by this label; None if the two cannot be compared.
+        """Return the score of a prediction by this label; None if the two cannot be compared.
 
-        It lies in ``bounds``, and within 2 · ``LARGEST`` of 0, so that a tally of any number of them stays finite.
+        It lies in ``bounds``, and within 2 · ``LARGEST`` of 0, so that a tally of any number of scores stays finite.
         """
 
 
@@ -74,7 +74,7 @@ class Match(Score):
 
 
 class ErrorScore(Score):
-    """How far a predicted number is from the true one, in one way or another; lower is better.
+    """How far a predicted number is from the true one, by some measure; lower is better.
 
     An answer that failed has no value: 0 would be a perfect score.
     """
@@ -111,8 +111,8 @@ class AbsoluteError(ErrorScore):
 class SquaredError(ErrorScore):
     """The square of that distance, so that a few large errors outweigh many small ones.
 
-    One beyond ``LARGEST`` counts as ``LARGEST``. If it had no value instead, the variant with the wildest guesses would
-    look the better for them.
+    One beyond ``LARGEST`` counts as ``LARGEST``. If it had no value instead, the wildest guesses would be left out, and
+    their variant would look better than it is.
     """
 
     __slots__ = ()
@@ -127,13 +127,13 @@ class SquaredError(ErrorScore):
 class PercentageError(ErrorScore):
     """That distance as a share of the label: 0.1 is 10 %. A label of 0 is refused.
 
-    One beyond ``LARGEST`` counts as ``LARGEST``, as of a squared error.
+    One beyond ``LARGEST`` counts as ``LARGEST``, as with a squared error.
     """
 
     __slots__ = ()
 
     name = "percentage_error"
-    noun = "mean relative error"  # it is said as the share it is: 0.1 under the name of a percentage would be misread
+    noun = "mean relative error"  # reports show it as a share: a "percentage error" of 0.1 would be misread
 
     def refusal(self, label: Any) -> str | None:
         return super().refusal(label) or (None if label else "must not be 0, of which no error is a share")
@@ -154,7 +154,7 @@ def score_of(kind: str, name: str | None) -> Score | None:
     """
     if kind != "label":
         return None
-    # SCORES is looked up at each call: whoever adds a score adds it there, and nothing here.
+    # SCORES is looked up at each call, so that a score added there is found here.
     found = [score for score in SCORES if name in (None, score.name)]
     if not found:
         raise ValueError(f'there is no score "{name}"')
@@ -172,7 +172,7 @@ def better_of(scorer: Score | None, given: Better | None) -> Better:
 
 
 def refused_number(value: object) -> str | None:
-    """Return what a number from outside must be, of a value that is none or counts as none; else None.
+    """Return what a value must be if it is not a number that counts; None if it is one.
 
     >>> refused_number("7"), refused_number(True), refused_number(1e16), refused_number(7)
     ('must be a finite number', 'must be a finite number', 'must lie in [-1e+15, 1e+15]', None)

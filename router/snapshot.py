@@ -44,7 +44,7 @@ FORMAT = 1
 
 
 class _Scored:
-    """The one thing about a metric that is no field of it, since it follows from them and is not encoded."""
+    """What a metric holds beside its fields: it follows from them, and is not encoded."""
 
     __slots__ = ("scorer",)
 

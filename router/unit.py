@@ -1,7 +1,7 @@
 """Who is randomised: references such as "header:x-user-id" or "body:/user/id", read from one request.
 
-Rule: a reference is parsed once and reading it never raises: what the request does not carry is MISSING. The same
-references serve for the unit, the key that feedback comes back with, and the features.
+Rule: a reference is parsed once and reading it never raises: what the request does not carry is MISSING. The unit, the
+key by which feedback names a request and the features are all given by such references.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ class Reference:
     pointer: Pointer | None = None
 
     def read(self, facts: Facts, body: object = MISSING) -> object:
-        """Return the value as it stands, or MISSING. ``body`` is the decoded body, needed by "body:" alone.
+        """Return the value as it was sent, or MISSING. ``body`` is the decoded body, which only "body:" needs.
 
-        A header that came twice counts as one list, joined with ", "; of cookies and query parameters the first counts.
+        A repeated header counts as one value, its lines joined with ", "; of a repeated cookie or query parameter the
+        first counts.
         """
         if self.source == "header":
             value: object = facts.header(self.name)
@@ -47,7 +48,7 @@ class Reference:
         return MISSING if value is None else value
 
     def identity(self, facts: Facts, body: object = MISSING) -> str | None:
-        """Return the identifier that the value is, or None if it identifies nobody."""
+        """Return the value as an identifier, or None if there is none or it is not a text or a number."""
         text = facts.header(self.name) if self.source == "header" else text_of(self.read(facts, body))
         return identifier(text) if text else None
 
@@ -82,7 +83,7 @@ def _cookie(facts: Facts, name: str) -> str | None:
 def _parameter(query: str, name: str) -> str | None:
     for pair in query.split("&"):
         key, _, content = pair.partition("=")
-        # Decoding only what could be the name keeps a long query cheap.
+        # Only what could be the name is decoded: that keeps a long query cheap.
         if key == name or (("%" in key or "+" in key) and unquote_plus(key) == name):
             return unquote_plus(content)
     return None

@@ -1,4 +1,4 @@
-"""The rate of something that happens or not, known within an interval that holds at every look.
+"""An interval for the rate of an event that happens or not, valid at every look.
 
 Rule: closed forms and root finding on two sums; no grids, and safe for sums up to 1e12.
 """
@@ -9,8 +9,8 @@ from collections.abc import Callable
 from math import exp, lgamma, log, log1p
 
 #: At this many trials the interval is tightest: 1.54 times as wide as one that may be looked at once, and at most 1.71
-#: times anywhere from 100 to 10,000 trials. Tuning for 5,000, as is usual where means are of millions, would leave a
-#: route of some hundred trials with intervals half again as wide.
+#: times anywhere from 100 to 10,000 trials. Tuning for 5,000, as is usual where means are of millions, would make the
+#: intervals of a route with some hundred trials half again as wide.
 TIGHTEST_AT_TRIALS = 500
 
 #: Log odds beyond which a rate is 0 or 1: exp(700) is the edge of a double.
@@ -25,7 +25,7 @@ def rate_interval(
     A rate q is refuted when a bet against it would have multiplied its stake by 1 / alpha. The bet is the likelihood
     ratio of other rates against q, mixed over Beta(c·q, c·(1 − q)), where c follows from ``tightest_at``: a
     nonnegative martingale when q is true, so by Ville's inequality the truth is refuted at any look with probability at
-    most ``alpha`` in (0, 1). Fractional counts are welcome: see ``sequential.mean_interval`` for when they are valid.
+    most ``alpha`` in (0, 1). Counts may be fractions: ``sequential.mean_interval`` says when those are valid.
     With no trials the interval is (0, 1).
 
     Source: Robbins 1970; Howard, Ramdas, McAuliffe & Sekhon 2021, Ann. Statist. 49(2), beta-binomial mixture.
@@ -45,8 +45,8 @@ def rate_interval(
 
 def _lower(successes: float, failures: float, concentration: float, alpha: float) -> float:
     """Return the smallest rate that is not refuted."""
-    # Up to one success the bet against ever smaller rates gains too little to refute any of them. From there on its
-    # logarithm is convex in the rate, so what is not refuted is one interval around the observed rate.
+    # Up to one success the bet against ever smaller rates gains too little to refute any of them. With more, its
+    # logarithm is convex in the rate, so the rates that are not refuted are one interval around the observed rate.
     if successes <= 1:
         return 0.0
 
@@ -66,8 +66,8 @@ def _lower(successes: float, failures: float, concentration: float, alpha: float
 def _root(function: Callable[[float], float], low: float, high: float) -> float:
     """Return where a function crosses 0, to 1e-12, that is above 0 at ``low`` and not at ``high``.
 
-    Secants, and the value at an end that stays is halved so that the other one does not creep: ten steps or so. Every
-    process that reports would pay half a second of its start for scipy.optimize.
+    Secant steps, in which the function's value at an end that stays is halved so that the other end does not creep: ten
+    steps or so. Importing scipy.optimize would add half a second to the start of every process that reports.
     Source: the Illinois algorithm, Dowell & Jarratt 1971, BIT 11.
     """
     above, below, stayed = function(low), function(high), 0

@@ -1,4 +1,4 @@
-"""The probability of being the best.
+"""The probability that each variant is the best.
 
 Rule: integrated, not sampled: a propensity must be exact, and the same evidence must give the same plan.
 """
@@ -19,7 +19,8 @@ Array = npt.NDArray[np.float64]
 #: is, and out to 48, because towards a rate of 0 or 1 the density falls only exponentially.
 _AROUND_MODE = np.concatenate([np.arange(0, 6, 0.5), np.arange(6, 12, 1.0), [12, 14, 16, 20, 24, 28, 32, 40, 48]])
 
-#: And at these log odds, whatever the posteriors: one with a or b well below 1 bends there, far within its deviation.
+#: Panels also end at these log odds, whatever the posteriors: the density of one with a or b well below 1 bends there,
+#: at a small fraction of its deviation.
 _EVERYWHERE = np.arange(-40.0, 41.0, 2.0)
 
 #: Gauss-Legendre nodes per panel.
@@ -30,8 +31,8 @@ def probabilities_best(posteriors: Sequence[tuple[float, float]]) -> tuple[float
     """Return for each Beta(a, b) posterior the probability that its rate is the highest of all; they sum to 1.
 
     π(i) = ∫ fᵢ · ∏ⱼ≠ᵢ Fⱼ, integrated over the log odds, where every density is smooth, even those that are infinite at
-    a rate of 0 or 1. Panels follow each posterior's own scale, so that ones of 10 and of 10⁸ observations may meet. The
-    distribution functions F come from the same panels. The absolute error is about 1e-13.
+    a rate of 0 or 1. Panels follow each posterior's own scale, so that posteriors of 10 and of 10⁸ observations can be
+    compared. The distribution functions F come from the same panels. The absolute error is about 1e-13.
 
     Raises ValueError if an a or b is not positive and finite.
 
@@ -56,7 +57,8 @@ def probabilities_best(posteriors: Sequence[tuple[float, float]]) -> tuple[float
         float((densities[i] * np.prod(np.delete(below, i, axis=0), axis=0) @ weights).sum() / totals[i])
         for i in range(len(posteriors))
     ]
-    # What rounding left below zero, or short of one in sum, is far below what anyone reads; a propensity is exact.
+    # Rounding may leave a value below 0, or the sum short of 1. Both errors are far below any digit that is shown, but
+    # propensities must sum to 1 exactly.
     best = [max(p, 0.0) for p in raw]
     return tuple(p / sum(best) for p in best)
 

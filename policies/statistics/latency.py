@@ -12,7 +12,8 @@ from math import ceil, exp, log
 #: Relative error of a quantile. DDSketch's own default.
 RELATIVE_ERROR = 0.01
 
-#: A microsecond and eleven days: what lies beyond, zero and infinity included, counts as these. At most 1,498 buckets.
+#: A microsecond and eleven days: latencies beyond them, zero and infinity included, count as these. At most 1,498
+#: buckets.
 SHORTEST_MS, LONGEST_MS = 1e-3, 1e9
 
 _STEP = log((1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR))
@@ -21,7 +22,7 @@ _STEP = log((1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR))
 def bucket(milliseconds: float) -> int:
     """Return the bucket of a latency: the i with γ^(i−1) < latency ≤ γ^i, where γ = 1.01 / 0.99.
 
-    Raises ValueError if it is NaN: nothing was measured.
+    Raises ValueError if it is NaN, which means that nothing was measured.
     Source: Masson, Rim & Lee 2019, "DDSketch", VLDB 12(12).
 
     >>> bucket(1.0), bucket(100.0), bucket(101.0)
@@ -33,9 +34,9 @@ def bucket(milliseconds: float) -> int:
 
 
 def quantile(buckets: Mapping[int, int], q: float) -> float | None:
-    """Return the latency in milliseconds that a share ``q`` in [0, 1] stays below, within 1 %; None of nothing.
+    """Return the latency in milliseconds that a share ``q`` in [0, 1] stays below, within 1 %; None without counts.
 
-    Negative counts are taken for 0. Raises ValueError if ``q`` is outside [0, 1].
+    Negative counts are taken as 0. Raises ValueError if ``q`` is outside [0, 1].
 
     >>> round(quantile({bucket(10.0): 99, bucket(500.0): 1}, 0.5), 1)
     10.1

@@ -1,6 +1,6 @@
-"""Which of two rankers units prefer, from votes.
+"""Which of two rankers users prefer, from the votes of units.
 
-Rule: one unit, one vote. Ties say how often the rankers cannot be told apart, and nothing of which is better.
+Rule: one unit, one vote. Ties say how often the rankers cannot be told apart, but not which is better.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from policies.types import Tally
 class Preference:
     """How many units voted for a ranker, against it, and for both alike.
 
-    ``share`` is wins / (wins + losses), None when nobody voted, and lies in [``low``, ``high``]; ``p`` is the exact
+    ``share`` is wins / (wins + losses), None without votes, and lies in [``low``, ``high``]; ``p`` is the exact
     two-sided sign test of one half.
     """
 
@@ -42,7 +42,7 @@ def preference(tally: Tally, *, alpha: float = 0.05) -> Preference:
     >>> found.wins, found.losses, found.ties, found.share, round(found.p, 6)
     (8, 2, 2, 0.8, 0.109375)
     """
-    from scipy.special import bdtr  # half a second: of every start, though few routes interleave
+    from scipy.special import bdtr  # takes half a second, and few routes interleave
 
     wins, losses = max(tally.positive, 0), max(tally.negative, 0)
     votes = wins + losses

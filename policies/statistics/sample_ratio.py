@@ -1,7 +1,7 @@
-"""Whether variants were given the shares they were meant to have.
+"""Whether the variants got the shares that were configured.
 
-Rule: looked at as often as one likes. An alarm says that assignment or logging is broken, and that no comparison made
-from these counts can be trusted.
+Rule: valid however often one looks. An alarm says that assignment or logging is broken, and that no comparison of these
+counts can be trusted.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from math import exp, fsum, lgamma, log
 from typing import Final
 
-#: Below this p the check fails. A sound route ever falls below it with at most this probability.
+#: Below this p the check fails. The probability that a sound route ever falls below it is at most this.
 ALARM_BELOW = 0.001
 
-#: How strongly the prior holds on to the shares as configured, in units. Fewer find gross faults sooner, more find
-#: small ones in fewer units: at 300, 1,000 : 1,200 of a 50/50 split alarms, and so does 821,588 : 815,482.
+#: The weight of the configured shares in the prior, in units. A lower one finds gross faults sooner, a higher one finds
+#: small faults in fewer units: at 300, 1,000 : 1,200 of a 50/50 split alarms, and so does 821,588 : 815,482.
 CONCENTRATION = 300.0
 
-#: Units first given to each variant, and the shares in force.
+#: How many units each variant got for the first time, and the shares in force.
 Stretch = tuple[Mapping[str, int], Mapping[str, float]]
 
 
@@ -32,10 +32,10 @@ class SampleRatio:
 
 @dataclass(frozen=True, slots=True)
 class SampleRatioState:
-    """What stretches have shown so far: with this, the ones before need not be looked at again.
+    """The state after some stretches, from which the check goes on without reading those again.
 
-    ``stake`` is the logarithm of what betting against the shares has made of 1, ``best`` the most that it ever was;
-    ``observed`` and ``expected`` are units by variant. ``impossible``: a variant without a share was given units.
+    ``stake`` is the logarithm of what betting against the shares has made of 1, ``best`` the highest it ever was;
+    ``observed`` and ``expected`` are units by variant. ``impossible``: a variant without a share got units.
     """
 
     stake: float = 0.0
@@ -55,20 +55,21 @@ START: Final = SampleRatioState()
 
 
 def sample_ratio(stretches: Iterable[Stretch], since: SampleRatioState = START) -> SampleRatio:
-    """Return whether counts agree with shares over stretches of (units first given to each variant, shares in force).
+    """Return whether counts agree with shares over stretches of (new units of each variant, shares in force).
 
     Each stretch has constant shares; the stretches are in order of time, and p is the smallest after any of them. It is
     at most α with probability at most α however often one looks. A variant with units but no share makes p 0.
 
     Per stretch a Dirichlet prior on what the shares truly are bets against the configured ones. Its centre carries over
-    what the stretches before have shown: a variant that got r times its due is expected to get r times its due again.
-    Since a prior is formed from earlier stretches alone, the product of bets is still a fair game, and a small tilt
-    is found even when a bandit moves the shares every second and no stretch is long. With shares that stay, cutting
-    a stretch in two changes nothing.
+    what the stretches before have shown: a variant that got r times its share is expected to get that again. Since a
+    prior is formed from earlier stretches alone, the product of bets is still a fair game, and a small tilt is found
+    even when a bandit moves the shares every second and no stretch is long. With shares that stay, cutting a stretch in
+    two changes nothing.
 
     Impossible counts (negative) are taken for 0.
 
-    Source: Lindon & Malek 2022, "Anytime-valid inference for multinomial count data", NeurIPS; the carrying is ours.
+    Source: Lindon & Malek 2022, "Anytime-valid inference for multinomial count data", NeurIPS. Carrying the
+    prior over is ours.
 
     ``since`` is what the stretches before these have shown.
 
@@ -81,7 +82,7 @@ def sample_ratio(stretches: Iterable[Stretch], since: SampleRatioState = START) 
 
 
 def accumulate(stretches: Iterable[Stretch], since: SampleRatioState = START) -> SampleRatioState:
-    """Return what stretches have shown together with those before: cut anywhere, it is the same number to the last bit.
+    """Return the state after more stretches. However the stretches are cut, the result is the same to the last bit.
 
     >>> half = ({"a": 700, "b": 900}, {"a": 0.5, "b": 0.5})
     >>> accumulate([half], accumulate([half])) == accumulate([half, half])
@@ -112,15 +113,15 @@ def _normalised(shares: Mapping[str, float]) -> dict[str, float]:
 
 
 def _prior(due: Mapping[str, float], observed: Mapping[str, float], expected: Mapping[str, float]) -> dict[str, float]:
-    """Return the Dirichlet prior of a stretch: the shares due, tilted as seen so far, as surely as was seen."""
+    """Return the Dirichlet prior of a stretch: the shares due, tilted as observed so far."""
     tilted: dict[str, float] = {}
     for name, share in due.items():
         # With shares that stayed this is observed + C·share: the posterior of the stretches before.
         ratio = (observed.get(name, 0.0) + CONCENTRATION * share) / (expected.get(name, 0.0) + CONCENTRATION * share)
-        # A share may be so small that this is 0 in floating point, of which there is no Dirichlet prior.
+        # A share may be so small that this is 0 in floating point, and a Dirichlet prior needs positive numbers.
         tilted[name] = max(share * ratio, 1e-300)
-    # As sure as of the variant least seen, for the share it has now: a variant that grew from 1 % to 50 % of the
-    # traffic has shown little of its tilt, and a prior too sure of it would lose every bet.
+    # The prior is as strong as the evidence about the variant least seen, relative to the share it has now: a variant
+    # that grew from 1 % to 50 % of the traffic has shown little of its tilt, and a stronger prior would lose every bet.
     strength = CONCENTRATION + min(expected.get(name, 0.0) / share for name, share in due.items())
     total = fsum(tilted.values())
     return {name: strength * share / total for name, share in tilted.items()}

@@ -1,7 +1,7 @@
-"""Means and differences of means with intervals that hold at every look.
+"""Means and differences of means, with intervals that are valid at every look.
 
-Rule: all that is known of the values is one tally per side and stratum, summed over units. Units are what varies
-independently; the values of one unit never are taken to.
+Rule: the only input is one tally per side and stratum, summed over units. Units are assumed to be independent of each
+other; the values of one unit are not.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from policies.types import EMPTY, Tally
 Method = Literal["exact", "asymptotic"]
 Bounds = tuple[float, float]
 
-#: Fewer units than this (on each side of a difference) get no asymptotic interval: the normal law is not yet in force.
+#: Fewer units than this (on each side of a difference) get no asymptotic interval: their sum is not close to normal.
 FEWEST_UNITS = 100
 
-#: Nor do values whose variation hangs on fewer units than this: with 1 % of the traffic and a rate of 5 %, a variant
+#: Nor do values whose variation depends on fewer units than this: with 1 % of the traffic and a rate of 5 %, a variant
 #: shows one success in its first 100 units once in 27 times, and its estimated variance then excludes the truth.
 FEWEST_EVENTS = 10
 
@@ -66,7 +66,7 @@ def mean_interval(tally: Tally, *, bounds: Bounds | None, alpha: float = 0.05) -
 
     Without bounds it is the asymptotic confidence sequence on the ratio, its variance from the units' residuals
     M − D·ΣM/ΣD; None below 100 units (``FEWEST_UNITS``), and while fewer than 10 units are not 0 (``FEWEST_EVENTS``) or
-    all are equal, since a variance of 0 would feign certainty.
+    all are equal, since a variance of 0 would look like certainty.
 
     Impossible tallies (negative counts, sums outside the bounds) are clamped. Raises ValueError if ``alpha`` is outside
     (0, 1) or ``bounds`` are not finite and ascending.
@@ -130,7 +130,7 @@ def _exact_mean(tally: Tally, bounds: Bounds, alpha: float) -> Interval:
     low, high = bounds
     if not _has_values(tally):
         return Interval(low, high, "exact")
-    # d_max is at least the mean of D, also weighted by D; a tally that says otherwise was put together by hand.
+    # d_max is at least the mean of D, also weighted by D; only a tally made by hand says otherwise.
     heaviest = max(tally.d_max, tally.d2 / tally.d, tally.d / tally.n)
     trials = tally.d / heaviest
     successes = min(max((tally.m - low * tally.d) / (high - low) / heaviest, 0.0), trials)
@@ -141,7 +141,7 @@ def _exact_mean(tally: Tally, bounds: Bounds, alpha: float) -> Interval:
 def _asymptotic_difference(
     pairs: Sequence[tuple[Tally, Tally]], bounds: Bounds | None, by_unit: bool, alpha: float
 ) -> Difference | None:
-    # A side with one unit in a stratum says nothing of how much units vary there.
+    # One unit on a side of a stratum says nothing about how much units vary there.
     pairs = [pair for pair in pairs if min(side.n for side in pair) >= 2]
     if not all(_is_varied(sum((pair[side] for pair in pairs), EMPTY), bounds) for side in (0, 1)):
         return None
@@ -193,7 +193,7 @@ def _has_values(tally: Tally) -> bool:
 
 
 def _is_varied(tally: Tally, bounds: Bounds | None) -> bool:
-    """Return whether enough units vary enough for the normal law to hold: see the constants at the head."""
+    """Return whether enough units vary enough for the normal approximation: see the constants above."""
     if tally.n < FEWEST_UNITS or not _has_values(tally):
         return False
     if bounds == (0.0, 1.0):

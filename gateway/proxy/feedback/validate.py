@@ -1,7 +1,7 @@
 """Read feedback events: a JSON body becomes feedback, or a list of everything that is wrong with it.
 
-Rule: pure, and strict, because whoever sends feedback should learn of a mistake now and not in a report next month. One
-bad event refuses the whole body. What is merely unusual (before its prediction, repeated, corrected) is fine.
+Rule: pure, and strict, because the sender should learn of a mistake now and not in a report next month. One bad event
+refuses the whole body. Events that are merely unusual (before their prediction, repeated, corrected) are taken.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Any, Final
 import orjson
 
 from router.exposure import exposure
-from router.extract import HALF, identifier, writable
+from router.extract import SURROGATE, identifier, writable
 from router.records import EXPOSED, Feedback
 from router.scores import refused_number
 from router.snapshot import Metric, Snapshot
 
 MAX_EVENTS: Final = 1_000
-#: No route and no metric has a longer name.
+#: The longest name that is looked up; no route and no metric has a longer one.
 MAX_NAME_CHARACTERS: Final = 256
-#: A label may be an array, but not a data set.
+#: The longest label: an array fits, a data set does not.
 MAX_LABEL_BYTES: Final = 65_536
 #: How far a caller's clock may be ahead of ours.
 AHEAD_MS: Final = 5 * 60_000
@@ -52,7 +52,7 @@ class EventProblem:
     detail: str
 
 
-#: A megabyte of empty lists takes a tenth of a second to read, in which a worker does nothing else.
+#: Reading a megabyte of empty lists would block a worker for a tenth of a second.
 _MOST_CONTAINERS: Final = 50_000
 
 
@@ -96,7 +96,7 @@ def read_entries(
 def read_fields(
     entries: Iterable[object], snapshot: Snapshot, received_ms: int
 ) -> tuple[list[dict[str, Any]], list[EventProblem]]:
-    """The same, with each event as its fields that are not at their default: where it is only to be written."""
+    """Return the same, with each event as its fields that are not at their default, for callers that only write it."""
     events: list[dict[str, Any]] = []
     problems: list[EventProblem] = []
     hint = _Hints()
@@ -113,7 +113,7 @@ def read_fields(
 
 
 class _Hints:
-    """Did you mean? Only so often per body: likeness is slow, and a hostile body could keep the loop busy with it."""
+    """Hints "did you mean", at most ``budget`` per body: each is slow, and a hostile body could block the loop."""
 
     def __init__(self, budget: int = 100) -> None:
         self._budget = budget
@@ -127,7 +127,7 @@ class _Hints:
 
 
 class _Reader:
-    """Reads one event and notes every problem on the way, so that a caller mends all of them at once."""
+    """Reads one event and collects every problem, so that the sender can correct all of them at once."""
 
     def __init__(self, entry: dict[str, Any], snapshot: Snapshot, received_ms: int, hint: _Hints) -> None:
         self.details: list[str] = []
@@ -141,7 +141,7 @@ class _Reader:
         self._fields()
         prediction_id, event_id, route = self._id("prediction_id"), self._id("event_id"), self._text("route")
         key, item = self._id("key", number=True), self._id("item", number=True)
-        self._whose()
+        self._prediction()
         metric = self._metric()
         if metric is not None:
             self._value(metric)
@@ -173,7 +173,7 @@ class _Reader:
         self.details.append(detail)
 
     def _given(self, name: str) -> bool:
-        """Return whether there is such a field; null is as good as none."""
+        """Return whether there is such a field; null counts as none."""
         return self._entry.get(name) is not None
 
     def _fields(self) -> None:
@@ -185,8 +185,8 @@ class _Reader:
         if len(unknown) > 5:
             self._problem(f"and {len(unknown) - 5:,} more unknown fields")
 
-    def _whose(self) -> None:
-        """Exactly one way of naming the prediction."""
+    def _prediction(self) -> None:
+        """Check that the prediction is named, and in one way only."""
         get = self._entry.get
         by_id, by_route, by_key = (
             (get("prediction_id") is not None),
@@ -226,7 +226,7 @@ class _Reader:
         return metric
 
     def _exposure(self) -> Metric | None:
-        """What an exposure means, if there is a route where it means anything; which one is known by the prediction."""
+        """Return the metric of exposures if any route requires them; the prediction tells later which route it is."""
         for route in self._snapshot.routes.values():
             if route.require_exposure:
                 return exposure(self._snapshot.metrics[name] for name in route.metrics)
@@ -258,7 +258,7 @@ class _Reader:
         value = self._entry.get(name)
         if number and isinstance(value, int) and not isinstance(value, bool):
             value = str(value)
-        if isinstance(value, str) and value and (value.isascii() or not HALF.search(value)):
+        if isinstance(value, str) and value and (value.isascii() or not SURROGATE.search(value)):
             return identifier(value)
         if value is not None:
             self._problem(f"{name} must be a text{' or an integer' if number else ''}, got {_shown(value)}")
@@ -310,5 +310,5 @@ def _shown(value: object) -> str:
 
 
 def _unwritable(value: object) -> str:
-    """Why JSON cannot hold a value: a text out of a file may be of bytes that are no UTF-8."""
+    """Return why JSON cannot hold a value: a text from a file may be of bytes that are not UTF-8."""
     return "not UTF-8" if isinstance(value, str) else "nested too deeply"
