@@ -19,10 +19,10 @@ import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic, time_ns
 from typing import Any, Final
 
 import orjson
@@ -79,7 +79,7 @@ EXIT_CONFIG: Final = 78
 
 def now_ms() -> int:
     """Return the wall clock in Unix milliseconds."""
-    return time.time_ns() // 1_000_000
+    return time_ns() // 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ class Worker:
         self._rolling = Rolling(journal)
         self._log = Log(self._predictions, self._feedback, journal, gateway, self._counts)
         self._mirrors = Mirrors(self._log, self._counts, gateway)
-        self._admission = Admission(gateway, time.monotonic())
+        self._admission = Admission(gateway, monotonic())
         self._tracing = Tracing(exported()) if gateway.tracing else None
         self._newcomers = Newcomers(gateway)
         self._exchange = Exchange(
@@ -136,7 +136,7 @@ class Worker:
             self._log,
             self._counts,
             self._admission,
-            now_ms,
+            time_ns,
             self._tracing,
             self._newcomers,
         )
@@ -176,7 +176,7 @@ class Worker:
                 asyncio.create_task(_every(_POLL_SECONDS, self._poll)),
                 asyncio.create_task(_every(_BEAT_SECONDS, lambda: self._beat(metrics))),
             ]
-            self._sample_lag(time.monotonic())
+            self._sample_lag(monotonic())
             await stop.wait()
             self._own.ready = False
             # The chores go on meanwhile: a drain may take half a minute, and the watermark must move.
@@ -231,7 +231,7 @@ class Worker:
 
     def _sample_lag(self, due: float) -> None:
         """Tell admission how late the loop is, and ask for the next look."""
-        now = time.monotonic()
+        now = monotonic()
         self._admission.sample(max(0.0, now - due), now)
         loop = asyncio.get_running_loop()
         self._lag_timer = loop.call_later(SAMPLE_SECONDS, self._sample_lag, now + SAMPLE_SECONDS)

@@ -1,28 +1,49 @@
-"""One call to one backend, and what came of it.
+"""One call to one backend: what came of it, and what its answer says.
 
-Rule: a backend's failure is a value here, not an exception. Whatever is not read to its end is closed, on every path.
+Rules:
+
+1. A backend's failure is a value here, not an exception. An answer that is not read to its end is closed on every path.
+2. Reading an answer (the prediction, and the version that the backend reports) never changes what the client gets and
+   never fails a request: an answer that cannot be read is counted.
 """
 
 from __future__ import annotations
 
+import json
+import re
+import zlib
 from collections.abc import AsyncIterator, Coroutine
-from functools import partial
 from time import perf_counter
 from typing import Any, Final
 
+import orjson
+
 from gateway.proxy.client.answer import Answer
 from gateway.proxy.client.upstream import Upstream
-from gateway.proxy.exchange.reading import READ_BYTES
-from gateway.proxy.exchange.routed import RoutedRequest, milliseconds
+from gateway.proxy.exchange.routed import RoutedRequest, since
+from gateway.proxy.exchange.tracing import Trace
+from gateway.proxy.log.counts import Counts
 from gateway.proxy.wire.faults import UpstreamFault
-from gateway.proxy.wire.headers import Fields, Headers
-from gateway.proxy.wire.problem_details import Problem, problem
+from gateway.proxy.wire.headers import CODED, Fields, Headers, field
 from gateway.proxy.wire.wire import LONG_BYTES
+from router.extract import MISSING, UNREADABLE, pointer, text_of, writable
 from router.records import Fault
 
 #: An answer that is not longer, and says so, is read whole before anything of it is sent: then a backend that breaks
 #: off is still a clean failure to the client, and the row is written once.
 WHOLE_BYTES: Final = 2**20
+#: A longer answer is not read, before and after decompression: a prediction stands in a document, not in a data set.
+READ_BYTES: Final = 2**20
+#: Kinds of values that JSON can always hold. Text may hold half a character, and a number too many digits.
+_ALWAYS_WRITTEN: Final = frozenset({float, bool, type(None), type(MISSING)})
+
+#: How no JSON text begins, whatever its encoding: with ASCII that no value begins with, NaN and Infinity among them.
+#: Parsers look at all of a text before they say that its first byte is none of theirs: of a short one they may.
+_NO_JSON: Final = re.compile(rb"[ \t\r\n]*(?![{\[\x22\-0-9tfnNI])[!-~]")
+_SHORT_BYTES: Final = 4096
+
+#: Characters that are kept of a reported version that is not the declared one.
+_SHOWN_CHARACTERS: Final = 64
 
 
 class BackendCall:
@@ -88,15 +109,16 @@ def call(
 ) -> Coroutine[Any, Any, BackendCall]:
     """Call a backend; with ``whole`` its answer is read to the end, else only if it is short and says so.
 
-    Raises nothing of the backend's. What ``body`` raises while it is sent goes through.
+    Raises nothing of the backend's. An exception that ``body`` raises while it is sent goes through.
     """
-    if routed.trace is None:
-        return _call(upstream, routed, body, whole, headers)
-    return routed.trace.call(partial(_call, upstream, routed, body, whole), routed, upstream.backend, headers)
+    trace = routed.trace
+    if trace is None:
+        return _call(upstream, routed, headers, body, whole)
+    return _traced(trace, upstream, routed, headers, body, whole)
 
 
 async def _call(
-    upstream: Upstream, routed: RoutedRequest, body: bytes | AsyncIterator[bytes], whole: bool, headers: Headers
+    upstream: Upstream, routed: RoutedRequest, headers: Headers, body: bytes | AsyncIterator[bytes], whole: bool
 ) -> BackendCall:
     began = perf_counter()
     answer: Answer | None = None
@@ -109,7 +131,7 @@ async def _call(
                 return came
             complete = await answer.read(READ_BYTES if whole else WHOLE_BYTES)
         came = BackendCall(answer, since(began))
-        came.body, came.answer = complete, None
+        came.body, came.answer, answer = complete, None, None  # read to its end: there is nothing to close
         return came
     except UpstreamFault as fault:
         came = BackendCall(None, since(began), fault.fault, fault.detail)
@@ -120,35 +142,138 @@ async def _call(
             answer.close()
 
 
+async def _traced(
+    trace: Trace,
+    upstream: Upstream,
+    routed: RoutedRequest,
+    headers: Headers,
+    body: bytes | AsyncIterator[bytes],
+    whole: bool,
+) -> BackendCall:
+    """Call a backend within a span, which ends with what the call returns."""
+    span = trace.call(upstream.backend, routed.method, routed.target)
+    try:
+        came = await _call(upstream, routed, span.headers(headers), body, whole)
+        span.returned(came.status, came.fault)
+        return came
+    except BaseException as error:
+        span.failed(type(error).__name__)
+        raise
+    finally:
+        span.end()
+
+
 def _whole_bytes(upstream: Upstream) -> int:
     """Return how long an answer may be that is read whole: with its memory spent, a worker holds no more of any."""
     return LONG_BYTES if upstream.buffers.spent else WHOLE_BYTES
 
 
-def since(began: float) -> float:
-    """Return the milliseconds since ``began`` on the performance counter."""
-    return milliseconds(perf_counter() - began)
+class Kept:
+    """What is kept of an answer while it streams by: all of it, or nothing once it is too long or not ``wanted``."""
+
+    def __init__(self, wanted: bool) -> None:
+        self.wanted = wanted
+        self._chunks: list[bytes] = []
+        self._size = 0
+
+    def add(self, chunk: bytes) -> None:
+        if self.wanted and self._size <= READ_BYTES:
+            self._size += len(chunk)
+            self._chunks.append(chunk)
+            if self._size > READ_BYTES:
+                self._chunks.clear()
+
+    def whole(self) -> bytes | None:
+        """Return the body, or None if it was too long to keep."""
+        return b"".join(self._chunks) if self._size <= READ_BYTES else None
 
 
-def fault_status(fault: Fault) -> int:
-    """Return the status a client sees for a backend's fault."""
-    return {"timeout": 504, "overloaded": 503}.get(fault, 502)
+def worth_reading(routed: RoutedRequest, variant: str, came: BackendCall) -> bool:
+    """Return whether an answer holds something to find: only success is a prediction, and no stream of events is."""
+    return _may_tell(routed, variant, came) and not _is_event_stream(came)
 
 
-#: What a client reads of a fault where answers do not name their variant: ``detail`` names its address.
-_UNNAMED: Final[dict[Fault, str]] = {
-    "refused": "it cannot be reached",
-    "timeout": "it did not answer in time",
-    "overloaded": "it has no place for another request",
-}
+def _may_tell(routed: RoutedRequest, variant: str, came: BackendCall) -> bool:
+    if routed.routing.route.prediction is None and routed.generation.backends[variant].reported_version is None:
+        return False
+    status = came.status
+    return status is not None and 200 <= status < 300 and status != 204 and routed.method != "HEAD"
 
 
-def fault_problem(fault: Fault, variant: str, detail: str, *, named: bool) -> Problem:
-    """Return the answer to a client whose backend failed before anything was sent; ``named`` says which it was."""
-    status = fault_status(fault)
-    title = {502: "Bad Gateway", 503: "Service Unavailable", 504: "Gateway Timeout"}[status]
-    words = f"backend {variant}: {detail}" if named else f"the backend failed: {_UNNAMED.get(fault, 'it broke off')}"
-    headers, body = problem(status, title, words, fault=fault)
-    if status == 503:
-        headers.append((b"retry-after", b"1"))
-    return headers, body
+def _is_event_stream(came: BackendCall) -> bool:
+    kind = field(came.headers, b"content-type")
+    return kind is not None and kind.lower().startswith(b"text/event-stream")
+
+
+def read_answer(
+    outcome: dict[str, Any], routed: RoutedRequest, variant: str, came: BackendCall, body: bytes | None, counts: Counts
+) -> None:
+    """Add to the fields of a row what a variant's answer says; ``body`` is None when it was too long to keep."""
+    if not _may_tell(routed, variant, came):
+        return
+    route, backend = routed.routing.route, routed.generation.backends[variant]
+    document = UNREADABLE if body is None else _decoded(body, came)
+    if document is UNREADABLE and _is_event_stream(came):
+        return
+    wrong: tuple[str, ...] = ()
+    if route.prediction is not None:
+        prediction = _found(route.prediction, document)
+        if prediction is MISSING:
+            wrong = ("no_prediction",)
+        else:
+            outcome["predicted"] = True
+            outcome["prediction"] = prediction
+    if backend.reported_version is not None:
+        version = text_of(_found(backend.reported_version, document))
+        if version is None:
+            wrong += ("no_version",)
+        else:
+            outcome["reported_version"] = version
+            if version != backend.version:
+                counts.add("version_mismatches", route=route.name, variant=variant)
+                wrong += (f"other_version:{version[:_SHOWN_CHARACTERS]}",)
+    if wrong:
+        outcome["wrong"] = outcome.get("wrong", ()) + wrong
+        if "no_prediction" in wrong or "no_version" in wrong:
+            counts.add("extraction_failures", route=route.name, variant=variant)
+
+
+def plain_body(body: bytes, headers: Headers) -> bytes | None:
+    """Undo a Content-Encoding of gzip or deflate; None for another one, for damage, and for more than READ_BYTES."""
+    coding = (field(headers, b"content-encoding") or b"").strip().lower()
+    if coding in (b"", b"identity"):
+        return body
+    if coding not in (b"gzip", b"x-gzip", b"deflate"):
+        return None
+    # "deflate" is zlib's format, but some send it without zlib's head.
+    for window in (47,) if coding != b"deflate" else (47, -15):
+        inflate = zlib.decompressobj(window)
+        try:
+            plain = inflate.decompress(body, READ_BYTES)
+        except zlib.error:
+            continue
+        return plain if inflate.eof else None
+    return None
+
+
+def _found(text: str, document: object) -> object:
+    """Return what a pointer finds, if it can be written into the journal: MISSING otherwise."""
+    value = MISSING if document is UNREADABLE else pointer(text).find(document)
+    if isinstance(value, str) and value.isascii():
+        return value
+    return value if type(value) in _ALWAYS_WRITTEN or writable(value) else MISSING
+
+
+def _decoded(body: bytes, came: BackendCall) -> object:
+    """Return the JSON value of a body, or UNREADABLE. NaN and Infinity, which models do emit, are read."""
+    plain = plain_body(body, came.headers) if came.headers.meanings & CODED else body
+    if plain is None or (len(plain) > _SHORT_BYTES and _NO_JSON.match(plain)):
+        return UNREADABLE
+    try:
+        value: object = orjson.loads(plain)
+    except orjson.JSONDecodeError:
+        try:
+            value = json.loads(plain)
+        except (ValueError, RecursionError):
+            return UNREADABLE
+    return value

@@ -10,7 +10,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any, Final
 
-from gateway.proxy.exchange.reading import plain_body
+from gateway.proxy.exchange.call import plain_body
 from gateway.proxy.log.counts import Counts
 from gateway.proxy.server.request import Request
 from gateway.proxy.wire.headers import Headers

@@ -12,10 +12,9 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Final
 
-from gateway.proxy.exchange.call import BackendCall, call, fault_problem, fault_status, since
-from gateway.proxy.exchange.reading import plain_body, read_answer
-from gateway.proxy.exchange.reply import LEFT, Reply
-from gateway.proxy.exchange.routed import RoutedRequest
+from gateway.proxy.exchange.call import BackendCall, call, plain_body, read_answer
+from gateway.proxy.exchange.reply import LEFT, Reply, fault_problem, fault_status
+from gateway.proxy.exchange.routed import RoutedRequest, since
 from gateway.proxy.wire.headers import Header, Headers
 from policies.plans import TeamDraft
 from router.extract import MISSING, UNREADABLE, decode_json

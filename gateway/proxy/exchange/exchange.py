@@ -8,20 +8,19 @@ anything is called is given no id and leaves no row.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import Final
 
 from gateway.files.secret import is_one_of
 from gateway.proxy.client.backends import Backends, Generation
-from gateway.proxy.exchange.capture import capturing
+from gateway.proxy.exchange.capture import Capturing, capturing
 from gateway.proxy.exchange.drafting import draft
 from gateway.proxy.exchange.ids import new_id
-from gateway.proxy.exchange.mirrors import Mirrors, Tee
-from gateway.proxy.exchange.relay import relay
-from gateway.proxy.exchange.reply import Reply, refuse, refuse_unlogged
+from gateway.proxy.exchange.mirrors import Mirrors
+from gateway.proxy.exchange.reply import Reply, refuse, refuse_unlogged, relay
 from gateway.proxy.exchange.routed import RoutedRequest
-from gateway.proxy.exchange.tracing import Trace, Tracing
+from gateway.proxy.exchange.tracing import Tracing
 from gateway.proxy.limits.admission import Admission
 from gateway.proxy.limits.newcomers import Newcomers
 from gateway.proxy.log.counts import Counts
@@ -49,7 +48,7 @@ class Exchange:
         log: Log,
         counts: Counts,
         admission: Admission,
-        now_ms: Callable[[], int],
+        now_ns: Callable[[], int],
         tracing: Tracing | None = None,
         newcomers: Newcomers | None = None,
     ) -> None:
@@ -61,7 +60,7 @@ class Exchange:
         self._admission = admission
         self._tracing = tracing
         self._newcomers = newcomers
-        self._now_ms = now_ms
+        self._now_ns = now_ns
         self.in_flight: dict[str, int] = {}
 
     async def __call__(self, request: Request, response: Response) -> None:
@@ -71,88 +70,51 @@ class Exchange:
             return refuse(response, 503, "Service Unavailable", "the gateway is overloaded", (b"retry-after", b"1"))
         route: Route | None = None
         ticket = 0
-        tee: Tee | None = None
-        trace: Trace | None = None
+        reply: Reply | None = None
         # Taken together with the route, before anything is awaited: both are of the same snapshot.
         generation = self._backends.current
         generation.enter()
         try:
             route = self._router.match(request)
             if route is None:
-                if has_dots(request.path):
-                    detail = f"the dot segments of {request.path} lead out of every route"
-                    return refuse(response, 400, "Bad Request", detail)
-                return refuse(response, 404, "Not Found", f"no route takes {request.method} {request.path}")
+                return _refuse_unmatched(request, response)
+            reads = self._router.needs_body(route)
             self.in_flight[route.name] = self.in_flight.get(route.name, 0) + 1
             if self._log.refusing:
                 self._counts.add("journal_refused")
                 return refuse_unlogged(response)
-            # The body is awaited where deciding needs it, or sending it again; else it streams through (and is teed to
-            # mirrors), unless it is here already.
-            body: bytes | None = None
-            document: object = MISSING
+            if reads and self._is_unread(request.content_length or 0, response, route):
+                return None
             waited = 0.0
-            if self._router.needs_body(route):
-                most = self._router.snapshot.gateway.max_parsed_body_bytes
-                if (request.content_length or 0) > most:
-                    return _refuse_unread(response, route, most)
-                waiting = perf_counter()
-                body = await request.body()
-                waited = perf_counter() - waiting
-                if len(body) > most:
-                    return _refuse_unread(response, route, most)
-                document = decode_json(body)
-            elif request.has_body and not request.complete:
-                # Not before there is something to send: a place at the backend is not for who only announces a body.
-                waiting = perf_counter()
-                if route.fallback is not None:
-                    body = await request.body()
-                else:
-                    await request.begun()
-                waited = perf_counter() - waiting
-            at_ms = self._now_ms()
+            if not request.complete and (reads or request.has_body):
+                waited = await _arrival(request, whole=reads or route.fallback is not None)
+            document: object = MISSING
+            if reads:
+                if self._is_unread(len(request.whole()), response, route):
+                    return None
+                document = decode_json(request.whole())
+            at_ms = self._now_ns() // 1_000_000
             ticket = self._log.pending.begin(at_ms)
             routing = self._decided(request, response, route, generation, at_ms, document)
             document = None  # it may be fifty times as large as the body, and the backend may take its time
             if routing is None:
                 return None
             captured = None if route.capture is None else capturing(route, routing.occasion.request_id, self._counts)
-            if body is None:
-                if request.complete:
-                    body = request.whole()
-                elif _keeps_body(routing, request) or (captured is not None and captured.awaits(request)):
-                    waiting = perf_counter()
-                    body = await request.body()
-                    waited += perf_counter() - waiting
+            if not request.complete and _needs_whole(request, routing, captured):
+                waited += await _arrival(request, whole=True)
+            body = request.whole() if request.complete else None
             routed = RoutedRequest(at_ms, routing, generation, request, began, waited, streams=body is None)
-            if self._newcomers is not None and self._newcomers.bound:
-                self._count(routed, request)
-            if self._tracing is not None:
-                trace = routed.trace = self._tracing.begin(request, routed)
             if captured is not None:
                 captured.take(body, request.headers)
-                routed.capturing = captured
-            reply = Reply(routed, response, self._log, self._counts, ticket)
-            if body is None:
-                pieces = request.chunks()
-                if routing.mirrored:
-                    pieces = tee = self._mirrors.tee(routed, pieces, request.content_length)
-                return await relay(reply, pieces)
-            if routing.mirrored:
-                self._mirrors.send(routed, body)
-            if (plan := routing.draft) is None:
-                return await relay(reply, body)
-            # In a task: it waits for several calls at once.
-            return await asyncio.get_running_loop().create_task(draft(reply, plan, body))
+            reply = Reply(routed, response, self._log, self._counts, ticket, captured)
+            return await self._answering(reply, request, body)
         except BaseException:
             if route is not None and not ticket:  # within its body, before anything was decided: it leaves no row
                 self._counts.add("unfinished_requests", route=route.name)
             raise
         finally:
-            if tee is not None:
-                tee.close()
-            if trace is not None:
-                trace.end(response)
+            if reply is not None:
+                reply.end()
             if ticket:
                 self._log.pending.end(ticket)
             if route is not None:
@@ -160,19 +122,19 @@ class Exchange:
             generation.leave()
             self._admission.leave()
 
-    def _count(self, routed: RoutedRequest, request: Request) -> None:
-        """Find out whether a request counts, and note on it if it does not."""
-        routing, newcomers = routed.routing, self._newcomers
-        if newcomers is None or routing.route.unit is None or routing.forced:
-            return
-        if not newcomers.counts(routing.occasion.unit, request):
-            routed.uncounted = True
-            self._counts.add("uncounted_requests", route=routing.route.name)
+    def _is_unread(self, size: int, response: Response, route: Route) -> bool:
+        """Return whether a body of this size is too long to be read here; then the request is answered."""
+        most = self._router.snapshot.gateway.max_parsed_body_bytes
+        if size <= most:
+            return False
+        detail = f"route {route.name} reads the body, of at most {most:,} bytes (max_parsed_body_bytes)"
+        refuse(response, 413, "Content Too Large", detail)
+        return True
 
     def _decided(
         self, request: Request, response: Response, route: Route, generation: Generation, at_ms: int, document: object
     ) -> Routing | None:
-        """Decide; None when the request asks for a variant that it may not have or that is none, and was told so."""
+        """Decide on a request. None: it asks for a variant that it may not have or that is none, and is answered."""
         force = request.header(FORCE_VARIANT) if request.meanings & OWN else None
         if force is not None and not (route.allow_force or _knows(request, generation.force_tokens)):
             refuse(response, 403, "Forbidden", f"{FORCE_VARIANT} needs a valid {FORCE_TOKEN} on this route")
@@ -186,11 +148,54 @@ class Exchange:
             self._counts.add("unit_fallbacks", route=route.name)
         return routing
 
+    def _answering(self, reply: Reply, request: Request, body: bytes | None) -> Awaitable[None]:
+        """Start the copies, and return what calls the variants and answers. ``body`` is None while it arrives."""
+        routed, routing = reply.routed, reply.routed.routing
+        if self._newcomers is not None and self._newcomers.bound:
+            self._count(routed, request)
+        if self._tracing is not None:
+            routed.trace = self._tracing.begin(request, routing, routed.began)
+        if body is None:
+            pieces = request.chunks()
+            if routing.mirrored:
+                pieces = reply.tee = self._mirrors.tee(routed, pieces, request.content_length)
+            return relay(reply, pieces)
+        if routing.mirrored:
+            self._mirrors.send(routed, body)
+        plan = routing.draft
+        if plan is None:
+            return relay(reply, body)
+        # In a task: it waits for several calls at once.
+        return asyncio.get_running_loop().create_task(draft(reply, plan, body))
 
-def _refuse_unread(response: Response, route: Route, most: int) -> None:
-    """Answer a request whose body is too long to be read here: nothing else is done meanwhile."""
-    detail = f"route {route.name} reads the body, of at most {most:,} bytes (max_parsed_body_bytes)"
-    refuse(response, 413, "Content Too Large", detail)
+    def _count(self, routed: RoutedRequest, request: Request) -> None:
+        """Find out whether a request counts, and note on it if it does not."""
+        routing, newcomers = routed.routing, self._newcomers
+        if newcomers is None or routing.route.unit is None or routing.forced:
+            return
+        if not newcomers.counts(routing.occasion.unit, request):
+            routed.uncounted = True
+            self._counts.add("uncounted_requests", route=routing.route.name)
+
+
+async def _arrival(request: Request, *, whole: bool) -> float:
+    """Wait until the body is here, ``whole`` or as much of it as is held; return the seconds that it took.
+
+    Not before there is something to send is a place taken at a backend: a client may announce a body and send none.
+    """
+    began = perf_counter()
+    if whole:
+        await request.body()
+    else:
+        await request.begun()
+    return perf_counter() - began
+
+
+def _needs_whole(request: Request, routing: Routing, captured: Capturing | None) -> bool:
+    """Return whether the whole body is needed: to be sent to several variants, or again, or to be captured."""
+    if not request.has_body or routing.draft is not None or routing.route.fallback is not None:
+        return True
+    return captured is not None and captured.awaits(request)
 
 
 def _knows(request: Request, valid: tuple[bytes, ...]) -> bool:
@@ -198,6 +203,7 @@ def _knows(request: Request, valid: tuple[bytes, ...]) -> bool:
     return given is not None and is_one_of(given.encode(), valid)
 
 
-def _keeps_body(routing: Routing, request: Request) -> bool:
-    """Return whether the whole body is needed: to be sent to several, or again."""
-    return not request.has_body or routing.draft is not None or routing.route.fallback is not None
+def _refuse_unmatched(request: Request, response: Response) -> None:
+    if has_dots(request.path):
+        return refuse(response, 400, "Bad Request", f"the dot segments of {request.path} lead out of every route")
+    return refuse(response, 404, "Not Found", f"no route takes {request.method} {request.path}")

@@ -18,9 +18,8 @@ from collections.abc import AsyncIterator
 from time import perf_counter
 from typing import Final
 
-from gateway.proxy.exchange.call import BackendCall, call, since
-from gateway.proxy.exchange.reading import Kept, read_answer, worth_reading
-from gateway.proxy.exchange.routed import RoutedRequest
+from gateway.proxy.exchange.call import BackendCall, Kept, call, read_answer, worth_reading
+from gateway.proxy.exchange.routed import RoutedRequest, since
 from gateway.proxy.log.counts import Counts
 from gateway.proxy.log.predictions import Log
 from gateway.proxy.wire.deadlines import NEVER, Deadlines

@@ -6,7 +6,7 @@ Rule: every row of a request comes from here, so that they agree on everything b
 from __future__ import annotations
 
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from gateway.files.pseudonym import pseudonym
 from gateway.proxy.client.backends import Generation
@@ -16,9 +16,6 @@ from gateway.proxy.wire.headers import CALLERS_ID, Headers
 from gateway.proxy.wire.peer import forwarded
 from router.records import UNCOUNTED, CallLine, Role, stamped
 from router.router import Routing
-
-if TYPE_CHECKING:
-    from gateway.proxy.exchange.capture import Capturing
 
 #: A longer row is written without its features. A prediction alone may take a MiB.
 ROW_BYTES: Final = 2**21
@@ -36,7 +33,6 @@ class RoutedRequest:
     __slots__ = (
         "at_ms",
         "began",
-        "capturing",
         "generation",
         "headers",
         "id",
@@ -81,8 +77,6 @@ class RoutedRequest:
             self.traceparent = _callers_id(request, "traceparent")
         #: Its span, where requests are traced.
         self.trace: Trace | None = None
-        #: What is kept of its bodies, where that is asked for.
-        self.capturing: Capturing | None = None
         self.began = began
         self.waited = waited
         self.logged = False
@@ -92,7 +86,7 @@ class RoutedRequest:
     @property
     def overhead_ms(self) -> float:
         """What the gateway itself took so far."""
-        return max(0.0, milliseconds(perf_counter() - self.began - self.waited))
+        return max(0.0, since(self.began + self.waited))
 
     def line(self, variant: str, role: Role, outcome: dict[str, Any], kind: CallLine = "call") -> bytes:
         """Return the row of one call as a journal line; ``outcome`` are the fields of Prediction that tell of the call.
@@ -151,6 +145,6 @@ def _callers_id(request: Request, name: str) -> str | None:
     return given[:_ID_CHARACTERS] if given else None
 
 
-def milliseconds(seconds: float) -> float:
-    """Return seconds as milliseconds with three decimals: microseconds are as exact as it gets."""
-    return int(seconds * 1_000_000) / 1_000
+def since(began: float) -> float:
+    """Return the milliseconds since ``began`` on the performance counter, with three decimals: it is no more exact."""
+    return int((perf_counter() - began) * 1_000_000) / 1_000

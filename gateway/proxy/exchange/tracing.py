@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
 from time import perf_counter, time_ns
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -21,15 +20,13 @@ from urllib.parse import urlsplit
 from gateway.proxy.server.request import Request
 from gateway.proxy.server.response import Response
 from gateway.proxy.wire.headers import Header, Headers
+from router.router import Routing
 from router.snapshot import Backend
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.trace import Span
-
-    from gateway.proxy.exchange.call import BackendCall
-    from gateway.proxy.exchange.routed import RoutedRequest
 
 #: The fields that carry the context, ours in place of the client's.
 _CONTEXT: Final = frozenset({b"traceparent", b"tracestate"})
@@ -74,18 +71,18 @@ class Tracing:
         self.tracer = provider.get_tracer("turnout")
         self.propagator = TraceContextTextMapPropagator()
 
-    def begin(self, request: Request, routed: RoutedRequest) -> Trace:
-        """Begin the span of a request that was decided on, as of when it came."""
+    def begin(self, request: Request, routing: Routing, began: float) -> Trace:
+        """Begin the span of a request that was decided on; it starts at ``began`` on the performance counter."""
         carrier = {name: value for name in ("traceparent", "tracestate") if (value := request.header(name))}
         parent = self.propagator.extract(carrier, context=self._nothing)
-        route = routed.routing.route
+        route = routing.route
         attributes: dict[str, Any] = {
             "http.request.method": request.method,
             "http.route": route.path,
             "url.path": request.target.partition(b"?")[0].decode("latin-1"),
             "turnout.route": route.name,
-            "turnout.variant": ", ".join(routed.routing.decision.answering),
-            "turnout.prediction_id": routed.id,
+            "turnout.variant": ", ".join(routing.decision.answering),
+            "turnout.prediction_id": routing.occasion.request_id,
         }
         if host := request.header("host"):
             _address(attributes, f"//{host}")
@@ -94,9 +91,9 @@ class Tracing:
             context=parent,
             kind=self.api.SpanKind.SERVER,
             attributes=attributes,
-            start_time=time_ns() - int((perf_counter() - routed.began) * 1e9),
+            start_time=time_ns() - int((perf_counter() - began) * 1e9),
         )
-        return Trace(self, span, self.api.set_span_in_context(span, parent))
+        return Trace(self, routing, span, self.api.set_span_in_context(span, parent))
 
     async def close(self) -> None:
         """Export what is left, for a moment."""
@@ -107,7 +104,44 @@ class Tracing:
 
 
 class Trace:
-    """The span of one request, and what the spans of its calls are below."""
+    """The span of one request, and the context of its calls' spans, which are its children."""
+
+    __slots__ = ("_context", "_routing", "_span", "_tracing")
+
+    def __init__(self, tracing: Tracing, routing: Routing, span: Span, context: Context) -> None:
+        self._tracing = tracing
+        self._routing = routing
+        self._span = span
+        self._context = context
+
+    def end(self, response: Response) -> None:
+        """The request is over; a client that left before its answer leaves no status."""
+        if response.status:
+            _status(self._tracing, self._span, response.status, failed=response.status >= 500)
+        self._span.end()
+
+    def call(self, backend: Backend, method: str, target: bytes) -> CallSpan:
+        """Begin the span of one call to a backend."""
+        attributes: dict[str, Any] = {
+            "http.request.method": method,
+            "url.path": target.partition(b"?")[0].decode("latin-1"),
+            "turnout.route": self._routing.route.name,
+            "turnout.variant": backend.name,
+            "turnout.prediction_id": self._routing.occasion.request_id,
+        }
+        if len(backend.urls) == 1:
+            _address(attributes, backend.urls[0])
+        else:  # one of its replicas; which, the pool decides
+            attributes["server.address"] = backend.name
+        tracing = self._tracing
+        span = tracing.tracer.start_span(
+            method, context=self._context, kind=tracing.api.SpanKind.CLIENT, attributes=attributes
+        )
+        return CallSpan(tracing, span, self._context)
+
+
+class CallSpan:
+    """The span of one call to a backend. It must be ended."""
 
     __slots__ = ("_context", "_span", "_tracing")
 
@@ -116,66 +150,37 @@ class Trace:
         self._span = span
         self._context = context
 
-    def end(self, response: Response) -> None:
-        """The request is over; a client that left before its answer leaves no status."""
-        if response.status:
-            self._told(self._span, response.status, failed=response.status >= 500)
-        self._span.end()
-
-    async def call(
-        self,
-        make: Callable[[list[Header]], Awaitable[BackendCall]],
-        routed: RoutedRequest,
-        backend: Backend,
-        headers: Headers,
-    ) -> BackendCall:
-        """Make a call with the headers it is to have; its span ends with what the call returns."""
-        span = self._begin(routed, backend)
-        try:
-            came = await make(self._carrying(span, headers))
-            if came.status is not None:
-                self._told(span, came.status, failed=came.status >= 400)
-            if came.fault is not None:
-                self._failed(span, came.fault)
-            return came
-        except BaseException as error:
-            self._failed(span, type(error).__name__)
-            raise
-        finally:
-            span.end()
-
-    def _begin(self, routed: RoutedRequest, backend: Backend) -> Span:
-        attributes: dict[str, Any] = {
-            "http.request.method": routed.method,
-            "url.path": routed.target.partition(b"?")[0].decode("latin-1"),
-            "turnout.route": routed.routing.route.name,
-            "turnout.variant": backend.name,
-            "turnout.prediction_id": routed.id,
-        }
-        if len(backend.urls) == 1:
-            _address(attributes, backend.urls[0])
-        else:  # one of its replicas; which, the pool decides
-            attributes["server.address"] = backend.name
-        tracing = self._tracing
-        return tracing.tracer.start_span(
-            routed.method, context=self._context, kind=tracing.api.SpanKind.CLIENT, attributes=attributes
-        )
-
-    def _carrying(self, span: Span, headers: Headers) -> list[Header]:
+    def headers(self, headers: Headers) -> list[Header]:
+        """Return the headers that the call is to have: they carry this span's context in place of the client's."""
         tracing = self._tracing
         carrier: dict[str, str] = {}
-        tracing.propagator.inject(carrier, context=tracing.api.set_span_in_context(span, self._context))
+        tracing.propagator.inject(carrier, context=tracing.api.set_span_in_context(self._span, self._context))
         kept = [header for header in headers if header[0].lower() not in _CONTEXT]
         return kept + [(name.encode(), value.encode()) for name, value in carrier.items()]
 
-    def _told(self, span: Span, status: int, *, failed: bool) -> None:
-        span.set_attribute("http.response.status_code", status)
-        if failed:
-            self._failed(span, str(status))
+    def returned(self, status: int | None, fault: str | None) -> None:
+        """The call came back with an answer's status, a fault, or both."""
+        if status is not None:
+            _status(self._tracing, self._span, status, failed=status >= 400)
+        if fault is not None:
+            self.failed(fault)
 
-    def _failed(self, span: Span, kind: str) -> None:
-        span.set_attribute("error.type", kind)
-        span.set_status(self._tracing.api.Status(self._tracing.api.StatusCode.ERROR))
+    def failed(self, kind: str) -> None:
+        _failed(self._tracing, self._span, kind)
+
+    def end(self) -> None:
+        self._span.end()
+
+
+def _status(tracing: Tracing, span: Span, status: int, *, failed: bool) -> None:
+    span.set_attribute("http.response.status_code", status)
+    if failed:
+        _failed(tracing, span, str(status))
+
+
+def _failed(tracing: Tracing, span: Span, kind: str) -> None:
+    span.set_attribute("error.type", kind)
+    span.set_status(tracing.api.Status(tracing.api.StatusCode.ERROR))
 
 
 def _address(attributes: dict[str, Any], url: str) -> None:
