@@ -1,12 +1,13 @@
 """The admin app: API, console and metrics behind one guard.
 
-Rule: put together here and nowhere else. ``create`` starts nothing: the app owns no task, so whoever serves it has
+Rule: the app is put together here and nowhere else. ``create`` starts nothing: the app owns no task, so its server has
 nothing to stop.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -25,23 +26,24 @@ from gateway.admin.controller import Controller
 from gateway.admin.guard import Guard
 from gateway.admin.json_errors import problem
 from gateway.admin.metrics.metrics import Metrics
+from router.snapshot import Snapshot
 
 
 def create(control: Controller, metrics: Metrics | None = None) -> Starlette:
     """Return the app over a controller. ``metrics`` are those that the controller feeds, else new ones.
 
-    ``app.state.metrics`` are the metrics it shows.
+    ``app.state.metrics`` are the metrics that it shows.
     """
-    metrics = metrics or new_metrics(control)
-    reports = Reports(control, clock=time.monotonic)
+    metrics = metrics or new_metrics(lambda: control.in_force.snapshot)
+    reports = Reports(control.in_force, control.queries, clock=time.monotonic)
     app = Starlette(
         routes=[
-            *API(control, reports, metrics, readings(control, reports, metrics, clock=time.monotonic)).routes(),
-            *PrivacyAPI(control).routes(),
-            ExportAPI(control).route(),
+            *API(control, reports, metrics, readings(control.queries, reports, metrics, clock=time.monotonic)).routes(),
+            *PrivacyAPI(control.erasures).routes(),
+            ExportAPI(control.in_force, control.queries).route(),
             *Console(control, reports, metrics).routes(),
         ],
-        middleware=[Middleware(Guard, gateway=lambda: control.snapshot.gateway)],
+        middleware=[Middleware(Guard, gateway=lambda: control.in_force.snapshot.gateway)],
         exception_handlers={HTTPException: _refused},
     )
     app.router.redirect_slashes = False
@@ -49,9 +51,9 @@ def create(control: Controller, metrics: Metrics | None = None) -> Starlette:
     return app
 
 
-def new_metrics(control: Controller) -> Metrics:
-    """Return metrics that count from now on, labelled by what the controller's snapshots name."""
-    return Metrics(lambda: control.snapshot, started_ms=time.time_ns() // 1_000_000, clock=time.monotonic)
+def new_metrics(snapshot: Callable[[], Snapshot]) -> Metrics:
+    """Return metrics that count from now on, labelled by what the snapshots name."""
+    return Metrics(snapshot, started_ms=time.time_ns() // 1_000_000, clock=time.monotonic)
 
 
 async def _refused(request: Request, error: Exception) -> Response:

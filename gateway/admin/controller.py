@@ -1,73 +1,25 @@
-"""What the admin app asks of the controller.
+"""What the admin port is given of the controller.
 
-Rule: the smallest set of questions that the API, the console and the metrics need; ``gateway.control`` answers them,
-and so does a fake in tests.
+Rule: the parts themselves, and no second description of them: a handler calls what they have.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
 
-from gateway.control.acts import Act
-from gateway.control.membership import View
-from gateway.control.progress import Progress
-from gateway.store.counts.ledger import Epoch, Ledger
-from gateway.store.counts.read_ledgers import LedgerVersions
-from gateway.store.rows.export_batches import ExportBatch
-from router.config.config import Config
-from router.config.diagnostics import Diagnostic
-from router.snapshot import Snapshot
+from gateway.control.event_log import EventLog
+from gateway.control.plan.in_force import InForce
+from gateway.control.queries import Queries
+from gateway.control.readiness import Readiness
+from gateway.control.upkeep.erasure import Erasures
 
 
-class Reloaded(Protocol):
-    """What came of reading the file again: ``revision`` is the one in force either way."""
+@dataclass(frozen=True, slots=True)
+class Controller:
+    """The parts of the controller that operators see and act on."""
 
-    @property
-    def ok(self) -> bool: ...
-    @property
-    def revision(self) -> int: ...
-    @property
-    def problems(self) -> Sequence[Diagnostic]: ...
-
-
-class Controller(Protocol):
-    """``events`` are {at_ms, kind, route, detail}, oldest first. ``ledgers`` raises KeyError for an unknown route;
-    they are still so while ``ledger_versions`` counts as many movements of a route. ``epochs`` are {epoch, began_ms,
-    last_ms, policy, variants, unit}, the one that began last first; ``past`` is what one of them was and what is
-    counted of it, None if it is unknown.
-
-    ``account`` counts feedback events by (route, metric, status). ``orphans`` are those without a prediction, the
-    newest first. ``sinks`` are those of the snapshot, with what became of their events. ``config`` is the file that the
-    snapshot was made from, None while only the snapshot is known. ``fleet`` is None where the store is this node's
-    alone.
-    """
-
-    @property
-    def snapshot(self) -> Snapshot: ...
-    @property
-    def config(self) -> Config | None: ...
-    @property
-    def store_ready(self) -> bool: ...
-    @property
-    def fleet(self) -> View | None: ...
-    @property
-    def refused_segments(self) -> int: ...
-    @property
-    def events(self) -> Iterable[Mapping[str, Any]]: ...
-
-    def progress(self) -> Progress: ...
-    async def ledger_versions(self) -> LedgerVersions: ...
-    async def ledgers(self, routes: Collection[str]) -> Mapping[str, Ledger]: ...
-    async def epochs(self, route: str) -> Sequence[Mapping[str, Any]]: ...
-    async def past(self, route: str, epoch: str) -> tuple[Epoch, Ledger] | None: ...
-    async def prediction(self, prediction_id: str) -> Mapping[str, Any] | None: ...
-    async def erase(self, units: Sequence[str], act: Act | None = None) -> Mapping[str, int]: ...
-    def known(self, unit: str) -> AsyncIterator[Mapping[str, Any]]: ...
-    def exported(self, route: str, since_ms: int, until_ms: int, *, texts: bool) -> AsyncIterator[ExportBatch]: ...
-    async def account(self) -> Mapping[tuple[str, str, str], int]: ...
-    async def orphans(self, route: str | None, limit: int) -> Sequence[Mapping[str, Any]]: ...
-    async def set_aside(self, limit: int) -> Sequence[Mapping[str, Any]]: ...
-    async def sinks(self) -> Sequence[Mapping[str, Any]]: ...
-    async def reload(self, act: Act | None = None) -> Reloaded: ...
-    def lag(self) -> tuple[float, int]: ...
+    in_force: InForce
+    queries: Queries
+    readiness: Readiness
+    erasures: Erasures
+    event_log: EventLog

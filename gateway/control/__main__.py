@@ -1,7 +1,8 @@
 """``python -m gateway.control``: the controller's process, one per node, beside the workers.
 
-Rule: it owns its tasks and its signals. SIGHUP reloads; SIGTERM, SIGINT or the end of the supervisor drain the journal
-to its end and leave. The admin port does not wait for the store, and the store does not wait for the admin port.
+Rule: controller and admin port are put together here alone. This module owns the signals: SIGHUP reloads; SIGTERM,
+SIGINT or the end of the supervisor drain the journal to its end and exit. The admin port does not wait for the store,
+nor the store for the admin port.
 """
 
 from __future__ import annotations
@@ -16,16 +17,19 @@ import signal
 import socket
 import ssl
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from gateway.admin.app import create, new_metrics
+from gateway.admin.controller import Controller
 from gateway.admin.port import AdminServer
 from gateway.admin.port import server as admin_server
 from gateway.control.acts import Act, Via, owner_of
-from gateway.control.control import METRICS, Control
+from gateway.control.control import Control
 from gateway.control.cpu_share import NICE, CpuShare, can_yield, set_idle
-from gateway.control.datagrams import listen
+from gateway.control.datagrams import METRICS, listen
+from gateway.control.plan.in_force import InForce
 from gateway.control.plan.reload import changes, content_of
 from gateway.files import tls
 from gateway.files.assignment_key import KeyUnusable
@@ -34,6 +38,7 @@ from gateway.process.lifeline import watch_lifeline
 from router.config.config import ConfigError
 from router.config.diagnostics import render
 from router.config.spellings import address
+from router.snapshot import Gateway
 
 logger = logging.getLogger("gateway.control")
 
@@ -46,16 +51,18 @@ DRAIN_SECONDS: Final = 20.0
 BIND_PAUSE_SECONDS: Final = 2.0
 #: Between looks at the files of the admin port's certificate.
 RENEW_SECONDS: Final = 1.0
-#: Recording makes objects by the thousand, drops them with each batch and makes no cycles: looking for those every 700
+#: Recording makes objects by the thousand, drops them with each batch and makes no cycles: collecting those every 700
 #: objects, or in the middle of a batch, is waste.
 GC_THRESHOLD: Final = (200_000, 20, 20)
 
 
 async def run(config_path: Path, data_dir: Path, run: str | None) -> int:
-    """Control until told to stop; return the exit code."""
+    """Run the controller until a signal or a failure stops it; return the exit code."""
     seen = content_of(config_path)
+    control: Control  # bound below, before the metrics first ask for the snapshot
+    metrics = new_metrics(lambda: control.in_force.snapshot)
     try:
-        control = Control(config_path, data_dir, run)
+        control = Control(config_path, data_dir, metrics, run)
     except ConfigError as error:
         print(render(error.diagnostics), file=sys.stderr)  # noqa: T201
         return EXIT_CONFIG
@@ -65,96 +72,90 @@ async def run(config_path: Path, data_dir: Path, run: str | None) -> int:
     except OSError as error:
         logger.error("%s: %s", error.filename or data_dir, error.strerror or error)
         return EXIT_UNAVAILABLE
-    control.observer = metrics = new_metrics(control)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
-    reloads = _Reloads(control)
-    loop.add_signal_handler(signal.SIGHUP, reloads.want, "signal")
+    reloads = _Reloads(control.in_force)
+    loop.add_signal_handler(signal.SIGHUP, reloads.request, "signal")
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     watch_lifeline(stopping.set)
-    if not control.current:
-        reloads.want("start")
-    server = admin_server(create(control, metrics))
-    recording = asyncio.create_task(control.keep_recording(stopping))
+    if not control.in_force.current:
+        reloads.request("start")
+    shown = Controller(control.in_force, control.queries, control.readiness, control.erasures, control.event_log)
+    server = admin_server(create(shown, metrics))
+    parts = control.start(stopping)
     chores = [
-        asyncio.create_task(control.keep_planning()),
-        asyncio.create_task(control.keep_in_step()),
-        asyncio.create_task(control.tail.run()),
-        asyncio.create_task(control.keep_reserve()),
-        asyncio.create_task(control.keep_watch()),
         asyncio.create_task(reloads.run()),
         asyncio.create_task(_watch(config_path, seen, reloads)),
         asyncio.create_task(_serve(server, control)),
     ]
     if can_yield():
-        chores.insert(0, asyncio.create_task(CpuShare(lambda: control.lag()[0], set_idle).run()))
+        chores.insert(0, asyncio.create_task(CpuShare(lambda: control.readiness.lag()[0], set_idle).run()))
     with contextlib.ExitStack() as held:
         try:
-            held.callback((await listen(data_dir / METRICS, control.hear)).close)
+            held.callback((await listen(data_dir / METRICS, control.workers.hear)).close)
         except OSError as error:
             control.event_log.note("metrics_socket_unavailable", None, f"gauges of workers are missing: {error}")
-        for task in (*chores, recording):
-            task.add_done_callback(lambda ended: stopping.set())  # a controller that lacks a part is none
+        for task in (*chores, *parts):
+            task.add_done_callback(lambda ended: stopping.set())  # the supervisor starts a controller that is whole
         await stopping.wait()
-        failure = next((task.exception() for task in (*chores, recording) if task.done()), None)
+        failure = next((task.exception() for task in (*chores, *parts) if task.done()), None)
         if failure is not None:
             logger.error("a part of the controller failed, it ends to be started again", exc_info=failure)
-        await asyncio.gather(recording, return_exceptions=True)
         await control.close(DRAIN_SECONDS)
     await _stop(server, chores)
     return 0 if failure is None else 1
 
 
 class _Reloads:
-    """Reloads when wanted, one at a time, however often it was wanted meanwhile."""
+    """Reloads on request, one at a time: requests that come during a reload are one more reload together."""
 
-    def __init__(self, control: Control) -> None:
-        self._control = control
-        self._wanted = asyncio.Event()
+    def __init__(self, in_force: InForce) -> None:
+        self._in_force = in_force
+        self._requested = asyncio.Event()
         self._via: Via = "edit"
 
-    def want(self, via: Via) -> None:
+    def request(self, via: Via) -> None:
         """Have the file read again. A signal does not say who sent it: the file's owner is named as the author."""
         self._via = via
-        self._wanted.set()
+        self._requested.set()
 
     async def run(self) -> None:
         while True:
-            await self._wanted.wait()
-            self._wanted.clear()
+            await self._requested.wait()
+            self._requested.clear()
             try:
-                await self._control.reload(Act(self._via, owner_of(self._control.config_path)))
+                await self._in_force.reload(Act(self._via, owner_of(self._in_force.config_path)))
             except Exception:
-                logger.exception("the reload failed; revision %d stays in force", self._control.snapshot.revision)
+                logger.exception("the reload failed; revision %d stays in force", self._in_force.snapshot.revision)
 
 
 async def _watch(path: Path, seen: bytes | None, reloads: _Reloads) -> None:
     async for _ in changes(path, seen):
-        reloads.want("edit")
+        reloads.request("edit")
 
 
 async def _serve(server: AdminServer, control: Control) -> None:
-    """Serve the admin port; one that cannot be had is tried again and again, the rest of the controller goes on."""
-    told = False
+    """Serve the admin port. Until it can be bound this tries again, and the rest of the controller goes on."""
+    noted = False
     while True:
-        gateway = control.snapshot.gateway
+        gateway = control.in_force.snapshot.gateway
         renewal = tls.Renewal(gateway, tls.admin_context)
         try:
             context = tls.admin_context(gateway)
             sock = _bound(*address(gateway.admin))
         except (OSError, tls.Unusable) as error:
-            if not told:
+            if not noted:
                 reason = getattr(error, "strerror", None) or error
                 control.event_log.note("admin_unavailable", None, f"{gateway.admin}: {reason}")
-            told = True
+            noted = True
             await asyncio.sleep(BIND_PAUSE_SECONDS)
             continue
         server.config.ssl = context
         with sock:
             scheme = "http" if context is None else "https"
             logger.info("operators are served on %s://%s", scheme, "{}:{}".format(*sock.getsockname()[:2]))
-            renewing = asyncio.create_task(_renew(context, renewal, control))
+            renewing = asyncio.create_task(_renew(context, renewal, lambda: control.in_force.snapshot.gateway))
             try:
                 await server.serve(sockets=[sock])
             finally:
@@ -173,11 +174,11 @@ def _bound(host: str, port: int) -> socket.socket:
     return sock
 
 
-async def _renew(context: ssl.SSLContext | None, renewal: tls.Renewal, control: Control) -> None:
-    """Take over a certificate of the admin port that was changed in its files."""
+async def _renew(context: ssl.SSLContext | None, renewal: tls.Renewal, settings: Callable[[], Gateway]) -> None:
+    """Load the admin port's certificate again when its files change."""
     while context is not None:
         await asyncio.sleep(RENEW_SECONDS)
-        gateway = control.snapshot.gateway
+        gateway = settings()
         try:
             if renewal.fresh(gateway) is not None and gateway.admin_tls_cert_file is not None:
                 context.load_cert_chain(gateway.admin_tls_cert_file, gateway.admin_tls_key_file)
@@ -187,7 +188,7 @@ async def _renew(context: ssl.SSLContext | None, renewal: tls.Renewal, control: 
 
 
 async def _stop(server: AdminServer, chores: list[asyncio.Task[None]]) -> None:
-    """End the admin server as it likes to be ended, and everything else at once."""
+    """Let the admin server finish what it answers, and cancel every other task at once."""
     server.should_exit = True
     *others, serving = chores
     for chore in others:
@@ -209,7 +210,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s controller %(message)s"
     )
-    # It warns of every request that is none, which is a client's to send.
+    # It warns of every malformed request, which any client can send.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     for noisy in ("uvicorn", "watchfiles", "watchfiles.main", "aiosqlite", "httpx"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

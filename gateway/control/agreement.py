@@ -1,12 +1,12 @@
 """One assignment key for all nodes of a fleet, agreed on in the store.
 
-Theory of operation. The store's key wins. Where the store has none, a node that has a key gives it; else, if nothing
-was ever decided there, the new node that comes first makes one; else the fleet is older than keys and goes on without,
-until one is asked for. A node keeps a copy in its ``data_dir``, and starts by that or by its last snapshot when the
-store is out of reach; then what it decides belongs to the period of that snapshot, where it is true.
+Theory of operation. The store's key wins. Where the store has none, a node that has a key writes it there; else, if
+nothing was ever decided there, the first new node makes one; else the fleet is older than keys and goes on without,
+until an operator rotates the key. A node keeps a copy in its ``data_dir``, and starts with that or with its last
+snapshot when the store is out of reach; then its decisions belong to the period of that snapshot, which is true.
 
-Rule: a node that has neither waits for the store, and does not serve. A key of its own would assign units otherwise
-than the others do, within one period, and no number would show it.
+Rule: a node that has neither waits for the store, and does not serve. A key of its own would assign units differently
+from the other nodes within one period, and no number would show it.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from gateway.files import assignment_key
 from gateway.process.configuration import load
 from gateway.store import Store, StoreError, password_in
 from gateway.store.fleet.shared_key import Held, assigned_before, newest, offer
+from router.assignment import AssignmentKey
 from router.config.config import ConfigError
 
 #: How long a new node waits for the store: one that is started at the same moment takes some seconds.
@@ -51,6 +52,33 @@ async def rotate(store: Store) -> Held:
         found = await offer(connection, held.number + 1 if held else 1, assignment_key.new_secret(), now_ms())
     assert found is not None
     return found
+
+
+class FleetKey:
+    """Follows the fleet's key in the store, for a node that keeps its copy in ``data_dir``."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+        self._number = 0  # of the key that was looked at last
+
+    async def fetch(self, store: Store) -> AssignmentKey | None:
+        """Keep the store's key and return it; None if it was looked at before, or there is none.
+
+        Raises what the store raises, OSError and KeyUnusable.
+        """
+        async with store.read() as connection:
+            held = await newest(connection)
+        if held is not None and held.number == self._number:
+            return None
+        own = assignment_key.kept_in(self._data_dir)
+        if held is None and own is not None:
+            held = await agreed(store, own)
+        if held is None:
+            return None
+        if held.secret != own:
+            await asyncio.to_thread(assignment_key.keep, self._data_dir, held.secret)
+        self._number = held.number
+        return AssignmentKey(held.secret)
 
 
 async def fetch(config_path: Path, data_dir: Path, wait_seconds: float) -> None:

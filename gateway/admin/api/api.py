@@ -1,7 +1,7 @@
-"""The admin API: what is known as JSON, and one thing to do.
+"""The admin API: what is known as JSON, and the reload.
 
 Rule: an answer is one value of plain JSON; an error is problem+json with a hint where a name is wrong. Reading never
-changes anything.
+changes anything. An endpoint is an entry of ``routes`` and its handler, which asks the parts of the controller.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 @dataclass(frozen=True, slots=True)
 class API:
-    """The handlers, and what they ask."""
+    """The handlers. ``routes`` is the table of paths."""
 
     controller: Controller
     reports: Reports
@@ -76,7 +76,7 @@ class API:
         """Every route's report, in the order of the file, and what is wrong with feedback that belongs to none."""
         return _json(
             {
-                "revision": self.controller.snapshot.revision,
+                "revision": self.controller.in_force.snapshot.revision,
                 "routes": await self.reports.all(),
                 "feedback_of_no_route": await self.reports.of_no_route(),
             }
@@ -88,8 +88,8 @@ class API:
         try:
             return _json(await (self.reports.one(name) if epoch is None else self.reports.past(name, epoch)))
         except KeyError:
-            if epoch is None or name not in self.controller.snapshot.routes:
-                return unknown("route", name, self.controller.snapshot.routes)
+            if epoch is None or name not in self.controller.in_force.snapshot.routes:
+                return unknown("route", name, self.controller.in_force.snapshot.routes)
             return unknown("epoch", epoch, [one["epoch"] for one in await self.reports.epochs(name)])
 
     async def epochs(self, request: Request) -> Response:
@@ -98,16 +98,16 @@ class API:
         try:
             return _json({"route": name, "epochs": await self.reports.epochs(name)})
         except KeyError:
-            return unknown("route", name, self.controller.snapshot.routes)
+            return unknown("route", name, self.controller.in_force.snapshot.routes)
 
     async def list_backends(self, request: Request) -> Response:
         """Every backend's replicas, and how many workers see them fit, ejected or unhealthy."""
-        return _json({"revision": self.controller.snapshot.revision, "backends": self.metrics.backends()})
+        return _json({"revision": self.controller.in_force.snapshot.revision, "backends": self.metrics.backends()})
 
     async def one_prediction(self, request: Request) -> Response:
         """One prediction's calls, the feedback that names it, its values and its state under each metric."""
         name = request.path_params["prediction"]
-        found = await from_store(self.controller, self.controller.prediction(name))
+        found = await from_store(self.controller.queries, lambda ask: ask.store.prediction(name))
         if found is None:
             detail = (
                 f'no prediction "{name[:100]}" is recorded; it may be recorded in a moment, or be past its retention'
@@ -117,7 +117,7 @@ class API:
 
     async def account(self, request: Request) -> Response:
         """What every feedback event ended as, by route and metric: the numbers add up to what was ever sent."""
-        found = await from_store(self.controller, self.controller.account())
+        found = await from_store(self.controller.queries, lambda ask: ask.store.account())
         by_place: dict[tuple[str, str], dict[str, int]] = {}
         for (route, metric, status), n in sorted(found.items()):
             by_place.setdefault((route, metric), dict.fromkeys(map(str, STATUSES), 0))[status] = n
@@ -133,33 +133,34 @@ class API:
             request.query_params.get("route"),
             number(request, "limit", MOST_ORPHANS, least=1, most=MOST_ORPHANS),
         )
-        if route is not None and route != UNKNOWN and route not in self.controller.snapshot.routes:
-            return unknown("route", route, (*self.controller.snapshot.routes, UNKNOWN))
-        found = await from_store(self.controller, self.controller.orphans(route, limit))
+        if route is not None and route != UNKNOWN and route not in self.controller.in_force.snapshot.routes:
+            return unknown("route", route, (*self.controller.in_force.snapshot.routes, UNKNOWN))
+        found = await from_store(self.controller.queries, lambda ask: ask.store.orphans(route, limit))
         return _json({"orphans": found})
 
     async def set_aside(self, request: Request) -> Response:
         """What could not be recorded or settled, the newest first, each with the reason."""
         limit = number(request, "limit", MOST_ORPHANS, least=1, most=MOST_ORPHANS)
-        return _json({"set_aside": await from_store(self.controller, self.controller.set_aside(limit))})
+        found = await from_store(self.controller.queries, lambda ask: ask.store.set_aside(limit))
+        return _json({"set_aside": found})
 
     async def sinks(self, request: Request) -> Response:
         """Every sink, and what became of its events: what was made is what waits and what came to an end."""
-        return _json({"sinks": await from_store(self.controller, self.controller.sinks())})
+        return _json({"sinks": await from_store(self.controller.queries, lambda ask: ask.sinks())})
 
     async def config(self, request: Request) -> Response:
         """The configuration in force, without secrets."""
-        return _json(effective(self.controller.snapshot))
+        return _json(effective(self.controller.in_force.snapshot))
 
     async def fleet(self, request: Request) -> Response:
         """The nodes that share the store, and which of them holds the lease; with a store of its own there are none."""
-        return _json(as_shown(self.controller.fleet, self.controller.snapshot.revision))
+        return _json(as_shown(self.controller.readiness.fleet, self.controller.in_force.snapshot.revision))
 
     async def events(self, request: Request) -> Response:
         """What happened lately, the newest first: so much of what people did, and so much of the rest."""
         left = dict.fromkeys((True, False), MOST_EVENTS)
         shown = []
-        for one in reversed(list(self.controller.events)):
+        for one in reversed(self.controller.event_log.newest):
             mine = one["kind"] in ACTS
             left[mine] -= 1
             if left[mine] >= 0:
@@ -170,7 +171,7 @@ class API:
         """Read the file again: in force as a whole, or refused as a whole with every problem."""
         async with asyncio.timeout(RELOAD_SECONDS):
             act = Act("api", author(request))
-            result = await self.controller.reload(act)
+            result = await self.controller.in_force.reload(act)
         if result.ok:
             return _json({"revision": result.revision})
         count = sum(one.severity == "error" for one in result.problems)
@@ -181,11 +182,9 @@ class API:
     async def scrape(self, request: Request) -> Response:
         """All series; those that the store is read for as fresh as it allows within the deadline."""
         self.metrics.refresh_plans()
-        self.metrics.refresh_fleet(self.controller.fleet)
-        control = self.controller
-        self.metrics.refresh_health(
-            lag=control.lag(), progress=control.progress(), refused_segments=control.refused_segments
-        )
+        self.metrics.refresh_fleet(self.controller.readiness.fleet)
+        ready = self.controller.readiness
+        self.metrics.refresh_health(lag=ready.lag(), progress=ready.progress(), refused_segments=ready.refused_segments)
         self.metrics.refresh_ages(await self.readings.refresh(SCRAPE_SECONDS))
         text, content_type = self.metrics.exposition(request.headers.get("accept", ""))
         return Response(text, headers={"content-type": content_type})
@@ -196,11 +195,11 @@ class API:
 
     async def readyz(self, request: Request) -> Response:
         """Whether recording makes progress. Traffic has its own, on the data port, and does not depend on this one."""
-        fleet, revision = self.controller.fleet, self.controller.snapshot.revision
-        reached = self.controller.store_ready and (fleet is None or fleet.cut_off_seconds is None)
-        progress = self.controller.progress()
+        fleet, revision = self.controller.readiness.fleet, self.controller.in_force.snapshot.revision
+        reached = self.controller.queries.ready and (fleet is None or fleet.cut_off_seconds is None)
+        progress = self.controller.readiness.progress()
         checks = {
-            "snapshot": bool(self.controller.snapshot.routes),
+            "snapshot": bool(self.controller.in_force.snapshot.routes),
             "store": reached,
             "recording": not (reached and progress.stalled),
         }

@@ -1,7 +1,7 @@
 """The admin API's export: predictions with their outcomes, as JSON Lines that have no bound.
 
-Rule: what is sent is what the store gives by the portion, and nothing is held; a client that is slow is waited for. An
-answer that breaks off has no proper end, so that nobody takes a part for the whole, and where it can be taken up again.
+Rule: each portion of the store is sent as it comes, and nothing is held; a slow client delays its own export alone. An
+answer that breaks off has no proper end, so that a part is never taken for the whole, and says where to go on.
 """
 
 from __future__ import annotations
@@ -18,16 +18,18 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from gateway.admin.asked import number
-from gateway.admin.controller import Controller
 from gateway.admin.json_errors import problem, unknown
+from gateway.control.plan.in_force import InForce
+from gateway.control.queries import Queries
 from gateway.store.rows.export_batches import ExportBatch
 
 
 @dataclass(frozen=True, slots=True)
 class ExportAPI:
-    """The handler, and whom it asks."""
+    """The handler. ``route`` is its path."""
 
-    controller: Controller
+    in_force: InForce
+    queries: Queries
 
     def route(self) -> Route:
         return Route("/api/v1/export", self.export)
@@ -43,18 +45,18 @@ class ExportAPI:
         since_ms = number(request, "since_ms", 0)
         until_ms = number(request, "until_ms", time.time_ns() // 1_000_000)
         from_ms = number(request, "from_ms", since_ms)
-        routes = asked.getlist("route") or list(self.controller.snapshot.routes)
-        asking = _Asking(self.controller, routes, since_ms, until_ms, "texts" in asked, "positions" in asked)
+        routes = asked.getlist("route") or list(self.in_force.snapshot.routes)
+        asking = _Asking(self.queries, routes, since_ms, until_ms, "texts" in asked, "positions" in asked)
         try:
             # What is wrong with a route or with the store is said before anything is sent.
             for route in routes:
-                if route not in self.controller.snapshot.routes:
+                if route not in self.in_force.snapshot.routes:
                     async with aclosing(asking.portions(route, until_ms)) as stream:
                         await anext(stream, None)
             lines = asking.lines(from_ms)
             first = await anext(lines, b"")
         except KeyError as error:
-            return unknown("route", str(error.args[0]), self.controller.snapshot.routes)
+            return unknown("route", str(error.args[0]), self.in_force.snapshot.routes)
         except Exception as error:  # whatever a database driver raises
             return problem(503, f"the store cannot be read: {type(error).__name__}", headers={"retry-after": "5"})
         return StreamingResponse(_all(first, lines), media_type="application/x-ndjson")
@@ -62,7 +64,7 @@ class ExportAPI:
 
 @dataclass(frozen=True, slots=True)
 class _Asking:
-    controller: Controller
+    queries: Queries
     routes: Sequence[str]
     since_ms: int
     until_ms: int
@@ -70,7 +72,7 @@ class _Asking:
     positions: bool
 
     def portions(self, route: str, since_ms: int) -> Any:
-        return self.controller.exported(route, since_ms, self.until_ms, texts=self.texts)
+        return self.queries.exported(route, since_ms, self.until_ms, texts=self.texts)
 
     async def lines(self, from_ms: int) -> AsyncIterator[bytes]:
         """Yield what is to be sent, the first route from ``from_ms`` on."""

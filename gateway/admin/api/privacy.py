@@ -1,4 +1,4 @@
-"""The admin API's answers to a person: what is known of it, and that it be erased.
+"""The admin API for a person's requests: what is stored of a unit, and its erasure.
 
 Rule: a unit is named in a body, never in a path, which proxies and logs keep.
 """
@@ -15,9 +15,9 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from gateway.admin.asked import author
-from gateway.admin.controller import Controller
 from gateway.admin.json_errors import problem
 from gateway.control.acts import Act
+from gateway.control.upkeep.erasure import Erasures
 
 #: Units erased at once share the cost of writing the store anew.
 MOST_UNITS: Final = 1_000
@@ -26,9 +26,9 @@ _MOST_BYTES: Final = 2**20
 
 @dataclass(frozen=True, slots=True)
 class PrivacyAPI:
-    """The handlers, and whom they ask."""
+    """The handlers. ``routes`` is the table of paths."""
 
-    controller: Controller
+    erasures: Erasures
 
     def routes(self) -> list[Route]:
         return [
@@ -42,7 +42,7 @@ class PrivacyAPI:
         if isinstance(units, Response):
             return units
         try:
-            return _json(await self.controller.erase(units, Act("api", author(request))))
+            return _json(await self.erasures.erase(units, Act("api", author(request))))
         except Exception as error:  # whatever a database driver raises; said without the unit
             return _failed(error)
 
@@ -52,7 +52,7 @@ class PrivacyAPI:
         if isinstance(units, Response):
             return units
         try:
-            rows = aiter(self.controller.known(units[0]))
+            rows = aiter(self.erasures.known(units[0]))
             first = await anext(rows)
         except Exception as error:
             return _failed(error)
@@ -82,7 +82,7 @@ async def _units(request: Request, most: int) -> list[str] | Response:
 
 
 def _failed(error: Exception) -> Response:
-    # The words of a driver may hold the parameters of its statement: only what sort of error it was is told.
+    # The words of a driver may hold the parameters of its statement: only its class is named.
     said = str(error) if type(error).__module__.startswith("gateway.") else type(error).__name__
     return problem(503, f"{said}; nothing is half done that cannot be done again", headers={"retry-after": "5"})
 

@@ -1,7 +1,7 @@
 """What a scrape reads of the store, part by part.
 
 Rule: a series is never left out because the store is slow: it keeps its last value, and how old that is has a series of
-its own. A part is read once at a time and to its end, however many scrape and stop waiting.
+its own. A part is read once at a time and to its end, however many scrapes wait for it or stop waiting.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 
 from gateway.admin.api.reports import Reports, from_store
-from gateway.admin.controller import Controller
 from gateway.admin.metrics.metrics import Metrics
+from gateway.control.queries import Queries
 
 logger = logging.getLogger(__name__)
 
@@ -39,22 +39,22 @@ class Readings:
         try:
             await self._parts[name]()
             self._read[name] = began
-        except Exception as error:  # the store's trouble: what was read last stays
+        except Exception as error:  # the store cannot be read: what was read last stays
             logger.debug("%s could not be read for /metrics", name, exc_info=error)
         finally:
             del self._reading[name]
 
 
-def readings(control: Controller, reports: Reports, metrics: Metrics, *, clock: Callable[[], float]) -> Readings:
+def readings(queries: Queries, reports: Reports, metrics: Metrics, *, clock: Callable[[], float]) -> Readings:
     """Return what ``/metrics`` reads of the store."""
 
     async def quality() -> None:
         metrics.refresh_quality(await reports.all())
 
     async def feedback() -> None:
-        metrics.refresh_account(await from_store(control, control.account()))
+        metrics.refresh_account(await from_store(queries, lambda ask: ask.store.account()))
 
     async def sinks() -> None:
-        metrics.refresh_sinks(await from_store(control, control.sinks()))
+        metrics.refresh_sinks(await from_store(queries, lambda ask: ask.sinks()))
 
     return Readings({"reports": quality, "feedback": feedback, "sinks": sinks}, clock=clock)

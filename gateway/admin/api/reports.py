@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, Final, NamedTuple, TypeVar
 
-from gateway.admin.controller import Controller
+from gateway.control.plan.in_force import InForce
+from gateway.control.queries import Queries
 from gateway.report import go_on, report
 from gateway.report.past import as_it_was
 from gateway.report.problems import of_no_route
@@ -42,14 +43,13 @@ def unreadable(error: Exception) -> StoreUnavailable:
     return StoreUnavailable(f"the store could not be read: {type(error).__name__}")
 
 
-async def from_store(controller: Controller, question: Coroutine[Any, Any, T]) -> T:
-    """Return the store's answer to a question. Raises StoreUnavailable, or TimeoutError after ``DEADLINE_SECONDS``."""
-    if not controller.store_ready:
-        question.close()
+async def from_store(queries: Queries, question: Callable[[Queries], Awaitable[T]]) -> T:
+    """Return the answer to a question. Raises StoreUnavailable, or TimeoutError after ``DEADLINE_SECONDS``."""
+    if not queries.ready:
         raise StoreUnavailable("the store is not open yet")
     try:
         async with asyncio.timeout(DEADLINE_SECONDS):
-            return await question
+            return await question(queries)
     except TimeoutError:
         raise
     except Exception as error:  # whatever a database driver raises
@@ -67,8 +67,9 @@ class _Made(NamedTuple):
 class Reports:
     """The newest report of each route. ``clock`` is monotonic, in seconds."""
 
-    def __init__(self, controller: Controller, *, clock: Callable[[], float]) -> None:
-        self._controller = controller
+    def __init__(self, in_force: InForce, queries: Queries, *, clock: Callable[[], float]) -> None:
+        self._in_force = in_force
+        self._queries = queries
         self._clock = clock
         self._made: dict[str, _Made] = {}
         self._making: dict[str | None, asyncio.Task[None]] = {}
@@ -79,12 +80,12 @@ class Reports:
     async def all(self) -> list[Report]:
         """Return the report of every route, in the order of the file. Raises StoreUnavailable."""
         await self._fresh(None)
-        routes = self._controller.snapshot.routes
+        routes = self._in_force.snapshot.routes
         return [self._made[name].report for name in routes if name in self._made]
 
     async def one(self, route: str) -> Report:
         """Return the report of one route. Raises KeyError if there is none, StoreUnavailable if it cannot be made."""
-        if route not in self._controller.snapshot.routes:
+        if route not in self._in_force.snapshot.routes:
             raise KeyError(route)
         await self._fresh(route)
         return self._made[route].report
@@ -107,7 +108,7 @@ class Reports:
     async def of_no_route(self) -> dict[str, Any] | None:
         """Return what is wrong with feedback that belongs to no route, None if nothing is. Raises StoreUnavailable."""
         try:
-            return of_no_route(await from_store(self._controller, self._controller.account()))
+            return of_no_route(await from_store(self._queries, lambda ask: ask.store.account()))
         except TimeoutError as error:
             raise StoreUnavailable(f"the store did not answer within {DEADLINE_SECONDS:.0f} seconds") from error
 
@@ -116,12 +117,12 @@ class Reports:
 
         Raises KeyError if there is no such route or epoch, StoreUnavailable if it cannot be made.
         """
-        snapshot = self._controller.snapshot
+        snapshot = self._in_force.snapshot
         if epoch == snapshot.routes[route].epoch:
             return await self.one(route)
         try:
             async with asyncio.timeout(DEADLINE_SECONDS), self._turn:
-                found = await from_store(self._controller, self._controller.past(route, epoch))
+                found = await from_store(self._queries, lambda ask: ask.past(route, epoch))
                 if found is None:
                     raise KeyError(epoch)
                 then = as_it_was(snapshot, *found)
@@ -131,9 +132,9 @@ class Reports:
 
     async def epochs(self, route: str) -> list[dict[str, Any]]:
         """Return the epochs of a route, the one that began last first. Raises KeyError, StoreUnavailable."""
-        present = self._controller.snapshot.routes[route].epoch
+        present = self._in_force.snapshot.routes[route].epoch
         try:
-            found = await from_store(self._controller, self._controller.epochs(route))
+            found = await from_store(self._queries, lambda ask: ask.store.epochs(route))
         except TimeoutError as error:
             raise StoreUnavailable(f"the store did not answer within {DEADLINE_SECONDS:.0f} seconds") from error
         return [{**one, "present": one["epoch"] == present} for one in found]
@@ -145,11 +146,11 @@ class Reports:
 
     async def _make(self, route: str | None) -> None:
         async with self._turn:
-            if not self._controller.store_ready:
+            if not self._queries.ready:
                 raise StoreUnavailable("the store is not open yet")
             try:
                 await self._look()
-                routes = self._controller.snapshot.routes
+                routes = self._in_force.snapshot.routes
                 wanted = [name for name in routes if route in (None, name)]
                 stale = [name for name in wanted if self._made.get(name, _NONE).of != self._of(name)]
                 for at in range(0, len(stale), TOGETHER):
@@ -163,17 +164,17 @@ class Reports:
         """See what moved, at most so often."""
         if self._clock() - self._looked < FRESH_SECONDS:
             return
-        self._versions = await self._controller.ledger_versions()
+        self._versions = await self._queries.store.ledger_versions()
         self._looked = self._clock()
-        for gone in self._made.keys() - self._controller.snapshot.routes.keys():
+        for gone in self._made.keys() - self._in_force.snapshot.routes.keys():
             del self._made[gone]
 
     async def _make_these(self, names: list[str]) -> None:
         """Make reports, of what is known now or later than it says: then they are made again."""
-        snapshot = self._controller.snapshot
+        snapshot = self._in_force.snapshot
         names = [name for name in names if name in snapshot.routes]  # a reload may have removed one meanwhile
         of, policies = {name: self._of(name) for name in names}, {name: self._policy(name) for name in names}
-        ledgers = await self._controller.ledgers(names)
+        ledgers = await self._queries.ledgers(names)
 
         def made() -> dict[str, Report]:
             return {name: report(snapshot, ledgers[name], policies[name]) for name in names}
@@ -191,15 +192,15 @@ class Reports:
 
     def _of(self, name: str) -> tuple[Any, ...]:
         """What a report is made of, in short: with the same it says the same."""
-        snapshot, config = self._controller.snapshot, self._controller.config
+        snapshot, config = self._in_force.snapshot, self._in_force.config
         route = snapshot.routes[name]
         known = config is not None and config.hash == snapshot.config
         return self._versions.moved.get(name, 0), snapshot.config, known, route.epoch, route.revision
 
     def _policy(self, route: str) -> Policy | None:
         """The route's policy as the file sets it, if the snapshot in force is of that file."""
-        config = self._controller.config
-        if config is None or config.hash != self._controller.snapshot.config:
+        config = self._in_force.config
+        if config is None or config.hash != self._in_force.snapshot.config:
             return None
         return config.routes[route].policy
 

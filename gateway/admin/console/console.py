@@ -86,12 +86,12 @@ class Console:
         name, epoch = request.path_params["route"], request.query_params.get("epoch")
         known: list[dict[str, Any]] = []
         try:
-            if name in self.controller.snapshot.routes and self.controller.store_ready:
+            if name in self.controller.in_force.snapshot.routes and self.controller.queries.ready:
                 known = await self.reports.epochs(name)
             report = await (self.reports.one(name) if epoch is None else self.reports.past(name, epoch))
         except KeyError:
-            detail = nearest.unknown("route", name, self.controller.snapshot.routes)
-            if epoch is not None and name in self.controller.snapshot.routes:
+            detail = nearest.unknown("route", name, self.controller.in_force.snapshot.routes)
+            if epoch is not None and name in self.controller.in_force.snapshot.routes:
                 detail = nearest.unknown("epoch", epoch, [one["epoch"] for one in known])
             return self._page("trouble.html", 404, title="Not found", trouble=detail)
         except StoreUnavailable as error:
@@ -107,7 +107,7 @@ class Console:
 
     async def events(self, request: Request) -> Response:
         """What happened lately, what people did first."""
-        newest = list(self.controller.events)[::-1]
+        newest = self.controller.event_log.newest[::-1]
         acts = [one for one in newest if one["kind"] in ACTS][:MOST_SHOWN]
         others = [one for one in newest if one["kind"] not in ACTS][:MOST_SHOWN]
         return self._page("events.html", title="Events", acts=acts, others=others)
@@ -119,7 +119,7 @@ class Console:
     async def one_prediction(self, request: Request) -> Response:
         name = request.path_params["prediction"]
         try:
-            found = await from_store(self.controller, self.controller.prediction(name))
+            found = await from_store(self.controller.queries, lambda ask: ask.store.prediction(name))
         except (StoreUnavailable, TimeoutError) as error:
             trouble = str(error) or "the store is slow"
             return self._page("trouble.html", 503, title="Numbers have to wait", trouble=trouble)
@@ -133,7 +133,7 @@ class Console:
         return Response(_STYLE, media_type="text/css", headers=headers)
 
     def _page(self, template: str, status: int = 200, **values: Any) -> Response:
-        values |= {"snapshot": self.controller.snapshot, "progress": self.controller.progress()}
+        values |= {"snapshot": self.controller.in_force.snapshot, "progress": self.controller.readiness.progress()}
         return HTMLResponse(_pages.get_template(template).render(**values), status)
 
 

@@ -1,7 +1,7 @@
 """Make plans of evidence.
 
-Rule: a plan that cannot be made leaves the last good one in force, and is told. Planning may be slow and may use numpy:
-it runs in a thread, and never on the way of a request.
+Rule: a plan that cannot be made leaves the last good one in force, and its failure is returned. Planning may be slow
+and may use numpy: it runs in a thread, and no request waits for it.
 """
 
 from __future__ import annotations
@@ -9,11 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
+from gateway.control.event_log import now_ms
+from gateway.store import Store
 from gateway.store.counts.ledger import Ledger
 from policies.types import Evidence
-from router.compile import replan
+from router.assignment import AssignmentKey
+from router.compile import compile_snapshot, epoch_of, replan, with_plans_of
 from router.config.config import Config
 from router.snapshot import Metric, Snapshot
 
@@ -43,6 +47,33 @@ async def plan(
     places = {(name, snapshot.routes[name].epoch) for name in names}
     counted = await ledgers(places) if places else {}
     return await asyncio.to_thread(_plan, snapshot, config, counted, revision)
+
+
+async def compiled(
+    config: Config, key: AssignmentKey | None, previous: Snapshot, store: Store | None, revision: int
+) -> Snapshot:
+    """Return the snapshot of a config, by the evidence there is.
+
+    Without a store, or with one that cannot be read, plans that need not change stay as in ``previous``.
+    """
+    evidence: dict[tuple[str, str], Evidence] = {}
+    known = False
+    if store is not None:
+        with suppress(Exception):  # an edit is not refused because the store is in trouble
+            places = {(name, epoch_of(config, route)) for name, route in config.routes.items()}
+            for place, ledger in (await store.evidence(places)).items():
+                evidence[place] = evidence_of(ledger, config.metrics)
+            known = True
+    fresh = await asyncio.to_thread(
+        compile_snapshot,
+        config,
+        previous=previous,
+        evidence=lambda route, epoch: evidence.get((route, epoch), Evidence()),
+        now_ms=now_ms(),
+        revision=revision,
+        key=key,
+    )
+    return fresh if known else with_plans_of(previous, fresh)
 
 
 def _plan(snapshot: Snapshot, config: Config, counted: Mapping[tuple[str, str], Ledger], revision: int) -> NewPlans:

@@ -1,7 +1,8 @@
-"""The operator's file, watched: a change of its content is a reload.
+"""The operator's file: how a change of its content is noticed, and how it is read again.
 
 Rule: the folder is watched and the content compared, because editors replace files, mounted volumes swap links, and
-some file systems tell nothing. What the process was started with cannot change under it: such an edit is refused whole.
+some file systems report no changes. A setting that the process was started with needs a restart: an edit that changes
+one is refused whole.
 """
 
 from __future__ import annotations
@@ -9,23 +10,26 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from hashlib import blake2b
 from pathlib import Path
 from typing import Final
 
 from watchfiles import awatch
 
+from gateway.files import assignment_key
+from router.assignment import AssignmentKey
+from router.config.config import Config, ConfigError, load
 from router.config.diagnostics import Diagnostic, locate
 from router.config.findings import Finding, dotted, shown
-from router.snapshot import Gateway
+from router.snapshot import Gateway, Snapshot
 
 logger = logging.getLogger(__name__)
 
 #: Settings that sockets, processes and files were made by.
 PROCESS_SETTINGS: Final = frozenset(field.name for field in fields(Gateway) if field.metadata.get("restart"))
 
-#: How often the content is compared even though nothing was told.
+#: How often the content is compared though no change was reported.
 _LOOK_MS: Final = 2_000
 
 
@@ -38,7 +42,7 @@ def content_of(path: Path) -> bytes | None:
 
 
 async def changes(path: Path, known: bytes | None) -> AsyncIterator[None]:
-    """Yield each time the file's content is another than it was; ``known`` is the digest of what is in force."""
+    """Yield each time the file's content has changed; ``known`` is the digest of what is in force."""
     while True:
         try:
             async for _ in awatch(
@@ -59,8 +63,30 @@ async def changes(path: Path, known: bytes | None) -> AsyncIterator[None]:
         await asyncio.sleep(_LOOK_MS / 1000)
 
 
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """A file that is valid and needs no restart, and the assignment key that goes with it."""
+
+    config: Config
+    key: AssignmentKey | None
+
+
+def read(path: Path, data_dir: Path, running: Snapshot) -> Edit | tuple[Diagnostic, ...]:
+    """Read the file and the assignment key again; return them, or why they cannot be put in force."""
+    try:
+        config = load(path)
+        problems = needs_restart(running.gateway, config.gateway, path)
+        key = assignment_key.find(config.gateway, data_dir, running)
+    except ConfigError as error:
+        return error.diagnostics
+    except assignment_key.KeyUnusable as error:
+        finding = Finding(("gateway", "assignment_key_file"), f"gateway.assignment_key_file: {error}")
+        return locate([finding], "", str(path))
+    return problems or Edit(config, key)
+
+
 def needs_restart(running: Gateway, wanted: Gateway, path: Path) -> tuple[Diagnostic, ...]:
-    """Return what the file changes that only a restart can, each with its place."""
+    """Return each setting that the file changes and that only a restart can change, with its place in the file."""
     findings = []
     for name in sorted(PROCESS_SETTINGS):
         before, after = getattr(running, name), getattr(wanted, name)

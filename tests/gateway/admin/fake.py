@@ -11,23 +11,22 @@ from typing import Any
 import httpx
 
 from gateway.admin.app import create
+from gateway.admin.controller import Controller
 from gateway.control.acts import Act
+from gateway.control.event_log import EventLog
 from gateway.control.membership import View
+from gateway.control.plan.in_force import InForce, ReloadResult
 from gateway.control.progress import Progress
+from gateway.control.queries import Queries
+from gateway.control.readiness import Readiness
+from gateway.control.upkeep.erasure import Erasures
+from gateway.store import Store
 from gateway.store.counts.ledger import Epoch, Ledger
 from gateway.store.counts.read_ledgers import LedgerVersions
 from gateway.store.rows.export_batches import ExportBatch
 from router.config.config import Config
-from router.config.diagnostics import Diagnostic
 from router.snapshot import Gateway, Snapshot
 from tests.gateway.ledgers import Book, draft_route, route, shadow_route, snapshot
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    ok: bool
-    revision: int
-    problems: Sequence[Diagnostic] = ()
 
 
 @dataclass
@@ -50,7 +49,7 @@ class Control:
     refused_segments: int = 0
     events: list[dict[str, Any]] = field(default_factory=list)
     config: Config | None = None
-    result: Result = field(default_factory=lambda: Result(True, 8))
+    result: ReloadResult = field(default_factory=lambda: ReloadResult(True, 8))
     fails: Exception | None = None
     slow: float = 0.0
     asked: int = 0
@@ -58,87 +57,147 @@ class Control:
     acts: list[Act | None] = field(default_factory=list)
     erased: list[str] = field(default_factory=list)
 
-    def progress(self) -> Progress:
-        return self.stalled if self.store_ready else Progress(5.0, "the store is not open")
+    @property
+    def parts(self) -> Controller:
+        """What the admin port is given."""
+        return Controller(_InForce(self), _Queries(self), _Readiness(self), _Erasures(self), _EventLog(self))
 
-    async def ledger_versions(self) -> LedgerVersions:
-        await asyncio.sleep(self.slow)
+    def fail(self) -> None:
         if self.fails is not None:
             raise self.fails
-        return LedgerVersions(dict(self.moved), None)
-
-    async def ledgers(self, routes: Collection[str]) -> Mapping[str, Ledger]:
-        self.asked += len(routes)
-        await asyncio.sleep(self.slow)
-        if self.fails is not None:
-            raise self.fails
-        return {name: self.books.get(name) or Ledger(name, self.snapshot.routes[name].epoch) for name in routes}
-
-    async def epochs(self, route: str) -> Sequence[Mapping[str, Any]]:
-        if self.fails is not None:
-            raise self.fails
-        return self.epochs_known.get(route, [])
-
-    async def past(self, route: str, epoch: str) -> tuple[Epoch, Ledger] | None:
-        if self.fails is not None:
-            raise self.fails
-        return self.over.get((route, epoch))
-
-    async def prediction(self, prediction_id: str) -> Mapping[str, Any] | None:
-        if self.fails is not None:
-            raise self.fails
-        return self.predictions.get(prediction_id)
-
-    async def erase(self, units: Sequence[str], act: Act | None = None) -> Mapping[str, int]:
-        if self.fails is not None:
-            raise self.fails
-        self.erased += units
-        return {"calls": len(units)}
-
-    async def known(self, unit: str) -> AsyncIterator[Mapping[str, Any]]:
-        if self.fails is not None:
-            raise self.fails
-        yield {"kind": "unit", "unit": unit}
 
     async def exported(self, route: str, since_ms: int, until_ms: int, *, texts: bool) -> AsyncIterator[ExportBatch]:
-        if self.fails is not None:
-            raise self.fails
+        self.fail()
         if route not in self.snapshot.routes:
             raise KeyError(route)
         for rows in self.stored.get(route, ()):
             inside = [as_text(row) if texts else row for row in rows if since_ms <= row["at_ms"] < until_ms]
-            yield ExportBatch(
-                b"".join(map(json_line, inside)), max((row["at_ms"] + 1 for row in rows), default=until_ms)
-            )
+            end_ms = max((row["at_ms"] + 1 for row in rows), default=until_ms)
+            yield ExportBatch(b"".join(map(json_line, inside)), end_ms)
 
-    async def account(self) -> Mapping[tuple[str, str, str], int]:
-        if self.fails is not None:
-            raise self.fails
-        return self.counted
 
-    async def orphans(self, route: str | None, limit: int) -> Sequence[Mapping[str, Any]]:
-        if self.fails is not None:
-            raise self.fails
-        return [one for one in self.orphaned if route in (None, one["route"])][:limit]
+class _InForce(InForce):
+    def __init__(self, fake: Control) -> None:
+        self._fake = fake
+        self.config = fake.config
 
-    async def set_aside(self, limit: int) -> Sequence[Mapping[str, Any]]:
-        if self.fails is not None:
-            raise self.fails
-        return self.aside[:limit]
+    @property
+    def snapshot(self) -> Snapshot:
+        return self._fake.snapshot
 
-    async def sinks(self) -> Sequence[Mapping[str, Any]]:
-        if self.fails is not None:
-            raise self.fails
-        return self.told
+    async def reload(self, act: Act | None = None) -> ReloadResult:
+        self._fake.fail()
+        self._fake.acts.append(act)
+        return self._fake.result
 
-    async def reload(self, act: Act | None = None) -> Result:
-        if self.fails is not None:
-            raise self.fails
-        self.acts.append(act)
-        return self.result
+
+class _Readiness(Readiness):
+    def __init__(self, fake: Control) -> None:
+        self._fake = fake
+
+    @property
+    def fleet(self) -> View | None:
+        return self._fake.fleet
+
+    @property
+    def refused_segments(self) -> int:
+        return self._fake.refused_segments
+
+    def progress(self) -> Progress:
+        return self._fake.stalled if self._fake.store_ready else Progress(5.0, "the store is not open")
 
     def lag(self) -> tuple[float, int]:
         return 1.5, 2048
+
+
+class _EventLog(EventLog):
+    def __init__(self, fake: Control) -> None:
+        self._fake = fake
+
+    @property
+    def newest(self) -> list[dict[str, Any]]:
+        return self._fake.events
+
+
+class _Erasures(Erasures):
+    def __init__(self, fake: Control) -> None:
+        self._fake = fake
+
+    async def erase(self, units: Sequence[str], act: Act) -> Mapping[str, int]:
+        self._fake.fail()
+        self._fake.erased += units
+        return {"calls": len(units)}
+
+    async def known(self, unit: str) -> AsyncIterator[Mapping[str, Any]]:
+        self._fake.fail()
+        yield {"kind": "unit", "unit": unit}
+
+
+class _Queries(Queries):
+    """The real ones over a store that knows what the test told it."""
+
+    def __init__(self, fake: Control) -> None:
+        super().__init__(lambda: fake.snapshot)
+        self._fake = fake
+
+    @property
+    def ready(self) -> bool:
+        return self._fake.store_ready
+
+    @property
+    def store(self) -> Store:
+        return _Store(self._fake)
+
+    async def sinks(self) -> Sequence[Mapping[str, Any]]:
+        self._fake.fail()
+        return self._fake.told
+
+    def exported(self, route: str, since_ms: int, until_ms: int, *, texts: bool) -> AsyncIterator[ExportBatch]:
+        return self._fake.exported(route, since_ms, until_ms, texts=texts)
+
+
+class _Store(Store):
+    def __init__(self, fake: Control) -> None:
+        self._fake = fake
+
+    async def ledger_versions(self) -> LedgerVersions:
+        await asyncio.sleep(self._fake.slow)
+        self._fake.fail()
+        return LedgerVersions(dict(self._fake.moved), None)
+
+    async def ledgers(self, places: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], Ledger]:
+        self._fake.asked += len(places)
+        await asyncio.sleep(self._fake.slow)
+        self._fake.fail()
+        return {place: self._fake.books.get(place[0]) or Ledger(*place) for place in places}
+
+    async def epochs(self, route: str, limit: int = 100) -> list[dict[str, Any]]:
+        self._fake.fail()
+        return self._fake.epochs_known.get(route, [])
+
+    async def epoch(self, route: str, epoch: str) -> Epoch | None:
+        self._fake.fail()
+        found = self._fake.over.get((route, epoch))
+        return None if found is None else found[0]
+
+    async def ledger(self, route: str, epoch: str) -> Ledger:
+        return self._fake.over[route, epoch][1]
+
+    async def prediction(self, prediction_id: str) -> dict[str, Any] | None:
+        self._fake.fail()
+        return self._fake.predictions.get(prediction_id)
+
+    async def account(self) -> Mapping[tuple[str, str, str], int]:
+        self._fake.fail()
+        return self._fake.counted
+
+    async def orphans(self, route: str | None, limit: int) -> list[dict[str, Any]]:
+        self._fake.fail()
+        return [one for one in self._fake.orphaned if route in (None, one["route"])][:limit]
+
+    async def set_aside(self, limit: int) -> list[dict[str, Any]]:
+        self._fake.fail()
+        return self._fake.aside[:limit]
 
 
 def json_line(row: Mapping[str, Any]) -> bytes:
@@ -192,6 +251,6 @@ async def asking(
     headers: Mapping[str, str] | None = None,
     host: str = "127.0.0.1:9090",
 ) -> httpx.Response:
-    transport = httpx.ASGITransport(create(fake), raise_app_exceptions=False)
+    transport = httpx.ASGITransport(create(fake.parts), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url=f"http://{host}") as client:
         return await client.request(method, path, headers=headers)

@@ -155,7 +155,7 @@ SINK: Final = {
 def refresh(metrics: Metrics, fake: Control) -> None:
     metrics.refresh_plans()
     metrics.refresh_fleet(fleet())
-    metrics.refresh_health(lag=fake.lag(), progress=fake.progress())
+    metrics.refresh_health(lag=fake.parts.readiness.lag(), progress=fake.parts.readiness.progress())
     metrics.refresh_account(fake.counted)
     metrics.refresh_sinks([SINK])
     metrics.refresh_ages({"reports": 0.5})

@@ -21,14 +21,14 @@ HOSTILE = (
     "a" * 5_000, "9" * 19, str(2**63), "../..", "%2e%2e", "digits", "'\"<>", "[" * 300,
 )  # fmt: skip
 NAMES = ("limit", "since_ms", "until_ms", "route", "id", "verbose", "epoch", "metric", "cursor", "unknown")
-PATHS = [route for route in create(control()).routes if isinstance(route, Route)]
+PATHS = [route for route in create(control().parts).routes if isinstance(route, Route)]
 
 
 def asked(requests: Sequence[tuple[str, str, bytes]]) -> list[httpx.Response]:
     """Send each method, target and body to one app."""
 
     async def main() -> list[httpx.Response]:
-        transport = httpx.ASGITransport(create(control()))
+        transport = httpx.ASGITransport(create(control().parts))
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:9090") as client:
             return [await client.request(method, target, content=body) for method, target, body in requests]
 

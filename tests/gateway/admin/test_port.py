@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -72,7 +71,7 @@ async def serving(
 ) -> AsyncIterator[Port]:
     fake = control(**gateway)
     fake.stored["digits"] = [[{"at_ms": 1, "text": "x" * 10_000}] * 200] * 20
-    running = server(create(fake), connection)
+    running = server(create(fake.parts), connection)
     running.config.ssl, running.config.timeout_keep_alive = context, 1
     with socket.create_server(("127.0.0.1", 0)) as sock:
         task = asyncio.create_task(running.serve(sockets=[sock]))
@@ -225,7 +224,6 @@ def test_the_admin_ports_certificate_is_read_again_when_it_changes(
     certificate(tmp_path)
     gateway = Gateway(admin_tls_cert_file=str(tmp_path / "cert.pem"), admin_tls_key_file=str(tmp_path / "key.pem"))
     monkeypatch.setattr(controller, "RENEW_SECONDS", 0.05)
-    fake: Any = SimpleNamespace(snapshot=SimpleNamespace(gateway=gateway))
 
     async def shown(port: Port, context: ssl.SSLContext) -> bytes:
         _, writer = await asyncio.open_connection("127.0.0.1", port.number, ssl=context, server_hostname="localhost")
@@ -236,7 +234,7 @@ def test_the_admin_ports_certificate_is_read_again_when_it_changes(
     async def main() -> None:
         context, renewal = tls.admin_context(gateway), tls.Renewal(gateway, tls.admin_context)
         async with serving(context=context) as port:
-            renewing = asyncio.create_task(controller._renew(context, renewal, fake))
+            renewing = asyncio.create_task(controller._renew(context, renewal, lambda: gateway))
             first = await shown(port, authority(tmp_path))
             key = (tmp_path / "key.pem").read_text()
             (tmp_path / "key.pem").write_text("no key")

@@ -98,7 +98,7 @@ def turnout(
 @contextmanager
 def admin_port(fake: Control) -> Iterator[str]:
     """Serve the admin app over a real socket; yields host:port."""
-    config = uvicorn.Config(create(fake), host="127.0.0.1", port=0, log_level="critical", lifespan="off")
+    config = uvicorn.Config(create(fake.parts), host="127.0.0.1", port=0, log_level="critical", lifespan="off")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -23,13 +23,13 @@ def test_an_edit_says_who_made_it_and_what_it_changed(tmp_path: Path) -> None:
     async def story() -> None:
         house = House(tmp_path)
         async with recording(house.control()) as control:
-            await until(lambda: control.store_ready)
+            await until(lambda: control.queries.ready)
             house.edit('path = "/s"', 'path = "/t"\nheaders = { x-stage = "hush" }')
             house.edit('version = "1"\n[backends.b]', 'version = "2"\nclient_errors = "fail"\n[backends.b]')
             house.edit("[backends.b]", '[backends.c]\nurl = "http://127.0.0.1:3"\nversion = "1"\n[backends.b]')
-            result = await control.reload(Act("signal", "alice"))
+            result = await control.in_force.reload(Act("signal", "alice"))
             assert result.ok, result.problems
-            [told] = [one for one in control.events if one["kind"] == "config_reloaded"]
+            [told] = [one for one in control.event_log.newest if one["kind"] == "config_reloaded"]
             assert (told["author"], told["via"]) == ("alice", "signal")
             assert told["file_sha256"] == sha256(house.config.read_bytes()).hexdigest()
             assert {
@@ -41,16 +41,15 @@ def test_an_edit_says_who_made_it_and_what_it_changed(tmp_path: Path) -> None:
             assert "hush" not in str(told)
             assert any(line.startswith("routes.s.headers") for line in told["diff"])
             house.edit('path = "/t"', 'path = "t"')
-            assert not (await control.reload()).ok
-            refused = list(control.events)[-1]
+            assert not (await control.in_force.reload()).ok
+            refused = control.event_log.newest[-1]
             assert (refused["kind"], refused["author"], refused["via"]) == (
                 "config_refused",
                 owner_of(house.config),
                 "edit",
             )
-            await control.plan()
-            assert control._store is not None
-            stored = [one.shown for one in await control._store.events()]
+            await control.in_force.decide()
+            stored = [one.shown for one in await control.queries.store.events()]
             assert told in stored
 
     asyncio.run(story())
@@ -62,8 +61,8 @@ def test_a_policys_own_settings_are_compared_by_the_files(tmp_path: Path) -> Non
         house.edit('kind = "single", variant = "a"', 'kind = "canary", stable = "a", candidate = "b", share = 0.05')
         async with recording(house.control()) as control:
             house.edit("share = 0.05", "share = 0.2")
-            assert (await control.reload()).ok
-            [told] = [one for one in control.events if one["kind"] == "config_reloaded"]
+            assert (await control.in_force.reload()).ok
+            [told] = [one for one in control.event_log.newest if one["kind"] == "config_reloaded"]
             assert told["diff"] == ["routes.s.policy.share: 0.05 -> 0.2"]
 
     asyncio.run(story())

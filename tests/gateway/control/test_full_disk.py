@@ -101,26 +101,26 @@ def test_a_controller_spends_its_reserve_when_the_store_says_that_the_disk_is_fu
         house.journal.calls(call(0))
         reserve = house.data / "journal" / RESERVE
         async with recording(house.control()) as control:
-            await until(lambda: control.lag() == (0.0, 0))
-            await control.tend_reserve()
+            await until(lambda: control.readiness.lag() == (0.0, 0))
+            await control.full_disk.look()
             assert reserve.stat().st_size == reserve_bytes(10 * 2**30)
             await pages(control, 1)
             house.journal.calls(*(call(n, unit="u" * 500) for n in range(1, 200)))
-            await until(lambda: control.recorder is not None and control.recorder.trouble is not None)
-            await control.tend_reserve()
+            await until(lambda: control.opened is not None and control.opened.recorder.trouble is not None)
+            await control.full_disk.look()
             assert is_spent(house.data / "journal")
-            assert [event["kind"] for event in control.events][-1] == "disk_full"
+            assert [event["kind"] for event in control.event_log.newest][-1] == "disk_full"
             await pages(control, 2**30)
-            await until(lambda: control.lag() == (0.0, 0))
-            await control.tend_reserve()
+            await until(lambda: control.readiness.lag() == (0.0, 0))
+            await control.full_disk.look()
             assert not is_spent(house.data / "journal")
-            assert [event["kind"] for event in control.events][-1] == "disk_has_room"
+            assert [event["kind"] for event in control.event_log.newest][-1] == "disk_has_room"
         assert size_bytes(house.data / "journal") > 0
 
     asyncio.run(story())
 
 
 async def pages(control: Any, most: int) -> None:
-    async with control._store._engine.connect() as connection:
+    async with control.queries.store._engine.connect() as connection:
         driver: Any = (await connection.get_raw_connection()).driver_connection
         await driver.execute_fetchall(f"PRAGMA max_page_count = {most}")

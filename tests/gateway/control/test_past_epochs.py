@@ -11,11 +11,11 @@ import httpx
 from gateway.admin.app import create
 from gateway.cli.report_tables import of_epochs
 from gateway.control.control import Control
-from tests.gateway.control.test_control import House, clicked, recording, until
+from tests.gateway.control.test_control import House, clicked, recording, shown, until
 
 
 async def ask(control: Control, path: str) -> httpx.Response:
-    transport = httpx.ASGITransport(create(control))
+    transport = httpx.ASGITransport(create(shown(control)))
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:9090") as client:
         return await client.get(path)
 
@@ -26,18 +26,18 @@ def test_a_past_epoch_is_listed_and_opened_as_it_was(tmp_path: Path) -> None:
     async def story() -> None:
         house = House(tmp_path)
         async with recording(house.control()) as control:
-            await until(lambda: control.store_ready)
-            await control.plan()  # as it does about once a second: the plan and its epoch are stored
-            first = control.snapshot.routes["r"].epoch
+            await until(lambda: control.queries.ready)
+            await control.in_force.decide()  # as it does about once a second: the plan and its epoch are stored
+            first = control.in_force.snapshot.routes["r"].epoch
             clicked(house, control)
-            assert control.recorder is not None
-            assert await control.recorder.drain(20)
+            assert control.opened is not None
+            assert await control.opened.recorder.drain(20)
             present = (await ask(control, "/api/v1/routes/r")).json()
             before = '{ kind = "thompson", variants = ["a", "b"], reward = "click" }'
             house.edit(before, '{ kind = "single", variant = "a" }')
             house.edit("missing = 0", 'missing = 0\nwindow = "2h"')
-            assert (await control.reload()).ok
-            now = control.snapshot.routes["r"].epoch
+            assert (await control.in_force.reload()).ok
+            now = control.in_force.snapshot.routes["r"].epoch
             assert now != first
 
             listed = (await ask(control, "/api/v1/routes/r/epochs")).json()["epochs"]

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select
 
-from gateway.control.erasure import NotDrained, Privacy
 from gateway.control.record.quarantine import QUARANTINE
+from gateway.control.upkeep.erasure import NotDrained, Privacy
 from gateway.files.pseudonym import names_of, pseudonym
 from gateway.journal import rolling
 from gateway.journal.segments import FEEDBACK, PREDICTIONS, segments

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gateway.control.control import METRICS
+from gateway.control.datagrams import METRICS
 from gateway.process.lifeline import VARIABLE
 from tests.gateway.control.builders import RUN, T0, call
 from tests.gateway.control.plan.test_planner import CONFIG

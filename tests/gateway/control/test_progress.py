@@ -41,25 +41,26 @@ def test_a_recorder_that_has_nothing_to_do_is_well(tmp_path: Path, store: str) -
 def test_a_store_that_raises_is_a_recording_that_is_stalled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    monkeypatch.setattr("gateway.control.control.TEND_SECONDS", 0.05)
+    monkeypatch.setattr("gateway.control.readiness.LOOK_SECONDS", 0.05)
 
     async def story() -> None:
         house = House(tmp_path)
         async with recording(house.control()) as control:
-            watching = asyncio.create_task(control.keep_watch())
-            await until(lambda: control.store_ready and not control.progress().stalled)
-            assert control.recorder is not None
-            real = control.recorder._step
+            watching = asyncio.create_task(control.readiness.keep_noting())
+            await until(lambda: control.queries.ready and not control.readiness.progress().stalled)
+            assert control.opened is not None
+            recorder = control.opened.recorder
+            real = recorder._step
 
             async def failing(limit: int, sweep: int) -> bool:
                 raise error
 
-            control.recorder._step = failing  # type: ignore[method-assign]
-            await until(lambda: control.progress().stalled)
-            assert "recording fails" in control.progress().trouble
+            recorder._step = failing  # type: ignore[method-assign]
+            await until(lambda: control.readiness.progress().stalled)
+            assert "recording fails" in control.readiness.progress().trouble
             await until(lambda: "recording_stalled" in kinds(control))
-            control.recorder._step = real  # type: ignore[method-assign]
-            await until(lambda: not control.progress().stalled)
+            recorder._step = real  # type: ignore[method-assign]
+            await until(lambda: not control.readiness.progress().stalled)
             await until(lambda: "recording_resumed" in kinds(control))
             watching.cancel()
 
@@ -70,7 +71,7 @@ def test_malformed_pages_are_not_called_ready(tmp_path: Path) -> None:
     async def story() -> None:
         house = House(tmp_path)
         async with recording(house.control()) as control:
-            await until(lambda: control.store_ready)
+            await until(lambda: control.queries.ready)
         path = house.data / "turnout.db"
         content = bytearray(path.read_bytes())
         content[4096:] = b"\xa5" * (len(content) - 4096)
@@ -80,7 +81,7 @@ def test_malformed_pages_are_not_called_ready(tmp_path: Path) -> None:
         stopping = asyncio.Event()
         task = asyncio.create_task(control.keep_recording(stopping))
         await asyncio.sleep(0.5)
-        assert control.progress().stalled
+        assert control.readiness.progress().stalled
         stopping.set()
         await task
         await control.close(1)
@@ -133,5 +134,5 @@ def test_a_watermark_that_stands_still_is_a_recording_that_is_stalled(
 
 def test_a_store_that_is_not_open_is_stalled(tmp_path: Path) -> None:
     house = House(tmp_path)
-    found = house.control().progress()
+    found = house.control().readiness.progress()
     assert (found.stalled, found.trouble) == (True, "the store is not open")

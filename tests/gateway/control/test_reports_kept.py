@@ -14,10 +14,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.admin.api.reports import Reports
+from gateway.control.opened import Opened
+from gateway.control.plan.in_force import InForce
+from gateway.control.queries import Queries
 from gateway.report import report
+from gateway.sinks.sinks import Sinks
 from gateway.store.counts import history, plans
 from gateway.store.counts.ledger import Ledger
-from gateway.store.counts.read_ledgers import LedgerVersions
 from gateway.store.rows import unit_data
 from policies.plans import Weighted
 from router.snapshot import Backend, Snapshot
@@ -38,27 +41,29 @@ MOVES = st.lists(
 )
 
 
-class Controller:
-    """What reports ask of a controller, answered by a desk's store; ``read`` counts the ledgers that were asked for."""
-
-    store_ready = True
-    config = None
+class Desks(InForce):
+    """The snapshot of a desk, in force."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self.read = 0
+        self.config = None
 
     @property
     def snapshot(self) -> Snapshot:
         return self._desk.snapshot
 
-    async def ledger_versions(self) -> LedgerVersions:
-        return await self._desk.store.ledger_versions()
+
+class Counting(Queries):
+    """Queries over a desk's store; ``read`` counts the ledgers that were asked for."""
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(lambda: desk.snapshot)
+        self.opened = Opened(desk.store, desk.recorder, Sinks(desk.store, dict, lambda name, trouble: None))
+        self.read = 0
 
     async def ledgers(self, routes: Collection[str]) -> Mapping[str, Ledger]:
         self.read += len(routes)
-        places = {(route, self.snapshot.routes[route].epoch) for route in routes}
-        return {place[0]: ledger for place, ledger in (await self._desk.store.ledgers(places)).items()}
+        return await super().ledgers(routes)
 
 
 def in_force(revision: int = 1, share: float = 0.5) -> Snapshot:
@@ -109,7 +114,7 @@ def test_a_report_that_is_kept_is_the_one_that_would_be_made_now(
             async with desk.store.begin() as connection:
                 await plans.write_plans(connection, desk.snapshot.routes.values(), 1)
             ticks = count(0.0, 10.0)
-            reports: Any = Reports(Controller(desk), clock=lambda: next(ticks))  # type: ignore[arg-type]
+            reports: Any = Reports(Desks(desk), Counting(desk), clock=lambda: next(ticks))
             for n, what in enumerate(moves):
                 await move(desk, n, what)
                 fresh = (await desk.store.ledgers([("r", "e")]))["r", "e"]
@@ -128,17 +133,17 @@ def test_a_route_where_nothing_moves_is_not_read_again(tmp_path: Path) -> None:
             desk.journal.calls(call(1, unit="u", by_unit=True))
             desk.journal.beat(500)
             await desk.record()
-            controller, ticks = Controller(desk), count(0.0, 10.0)
-            reports: Any = Reports(controller, clock=lambda: next(ticks))  # type: ignore[arg-type]
+            queries, ticks = Counting(desk), count(0.0, 10.0)
+            reports: Any = Reports(Desks(desk), queries, clock=lambda: next(ticks))
             first = dict(await reports.one("r"))
             desk.journal.beat(900)
             await desk.record()
             later = await reports.one("r")
-            assert controller.read == 1
+            assert queries.read == 1
             assert first["watermark"] < later["watermark"], "and is as of now"
             desk.journal.beat(1_500)
             await desk.record()
             await reports.one("r")
-            assert controller.read == 2, "its window closed"
+            assert queries.read == 2, "its window closed"
 
     asyncio.run(story())

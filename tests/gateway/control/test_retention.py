@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, func, select, text
 
-from gateway.control import cleanup
-from gateway.control.cleanup import Retention
+from gateway.control.upkeep import cleanup
+from gateway.control.upkeep.cleanup import Retention
 from gateway.journal.segments import PREDICTIONS
 from gateway.store import retention
 from gateway.store.counts import history, plans, tallies
@@ -40,7 +40,7 @@ async def sweep(desk: Desk, now: int, **kept: int) -> Counter[str]:
     def tell(kind: str, n: int) -> None:
         gone[kind] += n
 
-    sweeping = Retention(desk.store, behind=lambda: 0, tell=tell, aside=desk.recorder.aside)
+    sweeping = Retention(desk.store, behind=lambda: 0, on_expired=tell, exclusively=desk.recorder.aside)
     await sweeping.sweep(Gateway(**kept), T0 + now)  # type: ignore[arg-type]
     return gone
 
@@ -201,7 +201,10 @@ def test_while_the_journal_waits_nothing_is_removed(tmp_path: Path, store: str) 
         desk.journal.beat(DAWN + DAY_MS)
         await desk.record()
         busy = Retention(
-            desk.store, behind=lambda: cleanup.BEHIND_BYTES + 1, tell=lambda *_: None, aside=desk.recorder.aside
+            desk.store,
+            behind=lambda: cleanup.BEHIND_BYTES + 1,
+            on_expired=lambda *_: None,
+            exclusively=desk.recorder.aside,
         )
         await busy.sweep(Gateway(prediction_retention=DAY_MS), T0 + 100 * DAY_MS)
         assert (await stored(desk))[0] == ids(1)
@@ -442,7 +445,9 @@ def test_a_plan_that_cannot_be_folded_stops_neither_other_routes_nor_retention(
                 made = [(route, number, "e", 0, T0, "{}", shares) for number in range(1, 5)]
                 await sql.insert(connection, tables.plans, made)
                 await sql.insert(connection, tables.stretches, [(route, "e", 0, 1, "a", 1)])
-        sweeping = Retention(desk.store, behind=lambda: 0, tell=lambda kind, n: None, aside=desk.recorder.aside)
+        sweeping = Retention(
+            desk.store, behind=lambda: 0, on_expired=lambda kind, n: None, exclusively=desk.recorder.aside
+        )
         kept = Gateway(prediction_retention=DAY_MS)
         task = asyncio.create_task(cleanup.keep_sweeping(sweeping, lambda: kept, lambda: T0 + DAWN + 10 * DAY_MS))
         async with asyncio.timeout(20):

@@ -247,27 +247,27 @@ def test_a_reload_refuses_a_key_that_cannot_be_used_and_takes_over_another(tmp_p
         house = House(tmp_path)
         control = house.control()
         secret = (house.data / FILE).read_text().strip()
-        first = control.snapshot
+        first = control.in_force.snapshot
         named = tmp_path / "named"
         house.edit("schema_version = 1", f'schema_version = 1\n[gateway]\nassignment_key_file = "{named}"')
-        refused = await control.reload()
+        refused = await control.in_force.reload()
         assert not refused.ok
-        assert control.snapshot is first
+        assert control.in_force.snapshot is first
         assert "named" in str(refused.problems[0])
         named.write_text(OTHER)
-        assert (await control.reload()).ok
-        assert control.snapshot.assignment == AssignmentKey(OTHER).name
-        assert control.snapshot.routes["r"].period > first.routes["r"].period
+        assert (await control.in_force.reload()).ok
+        assert control.in_force.snapshot.assignment == AssignmentKey(OTHER).name
+        assert control.in_force.snapshot.routes["r"].period > first.routes["r"].period
         assert "assignment_changed" in kinds(control)
-        said = " ".join(f"{event}" for event in control.events)
+        said = " ".join(f"{event}" for event in control.event_log.newest)
         assert secret not in said
         assert OTHER not in said
         # Not named any more: it is the one of before again.
         house.edit(f'assignment_key_file = "{named}"', "")
-        assert (await control.reload()).ok
-        assert control.snapshot.assignment == first.assignment
+        assert (await control.in_force.reload()).ok
+        assert control.in_force.snapshot.assignment == first.assignment
         (house.data / FILE).unlink()
-        refused = await control.reload()
+        refused = await control.in_force.reload()
         assert (refused.ok, "is gone" in str(refused.problems[0])) == (False, True)
 
     asyncio.run(story())
@@ -364,20 +364,20 @@ def test_a_rotated_key_is_in_force_at_every_node_with_one_period(tmp_path: Path,
             house.edit("schema_version = 1", f'schema_version = 1\n[gateway]\nstore = "{postgresql_url}"')
             houses.append(house)
         controls = [house.control() for house in houses]
-        first = controls[0].snapshot.assignment
-        assert {control.snapshot.assignment for control in controls} == {first}
+        first = controls[0].in_force.snapshot.assignment
+        assert {control.in_force.snapshot.assignment for control in controls} == {first}
         async with recording(controls[0]), recording(controls[1]):
-            steps = [asyncio.create_task(control.keep_in_step()) for control in controls]
-            await until(lambda: all(control.store_ready for control in controls))
-            await until(lambda: len({control.snapshot.revision for control in controls} - {0}) == 1)
+            steps = [asyncio.create_task(control.in_force.keep_in_step()) for control in controls]
+            await until(lambda: all(control.queries.ready for control in controls))
+            await until(lambda: len({control.in_force.snapshot.revision for control in controls} - {0}) == 1)
             store = await Store.open(postgresql_url, tmp_path)
             held = await agreement.rotate(store)
             await store.close()
             name = AssignmentKey(held.secret).name
 
             def agree() -> bool:
-                found = {(one.snapshot.source, one.snapshot.routes["r"].period) for one in controls}
-                return len(found) == 1 and all(one.snapshot.assignment == name for one in controls)
+                found = {(one.in_force.snapshot.source, one.in_force.snapshot.routes["r"].period) for one in controls}
+                return len(found) == 1 and all(one.in_force.snapshot.assignment == name for one in controls)
 
             await until(agree)
             for step in steps:
@@ -401,12 +401,12 @@ def test_a_node_without_the_key_takes_it_when_the_store_is_back(tmp_path: Path, 
         held = await agreement.rotate(store)
         await store.close()
         control = house.control()
-        assert control.snapshot.assignment == ""
+        assert control.in_force.snapshot.assignment == ""
         async with recording(control):
-            step = asyncio.create_task(control.keep_in_step())
-            await until(lambda: control.snapshot.assignment == AssignmentKey(held.secret).name)
+            step = asyncio.create_task(control.in_force.keep_in_step())
+            await until(lambda: control.in_force.snapshot.assignment == AssignmentKey(held.secret).name)
             step.cancel()
             await asyncio.wait([step])
-        assert control.snapshot.routes["r"].period > unkeyed.routes["r"].period
+        assert control.in_force.snapshot.routes["r"].period > unkeyed.routes["r"].period
 
     asyncio.run(story())

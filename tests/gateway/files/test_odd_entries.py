@@ -32,6 +32,7 @@ from gateway.journal.segments import FEEDBACK, PREDICTIONS, next_run, next_write
 from gateway.process.premises import Unavailable, sole_processes, sole_supervisor
 from gateway.store import Store, StoreError
 from tests.gateway.control.builders import OTHER, RUN, WRITER, Desk, at_desk, call, event, metric, statuses
+from tests.gateway.control.test_control import Watcher
 
 
 def _socket(path: Path) -> None:
@@ -244,12 +245,12 @@ policy = {{ kind = "single", variant = "a" }}
 @pytest.mark.parametrize("kind", ["directory", "fifo", "loop", "garbage"])
 def test_a_snapshot_that_turns_into_something_else_ends_no_controller(tmp_path: Path, kind: str) -> None:
     (tmp_path / "turnout.toml").write_text(CONFIG.format(data=tmp_path))
-    control = Control(tmp_path / "turnout.toml", tmp_path)
+    control = Control(tmp_path / "turnout.toml", tmp_path, Watcher())
     (tmp_path / "snapshot.json").unlink()
     KINDS[kind](tmp_path / "snapshot.json")
 
     async def run() -> None:
-        planning = asyncio.create_task(control.keep_planning())
+        planning = asyncio.create_task(control.in_force.keep_deciding())
         await asyncio.sleep(1.2)
         assert not planning.done()
         planning.cancel()

@@ -11,6 +11,7 @@ import pytest
 
 from gateway.admin.api import api, reports
 from gateway.admin.app import create
+from gateway.control.plan.in_force import ReloadResult
 from gateway.control.progress import Progress
 from gateway.report import report
 from gateway.store.counts.ledger import Ledger, TallyKey
@@ -20,7 +21,7 @@ from router.compile import compile_snapshot
 from router.config.config import parse
 from router.config.diagnostics import Diagnostic
 from router.snapshot import Backend
-from tests.gateway.admin.fake import Result, ask, control
+from tests.gateway.admin.fake import ask, control
 from tests.gateway.admin.samples import SINK, fleet
 
 
@@ -88,7 +89,7 @@ def test_a_reload_says_which_revision_is_in_force() -> None:
 
 def test_a_refused_reload_says_every_problem_with_its_place() -> None:
     fake = control()
-    fake.result = Result(
+    fake.result = ReloadResult(
         False, 7, (Diagnostic("turnout.toml", 31, 1, "routes.a", "unknown setting", "did you mean b?"),)
     )
     found = problem(ask(fake, "/-/reload", method="POST"))
@@ -160,7 +161,7 @@ def test_a_fault_of_our_own_is_a_500_without_its_story() -> None:
 def test_a_crowd_of_readers_costs_one_report() -> None:
     fake = control()
     fake.slow = 0.02
-    app = create(fake)
+    app = create(fake.parts)
 
     async def crowd() -> list[int]:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
@@ -175,7 +176,7 @@ def test_a_new_revision_is_reported_at_once() -> None:
     fake = control()
 
     async def twice() -> tuple[Any, Any]:
-        app = create(fake)
+        app = create(fake.parts)
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
             before = await client.get("/api/v1/routes/digits")
             changed = replace(fake.snapshot.routes["digits"], revision=9)

@@ -9,13 +9,13 @@ import httpx
 import pytest
 
 from gateway.admin.app import create
-from gateway.control.erasure import NotDrained
+from gateway.control.upkeep.erasure import NotDrained
 from tests.gateway.admin.fake import Control, control
 
 
 def posted(fake: Control, what: str, body: bytes) -> httpx.Response:
     async def main() -> httpx.Response:
-        transport = httpx.ASGITransport(create(fake), raise_app_exceptions=False)
+        transport = httpx.ASGITransport(create(fake.parts), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:9090") as client:
             return await client.post(f"/api/v1/privacy/{what}", content=body)
 

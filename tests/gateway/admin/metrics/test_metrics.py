@@ -368,7 +368,7 @@ def test_a_scrape_of_a_store_that_hangs_has_what_was_read_last_and_says_how_old_
     fake = filled_control()
 
     async def story() -> tuple[list[str], list[str]]:
-        app = create(fake)
+        app = create(fake.parts)
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
             whole = (await client.get("/metrics")).text.splitlines()
             fake.slow = 60.0

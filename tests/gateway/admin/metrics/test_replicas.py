@@ -14,12 +14,12 @@ from tests.gateway.admin.samples import REPLICA, datagram
 async def asked(path: str, *states: str) -> httpx.Response:
     """Ask after as many workers have told in which state they see one replica."""
     fake = control()
-    metrics = new_metrics(fake)
+    metrics = new_metrics(lambda: fake.snapshot)
     for slot, state in enumerate(states):
         told = datagram([], slot=slot)
         told["gauges"] = [["replicas", {"variant": "new", "replica": REPLICA, "state": state}, 1]]
         metrics.observe_datagram(told)
-    transport = httpx.ASGITransport(create(fake, metrics))
+    transport = httpx.ASGITransport(create(fake.parts, metrics))
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:9090") as client:
         return await client.get(path)
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.control.cleanup import Retention
+from gateway.control.upkeep.cleanup import Retention
 from gateway.report.account import Account
 from gateway.report.verdict import shares_as_planned
 from gateway.store import Store
@@ -179,7 +179,7 @@ def test_what_the_first_program_left_of_a_bandit_is_folded_and_says_the_same(tmp
         before = await opened.ledger("r", "e")
         assert len(before.stretches) == 300
         p = await p_of(opened, "e")
-        sweeper = Retention(opened, behind=lambda: 0, tell=lambda *_: None, aside=lambda change: change())
+        sweeper = Retention(opened, behind=lambda: 0, on_expired=lambda *_: None, exclusively=lambda change: change())
         await sweeper.fold()
         after = await opened.ledger("r", "e")
         assert len(after.stretches) == 50

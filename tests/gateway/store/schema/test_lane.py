@@ -22,6 +22,7 @@ from gateway.store import store as stores
 from gateway.store.rows.calls import Span
 from gateway.store.rows.export_batches import exported
 from tests.gateway.control.builders import T0, Desk, at_desk, call, event, metric
+from tests.gateway.control.test_control import Watcher, shown
 
 LONG = {
     "sqlite": "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1e9) SELECT max(i) FROM n",
@@ -117,19 +118,18 @@ def test_a_scrape_can_be_cancelled_anywhere(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
 
     async def story() -> None:
-        control, stopping = Control(tmp_path / "turnout.toml", tmp_path / "data"), asyncio.Event()
+        control, stopping = Control(tmp_path / "turnout.toml", tmp_path / "data", Watcher()), asyncio.Event()
         recording = asyncio.create_task(control.keep_recording(stopping))
-        while not control.store_ready:
+        while not control.queries.ready:
             await asyncio.sleep(0.01)
-        control._to_plan.clear()
-        opened = control._store
-        assert opened is not None
+        control.in_force._to_plan.clear()
+        opened = control.queries.store
 
         async def scrape() -> Any:
-            metrics = new_metrics(control)
+            metrics = new_metrics(lambda: control.in_force.snapshot)
             clock = asyncio.get_running_loop().time
-            reports = Reports(control, clock=clock)
-            api = API(control, reports, metrics, readings(control, reports, metrics, clock=clock))
+            reports = Reports(control.in_force, control.queries, clock=clock)
+            api = API(shown(control), reports, metrics, readings(control.queries, reports, metrics, clock=clock))
             request: Any = type("Request", (), {"headers": {}})
             return await api.scrape(request)
 

@@ -1,7 +1,7 @@
-"""Let go of what has been kept long enough, without anybody noticing.
+"""Remove what is older than its retention, and fold what is old, at low priority.
 
-Rule: off the peak. Between two chunks the store has nine times as long for everything else, and while much of the
-journal waits to be recorded nothing is removed.
+Rule: after each chunk this pauses for nine times as long as the chunk took, and while much of the journal waits to be
+recorded nothing is removed.
 """
 
 from __future__ import annotations
@@ -31,22 +31,28 @@ PAUSE_SECONDS: Final = 0.05
 BEHIND_BYTES: Final = 2**22
 
 
-Aside = Callable[[Callable[[], Awaitable[Expired]]], Awaitable[Expired]]
+Exclusively = Callable[[Callable[[], Awaitable[Expired]]], Awaitable[Expired]]
 
 
 class Retention:
-    """Sweeps one store. ``behind`` says how many bytes of the journal wait; ``tell`` hears what went, by kind.
+    """Sweeps one store. ``behind`` returns how many bytes of the journal wait.
 
-    ``aside`` has a change made while nobody records who remembers what was there before.
+    ``on_expired`` is called with a kind and how much of it was removed. ``exclusively`` runs a change while the
+    recorder does not, and has it forget what it remembers of the store.
     """
 
     def __init__(
-        self, store: Store, *, behind: Callable[[], int], tell: Callable[[str, int], None], aside: Aside
+        self,
+        store: Store,
+        *,
+        behind: Callable[[], int],
+        on_expired: Callable[[str, int], None],
+        exclusively: Exclusively,
     ) -> None:
         self._store = store
         self._behind = behind
-        self._tell = tell
-        self._aside = aside
+        self._on_expired = on_expired
+        self._exclusively = exclusively
 
     async def sweep(self, kept: Gateway, now_ms: int) -> None:
         """Remove everything that is older than ``kept`` says, fold what is old, and make room for the days to come."""
@@ -57,9 +63,9 @@ class Retention:
                 await self._expire(kind, bound if kind.counted else now_ms - bound)
 
     async def fold(self) -> None:
-        """Fold old plans, and what was given under them. One route that cannot be folded keeps no other from it.
+        """Fold old plans, and the counts of what they assigned. A route that cannot be folded does not stop the others.
 
-        Raises what the first of them raised, once all were tried.
+        Raises what the first failing route raised, once all were tried.
         """
         async with self._store.read() as connection:
             due = await history.due(connection)
@@ -89,7 +95,7 @@ class Retention:
             removed, start = await self._next(kind, before_ms, start)
             for name, n in removed.items():
                 if n:
-                    self._tell(name, n)
+                    self._on_expired(name, n)
             await asyncio.sleep(max(PAUSE_SECONDS, 9 * (monotonic() - began)))
 
     async def _next(self, kind: Kind, before_ms: int, start: int) -> Expired:
@@ -98,7 +104,7 @@ class Retention:
             return await chunk()
         async with self._store.read() as connection:
             due = await kind.due(connection, before_ms)
-        return await self._aside(chunk) if due else Expired({}, None)
+        return await self._exclusively(chunk) if due else Expired({}, None)
 
     async def _chunk(self, kind: Kind, before_ms: int, start: int) -> Expired:
         async with self._store.change() as connection:
@@ -106,7 +112,7 @@ class Retention:
 
 
 async def keep_sweeping(retention: Retention, kept: Callable[[], Gateway], now_ms: Callable[[], int]) -> None:
-    """Sweep and fold about once a minute, for ever. Trouble is waited out, and that of one does not stop the other."""
+    """Sweep and fold about once a minute, for ever. One that fails is tried again, and does not stop the other."""
     chores: tuple[tuple[str, Callable[[], Awaitable[None]]], ...] = (
         ("what is old stays for now", lambda: retention.sweep(kept(), now_ms())),
         ("old plans are not folded for now", retention.fold),
@@ -119,7 +125,7 @@ async def keep_sweeping(retention: Retention, kept: Callable[[], Gateway], now_m
             try:
                 await chore()
             except LeaseLost:
-                pass  # of several nodes it is the holder's to do
+                pass  # of several nodes, the holder of the lease does it
             except Exception as error:
                 if said not in failing:
                     logger.warning("%s: %s", said, reason(error))

@@ -1,0 +1,255 @@
+"""The configuration and plans in force, and everything that changes them: an edit, evidence, the rest of the fleet.
+
+Rule: one at a time changes the snapshot, and holds the turn while it does. What is published was validated and, where
+there is a store, stored first. Nothing that fails here reaches a worker: it goes on with the last snapshot.
+
+What moves by itself is moved by a decider: an entry of ``_deciders``, called about once a second, at the node that may
+change what is stored. It reads evidence, stores its own state in ``Store.change``, and calls ``_put_in_force`` with the
+snapshot that follows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Set
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from gateway.control.acts import Act, described, difference, digest_of, owner_of
+from gateway.control.agreement import FleetKey
+from gateway.control.event_log import EventLog, now_ms
+from gateway.control.membership import Watch
+from gateway.control.opened import Opened
+from gateway.control.plan.first import first
+from gateway.control.plan.planner import compiled, plan
+from gateway.control.plan.publisher import Publisher
+from gateway.control.plan.reload import read
+from gateway.files import assignment_key
+from gateway.store import reason
+from router.config.config import Config
+from router.config.diagnostics import Diagnostic
+from router.snapshot import Snapshot
+
+logger = logging.getLogger(__name__)
+
+DECIDE_SECONDS: Final = 1.0
+#: How often the newest plans of other nodes are looked for: so within a second they are in force everywhere.
+STEP_SECONDS: Final = 0.5
+
+#: Called with the open store, the file, and the routes whose mature tallies moved since the last call.
+Decider = Callable[[Opened, Config, Set[str]], Awaitable[None]]
+
+
+class OnReload(Protocol):
+    """Called after each reload."""
+
+    def __call__(self, *, ok: bool, at_ms: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadResult:
+    """What came of reading the file again; ``revision`` is the one in force either way."""
+
+    ok: bool
+    revision: int
+    problems: tuple[Diagnostic, ...] = ()
+
+
+class InForce:
+    """Holds the snapshot in force and the file it was made of, and changes both.
+
+    ``config`` is that file, None while only the snapshot is known. Raises what ``first`` raises.
+    """
+
+    def __init__(self, config_path: Path, data_dir: Path, event_log: EventLog, on_reload: OnReload) -> None:
+        self.config_path = config_path
+        self.data_dir = data_dir
+        self.opened: Opened | None = None
+        begun = first(config_path, data_dir)
+        self.config = begun.config
+        self._event_log = event_log
+        self._on_reload = on_reload
+        self._publisher = Publisher(data_dir, begun.snapshot, event_log)
+        if begun.problems:
+            self._note_refused(begun.problems)
+        self._fleet_key = FleetKey(data_dir)
+        self._watch = Watch(event_log)
+        self._turn = asyncio.Lock()
+        self._to_plan: set[str] = set()  # routes whose plans may not follow their evidence
+        self._reloads: set[asyncio.Task[ReloadResult]] = set()
+        self._deciders: tuple[Decider, ...] = (self._plan,)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What is in force."""
+        return self._publisher.snapshot
+
+    @property
+    def identity(self) -> str:
+        """The hash of what nodes that serve the same configuration have in common."""
+        return self._publisher.identity
+
+    @property
+    def current(self) -> bool:
+        """Whether what is in force was made of the file and the assignment key as they are."""
+        try:
+            gateway = self.snapshot.gateway if self.config is None else self.config.gateway
+            key = assignment_key.find(gateway, self.data_dir, self.snapshot)
+        except assignment_key.KeyUnusable:
+            return False  # a reload says why
+        return self.config is not None and self.snapshot.source == (self.config.hash, "" if key is None else key.name)
+
+    async def open(self, opened: Opened) -> None:
+        """Go on where the store's plans ended, and plan every route by its evidence. Raises what the store raises."""
+        await self._publisher.begin(opened.store, opened.member)
+        opened.recorder.adopt(self.snapshot, now_ms())
+        self.opened = opened
+        self._to_plan |= self.snapshot.routes.keys()
+
+    async def save(self) -> None:
+        """Store what could not be stored before. Raises what the store raises."""
+        if self.opened is not None:
+            await self._publisher.save(self.opened.store)
+
+    async def reload(self, act: Act | None = None) -> ReloadResult:
+        """Read the file again: it is put in force as a whole, or refused as a whole.
+
+        A reload goes on to its end though its caller stops waiting. ``act`` says who asked for it; without it, the
+        owner of the file is named.
+        """
+        task = asyncio.ensure_future(self._reload(act or Act("edit", owner_of(self.config_path))))
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+        return await asyncio.shield(task)
+
+    async def _reload(self, act: Act) -> ReloadResult:
+        async with self._turn:
+            digest = await asyncio.to_thread(digest_of, self.config_path)
+            by = {"via": act.via, "author": act.author, "file_sha256": digest}
+            found = await asyncio.to_thread(read, self.config_path, self.data_dir, self.snapshot)
+            if isinstance(found, tuple):
+                self._note_refused(found, **by)
+                self._on_reload(ok=False, at_ms=now_ms())
+                return ReloadResult(False, self.snapshot.revision, found)
+            config, was, of = found.config, self.snapshot, self.config
+            self.config = config
+            store = None if self.opened is None else self.opened.store
+            fresh = await compiled(config, found.key, was, store, self._publisher.next_revision)
+            if replace(fresh, revision=was.revision) == was:
+                stays = f"revision {was.revision} stays in force"
+                self._event_log.note("config_unchanged", None, stays, **by)
+            else:
+                await self._put_in_force(fresh)
+                await self._note_edit(was, of, config, act, by)
+            self._to_plan |= fresh.routes.keys()
+            self._on_reload(ok=True, at_ms=now_ms())
+            return ReloadResult(True, self.snapshot.revision, config.warnings)
+
+    async def _note_edit(self, was: Snapshot, of: Config | None, config: Config, act: Act, by: dict[str, Any]) -> None:
+        now = self.snapshot
+        if now.config != was.config or now.assignment == was.assignment:
+            changed = await asyncio.to_thread(_changed, was, of, now, config)
+            self._event_log.note("config_reloaded", None, f"revision {now.revision} is in force", **by, diff=changed)
+        if now.assignment != was.assignment:
+            said = f"key {was.assignment or '-'} until now, {now.assignment or '-'} from now on: units move"
+            author = owner_of(Path(config.gateway.assignment_key_file or self.data_dir / assignment_key.FILE))
+            self._event_log.note("assignment_changed", None, said, via=act.via, author=author)
+
+    def _note_refused(self, problems: tuple[Diagnostic, ...], **by: Any) -> None:
+        errors = [problem for problem in problems if problem.severity == "error"]
+        headline = errors[0].headline if errors else ""
+        count = f"{len(errors)} problem{'s' * (len(errors) != 1)}"
+        said = f"{count}; revision {self.snapshot.revision} stays in force; {headline}"
+        self._event_log.note("config_refused", None, said, **by)
+
+    async def decide(self) -> None:
+        """Have each decider look at what is new, and put in force what it decides.
+
+        One that fails does not stop the others. Raises what the first of them raised.
+        """
+        async with self._turn:
+            await self._publisher.mend()
+            opened, config = self.opened, self.config
+            if opened is None or config is None:
+                return
+            await self._publisher.save(opened.store)
+            if not opened.holds:
+                return  # a node that becomes the holder plans every route then
+            matured, failure = opened.recorder.take_matured(), None
+            for decider in self._deciders:
+                try:
+                    await decider(opened, config, matured)
+                except Exception as error:
+                    failure = failure or error
+            if failure is not None:
+                raise failure
+
+    async def _plan(self, opened: Opened, config: Config, matured: Set[str]) -> None:
+        """Make new plans where mature tallies moved."""
+        # The plan of a policy that does not adapt follows from the file alone.
+        adaptive = {name for name, route in config.routes.items() if route.policy.adaptive}
+        self._to_plan |= matured & adaptive
+        routes, self._to_plan = self._to_plan, set()
+        if not routes:
+            return
+        try:
+            planned = await plan(self.snapshot, config, routes, opened.store.evidence, self._publisher.next_revision)
+            for route, why in planned.failures.items():
+                self._event_log.note("plan_failed", route, f"{why}; its last plan stays in force")
+            if planned.snapshot is not self.snapshot:
+                await self._put_in_force(planned.snapshot)
+        except Exception:
+            self._to_plan |= routes
+            raise
+
+    async def keep_deciding(self) -> None:
+        """Decide about once a second, for ever."""
+        failing = False
+        while True:
+            await asyncio.sleep(DECIDE_SECONDS)
+            try:
+                await self.decide()
+                failing = False
+            except Exception as error:
+                if not failing:
+                    logger.error("no plans can be made, the last ones stay in force: %s", reason(error))
+                    logger.debug("no plans can be made", exc_info=error)
+                failing = True
+
+    async def keep_in_step(self) -> None:
+        """Put the newest plans and the key of the fleet in force, for ever."""
+        while True:
+            await asyncio.sleep(STEP_SECONDS)
+            member = None if self.opened is None else self.opened.member
+            if member is None:
+                continue
+            try:
+                if await self._takes_fleet_key():
+                    await self.reload()
+                async with self._turn:
+                    await self._publisher.keep_in_step()
+            except Exception as error:
+                logger.debug("not in step with the fleet", exc_info=error)
+            if self._watch.look(member.view(self.identity), self.snapshot.revision):
+                self._to_plan |= self.snapshot.routes.keys()
+
+    async def _takes_fleet_key(self) -> bool:
+        """Take over the fleet's assignment key if it is new; return whether the snapshot is of another key."""
+        if self.opened is None or self.snapshot.gateway.assignment_key_file is not None:
+            return False
+        key = await self._fleet_key.fetch(self.opened.store)
+        return key is not None and key.name != self.snapshot.assignment
+
+    async def _put_in_force(self, fresh: Snapshot) -> None:
+        before = self.snapshot
+        await self._publisher.put_in_force(fresh)
+        if self.opened is not None and fresh.config != before.config:
+            self.opened.recorder.adopt(fresh, now_ms())
+
+
+def _changed(before: Snapshot, of: Config | None, after: Snapshot, config: Config) -> list[str]:
+    """What an edit changed; a policy's own settings can be compared only where both files are known."""
+    known = of is not None and of.hash == before.config
+    return difference(described(before, of if known else None), described(after, config if known else None))
