@@ -1,7 +1,7 @@
 """The server side: HTTP/1.1 as clients speak it, on the worker's listening socket.
 
-Rule: what a client may do and when it is answered is in ``connection``; here is what they all share: the handler, the
-limits, the count of them, one timer, and the drain.
+Rule: what a client may do and when it is answered is in ``connection``, and what connections share in ``service``. Here
+is who listens, which connections there are, and the drain.
 
 Why not uvicorn: it never times out a client, lets the body of a request with ``Upgrade: h2c`` become a second request,
 and merges trailers into the headers.
@@ -13,21 +13,15 @@ import asyncio
 import contextlib
 import logging
 import socket
-import sys
 from collections.abc import Callable, Coroutine
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from ssl import SSLContext
 from typing import Any, Final, Literal
 
-from gateway.process.descriptors import TOLD
 from gateway.proxy.server.connection import Connection
 from gateway.proxy.server.request import Request
 from gateway.proxy.server.response import Response
+from gateway.proxy.server.service import Service
 from gateway.proxy.wire.buffers import Buffers
-from gateway.proxy.wire.deadlines import Deadlines
-from gateway.proxy.wire.fiber import Bell, Fiber
-from gateway.proxy.wire.headers import IMITATION, UNDERSCORED, Header, without
-from gateway.proxy.wire.peer import Peer, lies_within
 from router.snapshot import Gateway
 
 #: Answers one request. It runs in a fiber of its own, which is cancelled when the client is lost.
@@ -52,37 +46,20 @@ _TELLING_NOBODY_SECONDS: Final = 0.02
 _LATEST_SHARE: Final = 0.4
 
 
-class Edge:
+class Edge(Service):
     """One listening server. Its limits are those of ``gateway``, which can be swapped at any time."""
 
     def __init__(
         self, handler: Handler, gateway: Gateway, *, ssl: SSLContext | None = None, buffers: Buffers | None = None
     ) -> None:
         """``buffers`` is the budget of the worker; it goes by the settings from now on."""
-        self.handler = handler
-        #: Every answer says that its connection closes; and: connections without a request are closed.
-        self.draining = False
-        self.closing = False
-        self.scheme: Literal["http", "https"] = "http" if ssl is None else "https"
+        scheme: Literal["http", "https"] = "http" if ssl is None else "https"
+        super().__init__(handler, gateway, scheme, Buffers(0) if buffers is None else buffers)
+        self._gateway = gateway
         self._ssl = ssl
         self._server: asyncio.AbstractServer | None = None
         self._sock: socket.socket | None = None
         self._connections: set[Connection] = set()
-        #: Since the start: connections beyond max_connections, bodies for which there was no room, and clients that
-        #: were cut because they took their answer too slowly.
-        self.turned_away = self.unheld = self.unread = 0
-        self.buffers = Buffers(0) if buffers is None else buffers
-        #: Connections that there are descriptors for, and those beyond the bound that are told so.
-        self.room = sys.maxsize
-        self.told = TOLD
-        #: Header fields that were dropped for an underscore in their name, since the start.
-        self.dropped_fields = 0
-        #: The handlers that wait for something.
-        self.fibers: set[Fiber] = set()
-        self._deserted = Bell()
-        self.deadlines = Deadlines(1.0)
-        self._trusted: tuple[IPv4Network | IPv6Network, ...] = ()
-        self.gateway = gateway
 
     @property
     def gateway(self) -> Gateway:
@@ -92,24 +69,11 @@ class Edge:
     @gateway.setter
     def gateway(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self.max_connections = min(gateway.max_connections, self.room)
-        self.max_header_bytes = gateway.max_header_bytes
-        self.max_headers = gateway.max_headers
-        self.max_target_bytes = gateway.max_target_bytes
-        self.max_body_bytes = gateway.max_body_bytes
-        self.header_seconds = gateway.header_timeout_ms / 1000
-        self.body_seconds = gateway.body_timeout_ms / 1000
-        self.min_body_rate = gateway.min_body_bytes_per_second
-        self.min_read_rate = gateway.min_read_bytes_per_second
-        self.buffers.limit = gateway.max_buffer_bytes
-        self.keepalive_seconds = gateway.keepalive_timeout_ms / 1000
-        self.deadlines.expect(min(self.header_seconds, self.body_seconds, self.keepalive_seconds))
-        self._dropped = IMITATION if gateway.underscores_in_headers else IMITATION | UNDERSCORED
-        trusted = tuple(map(ip_network, gateway.trusted_proxies))
-        if trusted != self._trusted:
-            self._trusted = trusted
+        before = self.trusted
+        self.limit(gateway)
+        if self.trusted != before:
             for connection in self._connections:
-                connection.acquaint()
+                connection.renew_peer()
 
     @property
     def connections(self) -> int:
@@ -139,7 +103,7 @@ class Edge:
         loop = asyncio.get_running_loop()
         assert self._sock is not None
         return await loop.create_server(
-            lambda: Connection(self, loop),
+            lambda: Connection(self, loop, self._arrived, self._departed),
             sock=self._sock.dup(),  # the same queue of clients, for as many servers as come after each other
             backlog=_BACKLOG,
             ssl=context,
@@ -166,7 +130,7 @@ class Edge:
             self._sock.close()
             self._sock = None
         for connection in list(self._connections):
-            connection.retire()
+            connection.close_if_idle()
         if await self._deserted_within(max(0.0, began + timeout_seconds - loop.time())):
             return
         logger.warning("drain timed out with %d connections", len(self._connections))
@@ -189,21 +153,11 @@ class Edge:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while self._connections or self.fibers:
-                    await self._deserted
+                    await self.departure
         return not (self._connections or self.fibers)
 
-    def peer(self, address: str) -> Peer:
-        """Return who is at this address."""
-        return Peer(address, self.scheme, trusted=bool(self._trusted) and lies_within(address, self._trusted))
-
-    def without_underscores(self, headers: list[Header]) -> list[Header]:
-        """Return the fields that may pass, of a head that has names with an underscore; the others are counted."""
-        kept = without(headers, self._dropped)
-        self.dropped_fields += len(headers) - len(kept)
-        return kept
-
-    def arrived(self, connection: Connection) -> int:
-        """Count a connection in; return by how many they are too many, if above 0."""
+    def _arrived(self, connection: Connection) -> int:
+        """Count a connection in; return by how many there are too many, if above 0."""
         self._connections.add(connection)
         self.deadlines.watch(connection)
         excess = len(self._connections) - self.max_connections
@@ -211,13 +165,8 @@ class Edge:
             self.turned_away += 1
         return excess
 
-    def departed(self, connection: Connection) -> None:
+    def _departed(self, connection: Connection) -> None:
         """Count a connection out."""
         self._connections.discard(connection)
         self.deadlines.forget(connection)
-        self._deserted.ring()
-
-    def handled(self, fiber: Fiber) -> None:
-        """A handler has ended."""
-        self.fibers.discard(fiber)
-        self._deserted.ring()
+        self.departure.ring()

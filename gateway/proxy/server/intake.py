@@ -27,12 +27,12 @@ from gateway.proxy.wire.wire import LONG_BYTES, UNBODIED, add_piece
 
 if TYPE_CHECKING:
     from gateway.proxy.server.connection import Connection
-    from gateway.proxy.server.edge import Edge
+    from gateway.proxy.server.service import Service
 
 # Stages.
 BETWEEN: Final = 0  # no byte of a request yet
-HEAD: Final = 1
-BODY: Final = 2  # begun, and not whole
+IN_HEAD: Final = 1
+IN_BODY: Final = 2  # begun, and not whole
 WHOLE: Final = 3  # bytes are held until ``proceed``
 
 _BLANK_LINE: Final = b"\r\n\r\n"
@@ -84,7 +84,7 @@ class Intake:
         "target",
     )
 
-    def __init__(self, connection: Connection, limits: Edge) -> None:
+    def __init__(self, connection: Connection, limits: Service) -> None:
         self.stage = BETWEEN
         self.keep_alive = True
         #: Whether the request under way is one that two servers read differently: rule 5.
@@ -154,7 +154,7 @@ class Intake:
         size = len(data)
         while at < size:
             stage = self.stage
-            if stage == BODY and not self._chunked:
+            if stage == IN_BODY and not self._chunked:
                 end = at + self.remaining
                 if end > size:
                     end = size
@@ -174,8 +174,8 @@ class Intake:
                 tail = self._tail
                 if tail:
                     end = self._joined(data, end)
-                if stage != BODY:
-                    self.stage = HEAD
+                if stage != IN_BODY:
+                    self.stage = IN_HEAD
                     if not self._lined:
                         self._read_line(data, at, end, tail)
                     self._head_bytes += end - at
@@ -191,7 +191,7 @@ class Intake:
             if self._chunked:
                 self._count_framing(end - at)
             at = end
-        if self.stage == HEAD or (self.stage == BODY and self._chunked):
+        if self.stage == IN_HEAD or (self.stage == IN_BODY and self._chunked):
             self._tail = data[-3:] if size >= 3 else (self._tail + data)[-3:]
             self._count_parts()
 
@@ -279,7 +279,7 @@ class Intake:
         self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        if self.stage == BODY:
+        if self.stage == IN_BODY:
             return  # the head that a fresh parser was given: rule 3
         parser = self._parser
         method = parser.get_method().decode()
@@ -302,7 +302,7 @@ class Intake:
         self.ambiguous = (chunked or bool(length)) and method in UNBODIED
         if self.ambiguous:
             self.keep_alive = False
-        self.stage = BODY
+        self.stage = IN_BODY
         self._connection.begin(method, target, headers, meanings, version == "1.0", length, chunked, expects)
 
     def on_body(self, data: bytes) -> None:

@@ -178,6 +178,14 @@ class Request:
             connection.buffers.waits(connection)
         return True
 
+    def release(self) -> None:
+        """Give back what was taken out of the worker's budget for the body."""
+        if self.charged:
+            connection = self._connection
+            connection.buffers.give(self.charged)
+            connection.buffers.waits_no_more(connection)
+            self.charged = 0
+
     def end(self) -> None:
         """The last byte has come; after a fault that makes nothing whole."""
         if self._fault is None:

@@ -6,15 +6,34 @@ connection breaks; what HEAD, 204 and 304 must not carry is not sent.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from enum import Enum
+from typing import TYPE_CHECKING, Final
 
+from gateway.proxy.server.failures import failure
 from gateway.proxy.server.request import Request
+from gateway.proxy.wire.faults import ClientGone
 from gateway.proxy.wire.fiber import Fiber
 from gateway.proxy.wire.headers import Headers
+from gateway.proxy.wire.problem_details import problem
 from gateway.proxy.wire.wire import CONTINUE, LONG_BYTES, answer_head, chunk
 
 if TYPE_CHECKING:
     from gateway.proxy.server.connection import Connection
+
+
+class Framing(Enum):
+    """How the client finds the end of an answer's body."""
+
+    BARE = "there is none"
+    LENGTH = "by its announced length"
+    CHUNKED = "by its last chunk"
+    CLOSE = "by the end of the connection"
+
+
+_BARE: Final[Framing] = Framing.BARE
+_LENGTH: Final[Framing] = Framing.LENGTH
+_CHUNKED: Final[Framing] = Framing.CHUNKED
+_CLOSE: Final[Framing] = Framing.CLOSE
 
 
 class Response:
@@ -24,7 +43,7 @@ class Response:
     client that has gone is dropped, but ``write`` raises ClientGone.
     """
 
-    __slots__ = ("_bare", "_chunked", "_connection", "_left", "_request", "finished", "started", "status")
+    __slots__ = ("_connection", "_framing", "_last", "_left", "_request", "finished", "started", "status")
 
     def __init__(self, connection: Connection, request: Request) -> None:
         self.started = False
@@ -33,9 +52,9 @@ class Response:
         self.status = 0
         self._connection = connection
         self._request = request
-        self._chunked = False
-        self._bare = False
+        self._framing = _LENGTH
         self._left: int | None = None  # bytes of the announced length still to come
+        self._last = False  # it says that the connection closes
 
     def send(self, status: int, headers: Headers, body: bytes, declared: int | None = None) -> None:
         """Answer at once with all there is; unless the body is long, in one write.
@@ -47,14 +66,13 @@ class Response:
         """
         self._begin(status)
         connection, rest = self._connection, b""
-        bare = self._request.method == "HEAD" or status == 304
+        field = self._connection_field()
         if status == 204:
-            head = answer_head(status, headers, connection=connection.persistence())
-        elif bare:
-            length = len(body) if body else declared
-            head = answer_head(status, headers, length=length, connection=connection.persistence())
+            head = answer_head(status, headers, connection=field)
+        elif self._request.method == "HEAD" or status == 304:
+            head = answer_head(status, headers, length=len(body) if body else declared, connection=field)
         else:
-            head = answer_head(status, headers, length=len(body), connection=connection.persistence())
+            head = answer_head(status, headers, length=len(body), connection=field)
             if len(body) <= LONG_BYTES:
                 head += body
             else:
@@ -74,22 +92,22 @@ class Response:
         Raises what ``send`` raises.
         """
         self._begin(status)
-        connection = self._connection
-        self._bare = self._request.method == "HEAD" or status in (204, 304)
-        if self._bare:
-            length = None if status == 204 else length
-            head = answer_head(status, headers, length=length, connection=connection.persistence())
+        if self._request.method == "HEAD" or status in (204, 304):
+            self._framing = _BARE
+            head = answer_head(
+                status, headers, length=None if status == 204 else length, connection=self._connection_field()
+            )
         elif length is not None:
-            head = answer_head(status, headers, length=length, connection=connection.persistence())
+            self._left = length
+            head = answer_head(status, headers, length=length, connection=self._connection_field())
         elif self._request.http10:
-            connection.close_delimits()
-            head = answer_head(status, headers, connection=connection.persistence())
+            self._framing = _CLOSE
+            head = answer_head(status, headers, connection=self._connection_field())
         else:
-            head = answer_head(status, headers, chunked=True, connection=connection.persistence())
-            self._chunked = True
-        self._left = None if self._bare else length
+            self._framing = _CHUNKED
+            head = answer_head(status, headers, chunked=True, connection=self._connection_field())
         self.started = True
-        connection.send(head)
+        self._connection.send(head)
 
     async def write(self, data: bytes) -> None:
         """Send a piece of the body, and wait while the client reads slowly.
@@ -105,7 +123,7 @@ class Response:
 
         Raises RuntimeError for an answer that was not started, has ended, or is longer than announced.
         """
-        if self._chunked and not self._bare:
+        if self._framing is _CHUNKED:
             self._put(data, b"0\r\n\r\n")
         else:
             self._put(data)
@@ -120,7 +138,7 @@ class Response:
         self.started = True
         if not self.finished:
             self.finished = True
-            self._connection.abort()
+            self._connection.abort(reset=self._framing is _CLOSE)
 
     @property
     def idle_word(self) -> bytes:
@@ -131,11 +149,33 @@ class Response:
         """
         if not self.started:
             return CONTINUE
-        return b"0" if self._chunked and not (self._bare or self.finished) else b""
+        return b"0" if self._framing is _CHUNKED and not self.finished else b""
 
     def ended(self, handler: Fiber, error: BaseException | None) -> None:
         """The handler that was to give it has ended, with this exception or none."""
-        self._connection.handled(handler, self._request, self, error)
+        service = self._connection.service
+        service.handled(handler)
+        request = self._request
+        if error is None and (self.finished or request.client_gone):
+            return
+        if isinstance(error, ClientGone):
+            self.abort()
+            return
+        refusal = failure(error, service, f"{request.method} {request.path}")
+        if request.client_gone or self.finished:
+            return
+        if self.started:
+            self.abort()
+            return
+        headers, body = problem(refusal.status, refusal.title, refusal.detail)
+        self.send(refusal.status, [*headers, *refusal.headers], body)
+
+    def _connection_field(self) -> bytes:
+        """Return what its Connection field says, and hold to it."""
+        self._last = self._framing is _CLOSE or not self._connection.persists()
+        if self._last:
+            return b"close"
+        return b"keep-alive" if self._request.http10 else b""
 
     def _begin(self, status: int) -> None:
         if self.started:
@@ -147,17 +187,17 @@ class Response:
     def _put(self, data: bytes, last: bytes = b"") -> None:
         if not self.started or self.finished:
             raise RuntimeError("the answer is not under way")
-        if self._bare:
+        if self._framing is _BARE:
             return
         if self._left is not None:
             if len(data) > self._left:
                 self.abort()
                 raise RuntimeError(f"the body is longer than announced by {len(data) - self._left} bytes")
             self._left -= len(data)
-        wire = chunk(data) + last if self._chunked else data
+        wire = chunk(data) + last if self._framing is _CHUNKED else data
         if wire:
             self._connection.send(wire)
 
     def _end(self) -> None:
         self.finished = True
-        self._connection.answered()
+        self._connection.answered(last=self._last)
