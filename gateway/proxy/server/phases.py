@@ -34,7 +34,7 @@ class Phase(IntEnum):
     CLOSED = 11  #: nothing
 
 
-class Event(Enum):
+class ConnectionEvent(Enum):
     """What happens to a connection without having been asked for."""
 
     BYTES = "the client sends bytes"
@@ -60,14 +60,14 @@ LEAVING: Final[Phase] = Phase.LEAVING
 FLUSHING: Final[Phase] = Phase.FLUSHING
 CLOSED: Final[Phase] = Phase.CLOSED
 
-BYTES: Final[Event] = Event.BYTES
-END: Final[Event] = Event.END
-SEND: Final[Event] = Event.SEND
-FULL: Final[Event] = Event.FULL
-TAKEN: Final[Event] = Event.TAKEN
-LATE: Final[Event] = Event.LATE
-EVICT: Final[Event] = Event.EVICT
-RETIRE: Final[Event] = Event.RETIRE
+BYTES: Final[ConnectionEvent] = ConnectionEvent.BYTES
+END: Final[ConnectionEvent] = ConnectionEvent.END
+SEND: Final[ConnectionEvent] = ConnectionEvent.SEND
+FULL: Final[ConnectionEvent] = ConnectionEvent.FULL
+TAKEN: Final[ConnectionEvent] = ConnectionEvent.TAKEN
+LATE: Final[ConnectionEvent] = ConnectionEvent.LATE
+EVICT: Final[ConnectionEvent] = ConnectionEvent.EVICT
+RETIRE: Final[ConnectionEvent] = ConnectionEvent.RETIRE
 
 #: Seconds for which a client may still send after its last answer. What it sends is read and discarded, because a close
 #: with unread bytes is a reset, and the client may lose the answer to it.
@@ -76,79 +76,79 @@ LINGER_SECONDS: Final = 2.0
 PROBE_SECONDS: Final = 0.25
 
 
-class Row(NamedTuple):
+class PhaseRow(NamedTuple):
     """One phase. ``deadline`` is a setting of the gateway in milliseconds, or seconds, or None; then ``why`` not."""
 
     deadline: str | float | None
     why: str
-    takes: tuple[Event, ...]
+    takes: tuple[ConnectionEvent, ...]
     next: tuple[Phase, ...]
 
 
 _HANDLER: Final = "what the handler waits for has a deadline of its own"
 
-TABLE: Final[dict[Phase, Row]] = {
-    OPENED: Row(
+TABLE: Final[dict[Phase, PhaseRow]] = {
+    OPENED: PhaseRow(
         "header_timeout_ms",
         "a client that connects has something to ask",
         (BYTES, END, LATE, RETIRE),
         (HEAD, BODY, WITHHELD, ANSWERING, LEAVING, CLOSED),
     ),
-    IDLE: Row(
+    IDLE: PhaseRow(
         "keepalive_timeout_ms",
         "",
         (BYTES, END, FULL, LATE, RETIRE),
         (HEAD, BODY, WITHHELD, ANSWERING, HALF_CLOSED, BLOCKED, LEAVING, CLOSED),
     ),
-    HEAD: Row(
+    HEAD: PhaseRow(
         "header_timeout_ms",
         "for the head as a whole",
         (BYTES, END, FULL, LATE),
         (BODY, WITHHELD, ANSWERING, BLOCKED, LEAVING, CLOSED),
     ),
-    BODY: Row(
+    BODY: PhaseRow(
         "body_timeout_ms",
         "from each byte to the next; and min_body_bytes_per_second on the whole (pace)",
         (BYTES, END, SEND, FULL, LATE, EVICT),
         (IDLE, BODY, WITHHELD, ANSWERING, BLOCKED, LEAVING, CLOSED),
     ),
-    WITHHELD: Row(
+    WITHHELD: PhaseRow(
         None,
         _HANDLER,
         (BYTES, END, SEND, FULL, EVICT),
         (BODY, ANSWERING, BLOCKED, LEAVING, CLOSED),
     ),
-    ANSWERING: Row(
+    ANSWERING: PhaseRow(
         None,
         _HANDLER,
         (BYTES, END, SEND, FULL, EVICT),
         (IDLE, HALF_CLOSED, BLOCKED, LEAVING, CLOSED),
     ),
-    HALF_CLOSED: Row(
+    HALF_CLOSED: PhaseRow(
         PROBE_SECONDS,
         "",
         (SEND, FULL, LATE, EVICT),
         (IDLE, PROBED, BLOCKED, LEAVING, CLOSED),
     ),
-    PROBED: Row(
+    PROBED: PhaseRow(
         PROBE_SECONDS,
         "",
         (SEND, FULL, LATE, EVICT),
         (IDLE, PROBED, BLOCKED, LEAVING, CLOSED),
     ),
-    BLOCKED: Row(
+    BLOCKED: PhaseRow(
         "body_timeout_ms",
         "in each of which min_read_bytes_per_second must be kept",
         (BYTES, END, SEND, TAKEN, LATE, EVICT, RETIRE),
         (IDLE, HEAD, BODY, WITHHELD, ANSWERING, HALF_CLOSED, BLOCKED, LEAVING, CLOSED),
     ),
-    LEAVING: Row(LINGER_SECONDS, "", (LATE, EVICT), (FLUSHING, CLOSED)),
-    FLUSHING: Row("body_timeout_ms", "as in BLOCKED", (LATE, EVICT), (FLUSHING, CLOSED)),
-    CLOSED: Row(None, "nothing is awaited any more", (), ()),
+    LEAVING: PhaseRow(LINGER_SECONDS, "", (LATE, EVICT), (FLUSHING, CLOSED)),
+    FLUSHING: PhaseRow("body_timeout_ms", "as in BLOCKED", (LATE, EVICT), (FLUSHING, CLOSED)),
+    CLOSED: PhaseRow(None, "nothing is awaited any more", (), ()),
 }
 
 
-def taking(event: Event) -> frozenset[Phase]:
+def taking(event: ConnectionEvent) -> frozenset[Phase]:
     """Return the phases in which an event is taken."""
     return frozenset(phase for phase, row in TABLE.items() if event in row.takes)
 

@@ -9,7 +9,18 @@ from typing import Any, cast
 import pytest
 
 from gateway.proxy.server.connection import Connection
-from gateway.proxy.server.phases import BLOCKED, BODY, CLOSED, FLUSHING, IDLE, LEAVING, OPENED, TABLE, Event, Phase
+from gateway.proxy.server.phases import (
+    BLOCKED,
+    BODY,
+    CLOSED,
+    FLUSHING,
+    IDLE,
+    LEAVING,
+    OPENED,
+    TABLE,
+    ConnectionEvent,
+    Phase,
+)
 from gateway.proxy.server.request import Request
 from gateway.proxy.server.response import Response
 from gateway.proxy.server.service import Service
@@ -263,21 +274,23 @@ REACHED: dict[Phase, tuple[Callable[[Stage], None], ...]] = {
     Phase.CLOSED: (Stage.close, Stage.turn),
 }
 
-HAPPENS: dict[Event, Callable[[Stage], object]] = {
-    Event.BYTES: lambda stage: stage.connection.data_received(GET),
-    Event.END: lambda stage: stage.connection.eof_received(),
-    Event.SEND: lambda stage: stage.connection.send(b"x"),
-    Event.FULL: lambda stage: stage.connection.pause_writing(),
-    Event.TAKEN: lambda stage: stage.connection.resume_writing(),
-    Event.LATE: Stage.late,
-    Event.EVICT: lambda stage: stage.connection.evict(),
-    Event.RETIRE: lambda stage: stage.connection.close_if_idle(),
+HAPPENS: dict[ConnectionEvent, Callable[[Stage], object]] = {
+    ConnectionEvent.BYTES: lambda stage: stage.connection.data_received(GET),
+    ConnectionEvent.END: lambda stage: stage.connection.eof_received(),
+    ConnectionEvent.SEND: lambda stage: stage.connection.send(b"x"),
+    ConnectionEvent.FULL: lambda stage: stage.connection.pause_writing(),
+    ConnectionEvent.TAKEN: lambda stage: stage.connection.resume_writing(),
+    ConnectionEvent.LATE: Stage.late,
+    ConnectionEvent.EVICT: lambda stage: stage.connection.evict(),
+    ConnectionEvent.RETIRE: lambda stage: stage.connection.close_if_idle(),
 }
 
 
-@pytest.mark.parametrize("event", Event, ids=lambda event: event.name)
+@pytest.mark.parametrize("event", ConnectionEvent, ids=lambda event: event.name)
 @pytest.mark.parametrize("phase", Phase, ids=lambda phase: phase.name)
-def test_an_event_leads_to_a_successor_or_changes_nothing_where_it_is_not_taken(phase: Phase, event: Event) -> None:
+def test_an_event_leads_to_a_successor_or_where_it_is_not_taken_to_nothing(
+    phase: Phase, event: ConnectionEvent
+) -> None:
     stage = reach(phase)
     written, deadline = stage.written, stage.connection.deadline
     HAPPENS[event](stage)
@@ -291,7 +304,7 @@ def test_an_event_leads_to_a_successor_or_changes_nothing_where_it_is_not_taken(
 def test_every_phase_has_a_row_with_a_deadline_or_says_why_not(phase: Phase) -> None:
     row = TABLE[phase]
     assert row.deadline is not None or row.why
-    assert (Event.LATE in row.takes) is (row.deadline is not None)
+    assert (ConnectionEvent.LATE in row.takes) is (row.deadline is not None)
     assert CLOSED in row.next or phase is CLOSED, "the client can be lost at any time"
     if isinstance(row.deadline, str):
         assert isinstance(getattr(Gateway(), row.deadline), int)
@@ -325,7 +338,10 @@ def speak(stage: Stage, chance: random.Random) -> None:
 STEPS: list[tuple[int, Callable[[Stage], object]]] = [
     *((8, acts(action)) for action in ("send", "start", "write", "finish")),
     *((5, acts(action)) for action in ("body", "take")),
-    *((1, step) for step in (acts("fail"), sends(b"\0"), HAPPENS[Event.RETIRE], Stage.evict, Stage.reset, Stage.close)),
+    *(
+        (1, step)
+        for step in (acts("fail"), sends(b"\0"), HAPPENS[ConnectionEvent.RETIRE], Stage.evict, Stage.reset, Stage.close)
+    ),
     *((4, step) for step in (Stage.end, Stage.fill, Stage.some, Stage.late, Stage.late)),
     *((8, step) for step in (Stage.empty, Stage.turn)),
 ]
