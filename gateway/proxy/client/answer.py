@@ -1,31 +1,42 @@
-"""A backend's answer to one call.
+"""A backend's answer to one call, and which of its fields go on to the client.
 
 Rule: an answer is whole, or it raises. What is held of it is bounded: HELD_BYTES, then what the worker's budget has
-(``buffers``), then the backend waits while nobody takes the body. However it ends, the connection and the place it took
-among the backend's calls are given back once, as soon as the backend has said everything.
+(``buffers``), then the backend waits until the caller takes more.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Final
+from collections.abc import AsyncIterator, Callable
+from typing import Final
 
+from gateway.proxy.wire.buffers import Buffers
 from gateway.proxy.wire.deadlines import NEVER
 from gateway.proxy.wire.faults import UpstreamFault
 from gateway.proxy.wire.fiber import Bell
-from gateway.proxy.wire.headers import Fields, Header
+from gateway.proxy.wire.headers import (
+    CODING,
+    CONNECTION,
+    HOP,
+    LENGTH,
+    LISTING_NOTHING,
+    MEANING,
+    OWN,
+    Fields,
+    Header,
+    listing,
+    unlisted,
+)
 from gateway.proxy.wire.wire import add_piece
-
-if TYPE_CHECKING:
-    from gateway.proxy.client.link import Link
-    from gateway.proxy.client.replica import Replica
 
 #: Bytes of an answer held for a reader that does not take them, then the backend has to wait. One read may exceed it.
 HELD_BYTES: Final = 65_536
 
-
 #: The fields of an answer that is not here yet.
 _NONE: Final = Fields([], 0)
+
+
+class Unreadable(Exception):
+    """An answer that is HTTP, and not one we can pass on."""
 
 
 class Answer:
@@ -43,8 +54,8 @@ class Answer:
         "_chunks",
         "_ended",
         "_fault",
-        "_link",
-        "_replica",
+        "_leave",
+        "_take_more",
         "bell",
         "complete",
         "headers",
@@ -56,30 +67,31 @@ class Answer:
         "status",
     )
 
-    def __init__(self, replica: Replica) -> None:
+    def __init__(self, buffers: Buffers, latest: float = NEVER) -> None:
+        #: 0 until the head is here.
         self.status = 0
         self.reason = b""
         self.headers = _NONE
-        #: Fields that speak in a gateway's name (``turnout-*``): for whoever asked a gateway, and never passed on.
+        #: Fields that speak in a gateway's name (``turnout-*``): for a client that asked a gateway, never passed on.
         self.own: tuple[Header, ...] = ()
         self.length: int | None = None
         self.complete: bytes | None = None
         self.retries = 0
-        self.latest = NEVER
-        self._replica: Replica | None = replica
-        self._link: Link | None = None
+        self.latest = latest
         self._chunks: list[bytes] = []
         self._buffered = 0
-        self._buffers = replica.buffers
+        self._buffers = buffers
         self._charged = 0  # bytes of it that were taken out of the worker's budget
         self._ended = False
         self._fault: Exception | None = None
+        # What to ask of the connection while more of the body is to come over it.
+        self._take_more: Callable[[], None] | None = None
+        self._leave: Callable[[], None] | None = None
         #: Rung when the head is here, when more of the body is, and at the end.
         self.bell = Bell()
-        replica.enter()
 
     def __repr__(self) -> str:
-        return f"<Answer {self.status}{'' if self._link is None else ' open'}>"
+        return f"<Answer {self.status}{'' if self._leave is None else ' open'}>"
 
     async def read(self, limit: int) -> bytes:
         """Return the whole body.
@@ -100,7 +112,7 @@ class Answer:
         return b"".join(pieces)
 
     def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the body as it arrives, never an empty piece; the backend waits while nobody takes one.
+        """Yield the body as it arrives, never an empty piece; the backend waits until the caller takes more.
 
         Raises UpstreamFault as ``read`` does, after the bytes that did come.
         """
@@ -118,16 +130,11 @@ class Answer:
 
     def close(self) -> None:
         """End the call. A connection on which something is still to come is dropped. Harmless when repeated."""
-        link, replica = self._link, self._replica
         if self._charged:
             self._give(self._charged)
-        if replica is not None and self.status >= 500:
-            replica.answered(self.status)
-        self._leave()  # first: that nobody wants the rest is no failure of the replica
-        if link is not None:
-            link.drop(UpstreamFault("incomplete", "the answer was closed before its end"))
-
-    # What the call and its connection say.
+        leave = self._leave
+        if leave is not None:
+            leave()
 
     def confirm(self) -> None:
         """Raise what went wrong before the head was here, if anything: an UpstreamFault, or what the body raised.
@@ -142,16 +149,49 @@ class Answer:
             finally:
                 del fault
 
-    def expect(self, link: Link) -> None:
-        """This connection will bring it."""
-        self._link = link
+    # The connection calls these.
 
-    def begin(self, status: int, reason: bytes, headers: Fields, length: int | None) -> None:
-        """The head is here."""
+    def begin(self, status: int, reason: bytes, headers: list[Header]) -> bool:
+        """Take the head in; return whether the body is chunked.
+
+        Raises Unreadable if it has another transfer coding.
+        """
+        kept: list[Header] = []
+        meanings = 0
+        own: tuple[Header, ...] = ()
+        listed: set[bytes] | None = None
+        length: int | None = None
+        chunked = False
+        for header in headers:
+            meaning = MEANING[header[0]]
+            if meaning:
+                if meaning & LENGTH:
+                    length = int(header[1])
+                    continue
+                if meaning & (HOP | OWN):
+                    if meaning & CODING:
+                        if chunked or header[1].strip(b" \t").lower() != b"chunked":
+                            raise Unreadable("a transfer coding other than chunked")
+                        chunked = True
+                    elif meaning & CONNECTION and header[1] not in LISTING_NOTHING:
+                        listed = (listed or set()) | listing(header[1])
+                    elif meaning & OWN:
+                        own += (header,)
+                    continue
+                meanings |= meaning
+            kept.append(header)
         self.status = status
         self.reason = reason
-        self.headers = headers
+        self.headers = Fields(kept, meanings) if listed is None else unlisted(kept, listed)
+        if own:
+            self.own = own
         self.length = length
+        return chunked
+
+    def streams(self, take_more: Callable[[], None], leave: Callable[[], None]) -> None:
+        """Learn that more of the body is to come: ``take_more`` lets the backend go on, ``leave`` ends the call."""
+        self._take_more = take_more
+        self._leave = leave
 
     def receive(self, data: bytes) -> bool:
         """Add a piece of the body; False when the backend should wait."""
@@ -167,27 +207,20 @@ class Answer:
         return True
 
     def end(self, *, at_once: bool) -> None:
-        """The body is whole; ``at_once`` when it came together with the head."""
+        """Learn that the body is whole; ``at_once`` when it came together with the head."""
         if at_once:
             chunks, self._chunks = self._chunks, []
             if self._charged:
                 self._give(self._charged)
             self.complete = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        self._link = None
+        self._take_more = self._leave = None
         self._ended = True
-        replica = self._replica
-        if replica is not None and (replica.suspect or self.status >= 500):
-            replica.answered(self.status)
-        self._leave()
         self.bell.ring()
 
     def fail(self, fault: Exception) -> None:
-        """Nothing more will come. Without a head the place stays the call's, which may try again or closes this."""
-        self._link = None
+        """Learn that nothing more will come, and why."""
+        self._take_more = self._leave = None
         self._fault = fault
-        if self.status and self._replica is not None:
-            self._replica.failed(fault)
-            self._leave()
         self.bell.ring()
 
     def _give(self, size: int) -> None:
@@ -196,23 +229,19 @@ class Answer:
         self._buffers.give(size)
 
     def _take(self) -> bytes:
+        take_more = self._take_more
         if self._charged:
             # A piece at a time: what the client's transport gets at once is not in the budget any more.
             piece = self._chunks.pop(0)
             self._buffered -= len(piece)
             self._give(len(piece))
-            if self._link is not None and self._buffered < HELD_BYTES:
-                self._link.take_more()
+            if take_more is not None and self._buffered < HELD_BYTES:
+                take_more()
             return piece
         chunks, self._chunks, self._buffered = self._chunks, [], 0
-        if self._link is not None:
-            self._link.take_more()
+        if take_more is not None:
+            take_more()
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-    def _leave(self) -> None:
-        replica, self._replica = self._replica, None
-        if replica is not None:
-            replica.leave()
 
 
 class _Chunks:

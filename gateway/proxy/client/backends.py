@@ -28,14 +28,31 @@ from router.snapshot import Backend, Gateway, Route, Snapshot
 _TOKENS: Final = ("force_token_file", "feedback_token_file", "unit_key_file")
 
 
+class Upstreams:
+    """What is called of one backend: for clients, and for copies, through pools and limits of their own."""
+
+    def __init__(self, backend: Backend, tls: ssl.SSLContext | None, counts: Counts, buffers: Buffers) -> None:
+        self.answering = Upstream(backend, tls=tls, counts=counts, buffers=buffers)
+        self.mirroring = Upstream(backend, tls=tls, counts=counts, buffers=buffers, waits=False)
+        self.probes: Probes | None = None
+        if backend.health_path is not None:
+            names = tuple(replica.name for replica in self.answering.replicas)
+            self.probes = Probes(backend, names, (self.answering.probed, self.mirroring.probed), tls)
+
+    async def close(self) -> None:
+        """Close what is idle; connections in use are closed when their calls end."""
+        if self.probes is not None:
+            await self.probes.close()
+        await asyncio.gather(self.answering.close(), self.mirroring.close())
+
+
 class Generation:
     """What one snapshot calls and asks. ``enter`` and ``leave`` bracket the requests and copies that hold on to it."""
 
     def __init__(
         self,
         backends: Mapping[str, Backend],
-        answering: Mapping[str, Upstream],
-        mirroring: Mapping[str, Upstream],
+        upstreams: Mapping[str, Upstreams],
         headers: Mapping[str, tuple[Header, ...]],
         authorities: Mapping[str, Mark],
         force_tokens: tuple[bytes, ...],
@@ -43,8 +60,7 @@ class Generation:
         idle: Callable[[Generation], None],
     ) -> None:
         self.backends = backends
-        self._answering = answering
-        self._mirroring = mirroring
+        self.upstreams = upstreams
         self._headers = headers
         #: The state of each backend's ``tls_ca_file`` when it was read.
         self.authorities = authorities
@@ -59,11 +75,11 @@ class Generation:
 
     def answering(self, variant: str) -> Upstream:
         """Return what answers clients."""
-        return self._answering[variant]
+        return self.upstreams[variant].answering
 
     def mirroring(self, variant: str) -> Upstream:
         """Return what takes copies: the same backend through pools and limits of its own."""
-        return self._mirroring[variant]
+        return self.upstreams[variant].mirroring
 
     def enter(self) -> None:
         """Keep every upstream open until ``leave``."""
@@ -93,9 +109,6 @@ class Generation:
                 **({"by_unit": True} if route.by_unit else {}),
             )
         return found
-
-    def upstreams(self) -> set[Upstream]:
-        return {*self._answering.values(), *self._mirroring.values()}
 
     def dressed(self, headers: Headers, variant: str) -> Headers:
         """Return the headers with the backend's ``request_headers`` in place of those of the same name."""
@@ -155,17 +168,19 @@ class Backends:
 
     async def close(self) -> None:
         """Close everything, in use or not."""
-        everything = self.current.upstreams().union(*(old.upstreams() for old in self._old))
+        everything = self._needed()
         self._old.clear()
-        await asyncio.gather(*(upstream.close() for upstream in everything), *self._closing)
+        await asyncio.gather(*(upstreams.close() for upstreams in everything), *self._closing)
+
+    def _needed(self) -> set[Upstreams]:
+        return {upstreams for each in (self.current, *self._old) for upstreams in each.upstreams.values()}
 
     def _leave(self, generation: Generation) -> None:
         if generation.users or generation not in self._old:
             return
         self._old.discard(generation)
-        needed = self.current.upstreams().union(*(old.upstreams() for old in self._old))
-        for upstream in generation.upstreams() - needed:
-            task = asyncio.get_running_loop().create_task(upstream.close())
+        for upstreams in set(generation.upstreams.values()) - self._needed():
+            task = asyncio.get_running_loop().create_task(upstreams.close())
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
@@ -189,22 +204,15 @@ def _generation(
         if before is None or before.backends.get(name) != backend or before.authorities[name] != authorities[name]
     }
     # Nothing can fail any more: what is begun here would not be ended.
-    answering: dict[str, Upstream] = {}
-    mirroring: dict[str, Upstream] = {}
+    upstreams: dict[str, Upstreams] = {}
     for name, backend in snapshot.backends.items():
         if before is not None and name not in contexts:
-            answering[name], mirroring[name] = before.answering(name), before.mirroring(name)
+            upstreams[name] = before.upstreams[name]
         else:
-            tls = contexts[name]
-            answering[name] = Upstream(backend, tls=tls, counts=counts, buffers=buffers)
-            mirroring[name] = Upstream(backend, tls=tls, counts=counts, buffers=buffers, waits=False)
-            if backend.health_path is not None:
-                answering[name].probes = Probes(backend, (answering[name], mirroring[name]), tls)
-        if (probes := answering[name].probes) is not None:
+            upstreams[name] = Upstreams(backend, contexts[name], counts, buffers)
+        if (probes := upstreams[name].probes) is not None:
             probes.headers = headers[name]
-    fresh = Generation(
-        snapshot.backends, answering, mirroring, headers, authorities, force_tokens, feedback_tokens, idle
-    )
+    fresh = Generation(snapshot.backends, upstreams, headers, authorities, force_tokens, feedback_tokens, idle)
     fresh.unit_key = unit_key
     return fresh
 

@@ -12,7 +12,7 @@ Rules:
    is out again. If nothing is heard of it (the client left), the next goes there after ``eject_ms``.
 5. ``unhealthy_after`` failed probes in a row take a replica out, ``healthy_after`` good ones bring it back, without a
    bound: probes cost no client anything. Ejections and probes do not undo each other.
-6. When nobody is left, everybody is asked: better a bad replica than none.
+6. When no replica is fit, all are asked: better a bad replica than none.
 
 Nothing here knows a clock: ``now`` is an argument, in seconds, and only grows.
 """
@@ -102,14 +102,14 @@ class Health:
         """Take in a whole answer that is no 5xx; return whether it brought the replica back."""
         replica = self._replicas[index]
         if replica.ejected and not replica.tried:
-            return False  # it began before the ejection, or when everybody was asked
+            return False  # it began before the ejection, or when all were asked
         back = replica.ejected
         replica.connection_failures = replica.answer_failures = 0
         if back:
             replica.trial_at = NEVER
             replica.tried = False
             replica.returned_at = now
-            self._settle()
+            self._choose_fit()
         return back
 
     def probed(self, index: int, *, well: bool) -> bool:
@@ -123,7 +123,7 @@ class Health:
             changed = replica.bad_probes >= self._backend.unhealthy_after
         if changed:
             replica.unhealthy = not replica.unhealthy
-            self._settle()
+            self._choose_fit()
         return changed
 
     def trial(self, now: float) -> int | None:
@@ -132,7 +132,7 @@ class Health:
             if replica.trial_at <= now and not replica.unhealthy:
                 replica.tried = True
                 replica.trial_at = now + self._backend.eject_ms / 1000
-                self._settle()
+                self._choose_fit()
                 return index
         return None
 
@@ -144,10 +144,10 @@ class Health:
         replica.trial_at = now + replica.seconds
         replica.tried = False
         replica.connection_failures = replica.answer_failures = 0
-        self._settle()
+        self._choose_fit()
         return replica.seconds
 
-    def _settle(self) -> None:
+    def _choose_fit(self) -> None:
         fit = tuple(i for i, replica in enumerate(self._replicas) if not replica.ejected and not replica.unhealthy)
         self.fit = fit or tuple(range(len(self._replicas)))
         self.trial_at = min((r.trial_at for r in self._replicas if not r.unhealthy), default=NEVER)

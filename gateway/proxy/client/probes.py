@@ -1,4 +1,4 @@
-"""Asks the replicas of one backend, again and again, whether they are well.
+"""Asks the replicas of one backend, at intervals, whether they are well.
 
 Rule: a probe is no traffic: it has connections of its own, a new one each time (that one can be made is half of what is
 asked), takes no place among the calls, leaves no row and moves no metric but the state of its replica. It asks for
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -24,13 +24,20 @@ logger = logging.getLogger(__name__)
 _NAME: Final[Header] = (b"user-agent", b"turnout-health")
 
 
-class Probes:
-    """Begins to ask at once, and tells every one of ``told``, until it is closed. Needs a running loop."""
+#: Takes in what a probe of a replica (by its index) found; returns whether the replica went out or came back by it.
+Probed = Callable[[int, bool], bool]
 
-    def __init__(self, backend: Backend, told: Sequence[Upstream], tls: ssl.SSLContext | None) -> None:
-        """``backend`` must have a ``health_path``."""
+
+class Probes:
+    """Begins to ask at once, and reports to each of ``reports``, until it is closed. Needs a running loop."""
+
+    def __init__(
+        self, backend: Backend, names: Sequence[str], reports: Sequence[Probed], tls: ssl.SSLContext | None
+    ) -> None:
+        """``backend`` must have a ``health_path``; ``names`` are those of its replicas."""
         self._backend = backend
-        self._told = tuple(told)
+        self._names = names
+        self._reports = reports
         self._asked = tuple(Upstream(_as_asked(backend, url), tls=tls) for url in backend.urls)
         for upstream in self._asked:
             upstream.pool_nothing()
@@ -58,17 +65,16 @@ class Probes:
         try:
             answer = await upstream.call("GET", b"/", [_NAME, *self.headers], b"")
         except UpstreamFault as fault:
-            self._tell(index, str(fault), well=False)
+            self._report(index, str(fault), well=False)
         else:
             answer.close()
-            self._tell(index, f"status {answer.status}", well=200 <= answer.status < 300)
+            self._report(index, f"status {answer.status}", well=200 <= answer.status < 300)
 
-    def _tell(self, index: int, why: str, *, well: bool) -> None:
-        changed = [upstream.probed(index, well=well) for upstream in self._told]
+    def _report(self, index: int, why: str, *, well: bool) -> None:
+        changed = [report(index, well) for report in self._reports]
         if any(changed):
             level, words = (logging.INFO, "well again") if well else (logging.WARNING, "unhealthy")
-            replica = self._told[0].replicas[index].name
-            logger.log(level, "backend %s: replica %s is %s: %s", self._backend.name, replica, words, why)
+            logger.log(level, "backend %s: replica %s is %s: %s", self._backend.name, self._names[index], words, why)
 
 
 def _as_asked(backend: Backend, url: str) -> Backend:

@@ -1,4 +1,4 @@
-"""One url of a backend: where it is, how it is asked, and the pool of connections to it.
+"""One url of a backend: where it is, how it is asked, how it is doing, and the pool of connections to it.
 
 Rules: the connection used last is used next, so that a pool shrinks to what is needed. It never grows beyond the calls
 that may be under way: a call that is sent again makes a new connection, however many lie idle. A name is resolved anew
@@ -9,68 +9,86 @@ moved is followed within that time, however busy the old connections are.
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
+from gateway.proxy.client.health import Health, Origin
 from gateway.proxy.client.link import Link
+from gateway.proxy.client.phases import phase_seconds
+from gateway.proxy.client.places import Places
+from gateway.proxy.log.counts import Counts
+from gateway.proxy.wire.deadlines import NEVER, Deadlines
 from gateway.proxy.wire.faults import UpstreamFault
 from router.settings.backend import replica_name
 from router.snapshot import Backend
 
-if TYPE_CHECKING:
-    from gateway.proxy.client.upstream import Upstream
+logger = logging.getLogger(__name__)
 
 #: Name servers' answers are good for minutes; so is what was made of them.
 OLDEST_SECONDS: Final = 300.0
+#: Seconds to wait until idle connections are gone.
+_CLOSE_SECONDS: Final = 1.0
 
 _Connect = Callable[[asyncio.AbstractEventLoop, Link], Coroutine[Any, Any, object]]
 
 
 class Replica:
-    """One url of a backend and the pool of connections to it."""
+    """One url of a backend. ``deadlines`` are those of its connections; health and places are the backend's."""
 
     __slots__ = (
         "_backend",
         "_closed",
         "_connect",
+        "_counts",
+        "_deadlines",
+        "_gone",
+        "_health",
         "_idle",
         "_links",
-        "_most",
         "_opening",
         "_path",
+        "_places",
         "_prefix",
-        "_upstream",
         "authority",
-        "buffers",
-        "idle_seconds",
         "in_flight",
         "index",
         "name",
-        "suspect",
-        "timeout_seconds",
+        "phase_seconds",
+        "total_seconds",
     )
 
-    def __init__(self, upstream: Upstream, index: int, url: str, backend: Backend, tls: ssl.SSLContext | None) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        index: int,
+        tls: ssl.SSLContext | None,
+        health: Health,
+        places: Places,
+        deadlines: Deadlines,
+        counts: Counts,
+    ) -> None:
+        url = backend.urls[index]
         self.index = index
         self.name = replica_name(url)
         self.in_flight = 0
-        #: True when a good answer would change what is thought of it.
-        self.suspect = False
-        self.timeout_seconds = backend.timeout_ms / 1000
-        self.idle_seconds = backend.idle_timeout_ms / 1000
+        self.phase_seconds = phase_seconds(backend.timeout_ms / 1000, backend.idle_timeout_ms / 1000)
+        self.total_seconds = NEVER if backend.total_timeout_ms is None else backend.total_timeout_ms / 1000
         self._backend = backend
-        self._upstream = upstream
-        self.buffers = upstream.buffers
+        self._health = health
+        self._places = places
+        self._deadlines = deadlines
+        self._counts = counts
         self._connect, self.authority, base = _place(url, tls)
         self._prefix = _quoted(base.rstrip("/"))
         self._path = None if backend.path is None else self._prefix + _quoted(backend.path)
         self._idle: list[Link] = []
         self._links: set[Link] = set()
-        self._most = backend.max_concurrency
         self._opening: set[asyncio.Task[object]] = set()
         self._closed = False
+        self._gone: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
         return f"<Replica {self.name}: {self.in_flight} in flight, {len(self._idle)} idle>"
@@ -87,14 +105,14 @@ class Replica:
         return self._idle.pop() if self._idle else None
 
     async def connect(self, latest: float) -> Link:
-        """Return a new connection, its name resolved anew; ``latest`` is when its call ends anyhow.
+        """Return a new connection, its name resolved anew; ``latest`` is when its call ends in any case.
 
         Raises UpstreamFault: "refused" or "timeout".
         """
         loop = asyncio.get_running_loop()
         link = Link(self, loop)
         limit = loop.time() + self._backend.connect_timeout_ms / 1000
-        # Waited for at arm's length: a deadline that cancelled the caller could not be told from a client that left.
+        # Awaited through a future: a deadline that cancelled the caller could not be told from a client that left.
         done: asyncio.Future[None] = loop.create_future()
         opening: asyncio.Task[object] = loop.create_task(self._connect(loop, link))
         self._opening.add(opening)
@@ -121,84 +139,93 @@ class Replica:
             raise error
         return link
 
-    def keep(self, link: Link) -> bool:
-        """Pool a connection; False when it is not wanted any more."""
-        if (
-            self._closed
-            or link.made_at + OLDEST_SECONDS < self._upstream.deadlines.now
-            or len(self._links) > self._most
-        ):
-            return False
-        self._idle.append(link)
-        return True
-
     @property
     def links(self) -> frozenset[Link]:
         """The connections there are, in use or idle."""
         return frozenset(self._links)
 
-    @property
-    def closing(self) -> bool:
-        """True while connections that no call uses are not gone yet."""
-        return any(link.answer is None for link in self._links)
-
-    def close(self) -> None:
-        """Close what is idle and pool nothing from now on."""
+    def pool_nothing(self) -> None:
+        """Close what is idle, and from now on each connection with its call."""
         self._closed = True
         for link in list(self._idle):
             link.drop(UpstreamFault("reset", "the backend was closed"))
 
-    # What calls and connections say.
+    async def close(self) -> None:
+        """Close what is idle, and wait until it is gone; connections in use are closed when their calls end."""
+        self.pool_nothing()
+        if self._closing():
+            self._gone = asyncio.get_running_loop().create_future()
+            await asyncio.wait((self._gone,), timeout=_CLOSE_SECONDS)
 
-    def enter(self) -> None:
-        """A call begins."""
-        self.in_flight += 1
-        self._upstream.in_flight += 1
+    def _closing(self) -> bool:
+        """Return whether connections that carry no call are not gone yet."""
+        return any(link.answer is None for link in self._links)
+
+    # How calls went.
 
     def leave(self) -> None:
         """A call has ended."""
         self.in_flight -= 1
-        upstream = self._upstream
-        upstream.in_flight -= 1
-        if upstream.waiting:
-            upstream.free()
+        self._places.give_back()
+
+    def ended(self, status: int) -> None:
+        """A call has ended with a whole answer."""
+        if status >= 500 or self._health.suspect(self.index):
+            self.answered(status)
+        self.leave()
 
     def answered(self, status: int) -> None:
-        """A whole answer came, or the head of a failing one. Needs to be said only if suspect, or if it is a 5xx."""
-        self._upstream.answered(self, status)
+        """A whole answer came, or the head of a failing one."""
+        if status >= 500:
+            self._count_failure("answer", f"status {status}")
+        elif self._health.succeeded(self.index, asyncio.get_running_loop().time()):
+            logger.info("backend %s: replica %s is back", self._backend.name, self.name)
 
     def failed(self, fault: Exception) -> None:
-        """An answer broke off."""
+        """There was no connection, or no whole answer came over it. All but UpstreamFault are the client's."""
         if isinstance(fault, UpstreamFault):
-            self._upstream.failed(self, fault)
+            self._count_failure("connection", str(fault))
+
+    def _count_failure(self, origin: Origin, why: str) -> None:
+        seconds = self._health.failed(self.index, origin, asyncio.get_running_loop().time())
+        if seconds is not None:
+            name = self._backend.name
+            self._counts.add("ejections", variant=name, replica=self.name, reason=origin)
+            logger.warning("backend %s: replica %s is ejected for %g s: %s", name, self.name, seconds, why)
+
+    # What becomes of a connection.
 
     def made(self, link: Link) -> None:
         """A connection is up."""
         self._links.add(link)
-        self._upstream.made(link)
+        self._deadlines.watch(link)
 
-    def slow(self, direction: str) -> None:
-        """A call lost its place to whoever waits for one: its client kept the backend waiting."""
-        self._upstream.slow(direction)
+    def keep(self, link: Link) -> bool:
+        """Pool a connection; False when it is not wanted any more."""
+        if self._closed or link.made_at + OLDEST_SECONDS < self._deadlines.now or len(self._links) > self._places.limit:
+            return False
+        self._idle.append(link)
+        return True
 
     def retire(self, link: Link) -> None:
         """A connection takes no more calls."""
-        self._upstream.deadlines.forget(link)
+        self._deadlines.forget(link)
         if link in self._idle:
             self._idle.remove(link)
 
     def lost(self, link: Link) -> None:
         """A connection is gone."""
         self._links.discard(link)
-        self._upstream.lost()
+        if self._gone is not None and not self._gone.done() and not self._closing():
+            self._gone.set_result(None)
 
     def _abandon(self, opening: asyncio.Task[object], link: Link) -> None:
-        """Nobody wants this connection any more: it must not stay, not even if it comes up all the same."""
+        """Close a connection that is not wanted any more, even if it comes up later."""
 
         def ended(task: asyncio.Task[object]) -> None:
             _drop(link)
             if task.cancelled() or task.exception() is not None:
-                # uvloop closes what had just come up without a word to it.
+                # uvloop closes what had just come up without telling the protocol.
                 self.lost(link)
 
         opening.cancel()

@@ -1,34 +1,34 @@
-"""The client side: one backend, which of its replicas is asked, and a bound on the calls under way.
+"""One backend: which of its replicas is asked, how often a call is sent again, and a bound on the calls under way.
 
 Rules: what is sent is what was given, plus framing: no header of our own but Host where it is missing, no cookie kept,
 no redirect followed, no body changed. A call goes to the less busy of two replicas drawn at random among the fit ones
-(``health``): nearly as even as asking all of them, and without a herd at whoever was idle a moment ago (Mitzenmacher
-2001, IEEE TPDS 12(10)). A call over the bound waits for a place (``waiting``), within bounds. Meanwhile a call whose
-client keeps the backend waiting, for its body or by not taking its answer, loses its place.
+(``health``): nearly as even as asking all of them, and without a herd at the one that was idle a moment ago
+(Mitzenmacher 2001, IEEE TPDS 12(10)). A call over the bound waits for a place (``places``), within bounds.
+Meanwhile a call whose client keeps the backend waiting, for its body or by not taking its answer, loses its place.
 
 A call is sent again, on a fresh connection to a replica that was not asked yet, only if nothing can have been done
 twice: there was no connection, so nothing was sent; or the method is idempotent (RFC 9110, section 9.2.2) and not one
 byte of an answer came. To the same replica only if no other is fit, and only because a pooled connection was closed
 just then. A body that streams is gone once any of it was taken: such a call is sent again only if there was no
-connection. At most ``RETRY_SHARE`` of the
-calls under way may be repeats, so that a backend in trouble is not asked twice as much.
+connection. At most ``RETRY_SHARE`` of the calls under way may be repeats, so that a backend in trouble is not asked
+twice as much.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence, Sized
 from random import random
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from gateway.files.tls import client_context
 from gateway.proxy.client.answer import Answer
 from gateway.proxy.client.health import Health, State
-from gateway.proxy.client.link import IDLE_SECONDS, Link
+from gateway.proxy.client.link import Link
+from gateway.proxy.client.phases import IDLE_SECONDS
+from gateway.proxy.client.places import Places, Turn
 from gateway.proxy.client.replica import Replica
-from gateway.proxy.client.waiting import Line
 from gateway.proxy.log.counts import Counts
 from gateway.proxy.wire.buffers import Buffers
 from gateway.proxy.wire.deadlines import NEVER, Deadlines
@@ -37,16 +37,9 @@ from gateway.proxy.wire.headers import Headers, field
 from gateway.proxy.wire.wire import UNBODIED, request_head
 from router.snapshot import Backend
 
-if TYPE_CHECKING:
-    from gateway.proxy.client.probes import Probes
-
-logger = logging.getLogger(__name__)
-
 _IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
 #: Methods whose request says so when its body is empty (RFC 9110, section 8.6).
 _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
-#: Seconds that ``close`` waits for idle connections to be gone.
-_CLOSE_SECONDS: Final = 1.0
 #: Envoy's retry budget and its least: a fifth of the calls under way, and always three.
 RETRY_SHARE: Final = 0.2
 LEAST_RETRIES: Final = 3
@@ -66,33 +59,37 @@ class Upstream:
     ) -> None:
         """``tls`` is for ``https`` urls; without it, it is made of the backend's settings.
 
-        What is repeated and who is ejected is added to ``counts``; ``buffers`` hold what clients are slow to take.
-        Unless it ``waits``, a call over the bound fails at once. Raises OSError or ValueError if ``tls_ca_file`` cannot
-        be used.
+        Repeated calls and ejections are added to ``counts``; ``buffers`` hold what clients are slow to take. Unless it
+        ``waits``, a call over the bound fails at once. Raises OSError or ValueError if ``tls_ca_file`` cannot be used.
         """
-        self.backend = self._backend = backend
-        self._counts = Counts() if counts is None else counts
+        self.backend = backend
         self.buffers = Buffers(0) if buffers is None else buffers
-        total = NEVER if backend.total_timeout_ms is None else backend.total_timeout_ms / 1000
-        self.deadlines = Deadlines(min(backend.timeout_ms / 1000, backend.idle_timeout_ms / 1000, IDLE_SECONDS, total))
+        self._counts = Counts() if counts is None else counts
+        self._total_seconds = NEVER if backend.total_timeout_ms is None else backend.total_timeout_ms / 1000
+        self._deadlines = Deadlines(
+            min(backend.timeout_ms / 1000, backend.idle_timeout_ms / 1000, IDLE_SECONDS, self._total_seconds)
+        )
         context = client_context(backend) if tls is None else tls
-        self.replicas = tuple(Replica(self, i, url, backend, context) for i, url in enumerate(backend.urls))
-        self._health = Health(backend)
-        self._fit = self.replicas
-        #: Where there is nothing to choose.
+        self._health = health = Health(backend)
+        self._places = places = Places(backend, waits=waits)
+        self.replicas = tuple(
+            Replica(backend, index, context, health, places, self._deadlines, self._counts)
+            for index in range(len(backend.urls))
+        )
+        # Where there is nothing to choose.
         self._only = self.replicas[0] if len(self.replicas) == 1 else None
-        #: Calls under way: from their beginning until the answer is whole, closed or failed.
-        self.in_flight = 0
-        self._limit = backend.max_concurrency
-        wait = backend.wait_timeout_ms / 1000
-        self._line = Line(Deadlines(min(wait, total)), backend.max_waiting if waits else 0, wait, self._give_back)
-        #: Those who wait for a place.
-        self.waiting = self._line.turns
         self._retrying = 0
-        self._total = None if total == NEVER else _Total(self, total)
-        self._evicting = _Evicting(self)
-        self.probes: Probes | None = None
-        self._gone: asyncio.Future[None] | None = None
+        self._evicting = _Evicting(self.replicas, places.waiting, self._deadlines, self._counts)
+
+    @property
+    def in_flight(self) -> int:
+        """How many calls are under way: from their beginning until the answer is whole, closed or failed."""
+        return self._places.in_flight
+
+    @property
+    def waiting(self) -> Sequence[Turn]:
+        """The calls that wait for a place, in order."""
+        return tuple(self._places.waiting)
 
     async def call(self, method: str, target: bytes, headers: Headers, body: bytes | AsyncIterator[bytes]) -> Answer:
         """Send a request and return the answer as soon as its head is here.
@@ -104,23 +101,20 @@ class Upstream:
         Raises UpstreamFault: "overloaded", "refused", "timeout", "reset", "protocol", or "incomplete" if the answer
         broke off at once.
         """
-        latest = NEVER if self._total is None else asyncio.get_running_loop().time() + self._total.seconds
-        if self.in_flight >= self._limit:
-            self.deadlines.watch(self._evicting)
-            await self._line.wait(latest, f"{self._limit} calls are under way")
-            self.in_flight -= 1  # the place that was kept for this call: the answer takes it now
+        latest = NEVER if self._total_seconds == NEVER else asyncio.get_running_loop().time() + self._total_seconds
+        places = self._places
+        if places.in_flight < places.limit:
+            places.in_flight += 1
+        else:
+            self._deadlines.watch(self._evicting)
+            await places.wait(latest)
         replica = self._only or self._pick()
-        answer = Answer(replica)
-        upload: AsyncIterator[bytes] | None = None
-        tried: tuple[Replica, ...] = ()
+        replica.in_flight += 1
+        answer = Answer(self.buffers, latest)
+        link: Link | None = None
+        tried: tuple[int, ...] = ()
         try:
-            if isinstance(body, bytes):
-                length = len(body) if body or method in _WITH_BODY else None
-                payload = body
-            else:
-                upload, payload = body, b""
-                declared = field(headers, b"content-length")
-                length = None if declared is None else int(declared)
+            payload, upload, length = _framed(method, headers, body)
             while True:
                 head = request_head(
                     method,
@@ -130,14 +124,13 @@ class Upstream:
                     length=length,
                     chunked=upload is not None and length is None,
                 )
-                answer.latest = latest
                 link = None if tried else replica.take()
-                fresh = link is None
+                pooled = link is not None
                 try:
                     if link is None:
                         link = await replica.connect(latest)
                     last = method in UNBODIED and (bool(payload) or upload is not None)
-                    link.begin(answer, head, payload, bodyless=method == "HEAD", last=last)
+                    link.begin(answer, head, payload, head_only=method == "HEAD", last=last)
                     if upload is not None:
                         link.upload(upload, length)
                     await answer.bell
@@ -145,21 +138,21 @@ class Upstream:
                     return answer
                 except UpstreamFault as fault:
                     fault.retries = len(tried)
-                    stale = link is not None and link.closed_early and not fresh
-                    # A stream may have been broken off for its client's sake, who was slow to send it.
+                    stale = pooled and link is not None and link.silent and fault.fault == "reset"
+                    # A stream may have been broken off because its client was slow to send it.
                     if not (answer.status or stale or (upload and link)):
-                        self.failed(replica, fault)
+                        replica.failed(fault)
                     harmless = link is None or (upload is None and link.silent and method in _IDEMPOTENT)
                     again = self._again(replica, tried, fault, latest, stale=stale) if harmless else None
                     if again is None:
                         raise
-                    tried = (*tried, replica)
+                    tried = (*tried, replica.index)
+                    replica.in_flight -= 1  # its place among the calls under way stays this call's
                     replica = again
-                    failed, answer = answer, Answer(replica)
-                    failed.close()  # after the next has begun: the place among the calls under way stays ours
+                    replica.in_flight += 1
                     answer.retries = len(tried)
         except BaseException:
-            answer.close()
+            self._give_up(answer, link, replica)
             raise
         finally:
             if tried:
@@ -167,85 +160,29 @@ class Upstream:
 
     async def close(self) -> None:
         """Close what is idle; connections in use are closed when their calls end."""
-        if self.probes is not None:
-            await self.probes.close()
-        self.pool_nothing()
-        if self._closing():
-            self._gone = asyncio.get_running_loop().create_future()
-            await asyncio.wait((self._gone,), timeout=_CLOSE_SECONDS)
+        await asyncio.gather(*(replica.close() for replica in self.replicas))
 
     def pool_nothing(self) -> None:
         """Close what is idle, and from now on each connection with its call."""
         for replica in self.replicas:
-            replica.close()
+            replica.pool_nothing()
 
     def states(self) -> list[tuple[str, State]]:
         """Return the name and the state of each replica."""
         return [(replica.name, self._health.state(replica.index)) for replica in self.replicas]
 
-    # What replicas say.
+    def probed(self, index: int, well: bool) -> bool:
+        """Take in that a probe of a replica ended; return whether the replica went out or came back by it."""
+        return self._health.probed(index, well=well)
 
-    def made(self, link: Link) -> None:
-        """A connection is up."""
-        self.deadlines.watch(link)
-        if self._total is not None:
-            self.deadlines.watch(self._total)
-
-    def lost(self) -> None:
-        """A connection is gone."""
-        if self._gone is not None and not self._gone.done() and not self._closing():
-            self._gone.set_result(None)
-
-    def free(self) -> None:
-        """There is a place, and somebody waits: the place is kept for the first of them."""
-        if self.in_flight < self._limit and self._line.serve():
-            self.in_flight += 1
-
-    def slow(self, direction: str) -> None:
-        """A client kept this backend waiting while others waited for the place."""
-        self._counts.add("slow_clients", reason=direction)
-
-    def answered(self, replica: Replica, status: int) -> None:
-        """A whole answer came, or the head of a failing one."""
-        now = asyncio.get_running_loop().time()
-        if status >= 500:
-            self._eject(replica, self._health.failed(replica.index, "answer", now), f"status {status}", "answer")
-        elif self._health.succeeded(replica.index, now):
-            logger.info("backend %s: replica %s is back", self._backend.name, replica.name)
-        self._settle()
-
-    def failed(self, replica: Replica, fault: UpstreamFault) -> None:
-        """There was no connection, or no whole answer came over it."""
-        now = asyncio.get_running_loop().time()
-        self._eject(replica, self._health.failed(replica.index, "connection", now), str(fault), "connection")
-        self._settle()
-
-    def probed(self, index: int, *, well: bool) -> bool:
-        """A probe of a replica ended; return whether it went out or came back by it."""
-        changed = self._health.probed(index, well=well)
-        if changed:
-            self._settle()
-        return changed
-
-    def _eject(self, replica: Replica, seconds: float | None, why: str, reason: str) -> None:
-        if seconds is not None:
-            self._counts.add("ejections", variant=self._backend.name, replica=replica.name, reason=reason)
-            name = self._backend.name
-            logger.warning("backend %s: replica %s is ejected for %g s: %s", name, replica.name, seconds, why)
-
-    def _settle(self) -> None:
-        health, replicas = self._health, self.replicas
-        self._fit = tuple(replicas[index] for index in health.fit)
-        for replica in replicas:
-            replica.suspect = health.suspect(replica.index)
-
-    # How a call finds its place and its replica.
-
-    def _give_back(self) -> None:
-        """Somebody was handed a place and is gone."""
-        self.in_flight -= 1
-        if self.waiting:
-            self.free()
+    def _give_up(self, answer: Answer, link: Link | None, replica: Replica) -> None:
+        """End a call that nothing comes of. From the head on, it is the connection that gives the place back."""
+        if answer.status:
+            answer.close()
+            return
+        if link is not None and link.answer is answer:
+            link.leave()
+        replica.leave()
 
     def _pick(self) -> Replica:
         """Return the less busy of two fit replicas, or the one whose trial is due."""
@@ -254,70 +191,63 @@ class Upstream:
             now = asyncio.get_running_loop().time()
             if health.trial_at <= now and (index := health.trial(now)) is not None:
                 return self.replicas[index]
-        return _less_busy(self._fit)
+        return self._less_busy(health.fit)
+
+    def _less_busy(self, indexes: Sequence[int]) -> Replica:
+        """Return the less busy of two replicas that are drawn at random."""
+        count = len(indexes)
+        if count == 1:
+            return self.replicas[indexes[0]]
+        first = int(random() * count)
+        second = int(random() * (count - 1))
+        one = self.replicas[indexes[first]]
+        other = self.replicas[indexes[second + (second >= first)]]
+        return one if one.in_flight <= other.in_flight else other
 
     def _again(
-        self, failed: Replica, tried: tuple[Replica, ...], fault: UpstreamFault, latest: float, *, stale: bool
+        self, failed: Replica, tried: tuple[int, ...], fault: UpstreamFault, latest: float, *, stale: bool
     ) -> Replica | None:
-        """Return whom to ask instead, None if nobody. What is returned must be asked: it is counted."""
-        name = self._backend.name
-        others = [replica for replica in self._fit if replica is not failed and replica not in tried]
-        if len(tried) >= self._backend.retries or not (others or stale):
+        """Return the replica to ask instead, None if there is none. The caller must ask it: it is counted."""
+        name = self.backend.name
+        others = [index for index in self._health.fit if index != failed.index and index not in tried]
+        if len(tried) >= self.backend.retries or not (others or stale):
             return None
         if latest <= asyncio.get_running_loop().time():
             return None
         if not tried:
-            if self._retrying >= max(LEAST_RETRIES, RETRY_SHARE * self.in_flight):
+            if self._retrying >= max(LEAST_RETRIES, RETRY_SHARE * self._places.in_flight):
                 self._counts.add("retry_budget_exhausted", variant=name)
                 return None
             self._retrying += 1
         self._counts.add("retries", variant=name, reason=fault.fault)
-        return _less_busy(others) if others else failed
-
-    def _closing(self) -> bool:
-        return any(replica.closing for replica in self.replicas)
-
-
-class _Total:
-    """Ends answers whose time as a whole is up. Looks at every sweep, as long as there are connections."""
-
-    def __init__(self, upstream: Upstream, seconds: float) -> None:
-        self.deadline = -NEVER
-        self._upstream = upstream
-        self.seconds = seconds
-
-    def expire(self, now: float) -> None:
-        links = [link for replica in self._upstream.replicas for link in replica.links]
-        if not links:
-            self._upstream.deadlines.forget(self)
-        for link in links:
-            if link.answer is not None and link.answer.latest <= now:
-                link.drop(UpstreamFault("timeout", f"no whole answer within {self.seconds:g} s"))
+        return self._less_busy(others) if others else failed
 
 
 class _Evicting:
-    """While calls wait for a place, takes back those that keep the backend waiting for their clients. Each sweep."""
+    """While calls wait for a place, ends those that keep the backend waiting for their clients, at every sweep."""
 
-    def __init__(self, upstream: Upstream) -> None:
+    def __init__(self, replicas: Sequence[Replica], waiting: Sized, deadlines: Deadlines, counts: Counts) -> None:
         self.deadline = -NEVER
-        self._upstream = upstream
+        self._replicas = replicas
+        self._waiting = waiting
+        self._deadlines = deadlines
+        self._counts = counts
 
     def expire(self, now: float) -> None:
-        upstream = self._upstream
-        if not upstream.waiting:
-            upstream.deadlines.forget(self)
+        if not self._waiting:
+            self._deadlines.forget(self)
             return
-        links = [link for replica in upstream.replicas for link in replica.links if link.kept_waiting(now)]
-        for link in links[: len(upstream.waiting)]:
-            link.evict()
+        for link in [link for replica in self._replicas for link in replica.links]:
+            # The place of one that is ended is handed on at once.
+            if self._waiting and (reason := link.evict(now)) is not None:
+                self._counts.add("slow_clients", reason=reason)
 
 
-def _less_busy(replicas: Sequence[Replica]) -> Replica:
-    """Return the less busy of two that are drawn at random."""
-    count = len(replicas)
-    if count == 1:
-        return replicas[0]
-    first = int(random() * count)
-    second = int(random() * (count - 1))
-    one, other = replicas[first], replicas[second + (second >= first)]
-    return one if one.in_flight <= other.in_flight else other
+def _framed(
+    method: str, headers: Headers, body: bytes | AsyncIterator[bytes]
+) -> tuple[bytes, AsyncIterator[bytes] | None, int | None]:
+    """Return the body that is here, the one that is still to come, and the content-length to write, None for none."""
+    if isinstance(body, bytes):
+        return body, None, len(body) if body or method in _WITH_BODY else None
+    declared = field(headers, b"content-length")
+    return b"", body, None if declared is None else int(declared)

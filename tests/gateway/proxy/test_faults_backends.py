@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from gateway.files.published import SNAPSHOT, publish
-from gateway.proxy.client import link, upstream
+from gateway.proxy.client import phases, upstream
 from tests.gateway.proxy import faults
 from tests.gateway.proxy.builders import backend, only, route, snapshot
 from tests.gateway.proxy.faults import OK, Received, Wire, nowhere, polite
@@ -589,9 +589,9 @@ def test_f30_at_a_low_rate_no_request_meets_the_moment_in_which_its_backend_clos
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Common servers close after five seconds of idleness; here everything takes a tenth of the time."""
-    assert link.IDLE_SECONDS < 5 - 0.5
-    monkeypatch.setattr(link, "IDLE_SECONDS", link.IDLE_SECONDS / 10)
-    monkeypatch.setattr(upstream, "IDLE_SECONDS", link.IDLE_SECONDS)
+    assert phases.IDLE_SECONDS < 5 - 0.5
+    monkeypatch.setattr(phases, "IDLE_SECONDS", phases.IDLE_SECONDS / 10)
+    monkeypatch.setattr(upstream, "IDLE_SECONDS", phases.IDLE_SECONDS)
 
     async def impatient(wire: Wire) -> None:
         async def request() -> Received | None:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from gateway.proxy.client import link
+from gateway.proxy.client import phases
 from gateway.proxy.wire.faults import UpstreamFault
 from tests.gateway.proxy.faults import HOST, OK, Wire, backend, get, says, stays, upstream
 from tests.gateway.proxy.raw import play, until
@@ -53,8 +53,8 @@ def test_the_connection_used_last_is_used_next() -> None:
 @pytest.mark.interpreted
 def test_idle_connections_close_before_the_backend_would(monkeypatch: pytest.MonkeyPatch) -> None:
     """Common servers close after five seconds; a request on its way just then would be lost."""
-    assert link.IDLE_SECONDS < 5
-    monkeypatch.setattr(link, "IDLE_SECONDS", 0.1)
+    assert phases.IDLE_SECONDS < 5
+    monkeypatch.setattr(phases, "IDLE_SECONDS", 0.1)
 
     async def main() -> None:
         async with backend() as b:
