@@ -1,4 +1,4 @@
-"""One working example of any policy, made from its fields alone, so that a new policy is tested without an edit here.
+"""One working example of any policy, made from its fields only, so that a new policy is tested without an edit here.
 
 Rule: looks at the types of the settings, never at the kind.
 """
@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 
 from policies.types import EMPTY, Evidence, Occasion, Policy, Tally
 
-#: What may stand for a required setting of a type. A text is tried as a name first and as an empty pointer next.
+#: Values to try for a required setting of a type. A text is tried as a name first, then as an empty pointer.
 CANDIDATES: Mapping[object, tuple[Any, ...]] = {
     bool: (True,),
     int: (5,),
@@ -45,13 +45,13 @@ def _candidates(setting: Field[Any], hint: object) -> tuple[Any, ...]:
 
 
 def evidence(policy: Policy, rates: Mapping[str, float], trials: int = 1000) -> Evidence:
-    """Return evidence that each variant named had that rate of successes at the policy's reward, request by request."""
+    """Return evidence in which each variant has the given success rate at the policy's reward, a request per unit."""
     metric = policy.reward or "clicks"
     return Evidence({(variant, metric): rate_tally(round(rate * trials), trials) for variant, rate in rates.items()})
 
 
 def rate_tally(successes: int, trials: int) -> Tally:
-    """Return the tally of requests of which so many succeeded."""
+    """Return the tally of requests, each a unit, of which the given number succeeded."""
     if not trials:
         return EMPTY
     return Tally(trials, successes, successes, trials, trials, successes, successes, 0, 1)

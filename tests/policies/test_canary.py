@@ -1,4 +1,4 @@
-"""Canary: a share that is raised, and nobody sent back."""
+"""Canary: the share is raised, and no unit moves back."""
 
 from __future__ import annotations
 

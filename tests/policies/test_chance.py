@@ -1,4 +1,4 @@
-"""Chance: exact shares, independence between experiments, nobody sent back by a ramp."""
+"""Chance: exact shares, independence between experiments, and ramps that move no unit back."""
 
 from __future__ import annotations
 
@@ -88,12 +88,12 @@ def test_parts_cannot_be_shifted_into_each_other() -> None:
 
 
 def test_a_unit_of_broken_text_still_gets_its_chance() -> None:
-    """Header bytes that are no UTF-8 arrive as lone surrogates."""
+    """Header bytes that are not UTF-8 arrive as lone surrogates."""
     assert 0 < chance("s", "caf\udce9") < 1
 
 
 def test_a_decision_of_today_is_the_decision_of_tomorrow() -> None:
-    """Users keep their variant across releases: changing the hash would reassign everybody."""
+    """Users keep their variant across releases: changing the hash would reassign all of them."""
     assert chance("checkout", "user-1", "v2") == 0.5187375222956434
     halves = (("v1", 0.5), ("v2", 0.5))
     assert "".join(picked("checkout", f"user-{i}", halves) for i in range(8)) == "v1v1v2v2v1v2v2v1"

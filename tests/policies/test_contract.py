@@ -1,4 +1,4 @@
-"""Laws every policy obeys, the one that somebody adds tomorrow included.
+"""Laws that every policy obeys, including any that is added later.
 
 Rule: no kind is named here.
 """
@@ -22,7 +22,7 @@ COUNT = 20_000
 
 
 def plans(policy: Policy) -> list[Plan]:
-    """The plan of no evidence, and one of evidence that favours the last variant."""
+    """Return the plan without evidence, and the one for evidence that favours the last variant."""
     rates = {name: 0.1 + 0.02 * index for index, name in enumerate(policy.variants)}
     return [policy.plan(Evidence()), policy.plan(evidence(policy, rates))]
 

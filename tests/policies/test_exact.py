@@ -1,4 +1,4 @@
-"""Sums are exact: what was added and is taken away again is gone, in whatever order."""
+"""Sums are exact: a term that is added and subtracted again leaves no trace, in any order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The package: what importing it costs, and that its examples run."""
+"""The package: what importing it loads, and that the examples in its docstrings run."""
 
 from __future__ import annotations
 

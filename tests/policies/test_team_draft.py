@@ -1,4 +1,4 @@
-"""Team draft: the exact distributions, where drafting stops, and that a random clicker prefers nobody."""
+"""Team draft: the exact distributions, where drafting stops, and that random clicks favour no ranker."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ ROWS: list[tuple[Lists, int, dict[Outcome, Fraction]]] = [
         3,
         {("132", "010"): QUARTER, ("134", "011"): QUARTER, ("312", "100"): QUARTER, ("314", "101"): QUARTER},
     ),
-    # Ranker 0 runs dry after one round: the third slot is filled, and nobody's.
+    # Ranker 0 has no items left after one round: the third slot is filled without credit.
     (["12", "23"], 3, {("123", "01-"): HALF, ("213", "10-"): HALF}),
     (
         ["12", "23", "34"],
@@ -93,7 +93,7 @@ def test_hashed_coins_give_these_probabilities(lists: Lists, length: int, expect
     ],
 )
 def test_a_random_clicker_prefers_nobody(lists: Lists, length: int) -> None:
-    """Whoever does not run dry must not own more slots."""
+    """A ranker with a longer list must not own more slots."""
     credits: Counter[str] = Counter()
     for (_, teams), probability in distribution(lists, length).items():
         for team in teams:

@@ -68,7 +68,7 @@ def with_policy(policy: str, route: str = ROUTE) -> str:
 
 
 def diagnostics_of(text: str) -> tuple[Diagnostic, ...]:
-    """Return everything that is said of a file, whether it is refused or not."""
+    """Return every diagnostic of a file, whether it is refused or not."""
     try:
         return parse(text, "turnout.toml").warnings
     except ConfigError as error:

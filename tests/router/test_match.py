@@ -80,7 +80,7 @@ def test_the_path_is_compared_as_it_came() -> None:
     ],
 )  # fmt: skip
 def test_a_path_whose_dot_segments_leave_its_route_in_any_reading_has_none(path: str) -> None:
-    """Whoever resolves them further on would serve what another route guards, or what lies outside a base path."""
+    """A backend that resolves them would serve what another route guards, or what lies outside a base path."""
     routes = [a_route("/a/*"), a_route("/a/b/*")]
     assert found(routes, request(path)) is None
     assert has_dots(path)

@@ -1,4 +1,4 @@
-"""Ranked answers become one list with attribution, or the first passes untouched."""
+"""Ranked answers become one list with attribution, or the first passes unchanged."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_the_merged_list_stands_in_the_first_rankers_envelope() -> None:
 
 
 def test_each_item_that_was_drafted_is_credited_to_who_drafted_it_in_the_order_shown() -> None:
-    """The two top items come from a round in which each ranker takes one; the third is drafted by whoever is first."""
+    """The two top items come from a round in which each ranker takes one; the ranker drawn first takes the next."""
     merged = merge(PLAN, occasion(), [answer("x", "y", "z"), answer("p", "q", "r")])
     shown = [item["id"] for item in document(merged)["result"]["hits"]]
     ours, theirs = merged.items

@@ -1,4 +1,4 @@
-"""What calls turn out to be worth, by hand."""
+"""The value of calls under a metric, computed by hand."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ def test_three_rankers_are_paired_both_ways() -> None:
 
 
 def test_the_window_includes_its_end_and_what_came_before_its_prediction() -> None:
-    """Clocks differ: an event that names a prediction cannot really be older."""
+    """Clocks differ: an event that names a prediction by its id cannot have happened before it."""
     assert in_time(AT + 1_000, AT, metric())
     assert not in_time(AT + 1_001, AT, metric())
     assert in_time(AT - 50, AT, metric())

@@ -1,4 +1,4 @@
-"""One request becomes one decision with everything that its caller needs."""
+"""A request becomes a decision with everything that the caller needs."""
 
 from __future__ import annotations
 

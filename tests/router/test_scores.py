@@ -1,4 +1,4 @@
-"""Laws that every score obeys, the one that somebody adds tomorrow included; and the errors, by hand."""
+"""Laws that every score obeys, including any that is added later; and errors computed by hand."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ VALUES = st.one_of(NUMBERS, st.none(), st.booleans(), st.text(max_size=2), st.li
 @given(VALUES, VALUES)
 @example(5e-324, LARGEST)
 @example(-LARGEST, LARGEST)
-def test_a_score_obeys_its_own_word(score: Score, label: Any, prediction: Any) -> None:
-    """A label is refused exactly if nothing scores by it; values are bounded; and no guess is better than the truth."""
+def test_a_score_is_what_its_class_says(score: Score, label: Any, prediction: Any) -> None:
+    """A label is refused exactly if it scores no prediction; values are bounded; no prediction beats the label."""
     found, perfect = score.value(label, prediction), score.value(label, label)
     assert (score.refusal(label) is None) == (perfect is not None)
     if found is None:

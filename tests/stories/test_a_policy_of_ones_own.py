@@ -1,4 +1,4 @@
-"""A policy that somebody adds is one class and one name in ``POLICIES``: everything else takes it as it is."""
+"""A new policy is one class and one name in ``POLICIES``: everything else takes it as it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A score that somebody adds is one class and one name in ``SCORES``: everything else takes it as it is."""
+"""A new score is one class and one name in ``SCORES``: everything else takes it as it is."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def refusal_of(text: str) -> str:
 
 @pytest.mark.parametrize("score", [Closeness(), Miss()], ids=lambda score: score.name)
 def test_it_obeys_the_laws_of_every_score(score: Score) -> None:
-    test_scores.test_a_score_obeys_its_own_word(score)
+    test_scores.test_a_score_is_what_its_class_says(score)
     test_scores.test_a_score_says_all_there_is_to_know(next(one for one in scores.SCORES if one.name == score.name))
 
 

@@ -1,4 +1,4 @@
-"""The interval of a rate: published values, the definition by brute force, and peeking."""
+"""The interval of a rate: published values, the definition by brute force, and repeated looks."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _accepted_counts(trials: int, rate: float) -> tuple[int, int]:
             lower, upper = (lower, middle) if bound >= rate else (middle + 1, upper)
         return lower
 
-    # From the first count whose high reaches the rate it is accepted; from the first whose low does, refuted again.
+    # Accepted are the counts from the first whose high reaches the rate up to, but without, the first whose low does.
     return first(1, 0, trials), first(0, 0, trials + 1) - 1
 
 

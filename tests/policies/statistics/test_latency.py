@@ -1,4 +1,4 @@
-"""Latency buckets: within 1 %, whatever the latencies."""
+"""Latency buckets: a quantile is within 1 %, for any latencies."""
 
 from __future__ import annotations
 

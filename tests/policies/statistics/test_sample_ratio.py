@@ -1,4 +1,4 @@
-"""The sample-ratio check: silent on sound routes, loud on broken ones, however shares moved."""
+"""The sample-ratio check: it alarms on broken routes and not on sound ones, however the shares move."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_without_units_there_is_nothing_to_say(stretches: list[Stretch]) -> None
 
 
 def test_an_alarm_is_not_taken_back_by_sound_stretches_later() -> None:
-    """Units given wrongly stay among those compared."""
+    """The units that were assigned wrongly are still among those compared."""
     broken: Stretch = ({"a": 1_500, "b": 1_800}, HALVES)
     sound: Stretch = ({"a": 50_000, "b": 50_000}, HALVES)
     assert sample_ratio([broken, sound]).p == sample_ratio([broken]).p
@@ -122,7 +122,7 @@ def simulate(shares: list[dict[str, float]], units: int, loss: float, runs: int,
     ids=["even", "ramp", "bandit"],
 )
 def test_sound_routes_alarm_in_at_most_one_of_a_thousand_runs(shares: list[dict[str, float]], units: int) -> None:
-    """After every revision one looks: p is the smallest of all looks."""
+    """There is a look after every revision, and p is the smallest of all looks."""
     found = simulate(shares, units, loss=0.0, runs=500, seed=1)
     assert np.mean([not check.ok for check in found]) <= allowed(0.001, 500)
     assert np.mean([check.p < 0.05 for check in found]) <= allowed(0.05, 500)
@@ -130,13 +130,13 @@ def test_sound_routes_alarm_in_at_most_one_of_a_thousand_runs(shares: list[dict[
 
 @pytest.mark.parametrize(("loss", "units"), [(0.15, 40), (0.15, 2)])
 def test_a_variant_that_loses_units_is_caught_while_the_shares_wander(loss: float, units: int) -> None:
-    """No stretch of 40 units, let alone of 2, shows anything alone: what was learned must carry over."""
+    """A stretch of 40 units, or of 2, shows nothing alone: the evidence must carry over from stretch to stretch."""
     found = simulate(bandit_shares(12_000 // units), units, loss, runs=20, seed=2)
     assert np.mean([not check.ok for check in found]) >= 0.9
 
 
 def test_a_variant_that_grows_from_1_to_50_percent_does_not_blind_the_check() -> None:
-    """Its tilt in the first 100 units is noise; a prior too sure of it would have lost its stake for good."""
+    """Its tilt in the first 100 units is noise; too strong a prior would have lost its whole stake on it."""
     early: Stretch = ({"a": 9_880, "b": 120}, {"a": 0.99, "b": 0.01})
     late: Stretch = ({"a": 1_500, "b": 1_800}, HALVES)
     alone = -log(sample_ratio([late]).p)
@@ -149,7 +149,7 @@ SHARES = st.tuples(st.floats(0, 1), st.floats(0, 1)).map(lambda two: {"a": two[0
 
 
 def walked(stretches: list[tuple[dict[str, int], dict[str, float]]]) -> SampleRatio:
-    """The check as it was at 30d391e: all stretches from the first one on, each time."""
+    """The check as it was at commit 30d391e, which read all stretches from the first one each time."""
     observed: dict[str, float] = {}
     expected: dict[str, float] = {}
     stake = best = 0.0

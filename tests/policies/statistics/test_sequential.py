@@ -1,4 +1,4 @@
-"""Means and differences: exact cases, another program's numbers, and how often they miss the truth."""
+"""Means and differences: exact cases, another program's numbers, and how often intervals miss the truth."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ UNIT: Bounds = (0.0, 1.0)
 
 
 def users(rng: np.random.Generator, count: int, requests: int = 20) -> tuple[Array, Array]:
-    """Sums and counts of users whose rates are Beta(0.4, 1.6): mean 0.2, and far from alike."""
+    """Sums and counts of users whose rates are Beta(0.4, 1.6): mean 0.2, and very different from user to user."""
     rates = rng.beta(0.4, 1.6, count)
     return rng.binomial(requests, rates).astype(float), np.full(count, float(requests))
 
@@ -206,7 +206,7 @@ def test_equal_users_in_both_variants_are_told_apart_in_at_most_alpha_of_300_exp
     ("rate", "share", "requests"), [(0.05, 0.01, 60_000), (0.2, 0.05, 20_000), (0.5, 0.5, 5_000), (0.97, 0.1, 20_000)]
 )
 def test_watching_a_canary_misses_in_at_most_alpha_over_all_looks(rate: float, share: float, requests: int) -> None:
-    """At 1 % the candidate's first hundred requests often show no success at all."""
+    """With 1 % of the traffic the candidate's first hundred requests often show no success at all."""
     rng = np.random.default_rng(7)
     looks = np.unique(np.geomspace(100, requests, 30).astype(int)) - 1
     missed = 0
@@ -273,7 +273,7 @@ def test_cutting_independent_requests_into_strata_costs_nothing() -> None:
 
 
 def test_users_who_come_back_in_every_stratum_are_not_counted_as_new_ones() -> None:
-    """Five periods of the same users: taking them for independent misses several times as often."""
+    """Five periods of the same users: an interval that takes them as independent misses several times as often."""
     rng = np.random.default_rng(8)
     missed = {True: 0, False: 0}
     for _ in range(300):
@@ -331,7 +331,7 @@ def test_a_bandit_without_bounds_gets_two_asymptotic_intervals() -> None:
 
 
 def test_the_interval_of_a_bandit_misses_in_at_most_alpha_although_shares_follow_the_evidence() -> None:
-    """Rates are equal; whoever looks better gets nine tenths of the next hundred requests."""
+    """Rates are equal; the variant that looks better gets nine tenths of the next hundred requests."""
     rng = np.random.default_rng(9)
     missed = 0
     for _ in range(300):
@@ -375,6 +375,6 @@ def test_bounds_must_be_finite_and_ascending(bounds: Bounds) -> None:
 
 
 def test_many_units_at_once_are_tallied_as_one_by_one() -> None:
-    """The simulations here stand on this."""
+    """The simulations of this module depend on it."""
     m, d = users(np.random.default_rng(10), 50)
     assert tally_of(m, d) == Tally.of_units(zip(m.tolist(), d.tolist(), strict=True))
