@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import policies
 from policies.types import Path, Policy
 from router.config import spellings
+from router.config.file import BACKEND, CAPTURE, FILE, GATEWAY, MIRROR, ROUTE, SINK, metric_table, policy_table
 from router.config.findings import Finding, did_you_mean, dotted, listed, shown
-from router.config.kinds import mapping
-from router.config.settings import BACKEND, CAPTURE, GATEWAY, MIRROR, ROUTE, SINK, metric_table, policy_table
-from router.config.tables import Setting, Table, TableDraft, read, stand_in
+from router.config.tables import TableDraft, read, stand_in
 from router.records import EXPOSED
 
 #: Levels of tables and lists that a file may have. The deepest setting is at six.
@@ -27,20 +26,6 @@ RESERVED_ROUTE: Final = "unknown"
 
 #: The metric that every route with ``require_exposure`` has.
 RESERVED_METRIC: Final = EXPOSED
-
-_SECTION: Final = mapping(str, Any)
-
-FILE: Final = Table(
-    {
-        "schema_version": Setting(Literal[1], "The version of this format.", 1),
-        "gateway": Setting(_SECTION, GATEWAY.description, {}),
-        "backends": Setting(_SECTION, "The model versions, by name.", {}),
-        "metrics": Setting(_SECTION, "What feedback means, by name.", {}),
-        "routes": Setting(_SECTION, "What is served, by name.", {}),
-        "sinks": Setting(_SECTION, "Who is told what is recorded, by name.", {}),
-    },
-    "The operator's file of Turnout.",
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ Rule: a finding names the setting by its path, says what was given and what woul
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Final, Literal
@@ -97,3 +97,24 @@ def did_you_mean(word: str, names: Iterable[str]) -> str | None:
     if meant is not None:
         return f"did you mean {quoted(meant)}?"
     return f"there is {listed(known, 'and')}" if 0 < len(known) <= 6 else None
+
+
+def wrong(table: Path, name: str, words: str, hint: str | None = None, *, warning: bool = False) -> Finding:
+    """Return what is wrong with the setting ``name`` of a table; ``words`` follow its path."""
+    path = (*table, name)
+    return Finding(path, f"{dotted(path)} {words}", hint, severity="warning" if warning else "error")
+
+
+def unknown(path: Path, what: str, name: str, known: Iterable[str], at: Literal["key", "value"] = "value") -> Finding:
+    """Return that there is no such backend, metric or route."""
+    message = f"{dotted(path[:-1] if at == 'key' else path)}: unknown {what} {quoted(name)}"
+    return Finding(path, message, did_you_mean(name, known), at)
+
+
+def repeated(path: Path, names: Iterable[str], rule: str) -> Iterator[Finding]:
+    """Yield each name of a list that stands in it before."""
+    seen: set[str] = set()
+    for index, name in enumerate(names):
+        if name in seen:
+            yield Finding((*path, index), f"{dotted((*path, index))} repeats {quoted(name)}; {dotted(path)} {rule}")
+        seen.add(name)

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import policies
-from router.config.draft import FILE
-from router.config.settings import BACKEND, CAPTURE, GATEWAY, MIRROR, ROUTE, SINK, metric_table, policy_table
+from router.config.file import BACKEND, CAPTURE, FILE, GATEWAY, MIRROR, ROUTE, SINK, metric_table, policy_table
 from router.config.spellings import NAME
 from router.config.tables import Setting, Table
 

@@ -10,7 +10,7 @@ import pytest
 
 from policies import Canary
 from router.config.config import MAX_BYTES, ConfigError, load
-from router.config.settings import BACKEND, GATEWAY, MIRROR, ROUTE, metric_table
+from router.config.file import BACKEND, GATEWAY, MIRROR, ROUTE, metric_table
 from router.snapshot import Backend, Gateway, Metric, Route, RouteMirror
 from tests.router.builders import SMALL, changed, config_of, messages_of
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from policies import POLICIES
 from router.config.config import Config, ConfigError, load, parse
-from router.config.settings import BACKEND, GATEWAY, MIRROR, ROUTE, metric_table, policy_table
+from router.config.file import BACKEND, GATEWAY, MIRROR, ROUTE, metric_table, policy_table
 from tests.router.builders import SMALL
 
 

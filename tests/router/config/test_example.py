@@ -9,8 +9,7 @@ import pytest
 
 from policies import POLICIES
 from router.config.config import Config, load, parse
-from router.config.draft import FILE
-from router.config.settings import BACKEND, COMMON, GATEWAY, MIRROR, ROUTE, metric_table, policy_table
+from router.config.file import BACKEND, COMMON, FILE, GATEWAY, MIRROR, ROUTE, metric_table, policy_table
 from router.snapshot import Gateway
 
 EXAMPLE = Path(__file__).parents[3] / "config.example.toml"

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from router.config.file import GATEWAY
 from router.config.schema import json_schema
-from router.config.settings import GATEWAY
 from tests.router.builders import CANARY, ROUTE, SMALL, changed, messages_of
 
 EXAMPLE = (Path(__file__).parents[3] / "config.example.toml").read_text()

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 from policies.types import Policy
 from router import scores
 from router.config import spellings
-from router.config.kinds import Duration, Missing, Range, Text, type_of
+from router.config.kinds import Duration, Missing, Range, Text, mapping, type_of
 from router.config.tables import Setting, Table, table_of
 from router.scores import Better, Score
 from router.settings.backend import Backend, Url
@@ -100,6 +100,20 @@ ROUTE: Final = replace(_ROUTE, settings={**_ROUTE.settings, "policy": _POLICY})
 SINK: Final = table_of(
     Sink,
     "Somebody who is told what is recorded, beside the store: at least once, and in order where many go in a request.",
+)
+
+_SECTION: Final = mapping(str, Any)
+
+FILE: Final = Table(
+    {
+        "schema_version": Setting(Literal[1], "The version of this format.", 1),
+        "gateway": Setting(_SECTION, GATEWAY.description, {}),
+        "backends": Setting(_SECTION, "The model versions, by name.", {}),
+        "metrics": Setting(_SECTION, "What feedback means, by name.", {}),
+        "routes": Setting(_SECTION, "What is served, by name.", {}),
+        "sinks": Setting(_SECTION, "Who is told what is recorded, by name.", {}),
+    },
+    "The operator's file of Turnout.",
 )
 
 #: What every policy may say besides its own settings.
