@@ -21,9 +21,22 @@ The journal adds a line of its own, ``segment``, at the head of each of its file
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass
+from dataclasses import MISSING, dataclass, fields
 from functools import partial
-from typing import Any, Final, Literal, NamedTuple, NewType
+from types import NoneType, UnionType
+from typing import (
+    Annotated,
+    Any,
+    Final,
+    Literal,
+    NamedTuple,
+    NewType,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import orjson
 
@@ -74,9 +87,34 @@ UNCOUNTED: Final = "uncounted"
 EXPOSED: Final = "exposed"
 
 
+#: Where the store keeps a field of a call.
+Storage = Literal[
+    "shared",  # thousands of calls have the same: once for all of them, in a column of ``kin``
+    "own",  # in a column of ``calls``
+    "rare",  # few calls have it: in the JSON of the column ``more``, where it is not at its default
+]
+
+
+class Kept(NamedTuple):
+    """Where the store keeps a field, and since which version of the program journal lines have it."""
+
+    storage: Storage
+    since: str = "0.1.0"
+
+
+T = TypeVar("T")
+Shared = Annotated[T, Kept("shared")]
+Own = Annotated[T, Kept("own")]
+Rare = Annotated[T, Kept("rare")]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
     """One call to one variant and what came of it.
+
+    This is the table of a call's fields (``CALL_FIELDS``): their order is that of the view and of the export. A field
+    that is added has a default, for the lines written before. One that is ``Rare`` needs no other place but the worker
+    that writes it; a shared or own one is a column, too (``gateway.store.schema``, with a migration).
 
     ``variant`` is the one that was chosen; ``served`` names another only when a fallback's answer went out instead.
     ``unit`` is who was randomised (None: the request itself). ``by_unit`` says that the unit is what is counted.
@@ -84,41 +122,41 @@ class Prediction:
     credited for in a merged list, in the order shown, None outside interleaving. ``latency_ms`` is until the last byte
     from the backend, ``overhead_ms`` the request's total time less the time spent waiting for backends.
     ``status`` is the status the client saw for primary and draft calls, the backend's own for shadows; None: none came.
-    ``retries`` is how often the call was sent again, to another replica of the variant; it stays in the journal.
+    ``retries`` is how often the call was sent again, to another replica of the variant.
     ``wrong`` are words for what did not go as the file says (``WRONG``), each perhaps with ":" and a detail.
     """
 
-    id: str
-    at_ms: int
-    route: str
-    epoch: str
-    period: int
-    revision: int
-    variant: str
-    model: str
-    version: str
-    role: Role
-    reason: str
-    propensity: float | None
-    unit: str | None = None
-    by_unit: bool = False
-    key: str | None = None
-    features: Mapping[str, Any] | None = None
-    forced: bool = False
-    method: str = "POST"
-    status: int | None = None
-    fault: Fault | None = None
-    served: str | None = None
-    latency_ms: float | None = None
-    overhead_ms: float | None = None
-    predicted: bool = False
-    prediction: Any = None
-    reported_version: str | None = None
-    items: tuple[str, ...] | None = None
-    request_id: str | None = None
-    traceparent: str | None = None
-    retries: int = 0
-    wrong: tuple[str, ...] | None = None
+    id: Own[str]
+    at_ms: Own[int]
+    route: Shared[str]
+    epoch: Shared[str]
+    period: Shared[int]
+    revision: Shared[int]
+    variant: Shared[str]
+    model: Shared[str]
+    version: Shared[str]
+    role: Shared[Role]
+    reason: Shared[str]
+    propensity: Shared[float | None]
+    by_unit: Shared[bool] = False
+    forced: Shared[bool] = False
+    method: Shared[str] = "POST"
+    status: Shared[int | None] = None
+    fault: Shared[Fault | None] = None
+    served: Shared[str | None] = None
+    unit: Own[str | None] = None
+    key: Own[str | None] = None
+    latency_ms: Own[float | None] = None
+    overhead_ms: Own[float | None] = None
+    predicted: Own[bool] = False
+    prediction: Own[Any] = None
+    features: Rare[Mapping[str, Any] | None] = None
+    reported_version: Rare[str | None] = None
+    items: Rare[tuple[str, ...] | None] = None
+    request_id: Rare[str | None] = None
+    traceparent: Rare[str | None] = None
+    retries: Rare[int] = 0
+    wrong: Rare[tuple[str, ...] | None] = None
 
     @property
     def uncounted(self) -> bool:
@@ -127,8 +165,60 @@ class Prediction:
 
     @property
     def failed(self) -> bool:
-        """True when the variant is to blame: no complete answer, a 5xx, or a fallback had to answer instead."""
-        return self.fault in VARIANT_FAULTS or (self.status or 0) >= 500 or self.served is not None
+        """True when the variant is to blame."""
+        return is_failure(self.fault, self.status, self.served)
+
+
+def is_failure(fault: Fault | None, status: int | None, served: str | None) -> bool:
+    """Return whether a variant failed: no complete answer, a 5xx, or a fallback had to answer instead."""
+    return fault in VARIANT_FAULTS or (status or 0) >= 500 or served is not None
+
+
+#: What a field holds, as JSON has it: "json" is any value, "texts" a list of texts.
+Kind = Literal["text", "whole", "number", "flag", "json", "object", "texts"]
+
+_KINDS: Final[Mapping[Any, Kind]] = {
+    str: "text",
+    int: "whole",
+    float: "number",
+    bool: "flag",
+    Any: "json",
+    Mapping[str, Any]: "object",
+    tuple[str, ...]: "texts",
+}
+
+
+class CallField(NamedTuple):
+    """A field of a call. ``default`` is MISSING for one that every line has; ``words`` are all it may hold, if any."""
+
+    name: str
+    kind: Kind
+    null: bool
+    words: frozenset[str]
+    default: Any
+    storage: Storage
+    since: str
+
+
+def call_field(name: str, hint: Any, default: Any) -> CallField:
+    """Return a field as the table has it, from its annotation: ``Own[int]``, ``Rare[str | None]``."""
+    held, kept = get_args(hint)
+    parts = get_args(held) if get_origin(held) in {Union, UnionType} else (held,)
+    [only] = [part for part in parts if part is not NoneType]
+    words = get_args(only) if get_origin(only) is Literal else ()
+    kind = "text" if words else _KINDS[only]
+    return CallField(name, kind, NoneType in parts, frozenset(words), default, kept.storage, kept.since)
+
+
+_HINTS: Final = get_type_hints(Prediction, include_extras=True)
+
+#: Every field of a call, in the order in which people and other programs are shown them.
+CALL_FIELDS: Final = tuple(call_field(f.name, _HINTS[f.name], f.default) for f in fields(Prediction))
+
+
+def fields_kept(storage: Storage) -> tuple[CallField, ...]:
+    """Return the fields that the store keeps in this way, in the order of the table."""
+    return tuple(one for one in CALL_FIELDS if one.storage == storage)
 
 
 class Feedback(NamedTuple):
@@ -171,6 +261,10 @@ class Feedback(NamedTuple):
         return told if len(told) <= _IDENTITY_CHARACTERS else identifier(told)
 
 
+_FeedbackValues = tuple[str, Any, int, str | None, str | None, str | None, str | None, str | None, int, int | None]
+#: Feedback(*values), of all its fields, at half of the time.
+new_feedback: Final[Callable[[_FeedbackValues], Feedback]] = partial(tuple.__new__, Feedback)
+
 #: What databases can index: JSON may write each character of an identifier as six, and identifiers are bounded.
 _IDENTITY_CHARACTERS: Final = 2_000
 
@@ -182,7 +276,7 @@ class Outcome(NamedTuple):
     after: float | None
 
 
-#: As Outcome(…), of both its fields, at half of the time.
+#: Outcome(*values), of both its values, at half of the time.
 new_outcome: Final[Callable[[tuple[float | None, float | None]], Outcome]] = partial(tuple.__new__, Outcome)
 
 #: What the calls to one variant of one route have in common, as the beginning of their journal lines.

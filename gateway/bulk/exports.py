@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from gateway.bulk.formats import UnreadableFile, pyarrow_for
+from router.records import CALL_FIELDS, Kind
 
 #: Rows of a Parquet file that are read together, and so are held together here.
 ROW_GROUP: Final = 20_000
@@ -111,28 +112,19 @@ def _table(pyarrow: Any, schema: Any, lines: bytes) -> Any:
 
 
 def schema_of(pyarrow: Any) -> Any:
-    """Return the columns of a Parquet file, the same whatever is exported."""
-    text, whole, number, flag = pyarrow.string(), pyarrow.int64(), pyarrow.float64(), pyarrow.bool_()
+    """Return the columns of a Parquet file, the same whatever is exported: the fields of a call, and its outcomes."""
+    text, whole, number = pyarrow.string(), pyarrow.int64(), pyarrow.float64()
+    types: dict[Kind, Any] = {
+        "text": text,
+        "whole": whole,
+        "number": number,
+        "flag": pyarrow.bool_(),
+        "json": text,
+        "object": text,
+        "texts": pyarrow.list_(text),
+    }
+    columns = {one.name: types[one.kind] for one in CALL_FIELDS}
     outcome = pyarrow.struct([("metric", text), ("against", text), ("live", number), ("mature", number)])
-    return pyarrow.schema(
-        [
-            ("id", text),
-            ("at", pyarrow.timestamp("ms", "UTC")),
-            *((name, text) for name in ("route", "epoch")),
-            *((name, whole) for name in ("period", "revision")),
-            *((name, text) for name in ("variant", "model", "version", "role", "reason")),
-            ("propensity", number),
-            *((name, flag) for name in ("by_unit", "forced")),
-            ("method", text),
-            ("status", whole),
-            *((name, text) for name in ("fault", "served", "unit", "key")),
-            *((name, number) for name in ("latency_ms", "overhead_ms")),
-            ("predicted", flag),
-            *((name, text) for name in ("prediction", "features", "reported_version")),
-            ("items", pyarrow.list_(text)),
-            *((name, text) for name in ("request_id", "traceparent")),
-            ("retries", whole),
-            ("wrong", pyarrow.list_(text)),
-            ("outcomes", pyarrow.list_(outcome)),
-        ]
-    )
+    moment = ("at", pyarrow.timestamp("ms", "UTC"))
+    named = (moment if name == "at_ms" else (name, kind) for name, kind in columns.items())
+    return pyarrow.schema([*named, ("outcomes", pyarrow.list_(outcome))])

@@ -18,7 +18,7 @@ Source: CloudEvents 1.0.2, section "Context Attributes"; its JSON format, sectio
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final
 from urllib.parse import quote
@@ -27,10 +27,12 @@ import orjson
 
 from gateway.moments import rfc3339
 from gateway.proxy.exchange.ids import new_id
+from gateway.store.rows import calls
 from gateway.store.rows.bodies import Body
 from gateway.store.rows.calls import StoredCall
 from gateway.store.rows.feedback_events import Event as Stated
 from gateway.store.rows.recorded import ChangedValue, Recorded
+from router.records import CALL_FIELDS
 from router.snapshot import EventType, Sink
 
 logger = logging.getLogger(__name__)
@@ -77,66 +79,49 @@ def _told(news: Recorded, now_ms: int) -> Iterator[Told]:
 
 
 def _request(call: StoredCall) -> Event:
-    shared, row = call
-    more = _more(call)
-    data = {
-        "prediction_id": row.id,
-        "route": shared.route,
-        "method": shared.method,
-        "unit": row.unit,
-        "key": row.key,
-        "features": more.get("features"),
-        "request_id": more.get("request_id"),
-    }
-    return _event(f"{row.id}.request", shared.route, row.id, row.at_ms, data, **_trace(more))
+    content = calls.as_stored(call)
+    return _event(f"{call.id}.request", call.route, call.id, call.at_ms, _data(content, _REQUEST), **_trace(content))
 
 
 def _decision(call: StoredCall) -> Event:
-    shared, row = call
-    data = {
-        "prediction_id": row.id,
-        "route": shared.route,
-        "epoch": shared.epoch,
-        "period": shared.period,
-        "revision": shared.revision,
-        "variant": shared.variant,
-        "model": shared.model,
-        "version": shared.version,
-        "role": shared.role,
-        "propensity": shared.propensity,
-        "reason": shared.reason,
-        "by_unit": shared.by_unit,
-        "forced": shared.forced,
-    }
-    id_ = f"{row.id}.decision" if shared.role == "primary" else f"{row.id}.decision.{shared.variant}"
-    return _event(id_, shared.route, row.id, row.at_ms, data, variant=shared.variant, **_trace(_more(call)))
+    content, variant = calls.as_stored(call), call.variant
+    id_ = f"{call.id}.decision" if call.role == "primary" else f"{call.id}.decision.{variant}"
+    data = _data(content, _DECISION)
+    return _event(id_, call.route, call.id, call.at_ms, data, variant=variant, **_trace(content))
 
 
 def _response(call: StoredCall) -> Event:
-    shared, row = call
-    more = _more(call)
-    data = {
-        "prediction_id": row.id,
-        "route": shared.route,
-        "role": shared.role,
-        "variant": shared.variant,
-        "model": shared.model,
-        "version": shared.version,
-        "status": shared.status,
-        "fault": shared.fault,
-        "served": shared.served,
-        "failed": shared.failed,
-        "latency_ms": row.latency_ms,
-        "overhead_ms": row.overhead_ms,
-        "predicted": row.prediction is not None,
-        "prediction": None if row.prediction is None else orjson.Fragment(row.prediction),
-        "items": more.get("items"),
-        "reported_version": more.get("reported_version"),
-        "retries": more.get("retries", 0),
-    }
-    ended_ms = row.at_ms + round(row.latency_ms or 0)
-    id_ = f"{row.id}.response.{shared.role}.{shared.variant}"
-    return _event(id_, shared.route, row.id, ended_ms, data, variant=shared.variant, **_trace(more))
+    content, variant, prediction = calls.as_stored(call), call.variant, call.row.prediction
+    content["failed"] = call.failed
+    content["prediction"] = None if prediction is None else orjson.Fragment(prediction)
+    ended_ms = call.at_ms + round(call.row.latency_ms or 0)
+    id_ = f"{call.id}.response.{call.role}.{variant}"
+    data = _data(content, _RESPONSE)
+    return _event(id_, call.route, call.id, ended_ms, data, variant=variant, **_trace(content))
+
+
+def _data(content: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Return what an event says of its call: these fields, after the prediction's id."""
+    return {"prediction_id": content["id"], **{name: content[name] for name in names}}
+
+
+#: The fields of a call that each kind of event carries, in the order in which they have always been sent.
+_REQUEST: Final = ("route", "method", "unit", "key", "features", "request_id")
+_DECISION: Final = (
+    *("route", "epoch", "period", "revision", "variant", "model", "version"),
+    *("role", "propensity", "reason", "by_unit", "forced"),
+)
+_ANSWER: Final = (
+    *("route", "role", "variant", "model", "version", "status", "fault", "served", "failed", "latency_ms"),
+    *("overhead_ms", "predicted", "prediction", "items", "reported_version", "retries"),
+)
+#: Attributes of the event (subject, time, traceparent), and what is only in the log.
+_ELSEWHERE: Final = frozenset({"id", "at_ms", "traceparent", "wrong"})
+#: A field that is added to the table is sent with the response.
+_RESPONSE: Final = (
+    *_ANSWER,
+    *(one.name for one in CALL_FIELDS if one.name not in {*_REQUEST, *_DECISION, *_ANSWER, *_ELSEWHERE}),
+)
 
 
 def _body(body: Body) -> Event:
@@ -201,13 +186,6 @@ def _event(id_: str, route: str, subject: str | None, at_ms: int, data: Mapping[
     }
 
 
-def _more(call: StoredCall) -> dict[str, Any]:
-    """What few calls have."""
-    text = call.row.more
-    found: dict[str, Any] = {} if text is None else orjson.loads(text)
-    return found
-
-
-def _trace(more: Mapping[str, Any]) -> dict[str, str]:
-    traceparent = more.get("traceparent")
+def _trace(content: Mapping[str, Any]) -> dict[str, str]:
+    traceparent = content["traceparent"]
     return {} if traceparent is None else {"traceparent": traceparent}

@@ -8,11 +8,10 @@ line to its row with nothing made in between: there are thousands a second.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
-from functools import partial
+from dataclasses import MISSING, dataclass, field
 from operator import itemgetter
 from types import NoneType
-from typing import Any, Final, NamedTuple, get_args
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -20,10 +19,10 @@ from gateway.control.cpu_share import yield_cpu
 from gateway.journal.seal import pieces, unsealed
 from gateway.store.rows import shared_fields
 from gateway.store.rows.bodies import Body
-from gateway.store.rows.calls import RARE, CallRow, StoredCall, json_of
+from gateway.store.rows.calls import StoredCall, json_of, new_call_row, new_stored_call
 from gateway.store.rows.shared_fields import SharedFields
 from router.extract import identifier
-from router.records import Fault, Feedback, Prediction, Role
+from router.records import CALL_FIELDS, CallField, Feedback, Kind, fields_kept, new_feedback
 
 #: Lines that are read at a stretch: a fraction of a millisecond.
 YIELD_LINES: Final = 32
@@ -166,30 +165,45 @@ def _call(value: dict[str, Any], open_by: str | None) -> StoredCall:
         raise ValueError("a field of a type that is not its own")
     # A worker has seen to it that these have a bound; one of an older version has not.
     unit, key = _bounded(unit), _bounded(key)
-    common = shared_fields.known(said := _SAID(content)) or _met(content, said)
+    shared = shared_fields.known(values := _SHARED(content)) or _first_of(values)
     predicted_json = json_of(prediction) if predicted else None
-    more = None if (rare := _RARE(content)) == _NOTHING else _more(rare)
-    own = (id_, common.number, common.route, at_ms, unit, key, latency_ms, overhead_ms, predicted_json, more, open_by)
-    return _new_call((common, _new_row(own)))
+    more = None if (rare := _RARE(content)) == _RARE_DEFAULTS else _more(rare)
+    row = (id_, shared.number, shared.route, at_ms, unit, key, latency_ms, overhead_ms, predicted_json, more, open_by)
+    return new_stored_call((shared, new_call_row(row)))
 
 
-def _met(content: Mapping[str, Any], said: tuple[Any, ...]) -> SharedFields:
-    """The kin of a call whose like was not met before."""
-    _check({name: content[name] for name in shared_fields.NAMES}, _PREDICTION)
-    if content["role"] not in _ROLES or content["fault"] not in _FAULTS:
-        raise ValueError("no such role or fault")
-    return shared_fields.met(said)
+def _first_of(values: tuple[Any, ...]) -> SharedFields:
+    """Return the shared fields of a call that is the first with these."""
+    for field_, content in zip(_SHARED_FIELDS, values, strict=True):
+        _check(field_, content)
+    return shared_fields.interned(values)
 
 
 def _more(values: tuple[Any, ...]) -> str:
-    """What few calls have, as JSON."""
-    _check(dict(zip(RARE, values, strict=True)), _PREDICTION)
-    rare = {name: value for (name, blank), value in zip(RARE.items(), values, strict=True) if value != blank}
-    if not all(type(item) is str for name in ("items", "wrong") for item in rare.get(name, ())):
-        raise ValueError("items are not ids, or what is wrong is not told in words")
+    """Return the rare fields of a call that are not at their defaults, as JSON."""
+    rare = {}
+    for field_, content in zip(_RARE_FIELDS, values, strict=True):
+        _check(field_, content)
+        if content != field_.default:
+            rare[field_.name] = content
     if "items" in rare:
         rare["items"] = [identifier(item) for item in rare["items"]]
     return json_of(rare)
+
+
+def _check(field_: CallField, content: Any) -> None:
+    """Raise ValueError for what this field of a call cannot hold."""
+    if content is None and field_.null:
+        return
+    kind = type(content)
+    if kind not in _TYPES[field_.kind]:
+        raise ValueError(f"{field_.name} cannot be {kind.__name__}")
+    if kind is int and field_.kind != "json" and not -_LIMIT <= content < _LIMIT:
+        raise ValueError(f"{field_.name} is out of range")
+    if field_.words and content not in field_.words:
+        raise ValueError(f"{field_.name} cannot be {content!r}")
+    if field_.kind == "texts" and not all(type(item) is str for item in content):
+        raise ValueError(f"{field_.name} holds what is no text")
 
 
 def _is_number(value: Any) -> bool:
@@ -219,7 +233,7 @@ def _feedback(value: dict[str, Any]) -> Feedback:
     if prediction_id is None and (route is None or key is None):
         raise ValueError("feedback about nothing")
     ids = (_bounded(prediction_id), route, _bounded(key), _bounded(item), _bounded(event_id))
-    return _new_feedback((metric, said, received_ms, *ids, revision, occurred_ms))
+    return new_feedback((metric, said, received_ms, *ids, revision, occurred_ms))
 
 
 def _bounded(text: str | None) -> str | None:
@@ -228,7 +242,7 @@ def _bounded(text: str | None) -> str | None:
 
 def _body(value: dict[str, Any]) -> Body:
     id_, route, request, answer = value["id"], value["route"], value["request"], value["answer"]
-    if not (type(id_) is type(route) is str and type(request) in _FIELDS and type(answer) in _FIELDS):
+    if not (type(id_) is type(route) is str and type(request) in _OBJECT and type(answer) in _OBJECT):
         raise ValueError("a field of a type that is not its own")
     kept = (None if one is None else json_of(one) for one in (request, answer))
     return Body(id_, _whole(value["at_ms"]), route, *kept)
@@ -245,16 +259,6 @@ def _shown(content: Any) -> Any:
     return [_shown(item) for item in content] if isinstance(content, list) else content
 
 
-def _check(value: Mapping[str, Any], types: Mapping[str, frozenset[type]]) -> None:
-    """Raise KeyError for a field that is unknown, and ValueError for one that has another type than its own."""
-    for name, content in value.items():
-        kind = type(content)
-        if kind not in types[name]:
-            raise ValueError(f"{name} cannot be {kind.__name__}")
-        if kind is int and not -_LIMIT <= content < _LIMIT and name not in _ANY:
-            raise ValueError(f"{name} is out of range")
-
-
 def _whole(value: Any) -> int:
     if type(value) is not int or not 0 <= value < _LIMIT:
         raise ValueError("not a count or a time")
@@ -266,40 +270,37 @@ _NUL: Final = b"\\u0000"
 _SHORT: Final = 64
 #: What a database's integer holds; JSON can hold more.
 _LIMIT: Final = 2**63
-_ROLES: Final = frozenset(get_args(Role))
-_FAULTS: Final = frozenset({*get_args(Fault), None})
-_ANY: Final = frozenset({"prediction", "value", "features", "request", "answer"})
-_JSON: Final[frozenset[type]] = frozenset({str, int, float, bool, list, dict, NoneType})
-_TYPES: Final[Mapping[str, frozenset[type]]] = {
-    "str": frozenset({str}),
-    "str | None": frozenset({str, NoneType}),
-    "int": frozenset({int}),
-    "int | None": frozenset({int, NoneType}),
-    "float | None": frozenset({float, int, NoneType}),
-    "bool": frozenset({bool}),
-    "Role": frozenset({str}),
-    "Fault | None": frozenset({str, NoneType}),
-    "Any": _JSON,
-    "Mapping[str, Any] | None": frozenset({dict, NoneType}),
-    "tuple[str, ...] | None": frozenset({list, NoneType}),
+#: Fields that may hold any JSON, which is kept as JSON.
+_ANY: Final = frozenset({"value", "request", "answer"}).union(
+    one.name for one in CALL_FIELDS if one.kind in {"json", "object"}
+)
+_TYPES: Final[Mapping[Kind, frozenset[type]]] = {
+    "text": frozenset({str}),
+    "whole": frozenset({int}),
+    "number": frozenset({float, int}),
+    "flag": frozenset({bool}),
+    "json": frozenset({str, int, float, bool, list, dict, NoneType}),
+    "object": frozenset({dict}),
+    "texts": frozenset({list}),
 }
-_PREDICTION: Final = {f.name: _TYPES[str(f.type)] for f in fields(Prediction)}
-_FIELDS: Final = frozenset({dict, NoneType})
-_TEXT: Final = _TYPES["str | None"]
-_WHOLE: Final = _TYPES["int | None"]
-_NUMBER: Final = _TYPES["float | None"]
+_TEXT: Final = frozenset({str, NoneType})
+_WHOLE: Final = frozenset({int, NoneType})
+_NUMBER: Final = frozenset({float, int, NoneType})
+_OBJECT: Final = frozenset({dict, NoneType})
+
+_SHARED_FIELDS: Final = fields_kept("shared")
+_RARE_FIELDS: Final = fields_kept("rare")
+_SHARED: Final = itemgetter(*(one.name for one in _SHARED_FIELDS))
+_RARE: Final = itemgetter(*(one.name for one in _RARE_FIELDS))
+_RARE_DEFAULTS: Final = tuple(one.default for one in _RARE_FIELDS)
+#: The own fields. ``_call`` unpacks them, and those below, instead of asking for each: it runs for every row
+#: (``python -m loadtests.recorder``). A test holds that they are all of the table.
+_OWN: Final = itemgetter("id", "at_ms", "unit", "key", "latency_ms", "overhead_ms", "predicted", "prediction")
+#: The shared fields that are numbers or booleans, of which one equals another of another type: what equals the shared
+#: fields of an earlier call need not be of their types.
+_CONFUSABLE: Final = itemgetter("period", "revision", "by_unit", "forced", "status", "propensity")
 
 #: A line with what it leaves out; what it may not leave out is of a type that no field has.
-_BLANK: Final = {"line": "", **{f.name: ... if f.default is MISSING else f.default for f in fields(Prediction)}}
+_BLANK: Final = {"line": "", **{one.name: ... if one.default is MISSING else one.default for one in CALL_FIELDS}}
 _BLANK_EVENT: Final = {"line": "", **dict.fromkeys(Feedback._fields, ...), **Feedback._field_defaults}
 _EVENT: Final[Callable[[Mapping[str, Any]], tuple[Any, ...]]] = itemgetter(*Feedback._fields)
-_OWN: Final = itemgetter("id", "at_ms", "unit", "key", "latency_ms", "overhead_ms", "predicted", "prediction")
-_SAID: Final = itemgetter(*shared_fields.NAMES)
-_RARE: Final = itemgetter(*RARE)
-_NOTHING: Final = tuple(RARE.values())
-#: Of numbers and booleans one equals another of another type: what was met before would be taken for this.
-_CONFUSABLE: Final = itemgetter("period", "revision", "by_unit", "forced", "status", "propensity")
-#: As CallRow(…), StoredCall(…) and Feedback(…), at a third of the time.
-_new_row: Final[Callable[[tuple[Any, ...]], CallRow]] = partial(tuple.__new__, CallRow)
-_new_call: Final[Callable[[tuple[SharedFields, CallRow]], StoredCall]] = partial(tuple.__new__, StoredCall)
-_new_feedback: Final[Callable[[tuple[Any, ...]], Feedback]] = partial(tuple.__new__, Feedback)

@@ -16,12 +16,12 @@ import orjson
 
 from gateway.store.counts import plans
 from gateway.store.counts.definitions import Definitions
-from gateway.store.rows import calls, feedback_events, shared_fields
+from gateway.store.rows import calls, feedback_events
 from gateway.store.rows.calls import Span, StoredCall
 from gateway.store.rows.feedback_events import Event
 from gateway.store.rows.prediction_view import worth
-from gateway.store.rows.shared_fields import SharedFields
 from gateway.store.rows.unit_data import Transactions
+from router.records import fields_kept
 
 #: Predictions in the first portion, and how many bytes of lines the next ones aim at, by the size of those before.
 FIRST: Final = 500
@@ -60,49 +60,37 @@ async def exported(
 def _lines(
     stored: Sequence[StoredCall], joined: Mapping[str, Collection[Event]], definitions: Definitions, texts: bool
 ) -> bytes:
-    shared = {call.shared: {name: getattr(call.shared, name) for name in shared_fields.NAMES} for call in stored}
     return b"".join(
         orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
         for _, together in groupby(stored, key=lambda call: call.row.id)
-        for row in _rows([call for call in together if not call.open], joined, definitions, shared, texts)
+        for row in _rows([call for call in together if not call.open], joined, definitions, texts)
     )
 
 
 def _rows(
-    finished: Sequence[StoredCall],
-    joined: Mapping[str, Collection[Event]],
-    definitions: Definitions,
-    shared: Mapping[SharedFields, Mapping[str, Any]],
-    texts: bool,
+    finished: Sequence[StoredCall], joined: Mapping[str, Collection[Event]], definitions: Definitions, texts: bool
 ) -> Iterator[dict[str, Any]]:
-    """The calls of one prediction, as ``calls.as_json`` has them but for what is JSON already."""
+    """Yield the calls of one prediction, as ``calls.as_json`` has them but for what is JSON already."""
     if not finished:
         return
     learned = [event.feedback for event in joined.get(finished[0].row.id, ())]
     found = worth(definitions, finished, learned)
     for call in finished:
-        row = call.row
-        rare = _RARE if row.more is None else {**_RARE, **orjson.loads(row.more)}
-        if texts and rare["features"] is not None:
-            rare = {**rare, "features": calls.json_of(rare["features"])}
-        yield {
-            "id": row.id,
-            "at_ms": row.at_ms,
-            **shared[call.shared],
-            "unit": row.unit,
-            "key": row.key,
-            "latency_ms": row.latency_ms,
-            "overhead_ms": row.overhead_ms,
-            "predicted": row.prediction is not None,
-            "prediction": row.prediction if texts or row.prediction is None else orjson.Fragment(row.prediction),
-            **rare,
-            "open": False,
-            "outcomes": [
-                {"metric": name, "against": value.against or None, "live": value.live, "mature": value.mature}
-                for name, value in found
-                if value.variant == call.shared.variant and value.role == call.shared.role
-            ],
-        }
+        row = calls.as_stored(call)
+        if texts:
+            for name in _OBJECTS:
+                if row[name] is not None:
+                    row[name] = calls.json_of(row[name])
+        elif row["prediction"] is not None:
+            row["prediction"] = orjson.Fragment(row["prediction"])
+        row["open"] = False
+        row["outcomes"] = [
+            {"metric": name, "against": value.against or None, "live": value.live, "mature": value.mature}
+            for name, value in found
+            if value.variant == call.shared.variant and value.role == call.shared.role
+        ]
+        yield row
 
 
-_RARE: Final[dict[str, Any]] = dict(calls.RARE)
+#: Rare fields that may be any JSON; ``prediction`` is stored as JSON.
+_OBJECTS: Final = tuple(one.name for one in fields_kept("rare") if one.kind in {"json", "object"})

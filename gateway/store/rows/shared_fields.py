@@ -1,15 +1,17 @@
-"""What many calls have in common, said once: all but a few fields of a row are the same for thousands of them.
+"""What many calls have in common, stored once: all but a few fields of a row are the same for thousands of calls.
 
-Rule: a kin's number is a hash of what it says. So it is the same in every store and at every node, nothing need be
-asked to know it, and a number once learned holds for ever.
+Rule: the number of a set of shared fields is a hash of their values. So it is the same in every store and at every
+node, it is known without asking the store, and it never changes. (The table and the column that hold it are named
+``kin``.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import astuple, dataclass, field, fields
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from hashlib import blake2b
+from operator import attrgetter
 from typing import Any, Final
 
 import orjson
@@ -18,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.schema import sql
 from gateway.store.schema.tables import kin
-from router.records import UNCOUNTED, VARIANT_FAULTS, Fault, Role
+from router.records import UNCOUNTED, Fault, Role, fields_kept, is_failure
 
 #: How many are kept in memory: some ten megabytes. A bandit makes a few a second.
 MOST: Final = 10_000
@@ -26,9 +28,9 @@ MOST: Final = 10_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SharedFields:
-    """The fields of ``Prediction`` that are the same for many calls.
+    """The fields of ``Prediction`` that are marked as shared, in its order (a test compares them), and what follows.
 
-    Made by ``known`` or ``met``: then equal ones are nearly always the same object, and can be told apart by identity.
+    Made by ``interned``: then equal ones are nearly always the same object, and are compared by identity.
     """
 
     route: str
@@ -56,51 +58,51 @@ class SharedFields:
     def __post_init__(self) -> None:
         if self.propensity is not None:
             object.__setattr__(self, "propensity", float(self.propensity))
-        failed = self.fault in VARIANT_FAULTS or (self.status or 0) >= 500 or self.served is not None
-        object.__setattr__(self, "failed", failed)
+        object.__setattr__(self, "failed", is_failure(self.fault, self.status, self.served))
         answered = self.fault in {None, "client_error"} and self.served is None
         object.__setattr__(self, "client_error", answered and 400 <= (self.status or 0) < 500)
         object.__setattr__(self, "uncounted", self.reason == UNCOUNTED)
-        said = [getattr(self, name) for name in NAMES]
-        digest = blake2b(orjson.dumps(said), digest_size=8).digest()
+        digest = blake2b(orjson.dumps(values(self)), digest_size=8).digest()
         object.__setattr__(self, "number", int.from_bytes(digest, "big") >> 1)  # databases know no unsigned ones
 
 
-NAMES: Final = tuple(f.name for f in fields(SharedFields) if f.init)
+NAMES: Final = tuple(one.name for one in fields_kept("shared"))
+#: The values of the shared fields, in the order of their names.
+values: Final[Callable[[SharedFields], tuple[Any, ...]]] = attrgetter(*NAMES)
 
-#: By what they say, and by number. Facts that cannot change, so that any thread may share them and forget them.
-_KNOWN: Final[dict[tuple[Any, ...], SharedFields]] = {}
-_NUMBERED: Final[dict[int, SharedFields]] = {}
-
-
-def known(said: tuple[Any, ...]) -> SharedFields | None:
-    """Return the kin that says this, if it was met before; ``said`` has the fields in their order."""
-    return _KNOWN.get(said)
+#: By their values, and by number. Neither ever changes, so any thread may use them, and they may be forgotten.
+_BY_VALUES: Final[dict[tuple[Any, ...], SharedFields]] = {}
+_BY_NUMBER: Final[dict[int, SharedFields]] = {}
 
 
-def met(said: tuple[Any, ...]) -> SharedFields:
-    """Return the kin that says this."""
-    found = _KNOWN.get(said)
+def known(values: tuple[Any, ...]) -> SharedFields | None:
+    """Return the shared fields with these values if they are in memory; ``values`` are in the order of ``NAMES``."""
+    return _BY_VALUES.get(values)
+
+
+def interned(values: tuple[Any, ...]) -> SharedFields:
+    """Return the shared fields with these values."""
+    found = _BY_VALUES.get(values)
     if found is None:
-        if len(_KNOWN) >= MOST:
-            _KNOWN.clear()
-            _NUMBERED.clear()
-        found = _KNOWN[said] = SharedFields(*said)
-        _NUMBERED[found.number] = found
+        if len(_BY_VALUES) >= MOST:
+            _BY_VALUES.clear()
+            _BY_NUMBER.clear()
+        found = _BY_VALUES[values] = SharedFields(*values)
+        _BY_NUMBER[found.number] = found
     return found
 
 
 async def write(connection: AsyncConnection, fresh: Collection[SharedFields]) -> None:
-    """Store these kin, those that are there already too."""
-    await sql.ensure(connection, kin, [(one.number, *astuple(one)[: len(NAMES)]) for one in fresh])
+    """Store these, also those that are stored already."""
+    await sql.ensure(connection, kin, [(one.number, *values(one)) for one in fresh])
 
 
 async def numbered(connection: AsyncConnection, numbers: Collection[int]) -> Mapping[int, SharedFields]:
-    """Return the kin with these numbers, which are stored."""
-    found = {number: _NUMBERED[number] for number in set(numbers) if number in _NUMBERED}
+    """Return the shared fields with these numbers, which are stored."""
+    found = {number: _BY_NUMBER[number] for number in set(numbers) if number in _BY_NUMBER}
     if missing := set(numbers) - found.keys():
-        for number, *said in await connection.execute(_with(connection.dialect.name), sql.as_values(missing)):
-            found[number] = met(tuple(said))
+        for number, *stored in await connection.execute(_with(connection.dialect.name), sql.as_values(missing)):
+            found[number] = interned(tuple(stored))
     return found
 
 

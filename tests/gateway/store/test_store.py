@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -24,7 +23,7 @@ from gateway.store.rows.calls import Span
 from gateway.store.rows.shared_fields import SharedFields
 from gateway.store.schema import sql, tables
 from router.outcomes import counted
-from router.records import Prediction
+from router.records import CALL_FIELDS, Prediction
 from tests.gateway.control.builders import T0, WRITER, call, metric, row, snapshot
 
 
@@ -128,8 +127,8 @@ def test_a_call_comes_back_as_it_was_written(tmp_path: Path, store: str, predict
         async with opened.begin() as connection:
             made = row(prediction, "open")
             await calls.write(connection, [made])
-            shared_fields._KNOWN.clear()
-            shared_fields._NUMBERED.clear()
+            shared_fields._BY_VALUES.clear()
+            shared_fields._BY_NUMBER.clear()
             [found] = (await calls.of(connection, [prediction.id]))[prediction.id]
             assert (found.row, calls.as_json(found)) == (made.row, calls.as_json(made))
             assert await calls.open_of(connection, WRITER) == [found]
@@ -145,7 +144,7 @@ def test_every_field_of_a_call_can_be_asked_for_in_sql(tmp_path: Path, store: st
             made = call(2, prediction=[7], request_id="r", unit="u", status=503)
             await calls.write(connection, [row(made), row(call(3), "open")])
             found = (await connection.execute(text("SELECT * FROM predictions ORDER BY id"))).mappings().all()
-        names = {field.name for field in fields(Prediction)} - {*calls.RARE, "predicted"}
+        names = {one.name for one in CALL_FIELDS if one.storage != "rare"} - {"predicted"}
         assert set(found[0]) == names | {"more", "open"}
         assert {name: found[0][name] for name in ("variant", "unit", "status", "prediction", "more", "open")} == {
             "variant": "a",
@@ -171,7 +170,7 @@ def test_what_calls_share_is_stored_once_and_remembered_within_bounds(
         for number in range(40):
             async with opened.begin() as connection:
                 await calls.write(connection, [row(call(number, method=f"M{number % 20}"))], stored=known)
-            assert max(len(known), len(shared_fields._KNOWN), len(shared_fields._NUMBERED)) <= 6
+            assert max(len(known), len(shared_fields._BY_VALUES), len(shared_fields._BY_NUMBER)) <= 6
         async with opened.begin() as connection:
             assert (await connection.execute(text("SELECT count(*) FROM kin"))).scalar() == 20
             found = await calls.of(connection, [call(7).id, call(39).id])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gateway.control.record.lines import Batch
 from gateway.journal.seal import sealed
 from gateway.store.rows import calls
-from router.records import Prediction, feedback_line, mark_line
+from router.records import Prediction, feedback_line, fields_kept, mark_line
 from tests.gateway.control.builders import T0, WRITER, call, event, keyed
 from tests.router.journal_lines import call_line
 
@@ -78,12 +78,18 @@ def test_nul_is_replaced_where_a_database_would_look_for_it() -> None:
     assert (line.row.unit, line.prediction, line.items) == ("a\ufffdb", "a\0b", ("x\ufffd",))
 
 
-@pytest.mark.parametrize(
-    ("field", "value"), [("period", True), ("revision", 1.0), ("by_unit", 0), ("status", 200.0), ("propensity", True)]
-)
-def test_what_equals_a_field_that_was_met_before_is_not_taken_for_it(field: str, value: Any) -> None:
+#: Each shared number and boolean, with what equals it and is of no type that the field holds.
+CONFUSED = [
+    (one.name, {"whole": 1, "number": 1.0, "flag": True}[one.kind], value)
+    for one in fields_kept("shared")
+    for value in {"whole": (True, 1.0), "number": (True,), "flag": (1, 1.0)}.get(one.kind, ())
+]
+
+
+@pytest.mark.parametrize(("field", "met", "value"), CONFUSED)
+def test_what_equals_a_field_that_was_met_before_is_not_taken_for_it(field: str, met: Any, value: Any) -> None:
     """In Python 1 equals 1.0 and True; what a line says must not depend on the lines before it."""
-    line = call_line(call(1, propensity=1.0))
+    line = orjson.dumps({**orjson.loads(call_line(call(1, propensity=1.0))), field: met})
     assert len(read(line).calls) == 1
     batch = read(orjson.dumps({**orjson.loads(line), field: value}))
     assert (batch.calls, batch.corrupt) == ([], 1)
