@@ -95,6 +95,12 @@ class Value(NamedTuple):
     mature: float | None
 
 
+#: Value(*values), of all its fields, at half of the time.
+new_value: Final[Callable[[tuple[str, str, Role, str, float | None, float | None]], Value]] = partial(
+    tuple.__new__, Value
+)
+
+
 def values(
     calls: Sequence[ScoredCall], events: Sequence[Feedback], metric: Metric, *, closed: bool
 ) -> tuple[Value, ...]:
@@ -215,7 +221,7 @@ def _own_value(call: ScoredCall, events: Sequence[Feedback], metric: Metric, *, 
         mature = live if matured else None
     elif closed and role != "shadow":
         live = mature = _number(metric.missing)
-    return _new_value((call.variant, call.version, role, "", live, mature))
+    return new_value((call.variant, call.version, role, "", live, mature))
 
 
 def _credited(call: ScoredCall, events: Sequence[Feedback], metric: Metric) -> Sequence[Feedback]:
@@ -327,7 +333,3 @@ def _ranker_pairs(
 
 def _comparable(call: ScoredCall) -> bool:
     return call.predicted and not (call.failed or call.forced or call.uncounted or call.fault == "dropped")
-
-
-#: As Value(…), of all its fields, at half of the time.
-_new_value: Final[Callable[[tuple[Any, ...]], Value]] = partial(tuple.__new__, Value)

@@ -54,8 +54,9 @@ class Event(NamedTuple):
         return self.feedback.prediction_id is not None or self.due_ms > self.feedback.event_ms
 
 
-#: As Event(…), of all its fields, at half of the time.
-new_event: Final[Callable[[tuple[Any, ...]], Event]] = partial(tuple.__new__, Event)
+_EventValues = tuple[Feedback, str, str | None, Status, str, int, int | None, tuple[str, ...]]
+#: Event(*values), of all its fields, at half of the time.
+new_event: Final[Callable[[_EventValues], Event]] = partial(tuple.__new__, Event)
 
 #: Events by key that are looked up again because predictions came late.
 MOST_AFFECTED: Final = 10_000
