@@ -108,7 +108,7 @@ class Control:
             opened.store,
             behind=lambda: self.readiness.lag()[1],
             on_expired=self._observer.observe_expired,
-            exclusively=opened.recorder.aside,
+            exclusively=opened.recorder.exclusively,
         )
         sweeping = asyncio.create_task(keep_sweeping(retention, lambda: self.in_force.snapshot.gateway, now_ms))
         self._delivering = asyncio.create_task(opened.sinks.run())

@@ -65,7 +65,7 @@ class Joiner:
         *,
         newest: str = "",
         farthest: str = "",
-        aside: Collection[str] = (),
+        set_aside: Collection[str] = (),
     ) -> None:
         self.definitions = definitions
         self.watermark_ms = watermark_ms
@@ -74,7 +74,7 @@ class Joiner:
         #: Route, key and since when: events by key that were looked up before a prediction came which they may mean.
         self._missed: set[tuple[str, str, int]] = set()
         #: Predictions whose windows are left open, because they cannot be closed.
-        self.aside = set(aside)
+        self.set_aside = set(set_aside)
         self._event_limit = EventLimit()
         self._newest = newest
         self._farthest = farthest
@@ -142,7 +142,7 @@ class Joiner:
         self.work_due = waiting or closing
         return self.work_due
 
-    def pieces(self) -> list[Definition | None]:
+    def due_pieces(self) -> list[Definition | None]:
         """Return what is to be settled, piece by piece: what waits (None), and windows under each definition."""
         if self.watermark_ms is None:
             return []
@@ -163,17 +163,17 @@ class Joiner:
                 hand.append(seq)
                 await self._look_up(connection, self.watermark_ms, deltas, 1)
             return
-        hand += await self.first(connection, piece)
+        hand += await self.first_closing(connection, piece)
         await self._close(connection, piece, piece.closes_until(self.watermark_ms), deltas, 1)
         await self._look_at(connection, [self.definitions.with_key(piece.key)])
 
-    async def first(self, connection: AsyncConnection, piece: Definition) -> list[str]:
+    async def first_closing(self, connection: AsyncConnection, piece: Definition) -> list[str]:
         """Return the predictions whose windows close first: those of one millisecond."""
         assert self.watermark_ms is not None
         since, until = max(piece.closed_until, piece.since_ms), piece.closes_until(self.watermark_ms)
         reached = await calls.reach(connection, piece.route, since, until, 1)
         found = await calls.ids_in(connection, calls.Span(piece.route, since, reached))
-        return [one for one in found if one not in self.aside]
+        return [one for one in found if one not in self.set_aside]
 
     async def _look_at(self, connection: AsyncConnection, definitions: Sequence[Definition]) -> None:
         """Find out of each of these definitions where the first call is whose window is open."""
@@ -225,9 +225,9 @@ class Joiner:
     ) -> None:
         """Write calls, in place of those that ended, and count those that are no longer open."""
         await calls.write(connection, written, ended=ended, stored=self._stored_shared, days=self._days)
-        if deltas.news is not None:
+        if deltas.recorded is not None:
             begun = {_name(call) for call in ended}
-            deltas.news.calls += [RecordedCall(call, _name(call) not in begun) for call in written]
+            deltas.recorded.calls += [RecordedCall(call, _name(call) not in begun) for call in written]
         deltas.touched.update({shared.route for shared, _ in written})
         ids = [row.id for _, row in written]
         near = {one for one in ids if one <= self._farthest}
@@ -388,8 +388,8 @@ class Joiner:
         deltas.statuses += found.status_deltas
         for event, why in found.troubled:
             deltas.trouble(event.counted, event.status, event.feedback.metric, event.feedback.received_ms, why)
-        if deltas.news is not None:
-            deltas.news.stated += found.stated
+        if deltas.recorded is not None:
+            deltas.recorded.stated += found.stated
         fresh = first + found.fresh
         self._farthest = max([self._farthest, *_targets(fresh), *_targets(found.changed)])
         await feedback_events.insert(connection, fresh)
@@ -472,8 +472,8 @@ class Joiner:
             first.append(new_event((learned, identity, target, "joined", shared.route, due_ms, None, ())))
             delay = max(0, received_ms - row.at_ms) / 1000
             deltas.statuses.append(new_status_delta((shared.route, metric, "joined", 1, delay, _variant(calls, item))))
-        if deltas.news is not None:
-            deltas.news.stated += first
+        if deltas.recorded is not None:
+            deltas.recorded.stated += first
         first.sort(key=_TARGET)  # neighbours in the index that they are found by
         return first, others
 
@@ -522,8 +522,8 @@ class Joiner:
             ids = await feedback_events.joined_in(connection, span, definition.name)
         else:
             ids = []  # what had a value is mature, and what had none has none now
-        if self.aside:
-            ids = [one for one in ids if one not in self.aside]
+        if self.set_aside:
+            ids = [one for one in ids if one not in self.set_aside]
         requests = await calls.of(connection, ids)
         joined = await feedback_events.joined(connection, ids, sharing=self.definitions.sharing)
         for prediction_id, stored in requests.items():

@@ -103,7 +103,7 @@ class Privacy:
         # A backup that was killed has left segments; one that is being made fails, or it would bring the unit back.
         for left in self._journal.parent.glob(f"{LINKS}*"):
             await asyncio.to_thread(shutil.rmtree, left, ignore_errors=True)
-        return asdict(await self._recorder.aside(lambda: self._erase(names)))
+        return asdict(await self._recorder.exclusively(lambda: self._erase(names)))
 
     async def known(self, unit: str, names: Sequence[str]) -> AsyncIterator[Mapping[str, Any]]:
         """Yield everything that is kept of a unit: plain JSON values, each of a ``kind``."""

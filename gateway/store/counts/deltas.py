@@ -165,11 +165,11 @@ new_status_delta: Final[Callable[[tuple[Any, ...]], StatusDelta]] = partial(tupl
 class Deltas:
     """Collects outcomes and counts. ``matured`` are the routes where a mature tally moved.
 
-    ``news`` is told what the counts are made of, where somebody wants to know.
+    ``recorded`` collects what the counts are made of, where there are sinks for it.
     """
 
-    def __init__(self, news: Recorded | None = None) -> None:
-        self.news = news
+    def __init__(self, recorded: Recorded | None = None) -> None:
+        self.recorded = recorded
         #: TallyAddress → unit → what its count changes by, then terms that its sum changes by.
         self.units: defaultdict[TallyAddress, dict[str, list[float]]] = defaultdict(dict)
         #: The same where each prediction is a unit of its own: (address, before, after) → how often.
@@ -275,8 +275,8 @@ class Deltas:
 
     def outcome(self, call: StoredCall, metric: Metric, value: Value, live: Outcome, mature: Outcome) -> None:
         """Move the live and the mature tally of one value; ``call`` is any call of the request."""
-        if self.news is not None and (live.before != live.after or mature.before != mature.after):
-            self.news.outcomes.append(ChangedValue(call, metric, value, live, mature))
+        if self.recorded is not None and (live.before != live.after or mature.before != mature.after):
+            self.recorded.outcomes.append(ChangedValue(call, metric, value, live, mature))
         kin, unit = call.shared, call.counted_unit
         variant, version, role, against, _, _ = value
         whose = (kin.route, kin.epoch, kin.period, variant, version, role, against, metric.name, metric.definition)

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.exc import DatabaseError
 
 from gateway.control import progress
-from gateway.control.record import recorder
+from gateway.control.record import liveness
 from tests.gateway.control.builders import Desk, at_desk, call
 from tests.gateway.control.test_control import House, kinds, recording, until
 
@@ -94,8 +94,8 @@ def test_a_recorder_that_hangs_is_stalled(tmp_path: Path, monkeypatch: pytest.Mo
         await desk.record()
         desk.journal.calls(call(1))
         now = [1e9]
-        monkeypatch.setattr(recorder, "monotonic", lambda: now[0])
-        desk.recorder._went = desk.recorder._moved = now[0]
+        monkeypatch.setattr(liveness, "monotonic", lambda: now[0])
+        desk.recorder._liveness._succeeded = desk.recorder._liveness._moved = now[0]
         now[0] += progress.STEP_SECONDS / 2
         assert not desk.recorder.progress().stalled
         now[0] += progress.STEP_SECONDS
@@ -113,8 +113,8 @@ def test_a_watermark_that_stands_still_is_a_recording_that_is_stalled(
     async def story(desk: Desk) -> None:
         desk.journal.beat(1)
         await desk.record()
-        now = [desk.recorder._moved]
-        monkeypatch.setattr(recorder, "monotonic", lambda: now[0])
+        now = [desk.recorder._liveness._moved]
+        monkeypatch.setattr(liveness, "monotonic", lambda: now[0])
         for number in range(20):
             now[0] += 2
             desk.journal.calls(call(number))

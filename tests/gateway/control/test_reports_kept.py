@@ -94,7 +94,7 @@ async def move(desk: Desk, n: int, what: tuple[Any, ...]) -> None:
             async with desk.store.begin() as connection:
                 await history.fold(connection, "r")
         case ("erase", unit):
-            await desk.recorder.aside(lambda: unit_data.erase(desk.store, [unit]))
+            await desk.recorder.exclusively(lambda: unit_data.erase(desk.store, [unit]))
     assert await desk.recorder.drain(20)
 
 

@@ -40,7 +40,7 @@ async def sweep(desk: Desk, now: int, **kept: int) -> Counter[str]:
     def tell(kind: str, n: int) -> None:
         gone[kind] += n
 
-    sweeping = Retention(desk.store, behind=lambda: 0, on_expired=tell, exclusively=desk.recorder.aside)
+    sweeping = Retention(desk.store, behind=lambda: 0, on_expired=tell, exclusively=desk.recorder.exclusively)
     await sweeping.sweep(Gateway(**kept), T0 + now)  # type: ignore[arg-type]
     return gone
 
@@ -204,7 +204,7 @@ def test_while_the_journal_waits_nothing_is_removed(tmp_path: Path, store: str) 
             desk.store,
             behind=lambda: cleanup.BEHIND_BYTES + 1,
             on_expired=lambda *_: None,
-            exclusively=desk.recorder.aside,
+            exclusively=desk.recorder.exclusively,
         )
         await busy.sweep(Gateway(prediction_retention=DAY_MS), T0 + 100 * DAY_MS)
         assert (await stored(desk))[0] == ids(1)
@@ -387,7 +387,7 @@ def test_an_epoch_that_is_resumed_while_it_goes_keeps_what_is_new(tmp_path: Path
         async with desk.store.change() as connection:
             await connection.execute(delete(tables.calls))  # as their own retention does
         for _ in range(3):
-            await desk.recorder.aside(lambda: chunk(desk, late))
+            await desk.recorder.exclusively(lambda: chunk(desk, late))
         again = DAWN + 41 * DAY_MS
         await in_force(desk, "e", again, 3)
         new: dict[str, Any] = {"epoch": "e", "period": T0 + again, "revision": 3, "by_unit": True}
@@ -446,7 +446,7 @@ def test_a_plan_that_cannot_be_folded_stops_neither_other_routes_nor_retention(
                 await sql.insert(connection, tables.plans, made)
                 await sql.insert(connection, tables.stretches, [(route, "e", 0, 1, "a", 1)])
         sweeping = Retention(
-            desk.store, behind=lambda: 0, on_expired=lambda kind, n: None, exclusively=desk.recorder.aside
+            desk.store, behind=lambda: 0, on_expired=lambda kind, n: None, exclusively=desk.recorder.exclusively
         )
         kept = Gateway(prediction_retention=DAY_MS)
         task = asyncio.create_task(cleanup.keep_sweeping(sweeping, lambda: kept, lambda: T0 + DAWN + 10 * DAY_MS))

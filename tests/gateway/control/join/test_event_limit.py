@@ -208,8 +208,8 @@ def test_what_is_remembered_of_units_has_a_bound_in_bytes(
             desk.journal.calls(*(call(turn * 10 + n, unit=unit, by_unit=True) for n, unit in enumerate(units)))
             desk.journal.events(*(event(turn * 10 + n, 1, at=100, event_id=f"{turn}-{n}") for n in range(10)))
             ledger = await desk.record()
-            assert desk.recorder._known is not None
-            cache = desk.recorder._known.tally_cache
+            assert desk.recorder._committer.state is not None
+            cache = desk.recorder._committer.state.tally_cache
             names = sum(len(unit) for rows in cache.units.values() for unit in rows)
             assert names < cache.units_bytes < 60_000
             assert cache.arrivals_bytes < 30_000

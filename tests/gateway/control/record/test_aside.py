@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from gateway.cli import run
-from gateway.control.record.recorder import is_of_a_row
+from gateway.control.record.row_errors import is_of_a_row
 from gateway.store.fleet.lease import LeaseLost
 from router.records import mark_line
 from tests.gateway.admin.fake import control
