@@ -22,12 +22,13 @@ from gateway.proxy.exchange.reply import Reply, refuse, refuse_unlogged, relay
 from gateway.proxy.exchange.routed import RoutedRequest
 from gateway.proxy.exchange.tracing import Tracing
 from gateway.proxy.limits.admission import Admission
-from gateway.proxy.limits.newcomers import Newcomers
+from gateway.proxy.limits.new_units import NewUnits
 from gateway.proxy.log.counts import Counts
 from gateway.proxy.log.predictions import Log
 from gateway.proxy.server.request import Request
 from gateway.proxy.server.response import Response
 from gateway.proxy.wire.headers import OWN
+from policies.plans import TeamDraft
 from router.extract import MISSING, decode_json
 from router.match import has_dots
 from router.router import Router, Routing
@@ -49,8 +50,8 @@ class Exchange:
         counts: Counts,
         admission: Admission,
         now_ns: Callable[[], int],
-        tracing: Tracing | None = None,
-        newcomers: Newcomers | None = None,
+        new_units: NewUnits,
+        tracing: Tracing | None,
     ) -> None:
         self._router = router
         self._backends = backends
@@ -59,7 +60,7 @@ class Exchange:
         self._counts = counts
         self._admission = admission
         self._tracing = tracing
-        self._newcomers = newcomers
+        self._new_units = new_units
         self._now_ns = now_ns
         self.in_flight: dict[str, int] = {}
 
@@ -99,15 +100,16 @@ class Exchange:
             document = None  # it may be fifty times as large as the body, and the backend may take its time
             if routing is None:
                 return None
+            plan = routing.draft
             captured = None if route.capture is None else capturing(route, routing.occasion.request_id, self._counts)
-            if not request.complete and _needs_whole(request, routing, captured):
+            if not request.complete and _needs_whole(request, routing, plan, captured):
                 waited += await _arrival(request, whole=True)
             body = request.whole() if request.complete else None
             routed = RoutedRequest(at_ms, routing, generation, request, began, waited, streams=body is None)
             if captured is not None:
                 captured.take(body, request.headers)
             reply = Reply(routed, response, self._log, self._counts, ticket, captured)
-            return await self._answering(reply, request, body)
+            return await self._answering(reply, request, plan, body)
         except BaseException:
             if route is not None and not ticket:  # within its body, before anything was decided: it leaves no row
                 self._counts.add("unfinished_requests", route=route.name)
@@ -148,10 +150,10 @@ class Exchange:
             self._counts.add("unit_fallbacks", route=route.name)
         return routing
 
-    def _answering(self, reply: Reply, request: Request, body: bytes | None) -> Awaitable[None]:
+    def _answering(self, reply: Reply, request: Request, plan: TeamDraft | None, body: bytes | None) -> Awaitable[None]:
         """Start the copies, and return what calls the variants and answers. ``body`` is None while it arrives."""
         routed, routing = reply.routed, reply.routed.routing
-        if self._newcomers is not None and self._newcomers.bound:
+        if self._new_units.bound:
             self._count(routed, request)
         if self._tracing is not None:
             routed.trace = self._tracing.begin(request, routing, routed.began)
@@ -162,7 +164,6 @@ class Exchange:
             return relay(reply, pieces)
         if routing.mirrored:
             self._mirrors.send(routed, body)
-        plan = routing.draft
         if plan is None:
             return relay(reply, body)
         # In a task: it waits for several calls at once.
@@ -170,10 +171,10 @@ class Exchange:
 
     def _count(self, routed: RoutedRequest, request: Request) -> None:
         """Find out whether a request counts, and note on it if it does not."""
-        routing, newcomers = routed.routing, self._newcomers
-        if newcomers is None or routing.route.unit is None or routing.forced:
+        routing = routed.routing
+        if routing.route.unit is None or routing.forced:
             return
-        if not newcomers.counts(routing.occasion.unit, request):
+        if not self._new_units.counts(routing.occasion.unit, request):
             routed.uncounted = True
             self._counts.add("uncounted_requests", route=routing.route.name)
 
@@ -191,9 +192,9 @@ async def _arrival(request: Request, *, whole: bool) -> float:
     return perf_counter() - began
 
 
-def _needs_whole(request: Request, routing: Routing, captured: Capturing | None) -> bool:
+def _needs_whole(request: Request, routing: Routing, plan: TeamDraft | None, captured: Capturing | None) -> bool:
     """Return whether the whole body is needed: to be sent to several variants, or again, or to be captured."""
-    if not request.has_body or routing.draft is not None or routing.route.fallback is not None:
+    if not request.has_body or plan is not None or routing.route.fallback is not None:
         return True
     return captured is not None and captured.awaits(request)
 

@@ -1,14 +1,14 @@
 """The gateway's own paths on the data port: ``POST /-/feedback``, ``GET /-/livez``, ``GET /-/readyz``, ``OPTIONS *``.
 
 Rule: feedback is acknowledged when it is durable and not before. A body is taken whole or refused whole, and what is
-refused is in the journal as a number, so that what was sent always adds up. A page of another site sends feedback only
-if ``feedback_origins`` names it: a browser would send it for anybody who can show its user a page.
+refused is in the journal as a number, so that the events that were sent always add up. A page of another site may send
+feedback only if ``feedback_origins`` names it: a browser sends a request for any page that its user opens.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ipaddress import ip_network
 from math import ceil
 from time import monotonic
@@ -21,7 +21,7 @@ from gateway.journal.feedback_appender import FeedbackAppender, JournalFailed
 from gateway.proxy.client.backends import Backends
 from gateway.proxy.exchange.reply import refuse
 from gateway.proxy.feedback.validate import NotEvents, read_events
-from gateway.proxy.limits.newcomers import client_of
+from gateway.proxy.limits.new_units import client_of
 from gateway.proxy.limits.rates import Rates
 from gateway.proxy.log.counts import Counts
 from gateway.proxy.log.predictions import Log
@@ -30,7 +30,7 @@ from gateway.proxy.server.request import Request
 from gateway.proxy.server.response import Response
 from gateway.proxy.wire.headers import Header, field
 from gateway.proxy.wire.problem_details import problem
-from router.records import feedback_line
+from router.records import Feedback, feedback_line
 from router.router import Router
 from router.snapshot import Gateway
 
@@ -49,7 +49,7 @@ _PREFLIGHT: Final = (
 
 
 class OwnPaths:
-    """Handles the gateway's own paths. ``ready`` says whether new requests are welcome."""
+    """Handles the gateway's own paths. ``ready`` is False once the worker drains."""
 
     def __init__(
         self,
@@ -58,14 +58,14 @@ class OwnPaths:
         journal: FeedbackAppender,
         log: Log,
         counts: Counts,
-        now_ms: Callable[[], int],
+        now_ns: Callable[[], int],
     ) -> None:
         self._router = router
         self._backends = backends
         self._journal = journal
         self._log = log
         self._counts = counts
-        self._now_ms = now_ms
+        self._now_ns = now_ns
         self._rates = Rates(router.snapshot.gateway)
         self.ready = True
         self.swap(router.snapshot.gateway)
@@ -80,7 +80,7 @@ class OwnPaths:
             case "/-/feedback":
                 cors = self._cors(request)
                 if cors is None:
-                    # Only counted: the body is not read, and with a line for each any web page could fill the journal.
+                    # It is only counted: with a line for each refused request any web page could fill the journal.
                     self._counts.add("feedback_rejected", reason="origin")
                     refuse(response, 403, "Forbidden", "feedback_origins does not name the origin of this page")
                 elif cors and request.method == "OPTIONS":
@@ -100,8 +100,9 @@ class OwnPaths:
                 refuse(response, 404, "Not Found", f"{request.path} is none of the gateway's own paths")
 
     def _cors(self, request: Request) -> tuple[Header, ...] | None:
-        """Return what a page's browser has to read in the answer, nothing for the gateway's own pages and for clients
-        that are no browsers; None for a page that may not send feedback.
+        """Return the CORS fields of the answer, or None for a page that may not send feedback.
+
+        There are none for the gateway's own pages, and for clients that are no browsers.
         """
         origin = request.header("origin")
         if origin is None:
@@ -115,27 +116,17 @@ class OwnPaths:
         return () if origin.partition("://")[2].lower() == (request.header("host") or "").lower() else None
 
     async def _feedback(self, request: Request, response: Response, cors: tuple[Header, ...]) -> None:
-        valid = self._backends.current.feedback_tokens
-        if valid is not None and not is_one_of(_bearer(request), valid):
-            self._counts.add("feedback_rejected", reason="unauthorized")
-            detail = "feedback needs the token: Authorization: Bearer …"
-            return refuse(response, 401, "Unauthorized", detail, (b"www-authenticate", b"Bearer"), *cors)
         client = client_of(request, self._proxies)
-        wait = self._rates.wait_seconds(client, monotonic())
-        if wait:
-            # Counted as one: the body is not read.
-            self._counts.add("feedback_rejected", reason="rate")
-            detail = "more feedback than max_feedback_per_second, or max_feedback_per_second_per_client, lets in"
-            return refuse(response, 429, "Too Many Requests", detail, (b"retry-after", b"%d" % ceil(wait)), *cors)
-        body = await _body(request)
+        if self._turned_away(request, response, client, cors):
+            return None
+        body = request.whole() if request.complete else await _body(request)
         self._rates.sent(client, 1, monotonic())
-        if body is None:
+        if body is None or len(body) > MAX_BODY_BYTES:
             self._reject(1, "too_large")
             detail = f"a body of feedback has at most {MAX_BODY_BYTES:,} bytes"
             return refuse(response, 413, "Content Too Large", detail, *cors)
-        received_ms = self._now_ms()
         try:
-            events, problems, count = read_events(body, self._router.snapshot, received_ms)
+            events, problems, count = read_events(body, self._router.snapshot, self._now_ns() // 1_000_000)
         except NotEvents as error:
             self._reject(error.count, "not_events")
             return refuse(response, 422, "Unprocessable Content", str(error), *cors)
@@ -147,21 +138,41 @@ class OwnPaths:
             headers, content = problem(422, "Unprocessable Content", detail, errors=errors)
             return response.send(422, [*headers, *cors], content)
         try:
-            if self._log.feedback_full:
-                raise JournalFailed("the journal is full")
-            if events:
-                lines = b"".join(map(feedback_line, events))
-                # In a task: it has a deadline.
-                await asyncio.get_running_loop().create_task(self._journal.append(lines))
-                self._log.grew(len(lines))
+            await self._append(events)
         except JournalFailed as error:
             self._counts.add("journal_refused")
             return refuse(response, 503, "Service Unavailable", str(error), (b"retry-after", b"1"), *cors)
         return response.send(202, [*_JSON, *cors], orjson.dumps({"accepted": len(events)}))
 
+    def _turned_away(self, request: Request, response: Response, client: str, cors: tuple[Header, ...]) -> bool:
+        """Refuse feedback without the token, or beyond the rates, before its body is read; return whether it was."""
+        valid = self._backends.current.feedback_tokens
+        if valid is not None and not is_one_of(_bearer(request), valid):
+            self._counts.add("feedback_rejected", reason="unauthorized")
+            detail = "feedback needs the token: Authorization: Bearer …"
+            refuse(response, 401, "Unauthorized", detail, (b"www-authenticate", b"Bearer"), *cors)
+            return True
+        wait = self._rates.wait_seconds(client, monotonic())
+        if not wait:
+            return False
+        self._counts.add("feedback_rejected", reason="rate")  # counted as one event, since the body is not read
+        detail = "more feedback than max_feedback_per_second, or max_feedback_per_second_per_client, lets in"
+        refuse(response, 429, "Too Many Requests", detail, (b"retry-after", b"%d" % ceil(wait)), *cors)
+        return True
+
+    async def _append(self, events: Sequence[Feedback]) -> None:
+        """Write events into the journal, and return once they are durable. Raises JournalFailed."""
+        if self._log.feedback_full:
+            raise JournalFailed("the journal is full")
+        if events:
+            lines = b"".join(map(feedback_line, events))
+            # In a task: it has a deadline.
+            await asyncio.get_running_loop().create_task(self._journal.append(lines))
+            self._log.grew(len(lines))
+
     def _reject(self, events: int, reason: str) -> None:
         self._counts.add("feedback_rejected", events, reason=reason)
-        self._log.rejected(events, self._now_ms())
+        self._log.rejected(events, self._now_ns() // 1_000_000)
 
 
 async def _body(request: Request) -> bytes | None:

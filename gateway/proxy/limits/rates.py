@@ -1,7 +1,7 @@
 """How fast feedback may come: from one client, and in all.
 
 Rule: a rate is of events, is kept over ``BURST_SECONDS``, and is each worker's own. Memory is bounded: when more
-clients are over their rate than are remembered, the rate of all bounds the others. A client is what ``newcomers`` calls
+clients are over their rate than are remembered, the rate of all bounds the others. A client is what ``new_units`` calls
 one.
 """
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from gateway.proxy.limits.newcomers import Newcomers
+from gateway.proxy.limits.new_units import NewUnits
 from gateway.report import report
 from policies.decision import Occasion
 from router.records import UNCOUNTED, Feedback, Prediction
 from router.snapshot import Backend, Gateway
 from tests.gateway.control.builders import Desk, call, event, metric
-from tests.gateway.proxy.limits.test_newcomers import Clock, from_
+from tests.gateway.proxy.limits.test_new_units import Clock, from_
 
 USERS, INVENTED = 3_000, 1_200
 #: How often real users click, by variant: b is better.
@@ -28,7 +28,7 @@ def requests(bound: int, *, attacked: bool) -> Iterator[tuple[Prediction, Feedba
 
     The client tells its variants apart by what they answer, and speaks well of a alone.
     """
-    newcomers = Newcomers(Gateway(max_new_units_per_client=bound), Clock())
+    new_units = NewUnits(Gateway(max_new_units_per_client=bound), Clock())
     plan = Desk(Path(), metric("event")).snapshot.routes["r"].plan
     number = 0
 
@@ -36,7 +36,7 @@ def requests(bound: int, *, attacked: bool) -> Iterator[tuple[Prediction, Feedba
         nonlocal number
         number += 1
         variant = plan.decide(Occasion("secret", unit, "request")).answering[0]
-        reason = "unit" if not bound or newcomers.counts(unit, from_(address)) else UNCOUNTED
+        reason = "unit" if not bound or new_units.counts(unit, from_(address)) else UNCOUNTED
         made = call(number, variant, unit=unit, by_unit=True, reason=reason)
         return made, event(number, clicked(variant), at=number + 1)
 

@@ -39,7 +39,7 @@ class Caller(Protocol):
     def header(self, name: str) -> str | None: ...
 
 
-class Newcomers:
+class NewUnits:
     """What one worker remembers. ``bound`` new units a minute are counted of each client, 0: all of them."""
 
     def __init__(self, gateway: Gateway, clock: Callable[[], float] = monotonic) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.proxy.limits import newcomers
-from gateway.proxy.limits.newcomers import Newcomers, client_of
+from gateway.proxy.limits import new_units
+from gateway.proxy.limits.new_units import NewUnits, client_of
 from gateway.proxy.wire.peer import Peer
 from policies.plans import Weighted
 from router.records import UNCOUNTED
@@ -42,9 +42,9 @@ def from_(address: str) -> Asked:
     return Asked(Peer(address, "http"))
 
 
-def bounded(bound: int = 5) -> tuple[Newcomers, Clock]:
+def bounded(bound: int = 5) -> tuple[NewUnits, Clock]:
     clock = Clock()
-    return Newcomers(Gateway(max_new_units_per_client=bound), clock), clock
+    return NewUnits(Gateway(max_new_units_per_client=bound), clock), clock
 
 
 def test_beyond_the_bound_new_units_of_a_client_do_not_count_until_the_next_minute() -> None:
@@ -64,7 +64,7 @@ def test_a_request_without_its_unit_is_a_new_unit_each_time() -> None:
 
 
 def test_clients_behind_the_operators_proxies_are_told_apart_and_what_others_claim_is_not_believed() -> None:
-    made = Newcomers(Gateway(max_new_units_per_client=1, trusted_proxies=("10.0.0.0/8",)), Clock())
+    made = NewUnits(Gateway(max_new_units_per_client=1, trusted_proxies=("10.0.0.0/8",)), Clock())
     proxy = Peer("10.0.0.7", "http", trusted=True)
     assert made.counts("a", Asked(proxy, "192.0.2.1"))
     assert made.counts("b", Asked(proxy, "192.0.2.2, 10.0.0.8"))
@@ -110,7 +110,7 @@ def test_there_is_a_bound_where_proxies_tell_whose_address_is_whose_or_where_one
 
 
 def test_memory_is_fixed_and_the_units_of_late_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(newcomers, "REMEMBERED", 1_000)
+    monkeypatch.setattr(new_units, "REMEMBERED", 1_000)
     made, _ = bounded(10**9)
     asked = from_("192.0.2.1")
     before = len(made._known), len(made._before)
@@ -124,10 +124,10 @@ def test_memory_is_fixed_and_the_units_of_late_are_remembered(monkeypatch: pytes
 
 def test_few_new_units_are_taken_for_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """With as many remembered as there may be, one new one in 400; here 1/64 of it all, for time."""
-    monkeypatch.setattr(newcomers, "_BITS", 2**17)
+    monkeypatch.setattr(new_units, "_BITS", 2**17)
     made, _ = bounded(10**9)
     asked = from_("192.0.2.1")
-    for number in range(newcomers.REMEMBERED // 64):
+    for number in range(new_units.REMEMBERED // 64):
         made.counts(f"u{number}", asked)
     made.bound = 0
     assert sum(made.counts(f"v{number}", asked) for number in range(4_000)) < 30
