@@ -1,5 +1,5 @@
 """What operators see and ask: the admin API, the console, Prometheus metrics.
 
-Rule: reads what the controller knows and changes nothing but by asking it to reload. No error leaves as a traceback,
-and nothing here is on the path of a request to a model.
+Rule: it shows what the controller's parts answer, and changes nothing but by asking them to reload or to erase. No
+error leaves as a traceback, and no request to a model passes here.
 """

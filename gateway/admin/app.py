@@ -57,8 +57,8 @@ def new_metrics(snapshot: Callable[[], Snapshot]) -> Metrics:
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    """Say what is wrong with a path or a method."""
-    assert isinstance(error, HTTPException)  # Starlette calls this for nothing else
+    """Answer a path or a method that does not exist with what does."""
+    assert isinstance(error, HTTPException)  # Starlette calls this handler for no other
     if error.status_code == 404:
         paths = [route.path for route in request.app.routes if "{" not in route.path]
         return problem(404, nearest.unknown("path", request.url.path, paths))

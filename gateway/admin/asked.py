@@ -1,6 +1,6 @@
-"""What a query asks for: each parameter is read by one function here.
+"""Who sends a request, and its query's numbers.
 
-Rule: whatever is given, it is read or it is a 400 that says what would do.
+Rule: a parameter is either read or refused with a 400 that says which values are valid.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from starlette.requests import Request
 
 from gateway.admin.guard import TOKEN_LINE
 
-#: The last millisecond of the year 9999, and more than any number that is asked for.
+#: The last millisecond of the year 9999: the largest number that any parameter needs.
 LATEST_MS: Final = 253_402_300_799_999
 _MOST_DIGITS: Final = 15
 _MOST_NAME: Final = 64
 
 
 def author(request: Request) -> str:
-    """Return who asks, as far as that is known: the user that the command line says, the token, the address."""
+    """Return who sends the request, as far as that is known: the command line's user, the token, the address."""
     said = request.headers.get("turnout-user", "")
     found = [f"{said} by the command line"] if said.isprintable() and 0 < len(said) <= _MOST_NAME else []
     if TOKEN_LINE in request.scope:
@@ -30,7 +30,7 @@ def author(request: Request) -> str:
 
 
 def number(request: Request, name: str, default: int, *, least: int = 0, most: int = LATEST_MS) -> int:
-    """Return the whole number of a parameter. Raises HTTPException (400) if it is none from ``least`` to ``most``."""
+    """Return the whole number of a parameter. Raises HTTPException (400) unless ``least`` <= it <= ``most``."""
     given = request.query_params.get(name)
     if given is None:
         return default

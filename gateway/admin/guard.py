@@ -1,16 +1,17 @@
-"""Who may ask the admin port, and what no answer goes without.
+"""Which requests the admin port answers, and which headers every answer has.
 
-Rule: one ASGI layer around everything. It fails closed: a token file that cannot be read lets nobody in.
+Rule: one ASGI layer around everything. It fails closed: with a token file that cannot be read, every request is
+refused.
 
 - With ``admin_token_file`` every path needs a token except ``/livez`` and ``/readyz``: ``/metrics`` too, since labels
   name routes and models, unless ``metrics_open`` says otherwise. A token of ``admin_read_token_file`` reads and changes
   nothing. It is sent as ``Authorization: Bearer``, or as the password of Basic with any user name, which is what
   browsers can ask for. The files are read again when they change, so tokens can be rotated without a restart.
 - At most ``MOST_REQUESTS`` are under way at once; one more gets 503, and health is answered all the same. At most
-  ``AT_A_TIME`` of them are being answered, and a client that hung up while it waited is not answered at all: recording
-  runs on the same loop, and many requests must not delay it.
+  ``AT_A_TIME`` handlers run at once, and none for a client that hung up while it waited: recording runs on the same
+  loop, and many requests must not delay it.
 - Bound to loopback, only requests to a loopback name are answered: a web page that points its own name at 127.0.0.1
-  (DNS rebinding) gets 421. Who puts a proxy with a name of its own in front binds to another address, with a token.
+  (DNS rebinding) gets 421. For a proxy with a name of its own, bind to another address, with a token.
 - A POST from another site's page (``Sec-Fetch-Site``, else ``Origin``) gets 403: browsers send Basic by themselves.
 """
 
@@ -37,13 +38,13 @@ from router.snapshot import Gateway
 logger = logging.getLogger(__name__)
 
 OPEN_PATHS: Final = frozenset({"/livez", "/readyz"})
-#: Requests under way at once, health left out.
+#: Requests under way at once, not counting health checks.
 MOST_REQUESTS: Final = 64
-#: How many of them are being answered, until their answers begin.
+#: How many handlers run at once, each until its answer begins.
 AT_A_TIME: Final = 4
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
-#: Nothing but our own style sheet: no script, no frame, no other host.
+#: Pages may load their own style sheet and images, and nothing else: no script, no frame, no other host.
 HEADERS: Final = {
     "content-security-policy": "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'",
@@ -54,7 +55,7 @@ HEADERS: Final = {
     "cache-control": "no-store",
 }
 
-#: Which token of ``admin_token_file`` a request came with, in its scope: the first is 1.
+#: The key in a request's scope for which token of ``admin_token_file`` it came with: the first is 1.
 TOKEN_LINE: Final = "turnout.token_line"
 
 _CHALLENGE: Final = {"www-authenticate": 'Basic realm="turnout", charset="UTF-8", Bearer realm="turnout"'}
@@ -82,7 +83,7 @@ class Guard:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                turn.close()  # what is sent from here on waits for its client
+                turn.close()  # from here on the answer waits for its client, and not for this loop
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
@@ -100,7 +101,7 @@ class Guard:
         except ClientDisconnect:
             pass
         except Exception as error:
-            # One line: an operator needs to know what broke and where, and a client only that something did.
+            # One line: an operator needs to know what failed and where, a client only that something did.
             logger.error(
                 "admin request failed: %s %s: %s: %s", scope["method"], scope["path"], type(error).__name__, error
             )
@@ -160,7 +161,7 @@ async def _is_gone(receive: Receive) -> bool:
 
 
 def _read(file: TokenFile, path: str | None) -> tuple[bytes, ...]:
-    """Return the tokens of a file, none if there is no file or it cannot be read: it lets nobody in."""
+    """Return the tokens of a file; none if there is no file or it cannot be read: then no token is valid."""
     if path is None:
         return ()
     try:
@@ -171,7 +172,7 @@ def _read(file: TokenFile, path: str | None) -> tuple[bytes, ...]:
 
 
 def credential(authorization: str) -> bytes | None:
-    """Return the token an Authorization header carries, None when it carries none that we understand."""
+    """Return the token in an Authorization header, None if it has none in a scheme that is known here."""
     scheme, _, rest = authorization.partition(" ")
     if scheme.lower() == "bearer":
         return rest.strip().encode()
@@ -196,7 +197,7 @@ def hostname(authority: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether the name or address is this machine's own."""
+    """Return whether the name or address is of the loopback interface."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
@@ -206,7 +207,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _is_cross_site(headers: Headers, host: str) -> bool:
-    """Return whether another site's page sent this; clients that are no browsers send neither header."""
+    """Return whether another site's page sent this request; clients other than browsers send neither header."""
     site = headers.get("sec-fetch-site")
     if site is not None:
         return site not in {"same-origin", "none"}

@@ -1,6 +1,6 @@
 """Errors of the admin port, as RFC 9457 ``application/problem+json``.
 
-Rule: an error names the thing, what was given and what would do. It never carries a traceback or a secret.
+Rule: an error names the thing, what was given and what is valid. It never contains a traceback or a secret.
 """
 
 from __future__ import annotations
@@ -26,5 +26,5 @@ def problem(
 
 
 def unknown(kind: str, name: str, names: Iterable[str]) -> Response:
-    """Return the 404 for a name that is none of ``names``, with the nearest one if any is near."""
+    """Return the 404 for a name that is not among ``names``, with the nearest of them if one is near."""
     return problem(404, nearest.unknown(kind, name, names))

@@ -2,13 +2,13 @@
 
 Rules:
 
-1. A head has at most ``HEAD_BYTES`` and ``FIELDS``, and is here ``HEAD_SECONDS`` after it began; a body has a declared
-   length of at most ``BODY_BYTES``, and is here ``REQUEST_SECONDS`` after its head. Chunked bodies are not taken: their
-   trailers have no bound.
-2. A client that does not take its answer for ``REQUEST_SECONDS`` is cut off.
-3. Of more than ``CONNECTIONS`` the oldest with nothing under way is closed, of the address that has most of them: so
-   silent connections keep nobody out, least of all other clients. Requests under way are bounded by the guard, which
-   answers health regardless.
+1. A head has at most ``HEAD_BYTES`` and ``FIELDS``, and must be complete within ``HEAD_SECONDS``; a body has a declared
+   length of at most ``BODY_BYTES``, and must be complete ``REQUEST_SECONDS`` after its head. Chunked bodies are
+   refused: their trailers have no bound.
+2. A connection whose client reads nothing of its answer for ``REQUEST_SECONDS`` is closed.
+3. Beyond ``CONNECTIONS``, the idle connection is closed that has been idle for longest, of the address that has most
+   idle ones: so idle connections cannot keep other clients out. Requests under way are bounded by the guard, which
+   answers health checks regardless.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ BODY_BYTES: Final = 2**21
 HEAD_SECONDS: Final = 10.0
 REQUEST_SECONDS: Final = 30.0
 CONNECTIONS: Final = 256
-#: Connections that wait to be accepted, and that are accepted in one turn of the loop, which is the recorder's too.
+#: Connections that wait to be accepted, and that are accepted in one turn of the loop, which the recorder shares.
 BACKLOG: Final = 64
-#: Requests that wait on one connection for the one before them.
+#: Pipelined requests that wait on one connection.
 _PIPELINED: Final = 16
 
 
@@ -47,17 +47,17 @@ class AdminConnection(HttpToolsProtocol):
         super().__init__(*arguments, **more)
         self._deadline: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
-        self._head_bytes = 0  # of the head under way
+        self._head_bytes = 0  # of the head that is being read
         self._fields = 0
         self._field_bytes = 0
-        self._heading = True  # no head is whole since the last request
+        self._heading = True  # no head is complete since the last request
         self._refused = False
-        #: When it began to have nothing under way, on the loop's clock.
+        #: Since when it is idle, on the loop's clock.
         self.since = 0.0
 
     @property
     def silent(self) -> bool:
-        """True while nothing that was asked is under way."""
+        """Whether it is idle: no request is under way."""
         return self.cycle is None or (self.cycle.response_complete and not self.pipeline)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -141,7 +141,7 @@ class AdminConnection(HttpToolsProtocol):
         super().resume_writing()
 
     def _expect(self, seconds: float | None) -> None:
-        """Wait so long for what has to come now; with None for nothing."""
+        """Close the connection after so many seconds, in place of the deadline before; with None there is none."""
         if self._deadline is not None:
             self._deadline.cancel()
         self._deadline = None if seconds is None else self.loop.call_later(seconds, self._cut)
@@ -151,7 +151,7 @@ class AdminConnection(HttpToolsProtocol):
             self.transport.abort()
 
     def _refuse(self, status: int) -> None:
-        """Answer in our own name, for the last time; where an answer is under way, there is no place for it."""
+        """Send an error and close the connection; where an answer is under way, close it without one."""
         self._refused = True
         if not self.silent:
             self._cut()
@@ -166,13 +166,14 @@ class AdminConnection(HttpToolsProtocol):
         if silent:
             ((address, _),) = Counter(map(_address, silent)).most_common(1)
             oldest = min((one for one in silent if _address(one) == address), key=lambda one: one.since)
-            # At once, and not in connection_lost: others of the same burst would choose it again, and make no room.
+            # Removed here and not in connection_lost: new connections of the same burst would choose it again, and free
+            # none.
             everyone.discard(oldest)
             oldest._cut()
 
 
 class AdminServer(uvicorn.Server):
-    """uvicorn without its signal handlers, which are the controller's own, and without its start."""
+    """uvicorn without its signal handlers, since the controller has its own, and with its own ``startup``."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -200,7 +201,7 @@ class AdminServer(uvicorn.Server):
 
 
 def server(app: Any, connection: type[AdminConnection] = AdminConnection) -> AdminServer:
-    """Return a server of the admin app. Its ``config.ssl`` is the context that it speaks TLS by, if it is to."""
+    """Return a server of the admin app. With a context in its ``config.ssl`` it speaks TLS."""
     config = uvicorn.Config(
         app,
         log_config=None,

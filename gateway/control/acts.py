@@ -1,7 +1,7 @@
 """What people did: who, with which file, and what that changed of the configuration in force.
 
-Rule: what is compared is the configuration as it is shown (``gateway.admin.effective``), without a secret. Values of
-headers are never told. Nothing here can fail: what cannot be found out is None.
+Rule: what is compared is the configuration as it is shown (``gateway.process.effective``), without secrets or the
+values of headers. Nothing here can fail: what cannot be found out is None.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from gateway.process.effective import HIDDEN, effective
 from router.config.config import Config
 from router.snapshot import Snapshot
 
-#: How an act came: the file's content changed, SIGHUP, a request at the admin port, the start of the controller.
+#: How it was asked for: the file's content changed, SIGHUP, a request at the admin port, the start of the controller.
 Via = Literal["edit", "signal", "api", "start"]
 
-#: A longer difference is cut, and so is a longer line of it.
+#: A difference with more lines is cut, and so is a longer line.
 MOST_LINES: Final = 100
 MOST_CHARACTERS: Final = 200
 
-#: What follows from the rest, or moves by itself.
+#: Fields that follow from the rest, or move by themselves.
 _DERIVED: Final = frozenset({"plan", "period", "revision", "epoch", "settings", "salt"})
 
 
 class Act(NamedTuple):
-    """Who does something, as far as that is known, and how it came."""
+    """Who did something, as far as that is known, and how it was asked for."""
 
     via: Via
     author: str | None = None
 
 
 def owner_of(path: Path) -> str | None:
-    """Return the user whose file this is: who wrote it last, as far as the system says."""
+    """Return the user who owns the file: the system does not say who wrote it last."""
     with suppress(OSError):
         number = path.stat().st_uid
         try:
@@ -59,7 +59,7 @@ def digest_of(path: Path) -> str | None:
 def described(snapshot: Snapshot, config: Config | None) -> dict[str, str]:
     """Return every setting in force by its dotted name; ``config`` is the file it was made of, if that is known.
 
-    A policy's own settings are known only with the file; without it, the shares of its plan stand for them.
+    A policy's own settings are known only with the file; without it, the shares of its plan take their place.
     """
     whole = effective(snapshot)
     routes = {}
@@ -77,7 +77,7 @@ def described(snapshot: Snapshot, config: Config | None) -> dict[str, str]:
 
 
 def difference(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
-    """Return what changed, a line for each setting; a backend, metric, route or sink that is new or gone is one."""
+    """Return a line for each setting that changed; a backend, metric, route or sink that is new or gone is one line."""
     lines: list[str] = []
     had, has = set(map(_table_of, before)), set(map(_table_of, after))
     for name in sorted(before.keys() | after.keys()):
@@ -85,7 +85,7 @@ def difference(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]
         if old == new:
             continue
         if table in had and table in has:
-            lines.append(f"{name}: {_told(name, old)} -> {_told(name, new)}"[:MOST_CHARACTERS])
+            lines.append(f"{name}: {_shown(name, old)} -> {_shown(name, new)}"[:MOST_CHARACTERS])
         elif (line := f"{'+' if table in has else '-'} {table}") not in lines[-1:]:
             lines.append(line)
     more = len(lines) - MOST_LINES
@@ -93,12 +93,12 @@ def difference(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]
 
 
 def _table_of(name: str) -> str:
-    """The table that a setting stands in: that of a backend, metric, route or sink, else "gateway"."""
+    """The table that a setting belongs to: that of a backend, metric, route or sink, else "gateway"."""
     kind, _, rest = name.partition(".")
     return kind if kind == "gateway" else f"{kind}.{rest.partition('.')[0]}"
 
 
-def _told(name: str, value: str | None) -> str:
+def _shown(name: str, value: str | None) -> str:
     if value is None:
         return "unset"
     return f'"{HIDDEN}"' if "headers" in name.split(".") else value

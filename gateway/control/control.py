@@ -139,7 +139,7 @@ class Control:
         try:
             member = None if gateway.store == "sqlite" else Member(store, name_of(self._data_dir))
             if member is not None:
-                await member.attend()
+                await member.keep_lease()
             before = await store.recalled(MOST)
             recorder = Recorder(
                 store,

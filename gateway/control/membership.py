@@ -1,25 +1,24 @@
 """The fleet: several nodes on one PostgreSQL, and what each of them may write.
 
-Theory of operation. Every node reads its own journal, and one node at a time makes something of what was read:
+Theory of operation. Every node reads its own journal, and one node at a time records, joins and counts for all:
 
-- A *node* is a data directory; its name is made at its first start and kept there. Its journal's offsets and its
-  writers go by that name in the store.
-- One node holds the *lease* (``gateway.store.lease``). It records its own journal as a single node does. The others
-  *ship* theirs: lines as they are go into the table ``intake``, with the offsets, in one transaction. The holder takes
-  them from there as if it had read them itself, and records them with all that follows, in one transaction with their
-  deletion. So there is one who joins and counts, who may remember what it wrote, and each line is counted once.
-- Every transaction of the holder begins with its fencing number, every one about a journal with the life of its node: a
-  process that slept, or was cut off, and whose place was taken finds its number old and writes nothing.
-- Who becomes the holder first records what it had itself shipped before, then goes on in its journal: so a node's lines
-  are always recorded in their order, and its heartbeats never before what they vouch for.
-- A node tells the others once a second that it is there. One that was not heard of for ``ABSENT_MS`` holds the
-  watermark back no longer; what it has to tell when it comes back is late, which the join takes as it takes all that
-  is late.
-- Numbered plans (``gateway.store.publications``): the holder makes them, every node with the same configuration copies
-  the newest. A revision is given once. What a node makes of its own file while the store is out of reach has no number
-  (0) until it is back.
+- A *node* is a data directory; its name is made at its first start and kept there. In the store, its journal's offsets
+  and its writers have that name.
+- One node holds the *lease* (``gateway.store.fleet.lease``). It records its own journal as a single node does. The
+  others *ship* theirs: they write the lines as they are into the table ``intake``, with the offsets, in one
+  transaction. The holder reads them there, and records them with all that follows in one transaction with their
+  deletion. So a single process joins and counts, and may remember what it wrote, and each line is counted once.
+- Every transaction of the holder begins with its fencing number, and every one about a journal with the life of its
+  node. A process that slept or was cut off, and was replaced meanwhile, finds its number old and writes nothing.
+- A node that becomes the holder first records what it had itself shipped before, then goes on in its journal: so a
+  node's lines are always recorded in their order, and no heartbeat before the lines that it vouches for.
+- A node writes into the store once a second that it is there. One that has been silent for ``ABSENT_MS`` no longer
+  holds the watermark back; its lines come late when it is back, and are joined as all late lines are.
+- Numbered plans (``gateway.store.fleet.publications``): the holder makes them, every node with the same configuration
+  copies the newest. A revision is given once. A snapshot that a node compiles while the store is out of reach has no
+  number (0) until the store is back.
 
-Rule: a node knows of the others what the store says. With SQLite there is no fleet, and nothing here is made.
+Rule: a node knows of the others what the store says. With SQLite there is no fleet, and no ``Member``.
 """
 
 from __future__ import annotations
@@ -47,15 +46,16 @@ from gateway.store.fleet.shipped import Chunk
 
 NAME: Final = "node"
 
-#: How often a node looks who holds the lease, and a holder renews it though it has nothing to write.
+#: How often a node looks which node holds the lease, and a holder renews it though it has nothing to write.
 LOOK_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """The fleet as one node sees it. ``config`` is what it runs itself, ``cut_off_seconds`` since when it sees nothing.
+class FleetView:
+    """The fleet as one node sees it. ``config`` is the configuration that this node runs.
 
-    ``holder`` is "" where nobody holds the lease.
+    ``cut_off_seconds`` is how long it has not reached the store, None while it does. ``holder`` is "" where no node
+    holds the lease.
     """
 
     node: str
@@ -67,13 +67,13 @@ class View:
 
     @property
     def differing(self) -> tuple[Node, ...]:
-        """The nodes that are there and run another configuration than the holder does."""
+        """The nodes that are present and run another configuration than the holder."""
         held = {node.name: node.config for node in self.nodes}.get(self.holder) or self.config
         return tuple(node for node in self.nodes if not node.absent and node.config and node.config != held)
 
 
-class Watch:
-    """Notes what changes in the fleet, once each."""
+class FleetWatch:
+    """Notes each change in the fleet once in the event log."""
 
     def __init__(self, event_log: EventLog) -> None:
         self._event_log = event_log
@@ -81,8 +81,8 @@ class Watch:
         self._cut_off = False
         self._differing: frozenset[tuple[str, str]] = frozenset()
 
-    def look(self, view: View, revision: int) -> bool:
-        """Look at the fleet; return whether this node has just become the holder, and has everything to plan."""
+    def look(self, view: FleetView, revision: int) -> bool:
+        """Note what changed; return whether this node has just become the holder: then it must plan every route."""
         note = self._event_log.note
         cut_off = view.cut_off_seconds is not None
         if cut_off != self._cut_off:
@@ -104,7 +104,7 @@ class Watch:
 
 
 class Member:
-    """This node's part in the fleet. From now on the store lets nobody change what only the holder may."""
+    """This node's membership. From now on ``Store.change`` fails at every node but the holder of the lease."""
 
     def __init__(self, store: Store, node: str) -> None:
         self.node = node
@@ -130,22 +130,22 @@ class Member:
 
     @property
     def alone(self) -> bool:
-        """Whether there is no other node."""
+        """Whether no other node is present."""
         return not any(node.name != self.node and not node.absent for node in self._nodes)
 
     @property
     def present(self) -> Collection[str]:
-        """The nodes whose word the watermark waits for."""
+        """The nodes whose heartbeats the watermark waits for."""
         return {node.name for node in self._nodes if not node.absent} | {self.node}
 
-    def view(self, config: str) -> View:
-        """Return what there is to show."""
+    def view(self, config: str) -> FleetView:
+        """Return the fleet as this node saw it last."""
         silent = monotonic() - self._seen
         cut_off = silent if silent > 4 * LOOK_SECONDS + 1 else None
-        return View(self.node, self._holder, config, self._nodes, self._waiting, cut_off)
+        return FleetView(self.node, self._holder, config, self._nodes, self._waiting, cut_off)
 
-    async def attend(self) -> bool:
-        """Look at the fleet, take the lease if it is free; return whether this node holds it."""
+    async def keep_lease(self) -> bool:
+        """Renew the lease, or take it if it is free; return whether this node holds it."""
         if monotonic() - self._looked < LOOK_SECONDS:
             return self.holds
         await self._free_locks()
@@ -173,7 +173,7 @@ class Member:
         return self.holds
 
     async def _free_locks(self) -> None:
-        """End a sleeping holder's transaction, lest taking its place waits for it, as it does where engines cannot."""
+        """End the transaction of a holder whose lease has expired: its locks would delay taking the lease."""
         if self._fencing is not None:
             return
         with suppress(DBAPIError):
@@ -182,9 +182,10 @@ class Member:
                     await lease.free_locks(connection)
 
     def _may_take(self, found: Lease, known: Collection[Node]) -> bool:
-        """Whether to try and take the lease: what was this node's at once, what is free after those that are more.
+        """Whether to try and take the lease: its own at once, a free one unless it runs another configuration than
+        most.
 
-        Whoever holds it plans for its own configuration alone, so a node with another than most lets them go first.
+        The holder plans for its own configuration alone, so a node with an odd one waits two leases for the others.
         """
         if found.holder == self.node:
             return True
@@ -197,37 +198,37 @@ class Member:
         """Begin a transaction of the holder. Raises LeaseLost or Superseded."""
         if self._fencing is None:
             raise lease.LeaseLost("this node does not hold the lease")
-        await self.own(connection)
+        await self.fence_journal(connection)
         await lease.fence(connection, self._fencing)
 
-    async def own(self, connection: AsyncConnection) -> None:
+    async def fence_journal(self, connection: AsyncConnection) -> None:
         """Begin a transaction about this node's journal. Raises Superseded."""
         await nodes.still(connection, self.node, self._life or 0)
 
-    async def say(self, connection: AsyncConnection, config: str, revision: int) -> None:
-        """Tell the others that this node is there, and what it routes by. Raises Superseded."""
+    async def report(self, connection: AsyncConnection, config: str, revision: int) -> None:
+        """Write that this node is there, with its configuration and revision. Raises Superseded."""
         self._config = config
         if self._life is not None:
             await nodes.say(connection, self.node, self._life, config, revision)
             self._seen = monotonic()
 
     async def shipped(self, limit: int) -> tuple[list[Chunk], bool]:
-        """Return what nodes shipped first, about ``limit`` lines of it, and whether anything of this node waits."""
+        """Return the oldest shipped lines, about ``limit`` of them, and whether lines of this node wait."""
         async with self._store.begin() as connection:
             waiting = await shipped.waiting_bytes(connection)
             return (await shipped.first(connection, limit) if waiting else []), self.node in waiting
 
     async def newest_shipped(self) -> int:
-        """Return the number of what was shipped last and waits, 0 where nothing does."""
+        """Return the number of the newest shipped chunk that waits, 0 where none does."""
         async with self._store.begin() as connection:
             return await shipped.newest(connection)
 
-    def lost(self) -> None:
-        """Know that the lease is another's."""
+    def lose_lease(self) -> None:
+        """Called when another node has taken the lease."""
         self._fencing, self._looked = None, -LOOK_SECONDS
 
     async def yield_lease(self) -> None:
-        """Give the lease to whoever takes it first, and take it no more."""
+        """Release the lease, for the first node that takes it, and do not take it again."""
         self._leaving = True
         fencing, self._fencing = self._fencing, None
         if fencing is not None:
@@ -235,7 +236,7 @@ class Member:
                 await lease.release(connection, fencing)
 
     async def leave(self) -> None:
-        """Be no member any more: everything is told, and nobody has to wait for this node."""
+        """Leave the fleet: every line is recorded or shipped, and no node needs to wait for this one."""
         await self.yield_lease()
         if self._life is not None:
             async with self._store.begin() as connection:
@@ -243,9 +244,9 @@ class Member:
 
 
 def name_of(data_dir: Path) -> str:
-    """Return the name of the node that this data directory is, made and kept there if it has none. Raises OSError.
+    """Return the name of this data directory's node; one is made and kept there if it has none. Raises OSError.
 
-    The host's name is in it for people; chance makes it one's own, for hosts may hold several, or be made of one image.
+    The host's name is in it for people. A random part makes it unique: a host may have several nodes, or be a clone.
     """
     path = data_dir / NAME
     try:
@@ -267,4 +268,4 @@ async def _forget(connection: AsyncConnection, known: Collection[Node]) -> None:
             await nodes.forget(connection, node.name)
 
 
-__all__ = ["ABSENT_MS", "LEASE_MS", "Member", "View", "name_of"]
+__all__ = ["ABSENT_MS", "LEASE_MS", "FleetView", "Member", "name_of"]

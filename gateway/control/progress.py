@@ -1,7 +1,7 @@
 """Whether recording makes progress, and since when it does not.
 
-Rule: ready means progress, not presence. An open store that takes nothing, and a recorder that runs and closes no
-window, are stalled.
+Rule: ready means progress, not presence. A store that is open but accepts nothing is stalled, and so is a recorder that
+runs but closes no window.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Final, NamedTuple
 
 #: How long lines may wait while no step of the recorder ends. One that catches up takes some seconds.
 STEP_SECONDS: Final = 10.0
-#: How long the watermark may stand while writers live, which say every second how far they are. A node that is cut off
-#: holds it back for two minutes.
+#: How long the watermark may stand still while writers live, which write heartbeats every second. A node that is cut
+#: off holds it back for two minutes.
 WATERMARK_SECONDS: Final = 30.0
 FLEET_WATERMARK_SECONDS: Final = 150.0
 
@@ -20,7 +20,7 @@ class Progress(NamedTuple):
     """How far recording is. ``trouble`` says in words why it is stalled, "" if it is not; ``detail`` adds the error.
 
     ``watermark_age_seconds`` and ``committed_seconds`` (since the last step that ended well) are None where there is
-    none yet; ``oldest_seconds`` is how long there was always something left to record.
+    none yet; ``oldest_seconds`` is how long lines have waited without a break.
     """
 
     stalled_seconds: float = 0.0

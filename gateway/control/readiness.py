@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.control.event_log import EventLog
-from gateway.control.membership import View
+from gateway.control.membership import FleetView
 from gateway.control.opened import Opened
 from gateway.control.progress import Progress
 from gateway.journal.segments import size_bytes
@@ -33,7 +33,7 @@ class Readiness:
         self._started = time.monotonic()
 
     @property
-    def fleet(self) -> View | None:
+    def fleet(self) -> FleetView | None:
         """The nodes that share the store as this one sees them, None where there is no store to share."""
         if self.opened is None or self.opened.member is None:
             return None

@@ -31,10 +31,10 @@ from gateway.store.counts.ledger import STATUSES, UNKNOWN
 from gateway.store.counts.plans import ACTS
 from router.config.diagnostics import as_json
 
-#: A reload reads a file and makes plans. Longer than this, something hangs.
+#: A reload reads a file and makes plans. If it takes longer than this, something hangs.
 RELOAD_SECONDS: Final = 30.0
 
-#: A scrape does not wait for a slow store: what it has keeps its last value.
+#: A scrape waits no longer for a slow store: its series keep their last values.
 SCRAPE_SECONDS: Final = 2.0
 
 MOST_EVENTS: Final = 200
@@ -73,7 +73,7 @@ class API:
         ]
 
     async def list_routes(self, request: Request) -> Response:
-        """Every route's report, in the order of the file, and what is wrong with feedback that belongs to none."""
+        """Every route's report, in the order of the file, and what is wrong with feedback that belongs to no route."""
         return _json(
             {
                 "revision": self.controller.in_force.snapshot.revision,
@@ -101,7 +101,7 @@ class API:
             return unknown("route", name, self.controller.in_force.snapshot.routes)
 
     async def list_backends(self, request: Request) -> Response:
-        """Every backend's replicas, and how many workers see them fit, ejected or unhealthy."""
+        """Every backend's replicas, and how many workers see each as fit, ejected or unhealthy."""
         return _json({"revision": self.controller.in_force.snapshot.revision, "backends": self.metrics.backends()})
 
     async def one_prediction(self, request: Request) -> Response:
@@ -116,7 +116,7 @@ class API:
         return _json(found)
 
     async def account(self, request: Request) -> Response:
-        """What every feedback event ended as, by route and metric: the numbers add up to what was ever sent."""
+        """The status of every feedback event, counted by route and metric: the numbers add up to what was ever sent."""
         found = await from_store(self.controller.queries, lambda ask: ask.store.account())
         by_place: dict[tuple[str, str], dict[str, int]] = {}
         for (route, metric, status), n in sorted(found.items()):
@@ -139,13 +139,13 @@ class API:
         return _json({"orphans": found})
 
     async def set_aside(self, request: Request) -> Response:
-        """What could not be recorded or settled, the newest first, each with the reason."""
+        """What could not be recorded or joined, the newest first, each with the reason."""
         limit = number(request, "limit", MOST_ORPHANS, least=1, most=MOST_ORPHANS)
         found = await from_store(self.controller.queries, lambda ask: ask.store.set_aside(limit))
         return _json({"set_aside": found})
 
     async def sinks(self, request: Request) -> Response:
-        """Every sink, and what became of its events: what was made is what waits and what came to an end."""
+        """Every sink, and what became of its events: those made are those that wait and those that came to an end."""
         return _json({"sinks": await from_store(self.controller.queries, lambda ask: ask.sinks())})
 
     async def config(self, request: Request) -> Response:
@@ -153,11 +153,11 @@ class API:
         return _json(effective(self.controller.in_force.snapshot))
 
     async def fleet(self, request: Request) -> Response:
-        """The nodes that share the store, and which of them holds the lease; with a store of its own there are none."""
+        """The nodes that share the store, and which of them holds the lease; none where the store is not shared."""
         return _json(as_shown(self.controller.readiness.fleet, self.controller.in_force.snapshot.revision))
 
     async def events(self, request: Request) -> Response:
-        """What happened lately, the newest first: so much of what people did, and so much of the rest."""
+        """What happened lately, the newest first: up to ``MOST_EVENTS`` of what people did, and of the rest."""
         left = dict.fromkeys((True, False), MOST_EVENTS)
         shown = []
         for one in reversed(self.controller.event_log.newest):
@@ -180,7 +180,7 @@ class API:
         return problem(422, detail, title="The file is not valid", revision=result.revision, diagnostics=listed)
 
     async def scrape(self, request: Request) -> Response:
-        """All series; those that the store is read for as fresh as it allows within the deadline."""
+        """All series. Those that need the store are as fresh as it answers within ``SCRAPE_SECONDS``."""
         self.metrics.refresh_plans()
         self.metrics.refresh_fleet(self.controller.readiness.fleet)
         ready = self.controller.readiness
@@ -190,11 +190,11 @@ class API:
         return Response(text, headers={"content-type": content_type})
 
     async def livez(self, request: Request) -> Response:
-        """This process runs: it asks nothing else, or a slow store would have it killed."""
+        """This process runs: nothing else is asked, or it would be killed because of a slow store."""
         return PlainTextResponse("ok\n")
 
     async def readyz(self, request: Request) -> Response:
-        """Whether recording makes progress. Traffic has its own, on the data port, and does not depend on this one."""
+        """Whether recording makes progress. The data port has a readiness of its own, which does not depend on it."""
         fleet, revision = self.controller.readiness.fleet, self.controller.in_force.snapshot.revision
         reached = self.controller.queries.ready and (fleet is None or fleet.cut_off_seconds is None)
         progress = self.controller.readiness.progress()
@@ -211,7 +211,7 @@ class API:
         if "verbose" in request.query_params:
             text = (
                 "".join(f"[{'+' if ok else '-'}]{name} {'ok' if ok else 'failed'}\n" for name, ok in checks.items())
-                + f"recording: {_told(progress)}\n"
+                + f"recording: {_sentence(progress)}\n"
                 + "".join(f"{line}\n" for line in sentences(fleet, revision))
                 + text
             )
@@ -219,7 +219,7 @@ class API:
 
 
 def _answering(handler: Handler) -> Handler:
-    """Turn a store that cannot answer, or not in time, into a 503 that says that traffic goes on."""
+    """Answer 503, which says that traffic goes on, where the store does not answer in time or at all."""
 
     @wraps(handler)
     async def answer(request: Request) -> Response:
@@ -234,7 +234,7 @@ def _answering(handler: Handler) -> Handler:
     return answer
 
 
-def _told(progress: Progress) -> str:
+def _sentence(progress: Progress) -> str:
     """Say how far recording is."""
     committed, age = progress.committed_seconds, progress.watermark_age_seconds
     return ", ".join(

@@ -48,7 +48,7 @@ class ExportAPI:
         routes = asked.getlist("route") or list(self.in_force.snapshot.routes)
         asking = _Asking(self.queries, routes, since_ms, until_ms, "texts" in asked, "positions" in asked)
         try:
-            # What is wrong with a route or with the store is said before anything is sent.
+            # An unknown route or a store that fails must be found before anything is sent.
             for route in routes:
                 if route not in self.in_force.snapshot.routes:
                     async with aclosing(asking.portions(route, until_ms)) as stream:

@@ -1,6 +1,6 @@
-"""The fleet, shown: as JSON, and as the sentences of ``/readyz?verbose``.
+"""The fleet as JSON, and as the sentences of ``/readyz?verbose``.
 
-Rule: says what one node knows of the others; where that is old, since when.
+Rule: it says what one node knows of the others, and how old that is.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.control.membership import View
+from gateway.control.membership import FleetView
 
 
-def as_shown(fleet: View | None, revision: int) -> Mapping[str, Any]:
+def as_shown(fleet: FleetView | None, revision: int) -> Mapping[str, Any]:
     """Return the fleet as plain JSON values."""
     if fleet is None:
         return {"node": None, "holder": None, "revision": revision, "cut_off_seconds": None, "nodes": []}
@@ -37,8 +37,8 @@ def as_shown(fleet: View | None, revision: int) -> Mapping[str, Any]:
     }
 
 
-def sentences(fleet: View | None, revision: int) -> list[str]:
-    """Return what an operator should know of the fleet; nothing where there is none."""
+def sentences(fleet: FleetView | None, revision: int) -> list[str]:
+    """Return what an operator should know of the fleet, a line each; none where there is no fleet."""
     if fleet is None:
         return []
     if fleet.cut_off_seconds is not None:

@@ -43,7 +43,7 @@ class PrivacyAPI:
             return units
         try:
             return _json(await self.erasures.erase(units, Act("api", author(request))))
-        except Exception as error:  # whatever a database driver raises; said without the unit
+        except Exception as error:  # whatever a database driver raises; the answer must not name the unit
             return _failed(error)
 
     async def export(self, request: Request) -> Response:

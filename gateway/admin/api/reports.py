@@ -1,7 +1,7 @@
 """Reports on demand: one is made again only when its route changed, which is looked up at most once a second.
 
 Rule: a report equals the one that would be made now. It is made in a thread, because intervals take milliseconds of
-arithmetic; waited for with a deadline, because a store can hang; and once for all who ask meanwhile.
+arithmetic; awaited with a deadline, because a store can hang; and made once for all requests that come meanwhile.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ T = TypeVar("T")
 
 
 class StoreUnavailable(RuntimeError):
-    """The store is not open, did not answer in time or failed: numbers have to wait, traffic does not."""
+    """The store is not open, did not answer in time or failed: no numbers can be shown for now; traffic goes on."""
 
 
 def unreadable(error: Exception) -> StoreUnavailable:
-    """Return what a reader is told of a store that failed; the log has the rest."""
+    """Log the error of a store, and return what a client is answered."""
     logger.error("the store could not be read: %s: %s", type(error).__name__, error)
     return StoreUnavailable(f"the store could not be read: {type(error).__name__}")
 
@@ -57,7 +57,7 @@ async def from_store(queries: Queries, question: Callable[[Queries], Awaitable[T
 
 
 class _Made(NamedTuple):
-    """A report, and what it was made of: of the ledger only what a later watermark needs."""
+    """A report, the key of what it was made of, and of its ledger what a later watermark needs."""
 
     of: tuple[Any, ...]
     ledger: Ledger
@@ -91,9 +91,9 @@ class Reports:
         return self._made[route].report
 
     async def _fresh(self, route: str | None) -> None:
-        """Have the report of a route, or of all, be as new as asked for. Raises StoreUnavailable.
+        """Bring the report of a route, or of all, up to date. Raises StoreUnavailable.
 
-        What was begun is done to its end, though those who asked may stop waiting: so the next one finds it.
+        A report is made to its end though its callers stop waiting: so the next request finds it.
         """
         task = self._making.get(route)
         if task is None:
@@ -142,7 +142,7 @@ class Reports:
     def _ended(self, route: str | None, task: asyncio.Task[None]) -> None:
         del self._making[route]
         if not task.cancelled():
-            task.exception()  # known, though nobody may have waited for it
+            task.exception()  # retrieved, though no caller may be left to await it
 
     async def _make(self, route: str | None) -> None:
         async with self._turn:
@@ -155,13 +155,13 @@ class Reports:
                 stale = [name for name in wanted if self._made.get(name, _NONE).of != self._of(name)]
                 for at in range(0, len(stale), TOGETHER):
                     await self._make_these(stale[at : at + TOGETHER])
-            except Exception as error:  # whatever a database driver raises: the reader is told, and can ask again
+            except Exception as error:  # whatever a database driver raises: the client can ask again
                 raise unreadable(error) from error
             for name in wanted:
                 self._go_on(name)
 
     async def _look(self) -> None:
-        """See what moved, at most so often."""
+        """Ask which routes' counts moved, at most every ``FRESH_SECONDS``."""
         if self._clock() - self._looked < FRESH_SECONDS:
             return
         self._versions = await self._queries.store.ledger_versions()
@@ -170,7 +170,7 @@ class Reports:
             del self._made[gone]
 
     async def _make_these(self, names: list[str]) -> None:
-        """Make reports, of what is known now or later than it says: then they are made again."""
+        """Make reports. Counts may move between ``_look`` and here: then the next look has them made again."""
         snapshot = self._in_force.snapshot
         names = [name for name in names if name in snapshot.routes]  # a reload may have removed one meanwhile
         of, policies = {name: self._of(name) for name in names}, {name: self._policy(name) for name in names}
@@ -183,7 +183,7 @@ class Reports:
             self._made[name] = _Made(of[name], _for_later(ledgers[name]), one)
 
     def _go_on(self, name: str) -> None:
-        """The watermark moves all the time: what follows from it alone is brought up without a report made anew."""
+        """The watermark moves all the time: what follows from it alone is updated without making the report anew."""
         made, watermark_ms = self._made.get(name), self._versions.watermark_ms
         if made is not None and watermark_ms is not None and watermark_ms > (made.ledger.watermark_ms or 0):
             later = replace(made.ledger, watermark_ms=watermark_ms)
@@ -191,7 +191,7 @@ class Reports:
             self._made[name] = made._replace(ledger=later)
 
     def _of(self, name: str) -> tuple[Any, ...]:
-        """What a report is made of, in short: with the same it says the same."""
+        """A key of what a report is made of: while the key is the same, so is the report."""
         snapshot, config = self._in_force.snapshot, self._in_force.config
         route = snapshot.routes[name]
         known = config is not None and config.hash == snapshot.config

@@ -1,7 +1,8 @@
 """The console: an overview of the routes, a page per route with its intervals, and one for any prediction.
 
-Rule: rendered here, without a script or anything from another host; it shows what the API answers and nothing of its
-own. Every chart has its numbers as text, and no meaning hangs on a colour alone.
+Rule: pages are rendered here, without a script or anything from another host, and show what the API answers. Every
+chart has its numbers as text, and no meaning depends on a colour alone. A page is an entry of ``routes``, its handler
+and its template.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ _pages.filters["milliseconds"] = lambda value: "–" if value is None else f"{va
 
 @dataclass(frozen=True, slots=True)
 class Console:
-    """The pages, and what they ask."""
+    """The pages. ``routes`` is the table of paths."""
 
     controller: Controller
     reports: Reports
@@ -113,7 +114,7 @@ class Console:
         return self._page("events.html", title="Events", acts=acts, others=others)
 
     async def find(self, request: Request) -> Response:
-        """What the overview's form asks for."""
+        """Redirect from the overview's form to the prediction that it names."""
         return RedirectResponse(f"/predictions/{quote(request.query_params.get('id', '').strip(), safe='')}", 303)
 
     async def one_prediction(self, request: Request) -> Response:
@@ -160,7 +161,7 @@ def charts(report: Report) -> list[dict[str, Any]]:
 
 
 def differences(report: Report) -> dict[str, Any] | None:
-    """Return the chart of the verdict: each variant less the baseline; None where nothing is compared."""
+    """Return the chart of the verdict: each variant minus the baseline; None where nothing is compared."""
     verdict = report["verdict"]
     if not verdict["comparisons"]:
         return None

@@ -1,6 +1,6 @@
-"""Where the marks of an interval chart go: means and intervals of several variants on one scale.
+"""The geometry of an interval chart: means and intervals of several variants on one scale.
 
-Rule: geometry only, in the units of the picture; the template draws it, and the numbers stand beside it as text.
+Rule: geometry only, in the units of the picture; the template draws it and prints the numbers beside it as text.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Forest:
 
 
 def forest(rows: Sequence[ForestRow], *, percent: bool, zero: bool = False) -> Forest | None:
-    """Return the chart, None when there is nothing to draw. With ``zero`` the scale holds 0 and marks it."""
+    """Return the chart, None when there is nothing to draw. With ``zero`` the scale includes 0 and marks it."""
     if not rows:
         return None
     ends = [end for row in rows for end in (row.low, row.middle, row.high)] + ([0.0] if zero else [])
@@ -90,7 +90,7 @@ def forest(rows: Sequence[ForestRow], *, percent: bool, zero: bool = False) -> F
 
 
 def number(value: float, percent: bool) -> str:
-    """Return a value as people read it.
+    """Return a value as text for people.
 
     >>> number(0.934, True), number(12.3456, False)
     ('93.4 %', '12.3')

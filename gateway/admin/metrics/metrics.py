@@ -20,7 +20,7 @@ from gateway.admin.metrics.replicas import backends
 from gateway.admin.metrics.series import Series
 from gateway.admin.metrics.workers import Workers
 from gateway.compiled import build
-from gateway.control.membership import View
+from gateway.control.membership import FleetView
 from gateway.control.progress import Progress
 from gateway.proxy.client.health import STATES
 from gateway.report.comparison import STATUSES as VERDICTS
@@ -214,7 +214,7 @@ class Metrics:
         series.buffer_bytes.set(gauges.get(("buffer_bytes", ()), 0.0))
         series.journal_bytes.set(gauges.get(("journal_bytes", ()), 0.0))
 
-    def refresh_fleet(self, fleet: View | None) -> None:
+    def refresh_fleet(self, fleet: FleetView | None) -> None:
         """Set what this node knows of the others; where there are none, there is nothing to say."""
         if fleet is None:
             return

@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol
 from gateway.control.acts import Act, described, difference, digest_of, owner_of
 from gateway.control.agreement import FleetKey
 from gateway.control.event_log import EventLog, now_ms
-from gateway.control.membership import Watch
+from gateway.control.membership import FleetWatch
 from gateway.control.opened import Opened
 from gateway.control.plan.first import first
 from gateway.control.plan.planner import compiled, plan
@@ -75,7 +75,7 @@ class InForce:
         if begun.problems:
             self._note_refused(begun.problems)
         self._fleet_key = FleetKey(data_dir)
-        self._watch = Watch(event_log)
+        self._watch = FleetWatch(event_log)
         self._turn = asyncio.Lock()
         self._to_plan: set[str] = set()  # routes whose plans may not follow their evidence
         self._reloads: set[asyncio.Task[ReloadResult]] = set()

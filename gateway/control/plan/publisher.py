@@ -1,10 +1,10 @@
-"""The snapshot in force: stored, published, and only then gone by.
+"""The snapshot in force: it is stored, then published, and only then routed by.
 
 Rule: a plan that decided anything can be found in the store under its route and revision. So plans are stored before
 they are published. Where they cannot be, an operator's edit is published all the same and stored later.
 
-Where there are several nodes (``gateway.control.fleet``), a number is given in the store: to plans by the holder of the
-lease, to an edit by the first node that has it. Whoever has the same configuration copies what has the highest number.
+Where there are several nodes (``gateway.control.membership``), revisions are numbered in the store: plans by the holder
+of the lease, an edit by the first node that has it. Every node copies the highest revision of its own configuration.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from router.snapshot import Route, Snapshot
 
 logger = logging.getLogger(__name__)
 
-#: A plan that moves is told when a share has moved this far since it was last told: a bandit's moves all the time.
-TOLD_SHARE: Final = 0.05
+#: A moved plan is noted when a share has moved this far since the last note: a bandit's plan moves all the time.
+NOTED_SHARE: Final = 0.05
 
-#: How often a number is asked for: each time, one of the other nodes was given it.
+#: How often a number is tried: each time, another node was given it at the same moment.
 _ATTEMPTS: Final = 20
 
 
@@ -52,9 +52,9 @@ class Publisher:
         self._unsaved = True
         self._newest_stored = 0
         self._published = _seen(self._path)
-        #: Routes whose plans are known to be in the store, as they are there.
+        #: Routes whose plans are in the store, as they are there.
         self._written: Mapping[str, Route] = {}
-        self._told: dict[str, Mapping[str, float]] = {
+        self._noted: dict[str, Mapping[str, float]] = {
             name: route.plan.shares for name, route in snapshot.routes.items()
         }
 
@@ -82,9 +82,9 @@ class Publisher:
         self.store, self.member = store, member
 
     async def put_in_force(self, fresh: Snapshot) -> None:
-        """Store the plans, publish the snapshot, and go by it. Raises OSError if it cannot be published.
+        """Store the plans, publish the snapshot, and switch to it. Raises OSError if it cannot be published.
 
-        A plan of our own that cannot be stored is not published: raises what the store raises.
+        Plans of the planner that cannot be stored are not published: raises what the store raises.
         """
         self._unsaved = True
         if self.store is not None:
@@ -95,13 +95,13 @@ class Publisher:
                 if fresh.source == self.snapshot.source:
                     raise
                 logger.error("plans could not be stored, they will be: %s", reason(error))
-        await self._go_by(fresh)
+        await self._switch_to(fresh)
 
     async def keep_in_step(self) -> bool:
-        """Copy the newest plans of this configuration, should they be others'; return whether that was so.
+        """Copy the newest plans of this configuration if another node made them; return whether it did.
 
-        A snapshot without a number gets one. The others are told what is in force here. Raises what the store raises,
-        and OSError if it cannot be published.
+        A snapshot without a number gets one, and what is in force here is reported to the fleet. Raises what the store
+        raises, and OSError if the snapshot cannot be published.
         """
         if self.store is None or self.member is None:
             return False
@@ -111,13 +111,13 @@ class Publisher:
             newest = await publications.newest_of(connection, self.identity)
             found = await publications.read(connection, newest) if newest not in {0, self.snapshot.revision} else None
         if found is not None:
-            await self._go_by(with_published(self.snapshot, newest, found))
+            await self._switch_to(with_published(self.snapshot, newest, found))
         async with self.store.begin() as connection:
-            await self.member.say(connection, self.identity, self.snapshot.revision)
+            await self.member.report(connection, self.identity, self.snapshot.revision)
         return found is not None
 
     async def mend(self) -> None:
-        """Publish again what is in force, should its file be gone or changed: a worker that starts needs it.
+        """Publish again what is in force if its file is gone or changed: a worker that starts needs it.
 
         Raises OSError if it cannot be published.
         """
@@ -140,7 +140,7 @@ class Publisher:
             self._event_log.saved(unsaved)
 
     async def _stored(self, store: Store, fresh: Snapshot) -> Snapshot:
-        """Store the plans; return the snapshot as it is to be published, which is another's if that came first."""
+        """Store the plans; return the snapshot to publish: another node's, if that was first."""
         if self.member is None:
             await self._store_plans(store, fresh)
             return fresh
@@ -154,10 +154,10 @@ class Publisher:
         raise StoreError("others are given every number first")
 
     async def _agreed(self, store: Store, member: Member, fresh: Snapshot) -> Snapshot:
-        """Return an edit as the others have it already, or with a number of its own if this node is the first."""
+        """Return an edit as other nodes have it already, or with a new number if this node is the first."""
         identity = identity_of(fresh)
         async with store.begin() as connection:
-            await member.own(connection)
+            await member.fence_journal(connection)
             _, present = await publications.newest(connection)
             newest = await publications.newest_of(connection, identity)
             others = [node for node in await nodes.known(connection) if node.name != member.node and not node.absent]
@@ -173,10 +173,10 @@ class Publisher:
         await publications.write(connection, fresh, identity_of(fresh), node, now_ms())
         return fresh
 
-    async def _go_by(self, fresh: Snapshot) -> None:
+    async def _switch_to(self, fresh: Snapshot) -> None:
         await self._publish(fresh)
         self.snapshot = fresh
-        self._tell_plans()
+        self._note_plans()
 
     async def _publish(self, snapshot: Snapshot) -> None:
         await asyncio.to_thread(publish, self._path, snapshot)
@@ -194,14 +194,16 @@ class Publisher:
         """Return the routes whose plans may have to be stored: of a plan that moves every second, one of hundreds."""
         return [route for name, route in snapshot.routes.items() if self._written.get(name) is not route]
 
-    def _tell_plans(self) -> None:
+    def _note_plans(self) -> None:
         """Note plans whose shares moved noticeably."""
         for name, route in self.snapshot.routes.items():
             shares = route.plan.shares
-            told = self._told.setdefault(name, shares)
-            moved = max((abs(shares.get(v, 0.0) - told.get(v, 0.0)) for v in shares.keys() | told.keys()), default=0.0)
-            if moved >= TOLD_SHARE:
-                self._told[name] = shares
+            noted = self._noted.setdefault(name, shares)
+            moved = max(
+                (abs(shares.get(v, 0.0) - noted.get(v, 0.0)) for v in shares.keys() | noted.keys()), default=0.0
+            )
+            if moved >= NOTED_SHARE:
+                self._noted[name] = shares
                 listed = ", ".join(f"{variant} {share:.3f}" for variant, share in shares.items())
                 self._event_log.note("plan_moved", name, f"revision {route.revision}: {listed}")
 

@@ -159,14 +159,14 @@ class Recorder:
     async def step(self) -> bool:
         """Record the next lines and whatever else is due; return whether there is more. Raises the store's trouble."""
         async with self._turn:
-            if self._member is not None and not await self._member.attend():
+            if self._member is not None and not await self._member.keep_lease():
                 return await self._ship()
             try:
                 return await self._attempt(min(self._lines, SPARING_LINES) if self.sparing else self._lines)
             except LeaseLost as error:
                 logger.warning("%s: from now on this node ships its journal", error)
                 if self._member is not None:
-                    self._member.lost()
+                    self._member.lose_lease()
                 return True
 
     async def exclusively(self, change: Callable[[], Awaitable[T]]) -> T:

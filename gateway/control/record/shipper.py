@@ -94,7 +94,7 @@ class Shipper:
         forgotten, silent = known.segments.forgotten(), known.segments.silent()
         if parcel.parts or read.offsets or forgotten or silent:
             async with self._store.begin() as connection:
-                await self._member.own(connection)
+                await self._member.fence_journal(connection)
                 await shipped.put(connection, self._member.node, parcel.parts)
                 await positions.write_offsets(connection, read.offsets, prefix)
                 await positions.write_numbers(connection, read.numbers, prefix)
@@ -113,7 +113,7 @@ class Shipper:
     async def _load(self) -> _Known:
         prefix = self._member.prefix
         async with self._store.begin() as connection:
-            await self._member.own(connection)
+            await self._member.fence_journal(connection)
             offsets = await positions.read_offsets(connection, prefix)
             numbers = await positions.read_numbers(connection, prefix)
             segments = Segments(self._journal, offsets, numbers, prefix=prefix)

@@ -1,4 +1,4 @@
-"""A controller that knows what a test told it, and a client that asks the app over it."""
+"""The parts of a controller, filled by a test, and a client of the app over them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gateway.admin.app import create
 from gateway.admin.controller import Controller
 from gateway.control.acts import Act
 from gateway.control.event_log import EventLog
-from gateway.control.membership import View
+from gateway.control.membership import FleetView
 from gateway.control.plan.in_force import InForce, ReloadResult
 from gateway.control.progress import Progress
 from gateway.control.queries import Queries
@@ -45,7 +45,7 @@ class Control:
     told: list[dict[str, Any]] = field(default_factory=list)
     store_ready: bool = True
     stalled: Progress = field(default_factory=Progress)
-    fleet: View | None = None
+    fleet: FleetView | None = None
     refused_segments: int = 0
     events: list[dict[str, Any]] = field(default_factory=list)
     config: Config | None = None
@@ -96,7 +96,7 @@ class _Readiness(Readiness):
         self._fake = fake
 
     @property
-    def fleet(self) -> View | None:
+    def fleet(self) -> FleetView | None:
         return self._fake.fleet
 
     @property
@@ -134,7 +134,7 @@ class _Erasures(Erasures):
 
 
 class _Queries(Queries):
-    """The real ones over a store that knows what the test told it."""
+    """The real queries over a store that the test fills."""
 
     def __init__(self, fake: Control) -> None:
         super().__init__(lambda: fake.snapshot)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from gateway.admin.metrics.metrics import Metrics
-from gateway.control.membership import View
+from gateway.control.membership import FleetView
 from gateway.report import report
 from gateway.store.counts.ledger import STATUSES, Seen
 from gateway.store.fleet.nodes import ABSENT_MS, Node
@@ -86,7 +86,7 @@ def filled_control() -> Control:
 
 
 def observe(metrics: Metrics, round_: int = 1) -> None:
-    """Tell the metrics one of everything; each further round counts on."""
+    """Give the metrics one of every observation; each further round counts on."""
     for variant in ("old", "new"):
         metrics.observe_calls([row(prediction(variant))])
         metrics.observe_calls([row(prediction(variant, status=None, fault="timeout"))])
@@ -125,15 +125,15 @@ def observe(metrics: Metrics, round_: int = 1) -> None:
     )
 
 
-def fleet(*, holder: str = "web-1", cut_off_seconds: float | None = None) -> View:
-    """Three nodes as the second of them sees them: one holds the lease, one has another config, one is absent."""
+def fleet(*, holder: str = "web-1", cut_off_seconds: float | None = None) -> FleetView:
+    """Three nodes as the second sees them: one holds the lease, one has another config, one is absent."""
     nodes = (
         Node("web-1", "aa11", 7, 200),
         Node("web-2", "aa11", 7, 100),
         Node("web-3", "bb22", 6, 300),
         Node("web-4", "aa11", 5, ABSENT_MS + 5_000),
     )
-    return View("web-2", holder, "aa11", nodes, {"web-3": 4_096}, cut_off_seconds)
+    return FleetView("web-2", holder, "aa11", nodes, {"web-3": 4_096}, cut_off_seconds)
 
 
 SINK: Final = {

@@ -1,4 +1,4 @@
-"""Whatever a query or a body asks for, the answer is the caller's fault or an answer, and never a 500."""
+"""Whatever a query or a body holds, the answer is a success or the client's error, and never a 500."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def held(answers: Sequence[httpx.Response], caplog: pytest.LogCaptureFixture) ->
 
 @pytest.mark.parametrize("name", ["limit", "since_ms", "until_ms"])
 @pytest.mark.parametrize("value", [value for value in HOSTILE if value not in ("9" * 19, str(2**63))])
-def test_a_number_that_is_none_is_400_and_says_what_would_do(name: str, value: str) -> None:
+def test_a_parameter_that_is_no_number_is_400_and_says_what_is_valid(name: str, value: str) -> None:
     path = "/api/v1/feedback/orphans" if name == "limit" else "/api/v1/export"
     (answer,) = asked([("GET", f"{path}?{name}={quote(value, safe='')}", b"")])
     assert answer.status_code == 400

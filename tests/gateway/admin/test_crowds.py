@@ -1,4 +1,4 @@
-"""A crowd at the admin port leaves the loop to the recorder: few are answered at a time, and none that has left."""
+"""Many clients of the admin port do not delay the recorder: few handlers run at once, none for a client that left."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SCOPE = {"type": "http", "method": "GET", "path": "/metrics", "headers": [(b"hos
 
 
 class Crowd:
-    """An app that says how many requests it had at a time and in all."""
+    """An app that counts how many requests it had at once and in all."""
 
     def __init__(self) -> None:
         self.now = self.most = self.answered = 0
@@ -44,7 +44,7 @@ class Crowd:
         await self.guard({**SCOPE, **more}, receive, send)
 
 
-def test_few_are_answered_at_a_time_and_who_left_is_not() -> None:
+def test_few_handlers_run_at_once_and_none_for_a_client_that_left() -> None:
     async def story() -> None:
         crowd = Crowd()
         await asyncio.gather(*(crowd.one(gone=number % 2 == 0) for number in range(MOST_REQUESTS)))
@@ -53,7 +53,7 @@ def test_few_are_answered_at_a_time_and_who_left_is_not() -> None:
     asyncio.run(story())
 
 
-def test_an_answer_that_goes_on_keeps_nobody_waiting() -> None:
+def test_an_answer_that_goes_on_delays_no_other() -> None:
     """An export may take an hour: its turn ends where its answer begins."""
 
     async def story() -> None:

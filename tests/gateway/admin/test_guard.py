@@ -1,4 +1,4 @@
-"""Who may ask the admin port: token, host and origin; and what every answer carries."""
+"""Which requests the admin port answers, by token, host and origin; and which headers every answer has."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_metrics_may_be_open_while_the_rest_is_not(token_file: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, "", " \n"])
-def test_a_token_file_without_a_token_lets_nobody_in(content: str | None, tmp_path: Path) -> None:
+def test_with_a_token_file_without_a_token_every_request_is_refused(content: str | None, tmp_path: Path) -> None:
     path = tmp_path / "token"
     if content is not None:
         path.write_text(content)

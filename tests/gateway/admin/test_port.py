@@ -1,4 +1,4 @@
-"""What a client may cost the admin port before anybody asks it for a token: a real server on a real socket."""
+"""What a client may cost the admin port before its token is looked at: a real server on a real socket."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.gateway.proxy.certificates import authority, certificate
 
 
 class Hurried(AdminConnection):
-    """One that waits for less long."""
+    """A connection with short deadlines."""
 
     head_seconds = 0.3
     request_seconds = 0.5
@@ -46,7 +46,7 @@ class Port:
         return reader, writer
 
     async def ask(self, sent: bytes, **more: str) -> bytes:
-        """Send, and return what came until the end."""
+        """Send, and return everything that comes until the end."""
         reader, writer = await self.open(sent, **more)
         try:
             return await asyncio.wait_for(_rest(reader), 10)
@@ -85,8 +85,8 @@ async def serving(
             await task
 
 
-def test_silent_connections_keep_nobody_out() -> None:
-    """256 of them kept out all, health too. Now the oldest goes, of the client that has the most."""
+def test_silent_connections_keep_no_client_out() -> None:
+    """256 of them kept out every client, health checks too. Now the oldest is closed, of the client that has most."""
 
     async def main() -> None:
         async with serving() as port:
@@ -147,7 +147,7 @@ def test_what_is_over_a_bound_is_answered_once_and_the_connection_closed(sent: b
 
 
 def test_a_flood_of_header_fields_costs_no_memory() -> None:
-    """200 MiB of them made 2.5 GB. They are counted as they come, of a field that never ends too."""
+    """200 MiB of them took 2.5 GB of memory. Bytes are counted as they come, also those of a field that never ends."""
 
     async def main() -> None:
         async with serving() as port:

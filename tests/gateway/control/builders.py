@@ -1,4 +1,4 @@
-"""A journal written by hand, and a store that records it: what the tests of the control plane arrange with."""
+"""Builders for the tests of the control plane: a journal written by hand, and a recorder with a store."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def event(number: int, value: Any, at: int, **more: Any) -> Feedback:
 
 
 def keyed(key: str, value: Any, at: int, **more: Any) -> Feedback:
-    """An event about whatever prediction of route "r" has this key."""
+    """An event about the predictions of route "r" that have this key."""
     content: dict[str, Any] = {"metric": "k", "value": value, "received_ms": T0 + at, "route": "r", "key": key}
     return Feedback(**{**content, **more})
 
@@ -133,13 +133,13 @@ class Journal:
         self.put(folder, self.sealed(folder, lines, writer), writer)
 
     def put(self, folder: str, content: bytes, writer: str = WRITER) -> None:
-        """Write what may be anything."""
+        """Write bytes as they are."""
         self.file(folder, writer).parent.mkdir(parents=True, exist_ok=True)
         with open(self.file(folder, writer), "ab") as file:
             file.write(content)
 
     def sealed(self, folder: str, lines: Iterable[bytes], writer: str = WRITER) -> bytes:
-        """What the next lines look like, sealed; the first ones of a segment with its header."""
+        """The next lines as they are written, sealed; the first ones of a segment after its header."""
         file, listed = self.file(folder, writer), list(lines)
         if listed and not (file.exists() and file.stat().st_size):
             listed.insert(0, header(writer))
@@ -168,7 +168,7 @@ class Journal:
         self.write(FEEDBACK, map(feedback_line, events), writer)
 
     def beat(self, at: int, writer: str = WRITER) -> None:
-        """Everything before ``at`` is known."""
+        """Write a heartbeat: everything before ``at`` is in the journal."""
         self.write(PREDICTIONS, [mark_line("beat", T0 + at)], writer)
 
     def bye(self, at: int, writer: str = WRITER) -> None:
@@ -197,7 +197,7 @@ class Desk:
         await self.store.close()
 
     def restart(self, *, run: str = RUN) -> None:
-        """Forget everything that is not in the store, as a new process does; ``run`` is its supervisor's."""
+        """Make a new recorder, which knows only what is in the store; ``run`` is its supervisor's."""
         self.recorder = Recorder(
             self.store,
             self.journal.path,
@@ -213,12 +213,12 @@ class Desk:
         self.recorder.adopt(snapshot, T0 + at)
 
     async def record(self) -> Ledger:
-        """Record all there is, and return what is counted."""
+        """Record the whole journal, and return what is counted."""
         assert await self.recorder.drain(20)
         return await self.ledger()
 
     async def read_only(self, on: bool) -> None:
-        """Put the store in trouble, or out of it."""
+        """Make the store fail, or work again."""
         async with self.store._engine.connect() as connection:
             driver: Any = (await connection.get_raw_connection()).driver_connection
             if self._where == "sqlite":
@@ -251,7 +251,7 @@ def sums(ledger: Ledger, phase: str = "mature", against: str = "") -> dict[str, 
 
 
 def statuses(ledger: Ledger) -> dict[str, int]:
-    """How many events of the route ended as what."""
+    """How many events of the route have each status."""
     found: dict[str, int] = {}
     for (_, status), n in ledger.feedback.items():
         found[status] = found.get(status, 0) + n
@@ -259,5 +259,5 @@ def statuses(ledger: Ledger) -> dict[str, int]:
 
 
 def comparable(tallies: dict[TallyKey, Tally] | Any) -> dict[TallyKey, tuple[Any, ...]]:
-    """Tallies without ``d_max``, which never decreases and so may remember how things came."""
+    """Tallies without ``d_max``, which never decreases and so depends on the order of the events."""
     return {key: (t.n, t.m, t.m2, t.d, t.d2, t.md, t.positive, t.negative) for key, t in tallies.items()}

@@ -40,7 +40,7 @@ def fold(
     key_rule: str = "latest",
     exposure: bool = False,
 ) -> Fold:
-    """Return the tallies, the feedback by (route, metric, status), and units by (revision, variant) they came under."""
+    """Return the tallies, the feedback by (route, metric, status), and the units by (revision, variant)."""
     requests: dict[str, list[Prediction]] = defaultdict(list)
     for call in calls:
         requests[call.id].append(call)
@@ -84,7 +84,7 @@ def fold(
 
 
 def tally_of(units: Collection[tuple[Fraction, float]]) -> Tally:
-    """What a fresh computation makes of units: every sum rounded once, in the end."""
+    """Tallies computed afresh from units: every sum is rounded once, at the end."""
     each = [(float(m), d) for m, d in units]
     plain = Tally.of_units((0.0, d) for _, d in each)
     return replace(
@@ -105,7 +105,7 @@ def judge(
     key_rule: str,
     met: Collection[str] | None = None,
 ) -> tuple[dict[str, list[Feedback]], Counter[tuple[str, str, str]]]:
-    """Return the events that count, by prediction, and what every event ended as."""
+    """Return the events that count, by prediction, and the status of every event."""
     joined: dict[str, list[Feedback]] = defaultdict(list)
     statuses: Counter[tuple[str, str, str]] = Counter()
     groups: dict[str, list[Feedback]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""Who changed what is kept, and nothing that happens by itself pushes it out."""
+"""Who changed what stays listed: nothing that happens by itself pushes it out."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from tests.gateway.control.plan.test_planner import CONFIG, Broken
 
 
 class Watcher:
-    """An observer that remembers what it was told."""
+    """An observer that keeps every observation."""
 
     def __init__(self) -> None:
         self.statuses: list[tuple[Any, ...]] = []
@@ -222,7 +222,7 @@ def test_mature_evidence_moves_the_plan_and_the_plan_is_stored_before_it_is_publ
 
 @pytest.mark.parametrize("content", [None, b"half a snaps"])
 def test_a_published_snapshot_that_is_lost_or_damaged_is_published_again(tmp_path: Path, content: bytes | None) -> None:
-    """A worker that runs goes on without it; one that has to start could not."""
+    """A worker that runs does not need it; one that starts does."""
     house = House(tmp_path)
 
     async def main() -> None:
@@ -258,7 +258,7 @@ def test_a_policy_that_fails_leaves_its_last_plan_in_force(tmp_path: Path) -> No
 
 
 def test_a_decider_that_fails_stops_neither_the_planner_nor_another_decider(tmp_path: Path) -> None:
-    """Each is told of the same news: a second decider is one more entry, and takes nothing from the first."""
+    """Each is given the same routes: a second decider is one more entry, and takes nothing from the first."""
 
     async def story() -> None:
         house, seen = House(tmp_path), list[Set[str]]()
@@ -324,7 +324,7 @@ def test_a_second_controller_waits_for_the_store(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
-def test_statuses_and_predictions_are_told_to_whoever_observes(tmp_path: Path) -> None:
+def test_statuses_and_predictions_are_observed(tmp_path: Path) -> None:
     async def story() -> None:
         house = House(tmp_path)
         async with recording(house.control()) as control:
@@ -339,7 +339,7 @@ def test_statuses_and_predictions_are_told_to_whoever_observes(tmp_path: Path) -
     asyncio.run(story())
 
 
-def test_workers_are_remembered_by_their_last_word_and_not_for_ever(tmp_path: Path) -> None:
+def test_the_newest_datagram_of_each_worker_is_kept_and_not_for_ever(tmp_path: Path) -> None:
     control = House(tmp_path).control()
     for n in range(9):
         control.workers.hear({"writer": f"w{n}", "slot": 0, "pid": n})

@@ -1,4 +1,4 @@
-"""What is exported is what was logged, with what it turned out to be worth; and nobody is held up by it."""
+"""An export holds the calls that were logged, with their outcomes, and does not delay recording."""
 
 from __future__ import annotations
 

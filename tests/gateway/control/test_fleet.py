@@ -1,4 +1,4 @@
-"""Several nodes on one PostgreSQL: each line counts once, whoever holds the lease; an old holder writes nothing."""
+"""Several nodes on one PostgreSQL: each line counts once, whichever holds the lease; an old holder writes nothing."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Node:
         self.recorder.adopt(snapshot(LABEL), T0)
 
     async def expire(self, since_ms: int = 1) -> None:
-        """Let the lease's time pass."""
+        """Let the lease expire."""
         now = "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)"
         async with self.store.begin() as connection:
             await connection.execute(text(f"UPDATE lease SET expires_ms = {now} - {since_ms}"))
@@ -123,7 +123,7 @@ def test_what_any_node_journals_is_counted_once(told: Told) -> None:
 
 
 def test_whoever_takes_over_counts_on_and_nothing_twice(told: Told) -> None:
-    """The lease goes round while lines come and go; every step may be the last of a node's life."""
+    """The lease passes from node to node while lines are written; every step may be the last before a node restarts."""
 
     async def story(those: Nodes) -> None:
         both = [await those.node(name) for name in "ab"]
@@ -157,19 +157,19 @@ def test_a_holder_that_slept_beyond_its_expiry_writes_nothing(told: Told) -> Non
         old, new = [await those.node(name) for name in ("old", "new")]
         old.journal.calls(*(call(n) for n in range(5)))
         await old.recorder.step()
-        # It has read the next lines and begins to write them: then it sleeps.
+        # It has read the next lines and begins to write them: then the process is suspended.
         old.journal.calls(*(call(n) for n in range(5, 9)))
         await old.expire()
-        assert await new.member.attend()
+        assert await new.member.keep_lease()
         with pytest.raises(LeaseLost):
             async with old.store.begin() as connection:
                 await old.member.fence(connection)
-        attend = old.member.attend
-        old.member.attend = _asleep  # type: ignore[method-assign]
+        attend = old.member.keep_lease
+        old.member.keep_lease = _asleep  # type: ignore[method-assign]
         assert await old.recorder.step()
         assert await calls(new) == 5
         assert not old.member.holds
-        old.member.attend = attend  # type: ignore[method-assign]
+        old.member.keep_lease = attend  # type: ignore[method-assign]
         await rounds(old, new)
         assert await calls(new) == 9
 
@@ -177,45 +177,45 @@ def test_a_holder_that_slept_beyond_its_expiry_writes_nothing(told: Told) -> Non
 
 
 async def _asleep() -> bool:
-    """What a holder believes that did not look."""
+    """A holder that has not looked since, and believes that the lease is still its own."""
     return True
 
 
 def test_the_lease_is_taken_only_when_its_time_is_up(told: Told) -> None:
     async def story(those: Nodes) -> None:
         a, b = [await those.node(name) for name in "ab"]
-        assert await a.member.attend()
-        assert not await b.member.attend()
+        assert await a.member.keep_lease()
+        assert not await b.member.keep_lease()
         await a.expire()
-        assert await a.member.attend()  # nobody took it: it is renewed
-        assert not await b.member.attend()
+        assert await a.member.keep_lease()  # nobody took it: it is renewed
+        assert not await b.member.keep_lease()
         await a.expire()
-        assert await b.member.attend()
-        assert not await a.member.attend()
+        assert await b.member.keep_lease()
+        assert not await a.member.keep_lease()
         await b.member.yield_lease()
-        assert await a.member.attend()
-        assert not await b.member.attend()
+        assert await a.member.keep_lease()
+        assert not await b.member.keep_lease()
         await b.member.leave()
-        await a.member.attend()
+        await a.member.keep_lease()
         assert a.member.alone
 
     told(story)
 
 
 def test_a_node_with_another_config_than_most_takes_the_lease_last(told: Told) -> None:
-    """The holder plans for its own configuration: were it the odd one, the others' bandits would stand still."""
+    """The holder plans for its own configuration: if it were the odd one, the others' bandits would stand still."""
 
     async def story(those: Nodes) -> None:
         a, b, odd = [await those.node(name) for name in ("a", "b", "odd")]
         for node in (a, b, odd):
-            await node.member.attend()
+            await node.member.keep_lease()
             async with node.store.begin() as connection:
-                await node.member.say(connection, "two" if node is odd else "one", 1)
+                await node.member.report(connection, "two" if node is odd else "one", 1)
         await a.expire(since_ms=1_000)
-        assert not await odd.member.attend()
-        assert await b.member.attend()
+        assert not await odd.member.keep_lease()
+        assert await b.member.keep_lease()
         await b.expire(since_ms=1_000 + 2 * lease.LEASE_MS)
-        assert await odd.member.attend()  # nobody else did
+        assert await odd.member.keep_lease()  # nobody else did
 
     told(story)
 
@@ -223,11 +223,11 @@ def test_a_node_with_another_config_than_most_takes_the_lease_last(told: Told) -
 def test_a_takers_look_does_not_wait_for_the_holders_transaction(told: Told) -> None:
     async def story(those: Nodes) -> None:
         a, b = [await those.node(name) for name in "ab"]
-        await a.member.attend()
+        await a.member.keep_lease()
         async with a.store.begin() as connection:
             await a.member.fence(connection)
             async with asyncio.timeout(5):
-                assert not await b.member.attend()
+                assert not await b.member.keep_lease()
 
     told(story)
 
@@ -235,13 +235,13 @@ def test_a_takers_look_does_not_wait_for_the_holders_transaction(told: Told) -> 
 def test_a_holder_that_fell_asleep_in_the_middle_of_a_copy_does_not_keep_its_place(
     told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server waits for the rest of a COPY for ever, and its transaction has the lease's row."""
+    """The server waits for the rest of a COPY for ever, and its transaction has locked the lease's row."""
     monkeypatch.setattr(lease, "ASLEEP_SECONDS", 0.0)
 
     async def story(those: Nodes) -> None:
         a, b = [await those.node(name) for name in "ab"]
-        await a.member.attend()
-        await b.member.attend()
+        await a.member.keep_lease()
+        await b.member.keep_lease()
         await b.expire()
         with pytest.raises(psycopg.OperationalError):
             await sleeping(a, b)
@@ -252,7 +252,7 @@ def test_a_holder_that_fell_asleep_in_the_middle_of_a_copy_does_not_keep_its_pla
             driver = (await connection.get_raw_connection()).driver_connection
             assert driver is not None
             async with driver.cursor() as cursor, cursor.copy("COPY counts FROM STDIN"), asyncio.timeout(20):
-                assert await b.member.attend()
+                assert await b.member.keep_lease()
 
     told(story)
 
@@ -267,7 +267,7 @@ def test_an_older_life_of_a_node_ships_nothing(told: Told) -> None:
         await node.recorder.step()
         other = await Store.open(those.url, those.path)
         try:
-            assert not await Member(other, "node").attend()
+            assert not await Member(other, "node").keep_lease()
             node.journal.calls(call(2))
             with pytest.raises(Superseded, match="data_dir of its own"):
                 await node.recorder.step()
@@ -298,7 +298,7 @@ def test_the_watermark_waits_for_every_node_that_is_there(told: Told) -> None:
         ledger = await a.ledger()
         assert ledger.watermark_ms == T0 + 9_500
         assert sums(ledger) == {"a": (0.0, 2.0)}  # both windows are closed, and empty
-        # It comes back with what it could not tell: late, and counted.
+        # It comes back with the lines that it could not ship: they are late, and counted.
         b.journal.calls(call(3))
         b.journal.events(event(3, 1, at=600))
         await rounds(b, a)

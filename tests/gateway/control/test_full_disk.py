@@ -27,7 +27,7 @@ SUCCESSOR = f"{RUN}-00-{T0 + 1_000:012x}"
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 16 MiB, which takes the right to mount one."""
+    """A file system of 16 MiB; skips where this user may not mount one."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.mount(b"tmpfs", bytes(tmp_path), b"tmpfs", 0, f"size={DISK_BYTES}".encode()) != 0:
         pytest.skip(f"a small file system cannot be mounted here: {os.strerror(ctypes.get_errno())}")
@@ -70,7 +70,7 @@ def test_a_full_disk_is_drained_into_the_store_that_is_on_it(small_disk: Path) -
         reserve = Reserve(journal)
         size = reserve_bytes(JOURNAL_BYTES)
         assert reserve.tend(size, drained=False) == "kept"
-        # Half of what is left is somebody else's, so that the reserve counts.
+        # Other files take half of what is left, so that the reserve matters.
         (small_disk / "ballast").write_bytes(b"x" * (free_bytes(small_disk) // 2))
         calls = written(journal)
         assert calls > 5_000
@@ -94,7 +94,7 @@ def test_a_full_disk_is_drained_into_the_store_that_is_on_it(small_disk: Path) -
 
 
 def test_a_controller_spends_its_reserve_when_the_store_says_that_the_disk_is_full(tmp_path: Path) -> None:
-    """However it is said: here SQLite may have no more pages."""
+    """Here the error is that SQLite may have no more pages."""
 
     async def story() -> None:
         house = House(tmp_path)

@@ -1,4 +1,4 @@
-"""What a step, a report, a plan cost follows what happens, not what is configured or how long it has run.
+"""The cost of a step, a report or a plan follows what happens, not what is configured or how long it has run.
 
 Counted in statements and in hundreds of instructions of SQLite's machine, not in time: so it is the same everywhere.
 """
@@ -38,7 +38,7 @@ class Cost:
 
 @contextmanager
 def counting() -> Iterator[Cost]:
-    """Count what every connection does that is made from now on."""
+    """Count the work of every connection that is made from now on."""
     cost = Cost()
 
     def statement(*_: Any) -> None:
@@ -77,7 +77,7 @@ async def routes(store: Store, n: int) -> None:
 
 
 async def revisions(store: Store, n: int) -> None:
-    """Plans of the route, and what was given under them, folded as it is in the background."""
+    """Plans of the route, and the counts of what they assigned, folded as in the background."""
     shares = '{"a":0.5,"b":0.5}'
     await fill(store, tables.plans, [("r", 10 + i, "e", 1, T0, "{}", shares) for i in range(n)])
     await fill(store, tables.stretches, [("r", "e", 1, 10 + i, "a", 1) for i in range(n)])
@@ -98,13 +98,13 @@ async def epochs(store: Store, n: int) -> None:
 
 
 async def definitions(store: Store, n: int) -> None:
-    """What a metric of the route meant before."""
+    """Earlier definitions of a metric of the route."""
     [row] = await rows_of(store, tables.definitions)
     await fill(store, tables.definitions, [("r", row[1], row[2] - 1 - i, *row[3:5], row[2]) for i in range(n)])
 
 
 async def units(store: Store, n: int) -> None:
-    """Units that came before."""
+    """Units that were seen before."""
     await fill(store, tables.units, [(1, f"u{i}", 1.0, 1.0, None) for i in range(n)])
     await fill(store, tables.arrivals, [("r", "e", 1, f"u{i}", T0, "x", 1, "a") for i in range(n)])
 
@@ -159,7 +159,7 @@ async def report(desk: Desk, at: int) -> None:
 
 
 async def sweep(desk: Desk, at: int) -> None:
-    """Let go of what is old, where nothing is."""
+    """Sweep where nothing is old."""
     for kind in retention.KINDS:
         async with desk.store.begin() as connection:
             await kind.expire(connection, T0 - 10**6, 0)
@@ -171,8 +171,8 @@ async def plan(desk: Desk, at: int) -> None:
 
 
 FILLS: tuple[Fill, ...] = (routes, revisions, epochs, definitions, units, orphans, joined, bodies)
-#: What is done, and by how much it may grow: a report reads a row for each edit of its metrics, and what is done once a
-#: minute one for each route and epoch.
+#: Each kind of work, and by how much its cost may grow: a report reads a row for each edit of its metrics, and what is
+#: done once a minute reads one for each route and epoch.
 WORKS = {idle: 60, traffic: 60, report: 60, plan: 60, sweep: 600}
 
 

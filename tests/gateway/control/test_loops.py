@@ -1,4 +1,4 @@
-"""What must go on goes on: without descriptors, too, every part of the controller waits for better times."""
+"""Every loop of the controller goes on: where there are no descriptors, it tries again until there are some."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def eventually(said: str, so: object) -> None:
 
 
 def test_a_controller_without_descriptors_goes_on_when_there_are_some(tmp_path: Path) -> None:
-    """It died seven times in 25 seconds, and each start needed more of what there was none of."""
+    """It died seven times in 25 seconds, and each start needed more descriptors."""
     (tmp_path / "turnout.toml").write_text(CONFIG.format(data=tmp_path, port=free_port()))
     journal = Journal(tmp_path / "journal")
     journal.calls(call(1))

@@ -63,7 +63,7 @@ def test_a_past_epoch_is_listed_and_opened_as_it_was(tmp_path: Path) -> None:
 
 
 def stripped(value: Any) -> Any:
-    """Without what is known of open windows alone, and what a policy believes that is in force no more."""
+    """Without the fields that only the present epoch has: of open windows, and of the policy's beliefs."""
     if isinstance(value, dict):
         return {k: stripped(v) for k, v in value.items() if k not in _OF_THE_PRESENT}
     return [stripped(one) for one in value] if isinstance(value, list) else value

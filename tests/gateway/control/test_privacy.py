@@ -1,4 +1,4 @@
-"""A unit that is erased is in no file any more, and nobody's numbers change."""
+"""An erased unit is in no file any more, and no number changes."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ NAMES = (PERSON, *(pseudonym(key.encode(), PERSON) for key in KEYS))
 
 
 def traces(folder: Path, *names: str) -> list[tuple[str, str]]:
-    """The files in which one of these names stands, whatever kind of file it is."""
+    """The files that contain one of these names, of whatever kind."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     return [(path.name, name) for path in files for name in names if name.encode() in path.read_bytes()]
 
 
 @contextlib.asynccontextmanager
 async def worker(desk: Desk) -> AsyncIterator[None]:
-    """Whoever writes the segments, as far as it begins another when asked."""
+    """A worker, as far as it begins a new segment when asked."""
     asked = rolling.Rolling(desk.journal.path)
 
     async def roll() -> None:
@@ -77,7 +77,7 @@ async def unit_rows(desk: Desk, name: str) -> int:
 
 
 def test_nothing_of_an_erased_unit_is_left_and_no_number_changes(tmp_path: Path, store: str) -> None:
-    """Drained or not, under its own name and under two keys; in tables, in indexes and in pages that are free."""
+    """Drained or not, under its own name and under two keys; in tables, in indexes and in free pages."""
 
     async def story(desk: Desk) -> None:
         happened(desk, NAMES, 0)
@@ -115,7 +115,7 @@ def test_nothing_of_an_erased_unit_is_left_and_no_number_changes(tmp_path: Path,
 
 
 def test_who_comes_again_after_being_erased_is_a_unit_that_was_never_there(tmp_path: Path, store: str) -> None:
-    """What the recorder remembers of a unit must not find its way back into the store."""
+    """The recorder must not write what it remembers of a unit back into the store."""
 
     async def story(desk: Desk) -> None:
         happened(desk, [PERSON], 0)
@@ -136,7 +136,7 @@ def test_who_comes_again_after_being_erased_is_a_unit_that_was_never_there(tmp_p
     at_desk(Desk(tmp_path, K, store=store, by_unit=True), story)
 
 
-def test_erasing_goes_through_many_calls_by_the_stretch(tmp_path: Path, store: str) -> None:
+def test_erasing_goes_through_many_calls_in_batches(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         happened(desk, [PERSON], 0)
         await desk.record()
@@ -151,7 +151,7 @@ def test_erasing_goes_through_many_calls_by_the_stretch(tmp_path: Path, store: s
 
 
 def test_feedback_about_several_units_is_the_others_from_then_on(tmp_path: Path, store: str) -> None:
-    """Where a key means all its predictions, one of them may be somebody else's, and its label must not be lost."""
+    """Where a key means all its predictions, one may be of another unit, and its label must not be lost."""
 
     async def story(desk: Desk) -> None:
         for number, unit in enumerate((PERSON, OTHER, PERSON)):
@@ -174,8 +174,8 @@ def test_feedback_about_several_units_is_the_others_from_then_on(tmp_path: Path,
     at_desk(Desk(tmp_path, K, store=store, by_unit=True, key_rule="all"), story)
 
 
-def test_a_segment_that_nobody_lets_go_of_is_said_and_nothing_is_erased(tmp_path: Path) -> None:
-    """A worker that hangs: the journal would still name the unit, so the answer must not be that it is gone."""
+def test_a_segment_that_stays_open_is_an_error_and_nothing_is_erased(tmp_path: Path) -> None:
+    """A worker hangs: its segment still names the unit, so the answer must not be that the unit is erased."""
 
     async def story(desk: Desk) -> None:
         happened(desk, [PERSON], 0)

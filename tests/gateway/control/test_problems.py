@@ -1,4 +1,4 @@
-"""What is wrong with a route is said: from journal lines by the store to report, console, command line and series."""
+"""What is wrong with a route is shown: from journal lines to report, console, command line and series."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def merged(number: int, **more: Any) -> Sequence[Prediction]:
 
 
 class Case(NamedTuple):
-    """What 60 requests and the events about them are like, and what is to be said of that."""
+    """60 requests with the events about them, and the problem that must be shown."""
 
     problem: str
     says: str
@@ -171,7 +171,7 @@ def snapshot_of(case: Case, desk: Desk) -> Snapshot:
 
 
 def told(case: Case, path: Path, requests: int = 60) -> tuple[Snapshot, Ledger]:
-    """Write what a case is like as a worker does, and return what is counted."""
+    """Write a case's lines as a worker does, and return what is counted."""
 
     async def story(desk: Desk) -> tuple[Snapshot, Ledger]:
         for number in range(requests):
@@ -220,7 +220,7 @@ def test_what_goes_as_the_file_says_has_no_problem(tmp_path: Path) -> None:
     assert "turnout_route_problem{" not in ask(Control(snapshot, {"r": ledger}), "/metrics").text
 
 
-def test_every_word_of_a_worker_is_told_by_a_problem() -> None:
+def test_every_word_of_a_worker_has_a_problem() -> None:
     assert set(WRONG) <= {problem.name for problem in problems.PROBLEMS}
 
 
@@ -240,7 +240,7 @@ def test_a_problem_is_one_entry_and_shown_everywhere(tmp_path: Path, monkeypatch
     assert 'turnout_route_problem{problem="toy",route="r"} 0.5' in ask(fake, "/metrics").text
 
 
-def test_what_has_stopped_is_told_as_past_and_raises_no_alert(tmp_path: Path) -> None:
+def test_what_has_stopped_is_shown_as_past_and_raises_no_alert(tmp_path: Path) -> None:
     snapshot, ledger = told(CASES["a backend's 404s"], tmp_path)
     later = replace(ledger, watermark_ms=T0 + 3_600_000)
     [found] = [one for one in report(snapshot, later)["problems"] if one["problem"] == "client_errors"]
@@ -257,7 +257,7 @@ def test_4xx_are_a_class_of_their_own_by_variant(tmp_path: Path) -> None:
 
 
 def test_a_variant_whose_answers_fail_is_never_better(tmp_path: Path) -> None:
-    """Of 300 answers 285 are 502s. Clients send values for what they could use, and those are good."""
+    """Of 300 answers 285 are 502s. Clients send values for the answers that they could use, and those are good."""
     reward = metric("value", range=(0.0, 1.0), mature="arrival")
 
     def events(number: int) -> Sequence[Feedback]:
@@ -305,7 +305,7 @@ def test_signs_add_up_whatever_the_batches(tmp_path: Path) -> None:
 
 
 def test_what_an_earlier_version_recorded_does_not_hide_what_is_wrong_now(tmp_path: Path) -> None:
-    """Its calls were not looked at: among a million of them, sixty without a unit would be no share."""
+    """That version did not check its calls: among a million, sixty without a unit would be no share."""
     snapshot, ledger = told(CASES["no unit in any request"], tmp_path)
     older = {key: tally for key, tally in ledger.tallies.items() if key.metric == "@calls"}
     many = {
@@ -317,7 +317,7 @@ def test_what_an_earlier_version_recorded_does_not_hide_what_is_wrong_now(tmp_pa
 
 
 def test_an_item_that_a_later_row_shows_counts_after_all(tmp_path: Path) -> None:
-    """The rows of one request may be read in two portions, and the event between them."""
+    """The rows of one request may be read in two batches, and the event between them."""
 
     async def story(desk: Desk) -> Ledger:
         first, second = merged(10)
@@ -350,7 +350,7 @@ def test_a_prediction_says_why_an_event_cannot_count(tmp_path: Path) -> None:
 
 
 def test_feedback_that_belongs_to_no_route_is_said_above_the_routes(tmp_path: Path) -> None:
-    """A wrong prediction id names no route: no route's page could say it."""
+    """A wrong prediction id names no route: no route's page could show it."""
     fake = Control(snapshot_of(CASES["a backend's 404s"], Desk(tmp_path, CLICK)))
     fake.counted = {("r", "k", "joined"): 60, ("unknown", "k", "orphaned"): 30, ("unknown", "unknown", "rejected"): 10}
     said = "Feedback belongs to no route: 30 name no prediction that is known, 10 were refused (40 of 100, 40.0%)."

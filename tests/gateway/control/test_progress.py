@@ -1,4 +1,4 @@
-"""Ready means progress: whatever stops recording is said within seconds, and said to be over."""
+"""Ready means progress: whatever stops recording is noted within seconds, and so is its end."""
 
 from __future__ import annotations
 

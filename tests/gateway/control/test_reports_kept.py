@@ -1,4 +1,4 @@
-"""A report that is kept is the one that would be made now, whatever moved meanwhile."""
+"""A cached report is the one that would be made now, whatever moved meanwhile."""
 
 from __future__ import annotations
 

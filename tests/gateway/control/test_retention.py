@@ -1,4 +1,4 @@
-"""What has been kept long enough goes, with all that hangs on it; what is counted stays."""
+"""Rows older than their retention are removed, with everything that refers to them; what is counted stays."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def sweep(desk: Desk, now: int, **kept: int) -> Counter[str]:
-    """Sweep at ``now`` milliseconds after the beginning, and return what went."""
+    """Sweep at ``now`` milliseconds after the beginning, and return what was removed."""
     gone: Counter[str] = Counter()
 
     def tell(kind: str, n: int) -> None:
@@ -46,7 +46,7 @@ async def sweep(desk: Desk, now: int, **kept: int) -> Counter[str]:
 
 
 async def stored(desk: Desk) -> tuple[set[str], list[str]]:
-    """The predictions there are, and the status of each event, in their order."""
+    """The stored predictions, and the status of each event, in order."""
     async with desk.store.begin() as connection:
         ids = {row[0] for row in await connection.execute(select(tables.calls.c.id))}
         events = await connection.execute(select(tables.feedback.c.status).order_by(tables.feedback.c.seq))
@@ -111,7 +111,7 @@ def test_without_a_retention_everything_stays_but_feedback_that_found_nothing(tm
 
 
 def test_a_prediction_stays_while_a_window_is_open_whatever_its_age(tmp_path: Path, store: str) -> None:
-    """Traffic may have ceased, or a node be far behind: the clock says it is old, and event time that it is not."""
+    """Traffic may have ceased, or a node be far behind: old by the clock is not old in event time."""
 
     async def story(desk: Desk) -> None:
         desk.journal.calls(call(1, prediction=1), call(DAWN + 5_000))
@@ -181,7 +181,7 @@ def test_of_events_without_a_prediction_the_oldest_go_beyond_so_many(tmp_path: P
 
 
 def test_feedback_about_several_predictions_goes_with_the_last_of_them(tmp_path: Path, store: str) -> None:
-    """What is left of it could be taken for another event's, whose number it gets."""
+    """A leftover row could be taken for one of another event that gets the same number."""
 
     async def story(desk: Desk) -> None:
         desk.journal.calls(*(call(n, key="k", prediction=1) for n in (10, 20, 30)))
@@ -229,7 +229,7 @@ def test_postgresql_has_a_partition_for_each_day_and_some_ahead(tmp_path: Path, 
 
 
 def test_an_id_is_looked_for_in_the_partition_of_its_time(tmp_path: Path, postgresql_url: str) -> None:
-    """With a year of them, a look into each would cost a label as much as everything else together."""
+    """With a year of partitions, looking into each would double the cost of a label."""
 
     async def story(desk: Desk) -> None:
         desk.journal.calls(*(call(n * DAY_MS) for n in range(20)), call(3, id="of an older program"))
@@ -250,7 +250,7 @@ def test_an_id_is_looked_for_in_the_partition_of_its_time(tmp_path: Path, postgr
     at_desk(Desk(tmp_path, store=postgresql_url), story)
 
 
-def test_a_day_that_somebody_dropped_is_made_again(tmp_path: Path, postgresql_url: str) -> None:
+def test_a_partition_that_was_dropped_by_hand_is_made_again(tmp_path: Path, postgresql_url: str) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.calls(*(call(n) for n in range(20)))
         await desk.record()
@@ -266,7 +266,7 @@ def test_a_day_that_somebody_dropped_is_made_again(tmp_path: Path, postgresql_ur
 
 
 def test_feedback_about_several_predictions_stays_until_the_last_of_them_goes(tmp_path: Path, store: str) -> None:
-    """The younger one's window is still open: without the event it would close on nothing."""
+    """The younger one's window is still open: without the event it would close without a value."""
 
     async def story(desk: Desk) -> None:
         desk.journal.calls(call(1, key="k", prediction=1), call(DAWN + 10, key="k", prediction=1))
@@ -287,7 +287,7 @@ def test_feedback_about_several_predictions_stays_until_the_last_of_them_goes(tm
 
 
 async def left(desk: Desk) -> dict[str, int]:
-    """How many rows are left of what is counted, by table, where there are any."""
+    """How many rows of counts are left, by table, where there are any."""
     found = {}
     async with desk.store.begin() as connection:
         for table in (tables.tallies, tables.units, tables.arrivals, tables.stretches, tables.plans, tables.kin):
@@ -298,7 +298,7 @@ async def left(desk: Desk) -> dict[str, int]:
 
 
 async def in_force(desk: Desk, epoch: str, at: int, revision: int) -> None:
-    """Have the route be in an epoch from now on."""
+    """Put the route into an epoch from now on."""
     desk.adopt(snapshot(metric(), revision=revision, epoch=epoch, period=T0 + at), at)
     async with desk.store.change() as connection:
         await plans.write_plans(connection, desk.snapshot.routes.values(), T0 + at)
@@ -374,7 +374,7 @@ def test_an_epoch_stays_while_one_of_its_predictions_does(tmp_path: Path, store:
 
 
 def test_an_epoch_that_is_resumed_while_it_goes_keeps_what_is_new(tmp_path: Path, store: str) -> None:
-    """What is counted goes by the chunk: between two of them the operator may go back to it."""
+    """Counts are removed in chunks: between two of them the operator may go back to the epoch."""
 
     async def story(desk: Desk) -> None:
         await in_force(desk, "e", 0, 1)
@@ -411,7 +411,7 @@ async def chunk(desk: Desk, before_ms: int) -> None:
         await kind.expire(connection, before_ms, 0)
 
 
-def test_an_epoch_that_is_in_force_stays_though_nobody_calls(tmp_path: Path, store: str) -> None:
+def test_an_epoch_that_is_in_force_stays_though_no_call_comes(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         await in_force(desk, "e", 0, 1)
         desk.journal.calls(call(1, prediction=1))

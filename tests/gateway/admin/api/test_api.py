@@ -1,4 +1,4 @@
-"""The API answers with what the report says, and an error says what would do."""
+"""The API answers with what the report says, and an error says what is valid."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def test_a_new_revision_is_reported_at_once() -> None:
     assert asyncio.run(twice()) == (7, 9)
 
 
-def test_being_alive_asks_nobody() -> None:
+def test_being_alive_asks_nothing_else() -> None:
     fake = control()
     fake.store_ready = False
     assert (ask(fake, "/livez").status_code, ask(fake, "/livez").text) == (200, "ok\n")
@@ -205,7 +205,7 @@ def test_being_ready_needs_the_store_and_says_what_is_missing() -> None:
 
 
 def test_being_ready_is_progress_and_not_presence() -> None:
-    """The store was open in every fault that stopped recording, and every fault was called ready."""
+    """In every fault that stopped recording the store was open, and so the node was called ready."""
     fake = control()
     detail = "row (4711) violates a constraint"
     fake.stalled = Progress(41.6, "recording fails (DatabaseError)", detail, 45.2, 42.0, 41.6)

@@ -1,4 +1,4 @@
-"""Who is to be erased or shown is named in a body, and nowhere else."""
+"""The unit to erase or to show is named in a body, and nowhere else."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_the_units_that_are_named_are_erased() -> None:
     assert (answer.status_code, answer.json(), fake.erased) == (200, {"calls": 2}, ["zeus", "hera"])
 
 
-def test_what_is_known_comes_by_the_line() -> None:
+def test_what_is_known_comes_line_by_line() -> None:
     answer = posted(control(), "export", b'{"units": ["zeus"]}')
     assert answer.headers["content-type"] == "application/x-ndjson"
     assert answer.text == '{"kind":"unit","unit":"zeus"}\n'
@@ -36,7 +36,7 @@ def test_what_is_known_comes_by_the_line() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"units": []}', b'{"units": [1]}', b'{"units": ["a", ""]}', b"{"])
 @pytest.mark.parametrize("what", ["erase", "export"])
-def test_a_body_that_names_nobody_is_refused(what: str, body: bytes) -> None:
+def test_a_body_that_names_no_unit_is_refused(what: str, body: bytes) -> None:
     fake = control()
     answer = posted(fake, what, body)
     assert (answer.status_code, fake.erased) == (422, [])
@@ -47,8 +47,8 @@ def test_a_body_that_has_no_end_is_not_read_to_it() -> None:
 
 
 @pytest.mark.parametrize("what", ["erase", "export"])
-def test_a_failure_is_told_without_the_unit(what: str, caplog: Any) -> None:
-    """The words of a database driver hold what it was asked."""
+def test_a_failure_is_answered_without_the_unit(what: str, caplog: Any) -> None:
+    """The message of a database driver holds the parameters of its statement."""
     fake = control()
     fake.fails = RuntimeError("no such column: zeus")
     answer = posted(fake, what, b'{"units": ["zeus"]}')

@@ -12,7 +12,7 @@ from router.snapshot import Gateway
 
 
 @pytest.mark.parametrize("way", ["written", "replaced", "swapped behind a link"])
-def test_a_change_of_content_is_told_however_it_is_made(tmp_path: Path, way: str) -> None:
+def test_a_change_of_content_is_noticed_however_it_is_made(tmp_path: Path, way: str) -> None:
     async def story() -> None:
         folder = tmp_path / "etc"
         folder.mkdir()
@@ -57,7 +57,7 @@ def test_what_the_process_was_started_with_needs_a_restart_and_the_place_is_name
 
 
 def test_a_port_does_not_begin_or_cease_to_speak_tls_by_an_edit(tmp_path: Path) -> None:
-    """An edit that is said to be in force while a port goes on in plain HTTP would deceive whoever sends a token."""
+    """If such an edit were called in force, a client would send its token to a port that still speaks plain HTTP."""
     tls = Gateway(tls_cert_file="/a.pem", admin_tls_cert_file="/b.pem")
     found = {one.path for one in needs_restart(Gateway(), tls, tmp_path / "turnout.toml")}
     assert found == {"gateway.tls_cert_file", "gateway.admin_tls_cert_file"}
