@@ -1,6 +1,6 @@
 """Which request heads are accepted, and what they mean: Host, target, version and framing.
 
-Rule: pure, and stricter than the parser where the parser is lenient. What two readers could read in two ways is
+Rule: pure, and stricter than the parser where the parser is lenient. What two servers could read differently is
 refused, so that no backend sees another request than the one that was routed. The target's bytes are never changed,
 only cut.
 Source: RFC 9112, sections 2.3, 3.2, 3.3 and 6; RFC 9110, sections 7.2, 8.6 and 10.1.1.
@@ -18,14 +18,14 @@ from gateway.proxy.wire.headers import CODING, EXPECT, HOPS, HOST, LENGTH, MEANI
 
 # uri-host [ ":" port ]: a name or IPv4 address, or an address in brackets. No userinfo, nothing empty.
 _HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(?::[0-9]*)?")
-#: Hosts that were found good: clients ask for few, and all the time.
+#: Hosts that were found valid: clients name few of them, again and again.
 _good_hosts: Final[set[bytes]] = set()
 _REMEMBERED: Final = 256
 _ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/?]*)(.*)", re.DOTALL)
 _JUDGED: Final = HOST | LENGTH | CODING | EXPECT
 _PASSING: Final = VIA | HOPS
-#: Gateways of this name that one request may pass: an edge, a region, a team and one to spare. In a loop it would pass
-#: them for ever, and each pass may send copies; with one name for all of them, a single own Via is no proof of a loop.
+#: Gateways of this name that one request may pass: an edge, a region, a team and one to spare. A loop would be passed
+#: for ever, and each pass may send copies. All of them have one name, so one Via of that name is no proof of a loop.
 _MAX_PASSES: Final = 4
 #: Digits of a length or a number of hops. Python refuses to read numbers of thousands of them, zeros included.
 _MAX_DIGITS: Final = 20
@@ -37,7 +37,7 @@ METHODS: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
 
 class Refusal(Exception):
-    """A request the edge answers itself, and its connection's last one."""
+    """A request that the edge answers itself, as the last one on its connection."""
 
     def __init__(self, status: int, detail: str, *headers: Header) -> None:
         super().__init__(detail)
@@ -55,7 +55,7 @@ Accepted = tuple[bytes, list[Header], int, int | None, bool, bool]
 def accept(method: str, target: bytes, version: str, headers: list[Header]) -> Accepted:
     """Return what the head means: target in origin-form (or ``*``), and Host from the target where that names one.
 
-    What is asked of this gateway itself, because no hop is left for an OPTIONS, has the target ``*``.
+    An OPTIONS that may be forwarded no more asks this gateway itself, and gets the target ``*``.
 
     Raises Refusal with 400, 405 (CONNECT and TRACE), 417, 501 (a transfer coding we do not know), 505 or 508.
     """
@@ -64,7 +64,7 @@ def accept(method: str, target: bytes, version: str, headers: list[Header]) -> A
     if method == "CONNECT":
         raise Refusal(405, "this is a gateway, not a tunnel", (b"allow", METHODS))
     if method == "TRACE":
-        # What a backend would echo holds the secrets that are sent to it.
+        # A backend would echo what it received, and that holds the secrets that the gateway adds.
         raise Refusal(405, "a request is not shown to its sender here", (b"allow", METHODS))
     host: bytes | None = None
     length: int | None = None
@@ -83,7 +83,7 @@ def accept(method: str, target: bytes, version: str, headers: list[Header]) -> A
         elif meaning & LENGTH:
             if len(value) > _MAX_DIGITS:
                 raise Refusal(400, "the Content-Length has too many digits")
-            length = int(value)  # the parser took it: digits, and only one
+            length = int(value)  # the parser accepted it: digits, and only one
         elif meaning & CODING:
             codings = value if codings is None else codings + b"," + value
         else:
@@ -122,7 +122,7 @@ def _check_coding(codings: bytes, version: str, length: int | None) -> None:
 
 
 def _passed(method: str, target: bytes, headers: list[Header]) -> tuple[bytes, list[Header]]:
-    """A request that says which gateways it passed, or how many more it may pass."""
+    """Return target and headers of a request that names the gateways it passed, or how many more it may pass."""
     passes = sum(_passes(value) for name, value in headers if MEANING[name] & VIA)
     if passes > _MAX_PASSES:
         raise Refusal(508, f"the request passed {passes} gateways of this name: it goes in circles")
@@ -133,12 +133,12 @@ def _passed(method: str, target: bytes, headers: list[Header]) -> tuple[bytes, l
 
 
 def _passes(via: bytes) -> int:
-    """Return how often one Via field names us. Comments may hold commas, and then count for nothing."""
+    """Return how often one Via field names this gateway. In a comment with commas, nothing is counted."""
     return sum(hop.split(None, 2)[1:2] == [b"turnout"] for hop in via.split(b","))
 
 
 def _one_hop_less(target: bytes, headers: list[Header], hops: bytes) -> tuple[bytes, list[Header]]:
-    """Count down Max-Forwards; at 0 the request is for us (RFC 9110, section 7.6.2). Other methods do not have it."""
+    """Count down Max-Forwards; at 0 the request asks the gateway itself (RFC 9110, section 7.6.2)."""
     hops = hops.strip(b" \t")
     if not hops.isdigit() or len(hops) > _MAX_DIGITS:
         raise Refusal(400, "Max-Forwards is not a number")
@@ -149,7 +149,7 @@ def _one_hop_less(target: bytes, headers: list[Header], hops: bytes) -> tuple[by
 
 
 def _reduced(method: str, target: bytes, headers: list[Header]) -> tuple[bytes, list[Header]]:
-    """A target that is not a path: ``*`` of OPTIONS, or absolute-form, whose authority replaces Host."""
+    """Return target and headers for a target that is no path: ``*``, or a URL, whose authority replaces Host."""
     if target == b"*" and method == "OPTIONS":
         return target, headers
     absolute = _ABSOLUTE.fullmatch(target)
@@ -166,7 +166,7 @@ def _reduced(method: str, target: bytes, headers: list[Header]) -> tuple[bytes, 
 
 
 def too_long(head: bytes, limit: int) -> Refusal:
-    """Return what a head of more than ``limit`` bytes is told: 414 if most of it is the target, else 431."""
+    """Return the answer to a head of more than ``limit`` bytes: 414 if most of it is the target, else 431."""
     line = head.lstrip(b"\r\n").partition(b"\r\n")[0]
     if len(line) * 2 > limit:
         return Refusal(414, f"the request target does not fit into a head of {limit} bytes")
@@ -174,9 +174,9 @@ def too_long(head: bytes, limit: int) -> Refusal:
 
 
 def unreadable(error: HttpParserError, piece: bytes) -> Refusal:
-    """Return what is said about bytes the parser refused; a refusal of ours, raised inside it, comes out as itself."""
+    """Return the answer to bytes that the parser refused, or the Refusal that a callback raised inside the parser."""
     if isinstance(error, HttpParserCallbackError) and error.__context__ is not None:
-        # Of any other error the context is whatever was being handled when we were called.
+        # Of any other error the context is the exception that was being handled when the parser was called.
         if isinstance(error.__context__, Refusal):
             return error.__context__
         raise error.__context__

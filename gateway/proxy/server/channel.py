@@ -119,7 +119,7 @@ class Channel(asyncio.Protocol):
     def pause_writing(self) -> None:
         self._charged = self._transport.get_write_buffer_size()
         self.buffers.charge(self._charged)
-        self.buffers.waits(self)
+        self.buffers.await_client(self)
         if self.phase in _FILLING:
             self._untaken = untaken(self._transport)
             self._enter(BLOCKED)
@@ -127,7 +127,7 @@ class Channel(asyncio.Protocol):
     def _refund(self) -> None:
         """Give back what was taken out of the budget for answers: they were taken, or never will be."""
         self.buffers.give(self._charged)
-        self.buffers.waits_no_more(self)
+        self.buffers.stop_awaiting(self)
         self._charged = 0
 
     # The end.

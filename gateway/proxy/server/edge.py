@@ -1,7 +1,7 @@
 """The server side: HTTP/1.1 as clients speak it, on the worker's listening socket.
 
 Rule: what a client may do and when it is answered is in ``connection``, and what connections share in ``service``. Here
-is who listens, which connections there are, and the drain.
+are the listening socket, the set of connections, and the drain.
 
 Why not uvicorn: it never times out a client, lets the body of a request with ``Upgrade: h2c`` become a second request,
 and merges trailers into the headers.
@@ -29,7 +29,7 @@ Handler = Callable[[Request, Response], Coroutine[Any, Any, None]]
 
 logger = logging.getLogger(__name__)
 
-#: Connections the kernel holds for us while we are busy.
+#: Connections that the kernel holds while the worker is busy.
 _BACKLOG: Final = 4_096
 #: How much the kernel takes from the worker before it has sent it (tcp(7)). Without this bound its buffer grows to
 #: megabytes, and a client that pipelines requests and reads nothing is answered 13,000 times before it has to wait,
@@ -37,12 +37,12 @@ _BACKLOG: Final = 4_096
 _UNSENT_BYTES: Final = 65_536
 #: Seconds for handlers to end when they are cancelled at the end of a drain, and for their answers to be taken.
 _CANCEL_SECONDS: Final = 1.0
-#: Seconds of a drain in which clients and balancers are told and still let in, at most this share of its time; and how
-#: long it is when nobody is there: time for those whom the kernel has accepted already.
-_TELLING_SECONDS: Final = 0.5
-_TELLING_SHARE: Final = 0.25
-_TELLING_NOBODY_SECONDS: Final = 0.02
-#: The share of it in which nobody new is taken.
+#: Seconds of a drain in which every answer announces the close, and at most this share of the drain's time; and how
+#: long that lasts without any connection: time for those that the kernel has accepted already.
+_NOTICE_SECONDS: Final = 0.5
+_NOTICE_SHARE: Final = 0.25
+_UNNOTICED_SECONDS: Final = 0.02
+#: The share of the notice, at its end, in which no new connections are accepted.
 _LATEST_SHARE: Final = 0.4
 
 
@@ -81,19 +81,19 @@ class Edge(Service):
         return len(self._connections)
 
     async def start(self, sock: socket.socket) -> None:
-        """Accept clients on a bound socket, which is ours from now on."""
+        """Accept clients on a bound socket, which this object owns from now on."""
         # Accepted sockets inherit it. Not SO_SNDBUF: that would also bound what is in flight to distant clients.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
         self._sock = sock
         self._server = await self._listen(self._ssl)
 
     async def renew(self, context: SSLContext) -> None:
-        """Shake hands by this context from now on. Connections that stand go on, and none is refused meanwhile."""
+        """Use this TLS context for new connections. Open ones go on, and none is refused meanwhile."""
         old = self._server
         if old is None or self._sock is None:
             return
         fresh = await self._listen(context)
-        if self.draining:  # since a moment ago, and nothing that listens may be left behind
+        if self.draining:  # it began meanwhile, and no listening server may be left behind
             fresh.close()
             return
         self._ssl, self._server = context, fresh
@@ -104,52 +104,52 @@ class Edge(Service):
         assert self._sock is not None
         return await loop.create_server(
             lambda: Connection(self, loop, self._arrived, self._departed),
-            sock=self._sock.dup(),  # the same queue of clients, for as many servers as come after each other
+            sock=self._sock.dup(),  # every server after it shares this queue of clients
             backlog=_BACKLOG,
             ssl=context,
             ssl_handshake_timeout=None if context is None else self.header_seconds,
         )
 
     async def drain(self, timeout_seconds: float) -> None:
-        """Tell who is there, accept nobody more, close idle connections, let requests finish; in the end cancel them.
+        """Announce the close, stop accepting, close idle connections, let requests finish; in the end cancel them.
 
-        For a moment clients are still taken, and told with their answers that the connection closes: who closes a
-        connection at once meets the request that is on its way on it. A request that is cancelled unanswered gets 503.
+        For a moment clients are still accepted, and their answers say that the connection closes: to close a connection
+        at once could lose a request that its client is just sending. A request that is cancelled unanswered gets 503.
         When this returns, no connection is left.
         """
         loop = asyncio.get_running_loop()
         began = loop.time()
         self.draining = True
-        telling = min(_TELLING_SECONDS, timeout_seconds * _TELLING_SHARE)
-        await self._tell(telling * (1 - _LATEST_SHARE))
+        notice = min(_NOTICE_SECONDS, timeout_seconds * _NOTICE_SHARE)
+        await self._give_notice(notice * (1 - _LATEST_SHARE))
         if self._server is not None:
             self._server.close()
-        await self._tell(telling * _LATEST_SHARE)  # who came at the last moment has its request on the way
+        await self._give_notice(notice * _LATEST_SHARE)  # a client that came at the last moment is sending its request
         self.closing = True
         if self._sock is not None:
             self._sock.close()
             self._sock = None
         for connection in list(self._connections):
             connection.close_if_idle()
-        if await self._deserted_within(max(0.0, began + timeout_seconds - loop.time())):
+        if await self._empty_within(max(0.0, began + timeout_seconds - loop.time())):
             return
         logger.warning("drain timed out with %d connections", len(self._connections))
         for fiber in list(self.fibers):
             fiber.cancel()
-        if not await self._deserted_within(_CANCEL_SECONDS):
+        if not await self._empty_within(_CANCEL_SECONDS):
             for connection in list(self._connections):
                 connection.cut()
-            await self._deserted_within(_CANCEL_SECONDS)
+            await self._empty_within(_CANCEL_SECONDS)
 
-    async def _tell(self, seconds: float) -> None:
+    async def _give_notice(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
         began = loop.time()
-        await asyncio.sleep(min(seconds, _TELLING_NOBODY_SECONDS))
+        await asyncio.sleep(min(seconds, _UNNOTICED_SECONDS))
         if self._connections:
-            await self._deserted_within(max(0.0, began + seconds - loop.time()))
+            await self._empty_within(max(0.0, began + seconds - loop.time()))
 
-    async def _deserted_within(self, seconds: float) -> bool:
-        """Wait until no connection is left and no handler at work; return whether it came to that."""
+    async def _empty_within(self, seconds: float) -> bool:
+        """Wait until no connection and no handler is left; return whether that is so."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while self._connections or self.fibers:

@@ -3,16 +3,17 @@
 Rules:
 
 1. Every message ends at an empty line or at its length. The parser is fed to there and no further, and not with a long
-   body of known length at all; what came beyond it (pipelining) is held as the pieces it came in until the request is
-   answered and the next one may begin. Nothing that is held is copied again, but for pieces that are short.
-2. A head is judged once, when it is complete (``accept``), and frozen: trailers become nothing.
+   body of known length at all. What came beyond it (pipelining) is held, as the pieces it came in, until the request is
+   answered and the next one may begin. What is held is not copied again, except for short pieces.
+2. A head is judged once, when it is complete (``accept``), and frozen: trailers are dropped.
 3. An upgrade is never taken. The parser skips the body of a request that asks for one, so a fresh parser reads it: the
-   body is the body of that request and never a second one.
-4. What cannot be taken raises Refusal, and nothing is to be fed after it.
-5. What two servers could read differently is the last on its connection: content of a method that has none. That of a
-   request for an upgrade is not: nginx and HAProxy read it as rule 3 does, and every POST of Java's own client is one.
+   body is the body of that request and never a second request.
+4. What cannot be taken raises Refusal, and nothing may be fed after it.
+5. A request that two servers could read differently is the last on its connection: one with content and a method that
+   has none. The body of a request for an upgrade is no such case: nginx and HAProxy read it as rule 3 does, and every
+   POST of Java's own client is one.
 
-No transport, no clock: the connection is told ``begin``, ``body`` and ``whole``.
+No transport, no clock: it calls ``begin``, ``body``, ``excess`` and ``whole`` of the connection.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Intake:
     The connection sets the stage back to BETWEEN when the request is answered.
     """
 
-    #: What ``end`` deletes; compiled classes want to know.
+    #: What ``end`` deletes: a compiled class has to declare it.
     __deletable__ = ("_connection", "_parser")
     __slots__ = (
         "_at",
@@ -97,13 +98,13 @@ class Intake:
         self._connection = connection
         self._limits = limits
         self._parser = HttpRequestParser(self)
-        self._headers: list[Header] = []  # after the head: trailers, for nobody
+        self._headers: list[Header] = []  # after the head these are trailers, which are dropped
         self._head_bytes = 0
         self._common = False  # its request line names HTTP/1.1
         self._lined = False  # that line is here to its end
         self._upgrade = False
         self._chunked = False
-        self._unparsed = False  # the body goes by the parser, which is in the middle of it for good
+        self._unparsed = False  # the body bypasses the parser, which is replaced at its end
         self._body_bytes = 0  # of a chunked body, without and with its framing
         self._framed_bytes = 0
         self._body_seen = 0  # body bytes when framing was last counted
@@ -126,7 +127,7 @@ class Intake:
         return bool(self.target) and self._parser.get_method() == b"HEAD"
 
     def feed(self, data: bytes) -> None:
-        """Take what came. Raises Refusal."""
+        """Read what came. Raises Refusal."""
         if self.held:
             self.held += len(data)
             add_piece(self._pieces, data)
@@ -145,7 +146,7 @@ class Intake:
             self._advance(data, at)
 
     def end(self) -> None:
-        """Nothing more will be fed. These hold us as well: a cycle is garbage that only a collection finds."""
+        """Nothing more will be fed. Parser and connection refer to this: only a collection would free the cycle."""
         self._pieces.clear()
         self._at = self.held = 0
         del self._parser, self._connection
@@ -237,7 +238,7 @@ class Intake:
         return too_long(self.target + (data[at:end] if in_line else b""), self._limits.max_header_bytes)
 
     def _count_parts(self) -> None:
-        """Look at what is here of a head; the end of it looks again."""
+        """Check the parts of a head that are here; at its end they are checked again."""
         limits = self._limits
         if len(self.target) > limits.max_target_bytes:
             raise Refusal(414, f"the request target is longer than {limits.max_target_bytes} bytes")
@@ -270,7 +271,7 @@ class Intake:
         else:
             self.on_message_complete()
 
-    # What the parser says.
+    # Called by the parser.
 
     def on_url(self, url: bytes) -> None:
         self.target = self.target + url if self.target else url

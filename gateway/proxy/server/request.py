@@ -1,8 +1,8 @@
 """A client's request, as a handler sees it: a frozen head, and a body that arrives.
 
-Rule: what is held of a body is bounded. ``chunks`` stops the client while nobody takes them; ``body`` holds at most
-``max_body_bytes``, what is beyond HELD_BYTES out of the worker's budget (``buffers``). One reader at a time, and either
-of the two.
+Rule: what is held of a body is bounded. ``chunks`` stops reading from the client while the handler takes none; ``body``
+holds at most ``max_body_bytes``, of which what exceeds HELD_BYTES comes out of the worker's budget (``buffers``). One
+reader at a time, and only by one of the two.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gateway.proxy.server.connection import Connection
     from gateway.proxy.wire.peer import Peer
 
-#: Bytes of a body held for a handler that does not take them, then the client has to wait. One read may exceed it.
+#: Bytes of a body that are held for a handler that takes none; then the client has to wait. One read may exceed it.
 HELD_BYTES: Final = 65_536
 
 
@@ -29,7 +29,7 @@ class Request:
     ``headers`` are as received, in order, but for the Host of an absolute-form target and Max-Forwards, and
     ``meanings`` is what they mean, taken together. ``target`` is in origin-form (or ``*``) with its bytes unchanged;
     ``path`` and ``query`` are what lies before and after its first question mark, byte by byte. ``peer`` is who sent
-    it. ``client_gone`` turns true when the answer has nobody to go to.
+    it. ``client_gone`` turns true when there is no client to answer any more.
     """
 
     __slots__ = (
@@ -132,7 +132,7 @@ class Request:
         return self._all
 
     def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the body as it arrives, never an empty piece; the client waits while nobody takes one.
+        """Yield the body as it arrives, never an empty piece; the client has to wait while none is taken.
 
         Raises what ``body`` raises, after the bytes that did come.
         """
@@ -156,7 +156,7 @@ class Request:
             self.expects = False
             self._connection.send_continue()
 
-    # What the connection says. It rings when it has said everything.
+    # Called by the connection, which rings the bell afterwards.
 
     def receive(self, data: bytes) -> bool:
         """Add a piece of the body; False when the client should wait."""
@@ -168,14 +168,14 @@ class Request:
         return self._collecting and self._hold(len(data))
 
     def _hold(self, size: int) -> bool:
-        """Hold so much more of a body that has to be whole, out of the worker's budget."""
+        """Hold this much more of a body that has to be whole, out of the worker's budget."""
         connection, charged = self._connection, self.charged
         if self._fault is not None or not connection.buffers.reclaim(size, connection):
             self.fail(BodyUnheld())
             return False
         self.charged += size
         if not charged or self.charged // HELD_BYTES > charged // HELD_BYTES:
-            connection.buffers.waits(connection)
+            connection.buffers.await_client(connection)
         return True
 
     def release(self) -> None:
@@ -183,15 +183,15 @@ class Request:
         if self.charged:
             connection = self._connection
             connection.buffers.give(self.charged)
-            connection.buffers.waits_no_more(connection)
+            connection.buffers.stop_awaiting(connection)
             self.charged = 0
 
     def end(self) -> None:
-        """The last byte has come; after a fault that makes nothing whole."""
+        """The last byte has come. After a fault the body is not whole all the same."""
         if self._fault is None:
             self.complete = True
             if self.charged:
-                self._connection.buffers.waits_no_more(self._connection)
+                self._connection.buffers.stop_awaiting(self._connection)
 
     def fail(self, fault: Exception) -> None:
         """The rest of the body will never come. The first fault stands."""
@@ -220,7 +220,7 @@ class _Chunks:
 
 
 def _text(value: bytes) -> str:
-    """Header values are bytes; those who put text in them mean UTF-8 today, and Latin-1 in old times."""
+    """Header values are bytes; text in them is UTF-8 today, and was Latin-1 in older software."""
     try:
         return value.decode().strip(" \t")
     except UnicodeDecodeError:

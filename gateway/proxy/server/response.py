@@ -112,7 +112,7 @@ class Response:
     async def write(self, data: bytes) -> None:
         """Send a piece of the body, and wait while the client reads slowly.
 
-        Raises ClientGone if nobody reads any more, RuntimeError if it is more than was announced (the connection
+        Raises ClientGone if the client is lost, RuntimeError if it is more than was announced (the connection
         breaks).
         """
         self._put(data)
@@ -142,7 +142,7 @@ class Response:
 
     @property
     def idle_word(self) -> bytes:
-        """What can be sent now and means nothing, to find out whether anybody is there; empty if nothing can.
+        """Bytes that can be sent now and mean nothing, to find out whether the client is there; empty if none can.
 
         Before the head that is an interim answer, which clients ignore; between chunks a zero: the size of the next one
         may begin with it, and so may that of the last (RFC 9112, section 7.1).
@@ -152,7 +152,7 @@ class Response:
         return b"0" if self._framing is _CHUNKED and not self.finished else b""
 
     def ended(self, handler: Fiber, error: BaseException | None) -> None:
-        """The handler that was to give it has ended, with this exception or none."""
+        """The handler of the request has ended, with this exception or none."""
         service = self._connection.service
         service.handled(handler)
         request = self._request

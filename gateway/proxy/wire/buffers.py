@@ -1,9 +1,10 @@
 """The memory that one worker has for what clients are slow to send or to take.
 
-Rule: each connection has HELD_BYTES of its own, each way, and one read more; what goes beyond comes out of this budget
-and is given back once, on whichever path. Where a body finds no room, those lose theirs whose clients were slow for
-EVICT_SECONDS, the slowest first: else a few who drip could have all of it for hours. What cannot be had even so is not
-held: a body is refused, and a backend waits for the client, with its place taken.
+Rule: each connection has HELD_BYTES of its own, each way, and one read more. What it holds beyond that comes out of
+this budget and is given back once, however the request ends. Where there is no room for a body, clients that were slow
+for EVICT_SECONDS lose what is held for them, the slowest first: otherwise a few that send a byte at a time could keep
+all of it for hours. If that is not enough, nothing is held: a body is refused, and a backend, with its place taken,
+waits for the client.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ EVICT_SECONDS: Final = 0.5
 
 
 class SlowClient(Protocol):
-    """A client's connection, as far as the budget knows it."""
+    """What the budget asks of a client's connection."""
 
     def evict(self) -> None:
-        """Give back what is held for this client, whose time is up."""
+        """Give back what is held for this client, which was slow for too long."""
 
 
 class Buffers:
@@ -30,9 +31,9 @@ class Buffers:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
-        #: Clients that lost what was held for them to others.
+        #: Clients that lost what was held for them, since the start.
         self.evicted = 0
-        #: Those that more has to come from, or be taken by, and since when for the present 64 KiB; the longest first.
+        #: Clients that have to send or to take more, and since when their next 64 KiB is awaited; longest first.
         self._slow: dict[SlowClient, float] = {}
 
     def __repr__(self) -> str:
@@ -40,18 +41,18 @@ class Buffers:
 
     @property
     def spent(self) -> bool:
-        """True when nothing more is to be had."""
+        """True when all of it is taken."""
         return self.used >= self.limit
 
     def take(self, size: int) -> bool:
-        """Take so many bytes, or none and return False."""
+        """Take this many bytes; if there are not as many, take none and return False."""
         if self.used + size > self.limit:
             return False
         self.used += size
         return True
 
     def reclaim(self, size: int, client: SlowClient) -> bool:
-        """Take so many bytes for this client, if need be from those that are slow; or none and return False."""
+        """Take this many bytes for a client, if need be from other clients that are slow; or none, and return False."""
         while not self.take(size):
             for slow in self._slow:
                 if slow is not client:
@@ -65,19 +66,19 @@ class Buffers:
             slow.evict()
         return True
 
-    def waits(self, client: SlowClient) -> None:
-        """From now on we wait for the next 64 KiB of a client that something is held for."""
+    def await_client(self, client: SlowClient) -> None:
+        """From now on the next 64 KiB of a client is awaited for which something is held."""
         self._slow.pop(client, None)
         self._slow[client] = monotonic()
 
-    def waits_no_more(self, client: SlowClient) -> None:
-        """It owes nothing."""
+    def stop_awaiting(self, client: SlowClient) -> None:
+        """Nothing is awaited of this client any more. Harmless when nothing was."""
         self._slow.pop(client, None)
 
     def charge(self, size: int) -> None:
-        """Count so many bytes that are held already, whatever the limit."""
+        """Count this many bytes that are held already, even beyond the limit."""
         self.used += size
 
     def give(self, size: int) -> None:
-        """Give so many back."""
+        """Give this many bytes back."""
         self.used -= size

@@ -1,7 +1,7 @@
-"""One coarse timer for everything in one place that waits for the network.
+"""One coarse timer for many waits for the network.
 
-Rule: a waiter moves its own ``deadline`` by plain assignment, as often as it likes and at no cost; one sweep over all
-waiters finds those that are late. A timer of its own for each request would cost more than parsing it.
+Rule: a waiter moves its own ``deadline`` by plain assignment, which costs nothing; one sweep over all waiters finds
+those that are late. A timer of its own for each request would cost more than parsing it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 from typing import Final, Protocol
 
 NEVER: Final = float("inf")
-#: Seconds between sweeps: a tenth of the shortest wait, and never rarer than the bound at which one notices.
+#: Seconds between sweeps: a tenth of the shortest wait, within these bounds.
 _RAREST: Final = 0.25
 _BUSIEST: Final = 0.005
 
@@ -42,7 +42,7 @@ class Deadlines:
         self.interval = min(_RAREST, max(_BUSIEST, shortest / 10))
 
     def watch(self, waiter: Waiter) -> None:
-        """Begin to mind a waiter's deadline."""
+        """Sweep this waiter from now on."""
         self._waiters.add(waiter)
         if self._timer is None:
             self._loop = asyncio.get_running_loop()
@@ -50,7 +50,7 @@ class Deadlines:
             self._timer = self._loop.call_later(self.interval, self._sweep)
 
     def forget(self, waiter: Waiter) -> None:
-        """Mind it no more. Harmless when it is not known."""
+        """Sweep it no more. Harmless when it is not swept."""
         self._waiters.discard(waiter)
 
     def _sweep(self) -> None:
@@ -59,6 +59,6 @@ class Deadlines:
             return
         self.now = now = self._loop.time()
         for late in [waiter for waiter in self._waiters if waiter.deadline <= now]:
-            if late.deadline <= now:  # one that expires can run what moves another
+            if late.deadline <= now:  # expiring one can move the deadline of another
                 late.expire(now)
         self._timer = self._loop.call_later(self.interval, self._sweep)

@@ -1,15 +1,16 @@
-"""A coroutine that runs where it is called: the request path's own task, for a fraction of a task's cost.
+"""A coroutine that runs where it is called: the request path's own kind of task, for a fraction of a task's cost.
 
 Rules:
 
-1. A fiber runs at once, on its caller's stack, until it has to wait; what it waits for runs it on, again at once. So
-   whoever starts one or rings a bell does that last, when its own affairs are in order.
-2. It waits for a Bell or for an asyncio future. What asks for the current task (``asyncio.timeout``, ``TaskGroup``)
-   has to run in a task, and a fiber may await that.
-3. How it ended is told to ``ended``, once; nothing escapes to whoever happened to run it on.
+1. A fiber runs at once, on its caller's stack, until it has to wait; when what it waits for happens, it goes on, again
+   at once and on that caller's stack. So a function that starts a fiber or rings a bell does that last, when its own
+   state is complete.
+2. A fiber waits for a Bell or for an asyncio future. Code that asks for the current task (``asyncio.timeout``,
+   ``TaskGroup``) has to run in a task, and a fiber may await that.
+3. ``ended`` is called once, with what the coroutine raised or None; no exception reaches the caller that ran it on.
 
-Why not asyncio's: a task and two futures a request cost three objects, a copied context and three more turns of the
-loop, together a fifth of what a request cost.
+Why not asyncio's tasks: a task and two futures a request cost three objects, a copied context and three more turns of
+the loop, together a fifth of what a request cost.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from typing import Any
 
 
 class Bell:
-    """Wakes the one who waits at it. Rung for nobody it is forgotten: whoever waits looks first.
+    """Wakes the one coroutine that waits for it. A ring that nothing waits for is lost: check first, then wait.
 
-    To a task it is a future: tests and the control plane may await what the request path awaits.
+    A task can await it like a future, so tests and the control plane may await what the request path awaits.
     """
 
     __slots__ = ("_asyncio_future_blocking", "_cancelled", "_wake")
@@ -35,7 +36,7 @@ class Bell:
         self._asyncio_future_blocking = False
 
     def __await__(self) -> Generator[Bell, None, None]:
-        """Wait for the next ring. Raises RuntimeError if somebody waits already."""
+        """Wait for the next ring. Raises RuntimeError if another coroutine waits already."""
         if self._wake is not None:
             raise RuntimeError("somebody waits at this bell already")
         self._asyncio_future_blocking = True
@@ -48,10 +49,10 @@ class Bell:
             wake()
 
     def hang(self, wake: Callable[[], object] | None) -> None:
-        """Let the next ring do this; None: nothing."""
+        """Call this at the next ring; with None, nothing."""
         self._wake = wake
 
-    # What a task asks of a future.
+    # What asyncio calls on a future.
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
         return asyncio.get_running_loop()
@@ -75,7 +76,7 @@ Ended = Callable[["Fiber", BaseException | None], None]
 
 
 class Fiber:
-    """Runs a coroutine to its end; ``ended`` is told which it was, and the exception it ended with or None."""
+    """Runs a coroutine to its end, then calls ``ended`` with itself and the exception that was raised, or None."""
 
     __slots__ = ("_cancelled", "_coroutine", "_ended", "_running", "_waiting", "done")
 
@@ -92,7 +93,7 @@ class Fiber:
         self._step(None)
 
     def cancel(self) -> None:
-        """Raise CancelledError in it, at once where it waits at a bell, else as soon as it waits. Harmless later."""
+        """Raise CancelledError in it: at once where it waits for a bell, else when it waits. Harmless when done."""
         if self.done:
             return
         waiting = self._waiting
@@ -102,7 +103,7 @@ class Fiber:
             waiting.hang(None)
             self._step(asyncio.CancelledError())
         elif not waiting.cancel():
-            self._cancelled = True  # it is done, and about to run us on
+            self._cancelled = True  # it is done, and about to wake this fiber
 
     def _step(self, error: BaseException | None) -> None:
         self._running = True

@@ -19,7 +19,7 @@ from typing import Final, TypeAlias, final
 
 Header = tuple[bytes, bytes]
 
-# What a field name means to us: a set of bits, because most names mean nothing and one test has to say so.
+# What a field name means to the gateway: a set of bits, because most names mean nothing, and one test must find that.
 CONNECTION: Final = 1
 CODING: Final = 2
 LENGTH: Final = 4
@@ -34,9 +34,9 @@ HOPS: Final = 1_024
 #: An id by which the caller follows its request.
 CALLERS_ID: Final = 2_048
 CODED: Final = 4_096
-#: A name with an underscore. Servers behind CGI and WSGI names make of it the field with a hyphen instead.
+#: A name with an underscore. Servers that use names of CGI and WSGI take it for the same name with a hyphen.
 UNDERSCORED: Final = 8_192
-#: One that such a server takes for framing, or for what only a gateway says: it never passes.
+#: One that such a server takes for framing, or for a field that only a gateway may set: it never passes.
 IMITATION: Final = 16_384
 #: No field name at all: a message with it would be malformed.
 MALFORMED: Final = 32_768
@@ -48,7 +48,7 @@ _KNOWN: Final = {
     b"content-encoding": CODED,
     b"content-length": LENGTH,
     b"date": DATE,
-    # The edge answers it, and asks for the body itself.
+    # The edge answers it, and asks for the body.
     b"expect": EXPECT | REPLACED,
     b"forwarded": REPLACED,
     b"host": HOST,
@@ -72,7 +72,7 @@ _KNOWN: Final = {
 }
 #: What a field means that may not be imitated with an underscore.
 _INIMITABLE: Final = HOP | OWN | LENGTH | HOST | REPLACED
-#: Spellings remembered; clients choose them, so there is an end to it.
+#: Spellings remembered. Clients choose them, so their number has to be bounded.
 _REMEMBERED: Final = 2_048
 
 

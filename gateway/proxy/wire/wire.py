@@ -22,8 +22,8 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 #: More of a body than this is not copied if that can be helped: neither joined to its head, nor fed to a parser, which
 #: has nothing to find in a body of known length.
 LONG_BYTES: Final = 65_536
-#: Pieces that are held are joined up to this size: so many bytes are copied for each at most, and no memory goes to
-#: objects of two bytes.
+#: Pieces that are held are joined up to this size: for each piece at most this much is copied, and no memory is spent
+#: on objects of two bytes.
 _SHORT_BYTES: Final = 4_096
 
 _COLON: Final = b": "
@@ -87,14 +87,14 @@ def request_head(
 
 
 def chunk(data: bytes) -> bytes:
-    """Return the data as one chunk of the chunked coding. Empty data would be the end: nothing comes of it."""
+    """Return the data as one chunk of the chunked coding; nothing for empty data, whose chunk would end the body."""
     return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
 
 
 def add_piece(pieces: list[bytes], piece: bytes) -> None:
-    """Add a piece to those that are held: to the last of them if that is short.
+    """Add a piece to those that are held: join it to the last of them if that is short.
 
-    Millions of pieces of two bytes take hardly more memory than their bytes, and of what is held little is copied.
+    So millions of pieces of two bytes take hardly more memory than their bytes, and little is copied.
     """
     if pieces and len(pieces[-1]) < _SHORT_BYTES:
         pieces[-1] += piece

@@ -208,7 +208,7 @@ class Stage:
 
     def evict(self) -> None:
         if self.connection in self.buffers._slow:
-            self.buffers.waits_no_more(self.connection)
+            self.buffers.stop_awaiting(self.connection)
             self.connection.evict()
 
     def turn(self) -> None:
