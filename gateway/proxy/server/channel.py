@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final, cast
 
 from gateway.proxy.server.kernel import untaken
 from gateway.proxy.server.pace import Pace
-from gateway.proxy.server.phases import (
+from gateway.proxy.server.service import Service
+from gateway.proxy.server.serving_phases import (
     BLOCKED,
     BODY,
     CLOSED,
@@ -20,10 +21,9 @@ from gateway.proxy.server.phases import (
     LEAVING,
     OPENED,
     SEND,
-    Phase,
+    ServingPhase,
     taking,
 )
-from gateway.proxy.server.service import Service
 from gateway.proxy.wire.deadlines import NEVER
 from gateway.proxy.wire.faults import ClientGone
 from gateway.proxy.wire.fiber import Bell
@@ -31,10 +31,10 @@ from gateway.proxy.wire.fiber import Bell
 if TYPE_CHECKING:
     from gateway.proxy.wire.buffers import Buffers
 
-_SENDING: Final[frozenset[Phase]] = taking(SEND)
-_FILLING: Final[frozenset[Phase]] = taking(FULL)
+_SENDING: Final[frozenset[ServingPhase]] = taking(SEND)
+_FILLING: Final[frozenset[ServingPhase]] = taking(FULL)
 #: The client has its last answer, or is lost: nothing is parsed, and nothing written.
-GONE: Final[frozenset[Phase]] = frozenset({LEAVING, FLUSHING, CLOSED})
+GONE: Final[frozenset[ServingPhase]] = frozenset({LEAVING, FLUSHING, CLOSED})
 
 
 class Channel(asyncio.Protocol):
@@ -56,7 +56,7 @@ class Channel(asyncio.Protocol):
     )
 
     def __init__(self, service: Service, loop: asyncio.AbstractEventLoop) -> None:
-        self.phase: Phase = OPENED
+        self.phase: ServingPhase = OPENED
         self.deadline = NEVER
         self.buffers: Buffers = service.buffers
         self.service = service
@@ -72,7 +72,7 @@ class Channel(asyncio.Protocol):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.phase.name}>"
 
-    def _enter(self, phase: Phase, received: int = 0) -> None:
+    def _enter(self, phase: ServingPhase, received: int = 0) -> None:
         """Be in this phase from now on, until the deadline of its row; ``received`` is what is here of a body."""
         self.phase = phase
         seconds = self.service.seconds[phase]

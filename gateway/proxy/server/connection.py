@@ -9,8 +9,8 @@ Rules:
    client gets an error if the head of the answer is not out yet, else the connection breaks.
 3. A request that cannot be taken is answered once, by the server itself, and the connection *leaves*: what still comes
    is discarded, and nothing of it is parsed.
-4. Every wait has a deadline, or its row in ``phases`` says why not. ``_follow`` enters the phase that fits how far the
-   request is: after every event that can have changed that.
+4. Every wait has a deadline, or its row in ``serving_phases`` says why not. ``_follow`` enters the phase that fits how
+   far the request is: after every event that can have changed that.
 5. A client that ends its side (half-close) is still answered. One that has left altogether looks the same until
    something is sent: after a moment something is that means nothing (``Response.idle_word``), and the reset that it
    provokes is the proof.
@@ -26,7 +26,10 @@ from gateway.proxy.server.accept import Refusal
 from gateway.proxy.server.channel import GONE, Channel
 from gateway.proxy.server.intake import BETWEEN, IN_BODY, IN_HEAD, WHOLE, Intake
 from gateway.proxy.server.kernel import reset_at_close, was_reset
-from gateway.proxy.server.phases import (
+from gateway.proxy.server.request import HELD_BYTES, Request
+from gateway.proxy.server.response import Response
+from gateway.proxy.server.service import Service
+from gateway.proxy.server.serving_phases import (
     ANSWERING,
     BLOCKED,
     BODY,
@@ -41,12 +44,9 @@ from gateway.proxy.server.phases import (
     OPENED,
     PROBED,
     WITHHELD,
-    Phase,
+    ServingPhase,
     taking,
 )
-from gateway.proxy.server.request import HELD_BYTES, Request
-from gateway.proxy.server.response import Response
-from gateway.proxy.server.service import Service
 from gateway.proxy.wire.faults import BodyTimeout, BodyTooLarge, ClientGone
 from gateway.proxy.wire.fiber import Fiber
 from gateway.proxy.wire.headers import Header
@@ -59,9 +59,9 @@ if TYPE_CHECKING:
 #: Bytes of an unwanted body that are read to keep a connection; with more to come it is closed.
 _DISCARD_BYTES: Final = 65_536
 
-_PARSING: Final[frozenset[Phase]] = taking(BYTES)
-_ENDING: Final[frozenset[Phase]] = taking(END)
-_EVICTED: Final[frozenset[Phase]] = taking(EVICT)
+_PARSING: Final[frozenset[ServingPhase]] = taking(BYTES)
+_ENDING: Final[frozenset[ServingPhase]] = taking(END)
+_EVICTED: Final[frozenset[ServingPhase]] = taking(EVICT)
 
 
 class Connection(Channel):
@@ -70,6 +70,9 @@ class Connection(Channel):
     """
 
     __slots__ = ("_arrived", "_departed", "_fiber", "_intake", "_peer", "_request", "_response")
+
+    #: From ``connection_made`` on. Compiled attributes hold nothing but their type, so there is no None before that.
+    _peer: Peer
 
     def __init__(
         self,
@@ -82,7 +85,6 @@ class Connection(Channel):
         self._arrived = arrived
         self._departed = departed
         self._intake = Intake(self, service)
-        self._peer = cast("Peer", None)
         # The request whose answer is not out yet.
         self._request: Request | None = None
         self._response: Response | None = None
@@ -348,7 +350,7 @@ class Connection(Channel):
         if reached is not phase or reached is BODY:
             self._enter(reached, self._intake.received)
 
-    def _reached(self) -> Phase:
+    def _reached(self) -> ServingPhase:
         """Return the phase that fits how far the request is."""
         stage = self._intake.stage
         if stage == WHOLE:
@@ -382,7 +384,7 @@ class Connection(Channel):
             self._enter(WITHHELD)
         request.bell.ring()
 
-    def _probe(self, phase: Phase) -> None:
+    def _probe(self, phase: ServingPhase) -> None:
         """Find out whether a half-closed client is there: rule 5."""
         if was_reset(self._transport):
             self.cut()

@@ -11,7 +11,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Literal
 
 from gateway.process.descriptors import TOLD
-from gateway.proxy.server.phases import BODY, HEAD, IDLE, deadlines
+from gateway.proxy.server.serving_phases import BODY, HEAD, IDLE, deadlines
 from gateway.proxy.wire.buffers import Buffers
 from gateway.proxy.wire.deadlines import Deadlines
 from gateway.proxy.wire.fiber import Bell, Fiber

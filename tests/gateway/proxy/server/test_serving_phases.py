@@ -9,7 +9,10 @@ from typing import Any, cast
 import pytest
 
 from gateway.proxy.server.connection import Connection
-from gateway.proxy.server.phases import (
+from gateway.proxy.server.request import Request
+from gateway.proxy.server.response import Response
+from gateway.proxy.server.service import Service
+from gateway.proxy.server.serving_phases import (
     BLOCKED,
     BODY,
     CLOSED,
@@ -19,11 +22,8 @@ from gateway.proxy.server.phases import (
     OPENED,
     TABLE,
     ConnectionEvent,
-    Phase,
+    ServingPhase,
 )
-from gateway.proxy.server.request import Request
-from gateway.proxy.server.response import Response
-from gateway.proxy.server.service import Service
 from gateway.proxy.wire.buffers import Buffers
 from gateway.proxy.wire.deadlines import NEVER
 from gateway.proxy.wire.fiber import Bell
@@ -54,9 +54,9 @@ class Watched(Connection):
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
-        self.entered: list[tuple[Phase, Phase]] = []
+        self.entered: list[tuple[ServingPhase, ServingPhase]] = []
 
-    def _enter(self, phase: Phase, received: int = 0) -> None:
+    def _enter(self, phase: ServingPhase, received: int = 0) -> None:
         self.entered.append((self.phase, phase))
         super()._enter(phase, received)
 
@@ -82,7 +82,7 @@ class Stage:
         self.entered()  # it is opened
         self.chunked = False
         self.rest = b""
-        self.followed: set[tuple[Phase, Phase]] = set()
+        self.followed: set[tuple[ServingPhase, ServingPhase]] = set()
 
     # The loop.
 
@@ -220,10 +220,10 @@ class Stage:
             self.connection.connection_lost(None)
 
     @property
-    def phase(self) -> Phase:
+    def phase(self) -> ServingPhase:
         return self.connection.phase
 
-    def entered(self) -> list[tuple[Phase, Phase]]:
+    def entered(self) -> list[tuple[ServingPhase, ServingPhase]]:
         """The changes of the phase since this was last asked."""
         found, self.connection.entered = self.connection.entered, []
         return found
@@ -236,7 +236,7 @@ class Stage:
         assert self.connection.deadline <= self.now + self.service.seconds[self.phase] or self.phase is BODY
 
 
-def reach(phase: Phase) -> Stage:
+def reach(phase: ServingPhase) -> Stage:
     """Return a connection in this phase."""
     stage = Stage()
     for step in REACHED[phase]:
@@ -259,19 +259,19 @@ def flushing(stage: Stage) -> None:
     stage.late()
 
 
-REACHED: dict[Phase, tuple[Callable[[Stage], None], ...]] = {
-    Phase.OPENED: (),
-    Phase.IDLE: (sends(GET), acts("send")),
-    Phase.HEAD: (sends(GET[:7]),),
-    Phase.BODY: (sends(POST + b"x"),),
-    Phase.WITHHELD: (sends(EXPECTING),),
-    Phase.ANSWERING: (sends(GET),),
-    Phase.HALF_CLOSED: (sends(GET), Stage.end),
-    Phase.PROBED: (sends(GET), Stage.end, Stage.late),
-    Phase.BLOCKED: (sends(GET), acts("start"), Stage.fill),
-    Phase.LEAVING: (sends(b"no HTTP\r\n\r\n"),),
-    Phase.FLUSHING: (sends(b"no HTTP\r\n\r\n"), flushing),
-    Phase.CLOSED: (Stage.close, Stage.turn),
+REACHED: dict[ServingPhase, tuple[Callable[[Stage], None], ...]] = {
+    ServingPhase.OPENED: (),
+    ServingPhase.IDLE: (sends(GET), acts("send")),
+    ServingPhase.HEAD: (sends(GET[:7]),),
+    ServingPhase.BODY: (sends(POST + b"x"),),
+    ServingPhase.WITHHELD: (sends(EXPECTING),),
+    ServingPhase.ANSWERING: (sends(GET),),
+    ServingPhase.HALF_CLOSED: (sends(GET), Stage.end),
+    ServingPhase.PROBED: (sends(GET), Stage.end, Stage.late),
+    ServingPhase.BLOCKED: (sends(GET), acts("start"), Stage.fill),
+    ServingPhase.LEAVING: (sends(b"no HTTP\r\n\r\n"),),
+    ServingPhase.FLUSHING: (sends(b"no HTTP\r\n\r\n"), flushing),
+    ServingPhase.CLOSED: (Stage.close, Stage.turn),
 }
 
 HAPPENS: dict[ConnectionEvent, Callable[[Stage], object]] = {
@@ -287,9 +287,9 @@ HAPPENS: dict[ConnectionEvent, Callable[[Stage], object]] = {
 
 
 @pytest.mark.parametrize("event", ConnectionEvent, ids=lambda event: event.name)
-@pytest.mark.parametrize("phase", Phase, ids=lambda phase: phase.name)
+@pytest.mark.parametrize("phase", ServingPhase, ids=lambda phase: phase.name)
 def test_an_event_leads_to_a_successor_or_where_it_is_not_taken_to_nothing(
-    phase: Phase, event: ConnectionEvent
+    phase: ServingPhase, event: ConnectionEvent
 ) -> None:
     stage = reach(phase)
     written, deadline = stage.written, stage.connection.deadline
@@ -300,8 +300,8 @@ def test_an_event_leads_to_a_successor_or_where_it_is_not_taken_to_nothing(
     stage.holds()
 
 
-@pytest.mark.parametrize("phase", Phase, ids=lambda phase: phase.name)
-def test_every_phase_has_a_row_with_a_deadline_or_says_why_not(phase: Phase) -> None:
+@pytest.mark.parametrize("phase", ServingPhase, ids=lambda phase: phase.name)
+def test_every_phase_has_a_row_with_a_deadline_or_says_why_not(phase: ServingPhase) -> None:
     row = TABLE[phase]
     assert row.deadline is not None or row.why
     assert (ConnectionEvent.LATE in row.takes) is (row.deadline is not None)
@@ -315,18 +315,18 @@ def test_every_phase_follows_from_the_first_and_nothing_follows_the_last() -> No
     while new:
         found |= new
         new = {after for phase in new for after in TABLE[phase].next} - found
-    assert found == set(Phase) == set(TABLE)
+    assert found == set(ServingPhase) == set(TABLE)
     assert TABLE[CLOSED].next == ()
 
 
 def speak(stage: Stage, chance: random.Random) -> None:
     """The client sends what fits: mostly requests that can be read to their end."""
-    if stage.phase in (Phase.OPENED, Phase.IDLE, Phase.BLOCKED):
+    if stage.phase in (ServingPhase.OPENED, ServingPhase.IDLE, ServingPhase.BLOCKED):
         asked = chance.choice((GET, GET, GET * 3, GET * 3_000, POST, POST, EXPECTING, CHUNKED, LONG))
         cut = chance.choice((9, len(asked), len(asked)))
         stage.rest = asked[cut:]
         stage.bytes(asked[:cut])
-    elif stage.phase is Phase.HEAD:
+    elif stage.phase is ServingPhase.HEAD:
         stage.bytes(stage.rest)
     elif stage.chunked:
         stage.bytes(chance.choice((b"5\r\nhello\r\n", b"0\r\n\r\n", b"0\r\n\r\n" + GET)))
@@ -350,7 +350,7 @@ STEPS: list[tuple[int, Callable[[Stage], object]]] = [
 def test_whatever_happens_in_whatever_order_each_phase_is_a_successor_of_the_one_before() -> None:
     """And each successor in the table does follow, in one of these orders."""
     weights, steps = zip(*STEPS, strict=True)
-    followed: set[tuple[Phase, Phase]] = set()
+    followed: set[tuple[ServingPhase, ServingPhase]] = set()
     for rare in (
         (sends(GET), acts("send"), Stage.fill, sends(GET[:9]), Stage.empty),
         (sends(EXPECTING), acts("start"), Stage.fill, Stage.empty),

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from router.snapshot import Gateway
 
 
-class Phase(IntEnum):
+class ServingPhase(IntEnum):
     """What a connection waits for. An IntEnum, since others are hashed in Python: here it would be for every byte."""
 
     OPENED = 0  #: the first byte of the first request
@@ -47,18 +47,18 @@ class ConnectionEvent(Enum):
     RETIRE = "the server ends, and closes connections that are idle"
 
 
-OPENED: Final[Phase] = Phase.OPENED
-IDLE: Final[Phase] = Phase.IDLE
-HEAD: Final[Phase] = Phase.HEAD
-BODY: Final[Phase] = Phase.BODY
-WITHHELD: Final[Phase] = Phase.WITHHELD
-ANSWERING: Final[Phase] = Phase.ANSWERING
-HALF_CLOSED: Final[Phase] = Phase.HALF_CLOSED
-PROBED: Final[Phase] = Phase.PROBED
-BLOCKED: Final[Phase] = Phase.BLOCKED
-LEAVING: Final[Phase] = Phase.LEAVING
-FLUSHING: Final[Phase] = Phase.FLUSHING
-CLOSED: Final[Phase] = Phase.CLOSED
+OPENED: Final[ServingPhase] = ServingPhase.OPENED
+IDLE: Final[ServingPhase] = ServingPhase.IDLE
+HEAD: Final[ServingPhase] = ServingPhase.HEAD
+BODY: Final[ServingPhase] = ServingPhase.BODY
+WITHHELD: Final[ServingPhase] = ServingPhase.WITHHELD
+ANSWERING: Final[ServingPhase] = ServingPhase.ANSWERING
+HALF_CLOSED: Final[ServingPhase] = ServingPhase.HALF_CLOSED
+PROBED: Final[ServingPhase] = ServingPhase.PROBED
+BLOCKED: Final[ServingPhase] = ServingPhase.BLOCKED
+LEAVING: Final[ServingPhase] = ServingPhase.LEAVING
+FLUSHING: Final[ServingPhase] = ServingPhase.FLUSHING
+CLOSED: Final[ServingPhase] = ServingPhase.CLOSED
 
 BYTES: Final[ConnectionEvent] = ConnectionEvent.BYTES
 END: Final[ConnectionEvent] = ConnectionEvent.END
@@ -82,12 +82,12 @@ class PhaseRow(NamedTuple):
     deadline: str | float | None
     why: str
     takes: tuple[ConnectionEvent, ...]
-    next: tuple[Phase, ...]
+    next: tuple[ServingPhase, ...]
 
 
 _HANDLER: Final = "what the handler waits for has a deadline of its own"
 
-TABLE: Final[dict[Phase, PhaseRow]] = {
+TABLE: Final[dict[ServingPhase, PhaseRow]] = {
     OPENED: PhaseRow(
         "header_timeout_ms",
         "a client that connects has something to ask",
@@ -148,12 +148,12 @@ TABLE: Final[dict[Phase, PhaseRow]] = {
 }
 
 
-def taking(event: ConnectionEvent) -> frozenset[Phase]:
+def taking(event: ConnectionEvent) -> frozenset[ServingPhase]:
     """Return the phases in which an event is taken."""
     return frozenset(phase for phase, row in TABLE.items() if event in row.takes)
 
 
-def deadlines(gateway: Gateway) -> dict[Phase, float]:
+def deadlines(gateway: Gateway) -> dict[ServingPhase, float]:
     """Return the seconds until the deadline of each phase, by the gateway's settings; infinity for none."""
     return {phase: _seconds(row.deadline, gateway) for phase, row in TABLE.items()}
 
