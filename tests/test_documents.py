@@ -14,11 +14,15 @@ from pathlib import Path
 import pytest
 
 import policies
+from gateway.proxy.feedback.validate import FIELDS
 from gateway.store.counts.ledger import STATUSES
 from router.config.config import parse
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "loadtests/README.md")
+PAGES = tuple(sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")))
+DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "loadtests/README.md", *PAGES)
+
+FEEDBACK = "docs/reference/feedback.md"
 
 #: Run nothing that serves, listens or takes minutes; everything else is run as it stands.
 LONG = {"serve", "demo"}
@@ -39,9 +43,9 @@ def commands() -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines if line.strip()]
 
 
-def table(heading: str) -> dict[str, str]:
-    """The rows of README's table whose first heading is this, as first cell → last cell."""
-    rows = (ROOT / "README.md").read_text().partition(f"\n| {heading} |")[2].partition("\n\n")[0].splitlines()[2:]
+def table(heading: str, document: str = "README.md") -> dict[str, str]:
+    """The rows of a document's table whose first heading is this, as first cell → last cell."""
+    rows = (ROOT / document).read_text().partition(f"\n| {heading} |")[2].partition("\n\n")[0].splitlines()[2:]
     cells = [row.strip("|").split("|") for row in rows]
     return {row[0].strip(" `"): row[-1].strip() for row in cells}
 
@@ -107,7 +111,21 @@ def test_the_table_of_policies_names_each_kind_and_its_settings() -> None:
 
 
 def test_the_table_of_statuses_names_each_status() -> None:
-    assert set(table("status")) == set(STATUSES)
+    assert set(table("status", FEEDBACK)) == set(STATUSES)
+
+
+def test_the_table_of_fields_names_each_field_of_an_event() -> None:
+    assert sorted(re.findall(r"\w+", " ".join(table("field", FEEDBACK)))) == sorted(FIELDS)
+
+
+def test_the_index_of_the_documentation_names_each_page() -> None:
+    index = (ROOT / "docs/README.md").read_text()
+    assert [page for page in PAGES if f"({page.removeprefix('docs/')})" not in index] == ["docs/README.md"]
+
+
+def test_the_readme_stays_a_tour() -> None:
+    """What one looks up is in docs."""
+    assert len((ROOT / "README.md").read_text().splitlines()) < 160
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

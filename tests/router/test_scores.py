@@ -60,7 +60,7 @@ def test_a_score_says_all_there_is_to_know(score: Score) -> None:
     assert score_of("label", score.name) is score
 
 
-@pytest.mark.parametrize("page", ["README.md", "config.example.toml"])
+@pytest.mark.parametrize("page", ["README.md", "docs/reference/feedback.md", "config.example.toml"])
 @every_score
 def test_a_score_is_on_the_pages_that_list_them(score: Score, page: str) -> None:
     written = f"`{score.name}`" if page.endswith(".md") else f'"{score.name}"'

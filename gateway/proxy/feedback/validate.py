@@ -29,7 +29,8 @@ MAX_LABEL_BYTES: Final = 65_536
 #: How far a caller's clock may be ahead of ours.
 AHEAD_MS: Final = 5 * 60_000
 
-_FIELDS: Final = (
+#: The fields that an event may have.
+FIELDS: Final = (
     "prediction_id",
     "route",
     "key",
@@ -40,7 +41,7 @@ _FIELDS: Final = (
     "revision",
     "occurred_at",
 )
-_NAMES: Final = frozenset(_FIELDS)
+_NAMES: Final = frozenset(FIELDS)
 _RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
 
 
@@ -181,7 +182,7 @@ class _Reader:
             return
         unknown = [name for name in self._entry if name not in _NAMES]
         for name in unknown[:5]:
-            self._problem(f"unknown field {_shown(name)}{self._hint(name, _FIELDS)}")
+            self._problem(f"unknown field {_shown(name)}{self._hint(name, FIELDS)}")
         if len(unknown) > 5:
             self._problem(f"and {len(unknown) - 5:,} more unknown fields")
 
