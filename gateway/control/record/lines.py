@@ -1,8 +1,8 @@
-"""Journal lines, read strictly: a line becomes a record, or is counted, put aside and skipped.
+"""Journal lines, read strictly: each line becomes a record, or is counted as unreadable and skipped.
 
-Rule: nothing a line can hold is fatal, and nothing half-right goes on: what its seal does not vouch for is not looked
-into, and a field of another type than its own would be found only when something is counted by it. A call goes from its
-line to its row with nothing made in between: there are thousands a second.
+Rule: no content of a line is fatal, and no line is used in part. A line whose seal does not match is not parsed, and
+each field is checked for its type here: a wrong type would otherwise show only much later, where something is counted
+by that field. A call's row is made directly from its line, without an object in between: there are thousands a second.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from gateway.store.rows.shared_fields import SharedFields
 from router.extract import identifier
 from router.records import CALL_FIELDS, CallField, Feedback, Kind, fields_kept, new_feedback
 
-#: Lines that are read at a stretch: a fraction of a millisecond.
+#: Lines read before other threads get their turn: a fraction of a millisecond.
 YIELD_LINES: Final = 32
 
 
 class BrokenLine(NamedTuple):
-    """What could not be read: a line, or a piece of one. ``line`` counts lines from where the reading of them began."""
+    """A line, or a piece of one, that could not be read; ``line`` is its place among those given to ``Batch.read``."""
 
     line: int
     content: bytes
@@ -37,11 +37,12 @@ class BrokenLine(NamedTuple):
 
 @dataclass(slots=True)
 class Batch:
-    """What some lines said, in their order.
+    """The records of some lines, in the order of the lines.
 
-    ``marks`` are (writer, at_ms, whether it was the last); ``rejected`` counts events. A ``corrupt`` line says nothing,
-    a ``torn`` one has no end, and of a ``lost`` one the number is missing: it is one of those, or is not there.
-    ``writers`` are those of other nodes that said something, ``gone`` those of them that said all they ever will.
+    ``marks`` are (writer, at_ms, whether it was its last); ``rejected`` counts events. A ``corrupt`` line cannot be
+    read, a ``torn`` one has no end, and a ``lost`` one is a gap in the numbers: the line is missing, or is one of the
+    corrupt or torn ones. ``writers`` are those of other nodes that wrote any of the lines, ``gone`` those of them that
+    will write no more.
     """
 
     calls: list[StoredCall] = field(default_factory=list)
@@ -59,64 +60,64 @@ class Batch:
     def read(
         self, lines: Sequence[bytes], writer: str, expected: int | None = None
     ) -> tuple[int | None, list[BrokenLine]]:
-        """Add what these lines of a writer's segment say, the next one being number ``expected``, if that is known.
+        """Add the records of these lines of a writer's segment; ``expected`` is the first one's number, if known.
 
-        Return which number is expected then, and what could not be read.
+        Return the number expected next, and what could not be read.
         """
-        first, aside = self.lines, list[BrokenLine]()
+        first, broken = self.lines, list[BrokenLine]()
         for line in lines:
             self.lines += 1
             try:
                 whole: Sequence[tuple[int, bytes]] = (unsealed(line),)
             except ValueError:
-                whole = self._mend(line, self.lines - first - 1, aside)
+                whole = self._recover(line, self.lines - first - 1, broken)
             for number, text in whole:
-                # One that is lower was written again, in the next segment: its first writing had to be given up.
+                # A lower number: the line was written again, in the next segment, after its first writing failed.
                 if expected is not None and number > expected:
                     self.lost += number - expected
                 expected = number + 1
                 try:
-                    self._say(text, writer)
+                    self._parse(text, writer)
                 except (ValueError, TypeError, KeyError, AttributeError):
                     self.corrupt += 1
-                    aside.append(BrokenLine(self.lines - first - 1, line))
-        return expected, aside
+                    broken.append(BrokenLine(self.lines - first - 1, line))
+        return expected, broken
 
-    def hear(self, texts: Iterable[bytes], writer: str) -> None:
-        """Add what lines of another node's writer say, which that node has seen to be whole."""
+    def read_shipped(self, texts: Iterable[bytes], writer: str) -> None:
+        """Add the records of lines of another node's writer, whose seals that node has checked."""
         if not writer.endswith("/"):  # that is the node itself
             self.writers.add(writer)
         for text in texts:
             self.lines += 1
             try:
-                self._say(text, writer)
+                self._parse(text, writer)
             except (ValueError, TypeError, KeyError, AttributeError):
                 self.corrupt += 1
 
-    def _say(self, text: bytes, writer: str) -> None:
-        """Add what a line says that is whole."""
+    def _parse(self, text: bytes, writer: str) -> None:
+        """Add the record of a line whose seal matches."""
         if not self.lines % YIELD_LINES:
             yield_cpu()
         value = orjson.loads(text)
-        # One byte is found faster than six.
-        self._take(_without_nul(value) if b"\\" in text and _NUL in text else value, writer)
+        # A search for one byte is faster than one for six.
+        self._add(_without_nul(value) if b"\\" in text and _NUL in text else value, writer)
 
-    def _mend(self, line: bytes, place: int, aside: list[BrokenLine]) -> list[tuple[int, bytes]]:
-        """Return the lines that are whole in one that is not, and put the rest aside."""
+    def _recover(self, line: bytes, place: int, broken: list[BrokenLine]) -> list[tuple[int, bytes]]:
+        """Return the intact lines within a broken one, and add the remaining pieces to ``broken``."""
         found, cut = list[tuple[int, bytes]](), pieces(line) or [line]
         for piece in cut:
             try:
                 found.append(unsealed(piece))
             except ValueError:
-                aside.append(BrokenLine(place, piece))
-                # What another line follows had no end of its own.
+                broken.append(BrokenLine(place, piece))
+                # A piece that another line follows has no end of its own.
                 if piece is cut[-1]:
                     self.corrupt += 1
                 else:
                     self.torn += 1
         return found
 
-    def _take(self, value: dict[str, Any], writer: str) -> None:
+    def _add(self, value: dict[str, Any], writer: str) -> None:
         match value.get("line"):
             case "call" | "close":
                 self.calls.append(_call(value, None))
@@ -162,8 +163,8 @@ def _call(value: dict[str, Any], open_by: str | None) -> StoredCall:
         and type(status) in _WHOLE
         and type(propensity) in _NUMBER
     ):
-        raise ValueError("a field of a type that is not its own")
-    # A worker has seen to it that these have a bound; one of an older version has not.
+        raise ValueError("a field has the wrong type")
+    # Workers bound the length of these; those of older versions did not.
     unit, key = _bounded(unit), _bounded(key)
     shared = shared_fields.known(values := _SHARED(content)) or _first_of(values)
     predicted_json = json_of(prediction) if predicted else None
@@ -215,10 +216,10 @@ def _feedback(value: dict[str, Any]) -> Feedback:
     if len(content) != len(_BLANK_EVENT):
         raise KeyError("no such field")
     event = _EVENT(content)
-    metric, said, received_ms, prediction_id, route, key, item, event_id, revision, occurred_ms = event
+    metric, given, received_ms, prediction_id, route, key, item, event_id, revision, occurred_ms = event
     if not (
         type(metric) is str
-        and said is not ...
+        and given is not ...
         and type(received_ms) is type(revision) is int
         and -_LIMIT <= received_ms < _LIMIT
         and -_LIMIT <= revision < _LIMIT
@@ -229,11 +230,11 @@ def _feedback(value: dict[str, Any]) -> Feedback:
         and type(event_id) in _TEXT
         and (occurred_ms is None or (type(occurred_ms) is int and -_LIMIT <= occurred_ms < _LIMIT))
     ):
-        raise ValueError("a field of a type that is not its own")
+        raise ValueError("a field has the wrong type")
     if prediction_id is None and (route is None or key is None):
-        raise ValueError("feedback about nothing")
+        raise ValueError("feedback names neither a prediction nor a route and key")
     ids = (_bounded(prediction_id), route, _bounded(key), _bounded(item), _bounded(event_id))
-    return new_feedback((metric, said, received_ms, *ids, revision, occurred_ms))
+    return new_feedback((metric, given, received_ms, *ids, revision, occurred_ms))
 
 
 def _bounded(text: str | None) -> str | None:
@@ -243,20 +244,20 @@ def _bounded(text: str | None) -> str | None:
 def _body(value: dict[str, Any]) -> Body:
     id_, route, request, answer = value["id"], value["route"], value["request"], value["answer"]
     if not (type(id_) is type(route) is str and type(request) in _OBJECT and type(answer) in _OBJECT):
-        raise ValueError("a field of a type that is not its own")
+        raise ValueError("a field has the wrong type")
     kept = (None if one is None else json_of(one) for one in (request, answer))
     return Body(id_, _whole(value["at_ms"]), route, *kept)
 
 
 def _without_nul(value: dict[str, Any]) -> dict[str, Any]:
-    """The line with another character for NUL, which databases cannot keep or find; what is kept as JSON keeps it."""
-    return {name: content if name in _ANY else _shown(content) for name, content in value.items()}
+    """Return the line with NUL replaced in texts: databases cannot keep it. Fields kept as JSON keep it."""
+    return {name: content if name in _ANY else _replaced(content) for name, content in value.items()}
 
 
-def _shown(content: Any) -> Any:
+def _replaced(content: Any) -> Any:
     if isinstance(content, str):
         return content.replace("\0", "\N{REPLACEMENT CHARACTER}")
-    return [_shown(item) for item in content] if isinstance(content, list) else content
+    return [_replaced(item) for item in content] if isinstance(content, list) else content
 
 
 def _whole(value: Any) -> int:
@@ -266,9 +267,9 @@ def _whole(value: Any) -> int:
 
 
 _NUL: Final = b"\\u0000"
-#: Characters that are never too many bytes.
+#: Texts up to this length need no check of their size in bytes.
 _SHORT: Final = 64
-#: What a database's integer holds; JSON can hold more.
+#: The bound of a database's integer; JSON's have none.
 _LIMIT: Final = 2**63
 #: Fields that may hold any JSON, which is kept as JSON.
 _ANY: Final = frozenset({"value", "request", "answer"}).union(
@@ -293,14 +294,14 @@ _RARE_FIELDS: Final = fields_kept("rare")
 _SHARED: Final = itemgetter(*(one.name for one in _SHARED_FIELDS))
 _RARE: Final = itemgetter(*(one.name for one in _RARE_FIELDS))
 _RARE_DEFAULTS: Final = tuple(one.default for one in _RARE_FIELDS)
-#: The own fields. ``_call`` unpacks them, and those below, instead of asking for each: it runs for every row
-#: (``python -m loadtests.recorder``). A test holds that they are all of the table.
+#: The own fields. ``_call`` unpacks them, and those below, because it runs for every row, and a look-up of each costs
+#: more (``python -m loadtests.recorder`` shows it). A test checks them against the table.
 _OWN: Final = itemgetter("id", "at_ms", "unit", "key", "latency_ms", "overhead_ms", "predicted", "prediction")
-#: The shared fields that are numbers or booleans, of which one equals another of another type: what equals the shared
-#: fields of an earlier call need not be of their types.
+#: The shared fields that are numbers or booleans. Their types are checked for every call: 1 equals True and 1.0, so a
+#: look-up by the values of an earlier call says nothing about types.
 _CONFUSABLE: Final = itemgetter("period", "revision", "by_unit", "forced", "status", "propensity")
 
-#: A line with what it leaves out; what it may not leave out is of a type that no field has.
+#: The defaults of the fields that a line leaves out. One that it must have is ``...``, of a type that no field has.
 _BLANK: Final = {"line": "", **{one.name: ... if one.default is MISSING else one.default for one in CALL_FIELDS}}
 _BLANK_EVENT: Final = {"line": "", **dict.fromkeys(Feedback._fields, ...), **Feedback._field_defaults}
 _EVENT: Final[Callable[[Mapping[str, Any]], tuple[Any, ...]]] = itemgetter(*Feedback._fields)

@@ -297,7 +297,7 @@ def _unpack(batch: Batch, chunks: Iterable[Chunk], limit: int) -> dict[int, int 
         lines = chunk.lines(max(0, limit - batch.lines))
         if not lines:
             break
-        batch.hear(lines, chunk.writer)
+        batch.read_shipped(lines, chunk.writer)
         until = chunk.taken + sum(len(line) + 1 for line in lines)
         taken[chunk.seq] = None if until >= len(chunk.content) else until
     return taken

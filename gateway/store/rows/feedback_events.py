@@ -1,7 +1,7 @@
-"""Feedback events as rows, each with what it ended as.
+"""Feedback events as rows, each with its status.
 
 Rule: every event that was ever accepted has exactly one status, and exactly one row unless it is over the limit
-(``gateway.control.join.event_limit``); other rows are added and restated, never removed.
+(``gateway.control.join.event_limit``); all other rows are added and updated, never removed.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from router.records import Feedback
 
 
 class Event(NamedTuple):
-    """A stored event.
+    """A feedback event with its status, as it is stored.
 
     ``target`` is the id of the prediction it is about: given, or found by key; ``also`` are others, where the route's
-    rule is "all". ``counted`` is the route under which its status is counted. A waiting event is looked at again when
-    the watermark passes ``due_ms``. ``seq`` is None before it is stored.
+    rule is "all". ``counted`` is the route under which its status is counted. A waiting event is examined again when
+    the watermark passes ``due_ms``. ``seq`` is its number in the table, None before it is stored.
     """
 
     feedback: Feedback
@@ -50,7 +50,7 @@ class Event(NamedTuple):
 
     @property
     def looked_up(self) -> bool:
-        """Whether what it is about was looked for, so that nothing found is nothing there."""
+        """Whether its prediction was searched for, so that no target means that there was none."""
         return self.feedback.prediction_id is not None or self.due_ms > self.feedback.event_ms
 
 
@@ -58,7 +58,7 @@ _EventValues = tuple[Feedback, str, str | None, Status, str, int, int | None, tu
 #: Event(*values), of all its fields, at half of the time.
 new_event: Final[Callable[[_EventValues], Event]] = partial(tuple.__new__, Event)
 
-#: Events by key that are looked up again because predictions came late.
+#: The most events by key that are looked up again at once because their predictions came late.
 MOST_AFFECTED: Final = 10_000
 
 _COLUMNS: Final = tuple(feedback.columns)
@@ -76,7 +76,7 @@ async def insert(connection: AsyncConnection, events: Iterable[Event]) -> None:
 
 
 async def restate(connection: AsyncConnection, events: Sequence[Event]) -> None:
-    """Write target, status and the like of events that are stored already."""
+    """Update the target, the status and what follows from it of events that are stored already."""
     if events:
         rows = [
             {
@@ -92,7 +92,7 @@ async def restate(connection: AsyncConnection, events: Sequence[Event]) -> None:
 
 
 async def relate(connection: AsyncConnection, events: Sequence[Event]) -> None:
-    """Write which further predictions stored events are about."""
+    """Write the further predictions that stored events are about."""
     if events:
         await connection.execute(_PARTED, [{"b_seq": event.seq} for event in events])
         await sql.insert(
@@ -111,9 +111,9 @@ async def remove(connection: AsyncConnection, events: Sequence[Event]) -> None:
 async def with_identities(
     connection: AsyncConnection, identities: Collection[str], *, sharing: bool = False
 ) -> list[Event]:
-    """Return every event that has one of these identities, of an event id or a key.
+    """Return every event with one of these identities, which are of an event id or a key.
 
-    Those of other identities are all about one prediction: ``about`` finds them. With ``sharing`` some may be about
+    Events of any other identity are about one prediction: ``about`` finds them. With ``sharing`` some may be about
     several.
     """
     found = await _found(connection, "identity", identities)
@@ -161,7 +161,7 @@ async def at_most_about(
 
 
 async def farthest(connection: AsyncConnection) -> str:
-    """Return the greatest id that any event is about, "" where there is none: no event is about a greater one."""
+    """Return the greatest prediction id that any event is about, "" where there is none."""
     return (await connection.execute(select(func.max(feedback.c.target)))).scalar() or ""
 
 
@@ -178,13 +178,13 @@ async def joined_in(connection: AsyncConnection, span: Span, metric: str) -> lis
 
 
 async def due(connection: AsyncConnection, watermark_ms: int, limit: int) -> list[Event]:
-    """Return waiting events whose time has come."""
+    """Return waiting events that are due."""
     rows = await connection.execute(_DUE, {"watermark": watermark_ms, "limit": limit})
     return [_event(row) for row in rows]
 
 
 async def next_due(connection: AsyncConnection, watermark_ms: int) -> int | None:
-    """Return the number of the first waiting event whose time has come, which need not be readable."""
+    """Return the number of the first waiting event that is due; the event itself may be unreadable."""
     found: int | None = (await connection.execute(_NEXT_DUE, {"watermark": watermark_ms})).scalar()
     return found
 
@@ -220,7 +220,7 @@ async def affected(
 ) -> list[Event]:
     """Return the events by key that were looked up and may be about predictions that came since.
 
-    ``keys`` are (route, key, from when on an event may be about it). Events not behind the watermark still wait.
+    ``keys`` are (route, key, the earliest time of an event about it). Events after the watermark still wait.
     """
     if not keys:
         return []
@@ -239,29 +239,29 @@ async def affected(
 
 def as_json(event: Event) -> dict[str, Any]:
     """Return the event as plain JSON values, with its status."""
-    learned = event.feedback
+    given = event.feedback
     return {
-        "metric": learned.metric,
-        "value": learned.value,
-        "item": learned.item,
-        "key": learned.key,
-        "event_id": learned.event_id,
-        "revision": learned.revision,
-        "occurred_ms": learned.occurred_ms,
-        "received_ms": learned.received_ms,
+        "metric": given.metric,
+        "value": given.value,
+        "item": given.item,
+        "key": given.key,
+        "event_id": given.event_id,
+        "revision": given.revision,
+        "occurred_ms": given.occurred_ms,
+        "received_ms": given.received_ms,
         "status": event.status,
     }
 
 
 async def _whole(connection: AsyncConnection, found: Mapping[str, Sequence[Event]]) -> dict[str, list[Event]]:
-    """These events with the further predictions that they are about, each of them once in memory."""
+    """Return these events with the further predictions that they are about; an event found twice is one object."""
     each = {event.seq: event for events in found.values() for event in events}
     whole = {event.seq: event for event in await _with_others(connection, list(each.values()))}
     return {target: [whole[event.seq] for event in events] for target, events in found.items()}
 
 
 async def _with_others(connection: AsyncConnection, found: Sequence[Event]) -> list[Event]:
-    """These events with the further predictions that they are about."""
+    """Return these events with the further predictions that they are about."""
     also: dict[int, list[str]] = {}
     seqs = [event.seq for event in found if event.seq is not None]
     query = select(feedback_targets.c.seq, feedback_targets.c.target).where(
@@ -272,7 +272,7 @@ async def _with_others(connection: AsyncConnection, found: Sequence[Event]) -> l
     return [e._replace(also=tuple(sorted(also[e.seq]))) if e.seq in also else e for e in found]
 
 
-#: What was set aside is left alone (``gateway.store.aside``).
+#: No query finds an event that was set aside (``gateway.store.rows.set_aside_items``).
 _FOUND: Final = feedback.c.status != literal_column("'set_aside'")
 _REMOVED: Final = delete(feedback).where(feedback.c.seq == bindparam("b_seq"))
 _PARTED: Final = delete(feedback_targets).where(feedback_targets.c.seq == bindparam("b_seq"))
@@ -325,29 +325,30 @@ def _sharing(dialect: str, status: Status | None, bounded: bool = False) -> Sele
 
 
 def _row(event: Event) -> tuple[Any, ...]:
-    learned, identity, target, status, counted, due_ms, _, _ = event
-    metric, value, received_ms, prediction_id, route, key, item, event_id, revision, occurred_ms = learned
+    """Return the event's columns but for the first, which the database makes."""
+    given = event.feedback
     return (
-        identity,
-        revision,
-        received_ms,
-        occurred_ms,
-        received_ms if occurred_ms is None else occurred_ms,
-        metric,
-        orjson.dumps(value).decode(),
-        prediction_id,
-        route,
-        key,
-        item,
-        event_id,
-        target,
-        status,
-        counted,
-        due_ms,
+        event.identity,
+        given.revision,
+        given.received_ms,
+        given.occurred_ms,
+        given.event_ms,
+        given.metric,
+        orjson.dumps(given.value).decode(),
+        given.prediction_id,
+        given.route,
+        given.key,
+        given.item,
+        given.event_id,
+        event.target,
+        event.status,
+        event.counted,
+        event.due_ms,
     )
 
 
 def _event(row: Sequence[Any]) -> Event:
+    """Return the event of a row. Drivers give rows as tuples: a test holds the order of the columns."""
     (
         seq,
         identity,
@@ -367,7 +368,7 @@ def _event(row: Sequence[Any]) -> Event:
         counted,
         due_ms,
     ) = row
-    learned = Feedback(
+    given = Feedback(
         metric, orjson.loads(value), received_ms, prediction_id, route, key, item, event_id, revision, occurred_ms
     )
-    return Event(learned, identity, target, status, counted, due_ms, seq)
+    return Event(given, identity, target, status, counted, due_ms, seq)
