@@ -92,7 +92,7 @@ class Isolation:
             async with committer.store.change() as connection:
                 if only is not None and piece is not None:
                     first = await state.joiner.first_closing(connection, piece)
-                    state.joiner.set_aside |= {str(one) for one in first} - {str(only)}
+                    state.joiner.windows.set_aside |= {str(one) for one in first} - {str(only)}
                 await state.joiner.apply_watermark_to_first(connection, deltas, piece, tried)
                 if deltas.recorded is not None:
                     dropped = await queue_events(connection, deltas.recorded, committer.sinks)

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select
 
-from gateway.control.join import joiner
+from gateway.control.join import event_join
 from gateway.control.join.event_limit import EventLimit, order
 from gateway.control.join.event_status import arrived
 from gateway.store.counts import tallies
@@ -44,7 +44,7 @@ K = metric("value", fold="sum", mature="arrival")
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(joiner, "EventLimit", lambda: EventLimit(MOST))
+    monkeypatch.setattr(event_join, "EventLimit", lambda: EventLimit(MOST))
 
 
 @st.composite
@@ -182,7 +182,7 @@ def test_events_about_crowded_predictions_are_joined_in_parts(
     tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is held in memory at once has a bound, and what is counted does not change by it."""
-    monkeypatch.setattr(joiner, "MOST_AT_ONCE", 5)
+    monkeypatch.setattr(event_join, "MOST_AT_ONCE", 5)
 
     async def story(desk: Desk) -> None:
         desk.journal.calls(*(call(n) for n in range(8)))
