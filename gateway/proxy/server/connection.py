@@ -250,7 +250,7 @@ class Connection(Channel):
             request.bell.ring()
 
     def _give_up(self) -> None:
-        """Cancel the handler at work: its answer would reach nobody."""
+        """Cancel the handler at work: there is no client for its answer."""
         request = self._request
         if request is None:
             return

@@ -38,7 +38,7 @@ class Bell:
     def __await__(self) -> Generator[Bell, None, None]:
         """Wait for the next ring. Raises RuntimeError if another coroutine waits already."""
         if self._wake is not None:
-            raise RuntimeError("somebody waits at this bell already")
+            raise RuntimeError("another coroutine waits at this bell already")
         self._asyncio_future_blocking = True
         yield self
 

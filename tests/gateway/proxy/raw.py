@@ -20,7 +20,7 @@ from router.snapshot import Gateway
 
 
 def play(main: Coroutine[Any, Any, None]) -> None:
-    """Run a test on uvloop, as the product runs, and not for ever."""
+    """Run a test on uvloop, as the product runs, for at most 20 seconds."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(asyncio.wait_for(main, 20))
 

@@ -74,7 +74,7 @@ Behaviour = Callable[[Asked], Awaitable[None]]
 
 
 class Model:
-    """A model server that behaves as told, on a port of its own."""
+    """A model server on a port of its own, whose behaviour a test chooses."""
 
     def __init__(self, behave: Behaviour) -> None:
         self.behave = behave
@@ -245,7 +245,7 @@ class Stage:
 
 @asynccontextmanager
 async def staged(directory: Path, snapshot: Snapshot) -> AsyncIterator[Stage]:
-    """Run a worker by this snapshot; when it has ended, ``counters`` holds its last word on (name, label values…)."""
+    """Run a worker by this snapshot; when it has ended, ``counters`` holds its last ones by (name, label values…)."""
     publish(directory / SNAPSHOT, snapshot)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as metrics, socket.create_server(("127.0.0.1", 0)) as sock:
         metrics.bind(str(directory / METRICS))

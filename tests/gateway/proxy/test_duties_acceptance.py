@@ -43,7 +43,7 @@ def test_duty_3_an_asterisk_is_for_options_alone_and_what_is_no_target_is_refuse
 
 
 def test_duty_3_dot_segments_leave_neither_a_route_nor_a_base_path(tmp_path: Path) -> None:
-    """RFC 3986, section 6.2.2.3. The bytes stay as they are, so a backend that resolves them is the one to hold."""
+    """RFC 3986, section 6.2.2.3. The target is passed on unchanged, and the backend may resolve it to another path."""
 
     async def main() -> None:
         async with faults.backend(polite) as model:
@@ -140,7 +140,7 @@ def test_duty_13_the_body_of_a_request_for_an_upgrade_is_its_body_and_the_upgrad
     play(main())
 
 
-def test_duty_14_a_client_that_expects_100_is_told_to_go_on_or_answered_at_once(tmp_path: Path) -> None:
+def test_duty_14_a_client_that_expects_100_gets_it_or_its_answer_at_once(tmp_path: Path) -> None:
     """RFC 9110, sections 10.1.1 and 15.2."""
     hold(tmp_path, 14)
 
@@ -158,7 +158,7 @@ def test_duty_14_a_client_that_expects_100_is_told_to_go_on_or_answered_at_once(
             # No 1xx to HTTP/1.0, though its body is waited for.
             answer = await c.ask(post(b"Expect: 100-continue", b"Content-Length: 3", version=b"HTTP/1.0"), b"abc")
             assert statuses(answer) == (200,)
-            # What cannot be taken is said before the body is sent.
+            # A body that cannot be taken is refused before it is sent.
             large = post(b"Expect: 100-continue", b"Content-Length: 99999999")
             assert statuses(await c.ask(large)) == (413,)
             assert len(c.seen) == 3
@@ -190,7 +190,7 @@ def test_duty_15_what_is_over_a_limit_is_431_414_or_413_before_it_is_held(tmp_pa
         async with chain(tmp_path, gateway=limits) as c:
             async with c.client() as client:
                 client.writer.write(post(b"Content-Length: 4000000") + b"x" * 4_000_000)
-                assert statuses(await client.rest()) == (413,)  # whoever is still sending gets to read it
+                assert statuses(await client.rest()) == (413,)  # a client that is still sending can read it
             endless = chunked(b"3e8\r\n" + b"x" * 1_000 + b"\r\n5\r\nxxxxx\r\n")
             assert statuses(await c.ask(endless)) == (413,)
             assert statuses(await c.ask(get(b"Host: a", *[b"X: 1"] * 10))) == (431,)

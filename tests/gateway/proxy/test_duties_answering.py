@@ -30,13 +30,13 @@ def answer(*fields: bytes, status: bytes = b"200 OK", body: bytes = b"", version
 
 
 async def next_is_right(c: Chain) -> None:
-    """Nothing of an answer before is left: the next request gets its own."""
+    """Nothing is left of the answer before: the next request gets its own."""
     assert parted(await c.get(target=b"/next"))[2] == b"ok"
     assert c.seen[-1].line == b"GET /next HTTP/1.1"
 
 
 def then_polite(*answers: bytes) -> Script:
-    """Say these bytes to the first request, and be polite on every connection from then on; keep them open."""
+    """Send these bytes for the first requests and a good answer for each after them, on connections that stay open."""
     left = list(answers)
 
     async def script(wire: Wire) -> None:
@@ -100,7 +100,7 @@ def test_duty_33_answers_that_have_no_body_send_none_and_say_what_get_would_have
     play(main())
 
 
-def test_duty_34_a_body_behind_the_answer_to_head_is_nobodys_answer(tmp_path: Path) -> None:
+def test_duty_34_a_body_behind_the_answer_to_head_is_no_answer(tmp_path: Path) -> None:
     """RFC 9112, section 6.3."""
 
     async def main() -> None:
@@ -144,7 +144,7 @@ def test_duty_35_an_answer_with_bad_framing_is_502_and_its_connection_closed(tmp
 
 @pytest.mark.parametrize("extra", [b"x", b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nstolen"])
 @pytest.mark.parametrize("late", [False, True])
-def test_duty_36_bytes_behind_an_answer_are_nobodys_answer(tmp_path: Path, extra: bytes, late: bool) -> None:
+def test_duty_36_bytes_behind_an_answer_are_no_answer(tmp_path: Path, extra: bytes, late: bool) -> None:
     """RFC 9112, section 6.3: the connection is dropped."""
 
     async def script(wire: Wire) -> None:
@@ -200,7 +200,7 @@ def test_duty_37_an_answer_that_breaks_off_is_never_whole_for_the_client(
 @pytest.mark.parametrize("field", [b"X: a\r\n b", b"X: a\r\n\tb", b"X : a", b"X y: a", b"X: a\rb", b"X: a\0b"])
 def test_duty_38_folded_lines_and_space_before_a_colon_in_an_answer_are_502(tmp_path: Path, field: bytes) -> None:
     """RFC 9112, sections 5.1 and 5.2. A name with a space behind could be passed on without it, but a server that
-    sends one is broken in ways nobody has thought of; its answer is refused whole."""
+    sends one may be broken in other ways too; its answer is refused whole."""
 
     async def main() -> None:
         async with chain(tmp_path, then_polite(answer(field, b"Content-Length: 2", body=b"ok"))) as c:
@@ -285,7 +285,7 @@ def test_duty_42_a_date_is_added_where_there_is_none_and_nothing_else_is_said_fo
     play(main())
 
 
-def test_duty_43_a_backend_that_answers_while_the_upload_runs_is_heard(tmp_path: Path) -> None:
+def test_duty_43_the_answer_of_a_backend_is_passed_on_while_the_upload_runs(tmp_path: Path) -> None:
     """RFC 9112, section 9.3: its status reaches the client, though the backend closes."""
 
     async def refusing(wire: Wire) -> None:
@@ -362,10 +362,10 @@ def test_duty_45_redirects_are_passed_and_cookies_are_not_kept(tmp_path: Path) -
         (says(b"nonsense\r\n\r\n"), {}, 502, "protocol"),
     ],
 )
-def test_duty_46_each_way_a_backend_fails_has_its_status_and_is_told_from_the_backends_own_errors(
+def test_duty_46_each_way_a_backend_fails_has_its_status_and_differs_from_the_backends_own_errors(
     tmp_path: Path, script: Script | None, settings: dict[str, Any], status: int, fault: str
 ) -> None:
-    """RFC 9110, section 15.6: ours are problem documents (RFC 9457) that name the fault; the row says it too."""
+    """RFC 9110, section 15.6: the gateway's are problem documents (RFC 9457) with the fault, as in the row."""
 
     async def main() -> None:
         async with faults.backend(script or faults.polite) as backend:
@@ -406,8 +406,8 @@ def test_duty_46_overload_is_503_with_a_time_to_come_back(tmp_path: Path) -> Non
     play(main())
 
 
-def test_duty_46_a_client_that_leaves_is_in_the_log_alone_and_the_backend_is_let_go(tmp_path: Path) -> None:
-    """What others log as 499: the row has no status, as nobody was answered."""
+def test_duty_46_a_client_that_leaves_is_only_logged_and_its_call_is_ended(tmp_path: Path) -> None:
+    """What others log as 499: the row has no status, since there was no answer."""
 
     async def main() -> None:
         async with chain(tmp_path, stays(b"")) as c:

@@ -1,6 +1,6 @@
 """Duties 19 to 31 of an intermediary: what a backend receives of a request, byte for byte, and how often.
 
-Rule: each test is one duty, driven over a raw socket through a worker; what is looked at is what came out behind.
+Rule: each test is one duty, driven over a raw socket through a worker; what is checked is what the backend received.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ UNDERSCORED = (
 
 @pytest.mark.parametrize("allowed", [False, True])
 def test_duty_26_fields_with_an_underscore_are_no_fields_of_another_name(tmp_path: Path, allowed: bool) -> None:
-    """CGI and WSGI call X_User_Id and X-User-Id the same. Those that imitate framing or us never pass."""
+    """CGI and WSGI give X_User_Id and X-User-Id one name. Imitations of framing or of our fields never pass."""
 
     async def main() -> None:
         gateway = Gateway(underscores_in_headers=allowed)
@@ -65,7 +65,7 @@ def test_duty_26_fields_with_an_underscore_are_no_fields_of_another_name(tmp_pat
 
 
 def test_duty_28_a_connection_that_carried_content_of_a_method_without_any_is_not_used_again(tmp_path: Path) -> None:
-    """A backend that does not read it takes it for the next request, and its answer would be somebody else's."""
+    """A backend that does not read it takes it for the next request, and its answer would go to another client."""
 
     async def main() -> None:
         async with chain(tmp_path) as c:
@@ -112,7 +112,7 @@ def test_duty_21_the_bytes_of_path_and_query_go_on_unchanged(tmp_path: Path) -> 
 
 
 def test_duty_22_fields_of_one_name_keep_their_order_and_their_number(tmp_path: Path) -> None:
-    """RFC 9110, section 5.3; and their case, which nobody has to change."""
+    """RFC 9110, section 5.3; and their case, which means nothing."""
     given = [(b"X-A", b"1"), (b"x-b", b"2"), (b"x-a", b"3"), (b"X-a", b""), (b"Cookie", b"a=1"), (b"Cookie", b"b=2")]
     [seen] = received(
         tmp_path, get(b"Host: a", *[b"%b: %b" % field for field in given], b"X-A: 1", b"Connection: close")
@@ -120,8 +120,8 @@ def test_duty_22_fields_of_one_name_keep_their_order_and_their_number(tmp_path: 
     assert seen.fields == [(b"Host", b"a"), *given, (b"X-A", b"1"), *WAY]
 
 
-def test_duty_23_fields_that_nobody_knows_pass_with_their_bytes(tmp_path: Path) -> None:
-    """RFC 9110, sections 5.1 and 5.5: bytes above 127 are not ours to read."""
+def test_duty_23_fields_with_unknown_names_pass_with_their_bytes(tmp_path: Path) -> None:
+    """RFC 9110, sections 5.1 and 5.5: bytes above 127 are not interpreted."""
     given = [(b"X-Latin", b"caf\xe9 \xff\tx"), (b"X-UTF-8", "é".encode()), (b"!#$%&'*+-.^`|~", b"~")]
     [seen] = received(tmp_path, get(b"Host: a", *[b"%b: %b" % field for field in given], b"Connection: close"))
     assert seen.fields == [(b"Host", b"a"), *given, *WAY]
@@ -163,7 +163,7 @@ def forged(*others: bytes) -> bytes:
 def test_duty_26_what_a_stranger_says_of_the_way_is_replaced_and_what_a_trusted_proxy_says_is_passed_on(
     tmp_path: Path,
 ) -> None:
-    """By ``trusted_proxies``; RFC 7239, section 8.1. Fields in the gateway's own name are nobody's to send."""
+    """By ``trusted_proxies``; RFC 7239, section 8.1. Fields in the gateway's own name are taken from no one."""
     [seen] = received(tmp_path, forged())
     assert seen.fields == [(b"Host", b"a"), *WAY]
     [seen] = received(tmp_path, forged(), gateway=Gateway(trusted_proxies=("10.0.0.0/8", "127.0.0.0/8")))
@@ -176,7 +176,7 @@ def test_duty_26_what_a_stranger_says_of_the_way_is_replaced_and_what_a_trusted_
     ]
 
 
-def test_duty_26_a_proxy_that_is_trusted_no_more_is_not_believed_on_connections_that_stand(tmp_path: Path) -> None:
+def test_duty_26_a_proxy_that_is_trusted_no_more_is_not_believed_on_its_open_connections(tmp_path: Path) -> None:
     async def main() -> None:
         trusting = Gateway(trusted_proxies=("127.0.0.1",))
         async with chain(tmp_path, gateway=trusting) as c, c.client() as client:

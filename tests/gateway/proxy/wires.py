@@ -1,4 +1,4 @@
-"""Generated requests as bytes, bytes gone wrong, and a second reader to compare with: what fuzzing the edge needs.
+"""Generated requests as bytes, mangled bytes, and a second reader to compare with: what fuzzing the edge needs.
 
 Rule: no state and no sockets. The second reader is h11, which shares no line with the parser that the edge uses.
 """
@@ -92,7 +92,7 @@ def requests(draw: st.DrawFn) -> Sent:
 
 
 def _line(name: bytes, value: bytes, space: bytes) -> bytes:
-    # The parser knows no tabs around framing, which nobody writes and some would not see.
+    # The parser takes no tabs around framing: no client writes them, and some servers would not see them.
     space = space.replace(b"\t", b"") if name in (b"Content-Length", b"Transfer-Encoding") else space
     return b"%b:%b%b%b\r\n" % (name, space, value, space)
 
@@ -124,9 +124,9 @@ def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
 def second_reading(data: bytes) -> list[Read]:
     """Return the whole requests that h11 finds, up to the first thing it refuses.
 
-    One parser for each request: h11 serves no second request after HTTP/1.0 or an upgrade, where we do. Done for it is
-    what it does not do itself, and RFC 9112 allows: empty lines before a request are passed over (section 2.2), and
-    several spaces between the parts of a request line are one (section 3).
+    One parser for each request: h11 serves no second request after HTTP/1.0 or an upgrade, where the edge does. The
+    data is changed first as RFC 9112 allows and h11 does not do itself: empty lines before a request are passed over
+    (section 2.2), and several spaces between the parts of a request line are one (section 3).
     """
     found: list[Read] = []
     while data := data.lstrip(b"\r\n"):

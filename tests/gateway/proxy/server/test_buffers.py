@@ -1,4 +1,4 @@
-"""What clients are slow to send or to take costs the others nothing: no place at a backend, no memory without end."""
+"""What clients are slow to send or to take costs the others nothing: no place at a backend, no unbounded memory."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ async def large_or_ok(wire: Wire) -> None:
 
 
 @asynccontextmanager
-async def crowd(c: Chain, count: int, sent: bytes) -> AsyncIterator[list[Client]]:
-    """So many clients that each send this and read nothing."""
+async def slow_clients(c: Chain, count: int, sent: bytes) -> AsyncIterator[list[Client]]:
+    """This many clients, which each send this and read nothing."""
     async with AsyncExitStack() as held:
         clients = [await held.enter_async_context(c.client()) for _ in range(count)]
         for client in clients:
@@ -64,7 +64,7 @@ def upstream(c: Chain) -> Upstream:
 
 
 async def served(c: Chain, times: int = 4) -> None:
-    """Everybody else has an answer."""
+    """Other clients are answered."""
     for _ in range(times):
         assert statuses(await c.get()) == (200,)
 
@@ -72,7 +72,7 @@ async def served(c: Chain, times: int = 4) -> None:
 @pytest.mark.parametrize("sent", [HEAD % 10, HEAD % 10 + b"x" * 9, HEAD % 200_000 + b"x" * 30_000])
 def test_a_body_that_is_announced_and_does_not_come_takes_no_place_at_the_backend(tmp_path: Path, sent: bytes) -> None:
     async def main() -> None:
-        async with chain(tmp_path, max_concurrency=PLACES, max_waiting=0) as c, crowd(c, 8 * PLACES, sent):
+        async with chain(tmp_path, max_concurrency=PLACES, max_waiting=0) as c, slow_clients(c, 8 * PLACES, sent):
             await served(c)
             assert upstream(c).in_flight == 0
             assert worker(c)._log.pending.watermark_ms(2**60) == 2**60, "nor does it hold back the watermark"
@@ -80,10 +80,10 @@ def test_a_body_that_is_announced_and_does_not_come_takes_no_place_at_the_backen
     play(main())
 
 
-def test_who_reads_a_long_answer_slowly_takes_no_place_while_there_is_memory_for_it(tmp_path: Path) -> None:
+def test_a_client_that_reads_a_long_answer_slowly_takes_no_place_while_there_is_memory_for_it(tmp_path: Path) -> None:
     async def main() -> None:
         async with chain(tmp_path, large_or_ok, max_concurrency=PLACES) as c:
-            async with crowd(c, 3 * PLACES, get(b"Host: a", target=b"/large")):
+            async with slow_clients(c, 3 * PLACES, get(b"Host: a", target=b"/large")):
                 await c.stage.eventually(lambda: len(c.seen) == 3 * PLACES)
                 await c.stage.eventually(lambda: upstream(c).in_flight == 0)
                 await served(c)
@@ -92,11 +92,11 @@ def test_who_reads_a_long_answer_slowly_takes_no_place_while_there_is_memory_for
     play(main())
 
 
-def test_beyond_the_memory_who_reads_slowly_loses_its_place_to_who_waits_and_is_counted(tmp_path: Path) -> None:
+def test_beyond_the_memory_a_slow_reader_loses_its_place_to_a_waiting_request_and_is_counted(tmp_path: Path) -> None:
     async def main() -> None:
         gateway = Gateway(max_buffer_bytes=2**20)
         async with chain(tmp_path, large_or_ok, gateway=gateway, max_concurrency=PLACES, wait_timeout_ms=5_000) as c:
-            async with crowd(c, PLACES, get(b"Host: a", target=b"/large")) as slow:
+            async with slow_clients(c, PLACES, get(b"Host: a", target=b"/large")) as slow:
                 await c.stage.eventually(lambda: upstream(c).in_flight == PLACES)
                 assert worker(c)._buffers.used < 2 * 2**20
                 await served(c)
@@ -119,10 +119,13 @@ def test_beyond_the_memory_who_reads_slowly_loses_its_place_to_who_waits_and_is_
     play(main())
 
 
-def test_an_upload_that_stops_after_its_beginning_loses_its_place_to_who_waits(tmp_path: Path) -> None:
+def test_an_upload_that_stops_after_its_beginning_loses_its_place_to_a_waiting_request(tmp_path: Path) -> None:
     async def main() -> None:
         sent = HEAD % 200_000 + b"x" * 100_000
-        async with chain(tmp_path, max_concurrency=PLACES, wait_timeout_ms=5_000) as c, crowd(c, PLACES, sent) as slow:
+        async with (
+            chain(tmp_path, max_concurrency=PLACES, wait_timeout_ms=5_000) as c,
+            slow_clients(c, PLACES, sent) as slow,
+        ):
             await c.stage.eventually(lambda: upstream(c).in_flight == PLACES)
             await served(c)
             answers = [asyncio.create_task(client.answer()) for client in slow]
@@ -156,7 +159,7 @@ def test_a_body_that_has_to_be_whole_gets_503_when_there_is_no_memory_for_it_and
 ) -> None:
     async def main() -> None:
         async with holding(tmp_path, Gateway(max_buffer_bytes=2**20)) as c:
-            async with crowd(c, 4, HEAD % 600_000 + b"x" * 500_000) as slow:
+            async with slow_clients(c, 4, HEAD % 600_000 + b"x" * 500_000) as slow:
                 await c.stage.eventually(lambda: worker(c)._edge.unheld >= 2)
                 assert worker(c)._buffers.used <= 2**20
                 await served(c)
@@ -168,16 +171,16 @@ def test_a_body_that_has_to_be_whole_gets_503_when_there_is_no_memory_for_it_and
 
 
 @pytest.mark.parametrize("slow", [HEAD % 600_000 + b"x" * 500_000, get(b"Host: a", target=b"/large")])
-def test_who_drips_its_body_or_its_answer_loses_the_memory_to_a_body_that_comes(tmp_path: Path, slow: bytes) -> None:
+def test_a_client_that_drips_body_or_answer_loses_the_memory_to_a_body_that_comes(tmp_path: Path, slow: bytes) -> None:
     """Within the least rates they could keep all of it for hours: what came at once counts for them."""
 
     async def main() -> None:
-        async with holding(tmp_path, Gateway(max_buffer_bytes=2**20)) as c, crowd(c, 2, slow) as clients:
+        async with holding(tmp_path, Gateway(max_buffer_bytes=2**20)) as c, slow_clients(c, 2, slow) as clients:
             await c.stage.eventually(lambda: worker(c)._buffers.used > 700_000)
             await asyncio.sleep(2 * EVICT_SECONDS)
             if slow.startswith(b"POST"):
                 for client in clients:
-                    await client.send(b"x" * 100)  # on it goes, slowly
+                    await client.send(b"x" * 100)  # it goes on, slowly
             async with c.client() as other:
                 await other.send(HEAD % 700_000 + b"x" * 700_000)
                 assert statuses(await other.answer()) == (200,)

@@ -305,7 +305,7 @@ def test_a_handler_that_goes_on_after_its_answer_is_not_cancelled_when_the_clien
     play(main())
 
 
-def test_a_handler_that_fails_before_its_answer_is_logged_and_the_client_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_handler_that_fails_before_its_answer_is_logged_and_answered_for(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         async def handler(request: Request, response: Response) -> None:
             raise LookupError("secret detail")

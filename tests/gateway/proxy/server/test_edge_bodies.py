@@ -273,7 +273,7 @@ def test_a_client_that_expects_100_and_is_answered_at_once_is_not_asked_for_its_
         async with served(handler) as edge:
             answer = await edge.ask(POST + b"Expect: 100-continue\r\nContent-Length: 3\r\n\r\n")
             assert status(answer) == 401
-            assert b"connection: close" in answer  # nobody knows whether the body will come
+            assert b"connection: close" in answer  # the body may never come
 
     play(main())
 
@@ -335,7 +335,7 @@ def test_a_chunked_body_over_the_limit_raises_where_it_is_read_and_is_answered_4
     play(main())
 
 
-def test_a_body_arrives_in_pieces_and_the_client_waits_while_nobody_takes_them() -> None:
+def test_a_body_arrives_in_pieces_and_the_client_waits_while_none_is_taken() -> None:
     async def main() -> None:
         size, taken = 8_000_000, 0
         go = asyncio.Event()
@@ -376,7 +376,7 @@ def test_the_body_can_be_asked_for_again() -> None:
     play(main())
 
 
-def test_a_small_body_that_nobody_reads_does_not_cost_the_connection() -> None:
+def test_a_small_body_that_is_not_read_does_not_cost_the_connection() -> None:
     async def main() -> None:
         targets: list[bytes] = []
 

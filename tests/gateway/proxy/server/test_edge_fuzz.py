@@ -1,6 +1,6 @@
 """Whatever bytes come, and however they are cut: no request is invented, none is lost, and no exception escapes.
 
-The examples are the same in every run, so that a run says something of the code and not of the day. For other ones,
+The examples are the same in every run, so that a failure comes from a change of the code. For new ones, run
 ``python -m loadtests.fuzz``.
 """
 

@@ -20,7 +20,7 @@ UPGRADE = b"Connection: upgrade\r\nUpgrade: h2c\r\n"
 
 @dataclass
 class Taken:
-    """Stands where the connection is: takes requests and answers each at once, or when told."""
+    """In place of a connection: takes requests, and answers each at once or when it is asked to."""
 
     requests: list[tuple[bytes, bytes]] = field(default_factory=list)
     under_way: bytes | None = None

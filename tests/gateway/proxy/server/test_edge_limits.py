@@ -123,7 +123,7 @@ def test_a_client_that_is_made_to_wait_does_not_run_out_of_time() -> None:
             await asyncio.sleep(0.4)
             response.send(200, [], b"%d" % sum([len(piece) async for piece in request.chunks()]))
 
-        # At the least rate, the time that passes while nobody reads would be nearly all the time there is.
+        # At the least rate, the time that passes while nothing is read would be nearly all the time there is.
         async with served(handler, body_timeout_ms=100, min_body_bytes_per_second=5_000_000) as edge:
             head = b"POST /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % size
             assert (await edge.ask(head + b"x" * size)).endswith(b"\r\n\r\n%d" % size)
@@ -211,7 +211,7 @@ def test_limits_can_be_swapped_while_clients_are_connected() -> None:
     play(main())
 
 
-def test_a_connection_too_many_is_told_503_and_closed_and_the_others_go_on() -> None:
+def test_a_connection_too_many_gets_503_and_is_closed_and_the_others_go_on() -> None:
     async def main() -> None:
         async with (
             served(Seen(), max_connections=2) as edge,
@@ -232,7 +232,7 @@ def test_a_connection_too_many_is_told_503_and_closed_and_the_others_go_on() -> 
     play(main())
 
 
-def test_a_drain_closes_idle_clients_lets_requests_finish_and_accepts_nobody() -> None:
+def test_a_drain_closes_idle_clients_lets_requests_finish_and_accepts_no_more() -> None:
     async def main() -> None:
         go = asyncio.Event()
 

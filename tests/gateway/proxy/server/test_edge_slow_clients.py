@@ -1,4 +1,4 @@
-"""Hundreds of clients that are slow on purpose cost the others nothing, and themselves the connection."""
+"""Hundreds of clients that are slow on purpose cost the others nothing, and lose their connections."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def test_a_field_that_connection_takes_away_does_not_count_as_there() -> None:
     assert not end_to_end([(b"Date", b"now"), (b"X", b"1"), (b"Connection", b"date")]).meanings & DATE
 
 
-def test_nobody_but_the_gateway_speaks_in_its_name() -> None:
+def test_only_the_gateway_sets_fields_of_its_own_name() -> None:
     given = [(b"Turnout-Variant", b"x"), (b"turnout-force-token", b"secret"), (b"turnouts", b"1")]
     assert names(end_to_end(given)) == [b"turnouts"]
     assert b"secret" not in dict(forwarded(given, STRANGER)).values()
