@@ -1,7 +1,7 @@
 """The command line: one file per command family, parsing and printing only.
 
 Rule: data goes to stdout, everything else to stderr; a mistake ends in a sentence, never a traceback. Importing this
-package, or asking for help, costs the standard library, typer and rich: what a command needs it imports when it runs.
+package, or asking for help, imports the standard library, typer and rich only: a command imports the rest when it runs.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ def run(arguments: Sequence[str]) -> int:
         code = _run(arguments)
         sys.stdout.flush()
     except OSError as error:
-        # A broken pipe: whoever read us has enough (`turnout report | head`), and there is nothing to say.
+        # A broken pipe is no error: the reader has seen enough (`turnout report | head`).
         if not isinstance(error, BrokenPipeError):
             where = f"{error.filename}: " if error.filename else ""
             print(f"turnout: error: {where}{error.strerror or error}", file=sys.stderr)
-        # What Python still wants to flush goes nowhere.
+        # Python flushes stdout once more at its end: that goes to the null device.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = PROBLEM
     return code
 
 
 def _open_streams() -> None:
-    """Open on nothing the standard streams that whoever started us has closed (`turnout check >&-`).
+    """Open the standard streams that the caller has closed (`turnout check >&-`) on the null device.
 
-    Python has None for them, which cannot be written to; and the next file or socket that is opened would get their
-    number, and what is printed with it.
+    Python sets them to None, which cannot be written to; and the next file or socket that is opened would get their
+    number, and with it everything that is printed.
     """
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(fd, True)
@@ -51,19 +51,19 @@ def _open_streams() -> None:
 
 def _run(arguments: Sequence[str]) -> int:
     try:
-        from gateway.cli.commands import app  # the slowest part of a short command: an interrupt may well meet it
+        from gateway.cli.commands import app  # the slowest part of a short command, in which an interrupt may well come
 
         app(args=list(arguments), prog_name="turnout")
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else 0 if ended.code is None else PROBLEM
     except KeyboardInterrupt:
         return INTERRUPTED
-    except OSError:  # of what was written to, or of a file: the machine's fault, not ours
+    except OSError:  # of the output or of a file: no fault of the program
         raise
     except UnicodeEncodeError:
         print("turnout: error: an argument is not UTF-8", file=sys.stderr)
         return USAGE
-    except Exception as error:  # the last resort: whatever went wrong, an operator gets one line
+    except Exception as error:  # the last resort: the operator gets one line for any error
         if os.environ.get("TURNOUT_DEBUG"):
             raise
         said = " ".join(str(error).split())

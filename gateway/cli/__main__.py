@@ -1,4 +1,4 @@
-"""``python -m gateway.cli``: the ``turnout`` command of this very interpreter."""
+"""``python -m gateway.cli``: the ``turnout`` command, run by this interpreter."""
 
 from __future__ import annotations
 

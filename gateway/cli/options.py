@@ -1,4 +1,4 @@
-"""Options that several commands have, and the configuration they name."""
+"""Options that several commands share, and reading the configuration that they name."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print plain JSON and n
 
 
 def chosen(context: typer.Context, given: Path | None) -> Path:
-    """Return the configuration file: the one named after the command, else before it, else turnout.toml."""
+    """Return the configuration file: the one named after the command, else the one before it, else turnout.toml."""
     before = context.find_root().obj
     return given or (before if isinstance(before, Path) else None) or DEFAULT
 
 
 def one_route(context: typer.Context, argument: str | None, option: str | None) -> str | None:
-    """Return the route that a command is asked about, named as an argument or with ``--route``; None: neither."""
+    """Return the route that is named as an argument or with ``--route``; None if neither is given."""
     if argument is not None and option is not None and argument != option:
         raise typer.BadParameter(
             f'is "{option}", and the route "{argument}" is named too', context, param_hint="--route"
@@ -39,7 +39,7 @@ def one_route(context: typer.Context, argument: str | None, option: str | None) 
 
 
 def configuration(path: Path) -> Config:
-    """Read the file for a command that only asks: secrets it refers to need not be there.
+    """Read the file for a command that does not serve: the secrets that the file names need not exist.
 
     Leaves with exit code 1 and every problem if it is not valid.
     """

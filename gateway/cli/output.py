@@ -1,7 +1,7 @@
 """Printing: to people with colours where there is a terminal, to programs as plain text or JSON.
 
-Rule: stdout carries what was asked for, stderr what went wrong. Colours follow the terminal, ``NO_COLOR`` and
-``FORCE_COLOR``, as rich reads them. Names from files and answers are text, never markup.
+Rule: results go to stdout, errors to stderr. Colours depend on the terminal, ``NO_COLOR`` and ``FORCE_COLOR``, as rich
+reads them. Names from files and answers are printed as text, never as markup.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PLAIN_WIDTH: Final = 200
 
 
 def console(*, err: bool = False) -> Console:
-    """Return where to print: stdout, or stderr for what went wrong."""
+    """Return the console to print to: stdout, or stderr for errors."""
     from rich.console import Console
 
     stream = sys.stderr if err else sys.stdout
@@ -56,7 +56,7 @@ def print_diagnostics(diagnostics: Iterable[Diagnostic], *, err: bool = False) -
 
 
 def fail(message: str, hint: str | None = None, *, code: int = PROBLEM) -> typer.Exit:
-    """Say on stderr what went wrong and what would help, and return the exception to leave with: ``raise fail(…)``."""
+    """Print the error and a hint to stderr, and return the exception that ends the command: ``raise fail(…)``."""
     typer.echo(f"turnout: error: {message}", err=True)
     if hint is not None:
         typer.echo(f"  {hint}", err=True)

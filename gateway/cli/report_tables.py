@@ -1,7 +1,7 @@
 """A route's report as tables for a terminal.
 
-Rule: shows a report and asks nothing. Everything fits into 100 columns; where there is no terminal the same rows come
-without lines and colours.
+Rule: it only shows a report that it is given. Everything fits into 100 columns; if there is no terminal, the same rows
+are printed without lines and colours.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ STYLES: Final = {
 
 
 def of_route(report: Report, *, boxed: bool = True) -> RenderableType:
-    """Return everything a person wants to know of one route, the verdict first."""
+    """Return the whole report of one route, the verdict first."""
     parts: list[RenderableType] = [_title(report), Text(report["verdict"]["sentence"])]
     parts += [of_problem(one) for one in report["problems"]]
     parts.append(calls(report, boxed=boxed))
@@ -59,7 +59,7 @@ def of_epochs(epochs: Sequence[Mapping[str, Any]], *, boxed: bool = True) -> Ren
 
 
 def calls(report: Report, *, boxed: bool = True) -> RenderableType:
-    """Return the table of what each variant was asked and how fast it answered."""
+    """Return the table of each variant's calls and how fast it answered."""
     columns = ("variant", "version", "share", "calls", "failed", "4xx", "p50", "p95", "p99")
     table = _table(columns + (("P(best)",) if report["adaptive"] else ()), text=2, boxed=boxed)
     for variant in report["variants"]:
@@ -78,7 +78,7 @@ def calls(report: Report, *, boxed: bool = True) -> RenderableType:
 
 
 def quality(report: Report, metric: str, *, boxed: bool = True) -> RenderableType:
-    """Return the table of one metric: closed windows with their interval, and what is live."""
+    """Return the table of one metric: the values of closed windows with their interval, and the live ones."""
     definition, units = report["definitions"][metric], f"{report['unit_of_analysis']}s"
     show = _percent if definition["binary"] else _number
     table = _table(
@@ -123,7 +123,7 @@ def preferences(report: Report, *, boxed: bool = True) -> RenderableType:
 
 
 def copies(report: Report, *, boxed: bool = True) -> RenderableType:
-    """Return the table of what is known from copies: agreement, and the same labels' scores against the answer's."""
+    """Return the table of copies: how often they agree with the answer, and how their scores differ."""
     table = _table(
         ("copies of", "calls", "failed", "agreement", "interval", "difference", "pairs"), text=1, boxed=boxed
     )
@@ -160,13 +160,13 @@ def _title(report: Report) -> Text:
 
 
 def of_problem(one: Mapping[str, Any]) -> RenderableType:
-    """Say what is wrong, since when, and what would mend it."""
+    """Return a problem: what is wrong, since when, and what would mend it."""
     said = Text("! ", style="yellow").append(one["sentence"], style="not yellow")
     when = "" if one["since"] is None else f"since {one['since'][:16]}Z"
     if when and not one["ongoing"]:
         when += f", last at {one['last'][:16]}Z"
     mend = Text(f"{when}{'; ' if when else ''}to mend it: {one['mend']}", style="dim")
-    # Each by itself: together, the shorter line would be filled up with spaces.
+    # Padded one by one: together, the shorter line would be filled with spaces.
     return Group(*(Padding(text, (0, 0, 0, left), expand=False) for text, left in ((said, 2), (mend, 4))))
 
 
@@ -189,7 +189,7 @@ def _table(columns: tuple[str, ...], *, text: int, boxed: bool) -> Table:
     """Return an empty table whose first ``text`` columns hold words and the others numbers."""
     table = Table(box=box.SIMPLE_HEAD if boxed else None, pad_edge=False, header_style="dim", show_edge=False)
     for index, name in enumerate(columns):
-        # Names may be folded on a narrow terminal; a number that is cut would be another number.
+        # Names may be folded on a narrow terminal, but a number that is cut would read as another number.
         table.add_column(name, justify="left" if index < text else "right", no_wrap=index >= text, overflow="fold")
     return table
 

@@ -1,4 +1,4 @@
-"""``turnout assignment``: the key by which units are assigned, what it is and how it is changed."""
+"""``turnout assignment``: show the key by which units are assigned, and change it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 assignment = typer.Typer(help="The key by which units are assigned to variants.", no_args_is_help=True)
 
-#: How long a running gateway is waited for until it goes by the new key.
-TAKEN_SECONDS: Final = 10.0
+#: How many seconds a running gateway gets to publish a snapshot with the new key.
+PUBLISHED_SECONDS: Final = 10.0
 
 
-class _Standing(NamedTuple):
-    """The key that is kept (None: there is none) and where, and that of the published snapshot, "" where it has none.
+class _KeyState(NamedTuple):
+    """The name of the kept key and where it is kept, and the name of the published snapshot's key.
 
-    ``published`` is None where nothing was published yet.
+    ``key`` is None if there is none. ``published`` is "" if the snapshot has no key, None if nothing was published yet.
     """
 
     key: str | None
@@ -52,7 +52,7 @@ def status(context: typer.Context, config: ConfigOption = None, as_json: JsonOpt
 
     A key is named by a hash of it, which is no secret: the same name at two nodes is the same key.
     """
-    found = _standing(configuration(chosen(context, config)).gateway)
+    found = _key_state(configuration(chosen(context, config)).gateway)
     if as_json:
         print_json({"key": found.key, "source": found.source, "in_force": found.published})
         return
@@ -87,13 +87,13 @@ def rotate(context: typer.Context, config: ConfigOption = None) -> None:
     except OSError as error:
         raise fail(f"{error.filename or data_dir}: {error.strerror or error}") from None
     key = AssignmentKey(secret).name
-    running = _tell(data_dir)
-    if running and not _taken(data_dir, key):
+    running = _reload(data_dir)
+    if running and not _is_published(data_dir, key):
         raise fail(f"the key is now {key}, but the running gateway does not go by it yet", "its log says why")
     typer.echo(f"the key is now {key}; " + ("units are assigned by it" if running else "turnout serve starts with it"))
 
 
-def _standing(gateway: Gateway) -> _Standing:
+def _key_state(gateway: Gateway) -> _KeyState:
     from gateway.files import assignment_key
 
     data_dir = Path(gateway.data_dir)
@@ -105,7 +105,7 @@ def _standing(gateway: Gateway) -> _Standing:
         key = assignment_key.find(gateway, data_dir, None)
     except (assignment_key.KeyUnusable, OSError) as error:
         raise fail(str(error)) from None
-    return _Standing(None if key is None else key.name, source, None if published is None else published.assignment)
+    return _KeyState(None if key is None else key.name, source, None if published is None else published.assignment)
 
 
 def _published(data_dir: Path) -> Snapshot | None:
@@ -120,7 +120,7 @@ def _published(data_dir: Path) -> Snapshot | None:
 
 
 def _rotated(gateway: Gateway) -> str:
-    """Give the fleet a new key and return its secret; every node looks for it by itself."""
+    """Give the fleet a new key and return its secret; the other nodes look for a new key regularly."""
     from gateway.control.agreement import rotate as rotated
     from gateway.store import Store, StoreError, password_in
 
@@ -138,8 +138,8 @@ def _rotated(gateway: Gateway) -> str:
         raise fail(str(error)) from None
 
 
-def _tell(data_dir: Path) -> bool:
-    """Have the gateway that runs on this data directory reload; return whether there is one."""
+def _reload(data_dir: Path) -> bool:
+    """Make the gateway that runs on this data directory reload; return whether there is one."""
     import os
     import signal
 
@@ -148,13 +148,13 @@ def _tell(data_dir: Path) -> bool:
     pid = running_supervisor(data_dir)
     if pid is None:
         return False
-    with suppress(OSError):  # another user's, or just gone: whether the key is taken shows in the snapshot
+    with suppress(OSError):  # another user's, or just ended: the snapshot shows whether the key was taken over
         os.kill(pid, signal.SIGHUP)
     return True
 
 
-def _taken(data_dir: Path, key: str) -> bool:
-    deadline = time.monotonic() + TAKEN_SECONDS
+def _is_published(data_dir: Path, key: str) -> bool:
+    deadline = time.monotonic() + PUBLISHED_SECONDS
     while time.monotonic() < deadline:
         published = _published(data_dir)
         if published is not None and published.assignment == key:

@@ -1,4 +1,4 @@
-"""``turnout check`` and ``turnout schema``: what the configuration file may hold, and what is wrong with it."""
+"""``turnout check`` and ``turnout schema``: the problems of a configuration file, and the schema of all files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def check(
     """
     from gateway.process.configuration import load
     from router.config.config import ConfigError
-    from router.config.diagnostics import as_json as listed
+    from router.config.diagnostics import as_json as diagnostics_json
 
     path, valid = chosen(context, config), None
     try:
@@ -40,7 +40,7 @@ def check(
     except ConfigError as error:
         found = error.diagnostics
     if as_json:
-        print_json({"file": str(path), "ok": valid is not None, "diagnostics": listed(found)})
+        print_json({"file": str(path), "ok": valid is not None, "diagnostics": diagnostics_json(found)})
     else:
         print_diagnostics(found)
         typer.echo(_counted(found) if valid is None else f"{path}: valid, {_holds(valid)}{_and_warnings(found)}")

@@ -1,4 +1,4 @@
-"""``turnout dashboards``: what other programs show of this one."""
+"""``turnout dashboards``: write the files by which Grafana and Prometheus show this program."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ dashboards = typer.Typer(help="Grafana dashboard and Prometheus alerts.", no_arg
 
 @dashboards.callback()
 def _family() -> None:
-    """Without this, typer would take the only command for the family itself."""
+    """Without a callback, typer would make the only command the family itself."""
 
 
 @dashboards.command()

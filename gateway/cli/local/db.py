@@ -1,4 +1,4 @@
-"""``turnout db``: the tables of the store, and bringing them to what this program speaks."""
+"""``turnout db``: show the version of the store's tables, and bring them up to this program's."""
 
 from __future__ import annotations
 

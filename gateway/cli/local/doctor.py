@@ -1,4 +1,4 @@
-"""``turnout doctor``: whether machine, disk, clock and store are what the gateway needs."""
+"""``turnout doctor``: check whether machine, disk, clock and store are fit for the gateway."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """``turnout explain``: which variant a unit meets on a route, why, and with what probability.
 
-Rule: decides with the very plan that workers run, by the very function, and sends nothing anywhere.
+Rule: it decides with the same plan and the same function as workers do, and sends nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from router.config.config import Config
     from router.snapshot import Route, Snapshot
 
-#: Requests tried to see whether chance falls anew at each. A share of 1 % shows itself among them 98 times in 100.
+#: Requests tried to see whether their variants differ. A share of 1 % occurs among so many 98 times in 100.
 TRIED: Final = 400
 
 
@@ -56,7 +56,7 @@ def explain(
 def plans(config: Config) -> tuple[Snapshot, bool]:
     """Return the published snapshot and True if it is of this configuration; else plans without evidence and False.
 
-    Leaves with 1 if those would be assigned by a key that cannot be read here.
+    Exits with 1 if units would be assigned by a key that cannot be read here.
     """
     from gateway.files.assignment_key import KeyUnusable, find
     from gateway.files.published import SNAPSHOT
@@ -84,7 +84,7 @@ def plans(config: Config) -> tuple[Snapshot, bool]:
 
 
 def is_assigned(config: Config, snapshot: Snapshot) -> bool:
-    """Return whether it is certain how units are assigned: by a key, or without one in an older installation."""
+    """Return whether the assignment of units is known: by a key, or without one in an older installation."""
     from gateway.files.assignment_key import is_older
 
     return bool(snapshot.assignment) or is_older(Path(config.gateway.data_dir))
@@ -93,15 +93,15 @@ def is_assigned(config: Config, snapshot: Snapshot) -> bool:
 def explained(route: Route, unit: str, *, assigned: bool = True) -> dict[str, Any]:
     """Return what the plan decides for a unit, as plain JSON values.
 
-    ``mirrored`` get a copy of each of its requests. ``variant`` is None where the answer differs from request to
-    request: then ``shares`` are the probabilities. So they are, and ``assigned`` is False, where it hangs on a key that
-    is still to be made.
+    ``mirrored`` are the variants that get a copy of each of its requests. ``variant`` is None if it differs from
+    request to request: then ``shares`` are its probabilities. They are too, and ``assigned`` is False, if the variant
+    depends on a key that is not made yet.
     """
     from policies.plans import Mirror
     from policies.types import Occasion
     from router.extract import identifier
 
-    # What a request would be known by: of an empty header the request itself stands in.
+    # The unit of such a request; with an empty header the request itself is the unit.
     carried = identifier(unit) if route.unit is not None and unit else None
     occasions = [
         Occasion(route.salt if assigned else f"unknown-{index}", carried, f"explained-{index}")

@@ -1,4 +1,4 @@
-"""``turnout feedback``: what is done with feedback beside sending it event by event."""
+"""``turnout feedback``: import feedback from files, and list the feedback that was not joined."""
 
 from __future__ import annotations
 

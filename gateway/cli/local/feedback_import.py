@@ -1,4 +1,4 @@
-"""``turnout feedback import``: labels from a file, with a bar for people and a sum for programs."""
+"""``turnout feedback import``: import labels from a file, with a progress bar on a terminal, or a summary as JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gateway.bulk.formats import Source
     from gateway.bulk.position import Position
 
-#: So many refused rows are shown; ``--refused`` writes all of them.
+#: The number of refused rows that are shown; ``--refused`` writes all of them.
 SHOWN: Final = 20
 
 
@@ -107,7 +107,7 @@ def _run(source: Source, data_dir: Path, watcher: _Watcher) -> Any:
 
 
 class _Watcher:
-    """Shows a bar where there is a terminal, and lists the first refused rows when all is done."""
+    """Shows a progress bar on a terminal, and lists the first refused rows at the end."""
 
     def __init__(self, file: Path, *, as_json: bool, refused: Path | None) -> None:
         self._file = file
@@ -120,7 +120,7 @@ class _Watcher:
         self._quiet = as_json
 
     def __enter__(self) -> _Watcher:
-        # Only between portions: what is half written is written first. A second Ctrl-C ends it where it is.
+        # The import stops between portions, never within one. A second Ctrl-C ends it at once.
         self._before = signal.signal(signal.SIGINT, self._interrupt)
         err = console(err=True)
         if err.is_terminal and not self._quiet:

@@ -1,4 +1,4 @@
-"""``turnout journal``: look at what passes from the workers to the controller."""
+"""``turnout journal``: look at the journal, which workers write and the controller records."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ journal = typer.Typer(help="The journal that workers write and the controller re
 
 @journal.callback()
 def _family() -> None:
-    """Without this, typer would take the only command for the family itself."""
+    """Without a callback, typer would make the only command the family itself."""
 
 
 @journal.command()

@@ -1,4 +1,4 @@
-"""``turnout serve`` and ``turnout demo``: what runs until it is stopped."""
+"""``turnout serve`` and ``turnout demo``: the commands that run until they are stopped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``turnout events``: who changed what, and what happened by itself, as the running gateway knows it."""
+"""``turnout events``: the changes that people made and the events of the running gateway."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def events(
     from rich.text import Text
 
     for one in shown:
-        out.print(Text(to_the_second(one["at_ms"]), style="dim"), Text(one["kind"], style="bold"), Text(_told(one)))
+        out.print(Text(to_the_second(one["at_ms"]), style="dim"), Text(one["kind"], style="bold"), Text(_detail(one)))
         for line in one.get("diff", ()):
             out.print(Padding(Text(line), (0, 0, 0, 4), expand=False))
 
 
-def _told(one: dict[str, Any]) -> str:
+def _detail(one: dict[str, Any]) -> str:
     said = f"{one['route']}: {one['detail']}" if one["route"] else str(one["detail"])
     if one.get("times", 1) > 1:
         said += f" ({one['times']:,} times since {to_the_second(one['since_ms'])})"

@@ -21,9 +21,9 @@ from gateway.cli.output import console, fail, print_json
 if TYPE_CHECKING:
     from router.snapshot import Gateway
 
-#: How long the next portion may take: the store may be busy.
+#: Seconds that the next portion may take: the store may be busy.
 CHUNK_SECONDS: Final = 120.0
-#: How often an export is taken up again without any progress: a controller that restarts is back within seconds.
+#: How often an export without progress is tried again: a controller that restarts is back within seconds.
 ATTEMPTS: Final = 8
 LONGEST_PAUSE_SECONDS: Final = 5.0
 
@@ -83,14 +83,14 @@ def export(
 
 
 def _portions(gateway: Gateway, config: Path, asked: dict[str, Any]) -> Iterator[bytes]:
-    """Yield whole portions of lines. An answer that breaks off is asked for again from where the last one ended."""
+    """Yield whole portions of lines. If an answer breaks off, the rest is asked for, from the last portion's end."""
     import httpx
 
     from gateway.cli.remote.report import answering, asking
 
     left: Any = ...
     failures = 0
-    # The first answer is asked for once: what is wrong with the question, or with the port, is said at once.
+    # The first request is not repeated, so that an error in it, or of the port, is reported at once.
     ask: Callable[..., AbstractContextManager[httpx.Response]] = partial(asking, again=True)
     while left is not None:
         try:
@@ -114,7 +114,7 @@ def _portions(gateway: Gateway, config: Path, asked: dict[str, Any]) -> Iterator
 
 
 def _parted(chunks: Iterable[bytes]) -> Iterator[tuple[bytes, Any]]:
-    """Yield the lines of each portion, and what is left to ask for after it; None at the end."""
+    """Yield the lines of each portion with the position to go on from; None at the end."""
     held, searched = bytearray(b"\n"), 0  # a line begins after a newline
     for chunk in chunks:
         held += chunk
@@ -122,7 +122,7 @@ def _parted(chunks: Iterable[bytes]) -> Iterator[tuple[bytes, Any]]:
             yield bytes(held[1 : at + 1]), json.loads(held[at + 1 : end])["position"]
             del held[:end]
             searched = 0
-        # The next one begins where one was found, or in the last bytes at the earliest.
+        # The next position begins where one was found, or in the last bytes at the earliest.
         searched = at if at >= 0 else max(0, len(held) - len(_POSITION))
 
 
@@ -132,7 +132,7 @@ def _pipe(chunks: Iterable[bytes]) -> None:
 
 
 def _time_ms(text: str, option: str) -> int:
-    """Return a time, or one that lies a duration back, in Unix milliseconds."""
+    """Return a time, or a duration before now, in Unix milliseconds."""
     from router.config.spellings import duration_ms
 
     try:
@@ -151,7 +151,7 @@ def _time_ms(text: str, option: str) -> int:
 
 @contextmanager
 def _progress(file: Path) -> Iterator[Callable[[int], None]]:
-    """Count rows where there is a terminal: how many there will be, nobody knows."""
+    """Show the number of rows so far on a terminal; how many there will be is not known."""
     err = console(err=True)
     if not err.is_terminal or str(file) == "-":
         yield lambda rows: None

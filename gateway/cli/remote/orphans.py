@@ -1,4 +1,4 @@
-"""``turnout feedback orphans``: labels that never found their prediction, as the running gateway knows them."""
+"""``turnout feedback orphans``: the labels of the running gateway whose prediction never came."""
 
 from __future__ import annotations
 

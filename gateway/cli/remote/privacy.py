@@ -1,4 +1,4 @@
-"""``turnout privacy``: what a person may ask of whoever runs this."""
+"""``turnout privacy``: show or erase the data of a person, as they may ask the operator to."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from router.snapshot import Gateway
 
-#: The journal is drained first, and the store is written anew: a large one takes minutes.
+#: The journal is drained first, and SQLite's file is written anew: a large one takes minutes.
 ERASE_SECONDS: Final = 3_600.0
 
 privacy = typer.Typer(help="Erase or show what is kept of a unit.", no_args_is_help=True, rich_markup_mode=None)
@@ -62,7 +62,7 @@ def export(context: typer.Context, unit: UnitOption, config: ConfigOption = None
 def _asked(
     context: typer.Context, config: Any, what: str, units: list[str]
 ) -> Iterator[tuple[httpx.Response, Gateway]]:
-    """Ask the admin API, and leave with a sentence if it does not do it."""
+    """Send a request to the admin API; exits with a sentence if it is refused."""
     from gateway.cli.remote.report import asking
 
     path = chosen(context, config)

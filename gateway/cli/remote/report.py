@@ -1,4 +1,4 @@
-"""``turnout report``: what the admin API says of the routes, as tables or as it is."""
+"""``turnout report``: the admin API's reports of routes, as tables or as JSON; and how every command asks that API."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from router.snapshot import Gateway
 
-#: The API gives a slow store 10 s before it says so.
+#: More than the 10 s after which the API reports that the store is slow.
 TIMEOUT_SECONDS: Final = 15.0
 
 
@@ -70,13 +70,13 @@ def report(
 
 
 def ask(gateway: Gateway, where: str, config: Path) -> dict[str, Any]:
-    """Return the answer of the admin API; leaves with 1 and a sentence if there is none."""
+    """Return the answer of the admin API; exits with 1 and a sentence if there is none."""
     with asking(gateway, config, "GET", where) as answer:
         return value_of(answer, gateway)
 
 
 def value_of(answer: httpx.Response, gateway: Gateway) -> dict[str, Any]:
-    """Return what an answer of the admin API holds; leaves with 1 and a sentence if it is none."""
+    """Return the JSON object in an answer of the admin API; exits with 1 and a sentence if there is none."""
     answer.read()
     try:
         found = answer.json()
@@ -99,9 +99,9 @@ def asking(
     again: bool = False,
     **more: Any,
 ) -> Iterator[httpx.Response]:
-    """Give the admin API's answer while it comes; leaves with 1 and a sentence if there is none, or not all of it.
+    """Yield the admin API's answer while it arrives; exits with 1 and a sentence if there is none, or only a part.
 
-    With ``again`` an answer that breaks off raises httpx.HTTPError, for a caller that asks again.
+    With ``again`` an answer that breaks off raises httpx.HTTPError, for a caller that repeats the request.
     """
     import httpx
 
@@ -130,13 +130,13 @@ def asking(
 def answering(
     gateway: Gateway, config: Path, method: str, where: str, *, seconds: float = TIMEOUT_SECONDS, **more: Any
 ) -> Iterator[httpx.Response]:
-    """Give the admin API's answer of any status while it comes. Raises httpx.HTTPError if there is none, or a part."""
+    """Yield the admin API's answer, of any status, while it arrives. Raises httpx.HTTPError unless it comes whole."""
     import httpx
 
     if gateway.admin.endswith(":0"):
         hint = f"give it a port in {config}; which one it has now is in the log of turnout serve"
         raise fail(f'gateway.admin is "{gateway.admin}", any free port, and only the running gateway knows which', hint)
-    # No proxy of the environment may come between: the admin port is this machine's, or near.
+    # No proxy of the environment is used: the admin port is on this machine, or near.
     with (
         httpx.Client(
             trust_env=False,
@@ -150,7 +150,7 @@ def answering(
 
 
 def reachable(address: str) -> str:
-    """Return the address to connect to for one that is listened on: every interface includes loopback.
+    """Return the address by which to connect to one that is listened on: every interface includes loopback.
 
     >>> reachable("0.0.0.0:9090"), reachable("[::]:9090"), reachable("10.0.0.7:9090")
     ('127.0.0.1:9090', '[::1]:9090', '10.0.0.7:9090')
@@ -174,7 +174,7 @@ def _trusted(gateway: Gateway) -> ssl.SSLContext | bool:
 
 
 def _authorization(gateway: Gateway) -> dict[str, str]:
-    """Return the header with the first admin token, else with the first that reads."""
+    """Return the header with the first admin token that can be read, or else the first token for reading."""
     from gateway.files.secret import SecretMissing, tokens
 
     files = [path for path in (gateway.admin_token_file, gateway.admin_read_token_file) if path is not None]
@@ -190,18 +190,18 @@ def _authorization(gateway: Gateway) -> dict[str, str]:
 
 
 def _user() -> dict[str, str]:
-    """Who runs this command, for the list of who changed what: a name that is said and not proved."""
+    """Return the user of this command, for the list of who changed what: the gateway takes the name unverified."""
     import getpass
 
     try:
         name = getpass.getuser()
-    except (OSError, KeyError, ImportError):  # no user of that number, and none in the environment
+    except (OSError, KeyError, ImportError):  # no user has this number, and the environment names none
         return {}
     return {"turnout-user": name} if name.isascii() and name.isprintable() else {}
 
 
 def _refused(answer: Any, gateway: Gateway) -> tuple[str, str | None]:
-    """Return what the admin port said instead of an answer, and what would help."""
+    """Return the sentence with which the admin port refused, and a hint."""
     if answer.status_code == 401:
         source = gateway.admin_token_file
         hint = f"it was read from {source}" if source else "set gateway.admin_token_file as the running gateway has it"

@@ -1,4 +1,4 @@
-"""``turnout feedback set-aside``: what could not be recorded or joined, as the running gateway knows it."""
+"""``turnout feedback set-aside``: what the running gateway could not record or join."""
 
 from __future__ import annotations
 

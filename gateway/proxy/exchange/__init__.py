@@ -1,1 +1,1 @@
-"""One request from its decision to its rows and its answer."""
+"""One request, from the decision to its rows in the journal and its answer."""

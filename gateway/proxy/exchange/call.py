@@ -29,16 +29,17 @@ from gateway.proxy.wire.wire import LONG_BYTES
 from router.extract import MISSING, UNREADABLE, pointer, text_of, writable
 from router.records import Fault
 
-#: An answer that is not longer, and says so, is read whole before anything of it is sent: then a backend that breaks
-#: off is still a clean failure to the client, and the row is written once.
+#: An answer that is not longer, and says so, is read whole before anything of it is sent: if the backend breaks off,
+#: the client still gets a clean error, and the row is written once.
 WHOLE_BYTES: Final = 2**20
-#: A longer answer is not read, before and after decompression: a prediction stands in a document, not in a data set.
+#: A longer answer is not read, before and after decompression: a prediction is read from a document, not from a data
+#: set.
 READ_BYTES: Final = 2**20
-#: Kinds of values that JSON can always hold. Text may hold half a character, and a number too many digits.
+#: Types whose values JSON can always hold. A text may hold half a character, and an integer too many digits.
 _ALWAYS_WRITTEN: Final = frozenset({float, bool, type(None), type(MISSING)})
 
-#: How no JSON text begins, whatever its encoding: with ASCII that no value begins with, NaN and Infinity among them.
-#: Parsers look at all of a text before they say that its first byte is none of theirs: of a short one they may.
+#: Beginnings that no JSON text has, in any encoding: ASCII that no value begins with (NaN and Infinity are values
+#: here). Checked for long texts only: a parser reads a text to its end before it says that the first byte was wrong.
 _NO_JSON: Final = re.compile(rb"[ \t\r\n]*(?![{\[\x22\-0-9tfnNI])[!-~]")
 _SHORT_BYTES: Final = 4096
 
@@ -47,10 +48,10 @@ _SHOWN_CHARACTERS: Final = 64
 
 
 class BackendCall:
-    """What came of a call: a ``fault``, a whole ``body``, or an ``answer`` of which the body is still arriving.
+    """The result of a call: a ``fault``, a whole ``body``, or an ``answer`` whose body is still arriving.
 
-    ``status``, ``headers`` and ``length`` are the answer's, ``latency_ms`` is until the last byte that is here: of a
-    whole answer, else of the head. Waiting for a place and ``retries`` are in it.
+    ``status``, ``headers`` and ``length`` are the answer's. ``latency_ms`` ends with the last byte of a whole answer,
+    else with the last byte of the head; the wait for a place at the backend and ``retries`` are part of it.
     """
 
     __slots__ = ("answer", "body", "detail", "fault", "headers", "latency_ms", "length", "retries", "status")
@@ -74,7 +75,7 @@ class BackendCall:
 
     @property
     def failed(self) -> bool:
-        """True when the backend is to blame."""
+        """True when the backend failed."""
         return self.fault is not None or (self.status or 0) >= 500
 
     @property
@@ -82,18 +83,18 @@ class BackendCall:
         return self.fault is None and 200 <= (self.status or 0) < 300
 
     def outcome(self) -> dict[str, Any]:
-        """Return the fields of a row that tell how it went."""
-        told: dict[str, Any] = {"latency_ms": self.latency_ms}
+        """Return the fields of a row that describe the result."""
+        fields: dict[str, Any] = {"latency_ms": self.latency_ms}
         if self.status is not None:
-            told["status"] = self.status
+            fields["status"] = self.status
         if self.fault is not None:
-            told["fault"] = self.fault
+            fields["fault"] = self.fault
         if self.retries:
-            told["retries"] = self.retries
-        return told
+            fields["retries"] = self.retries
+        return fields
 
     def close(self) -> None:
-        """Let go of an answer that is still arriving."""
+        """Close an answer that is still arriving."""
         if self.answer is not None:
             self.answer.close()
             self.answer = None
@@ -164,12 +165,12 @@ async def _traced(
 
 
 def _whole_bytes(upstream: Upstream) -> int:
-    """Return how long an answer may be that is read whole: with its memory spent, a worker holds no more of any."""
+    """Return the length up to which an answer is read whole: less once the worker's budget of bytes is spent."""
     return LONG_BYTES if upstream.buffers.spent else WHOLE_BYTES
 
 
 class Kept:
-    """What is kept of an answer while it streams by: all of it, or nothing once it is too long or not ``wanted``."""
+    """The body of a streamed answer, kept as long as it is ``wanted`` and not too long."""
 
     def __init__(self, wanted: bool) -> None:
         self.wanted = wanted
@@ -189,11 +190,11 @@ class Kept:
 
 
 def worth_reading(routed: RoutedRequest, variant: str, came: BackendCall) -> bool:
-    """Return whether an answer holds something to find: only success is a prediction, and no stream of events is."""
-    return _may_tell(routed, variant, came) and not _is_event_stream(came)
+    """Return whether an answer may hold a prediction or a version: only a success does, and no stream of events."""
+    return _may_hold(routed, variant, came) and not _is_event_stream(came)
 
 
-def _may_tell(routed: RoutedRequest, variant: str, came: BackendCall) -> bool:
+def _may_hold(routed: RoutedRequest, variant: str, came: BackendCall) -> bool:
     if routed.routing.route.prediction is None and routed.generation.backends[variant].reported_version is None:
         return False
     status = came.status
@@ -208,8 +209,8 @@ def _is_event_stream(came: BackendCall) -> bool:
 def read_answer(
     outcome: dict[str, Any], routed: RoutedRequest, variant: str, came: BackendCall, body: bytes | None, counts: Counts
 ) -> None:
-    """Add to the fields of a row what a variant's answer says; ``body`` is None when it was too long to keep."""
-    if not _may_tell(routed, variant, came):
+    """Add to the fields of a row what is found in a variant's answer; ``body`` is None if it was too long to keep."""
+    if not _may_hold(routed, variant, came):
         return
     route, backend = routed.routing.route, routed.generation.backends[variant]
     document = UNREADABLE if body is None else _decoded(body, came)
@@ -239,13 +240,16 @@ def read_answer(
 
 
 def plain_body(body: bytes, headers: Headers) -> bytes | None:
-    """Undo a Content-Encoding of gzip or deflate; None for another one, for damage, and for more than READ_BYTES."""
+    """Undo a Content-Encoding of gzip or deflate.
+
+    Return None for another encoding, for damaged data, and for more than READ_BYTES.
+    """
     coding = (field(headers, b"content-encoding") or b"").strip().lower()
     if coding in (b"", b"identity"):
         return body
     if coding not in (b"gzip", b"x-gzip", b"deflate"):
         return None
-    # "deflate" is zlib's format, but some send it without zlib's head.
+    # "deflate" is zlib's format, but some servers send it without zlib's header.
     for window in (47,) if coding != b"deflate" else (47, -15):
         inflate = zlib.decompressobj(window)
         try:
@@ -257,7 +261,7 @@ def plain_body(body: bytes, headers: Headers) -> bytes | None:
 
 
 def _found(text: str, document: object) -> object:
-    """Return what a pointer finds, if it can be written into the journal: MISSING otherwise."""
+    """Return the value that a pointer finds, or MISSING if there is none or it cannot be written into the journal."""
     value = MISSING if document is UNREADABLE else pointer(text).find(document)
     if isinstance(value, str) and value.isascii():
         return value
@@ -265,7 +269,7 @@ def _found(text: str, document: object) -> object:
 
 
 def _decoded(body: bytes, came: BackendCall) -> object:
-    """Return the JSON value of a body, or UNREADABLE. NaN and Infinity, which models do emit, are read."""
+    """Return the JSON value of a body, or UNREADABLE. NaN and Infinity, which models do send, are read."""
     plain = plain_body(body, came.headers) if came.headers.meanings & CODED else body
     if plain is None or (len(plain) > _SHORT_BYTES and _NO_JSON.match(plain)):
         return UNREADABLE

@@ -1,8 +1,8 @@
-"""What is kept of a request's body and of its answer's, where a route asks for that.
+"""What is kept of the bodies of a request and its answer, if the route asks for that.
 
-Rule: cut down here, before anything is written: drawn by hash, bounded in size, redacted, and then only the fields that
-are named. It never holds up an answer, which is sent first, and never fails a request: what cannot be kept is counted.
-Where a route captures nothing none of this runs.
+Rule: bodies are reduced here, before anything is written: the request is drawn by hash, sizes are bounded, fields are
+redacted, and only the named fields are kept. Capturing never delays an answer, which is sent first, and never fails a
+request: a body that cannot be kept is counted. If a route captures nothing, none of this runs.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from router.extract import MISSING, UNREADABLE, decode_json, pointer, writable
 from router.records import body_line
 from router.snapshot import Capture, Route
 
-#: Hashed with the request's id, so that what is captured does not depend on a decision.
+#: Hashed with the request's id, so that the draw does not depend on the decision.
 _LABEL: Final = "capture"
 REDACTED: Final = "[redacted]"
 
 
 class Capturing:
-    """One request of which bodies are kept. ``request`` is what is kept of its own, by pointer; None: nothing."""
+    """One request whose bodies are kept. ``request`` holds the named fields of its own body, by pointer, or None."""
 
     __slots__ = ("_capture", "_counts", "request", "route")
 
@@ -36,16 +36,19 @@ class Capturing:
         self._counts = counts
 
     def awaits(self, request: Request) -> bool:
-        """Return whether a body that is still coming should be awaited: only one that is known to be short enough."""
+        """Return whether to wait for a body that is still arriving: only for one that is known to be short enough."""
         length = request.content_length
         return bool(self._capture.request) and length is not None and length <= self._capture.max_bytes
 
     def take(self, body: bytes | None, headers: Headers) -> None:
-        """Keep what is to be kept of the request; ``body`` is None while it streams through."""
+        """Keep the named fields of the request; ``body`` is None if it streams through."""
         self.request = self._fields(body, headers, self._capture.request, "request")
 
     def line(self, id_: str, at_ms: int, body: bytes | None, headers: Headers) -> bytes | None:
-        """Return a journal line with what is kept, None if nothing is; ``body`` is the answer's, None if too long."""
+        """Return a journal line with the kept fields, or None if there are none.
+
+        ``body`` is the answer's; None if it was too long.
+        """
         answer = self._fields(body, headers, self._capture.answer, "answer")
         if self.request is None and answer is None:
             return None
@@ -79,7 +82,7 @@ class Capturing:
 
 
 def capturing(route: Route, request_id: str, counts: Counts) -> Capturing | None:
-    """Return what captures a request if it is drawn."""
+    """Return what captures the bodies of a request, or None if it is not drawn."""
     capture = route.capture
     if capture is None or chance(route.salt, request_id, _LABEL) >= capture.share:
         return None

@@ -1,7 +1,8 @@
-"""Several variants answer: their ranked lists are merged into one, in the envelope of the first that answered.
+"""Several variants answer: their ranked lists are merged into one, inside the first ranker's answer.
 
-Rule: never worse than not merging. What cannot be merged passes untouched and is counted; a ranker that fails leaves
-the others. Each ranker leaves one ``draft`` row, and all of them are written together.
+Rule: the client is never worse off than without merging. If the lists cannot be merged, one answer is passed on as it
+is and the failure is counted; if a ranker fails, the others' lists are merged. Each ranker leaves one ``draft`` row,
+and all of them are written together.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from policies.plans import TeamDraft
 from router.extract import MISSING, UNREADABLE, decode_json
 from router.merge import merge
 
-#: A part of an answer, an encoded one or none at all cannot be merged, so rankers are not asked for such.
+#: Fields that ask for a part of an answer, an encoded one or none at all: such answers cannot be merged.
 _UNASKED: Final = frozenset(
     {
         b"accept-encoding",
@@ -33,7 +34,7 @@ _UNASKED: Final = frozenset(
     }
 )
 _IDENTITY: Final[Header] = (b"accept-encoding", b"identity")
-#: What an envelope says of a body that is no longer in it.
+#: Fields of the first ranker's answer that describe its body, which the merged one replaces.
 _OF_THE_BODY: Final = frozenset(
     {
         b"accept-ranges",
@@ -51,7 +52,7 @@ _OF_THE_BODY: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """What the client gets: whose answer it is, and per ranker the ids it is credited for, if lists were merged."""
+    """The answer for the client: whose it is, and the items that each ranker is credited for, if lists were merged."""
 
     call: BackendCall
     body: bytes | None
@@ -63,7 +64,7 @@ class _Shown:
 
 
 async def draft(reply: Reply, plan: TeamDraft, body: bytes) -> None:
-    """Call every ranker at once, merge what came, and answer the client."""
+    """Call every ranker at once, merge their answers, and answer the client."""
     routed = reply.routed
     began = perf_counter()
     try:
@@ -97,13 +98,13 @@ async def _calls(routed: RoutedRequest, rankers: Sequence[str], body: bytes) -> 
             )
             for name in rankers
         ]
-    # The union of their times: they run side by side. Merging is our own work.
+    # They run side by side, so the time waited is not the sum of theirs. Merging is the gateway's own work.
     routed.waited += perf_counter() - began
     return [task.result() for task in tasks]
 
 
 def _merged(reply: Reply, plan: TeamDraft, calls: Sequence[BackendCall]) -> _Shown | None:
-    """Merge the answers of those that succeeded; None when nobody did."""
+    """Merge the answers of the rankers that succeeded; None if none did."""
     if not any(came.succeeded for came in calls):
         return None
     result = merge(plan, reply.routed.routing.occasion, [_document(came) for came in calls])
@@ -127,7 +128,7 @@ def _document(came: BackendCall) -> object:
 
 
 def _passed(plan: TeamDraft, calls: Sequence[BackendCall]) -> _Shown | None:
-    """Nobody succeeded: the first answer that is no failure passes (the client's fault, then), else the first."""
+    """No ranker succeeded: return the first answer that blames the client (4xx), else the first answer."""
     answered = [index for index, came in enumerate(calls) if came.fault is None]
     if not answered:
         return None
@@ -135,13 +136,13 @@ def _passed(plan: TeamDraft, calls: Sequence[BackendCall]) -> _Shown | None:
 
 
 def _shown(plan: TeamDraft, calls: Sequence[BackendCall], index: int) -> _Shown:
-    """One ranker's answer, untouched."""
+    """Return one ranker's answer, as it is."""
     came = calls[index]
     return _Shown(came, came.body, came.headers, (plan.rankers[index],), (None,) * len(calls))
 
 
 async def _fallback(routed: RoutedRequest, plan: TeamDraft, body: bytes) -> _Shown | None:
-    """Every ranker failed: ask the fallback, if there is one that was not asked yet. None when it fails to answer."""
+    """Every ranker failed: ask the fallback, if there is one that is no ranker. None if it does not answer either."""
     name = routed.routing.route.fallback
     if name is None or name in plan.rankers:
         return None
@@ -156,7 +157,7 @@ def _rows(reply: Reply, plan: TeamDraft, calls: Sequence[BackendCall], shown: _S
     overhead_ms = routed.overhead_ms
     rows: list[bytes] = []
     for name, came, items in zip(plan.rankers, calls, shown.items, strict=True):
-        # The client did not see the status of a ranker that answered with an error, but the row is where it counts.
+        # The client did not see the status of a ranker that answered with an error, but the row has to have it.
         seen = came.status if (came.status or 0) >= 400 else status
         outcome = came.outcome() | {"status": seen, "overhead_ms": overhead_ms}
         if shown.served is not None:

@@ -1,4 +1,4 @@
-"""One request's life: match → decide → call → log → answer.
+"""One request: match → decide → call → log → answer.
 
 Rule: the rows are in the journal before the last byte of the answer leaves, and exactly one set of them per prediction
 id that a client is given: one ``primary`` row, or one ``draft`` row per ranker. A request that is refused before
@@ -39,7 +39,7 @@ FORCE_TOKEN: Final = "turnout-force-token"
 
 
 class Exchange:
-    """Handles the requests of every route. ``in_flight`` counts those under way, by route."""
+    """Handles the requests of every route. ``in_flight`` counts the requests under way, by route."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class Exchange:
         route: Route | None = None
         ticket = 0
         reply: Reply | None = None
-        # Taken together with the route, before anything is awaited: both are of the same snapshot.
+        # Read together with the route, before anything is awaited: both are of the same snapshot.
         generation = self._backends.current
         generation.enter()
         try:
@@ -97,7 +97,7 @@ class Exchange:
             at_ms = self._now_ns() // 1_000_000
             ticket = self._log.pending.begin(at_ms)
             routing = self._decided(request, response, route, generation, at_ms, document)
-            document = None  # it may be fifty times as large as the body, and the backend may take its time
+            document = None  # it may be fifty times as large as the body, and the backend may be slow
             if routing is None:
                 return None
             plan = routing.draft
@@ -111,7 +111,9 @@ class Exchange:
             reply = Reply(routed, response, self._log, self._counts, ticket, captured)
             return await self._answering(reply, request, plan, body)
         except BaseException:
-            if route is not None and not ticket:  # within its body, before anything was decided: it leaves no row
+            if (
+                route is not None and not ticket
+            ):  # while its body arrived, before anything was decided: it leaves no row
                 self._counts.add("unfinished_requests", route=route.name)
             raise
         finally:
@@ -125,7 +127,7 @@ class Exchange:
             self._admission.leave()
 
     def _is_unread(self, size: int, response: Response, route: Route) -> bool:
-        """Return whether a body of this size is too long to be read here; then the request is answered."""
+        """Return whether a body of this size is too long to be read here; the request is then answered with 413."""
         most = self._router.snapshot.gateway.max_parsed_body_bytes
         if size <= most:
             return False
@@ -136,7 +138,10 @@ class Exchange:
     def _decided(
         self, request: Request, response: Response, route: Route, generation: Generation, at_ms: int, document: object
     ) -> Routing | None:
-        """Decide on a request. None: it asks for a variant that it may not have or that is none, and is answered."""
+        """Decide on a request.
+
+        Return None, and refuse it, if it asks for a variant that is not allowed or not there.
+        """
         force = request.header(FORCE_VARIANT) if request.meanings & OWN else None
         if force is not None and not (route.allow_force or _knows(request, generation.force_tokens)):
             refuse(response, 403, "Forbidden", f"{FORCE_VARIANT} needs a valid {FORCE_TOKEN} on this route")
@@ -166,11 +171,11 @@ class Exchange:
             self._mirrors.send(routed, body)
         if plan is None:
             return relay(reply, body)
-        # In a task: it waits for several calls at once.
+        # In a task of asyncio, because it waits for several calls at once.
         return asyncio.get_running_loop().create_task(draft(reply, plan, body))
 
     def _count(self, routed: RoutedRequest, request: Request) -> None:
-        """Find out whether a request counts, and note on it if it does not."""
+        """Mark a request that does not count, because its client has brought too many new units lately."""
         routing = routed.routing
         if routing.route.unit is None or routing.forced:
             return
@@ -182,7 +187,7 @@ class Exchange:
 async def _arrival(request: Request, *, whole: bool) -> float:
     """Wait until the body is here, ``whole`` or as much of it as is held; return the seconds that it took.
 
-    Not before there is something to send is a place taken at a backend: a client may announce a body and send none.
+    A place at a backend is taken only once there is something to send: a client may announce a body and send none.
     """
     began = perf_counter()
     if whole:

@@ -1,7 +1,7 @@
-"""Prediction ids: UUIDv7, so that its time is in an id and ids sort by age.
+"""Prediction ids: UUIDv7, so that an id holds its time and ids sort by age.
 
-Rule: 48 bits of Unix milliseconds, then 74 random bits: two workers never need to agree on anything. The random bits
-are the kernel's, fetched for many ids at a time, and each is used once.
+Rule: 48 bits of Unix milliseconds, then 74 random bits, so that workers need not coordinate. The random bits are the
+kernel's, fetched for many ids at a time, and each is used once.
 Source: RFC 9562, section 5.7.
 """
 
@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 from typing import Final
 
-#: Ids for which chance is fetched at once: a system call for each cost more than the rest of it.
+#: Ids for which random bits are fetched at once: a system call for each id cost more than the rest of making it.
 _FETCHED: Final = 256
-#: The bytes that hold the version, 7, above four random bits; and the variant, binary 10, above six.
+#: Random byte → the byte that holds the version (7, above four random bits), and the variant (binary 10, above six).
 _VERSION: Final = bytes(0x70 | byte & 0x0F for byte in range(256))
 _VARIANT: Final = bytes(0x80 | byte & 0x3F for byte in range(256))
 
@@ -35,7 +35,7 @@ def new_id(at_ms: int) -> str:
 
 
 def _fetch() -> None:
-    """Make more of what follows the time in an id."""
+    """Make more of the random endings that follow the time in an id."""
     ids = bytearray(os.urandom(16 * _FETCHED))
     ids[6::16] = ids[6::16].translate(_VERSION)
     ids[8::16] = ids[8::16].translate(_VARIANT)

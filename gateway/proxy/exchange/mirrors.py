@@ -1,13 +1,13 @@
-"""Copies of requests to variants whose answers nobody waits for.
+"""Copies of requests to variants whose answers no client waits for.
 
-Rule: a mirror never touches the client's answer. Each copy runs on its own, over connections and limits of its own,
-bounded in number, size and time; a copy that is not sent is counted and leaves a row that says so.
+Rule: a copy never affects the client's answer. It runs by itself, over connections and under limits of its own. Copies
+are bounded in number, size and time; one that is not sent is counted and leaves a row that says so.
 
-A body that is here when the request is decided on goes to its copies in the same moment as to the primary. One that is
-still coming is *teed*: each piece goes on to the primary as it comes and is kept until the body is whole; then the
-copies begin. Sending them piece by piece as well would mean either to hold the primary back to the pace of the slowest
-mirror, or to keep what it has not taken yet, which is the same memory; and a client that leaves in the middle would
-leave half a request with a variant that it is judged by.
+A body that has arrived when the request is decided on is sent to the primary and the copies at the same moment. One
+that is still arriving is *teed*: each piece goes on to the primary and is kept until the body is whole; then the copies
+begin. To send copies piece by piece as well would either slow the primary down to the slowest mirror, or keep what that
+has not taken yet, which is the same memory; and a client that leaves in the middle would leave half a request with a
+variant that is judged by it.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from router.snapshot import Gateway
 
 logger = logging.getLogger(__name__)
 
-#: How a backend knows a copy from a request.
+#: The field by which a backend tells a copy from a request.
 MARK: Final[Header] = (b"turnout-mirror", b"1")
-#: Seconds for copies to end when they are stopped.
+#: Seconds that copies get to end once they are cancelled.
 _STOP_SECONDS: Final = 1.0
 
 
 class Mirrors:
-    """Sends copies and writes their rows. Its bounds are those of the gateway's settings, which can be swapped."""
+    """Sends copies and writes their rows, within the bounds of the gateway's settings in force."""
 
     def __init__(self, log: Log, counts: Counts, gateway: Gateway) -> None:
         self.log = log
@@ -45,14 +45,14 @@ class Mirrors:
         self.deadlines = Deadlines(1.0)
         self._copies: set[Copy] = set()
         self._draining = False
-        self._deserted: asyncio.Future[None] | None = None
+        self._emptied: asyncio.Future[None] | None = None
         self.swap(gateway)
 
     def __len__(self) -> int:
         return len(self._copies)
 
     def swap(self, gateway: Gateway) -> None:
-        """Go by these bounds from now on."""
+        """Apply these bounds from now on."""
         self.max_copies = gateway.mirror_max_concurrency
         self.max_body_bytes = gateway.mirror_max_body_bytes
         self.timeout_seconds = gateway.mirror_timeout_ms / 1000
@@ -71,26 +71,26 @@ class Mirrors:
                 self._copies.add(Copy(self, routed, variant, body))
 
     def tee(self, routed: RoutedRequest, pieces: AsyncIterator[bytes], length: int | None) -> Tee:
-        """Return ``pieces`` for the primary, of which copies are sent at their end; ``length`` if it is declared.
+        """Return ``pieces`` for the primary; the copies are sent at their end. ``length`` is the declared one, if any.
 
-        It must be closed.
+        The tee must be closed.
         """
         return Tee(self, routed, pieces, kept=length is None or length <= self.max_body_bytes)
 
     def drop(self, routed: RoutedRequest, variant: str, reason: str) -> None:
-        """Count a copy that is not sent, or not to its end, and leave its row."""
+        """Count a copy that is not sent, or not to its end, and write its row."""
         self.counts.add("mirror_drops", route=routed.routing.route.name, variant=variant, reason=reason)
         self.log.note(routed.line(variant, "shadow", {"fault": "dropped"}))
 
     def ended(self, copy: Copy) -> None:
-        """A copy has left its row."""
+        """Called by a copy that has ended and written its row."""
         self._copies.discard(copy)
         self.deadlines.forget(copy)
-        if not self._copies and self._deserted is not None and not self._deserted.done():
-            self._deserted.set_result(None)
+        if not self._copies and self._emptied is not None and not self._emptied.done():
+            self._emptied.set_result(None)
 
     async def drain(self, timeout_seconds: float) -> None:
-        """Take no more copies, let those under way finish, then stop what is left."""
+        """Take no more copies, let those under way finish, then cancel what is left."""
         self._draining = True
         await self._empty(timeout_seconds)
         for copy in list(self._copies):
@@ -99,14 +99,14 @@ class Mirrors:
 
     async def _empty(self, timeout_seconds: float) -> None:
         if self._copies:
-            self._deserted = asyncio.get_running_loop().create_future()
-            await asyncio.wait((self._deserted,), timeout=timeout_seconds)
+            self._emptied = asyncio.get_running_loop().create_future()
+            await asyncio.wait((self._emptied,), timeout=timeout_seconds)
 
 
 class Tee:
-    """A body that is still coming, on its way to the primary: an iterator over its pieces, none of them held back."""
+    """A body that is still arriving, as an iterator for the primary, which gets each piece at once."""
 
-    __slots__ = ("_kept", "_mirrors", "_pieces", "_routed", "_settled", "_size", "_ticket")
+    __slots__ = ("_decided", "_kept", "_mirrors", "_pieces", "_routed", "_size", "_ticket")
 
     def __init__(self, mirrors: Mirrors, routed: RoutedRequest, pieces: AsyncIterator[bytes], *, kept: bool) -> None:
         self._mirrors = mirrors
@@ -114,8 +114,8 @@ class Tee:
         self._pieces = pieces
         self._kept: list[bytes] = []
         self._size = 0
-        self._settled = False
-        # The primary may have answered, and left its row, before the copies begin.
+        self._decided = False
+        # The primary may have answered, and written its row, before the copies begin.
         self._ticket = mirrors.log.pending.begin(routed.at_ms)
         if not kept:
             self._drop("body_too_large")
@@ -127,11 +127,11 @@ class Tee:
         try:
             piece = await anext(self._pieces)
         except StopAsyncIteration:
-            if not self._settled:
-                self._settled = True
+            if not self._decided:
+                self._decided = True
                 self._mirrors.send(self._routed, b"".join(self._kept))
             raise
-        if not self._settled:
+        if not self._decided:
             self._kept.append(piece)
             self._size += len(piece)
             if self._size > self._mirrors.max_body_bytes:
@@ -139,23 +139,23 @@ class Tee:
         return piece
 
     def close(self) -> None:
-        """The request is over. A body that did not come whole, or that the primary did not take whole, is no copy."""
-        if not self._settled:
+        """Called when the request is over. A body that did not arrive whole, or was not taken whole, is not copied."""
+        if not self._decided:
             self._drop("body_cut")
         self._kept.clear()
         self._mirrors.log.pending.end(self._ticket)
 
     def _drop(self, reason: str) -> None:
-        self._settled = True
+        self._decided = True
         self._kept.clear()
         for variant in self._routed.routing.mirrored:
             self._mirrors.drop(self._routed, variant, reason)
 
 
 class Copy:
-    """One copy under way. It ends by itself, at its deadline, or when it is stopped, and leaves one row."""
+    """One copy under way. It ends by itself, at its deadline, or when it is cancelled, and leaves one row."""
 
-    #: What ``_ended`` deletes; compiled classes want to know.
+    #: Deleted by ``_ended``; mypyc asks for such attributes to be declared.
     __deletable__ = ("_fiber",)
     __slots__ = ("_body", "_fiber", "_late", "_mirrors", "_routed", "_ticket", "_variant", "deadline")
 
@@ -166,23 +166,23 @@ class Copy:
         self._variant = variant
         self._body = body
         self._late = False
-        # Registered here and not in the fiber: before it runs, a heartbeat or a swap of snapshots could pass it by.
+        # Registered here and not in the fiber, which runs later: a heartbeat or a swap of snapshots may come before.
         self._ticket = mirrors.log.pending.begin(routed.at_ms)
         routed.generation.enter()
-        # A stream has no total for clients, but a copy must end: its row holds back the watermark.
+        # A request may stream without a time limit, but a copy must end: its row holds back the watermark.
         self.deadline = loop.time() + mirrors.timeout_seconds
         mirrors.deadlines.watch(self)
         self._fiber = Fiber(self._run(), self._ended)
-        # Not at once: the primary is sent first, and both in the same turn of the loop as far as anybody can tell.
+        # Not at once, so that the primary is sent first; the copy follows in the next turn of the loop.
         loop.call_soon(self._fiber.run)
 
     def expire(self, now: float) -> None:
-        """Its time is up."""
+        """Called when its time is over."""
         self._late = True
         self._fiber.cancel()
 
     def stop(self) -> None:
-        """End it now: the gateway ends."""
+        """Cancel it: the worker ends."""
         self._fiber.cancel()
 
     def _ended(self, fiber: Fiber, error: BaseException | None) -> None:
@@ -195,7 +195,7 @@ class Copy:
         routed.generation.leave()
         self._mirrors.ended(self)
         self.deadline = NEVER
-        del self._fiber  # it holds our method: a cycle
+        del self._fiber  # it holds a method of this object: a reference cycle
 
     async def _run(self) -> None:
         routed, variant, mirrors = self._routed, self._variant, self._mirrors
@@ -217,7 +217,7 @@ class Copy:
         came = await call(routed.generation.mirroring(variant), routed, headers, self._body)
         if came.answer is None:
             return came
-        # Taken to its end as a client would, so that latencies compare; kept only as far as it is read.
+        # Read to its end as a client would, so that latencies compare; kept only if a prediction is read from it.
         kept = Kept(worth_reading(routed, variant, came))
         try:
             async for chunk in came.answer.chunks():

@@ -30,14 +30,14 @@ from router.records import Fault, Role
 PREDICTION_ID: Final = b"turnout-prediction-id"
 VARIANT: Final = b"turnout-variant"
 
-#: What ends a request from the client's side (or from ours, when a drain is out of time): nobody's fault.
+#: What ends a request from the client's side, or when the time of a drain is over: no backend failed.
 LEFT: Final = (asyncio.CancelledError, ClientGone, BodyTooLarge, BodyTimeout)
-#: What the edge then answers, if anything.
+#: The status that the server then answers with, if it answers.
 _LEFT_STATUS: Final[dict[type[BaseException], int]] = {BodyTooLarge: 413, BodyTimeout: 408}
 
 
 class Reply:
-    """The end of one request. ``capturing`` is what is kept of its bodies, where the route asks for that."""
+    """How one request ends. ``capturing`` keeps parts of its bodies, if the route asks for that."""
 
     __slots__ = ("_shed", "_ticket", "capturing", "counts", "log", "response", "routed", "tee")
 
@@ -55,13 +55,13 @@ class Reply:
         self.log = log
         self.counts = counts
         self.capturing = capturing
-        #: The body on its way to the variant, where copies of it are sent at its end.
+        #: The body that streams to the variant, if mirrors get copies of it at its end.
         self.tee: Tee | None = None
         self._ticket = ticket
         self._shed = False
 
     def own(self, *variants: str) -> Fields:
-        """Return the fields that every answer of a route carries; ``variants`` are those whose answer it is."""
+        """Return the fields that the gateway adds to every answer of a route; ``variants`` are those that gave it."""
         own = Fields([], 0)
         own.add(PREDICTION_ID, self.routed.id.encode())
         if self.routed.routing.route.expose_variant:
@@ -79,7 +79,10 @@ class Reply:
                 self.capture(body, headers)
 
     def capture(self, body: bytes | None, headers: Headers) -> None:
-        """Write what is kept of bodies, if any is, after the answer was sent; ``body`` is None if it was too long."""
+        """Write the captured parts of the bodies, if any, after the answer was sent.
+
+        ``body`` is None if it was too long.
+        """
         capturing = self.capturing
         if capturing is None:
             return
@@ -88,31 +91,31 @@ class Reply:
             self.counts.add("capture_drops", route=capturing.route, reason="journal")
 
     def open(self, row: bytes) -> bool:
-        """Write that a stream begins; False when it must not, and the client has been told."""
+        """Write that a stream begins. Return False if it must not: the client has then been answered with 503."""
         self.routed.logged = True
         admitted = self.log.admit(row)
         if admitted == "refused":
             refuse_unlogged(self.response)
             return False
         self._shed = admitted == "shed"
-        # The row is in the journal: a stream that lasts for hours must not hold back the watermark.
+        # The row is in the journal, so a stream that lasts for hours does not hold back the watermark.
         self.log.pending.end(self._ticket)
         return True
 
     def close(self, row: bytes) -> None:
-        """Write how a stream ended, before its end is sent. One that was shed at its beginning was counted then."""
+        """Write how a stream ended, before its end is sent. A stream whose ``open`` row was shed is counted already."""
         if not self._shed:
             self.log.note(row, owed=True)
 
     def end(self) -> None:
-        """The request is over, however it ended."""
+        """Called when the request is over, however it ended."""
         if self.tee is not None:
             self.tee.close()
         if self.routed.trace is not None:
             self.routed.trace.end(self.response)
 
     def left(self, variants: Sequence[str], role: Role, error: BaseException, latency_ms: float) -> None:
-        """Write that the client left before it had an answer. Harmless when the rows are written."""
+        """Write that the client left before it had an answer. Does nothing if the rows are written."""
         if self.routed.logged:
             return
         self.routed.logged = True
@@ -123,13 +126,13 @@ class Reply:
 
 
 def refuse(response: Response, status: int, title: str, detail: str, *fields: Header) -> None:
-    """Answer a request that is not carried: nothing was called, no id is given, no row is left."""
+    """Answer a request for which nothing is called: it gets no prediction id and leaves no row."""
     headers, body = problem(status, title, detail)
     response.send(status, [*headers, *fields], body)
 
 
 def refuse_unlogged(response: Response) -> None:
-    """Answer a request whose rows cannot be written, where that is not to be put up with."""
+    """Answer a request whose rows cannot be written, if ``journal_full`` says to refuse those."""
     refuse(response, 503, "Service Unavailable", "the journal cannot take predictions", (b"retry-after", b"1"))
 
 
@@ -138,7 +141,7 @@ def fault_status(fault: Fault) -> int:
     return {"timeout": 504, "overloaded": 503}.get(fault, 502)
 
 
-#: What a client reads of a fault where answers do not name their variant: ``detail`` names its address.
+#: How a fault is described where answers do not name their variant, since ``detail`` names its address.
 _UNNAMED: Final[dict[Fault, str]] = {
     "refused": "it cannot be reached",
     "timeout": "it did not answer in time",
@@ -147,7 +150,7 @@ _UNNAMED: Final[dict[Fault, str]] = {
 
 
 def fault_problem(fault: Fault, variant: str, detail: str, *, named: bool) -> Problem:
-    """Return the answer to a client whose backend failed before anything was sent; ``named`` says which it was."""
+    """Return the answer for a backend that failed before anything was sent; ``named``: it names the variant."""
     status = fault_status(fault)
     title = {502: "Bad Gateway", 503: "Service Unavailable", 504: "Gateway Timeout"}[status]
     words = f"backend {variant}: {detail}" if named else f"the backend failed: {_UNNAMED.get(fault, 'it broke off')}"
@@ -176,7 +179,7 @@ async def relay(reply: Reply, body: bytes | AsyncIterator[bytes]) -> None:
         reply.left((variant,), "primary", error, since(began))
         raise
     routed.waited += perf_counter() - began
-    outcome = first.outcome()  # but for the status, which is that of the answer shown
+    outcome = first.outcome()  # all but the status, which is that of the answer that the client gets
     if served is not None:
         outcome["served"] = served
     if shown.fault is not None:
@@ -242,7 +245,7 @@ async def _stream(reply: Reply, variant: str, shown: BackendCall, outcome: dict[
 
 
 async def _pass_on(answer: Answer, response: Response, kept: Kept) -> bytes:
-    """Send an answer while it arrives, but for the last piece where the length is known: it is returned."""
+    """Send an answer while it arrives. If its length is known, the last piece is returned and not sent."""
     last, left = b"", answer.length
     async for chunk in answer.chunks():
         kept.add(chunk)

@@ -1,6 +1,6 @@
-"""One request after it was decided on: what its calls share, and the rows they leave.
+"""One request after its decision: what its calls share, and the rows they leave.
 
-Rule: every row of a request comes from here, so that they agree on everything but the call itself.
+Rule: every row of a request is made here, so that its rows differ in nothing but the call that each one describes.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _ID_CHARACTERS: Final = 256
 
 
 class RoutedRequest:
-    """A decided request. ``headers`` are what backends get to see; ``at_ms`` is when it was decided, as in its id.
+    """A request with its decision. ``headers`` are sent to backends; ``at_ms`` is when it was decided, as in its id.
 
-    ``began`` is when it came, on the performance counter; ``waited`` adds up the seconds spent waiting for others, and
-    ``logged`` turns true with the one set of rows that a request's answer leaves: both are the exchange's to set.
+    ``began`` is when it came, on the performance counter. ``waited`` adds up the seconds spent waiting for the client
+    and for backends, and ``logged`` turns true when the rows of its answer are written: both are set by the exchange.
     """
 
     __slots__ = (
@@ -58,7 +58,7 @@ class RoutedRequest:
         *,
         streams: bool = False,
     ) -> None:
-        """``streams`` says that the body is not here yet."""
+        """``streams``: the body has not arrived yet."""
         self.id = routing.occasion.request_id
         self.at_ms = at_ms
         self.routing = routing
@@ -69,30 +69,30 @@ class RoutedRequest:
         self.headers: Headers = forwarded(request.headers, request.peer, http10=request.http10)
         if streams and request.content_length is not None:
             self.headers = [*self.headers, (b"content-length", b"%d" % request.content_length)]
-        #: The ids by which the caller follows its request, for the log.
+        #: The ids that the caller gave its request to trace it by, for the log.
         self.request_id: str | None = None
         self.traceparent: str | None = None
         if request.meanings & CALLERS_ID:
             self.request_id = _callers_id(request, "x-request-id")
             self.traceparent = _callers_id(request, "traceparent")
-        #: Its span, where requests are traced.
+        #: Its span, if requests are traced.
         self.trace: Trace | None = None
         self.began = began
         self.waited = waited
         self.logged = False
-        #: Whether no number may know of it.
+        #: True if it is answered and logged, but left out of everything that is counted.
         self.uncounted = False
 
     @property
     def overhead_ms(self) -> float:
-        """What the gateway itself took so far."""
+        """The time that the gateway itself has taken so far, without what it waited for."""
         return max(0.0, since(self.began + self.waited))
 
     def line(self, variant: str, role: Role, outcome: dict[str, Any], kind: CallLine = "call") -> bytes:
-        """Return the row of one call as a journal line; ``outcome`` are the fields of Prediction that tell of the call.
+        """Return the row of one call as a journal line; ``outcome`` holds the fields of Prediction about the call.
 
-        It is left without its features if they are too much or cannot be written. JSON that can be read cannot always
-        be written again: it may nest too deep. And a body of ten megabytes is a body, but no feature.
+        The features are left out if the row would be too long with them, or if they cannot be written: JSON that can be
+        read may nest too deep to be written again.
         """
         routing = self.routing
         route, occasion, decision = routing.route, routing.occasion, routing.decision
@@ -101,7 +101,7 @@ class RoutedRequest:
         row["id"] = self.id
         row["at_ms"] = self.at_ms
         row["reason"] = UNCOUNTED if self.uncounted else "mirror" if shadow else decision.reason
-        # Of a forced variant the propensity means nothing; a copy has none of its own.
+        # The propensity of a forced variant means nothing, and a copy has none of its own.
         row["propensity"] = None if shadow or routing.forced else decision.propensity
         if occasion.unit is not None:
             unit_key = self.generation.unit_key
@@ -134,17 +134,17 @@ class RoutedRequest:
 
 
 def _stripped(target: bytes, length: int) -> bytes:
-    """Return a target without the prefix of its path, which is so long. It is the route's: its path begins with it."""
+    """Return a target without the first ``length`` bytes of its path, the route's prefix, with which it begins."""
     rest = target[length:]
     return rest if rest.startswith(b"/") else b"/" + rest
 
 
 def _callers_id(request: Request, name: str) -> str | None:
-    """Return an id that the caller gave its request, for the log."""
+    """Return an id that the caller gave its request, cut to the length that is logged."""
     given = request.header(name)
     return given[:_ID_CHARACTERS] if given else None
 
 
 def since(began: float) -> float:
-    """Return the milliseconds since ``began`` on the performance counter, with three decimals: it is no more exact."""
+    """Return the milliseconds since ``began`` on the performance counter, with three decimals."""
     return int((perf_counter() - began) * 1_000_000) / 1_000

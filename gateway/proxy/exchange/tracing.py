@@ -1,12 +1,12 @@
-"""Spans through OpenTelemetry: one for each request of a route, and one below it for each call to a backend.
+"""Spans of OpenTelemetry: one for each request of a route, and under it one for each call to a backend.
 
-Rule: OpenTelemetry is imported when tracing is on and never else; while it is off a request pays one ``is None``. A
-span is handed on explicitly and never made the current one: on the request path many requests share one context.
+Rule: OpenTelemetry is imported only when tracing is on; while it is off a request pays one ``is None``. A span is
+passed on explicitly and never made the current one: on the request path many requests share one context.
 
-Where spans go, which are sampled and what the service is called is said by OpenTelemetry's own environment variables
-(OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_TRACES_SAMPLER, OTEL_SERVICE_NAME, …). They are exported by a thread of the SDK,
-whose queue is bounded and whose drops it logs: a slow or dead collector slows nobody. Names and attributes follow the
-semantic conventions for HTTP; what is ours begins with ``turnout.``. A query is never told: people put secrets in it.
+OpenTelemetry's own environment variables (OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_TRACES_SAMPLER, OTEL_SERVICE_NAME, …) say
+where spans go, which are sampled and what the service is called. A thread of the SDK exports them; its queue is bounded
+and it logs what it drops, so a slow or dead collector slows no request. Names and attributes follow the semantic
+conventions for HTTP; our own begin with ``turnout.``. A query is never exported: people put secrets in it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.trace import Span
 
-#: The fields that carry the context, ours in place of the client's.
+#: The fields that carry the context; a backend gets ours in place of the client's.
 _CONTEXT: Final = frozenset({b"traceparent", b"tracestate"})
 #: Seconds for the last spans to be exported when the worker ends.
 _LAST_SECONDS: Final = 2.0
@@ -58,7 +58,7 @@ def exported() -> TracerProvider:
 
 
 class Tracing:
-    """Begins the spans of one worker."""
+    """Begins the spans of one worker's requests."""
 
     def __init__(self, provider: TracerProvider) -> None:
         from opentelemetry import trace
@@ -72,7 +72,7 @@ class Tracing:
         self.propagator = TraceContextTextMapPropagator()
 
     def begin(self, request: Request, routing: Routing, began: float) -> Trace:
-        """Begin the span of a request that was decided on; it starts at ``began`` on the performance counter."""
+        """Begin the span of a request with its decision; it starts at ``began`` on the performance counter."""
         carrier = {name: value for name in ("traceparent", "tracestate") if (value := request.header(name))}
         parent = self.propagator.extract(carrier, context=self._nothing)
         route = routing.route
@@ -96,8 +96,8 @@ class Tracing:
         return Trace(self, routing, span, self.api.set_span_in_context(span, parent))
 
     async def close(self) -> None:
-        """Export what is left, for a moment."""
-        # A thread that does not hold up the end of the process: the collector may be gone.
+        """Export the remaining spans, within ``_LAST_SECONDS``."""
+        # A daemon thread, so that a collector that is gone does not delay the end of the process.
         thread = threading.Thread(target=self._provider.shutdown, name="tracing", daemon=True)
         thread.start()
         await asyncio.get_running_loop().run_in_executor(None, thread.join, _LAST_SECONDS)
@@ -115,7 +115,7 @@ class Trace:
         self._context = context
 
     def end(self, response: Response) -> None:
-        """The request is over; a client that left before its answer leaves no status."""
+        """End the span. A client that left before its answer leaves it without a status."""
         if response.status:
             _status(self._tracing, self._span, response.status, failed=response.status >= 500)
         self._span.end()
@@ -131,7 +131,7 @@ class Trace:
         }
         if len(backend.urls) == 1:
             _address(attributes, backend.urls[0])
-        else:  # one of its replicas; which, the pool decides
+        else:  # one of its replicas, which the pool chooses later
             attributes["server.address"] = backend.name
         tracing = self._tracing
         span = tracing.tracer.start_span(
@@ -151,7 +151,7 @@ class CallSpan:
         self._context = context
 
     def headers(self, headers: Headers) -> list[Header]:
-        """Return the headers that the call is to have: they carry this span's context in place of the client's."""
+        """Return the headers with this span's context in place of the client's."""
         tracing = self._tracing
         carrier: dict[str, str] = {}
         tracing.propagator.inject(carrier, context=tracing.api.set_span_in_context(self._span, self._context))
@@ -159,7 +159,7 @@ class CallSpan:
         return kept + [(name.encode(), value.encode()) for name, value in carrier.items()]
 
     def returned(self, status: int | None, fault: str | None) -> None:
-        """The call came back with an answer's status, a fault, or both."""
+        """Record the status of the answer and the fault, whichever there are."""
         if status is not None:
             _status(self._tracing, self._span, status, failed=status >= 400)
         if fault is not None:
@@ -184,7 +184,7 @@ def _failed(tracing: Tracing, span: Span, kind: str) -> None:
 
 
 def _address(attributes: dict[str, Any], url: str) -> None:
-    """Add where a URL leads; nothing for one that cannot be read."""
+    """Add the host and port of a URL; nothing if it cannot be parsed."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port

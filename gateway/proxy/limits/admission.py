@@ -1,20 +1,21 @@
-"""How many requests a worker has under way, and when one more is one too many.
+"""How many requests a worker may have under way at once.
 
-Rule: what is turned away is turned away before anything is done for it, and told so. No clock and no loop in here: the
-worker says how late it is, and a request costs one comparison of integers.
+Rule: a request is turned away before anything is done for it, with an answer that says so. There is no clock and no
+loop in here: the worker passes in how late it is, and a request costs one comparison of integers.
 
 Theory of operation. A worker is overloaded when *it* cannot keep up, not when a backend is slow: a thousand requests
 that wait for a model of 200 ms cost nothing while they wait. So the signal is the worker's own queueing delay, the
 *lag* of its event loop: how much later than asked a timer runs. Whatever arrives meanwhile waits as long in the kernel.
 
-1. Lag is sampled every SAMPLE_SECONDS. A single late sample says nothing: a burst, a collection of garbage, a machine
-   that gave the processor to somebody else. What says something is the *least* lag of an interval: when the loop never
-   once caught up, there is a standing queue. This is CoDel (Nichols & Jacobson 2012, "Controlling queue delay", ACM
+1. Lag is sampled every SAMPLE_SECONDS. A single late sample says nothing: a burst, a garbage collection, or another
+   process on the processor may cause it. The signal is the *least* lag of an interval: if the loop never caught up
+   within it, there is a standing queue. This is CoDel (Nichols & Jacobson 2012, "Controlling queue delay", ACM
    Queue 10(5)), with the loop for the link; as in CoDel the interval is long enough for ordinary bursts to drain. An
    interval lasts at least INTERVAL_SECONDS *and* SAMPLES samples, so that one long pause is never an interval.
-2. With a standing queue above TARGET_SECONDS the limit shrinks by as much as the lag is above the target (at most to a
-   half, at least by a tenth), counted from what was really under way; else it grows by INCREASE per interval, up to
-   ``max_in_flight``. Additive increase, multiplicative decrease (Chiu & Jain 1989, Computer Networks 17(1)).
+2. With a standing queue above TARGET_SECONDS the limit shrinks by as much as the lag is above the target (at most to
+   a half, at least by a tenth), counted from the requests that were really under way; else it grows by INCREASE per
+   interval, up to ``max_in_flight``. Additive increase, multiplicative decrease (Chiu & Jain 1989, Computer Networks
+   17(1)).
 3. Two floors. The limit never falls below LEAST, the concurrency at which a worker is merely busy. And it does not
    fall while four of five requests are turned away already: turning away costs too, up to a fifth of what an answer
    costs, so that beyond it a smaller limit would only trade answers for refusals. With such a flood the lag is longer
@@ -23,7 +24,7 @@ that wait for a model of 200 ms cost nothing while they wait. So the signal is t
 TARGET_SECONDS. The loop's turn takes as long as everything that became ready in the turn before; 32 busy connections
 make turns of 2 to 5 ms, 256 of some 30 ms, at full throughput and without any harm, and on a machine that gives the
 worker half a processor twice as long: that must not be shed. From a tenth of a second on users notice the delay. Too
-high a target costs patience, too low a one answers; 503 for a worker that is merely busy would be the worse mistake.
+high a target makes users wait, too low a target refuses requests; 503 from a worker that is merely busy is worse.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ from router.snapshot import Gateway
 
 #: Seconds between samples of the lag.
 SAMPLE_SECONDS: Final = 0.01
-#: The least lag in an interval that is a standing queue.
+#: The least lag of an interval from which on there is a standing queue.
 TARGET_SECONDS: Final = 0.1
-#: What an interval lasts at least, in seconds and in samples.
+#: The least length of an interval, in seconds and in samples.
 INTERVAL_SECONDS: Final = 0.25
 SAMPLES: Final = 3
 #: By how much the limit grows in an interval without a standing queue.
@@ -48,7 +49,7 @@ MOST_SHED: Final = 0.8
 
 
 class Admission:
-    """The limit of one worker and what counts against it. Everything in it may be read at any time."""
+    """The limit of one worker and the requests that count against it."""
 
     __slots__ = (
         "_adaptive",
@@ -64,7 +65,7 @@ class Admission:
     )
 
     def __init__(self, gateway: Gateway, now: float) -> None:
-        """``now`` is the time in seconds on the clock that ``sample`` goes by."""
+        """``now`` is the time in seconds on the same clock as that of ``sample``."""
         #: Requests under way, and how many may be.
         self.in_flight = 0
         self.limit = 0
@@ -84,17 +85,17 @@ class Admission:
         return f"<Admission {self.in_flight} of {self.limit} of {self.ceiling}>"
 
     def swap(self, gateway: Gateway) -> None:
-        """Go by these settings from now on. What was learned stays, as far as they allow it."""
+        """Apply these settings from now on. The limit that was learned stays, as far as they allow it."""
         before, learned = self.ceiling, self._adaptive
         self._adaptive = gateway.admission == "adaptive"
-        # "off" is a limit nobody reaches: a request is not to pay for the choice.
+        # "off" is a limit that is never reached, so that no request pays for a check of the setting.
         self.ceiling = 2**62 if gateway.admission == "off" else gateway.max_in_flight
         if not (learned and self._adaptive) or self.limit == before:
             self.limit = self.ceiling
         self.limit = min(self.limit, self.ceiling)
 
     def admit(self) -> bool:
-        """Count a request in, or turn it away: then nothing must be done for it, and ``leave`` not be called."""
+        """Count a request in and return True, or turn it away: then ``leave`` must not be called."""
         if self.in_flight >= self.limit:
             self.shed += 1
             return False
@@ -103,16 +104,16 @@ class Admission:
         return True
 
     def leave(self) -> None:
-        """A request that was admitted is over."""
+        """Count out a request that was admitted and is over."""
         self.in_flight -= 1
 
     @property
     def reason(self) -> str:
-        """Why a request is turned away now: the operator's limit, or the worker's lag."""
+        """Why requests are turned away now: the operator's limit, or the worker's lag."""
         return "max_in_flight" if self.limit >= self.ceiling else "overload"
 
     def sample(self, lag: float, now: float) -> None:
-        """Take in how many seconds late the loop is; every SAMPLE_SECONDS, as far as it can."""
+        """Add a sample: how many seconds late the loop is. Called every SAMPLE_SECONDS, as far as the loop keeps up."""
         self._samples += 1
         self._least = min(self._least, lag)
         self._peak = max(self._peak, self.in_flight)

@@ -1,11 +1,11 @@
-"""How many new units a client may bring within a minute: those beyond are answered and logged, and counted nowhere.
+"""How many new units a client may bring within a minute. Those beyond are answered and logged, but never counted.
 
-A client that invents its units is many users to an experiment that counts users. This cannot tell an invented one from
-a real one; it bounds how many a minute one address may add to the evidence.
+An experiment that counts users takes a client that invents units for many users. Invented units look like real ones; so
+the number that one address may add to the evidence in a minute is bounded.
 
-Rule: a unit that was counted once stays counted while it is remembered, and one that was not is as new the next time.
-So whether a request counts hangs on when it came and from where, and never on the variant it met: what is compared
-stays comparable. Memory is fixed, whatever comes; what it gets wrong it gets wrong rarely.
+Rule: a unit that was counted once stays counted while it is remembered; one that was not is new again the next time. So
+whether a request counts depends on when and from where it came, never on the variant that answered it, and variants
+stay comparable. The memory is of a fixed size; it mistakes a new unit for a known one rarely.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from typing import Final, Protocol
 from gateway.proxy.wire.peer import Peer, lies_within
 from router.snapshot import Gateway
 
-#: Units are remembered in two filters of so many, which take turns: between one and two times as many in all.
+#: Units that each of two Bloom filters takes before they swap: between one and two times as many are remembered.
 REMEMBERED: Final = 500_000
-#: Of a filter: with its 500,000 units in it, one new unit in 400 is taken for one of them.
+#: Bits of a filter: with 500,000 units in it, one new unit in 400 is mistaken for a known one.
 _BITS: Final = 2**23
 _PROBES: Final = 4
-#: Places of the two rows that clients' new units are counted in: who shares one with others in both is rare.
+#: Counters in each of two rows, by two hashes of the client: two clients rarely share both of theirs.
 _PLACES: Final = 2**16
 _SECONDS: Final = 60
 _PORTED: Final = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::\d+)?|([0-9.]+):\d+")
 
 
 class Caller(Protocol):
-    """Who asks: the part of a request that this looks at."""
+    """The part of a request that tells which client it is from."""
 
     @property
     def peer(self) -> Peer: ...
@@ -40,7 +40,7 @@ class Caller(Protocol):
 
 
 class NewUnits:
-    """What one worker remembers. ``bound`` new units a minute are counted of each client, 0: all of them."""
+    """The units that one worker remembers. ``bound`` new units of a client are counted in a minute; 0: all of them."""
 
     def __init__(self, gateway: Gateway, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
@@ -51,15 +51,15 @@ class NewUnits:
         self.swap(gateway)
 
     def swap(self, gateway: Gateway) -> None:
-        """Go by these settings from now on."""
+        """Apply these settings from now on."""
         self.bound = gateway.new_units_bound
         self._proxies = tuple(map(ip_network, gateway.trusted_proxies))
         if self.bound and not self._known:
             self._known, self._before = bytearray(_BITS // 8), bytearray(_BITS // 8)
 
     def counts(self, unit: str | None, request: Caller) -> bool:
-        """Return whether a request counts, whose unit may be new; None: it carries none, and stands in for one."""
-        # Python's hash of a text is keyed by the process: no client can make a unit that is taken for another.
+        """Return whether a request with this unit counts. None: it carries no unit, and is one itself."""
+        # Python's hash of a text is keyed per process, so no client can make a unit that collides with another.
         number = 0 if unit is None else hash(unit)
         if unit is not None and self._remembers(number):
             return True
@@ -97,8 +97,8 @@ class NewUnits:
 def client_of(request: Caller, proxies: tuple[IPv4Network | IPv6Network, ...]) -> str:
     """Return the network that a request came from: an IPv4 address, or 64 bits of an IPv6 one, as one customer has.
 
-    Behind the operator's own proxies that is the last address that is none of theirs, which the first of them has seen.
-    What is named before it may be the client's invention.
+    Behind the operator's own proxies it is the last address in X-Forwarded-For that is none of theirs: the one that the
+    outermost proxy saw. The addresses before it may be invented by the client.
     """
     address = request.peer.address
     if request.peer.trusted:
@@ -114,7 +114,7 @@ def client_of(request: Caller, proxies: tuple[IPv4Network | IPv6Network, ...]) -
 
 
 def _bare(address: str) -> str:
-    """Return an address without the port that some proxies write beside it: one client has many."""
+    """Return an address without the port that some proxies add: one client uses many ports."""
     found = _PORTED.fullmatch(address)
     return address if found is None else found[1] or found[2]
 

@@ -1,8 +1,9 @@
-"""A worker's log of predictions: the journal, what is pending for it, and the policy for when it cannot be written.
+"""A worker's log of predictions: it writes rows into the journal, and applies the policy when they cannot be written.
 
-Rule: what is not logged is counted. A journal that is full or broken sheds (answer, do not log, count) or refuses (503,
-count), as ``journal_full`` says, and never blocks the loop: fsync is another thread's work. Whether it can be written
-again is found out once a second, by a heartbeat; until then the room that is left is for draining it.
+Rule: every row that is not logged is counted. If the journal is full or broken, rows are shed (answer, do not log,
+count) or requests are refused (503, count), as ``journal_full`` says. It never blocks the loop: another thread calls
+fsync. A heartbeat finds out once a second whether it can be written again; until then the disk space that is left is
+kept for draining it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class Pending:
-    """The requests that are not in the journal yet, by their time of arrival: what holds the watermark back."""
+    """The times of arrival of requests that are not in the journal yet: the watermark must not pass them."""
 
     def __init__(self) -> None:
         self._arrivals: dict[int, int] = {}
@@ -35,25 +36,25 @@ class Pending:
         return len(self._arrivals)
 
     def begin(self, at_ms: int) -> int:
-        """Register an arrival; the ticket is for ``end``."""
+        """Register an arrival; return the ticket to pass to ``end``."""
         self._next += 1
         self._arrivals[self._next] = at_ms
         return self._next
 
     def end(self, ticket: int) -> None:
-        """Its rows are in the journal, or will never be. Harmless when repeated."""
+        """The rows of this request are in the journal, or will never be. Harmless when repeated."""
         self._arrivals.pop(ticket, None)
 
     def watermark_ms(self, now_ms: int) -> int:
         """Return the time before which every request that arrived is in the journal."""
-        # Not the first one, but the least: the wall clock may have stepped back in between.
+        # The least, which need not be the first: the wall clock may have stepped back in between.
         return min(self._arrivals.values(), default=now_ms)
 
 
 class Log:
-    """Writes prediction rows and marks, and says what becomes of a request that cannot be logged.
+    """Writes prediction rows and marks, and decides what happens to a request that cannot be logged.
 
-    ``directory`` is the journal's, whose bytes are bounded over all workers, those of each kind of segments apart.
+    ``directory`` is the journal's. Its bytes are bounded over all workers, separately for each kind of segments.
     """
 
     def __init__(
@@ -64,11 +65,11 @@ class Log:
         self._directory = directory
         self._gateway = gateway
         self._counts = counts
-        # Bytes of predictions and of feedback: as measured, and our own since then.
+        # Bytes of predictions and of feedback: as measured, and those this worker has added since.
         self._measured = self._since = 0
         self._fed = self._fed_since = 0
         self._broken = False
-        self._reserved = False  # what the disk has left is the controller's
+        self._reserved = False  # the disk is nearly full: what is left is reserved for the controller
         self.pending = Pending()
         self.measure()
 
@@ -79,12 +80,12 @@ class Log:
 
     @property
     def full(self) -> bool:
-        """True when ``max_journal_bytes`` is reached or the disk is full: it has to be drained first."""
+        """True when ``max_journal_bytes`` is reached or the disk is full, until the journal is drained."""
         return self._reserved or self._measured + self._since >= self._gateway.max_journal_bytes
 
     @property
     def feedback_full(self) -> bool:
-        """The same of feedback and ``max_feedback_journal_bytes``: a flood of it costs no prediction its row."""
+        """The same for feedback and ``max_feedback_journal_bytes``: a flood of feedback displaces no predictions."""
         return self._reserved or self._fed + self._fed_since >= self._gateway.max_feedback_journal_bytes
 
     @property
@@ -109,47 +110,50 @@ class Log:
         return "shed"
 
     def note(self, rows: bytes, *, owed: bool = False) -> None:
-        """Write rows that no answer waits for. ``owed`` ones are written even if the journal is full.
+        """Write rows that no answer waits for; ``owed`` ones even if the journal is full.
 
-        An ``open`` row whose ``close`` was shed would call a variant incomplete that was not.
+        Otherwise an ``open`` row whose ``close`` was shed would report a complete answer as incomplete.
         """
         if not self._write(rows, owed=owed):
             self._counts.add("journal_shed", rows.count(b"\n"))
 
     def spare(self, line: bytes) -> bool:
-        """Write what is no row, and return whether it is written: not if the journal is full, whatever the policy."""
+        """Write a line that is no row, unless the journal is full, whatever the policy.
+
+        Return whether it is written.
+        """
         return not self.full and self._write(line)
 
     def beat(self, now_ms: int) -> None:
-        """Write the watermark; also what finds out that a broken disk is well again."""
+        """Write the watermark. This also finds out that a broken disk can be written again."""
         if not self.full:
             self._write(mark_line("beat", self.pending.watermark_ms(now_ms)), owed=True)
 
     def rejected(self, events: int, now_ms: int) -> None:
-        """Write that so many feedback events were refused."""
+        """Write how many feedback events were refused."""
         self.note(mark_line("rejected", now_ms, events=events))
 
     def bye(self, now_ms: int) -> None:
-        """Write that this writer is done. Full or not: it is what lets the rest be deleted."""
+        """Write that this writer has ended, even if the journal is full: only then can the rest of it be deleted."""
         try:
             self._appender.append(mark_line("bye", now_ms))
         except OSError as error:
             logger.warning("no clean end in the journal: %s", error)
 
     def unsynced(self) -> None:
-        """The present segment could not be made durable: count that, and leave the segment.
+        """Count that the present segment could not be made durable, and begin another one.
 
-        After a failed fsync the kernel may call lost pages clean: no later one would say what became of them.
+        After a failed fsync the kernel may mark lost pages clean, so that no later fsync would report them.
         """
         self._counts.add("journal_fsync_failures")
         self._appender.retire()
 
     def grew(self, size: int) -> None:
-        """So many bytes of feedback were added."""
+        """Add to the bytes of feedback in the journal."""
         self._fed_since += size
 
     def measure(self) -> None:
-        """Look how large the journal is. Once a second."""
+        """Measure how large the journal is. Called once a second."""
         try:
             self._measured, self._since = size_bytes(self._directory, PREDICTIONS), 0
             self._fed, self._fed_since = size_bytes(self._directory, FEEDBACK), 0
@@ -161,7 +165,7 @@ class Log:
             self.roll(empty=False)
 
     def roll(self, *, empty: bool = True) -> None:
-        """Let go of the present segments, ``empty`` ones too: what is drained can be deleted once it is finished."""
+        """Finish the present segments, ``empty`` ones too: a segment can be deleted once it is finished and drained."""
         if self._appender.size or empty:
             try:
                 self._appender.roll()
@@ -171,7 +175,7 @@ class Log:
             self._feedback.roll()
 
     def _write(self, lines: bytes, *, owed: bool = False) -> bool:
-        # Those in flight when the journal fills up were admitted: where unlogged answers are refused, they are written.
+        # With "refuse", the rows of requests that were admitted before the journal filled up are still written.
         if (self._broken or self.full) and self._gateway.journal_full == "shed" and not owed:
             return False
         try:
@@ -197,9 +201,9 @@ def keep_synced(
     stopped: threading.Event,
     failed: Callable[[], None] = lambda: None,
 ) -> None:
-    """Make predictions durable again and again until ``stopped``: the body of a thread that no request waits for.
+    """Sync predictions to the disk periodically until ``stopped``: the body of a thread that no request waits for.
 
-    ``failed`` is called on this thread each time they may not be.
+    ``failed`` is called on this thread after each sync that fails.
     """
     failing = False
     while not stopped.wait(every_seconds()):
