@@ -24,7 +24,7 @@ import orjson
 from gateway.files.published import SNAPSHOT, publish
 from gateway.journal.seal import unsealed
 from gateway.journal.segments import FEEDBACK, JOURNAL, read_lines, segments
-from gateway.process.supervisor import ensure_snapshot
+from gateway.process.first_snapshot import ensure_snapshot
 from gateway.proxy.exchange.ids import new_id
 from router.config.config import load
 

@@ -27,7 +27,7 @@ from gateway.demo.processes import free_ports
 from gateway.files.published import SNAPSHOT, SnapshotFile, publish
 from gateway.journal.appender import Appender
 from gateway.journal.segments import FEEDBACK, JOURNAL, PREDICTIONS, new_run, new_writer, roll_bytes
-from gateway.process.supervisor import ensure_snapshot
+from gateway.process.first_snapshot import ensure_snapshot
 from gateway.proxy.exchange.ids import new_id
 from gateway.store.store import FILE
 from loadtests.processes import running, until

@@ -14,7 +14,6 @@ import logging
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -22,12 +21,13 @@ from pathlib import Path
 from typing import Final, TextIO
 
 from gateway.compiled import build
-from gateway.files import assignment_key
+from gateway.files.assignment_key import KeyUnusable
 from gateway.files.private import keep_private, narrow
-from gateway.files.published import NEXT, SNAPSHOT, SnapshotFile, publish
+from gateway.files.published import NEXT, SNAPSHOT
 from gateway.journal.segments import JOURNAL, next_run
 from gateway.process import descriptors, handover
 from gateway.process.configuration import load
+from gateway.process.first_snapshot import ensure_snapshot, initial_key
 from gateway.process.lifeline import VARIABLE
 from gateway.process.premises import (
     Hold,
@@ -39,12 +39,8 @@ from gateway.process.premises import (
     sole_processes,
     sole_supervisor,
 )
-from policies.types import Evidence
-from router.assignment import AssignmentKey
-from router.compile import compile_snapshot, with_plans_of
 from router.config.config import Config, ConfigError
 from router.config.diagnostics import render
-from router.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -112,73 +108,11 @@ def serve(config_path: Path) -> int:
             logger.info("each process may open %d files", files)
             supervisor = Supervisor(config_path, config, data_dir, sock, lock, hold, before)
             return asyncio.run(supervisor.run(snapshot.revision))
-    except (Unavailable, assignment_key.KeyUnusable) as error:
+    except (Unavailable, KeyUnusable) as error:
         _say(sys.stderr, f"not serving: {error}")
     except OSError as error:
         _say(sys.stderr, f"not serving: {error.filename or config.gateway.data_dir}: {error.strerror or error}")
     return EXIT_UNAVAILABLE
-
-
-def initial_key(config_path: Path, config: Config, data_dir: Path) -> AssignmentKey | None:
-    """Return the key to begin with, made or fetched where this node is new; None where it goes on without one.
-
-    Raises KeyUnusable, OSError, and Unavailable if a new node cannot ask the fleet for the key.
-    """
-    gateway, published = config.gateway, _published(data_dir / SNAPSHOT)
-    alone = gateway.store == "sqlite" or gateway.assignment_key_file is not None
-    if alone:
-        return assignment_key.begin(gateway, data_dir, published)
-    unkeyed = published is not None and not published.assignment
-    new = assignment_key.kept_in(data_dir) is None and not unkeyed
-    if new and _fetch_key("--config", str(config_path), "--data-dir", str(data_dir)):
-        raise Unavailable(
-            "a new node needs the store once, for the assignment key that its fleet shares; "
-            "without a store in common, name one in assignment_key_file"
-        )
-    return assignment_key.find(gateway, data_dir, published)
-
-
-def _fetch_key(*arguments: str) -> int:
-    """Ask the store, in a process of its own: this one stays, and wants no database driver in its memory."""
-    command = [sys.executable, "-P", "-m", "gateway.control.agreement", *arguments]
-    return subprocess.run(command, check=False).returncode
-
-
-def _published(path: Path) -> Snapshot | None:
-    try:
-        return SnapshotFile(path).read()
-    except (FileNotFoundError, ValueError):
-        return None
-
-
-def ensure_snapshot(
-    path: Path, config: Config, now_ms: int, key: AssignmentKey | None = None, place: Path | None = None
-) -> Snapshot:
-    """Return the snapshot to begin with, published anew if there is none, or config or key have changed.
-
-    It is published at ``place``, should that be another file.
-
-    Plans are made without evidence, which is the store's and may be out of reach; where a route's policy has not
-    changed, its plan of last time stays. Raises OSError.
-    """
-    previous: Snapshot | None = None
-    try:
-        previous = SnapshotFile(path).read()
-    except FileNotFoundError:
-        pass
-    except ValueError as error:
-        logger.warning("the last snapshot cannot be read, plans begin anew: %s", error)
-    if previous is not None and previous.source == (config.hash, "" if key is None else key.name):
-        return previous
-    # Several nodes number their snapshots in the store they have in common; until then this one has no number.
-    revision = 0 if config.gateway.store != "sqlite" else 1 if previous is None else previous.revision + 1
-    fresh = compile_snapshot(
-        config, previous=previous, evidence=lambda route, epoch: Evidence(), now_ms=now_ms, revision=revision, key=key
-    )
-    if previous is not None:
-        fresh = with_plans_of(previous, fresh)
-    publish(place or path, fresh)
-    return fresh
 
 
 class Supervisor:

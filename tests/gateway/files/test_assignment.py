@@ -22,8 +22,9 @@ from gateway.control import agreement
 from gateway.files import assignment_key
 from gateway.files.assignment_key import FILE, KeyUnusable, begin, find, is_older, keep
 from gateway.files.published import SNAPSHOT, publish
-from gateway.process import environment, supervisor
-from gateway.process.supervisor import EXIT_CONFIG, EXIT_UNAVAILABLE, ensure_snapshot, initial_key, serve
+from gateway.process import environment, first_snapshot
+from gateway.process.first_snapshot import ensure_snapshot, initial_key
+from gateway.process.supervisor import EXIT_CONFIG, EXIT_UNAVAILABLE, serve
 from gateway.proxy.exchange.capture import capturing
 from gateway.proxy.log.counts import Counts
 from gateway.store import Store, StoreError
@@ -338,7 +339,7 @@ def test_a_new_node_that_cannot_ask_its_fleet_for_the_key_does_not_serve(
     with pytest.raises(StoreError):
         asyncio.run(agreement.fetch(file, tmp_path / "data", 0))
     monkeypatch.setattr(agreement, "WAIT_SECONDS", 0.0)
-    monkeypatch.setattr(supervisor, "_fetch_key", lambda *arguments: agreement.main([*arguments]))
+    monkeypatch.setattr(first_snapshot, "_fetch_key", lambda *arguments: agreement.main([*arguments]))
     assert serve(file) == EXIT_UNAVAILABLE
     assert "a new node needs the store once" in capsys.readouterr().err
     assert not (tmp_path / "data" / FILE).exists()

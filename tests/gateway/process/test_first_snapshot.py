@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gateway.files.published import publish
-from gateway.process.supervisor import ensure_snapshot
+from gateway.process.first_snapshot import ensure_snapshot
 from policies.plans import Weighted
 from router.config.config import Config, parse
 from router.snapshot import Snapshot, decode, encode
