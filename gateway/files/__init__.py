@@ -1,1 +1,1 @@
-"""Files that the operator or the gateway keeps: who may read them, how they are opened, and what each holds."""
+"""Files of the operator and of the gateway: their access rights, how they are opened, and what each contains."""

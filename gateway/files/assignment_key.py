@@ -1,11 +1,11 @@
-"""Where the assignment key is, and how an installation comes by it.
+"""Where the assignment key is stored, and when one is made.
 
-Rule: a key is made for a new installation alone. One that was made before there were keys goes on without, because a
-key moves every unit, until somebody asks for that (``turnout assignment rotate``). A key that was in use and is gone is
-never replaced silently: what needs it is refused.
+Rule: a key is made only for a new installation. An installation from before there were keys continues without one,
+because a key moves every unit, until the operator runs ``turnout assignment rotate``. A key that was in use and is
+missing is never replaced silently: whatever needs it fails.
 
-The key is where ``assignment_key_file`` says; else in ``data_dir``. Nodes of a fleet share one through the store
-(``gateway.control.agreement``), and what each has in its ``data_dir`` is a copy, by which it starts without the store.
+The key is in the file that ``assignment_key_file`` names; else in ``data_dir``. Nodes of a fleet share one through the
+store (``gateway.control.agreement``); the copy that each node has in its ``data_dir`` lets it start without the store.
 Standard library only: the supervisor imports this.
 """
 
@@ -26,18 +26,18 @@ from router.snapshot import Gateway, Snapshot
 FILE: Final = "assignment.key"
 #: Short keys can be guessed: 32 characters are 128 bits even if they are hex digits.
 MIN_CHARACTERS: Final = 32
-#: The embedded store, as ``gateway.store`` names it, which this may not import.
+#: The file of the embedded store. ``gateway.store`` has the name too, but must not be imported here.
 _DATABASE: Final = "turnout.db"
 
 
 class KeyUnusable(ValueError):
-    """The key cannot be had; the message says why, and never what it is."""
+    """The key cannot be used; the message says why, and never contains the key."""
 
 
 def find(gateway: Gateway, data_dir: Path, snapshot: Snapshot | None) -> AssignmentKey | None:
-    """Return the key of this installation, None where it goes on without; ``snapshot`` is the one that is published.
+    """Return the key of this installation, or None if it has none; ``snapshot`` is the published one.
 
-    Raises KeyUnusable if the key is named and cannot be read, or was in use and is gone.
+    Raises KeyUnusable if the key is named and cannot be read, or was in use and is missing.
     """
     if gateway.assignment_key_file is not None:
         return AssignmentKey(read(Path(gateway.assignment_key_file)))
@@ -51,7 +51,7 @@ def find(gateway: Gateway, data_dir: Path, snapshot: Snapshot | None) -> Assignm
 
 
 def begin(gateway: Gateway, data_dir: Path, snapshot: Snapshot | None) -> AssignmentKey | None:
-    """As ``find``, and make the key of an installation that is new and on its own. Raises KeyUnusable and OSError."""
+    """As ``find``, but make the key if the installation is new and no fleet. Raises KeyUnusable and OSError."""
     found = find(gateway, data_dir, snapshot)
     if found is None and gateway.store == "sqlite" and not is_older(data_dir):
         found = AssignmentKey(keep(data_dir, new_secret()))
@@ -59,7 +59,7 @@ def begin(gateway: Gateway, data_dir: Path, snapshot: Snapshot | None) -> Assign
 
 
 def is_older(data_dir: Path) -> bool:
-    """Return whether units were assigned here already: by a snapshot, or by one that the store knows the plans of."""
+    """Return whether units were assigned here before: there is a snapshot, or the store has plans of one."""
     if (data_dir / SNAPSHOT).exists():
         return True
     database = data_dir / _DATABASE
@@ -70,7 +70,7 @@ def is_older(data_dir: Path) -> bool:
             tables = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'epochs'").fetchone()
             return bool(tables and connection.execute("SELECT 1 FROM epochs LIMIT 1").fetchone())
     except sqlite3.Error:
-        return True  # what it knows cannot be told, and no unit may be moved by mistake
+        return True  # the store may have plans, and no unit may be moved by mistake
 
 
 def read(path: Path) -> str:
@@ -89,13 +89,13 @@ def read(path: Path) -> str:
 
 
 def kept_in(data_dir: Path) -> str | None:
-    """Return the secret that is kept in a data directory, None if there is none. Raises KeyUnusable."""
+    """Return the secret in a data directory, or None if there is none. Raises KeyUnusable."""
     path = data_dir / FILE
     return read(path) if os.path.lexists(path) else None
 
 
 def keep(data_dir: Path, secret: str) -> str:
-    """Write the secret where it is kept, for its owner alone, in place of one there may be. Raises OSError."""
+    """Write the secret into the data directory, readable by its owner alone, replacing an older one. Raises OSError."""
     replace_file(data_dir / FILE, f"{secret}\n".encode())
     return secret
 

@@ -1,8 +1,8 @@
-"""Who may read what this program keeps: the user it runs as, and nobody else.
+"""Access rights of the data directory: only the user that the program runs as may read it.
 
-Rule: every process that writes into a data directory begins with ``keep_private``, so that what it makes there is 0700
-and 0600 whatever its umask was. What older releases made is narrowed by ``narrow`` where it is ours; what is not, as a
-mounted volume may be, is named. Standard library only: workers import this.
+Rule: every process that writes into a data directory calls ``keep_private`` first, so that its files and folders there
+are 0600 and 0700 whatever its umask was. ``narrow`` takes other users' rights from what older releases made, where it
+belongs to us; what does not, as a mounted volume may, is reported. Standard library only: workers import this.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-#: What older releases made in a data directory and left open. What else lies there is none of our business.
+#: What older releases made in a data directory, readable by others. Other files there are left alone.
 _MADE: Final = (
     "turnout.db*",
     "snapshot.json",
@@ -30,14 +30,14 @@ _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
 def keep_private() -> None:
-    """Let this process and its children make files that nobody else may read."""
+    """Make this process and its children create files that no other user may read."""
     os.umask(_OTHERS)
 
 
 def narrow(data_dir: Path) -> list[str]:
-    """Take the rights of others from a data directory and what we made there; return what could not be narrowed.
+    """Take other users' rights from a data directory and our files there; return the paths where that failed.
 
-    A directory that everybody may write to, as /tmp, is left alone.
+    A directory that everybody may write to, such as /tmp, is left alone.
     """
     left = []
     for path in _kept(data_dir):

@@ -1,8 +1,8 @@
-"""The name under which a unit is kept, where it is not to be kept under its own.
+"""Pseudonyms: the names under which units are stored when ``unit_key_file`` is set.
 
-Rule: a keyed hash (HMAC-SHA256, 128 bits of it), made before anything is written. Decisions are made with the unit
-itself, so another key changes nobody's variant; it begins another name, under which the unit is counted from then on.
-The file has one key a line, the one in use first: the others are of the past, for finding what was kept under them.
+Rule: a pseudonym is a keyed hash (HMAC-SHA256, 128 bits of it), made before anything is written. Decisions use the unit
+itself, so a new key changes no variant; but the unit has a new pseudonym and is counted under that from then on. The
+file has one key a line, the one in use first; the others are former keys, to find what was stored under them.
 Standard library only: workers import this.
 """
 
@@ -19,7 +19,7 @@ MIN_CHARACTERS: Final = 32
 
 
 def pseudonym(key: bytes, unit: str) -> str:
-    """Return the name of a unit under a key, 32 hex digits.
+    """Return the pseudonym of a unit under a key, 32 hex digits.
 
     >>> pseudonym(b"0" * 32, "user-17")
     '57482d346b80bfbd7bac0287751f36d6'
@@ -43,9 +43,10 @@ def read_keys(path: str) -> tuple[bytes, ...]:
 
 
 def names_of(unit: str, key_file: str | None) -> tuple[str, ...]:
-    """Return every name that a unit may be kept under: its own, and that under each key. Raises as ``read_keys``.
+    """Return every name that a unit may be stored under: its own, and its pseudonym under each key.
 
-    Before identifiers that are long or hold NUL were hashed, they were kept as they came, with U+FFFD for NUL.
+    Older releases stored long identifiers, and those with NUL, unhashed and with U+FFFD for NUL. Raises as
+    ``read_keys``.
     """
     keys = () if key_file is None else read_keys(key_file)
     before = unit.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")

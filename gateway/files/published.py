@@ -1,6 +1,6 @@
-"""The published snapshot: ``data_dir/snapshot.json``, replaced whole and looked at again and again.
+"""The published snapshot: ``data_dir/snapshot.json``, which the controller replaces and workers poll.
 
-Rule: a reader sees one snapshot or the other and never a part, and a power loss leaves the old one or the new one.
+Rule: a reader sees the whole old snapshot or the whole new one, also after a power loss.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from gateway.files.regular import NotRegular, read_regular, replace_file
 from router.snapshot import Known, Snapshot, decode, encode
 
 SNAPSHOT: Final = "snapshot.json"
-#: What a supervisor that takes over begins with: the other file is the one before's until that has ended.
+#: The snapshot of a supervisor that takes over. SNAPSHOT belongs to its predecessor until that has ended.
 NEXT: Final = "snapshot.next.json"
 
 
@@ -25,9 +25,9 @@ class SnapshotFile:
         self._known: Known = {}
 
     def read(self) -> Snapshot | None:
-        """Return the snapshot if the file changed since the last look, else None.
+        """Return the snapshot if the file changed since the last call, else None.
 
-        Raises OSError if it cannot be read, and ValueError if it is no snapshot: then not again before the next change.
+        Raises OSError if it cannot be read, and ValueError, once per change, if it is not a snapshot.
         """
         now = fingerprint(self._path)
         if now == self._seen:
@@ -42,11 +42,11 @@ class SnapshotFile:
 
 
 def fingerprint(path: Path) -> tuple[int, int, int]:
-    """Return what tells this version of the file from any other. Raises OSError if it cannot be looked at."""
+    """Return a value that differs for each version of the file. Raises OSError."""
     status = path.stat()
     return status.st_mtime_ns, status.st_ino, status.st_size
 
 
 def publish(path: Path, snapshot: Snapshot) -> None:
-    """Replace the file by this snapshot. Raises OSError and leaves the old one."""
+    """Replace the file with this snapshot. Raises OSError, and then the old one stays."""
     replace_file(path, encode(snapshot))

@@ -1,8 +1,8 @@
-"""Reading and replacing files of the data directory, where anything may lie.
+"""Reading and replacing files of the data directory, in which there may be anything.
 
-Rule: only a regular file is opened, and nothing is waited for: a FIFO would keep its reader for ever, a directory or a
-loop of links is not ours to mend. A file is replaced as a whole, durably, and for its owner alone. Standard library
-only: workers import this.
+Rule: only regular files are opened, without blocking: a FIFO would block its reader for ever, and a directory or a loop
+of links cannot be read at all. A file is replaced atomically and durably, and only its owner may read it. Standard
+library only: workers import this.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import stat
 from pathlib import Path
 from typing import Final
 
-#: What opening something else than a file or a directory fails with.
+#: The errors of opening something that is neither a file nor a directory.
 _ODD: Final = frozenset({errno.ENXIO, errno.ELOOP, errno.EISDIR, errno.ENODEV, errno.ENOTDIR})
 
 
 class NotRegular(OSError):
-    """There is something, and it is no regular file."""
+    """There is something at this path, but not a regular file."""
 
 
 def open_regular(path: Path, flags: int = os.O_RDONLY, mode: int = 0o600) -> int:
-    """Return a descriptor of a regular file. Raises NotRegular if it is another thing, and OSError as ``open`` does."""
+    """Return a descriptor of a regular file. Raises NotRegular if it is something else, and OSError as ``open``."""
     try:
         fd = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, mode)
     except OSError as error:
@@ -37,13 +37,13 @@ def open_regular(path: Path, flags: int = os.O_RDONLY, mode: int = 0o600) -> int
 
 
 def read_regular(path: Path) -> bytes:
-    """Return what a regular file holds. Raises as ``open_regular``."""
+    """Return the content of a regular file. Raises as ``open_regular``."""
     with open(open_regular(path), "rb") as file:
         return file.read()
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Put a file with this content in place of the one there may be. Raises OSError and leaves the old one."""
+    """Write a file, atomically replacing one that is there. Raises OSError, and then the old one stays."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
@@ -60,7 +60,7 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Make the names of new files durable: without it, power loss may take a synced file away. Raises OSError."""
+    """Make the names of new files durable: without it, a power loss may remove even a synced file. Raises OSError."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

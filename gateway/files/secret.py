@@ -1,7 +1,7 @@
-"""Secrets that the configuration refers to, read where they are: in the environment, or in a file.
+"""Secrets that the configuration refers to, read from the environment or from a file.
 
-Rule: what is said of one that is missing names it and never shows it. A file of tokens has one a line, and each of them
-is valid: the old and the new one, while they are rotated. They are compared in constant time.
+Rule: an error names a secret and never shows it. A file of tokens has one on each line, and every one is valid, so that
+the old and the new one are both accepted during a rotation. Tokens are compared in constant time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from router.settings.placeholders import Placeholder
 
 
 class SecretMissing(ValueError):
-    """A secret, or a file of authorities, that the config refers to cannot be read here."""
+    """A secret, or a file of certificate authorities, that the config refers to cannot be read."""
 
 
 def secret(placeholder: Placeholder) -> str:
@@ -44,7 +44,7 @@ def tokens(path: str) -> tuple[bytes, ...]:
 
 
 def is_one_of(given: bytes | None, valid: tuple[bytes, ...]) -> bool:
-    """Return whether a token is one of those that are valid, in a time that tells nothing of them but their number."""
+    """Return whether a token is one of those that are valid, in a time that depends only on how many there are."""
     if given is None:
         return False
     found = False
@@ -53,7 +53,7 @@ def is_one_of(given: bytes | None, valid: tuple[bytes, ...]) -> bool:
     return found
 
 
-#: What tells one content of a file from the next; None where there is no file.
+#: Identifies one version of a file; None if there is no file.
 Mark = tuple[int, int, int] | None
 
 

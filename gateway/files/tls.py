@@ -1,7 +1,7 @@
-"""TLS on our two ports, towards backends and towards sinks: the operator's files → contexts.
+"""TLS contexts from the operator's files: for the two ports, for backends and for sinks.
 
-Rule: one function for the worker that uses it and for ``check``, so that what is called valid can be served.
-Nothing here asks a terminal for a password.
+Rule: ``check`` makes a context by the same function as the process that uses it, so what ``check`` calls valid works.
+No function asks for a password on the terminal.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Final
 from gateway.files.secret import Mark, mark
 from router.snapshot import Backend, Gateway, Sink
 
-#: What OpenSSL says of a key that does not belong to the certificate; the last when it is of another type altogether.
+#: OpenSSL's reasons for a key that does not belong to the certificate; the last if the key is of another type.
 _OF_ANOTHER: Final = frozenset({"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"})
 
 
 class Unusable(ValueError):
-    """A file of ``setting`` is there, and cannot be used."""
+    """The file that ``setting`` names exists and cannot be used."""
 
     def __init__(self, setting: str, reason: str, *, table: str = "gateway") -> None:
         super().__init__(f"{table}.{setting}: {reason}")
@@ -52,9 +52,9 @@ def admin_context(gateway: Gateway) -> ssl.SSLContext | None:
 
 
 def asking_context(gateway: Gateway) -> ssl.SSLContext | None:
-    """Return the context by which this machine's commands ask the admin port, None for plain HTTP.
+    """Return the context with which commands on this machine connect to the admin port, None for plain HTTP.
 
-    They know the certificate: it is in the operator's file, and stands for itself, whatever name it has. Raises as
+    The commands trust exactly the certificate that the operator's file names, whatever host name it has. Raises as
     ``context`` does.
     """
     if gateway.admin_tls_cert_file is None:
@@ -77,7 +77,7 @@ def _serving(port: str, cert: str, key: str | None) -> ssl.SSLContext:
 
 
 class Renewal:
-    """Says when the files of a port's certificate have changed, and makes the context anew."""
+    """Makes a new context when the files of a port's certificate have changed."""
 
     def __init__(self, gateway: Gateway, make: Callable[[Gateway], ssl.SSLContext | None]) -> None:
         self._make = make
@@ -93,7 +93,7 @@ class Renewal:
 
 
 def _marks(gateway: Gateway) -> tuple[Mark, ...]:
-    """Return the marks of the certificates' files, by which a change shows."""
+    """Return the marks of the files with certificates and keys, which differ after a change."""
     files = (
         gateway.tls_cert_file,
         gateway.tls_key_file,
@@ -105,9 +105,9 @@ def _marks(gateway: Gateway) -> tuple[Mark, ...]:
 
 
 def client_context(backend: Backend) -> ssl.SSLContext | None:
-    """Return the context for a backend's ``https`` replicas, None if it has none of them.
+    """Return the context for a backend's ``https`` replicas, None if it has none.
 
-    Certificates are checked, and that they are the host's: against ``tls_ca_file``, else the system's authorities.
+    Certificates and host names are verified, with the authorities in ``tls_ca_file``, else the system's.
 
     Raises OSError if the file cannot be read, and Unusable if it does not hold what it should.
     """
@@ -117,7 +117,7 @@ def client_context(backend: Backend) -> ssl.SSLContext | None:
 
 
 def sink_context(sink: Sink) -> ssl.SSLContext | None:
-    """Return the context for the ``https`` url of a sink, None if it has another. As ``client_context``."""
+    """Return the context for the ``https`` url of a sink, None for another url. Otherwise as ``client_context``."""
     if sink.url is None or not sink.url.startswith("https:"):
         return None
     return _checking(sink.tls_ca_file, f"sinks.{sink.name}")
@@ -131,7 +131,7 @@ def _checking(authorities: str | None, table: str) -> ssl.SSLContext:
 
 
 def _unusable(error: ssl.SSLError, port: str, cert: str, key: str) -> Unusable:
-    """Say which of the two it is: OpenSSL says "PEM lib" of either."""
+    """Return which of the two files is unusable: OpenSSL says "PEM lib" for both."""
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cert)
     except ssl.SSLError:

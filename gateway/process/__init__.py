@@ -1,1 +1,1 @@
-"""What every process of the gateway needs: start, limits, configuration, addresses, and the end."""
+"""Starting and ending processes: the supervisor, its locks and sockets, limits, and the configuration they share."""

@@ -1,7 +1,8 @@
-"""The operator's file, as a process that serves takes it.
+"""Load the operator's file and check what ``router.config`` cannot: certificates, keys and installed packages.
 
-Rule: ``check`` and ``serve`` ask here, so that what one calls valid the other can serve by. ``router.config`` knows the
-file and that what it names is there; whether a certificate is one, and a driver is installed, is known here.
+Rule: ``check`` and ``serve`` both load it here, so ``serve`` can run with every file that ``check`` calls valid.
+``router.config`` checks the file and that the files it names exist; whether such a file is a certificate, and whether a
+driver is installed, is checked here.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from router.snapshot import Gateway
 
 
 def load(path: Path, *, secrets: bool = True) -> Config:
-    """Return the configuration; without ``secrets`` the files that it names and the environment are not looked at.
+    """Return the configuration; without ``secrets``, the files that it names and the environment are not read.
 
     Raises ConfigError with every problem, and nothing else.
     """
@@ -45,7 +46,7 @@ def _tls(gateway: Gateway) -> Iterator[Finding]:
             make(gateway)
         except tls.Unusable as error:
             yield Finding(("gateway", error.setting), str(error))
-        except OSError as error:  # gone since it was looked for
+        except OSError as error:  # deleted after router.config had checked that it exists
             yield Finding(("gateway", setting), f"gateway.{setting}: {error.strerror}")
 
 

@@ -1,6 +1,6 @@
 """How many files a process may have open, and how many of them are left for clients.
 
-Rule: what is kept in reserve is never a client's: a worker without a descriptor for its journal sheds rows, and one
+Rule: clients never get the descriptors in reserve: a worker without a descriptor for its journal sheds rows, and one
 without any for its backends answers 502. Standard library only.
 """
 
@@ -12,13 +12,13 @@ from typing import Final
 
 from router.snapshot import Backend, Gateway
 
-#: The journal, the loop, what a library opens.
+#: Descriptors for the journal, the event loop and what libraries open.
 _OWN: Final = 64
-#: Where there is no hard limit, or one that no machine reaches.
+#: What is used as the limit where there is no hard limit, or one that no machine reaches.
 _MOST: Final = 2**20
-#: Connections beyond the bound that are told so: at most this share, and so many.
-_TOLD_SHARE: Final = 16
-TOLD: Final = 256
+#: Connections beyond the bound that get a 503 before they are closed: at most one in 16 of the limit, and 256.
+_REFUSED_SHARE: Final = 16
+MOST_REFUSED: Final = 256
 
 
 def hard_limit() -> int:
@@ -28,7 +28,7 @@ def hard_limit() -> int:
 
 
 def raise_limit() -> int:
-    """Raise the soft limit to the hard one; return what there is then. Children inherit it."""
+    """Raise the soft limit to the hard one, which children inherit, and return the limit that is then in force."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = hard_limit()
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -42,16 +42,16 @@ def soft_limit() -> int:
     return _MOST if soft == resource.RLIM_INFINITY else soft
 
 
-def told(limit: int) -> int:
-    """Return how many connections beyond the bound are told that they are too many; others are just closed."""
-    return min(TOLD, limit // _TOLD_SHARE)
+def refused(limit: int) -> int:
+    """Return how many connections beyond the bound get a 503 at the same time; further ones are closed at once."""
+    return min(MOST_REFUSED, limit // _REFUSED_SHARE)
 
 
 def connections(gateway: Gateway, backends: Iterable[Backend], limit: int) -> int:
-    """Return how many connections of clients a worker takes with so many descriptors: max_connections, if they suffice.
+    """Return how many client connections a worker accepts with this many descriptors: max_connections, if they suffice.
 
-    Connections to backends are as many as their settings let there be, at most half: a client has one call at a time.
+    Connections to backends get as many as their settings allow, but at most half: a client has one call at a time.
     """
-    room = limit - _OWN - told(limit)
+    room = limit - _OWN - refused(limit)
     outward = sum(backend.max_concurrency * len(backend.urls) for backend in backends) + gateway.mirror_max_concurrency
     return max(1, min(gateway.max_connections, room - min(outward, room // 2)))

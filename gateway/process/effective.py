@@ -1,8 +1,8 @@
 """The configuration in force, defaults filled in, as the API shows it.
 
-Rule: no secret, ever. Token files are shown by name; a header's value only where it is a reference (``${NAME}``) and
-not the thing itself; user names and passwords in URLs never. Nor what the assignment key makes of a salt: who has that
-can tell which variant a unit meets.
+Rule: no secret, ever. Token files are shown by name, of a header's value only its references (``${NAME}``), and user
+names and passwords in URLs not at all. A salt hashed with the assignment key is hidden too: with it one could compute
+which variant a unit gets.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def effective(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def without_credentials(url: str) -> str:
-    """Return the URL with what stands before its host hidden, and every parameter that may be a secret.
+    """Return the URL with the user and password before its host hidden, and the value of every query parameter.
 
     >>> without_credentials("postgresql://turnout:hush@db:5432/turnout?password=hush&sslmode=require")
     'postgresql://***@db:5432/turnout?password=***&sslmode=***'
@@ -62,8 +62,8 @@ def _sink(sink: Sink) -> dict[str, Any]:
 
 
 def _header(value: str) -> str:
-    """References as they stand, everything between them hidden: "Bearer ${TOKEN}" → "***${TOKEN}"."""
-    if "$${" in value:  # an escaped reference is no reference but text
+    """Return the value with its references shown and all other text hidden: "Bearer ${TOKEN}" → "***${TOKEN}"."""
+    if "$${" in value:  # an escaped reference is plain text
         return HIDDEN
     references = _REFERENCE.findall(value)
     pieces = _REFERENCE.split(value)

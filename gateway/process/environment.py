@@ -1,7 +1,7 @@
-"""What of this machine and this configuration will matter at night: looked at once, by day.
+"""``turnout doctor``: what about this machine and this configuration may cause trouble in operation.
 
-Rule: changes nothing but a probe file in ``data_dir``, which it removes. Each finding says what was measured; one that
-needs a hand says which.
+Rule: writes nothing but a probe file in ``data_dir``, which it removes. Each observation says what was measured; one
+that needs action says which.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ Status = Literal["ok", "note", "problem"]
 #: From this version on SQLite does not corrupt a WAL database that two connections write or checkpoint at once.
 SOUND_SQLITE: Final = (3, 51, 3)
 
-#: Feedback is acknowledged after an fsync: so slow a disk bounds it to what clients will not wait for.
+#: Feedback is acknowledged after an fsync. With a slower one clients wait long, or give up waiting.
 SLOW_FSYNC_MS: Final = 20.0
 TOO_SLOW_FSYNC_MS: Final = 200.0
 _FSYNCS: Final = 20
 
-#: What a clock may differ by: events are dated by several machines, and windows are closed by one of them.
+#: How far two clocks may differ: several machines date events, and one of them closes the windows.
 SKEW_SECONDS: Final = 1.0
 _LEAST_FREE_BYTES: Final = 256 * 2**20
 _FULL_SHARE: Final = 0.8
@@ -45,7 +45,7 @@ _TIME_ERROR: Final = 5
 
 
 class Observation(NamedTuple):
-    """What was found out about something; ``hint`` is what would help."""
+    """What was observed about one thing; ``hint`` says what would help."""
 
     name: str
     status: Status
@@ -54,7 +54,7 @@ class Observation(NamedTuple):
 
 
 def examine(config: Config) -> Iterator[Observation]:
-    """Yield one finding for each thing there is to know."""
+    """Yield what was observed about each thing that is looked at."""
     gateway, data_dir = config.gateway, Path(config.gateway.data_dir)
     yield build(compiled.build())
     yield sqlite(sqlite3.sqlite_version_info, used=gateway.store == "sqlite")
@@ -117,7 +117,7 @@ def sqlite(version: tuple[int, ...], *, used: bool) -> Observation:
 
 
 def fsync(data_dir: Path) -> Observation:
-    """How long the disk under the journal takes to be sure."""
+    """How long an fsync takes on the disk of the journal."""
     folder = next(path for path in (data_dir, *data_dir.absolute().parents) if path.is_dir())
     try:
         taken = sorted(_fsyncs(folder))
@@ -131,7 +131,7 @@ def fsync(data_dir: Path) -> Observation:
 
 
 def clock(data_dir: Path) -> Observation:
-    """Whether the clock can be believed."""
+    """Whether the clock is synchronised and was not set back."""
     ahead = max((path.stat().st_mtime for path in _files(data_dir)), default=0.0) - time.time()
     if ahead > SKEW_SECONDS:
         said = f"{ahead:.0f} s behind the newest file in {data_dir}: it was set back"
@@ -153,7 +153,7 @@ def open_files(config: Config, limit: int) -> Observation:
 
 
 def store(gateway: Gateway) -> Iterator[Observation]:
-    """Whether the store can be reached and read; and whether its clock is ours."""
+    """Whether the store can be reached and read, and whether its clock agrees with this machine's."""
     try:
         password = password_in(gateway.store_password_file)
         found = asyncio.run(look(gateway.store, Path(gateway.data_dir), password=password))
@@ -186,7 +186,7 @@ def journal(gateway: Gateway, found_bytes: int) -> Observation:
 
 
 def disk(data_dir: Path) -> Observation:
-    """How much room is left."""
+    """How much space the disk of the data directory has left."""
     folder = next(path for path in (data_dir, *data_dir.absolute().parents) if path.is_dir())
     found = os.statvfs(folder)
     free = found.f_bavail * found.f_frsize
@@ -199,7 +199,7 @@ def disk(data_dir: Path) -> Observation:
 
 
 def _fsyncs(folder: Path) -> Iterator[float]:
-    """Milliseconds of some fsyncs, each after a page was written."""
+    """Yield how many milliseconds each of some fsyncs took, after one page was written."""
     with tempfile.TemporaryFile(dir=folder) as file:
         for _ in range(_FSYNCS):
             file.write(b"\0" * 4096)
@@ -216,7 +216,7 @@ def _files(data_dir: Path) -> Iterator[Path]:
 
 
 def _unsynchronised() -> bool:
-    """What adjtimex says, asked for nothing else; where it may not be asked, nobody knows better."""
+    """Return whether the kernel says that its clock is not synchronised; False where adjtimex may not be called."""
     timex = ctypes.create_string_buffer(512)  # struct timex is 208 bytes; its first word, modes, is 0: change nothing
     try:
         return bool(ctypes.CDLL(None, use_errno=True).adjtimex(timex) == _TIME_ERROR)

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 def initial_key(config_path: Path, config: Config, data_dir: Path) -> AssignmentKey | None:
-    """Return the key to begin with, made or fetched where this node is new; None where it goes on without one.
+    """Return the assignment key, made or fetched if this node is new; None for an installation that has none.
 
     Raises KeyUnusable, OSError, and Unavailable if a new node cannot ask the fleet for the key.
     """
@@ -43,7 +43,7 @@ def initial_key(config_path: Path, config: Config, data_dir: Path) -> Assignment
 
 
 def _fetch_key(*arguments: str) -> int:
-    """Ask the store, in a process of its own: this one stays, and wants no database driver in its memory."""
+    """Ask the store in a child process: the supervisor should not keep a database driver in its memory."""
     command = [sys.executable, "-P", "-m", "gateway.control.agreement", *arguments]
     return subprocess.run(command, check=False).returncode
 
@@ -58,12 +58,10 @@ def _published(path: Path) -> Snapshot | None:
 def ensure_snapshot(
     path: Path, config: Config, now_ms: int, key: AssignmentKey | None = None, place: Path | None = None
 ) -> Snapshot:
-    """Return the snapshot to begin with, published anew if there is none, or config or key have changed.
+    """Return the snapshot to start with: the one at ``path``, or a new one if it is missing or config or key changed.
 
-    It is published at ``place``, should that be another file.
-
-    Plans are made without evidence, which is the store's and may be out of reach; where a route's policy has not
-    changed, its plan of last time stays. Raises OSError.
+    A new one is published at ``place``, or at ``path`` without that. Its plans are made without evidence, since the
+    store may be unreachable; a route whose policy is unchanged keeps the plan of the previous snapshot. Raises OSError.
     """
     previous: Snapshot | None = None
     try:
@@ -74,7 +72,8 @@ def ensure_snapshot(
         logger.warning("the last snapshot cannot be read, plans begin anew: %s", error)
     if previous is not None and previous.source == (config.hash, "" if key is None else key.name):
         return previous
-    # Several nodes number their snapshots in the store they have in common; until then this one has no number.
+    # The nodes of a fleet number their snapshots in the store that they share. Until the controller has asked it, the
+    # revision is 0.
     revision = 0 if config.gateway.store != "sqlite" else 1 if previous is None else previous.revision + 1
     fresh = compile_snapshot(
         config, previous=previous, evidence=lambda route, epoch: Evidence(), now_ms=now_ms, revision=revision, key=key

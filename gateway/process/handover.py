@@ -1,11 +1,12 @@
-"""Passing the listening socket and the data directory from one supervisor to the next, so that nobody is refused.
+"""Passing the listening socket and the data directory from one supervisor to the next, without refusing a connection.
 
-Rule: the one that serves goes on until the other can. ``serve`` on a data directory that is served asks on a socket in
-it (same user only), is sent the listening socket and the lock, starts its workers on it, and says "go" when all of them
-take requests; only then does the first one drain and end. Both listen on one socket meanwhile: what one does not
-accept, the other does. The first one's controller ends at "go", for what the successor's workers write may be news to
-it, and the successor's begins when every process of the first is gone: one store, one controller. Until then each has a
-snapshot of its own (``published.NEXT``). A successor that fails before "go" changes nothing.
+Rule: the predecessor serves until its successor can. ``serve`` on a data directory that is already served connects to a
+socket in it (same user only), receives the listening socket and the lock, starts its workers on that socket, and sends
+"go" when all of them take requests; only then does the predecessor drain and end. In between the workers of both accept
+from one socket. The predecessor's controller ends at "go", because an older program may not be able to read what the
+successor's workers write. The successor's controller starts when every process of the predecessor has ended: one store,
+one controller. Until then each supervisor has its own snapshot file (``published.NEXT``). A successor that fails before
+"go" changes nothing.
 """
 
 from __future__ import annotations
@@ -27,31 +28,31 @@ from gateway.process.premises import Hold, Unavailable
 logger = logging.getLogger(__name__)
 
 SOCKET: Final = "supervisor.sock"
-#: Seconds for the one that serves to answer, and for its successor to have its workers ready.
+#: Seconds that the predecessor may take to answer, and that the successor may take until its workers are ready.
 _ANSWER_SECONDS: Final = 5.0
 READY_SECONDS: Final = 30.0
 _GO: Final = b"go"
 
 
 class Predecessor:
-    """The supervisor that serves, as the one that is to follow it knows it."""
+    """The supervisor that serves now, as seen by its successor."""
 
     def __init__(self, peer: socket.socket, listener: socket.socket, hold: Hold, listen: str) -> None:
         self.listener = listener
         self.hold = hold
-        #: What the configuration of the other says in ``gateway.listen``.
+        #: ``gateway.listen`` of the predecessor's configuration.
         self.listen = listen
         self._peer = peer
 
     def go(self) -> None:
-        """Let it drain: the directory is ours, also if it was killed meanwhile."""
+        """Tell the predecessor to drain, and take the lock: now, or after it was killed, the directory is ours."""
         with contextlib.suppress(OSError):
             self._peer.sendall(_GO)
         self.hold.take()
         self._peer.setblocking(False)
 
     async def gone(self) -> None:
-        """Return when it has ended."""
+        """Return when the predecessor has ended."""
         with contextlib.suppress(OSError):
             while await asyncio.get_running_loop().sock_recv(self._peer, 1):
                 pass
@@ -59,12 +60,12 @@ class Predecessor:
 
 @contextlib.contextmanager
 def predecessor(data_dir: Path) -> Iterator[Predecessor | None]:
-    """Ask who serves this directory for its place; None if nobody does. Raises Unavailable if it does not answer."""
+    """Ask the supervisor of this directory to hand over; None if there is none. Raises Unavailable if it does not."""
     with socket.socket(socket.AF_UNIX) as peer, _short(data_dir) as place:
         peer.settimeout(_ANSWER_SECONDS)
         try:
             peer.connect(place)
-        except OSError:  # nobody serves it, or not by a socket: the lock says which
+        except OSError:  # either no supervisor serves it, or one that offers no socket: the lock tells which
             yield None
             return
         try:
@@ -79,7 +80,7 @@ def predecessor(data_dir: Path) -> Iterator[Predecessor | None]:
 
 
 async def offer(data_dir: Path, listener: socket.socket, listen: str, hold: Hold, taken: Callable[[], None]) -> None:
-    """Hand over to the first successor that is ready, and then call ``taken``; for ever until then."""
+    """Wait for a successor that becomes ready, hand over to it, and call ``taken``."""
     loop = asyncio.get_running_loop()
     with socket.socket(socket.AF_UNIX) as offering, _short(data_dir) as place:
         with contextlib.suppress(FileNotFoundError):
@@ -93,10 +94,10 @@ async def offer(data_dir: Path, listener: socket.socket, listen: str, hold: Hold
             if _uid(peer) not in (0, os.geteuid()) or not await _handed(peer, listener, listen, hold):
                 peer.close()
                 continue
-            with contextlib.suppress(OSError):  # the successor has said "go": nothing may keep this one from draining
+            with contextlib.suppress(OSError):  # after "go" nothing may keep this process from draining
                 os.unlink(place)
             hold.passed_on = True
-            # Open until this process ends: its end is what tells the successor.
+            # Kept open until this process ends: the successor sees the end of the connection.
             _successors.append(peer)
             taken()
             return
@@ -106,7 +107,7 @@ _successors: Final[list[socket.socket]] = []
 
 
 async def _handed(peer: socket.socket, listener: socket.socket, listen: str, hold: Hold) -> bool:
-    """Send what the successor needs, and return whether it is ready to serve."""
+    """Send the successor what it needs, and return whether it then said that it is ready to serve."""
     try:
         socket.send_fds(peer, [orjson.dumps({"listen": listen})], [listener.fileno(), hold.fd])
         peer.setblocking(False)
@@ -123,7 +124,7 @@ def _uid(peer: socket.socket) -> int:
 
 @contextlib.contextmanager
 def _short(data_dir: Path) -> Iterator[str]:
-    """The socket's path, by way of a descriptor: the names of sockets have at most 107 bytes."""
+    """Yield a short path of the socket, through a descriptor: the path of a socket has at most 107 bytes."""
     fd = os.open(data_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{fd}/{SOCKET}"

@@ -1,7 +1,7 @@
-"""A pipe between the supervisor and its children: its end means that the supervisor is gone.
+"""A pipe by which children notice that the supervisor has ended.
 
-Rule: nobody writes to it. Each child holds the reading end; the supervisor holds the only writing end, and whichever
-way it dies, ``kill -9`` included, the kernel closes that. A child without a supervisor leaves as it would on SIGTERM.
+Rule: nothing is ever written to it. Each child holds the reading end and the supervisor the only writing end. However
+the supervisor dies, ``kill -9`` included, the kernel closes that end, and each child then ends as it would on SIGTERM.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import os
 from collections.abc import Callable
 from typing import Final
 
-#: The environment variable that tells a child the descriptor of its end.
+#: The environment variable with the descriptor of a child's end.
 VARIABLE: Final = "TURNOUT_LIFELINE_FD"
 
 
 def watch_lifeline(cut: Callable[[], None]) -> None:
-    """Call ``cut`` once, in the running loop, when the supervisor is gone. Without a supervisor: never."""
+    """Call ``cut`` once, in the running loop, when the supervisor has ended; never without a supervisor."""
     text = os.environ.get(VARIABLE, "")
     if not text.isdecimal():
         return
@@ -28,7 +28,7 @@ def watch_lifeline(cut: Callable[[], None]) -> None:
         cut()
 
     try:
-        os.set_inheritable(fd, False)  # what a child starts is not the supervisor's
+        os.set_inheritable(fd, False)  # processes that a child starts do not inherit it
         loop.add_reader(fd, ended)
-    except OSError:  # a descriptor that is none: the variable came from elsewhere
+    except OSError:  # no such descriptor: the variable was not set by a supervisor
         return

@@ -1,9 +1,9 @@
 """What a supervisor must have to itself before it starts: the data directory and the address.
 
-Rule: whoever comes second is told at once, and told who was first. Two locks in the data directory: ``supervisor.pid``
-is the supervisor's own. ``processes.lock`` is held by every child too: after ``kill -9`` of a supervisor the next one
-waits until the children of the last, which leave by themselves, are gone. Two controllers on one store, or a journal
-that still grows behind the back of its reader, would lose what was promised to be kept.
+Rule: a second supervisor fails at once, and its error names the first. There are two locks in the data directory.
+``supervisor.pid`` is held by the supervisor alone. ``processes.lock`` is held by every child too: after ``kill -9`` of
+a supervisor the next one waits until the children of the former, which end by themselves, have ended. Two controllers
+on one store, or a journal that grows after its reader has finished with it, would lose acknowledged data.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _FIRST_PASSED: Final = 3
 
 
 class Unavailable(Exception):
-    """What is needed to serve cannot be had; the message says what and, if known, who has it."""
+    """Something that is needed to serve is missing or in use; the message says what and, if known, by whom."""
 
 
 class Hold:
-    """The lock on a data directory, which says whose it is. ``killed`` is True when its last supervisor was killed.
+    """The lock on a data directory, a file with its holder's pid. ``killed``: the last supervisor did not end cleanly.
 
-    ``passed_on`` turns true when a successor has it (``gateway.process.handover``): it is held as long as either
-    keeps it open.
+    ``passed_on`` becomes True when a successor has the lock too (``gateway.process.handover``): it is held as long as
+    one of the two keeps it open.
     """
 
     def __init__(self, fd: int, *, killed: bool = False) -> None:
@@ -51,13 +51,13 @@ class Hold:
         self._ours = False
 
     def take(self) -> None:
-        """Write whose it is."""
+        """Write this process's pid into the file."""
         self._ours = True
         os.ftruncate(self.fd, 0)
         os.pwrite(self.fd, f"{os.getpid()}\n".encode(), 0)
 
     def close(self) -> None:
-        """Let go of it. A pid that is left in the file is of one that was killed."""
+        """Release the lock, and remove the pid: one that is left in the file is of a supervisor that was killed."""
         if self._ours and not self.passed_on:
             os.ftruncate(self.fd, 0)
         os.close(self.fd)
@@ -65,7 +65,7 @@ class Hold:
 
 @contextlib.contextmanager
 def sole_supervisor(data_dir: Path) -> Iterator[Hold]:
-    """Hold the directory. Raises Unavailable if there is another."""
+    """Hold the lock on the directory. Raises Unavailable if another supervisor has it."""
     fd = open_regular(data_dir / "supervisor.pid", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -97,7 +97,7 @@ def running_supervisor(data_dir: Path) -> int | None:
 
 @contextlib.contextmanager
 def processes_lock(data_dir: Path) -> Iterator[int]:
-    """Open the lock that children inherit: it is theirs as well as soon as it is ``locked``."""
+    """Open the lock that children inherit. Once it is ``locked``, every child holds it too."""
     fd = open_regular(data_dir / "processes.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         yield fd
@@ -106,7 +106,7 @@ def processes_lock(data_dir: Path) -> Iterator[int]:
 
 
 def locked(fd: int) -> bool:
-    """Take the lock, unless processes of another supervisor hold it; return whether it is ours."""
+    """Take the lock, unless processes of another supervisor hold it; return whether this process has it."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -116,7 +116,10 @@ def locked(fd: int) -> bool:
 
 @contextlib.contextmanager
 def sole_processes(data_dir: Path) -> Iterator[int]:
-    """Hold the lock that children inherit, once those of a supervisor before are gone. Raises Unavailable."""
+    """Wait until the children of a former supervisor have ended, and hold the lock that children inherit.
+
+    Raises Unavailable if they do not end in time.
+    """
     with processes_lock(data_dir) as fd:
         deadline = time.monotonic() + _ORPHANS_SECONDS
         waiting = False
@@ -152,13 +155,16 @@ def activated() -> socket.socket | None:
 
 @contextlib.contextmanager
 def listening(listen: str, *, patient: bool) -> Iterator[socket.socket]:
-    """Listen where the config says, ``patient`` for a moment with whoever is about to leave. Raises Unavailable."""
+    """Listen at the configured address. If ``patient``, wait some seconds for a process that still uses it.
+
+    Raises Unavailable.
+    """
     host, port = address(listen)
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         raise Unavailable(f"gateway.listen: {host} is not an address of this machine: {error.strerror}") from None
-    # A name such as localhost may stand for both; what names no family is expected at the older one.
+    # A name such as localhost may stand for IPv4 and IPv6. Without a family IPv4 is expected.
     family, kind, protocol, _, where = min(found, key=lambda entry: entry[0] != socket.AF_INET)
     deadline = time.monotonic() + (_PORT_SECONDS if patient else 0.0)
     with socket.socket(family, kind, protocol) as sock:

@@ -1,9 +1,9 @@
-"""``turnout serve``: the one owner of processes and signals.
+"""``turnout serve``: the process that starts and ends all others, and the only one that handles signals from outside.
 
-Rule: it decides nothing and carries nothing, so that nothing can make it fail. It reads the config once, sees that
-there is a snapshot, binds the socket that all workers share, starts workers and the controller, starts again what dies,
-and passes signals on: SIGHUP to the controller; SIGTERM and SIGINT to the workers, which drain, and then to the
-controller, which drains the journal. A second SIGTERM or SIGINT ends everything at once.
+Rule: it carries no traffic and decides nothing about it, so little can make it fail. It reads the config once, makes
+sure that there is a snapshot, binds the socket that all workers share, starts workers and the controller, restarts
+those that end, and passes signals on: SIGHUP to the controller; SIGTERM and SIGINT to the workers, which drain, and
+then to the controller, which drains the journal. A second SIGTERM or SIGINT ends everything at once.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ from router.config.diagnostics import render
 
 logger = logging.getLogger(__name__)
 
-#: EX_CONFIG of sysexits.h: the file is to be mended, starting again is of no use.
+#: EX_CONFIG of sysexits.h: the file must be corrected; starting again would not help.
 EXIT_CONFIG: Final = 78
-#: Something else is in the way: another supervisor, the port, the disk.
+#: Something else prevents serving: another supervisor, the port, the disk.
 EXIT_UNAVAILABLE: Final = 69
 
-#: Seconds that a worker gets beyond its drain, and the controller for draining the journal.
+#: Seconds that a worker may take beyond drain_timeout_ms, and the controller to drain the journal.
 _WORKER_GRACE: Final = 10.0
 _CONTROLLER_GRACE: Final = 30.0
-#: A child that lived so many seconds is started again at once, a shorter life doubles the pause.
-_LONG_LIFE_SECONDS: Final = 10.0
+#: A child that ran for this many seconds is restarted after the shortest pause; each shorter run doubles the pause.
+_LONG_RUN_SECONDS: Final = 10.0
 _SHORTEST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
-#: Seconds between looks whether every process of the supervisor before has ended.
+#: Seconds between checks whether every process of the predecessor has ended.
 _LOCK_SECONDS: Final = 0.05
-#: Seconds until a successor is waited for again, when that failed.
+#: Seconds until the supervisor offers to hand over again, after that failed.
 _OFFER_SECONDS: Final = 1.0
 
 
@@ -75,10 +75,10 @@ def serve(config_path: Path) -> int:
     try:
         config = load(config_path)
     except ConfigError as error:
-        _say(sys.stderr, f"{render(error.diagnostics)}\nnot serving: the config cannot be used")
+        _print(sys.stderr, f"{render(error.diagnostics)}\nnot serving: the config cannot be used")
         return EXIT_CONFIG
     if config.warnings:
-        _say(sys.stderr, render(config.warnings))
+        _print(sys.stderr, render(config.warnings))
     try:
         with contextlib.ExitStack() as held:
             data_dir = Path(config.gateway.data_dir)
@@ -101,7 +101,7 @@ def serve(config_path: Path) -> int:
                 sock = before.listener
             else:
                 sock = held.enter_context(listening(config.gateway.listen, patient=hold.killed))
-            with contextlib.suppress(OSError):  # of one that was killed as it took over
+            with contextlib.suppress(OSError):  # left by a successor that was killed while it took over
                 (data_dir / NEXT).unlink()
             place = data_dir / (SNAPSHOT if before is None else NEXT)
             snapshot = ensure_snapshot(data_dir / SNAPSHOT, config, _now_ms(), key, place)
@@ -109,14 +109,14 @@ def serve(config_path: Path) -> int:
             supervisor = Supervisor(config_path, config, data_dir, sock, lock, hold, before)
             return asyncio.run(supervisor.run(snapshot.revision))
     except (Unavailable, KeyUnusable) as error:
-        _say(sys.stderr, f"not serving: {error}")
+        _print(sys.stderr, f"not serving: {error}")
     except OSError as error:
-        _say(sys.stderr, f"not serving: {error.filename or config.gateway.data_dir}: {error.strerror or error}")
+        _print(sys.stderr, f"not serving: {error.filename or config.gateway.data_dir}: {error.strerror or error}")
     return EXIT_UNAVAILABLE
 
 
 class Supervisor:
-    """Runs the children until it is told to stop."""
+    """Runs the children until SIGTERM or SIGINT, or until a successor takes over."""
 
     def __init__(
         self,
@@ -131,32 +131,34 @@ class Supervisor:
         """``before`` is the supervisor to take over from."""
         self._config_path = config_path
         self._gateway = config.gateway
-        self._tells_on_stdout = any(sink.kind == "stdout" for sink in config.sinks.values())
+        self._sink_on_stdout = any(sink.kind == "stdout" for sink in config.sinks.values())
         self._data_dir = data_dir
         self._sock = sock
         self._lock = lock
         self._hold = hold
         self._before = before
-        self._serving = 0  # how often a worker said that it serves
-        self._ready = asyncio.Event()
+        self._serving = 0  # how many workers have said that they serve
+        self._ready = asyncio.Event()  # every worker serves
         self._run = next_run(data_dir / JOURNAL, _now_ms())
         self._children: dict[str, asyncio.subprocess.Process] = {}
         self._signals = 0
         self._stop = asyncio.Event()
 
     async def run(self, revision: int) -> int:
-        """Start everything, keep it running, and end it in order when told to."""
+        """Start everything, keep it running, and end it in order after SIGTERM or SIGINT. Return the exit code."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, lambda: self._send("controller", signal.SIGHUP))
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._told)
+            loop.add_signal_handler(number, self._on_stop_signal)
         reading, writing = os.pipe()
-        ready, telling = os.pipe()
-        loop.add_reader(ready, self._hear_ready, ready)
+        ready, say_ready = os.pipe()
+        loop.add_reader(ready, self._on_ready, ready)
         try:
             workers = [
                 asyncio.create_task(
-                    self._keep(f"worker {slot}", self._worker(slot, telling), (self._sock.fileno(), telling), reading)
+                    self._keep(
+                        f"worker {slot}", self._worker(slot, say_ready), (self._sock.fileno(), say_ready), reading
+                    )
                 )
                 for slot in range(self._gateway.workers)
             ]
@@ -170,7 +172,7 @@ class Supervisor:
             await self._stop.wait()
             logger.info("stopping: workers drain for up to %g s", self._gateway.drain_timeout_ms / 1000)
             self._sock.close()
-            if self._hold.passed_on:  # what the successor's workers write is not for this controller to read
+            if self._hold.passed_on:  # this controller must not read what the successor's workers write
                 controller_stop.set()
                 self._send("controller", signal.SIGTERM)
             await self._end(workers, "worker", self._gateway.drain_timeout_ms / 1000 + _WORKER_GRACE)
@@ -178,26 +180,26 @@ class Supervisor:
             await self._end([controller], "controller", _CONTROLLER_GRACE)
         finally:
             loop.remove_reader(ready)
-            for fd in (writing, reading, ready, telling):
+            for fd in (writing, reading, ready, say_ready):
                 os.close(fd)
         return 0
 
     async def _take_over(self, before: handover.Predecessor) -> bool:
-        """Let the one before drain once our workers serve; False when they do not come to that: then it goes on."""
+        """Let the predecessor drain once our workers serve. If they do not in time it serves on: return False."""
         stopped = asyncio.create_task(self._stop.wait())
         ready = asyncio.create_task(self._ready.wait())
         await asyncio.wait({stopped, ready}, timeout=handover.READY_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         for task in (stopped, ready):
             task.cancel()
         if not self._ready.is_set():
-            _say(sys.stderr, "not serving: no worker came up in time; the supervisor that serves goes on")
+            _print(sys.stderr, "not serving: no worker came up in time; the supervisor that serves goes on")
             return False
         before.go()
         logger.info("taking over: the supervisor before drains")
         return True
 
     async def _control(self, lifeline: int, stop: asyncio.Event) -> None:
-        """Keep a controller, from when no process of a supervisor before is left; and hand over when asked."""
+        """Keep a controller running once every process of the predecessor has ended, and hand over when asked."""
         if self._before is not None:
             leaving = asyncio.create_task(self._wait_for(self._before))
             stopped = asyncio.create_task(stop.wait())
@@ -210,25 +212,25 @@ class Supervisor:
 
     async def _wait_for(self, before: handover.Predecessor) -> None:
         await before.gone()
-        while not locked(self._lock):  # noqa: ASYNC110  # other processes have it
+        while not locked(self._lock):  # noqa: ASYNC110  # processes of the predecessor hold it
             await asyncio.sleep(_LOCK_SECONDS)
-        with contextlib.suppress(FileNotFoundError):  # the snapshot is the same
+        with contextlib.suppress(FileNotFoundError):  # no new file: the snapshot is the same
             os.replace(self._data_dir / NEXT, self._data_dir / SNAPSHOT)
 
     async def _offer(self) -> None:
-        """Hand over to a successor when one asks. An error, as without descriptors, is logged once; then it goes on."""
-        told = False
+        """Hand over to a successor when one asks. After an error (no free descriptor) retry, and log only the first."""
+        logged = False
         while True:
             try:
                 await handover.offer(self._data_dir, self._sock, self._gateway.listen, self._hold, self._stop.set)
                 return
             except OSError as error:
-                if not told:
+                if not logged:
                     logger.warning("a second serve cannot take over for now: %s", error)
-                told = True
+                logged = True
             await asyncio.sleep(_OFFER_SECONDS)
 
-    def _hear_ready(self, fd: int) -> None:
+    def _on_ready(self, fd: int) -> None:
         self._serving += len(os.read(fd, 4_096))
         if self._serving >= self._gateway.workers:
             self._ready.set()
@@ -239,18 +241,18 @@ class Supervisor:
         host, port = self._sock.getsockname()[:2]
         workers = "1 worker" if gateway.workers == 1 else f"{gateway.workers} workers"
         admin, _, admin_port = gateway.admin.rpartition(":")
-        # The controller binds it, and says in the log which it got.
+        # The controller binds it, and logs the port that it got.
         operators_scheme = "http" if gateway.admin_tls_cert_file is None else "https"
         operators = f"{operators_scheme}://{gateway.admin}" if admin_port != "0" else f"on a free port of {admin}"
-        # Where events go out on standard output nothing else does.
-        _say(
-            sys.stderr if self._tells_on_stdout else sys.stdout,
+        # A sink that writes to standard output has it for itself.
+        _print(
+            sys.stderr if self._sink_on_stdout else sys.stdout,
             f"turnout serves {scheme}://{f'[{host}]' if ':' in host else host}:{port} with {workers}, "
             f"operators {operators}, revision {revision}, data in {self._data_dir}, {build()}",
         )
 
     def _worker(self, slot: int, ready: int) -> list[str]:
-        # -P: modules come from where Turnout is installed, not from the directory it happens to be started in.
+        # -P: import modules from where Turnout is installed, not from the working directory.
         command = [sys.executable, "-P", "-m", "gateway.proxy", "--fd", str(self._sock.fileno())]
         command += ["--ready", str(ready)]
         if self._before is not None:
@@ -269,7 +271,7 @@ class Supervisor:
         lifeline: int,
         stop: asyncio.Event | None = None,
     ) -> None:
-        """Run a child, again and again until ``stop``, with longer pauses the sooner it dies. Never gives up."""
+        """Run a child and restart it until ``stop``, after a longer pause the sooner it ends. Never gives up."""
         stop = self._stop if stop is None else stop
         pause = _SHORTEST_PAUSE
         while not stop.is_set() and self._signals < 2:
@@ -280,13 +282,13 @@ class Supervisor:
                     stdin=asyncio.subprocess.DEVNULL,
                     pass_fds=(*descriptors, lifeline, self._lock),
                     env={**os.environ, VARIABLE: str(lifeline)},
-                    process_group=0,  # Ctrl-C in a terminal is for the supervisor alone: it knows the order
+                    process_group=0,  # Ctrl-C in a terminal reaches the supervisor alone, which ends them in order
                 )
             except OSError as error:
                 logger.error("%s cannot be started: %s", name, error)
             else:
                 self._children[name] = child
-                if stop.is_set():  # told to end while it was being started
+                if stop.is_set():  # stopped while the child was being started
                     self._send(name, signal.SIGTERM)
                 code = await child.wait()
                 del self._children[name]
@@ -294,12 +296,12 @@ class Supervisor:
                     return
                 logger.warning("%s (pid %d) ended: %s", name, child.pid, _how(code))
             lived = time.monotonic() - began
-            pause = _SHORTEST_PAUSE if lived >= _LONG_LIFE_SECONDS else min(_LONGEST_PAUSE, pause * 2)
+            pause = _SHORTEST_PAUSE if lived >= _LONG_RUN_SECONDS else min(_LONGEST_PAUSE, pause * 2)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), pause)
 
     async def _end(self, tasks: Sequence[asyncio.Task[None]], kind: str, seconds: float) -> None:
-        """Ask the children of a kind to end, and kill those that have not when the time is up."""
+        """Send SIGTERM to the children of a kind, and SIGKILL to those that still run after ``seconds``."""
         names = [name for name in self._children if name.startswith(kind)]
         for name in names:
             self._send(name, signal.SIGTERM)
@@ -310,7 +312,7 @@ class Supervisor:
                 self._send(name, signal.SIGKILL)
             await asyncio.wait(late)
 
-    def _told(self) -> None:
+    def _on_stop_signal(self) -> None:
         self._signals += 1
         self._stop.set()
         if self._signals > 1:
@@ -325,7 +327,7 @@ class Supervisor:
 
 
 def _how(code: int) -> str:
-    """Say how a process ended."""
+    """Return how a process ended, in words."""
     if code >= 0:
         return f"exit code {code}"
     try:
@@ -334,8 +336,8 @@ def _how(code: int) -> str:
         return f"killed by signal {-code}"
 
 
-def _say(stream: TextIO, text: str) -> None:
-    """Say something to whoever started us; a closed pipe is no reason to stop."""
+def _print(stream: TextIO, text: str) -> None:
+    """Print a line for the person or program that started us; a closed pipe is not an error."""
     with contextlib.suppress(OSError):
         print(text, file=stream, flush=True)
 

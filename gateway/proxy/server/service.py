@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Literal
 
-from gateway.process.descriptors import TOLD
+from gateway.process.descriptors import MOST_REFUSED
 from gateway.proxy.server.serving_phases import BODY, HEAD, IDLE, deadlines
 from gateway.proxy.wire.buffers import Buffers
 from gateway.proxy.wire.deadlines import Deadlines
@@ -41,7 +41,7 @@ class Service:
         self.turned_away = self.unheld = self.unread = self.dropped_fields = 0
         #: Connections that there are descriptors for, and those beyond the limit that get an answer that says so.
         self.room = sys.maxsize
-        self.told = TOLD
+        self.told = MOST_REFUSED
         #: The handlers that wait for something.
         self.fibers: set[Fiber] = set()
         #: Rung when a connection is closed, and when a handler ends.

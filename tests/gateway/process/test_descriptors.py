@@ -29,7 +29,7 @@ def test_with_every_client_there_and_more_turned_away_the_reserve_is_left(
     gateway = Gateway(max_connections=most)
     backends = [backend(str(n), "http://127.0.0.1:1", max_concurrency=concurrency) for n in range(many)]
     taken = descriptors.connections(gateway, backends, limit)
-    left = limit - taken - descriptors.told(limit)
+    left = limit - taken - descriptors.refused(limit)
     assert 1 <= taken <= most
     assert left >= 64 + min(taken - 1, many * concurrency), "each client has one call at a time"
 
