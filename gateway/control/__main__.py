@@ -93,7 +93,7 @@ async def run(config_path: Path, data_dir: Path, run: str | None) -> int:
         chores.insert(0, asyncio.create_task(CpuShare(lambda: control.readiness.lag()[0], set_idle).run()))
     with contextlib.ExitStack() as held:
         try:
-            held.callback((await listen(data_dir / METRICS, control.workers.hear)).close)
+            held.callback((await listen(data_dir / METRICS, control.workers.receive)).close)
         except OSError as error:
             control.event_log.note("metrics_socket_unavailable", None, f"gauges of workers are missing: {error}")
         for task in (*chores, *parts):

@@ -84,7 +84,7 @@ class FleetKey:
 async def fetch(config_path: Path, data_dir: Path, wait_seconds: float) -> None:
     """Keep the fleet's key in ``data_dir``, if it has one. Raises StoreError if the store cannot be asked in time."""
     gateway = load(config_path).gateway
-    deadline, told = time.monotonic() + wait_seconds, ""
+    deadline, printed = time.monotonic() + wait_seconds, ""
     while True:
         try:
             store = await Store.open(gateway.store, data_dir, password=password_in(gateway.store_password_file))
@@ -92,9 +92,9 @@ async def fetch(config_path: Path, data_dir: Path, wait_seconds: float) -> None:
         except StoreError as error:
             if time.monotonic() >= deadline:
                 raise
-            if str(error) != told:
-                told = str(error)
-                print(f"a new node waits for the fleet's assignment key: {told}", file=sys.stderr)  # noqa: T201
+            if str(error) != printed:
+                printed = str(error)
+                print(f"a new node waits for the fleet's assignment key: {printed}", file=sys.stderr)  # noqa: T201
             await asyncio.sleep(_PAUSE_SECONDS)
     try:
         held = await agreed(store, assignment_key.kept_in(data_dir), new=True)

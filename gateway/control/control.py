@@ -194,7 +194,7 @@ class Control:
         if member is not None:
             with suppress(Exception):
                 await member.leave()
-        # Readiness goes on to tell how far recording came.
+        # Readiness still answers how far recording came.
         self.opened = self.queries.opened = self.in_force.opened = self.erasures.opened = None
         await store.close()
 

@@ -32,7 +32,7 @@ class WorkerReports:
         self._observe = observe
         self._event_log = event_log
 
-    def hear(self, datagram: dict[str, Any]) -> None:
+    def receive(self, datagram: dict[str, Any]) -> None:
         """Take a worker's datagram."""
         writer = str(datagram.get("writer"))
         if writer not in self.newest:
@@ -46,26 +46,26 @@ class WorkerReports:
 
 
 class Datagrams(asyncio.DatagramProtocol):
-    """Calls ``hear`` with each JSON object that comes."""
+    """Calls ``receive`` with each JSON object that comes."""
 
-    def __init__(self, hear: Callable[[dict[str, Any]], None]) -> None:
-        self._hear = hear
+    def __init__(self, receive: Callable[[dict[str, Any]], None]) -> None:
+        self._receive = receive
 
     def datagram_received(self, data: bytes, addr: object) -> None:
         with suppress(orjson.JSONDecodeError):
             value = orjson.loads(data)
             if isinstance(value, dict):
-                self._hear(value)
+                self._receive(value)
 
 
-async def listen(path: Path, hear: Callable[[dict[str, Any]], None]) -> asyncio.DatagramTransport:
+async def listen(path: Path, receive: Callable[[dict[str, Any]], None]) -> asyncio.DatagramTransport:
     """Bind the socket in place of one that a dead controller left. Raises OSError, also if the path is too long."""
     path.unlink(missing_ok=True)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
         sock.setblocking(False)
         sock.bind(str(path))
-        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: Datagrams(hear), sock=sock)
+        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: Datagrams(receive), sock=sock)
     except BaseException:
         sock.close()
         raise

@@ -1,1 +1,1 @@
-"""Upkeep of what is stored: what goes by its age, what is erased on request, and room on a full disk."""
+"""Upkeep of what is stored: what is removed by its age, what is erased on request, and room on a full disk."""

@@ -42,7 +42,7 @@ class Control:
     counted: dict[tuple[str, str, str], int] = field(default_factory=dict)
     orphaned: list[dict[str, Any]] = field(default_factory=list)
     aside: list[dict[str, Any]] = field(default_factory=list)
-    told: list[dict[str, Any]] = field(default_factory=list)
+    sinks: list[dict[str, Any]] = field(default_factory=list)
     store_ready: bool = True
     stalled: Progress = field(default_factory=Progress)
     fleet: FleetView | None = None
@@ -150,7 +150,7 @@ class _Queries(Queries):
 
     async def sinks(self) -> Sequence[Mapping[str, Any]]:
         self._fake.fail()
-        return self._fake.told
+        return self._fake.sinks
 
     def exported(self, route: str, since_ms: int, until_ms: int, *, texts: bool) -> AsyncIterator[ExportBatch]:
         return self._fake.exported(route, since_ms, until_ms, texts=texts)

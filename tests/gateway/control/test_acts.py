@@ -29,17 +29,17 @@ def test_an_edit_says_who_made_it_and_what_it_changed(tmp_path: Path) -> None:
             house.edit("[backends.b]", '[backends.c]\nurl = "http://127.0.0.1:3"\nversion = "1"\n[backends.b]')
             result = await control.in_force.reload(Act("signal", "alice"))
             assert result.ok, result.problems
-            [told] = [one for one in control.event_log.newest if one["kind"] == "config_reloaded"]
-            assert (told["author"], told["via"]) == ("alice", "signal")
-            assert told["file_sha256"] == sha256(house.config.read_bytes()).hexdigest()
+            [edit] = [one for one in control.event_log.newest if one["kind"] == "config_reloaded"]
+            assert (edit["author"], edit["via"]) == ("alice", "signal")
+            assert edit["file_sha256"] == sha256(house.config.read_bytes()).hexdigest()
             assert {
                 "+ backends.c",
                 'backends.a.client_errors: "pass" -> "fail"',
                 'backends.a.version: "1" -> "2"',
                 'routes.s.path: "/s" -> "/t"',
-            } <= set(told["diff"])
-            assert "hush" not in str(told)
-            assert any(line.startswith("routes.s.headers") for line in told["diff"])
+            } <= set(edit["diff"])
+            assert "hush" not in str(edit)
+            assert any(line.startswith("routes.s.headers") for line in edit["diff"])
             house.edit('path = "/t"', 'path = "t"')
             assert not (await control.in_force.reload()).ok
             refused = control.event_log.newest[-1]
@@ -50,7 +50,7 @@ def test_an_edit_says_who_made_it_and_what_it_changed(tmp_path: Path) -> None:
             )
             await control.in_force.decide()
             stored = [one.shown for one in await control.queries.store.events()]
-            assert told in stored
+            assert edit in stored
 
     asyncio.run(story())
 
@@ -62,8 +62,8 @@ def test_a_policys_own_settings_are_compared_by_the_files(tmp_path: Path) -> Non
         async with recording(house.control()) as control:
             house.edit("share = 0.05", "share = 0.2")
             assert (await control.in_force.reload()).ok
-            [told] = [one for one in control.event_log.newest if one["kind"] == "config_reloaded"]
-            assert told["diff"] == ["routes.s.policy.share: 0.05 -> 0.2"]
+            [edit] = [one for one in control.event_log.newest if one["kind"] == "config_reloaded"]
+            assert edit["diff"] == ["routes.s.policy.share: 0.05 -> 0.2"]
 
     asyncio.run(story())
 

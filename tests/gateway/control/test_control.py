@@ -175,7 +175,7 @@ def test_a_reload_takes_over_the_whole_file_or_nothing_of_it(tmp_path: Path) -> 
             assert house.published() == 2
             assert isinstance(control._observer, Watcher)
             assert control._observer.reloads == [True, True, False, False]
-            assert "plan_moved" not in kinds(control), "an edit that moves no share tells of none"
+            assert "plan_moved" not in kinds(control), "an edit that moves no share notes none"
 
     asyncio.run(story())
 
@@ -342,7 +342,7 @@ def test_statuses_and_predictions_are_observed(tmp_path: Path) -> None:
 def test_the_newest_datagram_of_each_worker_is_kept_and_not_for_ever(tmp_path: Path) -> None:
     control = House(tmp_path).control()
     for n in range(9):
-        control.workers.hear({"writer": f"w{n}", "slot": 0, "pid": n})
-        control.workers.hear({"writer": f"w{n}", "slot": 0, "pid": n})
+        control.workers.receive({"writer": f"w{n}", "slot": 0, "pid": n})
+        control.workers.receive({"writer": f"w{n}", "slot": 0, "pid": n})
     assert kinds(control) == ["worker_started"] * 9
     assert list(control.workers.newest) == ["w5", "w6", "w7", "w8"]

@@ -76,18 +76,18 @@ class Nodes:
 
 
 @pytest.fixture
-def told(tmp_path: Path, postgresql_url: str) -> Callable[[Callable[[Nodes], Awaitable[None]]], None]:
-    def tell(story: Callable[[Nodes], Awaitable[None]]) -> None:
+def at_nodes(tmp_path: Path, postgresql_url: str) -> Callable[[Callable[[Nodes], Awaitable[None]]], None]:
+    def run_story(story: Callable[[Nodes], Awaitable[None]]) -> None:
         async def run() -> None:
             async with Nodes(tmp_path, postgresql_url) as those:
                 await story(those)
 
         asyncio.run(run())
 
-    return tell
+    return run_story
 
 
-Told = Callable[[Callable[[Nodes], Awaitable[None]]], None]
+AtNodes = Callable[[Callable[[Nodes], Awaitable[None]]], None]
 
 
 async def rounds(*those: Node, times: int = 4) -> None:
@@ -100,7 +100,7 @@ async def calls(node: Node) -> float:
     return (await node.ledger()).pooled("a", "primary", CALLS, "live").d
 
 
-def test_what_any_node_journals_is_counted_once(told: Told) -> None:
+def test_what_any_node_journals_is_counted_once(at_nodes: AtNodes) -> None:
     async def story(those: Nodes) -> None:
         a, b, c = [await those.node(name) for name in "abc"]
         for place, node in enumerate((a, b, c)):
@@ -119,10 +119,10 @@ def test_what_any_node_journals_is_counted_once(told: Told) -> None:
         assert statuses(ledger) == {"joined": 30}
         assert [node.recorder.lag()[1] for node in (a, b, c)] == [0, 0, 0]
 
-    told(story)
+    at_nodes(story)
 
 
-def test_whoever_takes_over_counts_on_and_nothing_twice(told: Told) -> None:
+def test_a_node_that_takes_over_counts_on_and_nothing_twice(at_nodes: AtNodes) -> None:
     """The lease passes from node to node while lines are written; every step may be the last before a node restarts."""
 
     async def story(those: Nodes) -> None:
@@ -149,10 +149,10 @@ def test_whoever_takes_over_counts_on_and_nothing_twice(told: Told) -> None:
             assert await shipped.waiting_bytes(connection) == {}
             assert await tallies.counted(connection) == {}  # no row came twice
 
-    told(story)
+    at_nodes(story)
 
 
-def test_a_holder_that_slept_beyond_its_expiry_writes_nothing(told: Told) -> None:
+def test_a_holder_that_slept_beyond_its_expiry_writes_nothing(at_nodes: AtNodes) -> None:
     async def story(those: Nodes) -> None:
         old, new = [await those.node(name) for name in ("old", "new")]
         old.journal.calls(*(call(n) for n in range(5)))
@@ -173,7 +173,7 @@ def test_a_holder_that_slept_beyond_its_expiry_writes_nothing(told: Told) -> Non
         await rounds(old, new)
         assert await calls(new) == 9
 
-    told(story)
+    at_nodes(story)
 
 
 async def _asleep() -> bool:
@@ -181,13 +181,13 @@ async def _asleep() -> bool:
     return True
 
 
-def test_the_lease_is_taken_only_when_its_time_is_up(told: Told) -> None:
+def test_the_lease_is_taken_only_when_its_time_is_up(at_nodes: AtNodes) -> None:
     async def story(those: Nodes) -> None:
         a, b = [await those.node(name) for name in "ab"]
         assert await a.member.keep_lease()
         assert not await b.member.keep_lease()
         await a.expire()
-        assert await a.member.keep_lease()  # nobody took it: it is renewed
+        assert await a.member.keep_lease()  # no other node took it: it is renewed
         assert not await b.member.keep_lease()
         await a.expire()
         assert await b.member.keep_lease()
@@ -199,10 +199,10 @@ def test_the_lease_is_taken_only_when_its_time_is_up(told: Told) -> None:
         await a.member.keep_lease()
         assert a.member.alone
 
-    told(story)
+    at_nodes(story)
 
 
-def test_a_node_with_another_config_than_most_takes_the_lease_last(told: Told) -> None:
+def test_a_node_with_another_config_than_most_takes_the_lease_last(at_nodes: AtNodes) -> None:
     """The holder plans for its own configuration: if it were the odd one, the others' bandits would stand still."""
 
     async def story(those: Nodes) -> None:
@@ -215,12 +215,12 @@ def test_a_node_with_another_config_than_most_takes_the_lease_last(told: Told) -
         assert not await odd.member.keep_lease()
         assert await b.member.keep_lease()
         await b.expire(since_ms=1_000 + 2 * lease.LEASE_MS)
-        assert await odd.member.keep_lease()  # nobody else did
+        assert await odd.member.keep_lease()  # no other node did
 
-    told(story)
+    at_nodes(story)
 
 
-def test_a_takers_look_does_not_wait_for_the_holders_transaction(told: Told) -> None:
+def test_a_takers_look_does_not_wait_for_the_holders_transaction(at_nodes: AtNodes) -> None:
     async def story(those: Nodes) -> None:
         a, b = [await those.node(name) for name in "ab"]
         await a.member.keep_lease()
@@ -229,11 +229,11 @@ def test_a_takers_look_does_not_wait_for_the_holders_transaction(told: Told) -> 
             async with asyncio.timeout(5):
                 assert not await b.member.keep_lease()
 
-    told(story)
+    at_nodes(story)
 
 
 def test_a_holder_that_fell_asleep_in_the_middle_of_a_copy_does_not_keep_its_place(
-    told: Told, monkeypatch: pytest.MonkeyPatch
+    at_nodes: AtNodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server waits for the rest of a COPY for ever, and its transaction has locked the lease's row."""
     monkeypatch.setattr(lease, "ASLEEP_SECONDS", 0.0)
@@ -254,10 +254,10 @@ def test_a_holder_that_fell_asleep_in_the_middle_of_a_copy_does_not_keep_its_pla
             async with driver.cursor() as cursor, cursor.copy("COPY counts FROM STDIN"), asyncio.timeout(20):
                 assert await b.member.keep_lease()
 
-    told(story)
+    at_nodes(story)
 
 
-def test_an_older_life_of_a_node_ships_nothing(told: Told) -> None:
+def test_an_older_life_of_a_node_ships_nothing(at_nodes: AtNodes) -> None:
     """A copied machine, or a process whose end was not noticed: two controllers would ship the same lines."""
 
     async def story(those: Nodes) -> None:
@@ -276,10 +276,10 @@ def test_an_older_life_of_a_node_ships_nothing(told: Told) -> None:
         await holder.recorder.step()
         assert await calls(holder) == 1
 
-    told(story)
+    at_nodes(story)
 
 
-def test_the_watermark_waits_for_every_node_that_is_there(told: Told) -> None:
+def test_the_watermark_waits_for_every_node_that_is_there(at_nodes: AtNodes) -> None:
     async def story(those: Nodes) -> None:
         a, b = [await those.node(name) for name in "ab"]
         for node in (a, b):
@@ -304,10 +304,10 @@ def test_the_watermark_waits_for_every_node_that_is_there(told: Told) -> None:
         await rounds(b, a)
         assert sums(await a.ledger()) == {"a": (1.0, 3.0)}
 
-    told(story)
+    at_nodes(story)
 
 
-def test_a_stream_whose_worker_died_is_counted_though_its_node_does_not_hold_the_lease(told: Told) -> None:
+def test_a_stream_whose_worker_died_is_counted_though_its_node_does_not_hold_the_lease(at_nodes: AtNodes) -> None:
     async def story(those: Nodes) -> None:
         holder, node = await those.node("holder"), await those.node("node")
         await holder.recorder.step()
@@ -323,10 +323,10 @@ def test_a_stream_whose_worker_died_is_counted_though_its_node_does_not_hold_the
         await rounds(node, holder)
         assert (await holder.ledger()).watermark_ms == T0 + 5_000
 
-    told(story)
+    at_nodes(story)
 
 
-def test_a_line_that_cannot_be_recorded_is_left_out_and_those_beside_it_are_not(told: Told) -> None:
+def test_a_line_that_cannot_be_recorded_is_left_out_and_those_beside_it_are_not(at_nodes: AtNodes) -> None:
     async def story(those: Nodes) -> None:
         holder, node = await those.node("holder"), await those.node("node")
         await holder.recorder.step()
@@ -339,10 +339,10 @@ def test_a_line_that_cannot_be_recorded_is_left_out_and_those_beside_it_are_not(
         async with holder.store.begin() as connection:
             assert await tallies.counted(connection) == {"unrecordable_lines": 1}
 
-    told(story)
+    at_nodes(story)
 
 
-def test_what_is_damaged_at_a_node_is_put_aside_there_and_counted_with_the_rest(told: Told) -> None:
+def test_what_is_damaged_at_a_node_is_put_aside_there_and_counted_with_the_rest(at_nodes: AtNodes) -> None:
     async def story(those: Nodes) -> None:
         holder, node = await those.node("holder"), await those.node("node")
         await holder.recorder.step()
@@ -356,10 +356,10 @@ def test_what_is_damaged_at_a_node_is_put_aside_there_and_counted_with_the_rest(
         assert "no line" in (node.journal.path.parent / QUARANTINE).read_text()
         assert not (holder.journal.path.parent / QUARANTINE).exists()
 
-    told(story)
+    at_nodes(story)
 
 
-def test_a_unit_is_erased_by_the_holder_after_the_others_have_seen_to_their_journals(told: Told) -> None:
+def test_a_unit_is_erased_by_the_holder_after_the_others_have_seen_to_their_journals(at_nodes: AtNodes) -> None:
     async def roll(node: Node, asked: rolling.Rolling) -> None:
         while True:
             if asked.wanted():
@@ -380,14 +380,14 @@ def test_a_unit_is_erased_by_the_holder_after_the_others_have_seen_to_their_jour
         async with holder.store.begin() as connection:
             assert (await connection.execute(text("SELECT count(*) FROM calls"))).scalar() == 6
             assert (await connection.execute(text("SELECT count(*) FROM units WHERE unit = 'zeus'"))).scalar() == 0
-        assert await calls(holder) == 12  # nobody's numbers change
+        assert await calls(holder) == 12  # no number changes
         for task in rolls:
             task.cancel()
 
-    told(story)
+    at_nodes(story)
 
 
-def test_no_node_takes_anothers_offsets_for_its_own(told: Told) -> None:
+def test_no_node_takes_anothers_offsets_for_its_own(at_nodes: AtNodes) -> None:
     """Workers of two nodes may have been started in the same millisecond."""
 
     async def story(those: Nodes) -> None:
@@ -401,7 +401,7 @@ def test_no_node_takes_anothers_offsets_for_its_own(told: Told) -> None:
         assert own != others
         assert await calls(a) == 13
 
-    told(story)
+    at_nodes(story)
 
 
 def test_a_nodes_name_is_made_once(tmp_path: Path) -> None:
@@ -411,7 +411,7 @@ def test_a_nodes_name_is_made_once(tmp_path: Path) -> None:
     assert name_of(tmp_path / "other") != name
 
 
-def test_what_a_node_may_leave_in_the_store_is_bounded(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_node_may_leave_in_the_store_is_bounded(at_nodes: AtNodes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shipped, "MOST_BYTES", 1_000)
 
     async def story(those: Nodes) -> None:
@@ -427,11 +427,11 @@ def test_what_a_node_may_leave_in_the_store_is_bounded(told: Told, monkeypatch: 
         await rounds(holder, node, times=3)
         assert await calls(holder) == 40
 
-    told(story)
+    at_nodes(story)
 
 
 def test_a_node_that_has_read_all_it_may_at_once_does_not_think_it_has_shipped_all(
-    told: Told, monkeypatch: pytest.MonkeyPatch
+    at_nodes: AtNodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(drain, "CHUNK_BYTES", 1_000)
 
@@ -447,10 +447,10 @@ def test_a_node_that_has_read_all_it_may_at_once_does_not_think_it_has_shipped_a
         await rounds(holder, times=3)
         assert await calls(holder) == 40
 
-    told(story)
+    at_nodes(story)
 
 
-def test_looking_says_who_holds_the_lease(told: Told) -> None:
+def test_looking_says_who_holds_the_lease(at_nodes: AtNodes) -> None:
     async def story(those: Nodes) -> None:
         a, b = [await those.node(name) for name in "ab"]
         await rounds(a, b)
@@ -461,4 +461,4 @@ def test_looking_says_who_holds_the_lease(told: Told) -> None:
         assert b.member.view("c").holder == "a"
         assert [node.name for node in b.member.view("c").nodes] == ["a", "b"]
 
-    told(story)
+    at_nodes(story)

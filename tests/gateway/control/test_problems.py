@@ -170,7 +170,7 @@ def snapshot_of(case: Case, desk: Desk) -> Snapshot:
     return replace(desk.snapshot, backends=backends)
 
 
-def told(case: Case, path: Path, requests: int = 60) -> tuple[Snapshot, Ledger]:
+def counted(case: Case, path: Path, requests: int = 60) -> tuple[Snapshot, Ledger]:
     """Write a case's lines as a worker does, and return what is counted."""
 
     async def story(desk: Desk) -> tuple[Snapshot, Ledger]:
@@ -192,7 +192,7 @@ def text_of(shown: dict[str, Any]) -> str:
 @pytest.mark.parametrize("name", CASES)
 def test_a_misconfiguration_is_said_wherever_one_looks(name: str, tmp_path: Path) -> None:
     case = CASES[name]
-    snapshot, ledger = told(case, tmp_path)
+    snapshot, ledger = counted(case, tmp_path)
     shown = report(snapshot, ledger)
     [found] = [one for one in shown["problems"] if (one["problem"], one["variant"]) == (case.problem, case.variant)]
     assert case.says in found["sentence"]
@@ -214,7 +214,7 @@ def test_a_misconfiguration_is_said_wherever_one_looks(name: str, tmp_path: Path
 
 
 def test_what_goes_as_the_file_says_has_no_problem(tmp_path: Path) -> None:
-    snapshot, ledger = told(Case("", "", 0, 0), tmp_path)
+    snapshot, ledger = counted(Case("", "", 0, 0), tmp_path)
     shown = report(snapshot, ledger)
     assert (shown["problems"], shown["verdict"]["warning"]) == ([], None)
     assert "turnout_route_problem{" not in ask(Control(snapshot, {"r": ledger}), "/metrics").text
@@ -229,7 +229,7 @@ def test_a_problem_is_one_entry_and_shown_everywhere(tmp_path: Path, monkeypatch
         return [Found("a", 20, 40, Seen(20, T0, T0 + 1), "toys are broken", "buy new ones")]
 
     monkeypatch.setattr(problems, "PROBLEMS", (Problem("toy", 0.1, find),))
-    snapshot, ledger = told(Case("", "", 0, 0), tmp_path)
+    snapshot, ledger = counted(Case("", "", 0, 0), tmp_path)
     fake, said = Control(snapshot, {"r": ledger}), "toys are broken (20 of 40, 50.0%)."
     shown = ask(fake, "/api/v1/routes/r").json()
     assert [one["sentence"] for one in shown["problems"]] == [said]
@@ -241,7 +241,7 @@ def test_a_problem_is_one_entry_and_shown_everywhere(tmp_path: Path, monkeypatch
 
 
 def test_what_has_stopped_is_shown_as_past_and_raises_no_alert(tmp_path: Path) -> None:
-    snapshot, ledger = told(CASES["a backend's 404s"], tmp_path)
+    snapshot, ledger = counted(CASES["a backend's 404s"], tmp_path)
     later = replace(ledger, watermark_ms=T0 + 3_600_000)
     [found] = [one for one in report(snapshot, later)["problems"] if one["problem"] == "client_errors"]
     assert not found["ongoing"]
@@ -249,9 +249,9 @@ def test_what_has_stopped_is_shown_as_past_and_raises_no_alert(tmp_path: Path) -
 
 
 def test_4xx_are_a_class_of_their_own_by_variant(tmp_path: Path) -> None:
-    shown = report(*told(CASES["a backend's 404s"], tmp_path))
+    shown = report(*counted(CASES["a backend's 404s"], tmp_path))
     assert {v["name"]: (v["failures"], v["client_errors"]) for v in shown["variants"]} == {"a": (0, 30), "b": (0, 0)}
-    failing = report(*told(CASES["404s that count as failures"], tmp_path / "fail"))
+    failing = report(*counted(CASES["404s that count as failures"], tmp_path / "fail"))
     assert {v["name"]: (v["failures"], v["client_errors"]) for v in failing["variants"]} == {"a": (30, 30), "b": (0, 0)}
     assert failing["faults"] == {"a": {"primary": {"client_error": 30}}}
 
@@ -272,7 +272,7 @@ def test_a_variant_whose_answers_fail_is_never_better(tmp_path: Path) -> None:
         events,
         metrics=reward,
     )
-    snapshot, ledger = told(case, tmp_path, requests=600)
+    snapshot, ledger = counted(case, tmp_path, requests=600)
     shown = report(snapshot, ledger)
     [compared] = shown["verdict"]["comparisons"]
     assert compared["low"] > 0.1
@@ -283,7 +283,7 @@ def test_a_variant_whose_answers_fail_is_never_better(tmp_path: Path) -> None:
 
 
 def test_requests_without_a_unit_are_not_called_users(tmp_path: Path) -> None:
-    shown = report(*told(CASES["no unit in any request"], tmp_path))
+    shown = report(*counted(CASES["no unit in any request"], tmp_path))
     assert "users" not in shown["verdict"]["sentence"]
     assert "requests" in shown["verdict"]["sentence"]
 
@@ -299,14 +299,14 @@ def test_signs_add_up_whatever_the_batches(tmp_path: Path) -> None:
         return await desk.record()
 
     singly = at_desk(Desk(tmp_path / "singly", CLICK, lines=1), story)
-    _, whole = told(case._replace(events=lambda n: []), tmp_path / "whole")
+    _, whole = counted(case._replace(events=lambda n: []), tmp_path / "whole")
     assert singly.signs == whole.signs
     assert singly.signs["a", "primary", "other_version"] == Seen(30, T0, T0 + 58, "2.0.0")
 
 
 def test_what_an_earlier_version_recorded_does_not_hide_what_is_wrong_now(tmp_path: Path) -> None:
     """That version did not check its calls: among a million, sixty without a unit would be no share."""
-    snapshot, ledger = told(CASES["no unit in any request"], tmp_path)
+    snapshot, ledger = counted(CASES["no unit in any request"], tmp_path)
     older = {key: tally for key, tally in ledger.tallies.items() if key.metric == "@calls"}
     many = {
         replace(key, period=0): replace(tally, n=10_000 * tally.n, d=10_000 * tally.d) for key, tally in older.items()
@@ -362,6 +362,6 @@ def test_feedback_that_belongs_to_no_route_is_said_above_the_routes(tmp_path: Pa
 
 def test_a_click_on_a_list_that_was_not_merged_cannot_count_and_says_so(tmp_path: Path) -> None:
     case = CASES["lists that are not merged"]._replace(events=lambda n: [event(n, 1, at=100 + n, item="a")])
-    shown = report(*told(case, tmp_path))
+    shown = report(*counted(case, tmp_path))
     found = {one["problem"]: one["sentence"] for one in shown["problems"]}
     assert "60 about lists that were not merged" in found["not_applicable"]

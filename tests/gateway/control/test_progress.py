@@ -127,7 +127,7 @@ def test_a_watermark_that_stands_still_is_a_recording_that_is_stalled(
         await desk.record()
         now[0] += 1_000
         await desk.recorder.step()
-        assert not desk.recorder.progress().stalled, "nobody is waited for"
+        assert not desk.recorder.progress().stalled, "no writer is waited for"
 
     at_desk(Desk(tmp_path), story)
 

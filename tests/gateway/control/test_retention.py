@@ -23,7 +23,7 @@ from router.snapshot import Gateway
 from tests.gateway.control.builders import T0, Desk, at_desk, call, comparable, event, keyed, metric, snapshot, sums
 
 DAY_MS = partitions.DAY_MS
-#: The first midnight after the beginning: predictions of two days and more are told by their numbers.
+#: The first midnight after the beginning: predictions of two days and more are distinguished by their numbers.
 DAWN = (partitions.day_of(T0) + 1) * DAY_MS - T0
 
 
@@ -37,10 +37,10 @@ async def sweep(desk: Desk, now: int, **kept: int) -> Counter[str]:
     """Sweep at ``now`` milliseconds after the beginning, and return what was removed."""
     gone: Counter[str] = Counter()
 
-    def tell(kind: str, n: int) -> None:
+    def count(kind: str, n: int) -> None:
         gone[kind] += n
 
-    sweeping = Retention(desk.store, behind=lambda: 0, on_expired=tell, exclusively=desk.recorder.exclusively)
+    sweeping = Retention(desk.store, behind=lambda: 0, on_expired=count, exclusively=desk.recorder.exclusively)
     await sweeping.sweep(Gateway(**kept), T0 + now)  # type: ignore[arg-type]
     return gone
 
@@ -142,8 +142,8 @@ def test_what_comes_about_a_prediction_that_is_gone_finds_none_and_moves_no_tall
         after = await desk.record()
         assert comparable(after.tallies) == comparable(before.tallies)
         async with desk.store.begin() as connection:
-            told = await tallies.feedback_total(connection)
-        assert told == {("r", "k", "joined"): 1, ("unknown", "k", "orphaned"): 2}
+            totals = await tallies.feedback_total(connection)
+        assert totals == {("r", "k", "joined"): 1, ("unknown", "k", "orphaned"): 2}
 
     at_desk(Desk(tmp_path, metric(), store=store), story)
 

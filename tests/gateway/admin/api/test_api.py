@@ -317,8 +317,8 @@ def test_the_account_of_feedback_adds_up_to_what_was_sent() -> None:
 
 def test_what_became_of_a_sinks_events_is_told_by_the_api_and_in_series() -> None:
     fake = control()
-    fake.told = [dict(SINK)]
-    assert ask(fake, "/api/v1/sinks").json() == {"sinks": fake.told}
+    fake.sinks = [dict(SINK)]
+    assert ask(fake, "/api/v1/sinks").json() == {"sinks": fake.sinks}
     text = ask(fake, "/metrics").text
     assert 'turnout_sink_events{result="dropped",sink="lake"} 2.0' in text
     assert 'turnout_sink_pending_bytes{sink="lake"} 700.0' in text

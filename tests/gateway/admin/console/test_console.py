@@ -142,7 +142,7 @@ CALL |= {"status": 200, "fault": None, "propensity": 0.5, "latency_ms": 3.0, "pr
 EVENT = {"metric": "correct", "value": 7, "status": "not_exposed", "received_ms": 1_760_000_000_500, "revision": 0}
 EVENT |= {"item": None, "key": "loan-17"}
 VALUE = {"metric": "click", "variant": "new", "against": None, "live": 0.0, "mature": 0.0}
-TOLD = {
+PREDICTION = {
     "prediction_id": ID,
     "calls": [CALL],
     "feedback": [EVENT],
@@ -156,7 +156,7 @@ TOLD = {
 
 def test_a_prediction_shows_how_it_stands_under_each_metric() -> None:
     fake = control()
-    fake.predictions = {ID: TOLD}
+    fake.predictions = {ID: PREDICTION}
     text = ask(fake, f"/predictions/{ID}").text
     outline(text)
     assert "not exposed" in text

@@ -22,7 +22,7 @@ def test_a_change_of_content_is_noticed_however_it_is_made(tmp_path: Path, way: 
             path.symlink_to("one")
         else:
             path.write_text("one")
-        told = 0
+        noticed = 0
         watching = changes(path, content_of(path))
         first = asyncio.ensure_future(anext(watching))
         await asyncio.sleep(0.3)
@@ -39,9 +39,9 @@ def test_a_change_of_content_is_noticed_however_it_is_made(tmp_path: Path, way: 
             (folder / "link").replace(path)
         async with asyncio.timeout(5):
             await first
-            told += 1
+            noticed += 1
         await watching.aclose()  # type: ignore[attr-defined]
-        assert told == 1
+        assert noticed == 1
 
     asyncio.run(story())
 
