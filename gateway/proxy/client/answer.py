@@ -53,11 +53,11 @@ class Answer:
         "_charged",
         "_chunks",
         "_ended",
-        "_fault",
         "_leave",
         "_take_more",
         "bell",
         "complete",
+        "fault",
         "headers",
         "latest",
         "length",
@@ -83,7 +83,8 @@ class Answer:
         self._buffers = buffers
         self._charged = 0  # bytes of it that were taken out of the worker's budget
         self._ended = False
-        self._fault: Exception | None = None
+        #: Why nothing more will come.
+        self.fault: Exception | None = None
         # What to ask of the connection while more of the body is to come over it.
         self._take_more: Callable[[], None] | None = None
         self._leave: Callable[[], None] | None = None
@@ -121,8 +122,8 @@ class Answer:
     async def next_chunk(self) -> bytes:
         """Return what came since the last one, once there is any. Raises StopAsyncIteration at the end."""
         while not self._chunks:
-            if self._fault is not None:
-                raise self._fault
+            if self.fault is not None:
+                raise self.fault
             if self._ended:
                 raise StopAsyncIteration
             await self.bell
@@ -136,13 +137,13 @@ class Answer:
         if leave is not None:
             leave()
 
-    def confirm(self) -> None:
-        """Raise what went wrong before the head was here, if anything: an UpstreamFault, or what the body raised.
+    def raise_fault(self) -> None:
+        """Raise the ``fault`` there is before the head: an UpstreamFault, or what the body raised.
 
         It is raised once and not kept: a traceback holds frames, those hold this, and a cycle is garbage that only a
         collection finds.
         """
-        fault, self._fault = self._fault, None
+        fault, self.fault = self.fault, None
         if fault is not None:
             try:
                 raise fault
@@ -220,7 +221,7 @@ class Answer:
     def fail(self, fault: Exception) -> None:
         """Learn that nothing more will come, and why."""
         self._take_more = self._leave = None
-        self._fault = fault
+        self.fault = fault
         self.bell.ring()
 
     def _give(self, size: int) -> None:

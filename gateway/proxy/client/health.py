@@ -57,7 +57,7 @@ class _Replica:
 class Health:
     """The replicas of one backend, by their index. ``fit`` are those to be asked, never none."""
 
-    __slots__ = ("_backend", "_longest", "_most", "_replicas", "fit", "trial_at")
+    __slots__ = ("_backend", "_longest", "_most", "_replicas", "fit", "suspects", "trial_at")
 
     def __init__(self, backend: Backend) -> None:
         count = len(backend.urls)
@@ -67,17 +67,14 @@ class Health:
         self._longest = max(LONGEST_SECONDS, backend.eject_ms / 1000)
         self._replicas = tuple(_Replica() for _ in backend.urls)
         self.fit: tuple[int, ...] = tuple(range(count))
+        #: The replicas of which a good answer would change anything.
+        self.suspects: set[int] = set()
         #: When the next trial of any replica is due.
         self.trial_at = NEVER
 
     def state(self, index: int) -> State:
         replica = self._replicas[index]
         return "unhealthy" if replica.unhealthy else "ejected" if replica.ejected else "fit"
-
-    def suspect(self, index: int) -> bool:
-        """Return whether a good answer of this replica would change anything."""
-        replica = self._replicas[index]
-        return bool(replica.connection_failures or replica.answer_failures or replica.ejected)
 
     def failed(self, index: int, origin: Origin, now: float) -> float | None:
         """Take in that a call failed; return for how many seconds the replica is ejected, None if it is not."""
@@ -92,6 +89,7 @@ class Health:
         else:
             replica.connection_failures = 0
             replica.answer_failures += 1
+        self.suspects.add(index)
         if max(replica.connection_failures, replica.answer_failures) < limit:
             return None
         if sum(other.ejected for other in self._replicas) >= self._most:
@@ -105,6 +103,7 @@ class Health:
             return False  # it began before the ejection, or when all were asked
         back = replica.ejected
         replica.connection_failures = replica.answer_failures = 0
+        self.suspects.discard(index)
         if back:
             replica.trial_at = NEVER
             replica.tried = False

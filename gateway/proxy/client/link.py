@@ -317,14 +317,13 @@ class Link(asyncio.Protocol):
     def _finish(self, answer: Answer, *, at_once: bool) -> None:
         """The answer is whole: rule 1."""
         self.answer = None
-        replica = self._replica
-        reusable = self._reusable and self.phase is WHOLE and self.sending is WRITTEN
-        if reusable and self._transport is not None and replica.keep(self):
+        written = self.sending is WRITTEN and self._transport is not None
+        reusable = self._reusable and self.phase is WHOLE and written
+        if self._replica.ended(self, answer.status, reusable=reusable):
             self.phase = IDLE
             self._set_deadline()
         else:
             self._close()
-        replica.ended(answer.status)
         answer.end(at_once=at_once)
 
     def _close(self) -> None:

@@ -73,7 +73,8 @@ class Places:
         except BaseException:
             self.waiting.pop(turn, None)
             if turn.served.done() and not turn.served.cancelled() and turn.served.result() is _SERVED:
-                self.give_back()
+                self.in_flight -= 1
+                self.hand_on()
             raise
         finally:
             self._deadlines.forget(turn)
@@ -82,9 +83,8 @@ class Places:
                 raise UpstreamFault("timeout", "the time of the call was over before it had a place")
             raise UpstreamFault("overloaded", f"{overloaded}, and none ended within {self._seconds:g} s")
 
-    def give_back(self) -> None:
-        """Free one place; the first waiting call gets it."""
-        self.in_flight -= 1
+    def hand_on(self) -> None:
+        """Hand a place that was given back to the first waiting call, if there is one."""
         while self.waiting and self.in_flight < self.limit:
             turn, _ = self.waiting.popitem(last=False)
             if not turn.served.done():  # else it was cancelled a moment ago, and has not removed itself yet

@@ -46,13 +46,13 @@ class Replica:
         "_deadlines",
         "_gone",
         "_health",
-        "_idle",
         "_links",
         "_opening",
         "_path",
         "_places",
         "_prefix",
         "authority",
+        "idle",
         "in_flight",
         "index",
         "name",
@@ -84,14 +84,15 @@ class Replica:
         self._connect, self.authority, base = _place(url, tls)
         self._prefix = _quoted(base.rstrip("/"))
         self._path = None if backend.path is None else self._prefix + _quoted(backend.path)
-        self._idle: list[Link] = []
+        #: The pool: connections that carry no call, the one used last at the end.
+        self.idle: list[Link] = []
         self._links: set[Link] = set()
         self._opening: set[asyncio.Task[object]] = set()
         self._closed = False
         self._gone: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
-        return f"<Replica {self.name}: {self.in_flight} in flight, {len(self._idle)} idle>"
+        return f"<Replica {self.name}: {self.in_flight} in flight, {len(self.idle)} idle>"
 
     def target(self, target: bytes) -> bytes:
         """Return the target as this replica is asked for it. Its query is kept, and its path unless we have one."""
@@ -99,10 +100,6 @@ class Replica:
             _, mark, query = target.partition(b"?")
             return self._path + mark + query
         return self._prefix + target if self._prefix and target != b"*" else target
-
-    def take(self) -> Link | None:
-        """Return the idle connection that was used last, if there is one."""
-        return self._idle.pop() if self._idle else None
 
     async def connect(self, latest: float) -> Link:
         """Return a new connection, its name resolved anew; ``latest`` is when its call ends in any case.
@@ -147,7 +144,7 @@ class Replica:
     def pool_nothing(self) -> None:
         """Close what is idle, and from now on each connection with its call."""
         self._closed = True
-        for link in list(self._idle):
+        for link in list(self.idle):
             link.drop(UpstreamFault("reset", "the backend was closed"))
 
     async def close(self) -> None:
@@ -166,13 +163,21 @@ class Replica:
     def leave(self) -> None:
         """A call has ended."""
         self.in_flight -= 1
-        self._places.give_back()
+        places = self._places
+        places.in_flight -= 1
+        if places.waiting:
+            places.hand_on()
 
-    def ended(self, status: int) -> None:
-        """A call has ended with a whole answer."""
-        if status >= 500 or self._health.suspect(self.index):
+    def ended(self, link: Link, status: int, *, reusable: bool) -> bool:
+        """A call has ended with a whole answer. Return whether its connection was put back into the pool."""
+        young = link.made_at + OLDEST_SECONDS >= self._deadlines.now
+        kept = reusable and young and not self._closed and len(self._links) <= self._places.limit
+        if kept:
+            self.idle.append(link)
+        if status >= 500 or self.index in self._health.suspects:
             self.answered(status)
         self.leave()
+        return kept
 
     def answered(self, status: int) -> None:
         """A whole answer came, or the head of a failing one."""
@@ -200,18 +205,11 @@ class Replica:
         self._links.add(link)
         self._deadlines.watch(link)
 
-    def keep(self, link: Link) -> bool:
-        """Pool a connection; False when it is not wanted any more."""
-        if self._closed or link.made_at + OLDEST_SECONDS < self._deadlines.now or len(self._links) > self._places.limit:
-            return False
-        self._idle.append(link)
-        return True
-
     def retire(self, link: Link) -> None:
         """A connection takes no more calls."""
         self._deadlines.forget(link)
-        if link in self._idle:
-            self._idle.remove(link)
+        if link in self.idle:
+            self.idle.remove(link)
 
     def lost(self, link: Link) -> None:
         """A connection is gone."""

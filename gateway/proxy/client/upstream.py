@@ -124,7 +124,7 @@ class Upstream:
                     length=length,
                     chunked=upload is not None and length is None,
                 )
-                link = None if tried else replica.take()
+                link = replica.idle.pop() if replica.idle and not tried else None
                 pooled = link is not None
                 try:
                     if link is None:
@@ -134,7 +134,8 @@ class Upstream:
                     if upload is not None:
                         link.upload(upload, length)
                     await answer.bell
-                    answer.confirm()
+                    if answer.fault is not None:
+                        answer.raise_fault()
                     return answer
                 except UpstreamFault as fault:
                     fault.retries = len(tried)

@@ -37,9 +37,9 @@ def test_everybody_is_fit_at_first() -> None:
 def test_failures_in_a_row_eject_and_one_good_answer_begins_the_row_anew() -> None:
     found = health(eject_after=3)
     assert [found.failed(0, "connection", 0.0) for _ in range(2)] == [None, None]
-    assert found.suspect(0)
+    assert 0 in found.suspects
     found.succeeded(0, 1.0)
-    assert not found.suspect(0)
+    assert 0 not in found.suspects
     assert [found.failed(0, "connection", 2.0) for _ in range(3)] == [None, None, 10.0]
     assert found.fit == (1,)
     assert found.state(0) == "ejected"
@@ -65,7 +65,7 @@ def test_a_bad_answer_ends_the_row_of_broken_connections() -> None:
 def test_zero_never_ejects() -> None:
     found = health(eject_after=0)
     assert [found.failed(0, "connection", 0.0) for _ in range(100)] == [None] * 100
-    assert not found.suspect(0)
+    assert 0 not in found.suspects
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,8 @@ class Case:
         """Begin a call as ``Upstream.call`` does, with its place."""
         answer = Answer(self.upstream.buffers, self.loop.now + TOTAL)
         self.link.begin(answer, b"head", b"", head_only=head_only, last=last)
-        self.replica.take()
+        if self.replica.idle:
+            assert self.replica.idle.pop() is self.link
         self.answer = answer
         self.upstream._places.in_flight += 1
         self.replica.in_flight += 1
@@ -403,7 +404,7 @@ def test_whatever_happens_a_connection_moves_by_the_tables_and_gives_back_what_i
             assert link.phase in LASTING, f"{one!r} in {before}"
             assert (link.answer is not None) == (link.phase in (Phase.HEAD, Phase.BODY, Phase.STALLED))
             assert case.transport.reading == (link.phase is not Phase.STALLED) or link.phase is Phase.CLOSED
-            assert (link in case.replica._idle) <= (link.phase is Phase.IDLE)
+            assert (link in case.replica.idle) <= (link.phase is Phase.IDLE)
             assert link.deadline <= expected_deadline(case)
             finish_call(case)
         assert set(case.moves) <= ALLOWED
