@@ -32,7 +32,8 @@ from gateway.journal.appender import Appender
 from gateway.journal.segments import FEEDBACK, PREDICTIONS
 from gateway.store import Store
 from gateway.store.counts import tallies
-from gateway.store.counts.ledger import UNKNOWN, Ledger, TallyKey
+from gateway.store.counts.ledger import Ledger, TallyKey
+from gateway.store.rows.feedback_status import UNKNOWN
 from loadtests import postgresql
 from policies.types import Evidence, Tally
 from router.compile import compile_snapshot

@@ -14,7 +14,8 @@ from gateway.report.comparison import ALPHA, Comparison
 from gateway.report.problems import goes_on, problems_of, warning
 from gateway.report.variants import pending_seconds, unit_of_analysis, variants
 from gateway.report.verdict import shares_as_planned, verdict
-from gateway.store.counts.ledger import STATUSES, Ledger
+from gateway.store.counts.ledger import Ledger
+from gateway.store.rows.feedback_status import STATUSES
 from policies import Policy
 from router.records import UNCOUNTED
 from router.snapshot import Metric, Snapshot

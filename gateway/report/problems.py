@@ -12,7 +12,8 @@ from typing import Any, Final, NamedTuple
 
 from gateway.moments import rfc3339
 from gateway.report.account import ANSWERING, SHADOWING, Account, share_interval
-from gateway.store.counts.ledger import UNKNOWN, Seen, Status
+from gateway.store.counts.ledger import Seen
+from gateway.store.rows.feedback_status import UNKNOWN, Status
 from router.outcomes import Inapplicable
 from router.records import UNCOUNTED
 from router.snapshot import Metric

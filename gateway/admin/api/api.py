@@ -27,8 +27,8 @@ from gateway.admin.metrics.metrics import Metrics
 from gateway.control.acts import Act
 from gateway.control.progress import Progress
 from gateway.process.effective import effective
-from gateway.store.counts.ledger import STATUSES, UNKNOWN
 from gateway.store.counts.plans import ACTS
+from gateway.store.rows.feedback_status import STATUSES, UNKNOWN
 from router.config.diagnostics import as_json
 
 #: A reload reads a file and makes plans. If it takes longer than this, something hangs.

@@ -25,8 +25,8 @@ from gateway.control.progress import Progress
 from gateway.proxy.client.health import STATES
 from gateway.report.comparison import STATUSES as VERDICTS
 from gateway.sinks.sinks import RESULTS
-from gateway.store.counts.ledger import STATUSES, UNKNOWN
 from gateway.store.rows.calls import CallRow, StoredCall, by_shared_fields
+from gateway.store.rows.feedback_status import STATUSES, UNKNOWN
 from gateway.store.rows.shared_fields import SharedFields
 from router.records import EXPOSED, VARIANT_FAULTS, Fault, Role
 from router.settings.backend import replica_name

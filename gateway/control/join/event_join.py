@@ -18,10 +18,10 @@ from gateway.control.join.event_status import PredictionFacts, Restated, new_fac
 from gateway.control.join.valuation import RequestState, Valuation, feedback_of, finished_of
 from gateway.store.counts.definitions import Definitions
 from gateway.store.counts.deltas import Deltas, new_status_delta
-from gateway.store.counts.ledger import UNKNOWN
 from gateway.store.rows import calls, feedback_events
 from gateway.store.rows.calls import StoredCall
 from gateway.store.rows.feedback_events import Event, new_event
+from gateway.store.rows.feedback_status import UNKNOWN
 from router.exposure import exposed
 from router.outcomes import in_time, inapplicable, values
 from router.records import EXPOSED, Feedback, new_outcome

@@ -1,19 +1,16 @@
 """What each feedback event ends as.
 
 Rule: pure. The status of an event is a function of the events that share its identity, of the predictions they are
-about and of the watermark; so the order of arrival cannot matter. Precedence, first that applies:
+about and of the watermark; so the order of arrival cannot matter. What each status means is said where they are listed
+(``gateway.store.rows.feedback_status``). The first that applies is taken:
 
-| status         | of                                                                                        |
-|----------------|-------------------------------------------------------------------------------------------|
-| repeated       | an event that came earlier with the same identity and revision                            |
-| waiting        | its prediction is not known, and may still come                                           |
-| orphaned       | its prediction is not known (it is joined all the same should it come)                    |
-| not_applicable | it cannot count: ``router.outcomes.Inapplicable`` says why                                |
-| late           | it happened outside the prediction's window, after it or too long before                  |
-| not_exposed    | nobody met its prediction (yet), and the route asks for that                              |
-| corrected      | another of its identity has a higher revision                                             |
-| over_limit     | one too many about its prediction, or of its identity: it has no row (``event_limit``)    |
-| joined         | the one that counts; one whose value is null counts by taking back what was said before   |
+1. ``repeated``: another event of the same identity and revision came earlier;
+2. ``waiting``, later ``orphaned``: its prediction is not known (it is joined all the same should it come);
+3. ``not_applicable``: ``router.outcomes.Inapplicable`` says why;
+4. ``late``, then ``not_exposed``;
+5. ``corrected``: another event of its identity has a higher revision;
+6. ``over_limit``: it has no row (``event_limit``);
+7. ``joined``: an event whose value is null counts by taking back what was said before.
 """
 
 from __future__ import annotations
@@ -28,8 +25,8 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from gateway.store.counts.deltas import StatusDelta, new_status_delta
-from gateway.store.counts.ledger import TROUBLED, UNKNOWN, Status
 from gateway.store.rows.feedback_events import Event, new_event
+from gateway.store.rows.feedback_status import RARE, UNKNOWN, Status
 from router.outcomes import Inapplicable, in_time
 from router.records import Feedback
 from router.snapshot import Metric
@@ -96,7 +93,7 @@ class Restated:
                 delay = max(0, learned.received_ms - at_ms) / 1000
             self.status_deltas.append(new_status_delta((counted, metric, status, 1, delay, variant)))
             self.stated.append(now)
-            if status in TROUBLED:
+            if status in RARE:
                 self.troubled.append((now, known[0].why if known else None))
         if was is None and not also:  # as nearly all: it is about one prediction, if any
             if status == "joined" and target is not None:

@@ -19,9 +19,9 @@ from gateway.store import reason
 from gateway.store.counts import tallies
 from gateway.store.counts.definitions import Definition
 from gateway.store.counts.deltas import Deltas
-from gateway.store.counts.ledger import UNKNOWN
 from gateway.store.counts.tallies import TallyCache
 from gateway.store.rows import feedback_events, set_aside_items
+from gateway.store.rows.feedback_status import UNKNOWN
 from gateway.store.rows.recorded import Recorded
 from gateway.store.rows.set_aside_items import SetAside
 from router.extract import identifier
@@ -117,7 +117,9 @@ class Isolation:
         async with self._committer.store.change() as connection:
             for one in found:
                 if isinstance(one, int):
-                    target = await set_aside_items.event(connection, one, deltas)
+                    target, route, metric, status = await set_aside_items.event(connection, one)
+                    deltas.status(route, metric, status, -1)
+                    deltas.status(route, metric, "set_aside")
                     items.append(SetAside(_now_ms(), "event", str(one), target, reason(error)))
                     deltas.counts["unsettled_events"] += 1
                 else:

@@ -20,9 +20,9 @@ from gateway.sinks.cloudevents import events
 from gateway.store.counts import plans, positions, tallies
 from gateway.store.counts.definitions import Definition, newly_defined
 from gateway.store.counts.deltas import Deltas
-from gateway.store.counts.ledger import UNKNOWN
 from gateway.store.fleet import shipped
 from gateway.store.rows import bodies, calls, outbox
+from gateway.store.rows.feedback_status import UNKNOWN
 from gateway.store.rows.recorded import Recorded
 from router.exposure import exposure
 from router.snapshot import Sink, Snapshot

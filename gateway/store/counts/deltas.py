@@ -12,8 +12,9 @@ from functools import lru_cache, partial
 from operator import itemgetter
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
-from gateway.store.counts.ledger import AGREEMENT, CALLS, CHECKED, Phase, Seen, Status
+from gateway.store.counts.ledger import AGREEMENT, CALLS, CHECKED, Phase, Seen
 from gateway.store.rows.calls import CallRow, StoredCall, by_shared_fields, wrong_of
+from gateway.store.rows.feedback_status import Status
 from gateway.store.rows.recorded import ChangedValue, Recorded
 from gateway.store.rows.shared_fields import SharedFields
 from policies.statistics.latency import bucket

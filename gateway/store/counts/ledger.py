@@ -20,40 +20,8 @@ Phase = Literal["live", "mature", "closed", "unexposed"]
 CALLS = "@calls"  # M = the variant's failures, D = calls; live only
 AGREEMENT = "@agreement"  # a shadow predicts what the primary does: M = 1 or 0, D = 1 where both predicted; live only
 
-#: What a feedback event can end as. Each event is in exactly one.
-Status = Literal[
-    "rejected",
-    "repeated",
-    "corrected",
-    "not_applicable",
-    "not_exposed",
-    "orphaned",
-    "late",
-    "waiting",
-    "joined",
-    "over_limit",
-    "set_aside",
-]
-STATUSES: tuple[Status, ...] = (
-    "joined",
-    "corrected",
-    "repeated",
-    "late",
-    "waiting",
-    "orphaned",
-    "not_applicable",
-    "not_exposed",
-    "over_limit",
-    "set_aside",
-    "rejected",
-)
-#: The statuses of events that should be rare, of which it is noted when they were seen.
-TROUBLED: frozenset[Status] = frozenset({"late", "orphaned", "not_applicable"})
-
 #: The sign of every call that was looked at for signs: what an earlier version recorded was not.
 CHECKED = "checked"
-
-UNKNOWN = "unknown"  # the route or metric of an event that names none that exists
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +111,7 @@ class Ledger:
 
     ``signs`` are what may be wrong, by (variant, role, word). Of calls: the words of ``records.WRONG``, "failed",
     "client_error" (a 4xx of the backend), "dropped", and "uncounted", of which nothing else here knows. Of feedback,
-    under variant and role "" and over all epochs: the statuses of ``TROUBLED``, and why an event could not count
+    under variant and role "" and over all epochs: the statuses that should be rare, and why an event could not count
     (``outcomes.Inapplicable``).
     """
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field, fields
 from functools import cache
 from math import isfinite
 from sys import getsizeof
@@ -39,6 +39,7 @@ from gateway.store.schema.tables import (
     units,
 )
 from policies.exact import Sum, plus, rounded, total
+from policies.types import Tally
 
 #: A unit's exact sum and its count of values.
 Counted = tuple[Sum, float]
@@ -54,12 +55,12 @@ CACHED_ADDRESSES: Final = 100_000
 SLACK_MS: Final = 3_600_000
 
 _ADDRESS = tuple(tallies.c[name] for name in TallyAddress._fields)
-SUMS: Final = ("n", "m", "m2", "d", "d2", "md", "positive", "negative", "d_max")
+SUMS: Final = tuple(one.name for one in fields(Tally))
 #: What a tally begins with, in the order of its columns.
-_BEGUN: Final = (0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0.0, None)
+_BEGUN: Final = (*astuple(Tally()), None)
 #: Sums of what may be any number: never moved by a rounded difference.
 EXACT: Final = ("m", "m2", "md")
-_WHOLE: Final = ("n", "d", "d2", "positive", "negative")
+_WHOLE: Final = tuple(name for name in SUMS if name not in (*EXACT, "d_max"))
 _MOVE = (
     update(tallies)
     .where(tallies.c.id == bindparam("b_id"))

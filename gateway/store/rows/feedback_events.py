@@ -14,8 +14,8 @@ import orjson
 from sqlalchemy import BigInteger, Select, Text, bindparam, delete, func, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.store.counts.ledger import UNKNOWN, Status
 from gateway.store.rows.calls import INSIDE, Span
+from gateway.store.rows.feedback_status import UNKNOWN, Status
 from gateway.store.schema import sql
 from gateway.store.schema.tables import NAMED, calls, feedback, feedback_targets
 from router.records import Feedback

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, NamedTuple
 from sqlalchemy import bindparam, delete, func, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.store.counts.deltas import Deltas
+from gateway.store.rows.feedback_status import Status
 from gateway.store.schema import sql
 from gateway.store.schema.tables import feedback, set_aside
 
@@ -44,14 +44,15 @@ async def note(connection: AsyncConnection, found: Sequence[SetAside]) -> None:
     await connection.execute(delete(set_aside).where(set_aside.c.seq <= newest - MOST))
 
 
-async def event(connection: AsyncConnection, seq: int, deltas: Deltas) -> str | None:
-    """Set a stored event aside: from now on no query finds it. Return the prediction it is about, if any."""
+async def event(connection: AsyncConnection, seq: int) -> tuple[str | None, str, str, Status]:
+    """Set a stored event aside: from now on no query finds it.
+
+    Return the prediction it is about, if any, and the route, the metric and the status that it was counted under.
+    """
     query = select(feedback.c.target, feedback.c.counted, feedback.c.metric, feedback.c.status)
     target, counted, metric, status = (await connection.execute(query.where(feedback.c.seq == seq))).one()
     await connection.execute(update(feedback).where(feedback.c.seq == seq).values(status=literal_column("'set_aside'")))
-    deltas.status(counted, metric, status, -1)
-    deltas.status(counted, metric, "set_aside")
-    return None if target is None else str(target)
+    return target, counted, metric, status
 
 
 async def predictions(connection: AsyncConnection) -> set[str]:

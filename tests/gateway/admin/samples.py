@@ -8,8 +8,9 @@ from typing import Final
 from gateway.admin.metrics.metrics import Metrics
 from gateway.control.membership import FleetView
 from gateway.report import report
-from gateway.store.counts.ledger import STATUSES, Seen
+from gateway.store.counts.ledger import Seen
 from gateway.store.fleet.nodes import ABSENT_MS, Node
+from gateway.store.rows.feedback_status import STATUSES
 from policies import Tally, Thompson, Weighted
 from router.records import Prediction
 from tests.gateway.admin.fake import Control, control

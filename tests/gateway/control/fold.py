@@ -13,7 +13,8 @@ from fractions import Fraction
 from math import fsum
 from typing import Any
 
-from gateway.store.counts.ledger import AGREEMENT, CALLS, UNKNOWN, TallyKey
+from gateway.store.counts.ledger import AGREEMENT, CALLS, TallyKey
+from gateway.store.rows.feedback_status import UNKNOWN
 from policies.types import Tally
 from router.records import LARGEST, Feedback, Prediction
 from router.snapshot import Metric

@@ -18,7 +18,7 @@ from gateway.admin.app import create
 from gateway.admin.metrics.metrics import MOST_NAMES, Metrics
 from gateway.admin.metrics.workers import MOST_WRITERS, SILENT_SECONDS
 from gateway.compiled import build
-from gateway.store.counts.ledger import STATUSES
+from gateway.store.rows.feedback_status import STATUSES
 from router.records import Prediction
 from router.snapshot import Snapshot
 from tests.gateway.admin.fake import Control, ask, control
@@ -454,7 +454,7 @@ def test_the_number_of_series_is_bounded_by_the_configuration() -> None:
     before = text(metrics).count("\n")
     for index in range(1000):
         metrics.observe_calls([row(prediction(unit=f"u{index}", key=f"k{index}", request_id=f"x{index}"))])
-        metrics.observe_status("digits", "correct", STATUSES[index % len(STATUSES)], 1, float(index))
+        metrics.observe_status("digits", "correct", [*STATUSES][index % len(STATUSES)], 1, float(index))
     assert text(metrics).count("\n") == before
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from gateway.store.counts import tallies
-from gateway.store.counts.ledger import AGREEMENT, CALLS, UNKNOWN
+from gateway.store.counts.ledger import AGREEMENT, CALLS
+from gateway.store.rows.feedback_status import UNKNOWN
 from router.records import UNCOUNTED
 from tests.gateway.control.builders import (
     OTHER,

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from gateway.store.counts import tallies
-from gateway.store.counts.ledger import UNKNOWN
+from gateway.store.rows.feedback_status import UNKNOWN
 from router.records import Feedback, Prediction
 from router.snapshot import Metric
 from tests.gateway.control.builders import T0, Desk, at_desk, call, event, keyed, metric, sums, uuid

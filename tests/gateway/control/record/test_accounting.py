@@ -17,7 +17,7 @@ from sqlalchemy import func, select
 from gateway.admin.metrics.metrics import Metrics
 from gateway.journal.segments import PREDICTIONS
 from gateway.report import report
-from gateway.store.counts.ledger import STATUSES, UNKNOWN
+from gateway.store.rows.feedback_status import STATUSES, UNKNOWN
 from gateway.store.schema import tables
 from router.records import Feedback, Prediction, mark_line
 from router.snapshot import Backend

@@ -22,8 +22,9 @@ from gateway.journal.seal import sealed
 from gateway.journal.segments import FEEDBACK, PREDICTIONS, Segment
 from gateway.store import Store
 from gateway.store.counts import tallies
-from gateway.store.counts.ledger import CALLS, UNKNOWN
+from gateway.store.counts.ledger import CALLS
 from gateway.store.rows.calls import StoredCall
+from gateway.store.rows.feedback_status import UNKNOWN
 from router.records import mark_line
 from tests.gateway.control.builders import (
     OTHER,
