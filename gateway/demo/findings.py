@@ -12,7 +12,7 @@ from math import sqrt
 from typing import Any
 
 from gateway.demo.scenario import CANARY_SHARE, SCENES, Scene
-from gateway.demo.traffic import Account
+from gateway.demo.traffic import UserCounts
 
 #: A share is as configured when it is no further off than this many standard errors.
 STANDARD_ERRORS = 4.0
@@ -21,7 +21,7 @@ Report = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class CheckedComparison:
     """A variant less the baseline, as reported; the truth is the same difference on the held-out images.
 
     For merged rankers the difference is the share of the votes less one half, and has no truth but its sign.
@@ -63,19 +63,19 @@ class RouteResult:
     route: str
     claim: str
     right: bool | None
-    comparison: Comparison | None
+    comparison: CheckedComparison | None
     share: float | None
     balances: tuple[Balance, ...]
 
 
 def find(
-    reports: Mapping[str, Report], accounts: Mapping[str, Account], truth: Mapping[str, float]
+    reports: Mapping[str, Report], accounts: Mapping[str, UserCounts], truth: Mapping[str, float]
 ) -> tuple[RouteResult, ...]:
     """Return what each route showed, in the order of the scenes."""
     return tuple(_finding(scene, reports[scene.route], accounts[scene.route], truth) for scene in SCENES)
 
 
-def complete(report: Report, account: Account, scene: Scene) -> bool:
+def complete(report: Report, account: UserCounts, scene: Scene) -> bool:
     """Return whether the gateway has counted everything the users know of, and every window has closed."""
     pending = sum(metric["pending"] for variant in report["variants"] for metric in variant["metrics"].values())
     return pending == 0 and all(balance.holds for balance in _balances(scene, report, account))
@@ -93,7 +93,7 @@ def as_json(findings: tuple[RouteResult, ...]) -> list[dict[str, Any]]:
     ]
 
 
-def _finding(scene: Scene, report: Report, account: Account, truth: Mapping[str, float]) -> RouteResult:
+def _finding(scene: Scene, report: Report, account: UserCounts, truth: Mapping[str, float]) -> RouteResult:
     comparison = _comparison(scene, report, truth)
     right = {"better": True, "worse": False}.get(comparison.status) if comparison else None
     share = next((float(v["share"]) for v in report["variants"] if v["name"] == scene.better), None)
@@ -101,17 +101,17 @@ def _finding(scene: Scene, report: Report, account: Account, truth: Mapping[str,
     return RouteResult(scene.route, claim, right, comparison, share, _balances(scene, report, account))
 
 
-def _comparison(scene: Scene, report: Report, truth: Mapping[str, float]) -> Comparison | None:
+def _comparison(scene: Scene, report: Report, truth: Mapping[str, float]) -> CheckedComparison | None:
     found = next((c for c in report["verdict"]["comparisons"] if c["variant"] == scene.better), None)
     if found is None:
         return None
     expected = truth[scene.better] - truth[scene.baseline] if scene.task == "digits" else None
-    return Comparison(
+    return CheckedComparison(
         scene.better, scene.baseline, found["status"], found["difference"], found["low"], found["high"], expected
     )
 
 
-def _claim(scene: Scene, comparison: Comparison | None) -> str:
+def _claim(scene: Scene, comparison: CheckedComparison | None) -> str:
     if comparison is None or comparison.difference is None or comparison.low is None or comparison.high is None:
         return f"too little was seen to compare {scene.better} with {scene.baseline}."
     verb = {"better": "is better than", "worse": "is worse than"}.get(comparison.status, "is not yet told apart from")
@@ -138,7 +138,7 @@ def _moved(scene: Scene, report: Report) -> str:
     return f"The bandit {verb} {scene.better}: share {before:.0%} at the start, {after:.0%} at the end{best}."
 
 
-def _split(scene: Scene, account: Account) -> str:
+def _split(scene: Scene, account: UserCounts) -> str:
     """Say how many users met the canary, by the users' own count."""
     if scene.route != "canary" or not account.met:
         return ""
@@ -152,7 +152,7 @@ def _split(scene: Scene, account: Account) -> str:
     )
 
 
-def _balances(scene: Scene, report: Report, account: Account) -> tuple[Balance, ...]:
+def _balances(scene: Scene, report: Report, account: UserCounts) -> tuple[Balance, ...]:
     """Every answer received has one primary row, or one draft row per ranker; every event has one status."""
     received = len(account.prediction_ids)
     rows: dict[str, list[int]] = {"primary": [], "draft": [], "shadow": []}

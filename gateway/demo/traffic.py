@@ -45,7 +45,7 @@ _HEADERS: Final = ((b"content-type", b"application/json"), (b"accept", b"applica
 
 
 @dataclass(slots=True)
-class Account:
+class UserCounts:
     """What one route's users sent and got. Events are counted as sent once the gateway has acknowledged them.
 
     ``answers`` counts answers by the variant that gave them, ``met`` is the variant each user met first, and
@@ -81,7 +81,7 @@ class Traffic:
     """Everything the users do. ``accounts`` can be read at any time."""
 
     def __init__(self, digits: Digits, gateway: Upstream, host: str, *, rate: float, seed: int) -> None:
-        self.accounts = {scene.route: Account() for scene in SCENES}
+        self.accounts = {scene.route: UserCounts() for scene in SCENES}
         self._digits = digits
         self._gateway = gateway
         self._headers = (*_HEADERS, (b"host", host.encode()))

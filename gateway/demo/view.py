@@ -19,7 +19,7 @@ from rich.text import Text
 from gateway.demo.findings import Report, RouteResult
 from gateway.demo.models import Classifier, Model
 from gateway.demo.scenario import SCENES, Scene
-from gateway.demo.traffic import Account
+from gateway.demo.traffic import UserCounts
 
 #: How often a log without a terminal hears of progress.
 LINE_SECONDS: Final = 5.0
@@ -31,7 +31,7 @@ class DemoProgress:
 
     phase: str
     total: float
-    accounts: Mapping[str, Account]
+    accounts: Mapping[str, UserCounts]
     done: float = 0.0
     reports: dict[str, Report] = field(default_factory=dict)
 

@@ -37,7 +37,7 @@ from gateway.proxy.exchange.tracing import Tracing, exported
 from gateway.proxy.feedback.feedback import OWN_PATHS, OwnPaths
 from gateway.proxy.limits.admission import SAMPLE_SECONDS, Admission
 from gateway.proxy.limits.new_units import NewUnits
-from gateway.proxy.log.counts import Counts
+from gateway.proxy.log.counters import Counts
 from gateway.proxy.log.predictions import Log, keep_synced
 from gateway.proxy.server.edge import Edge
 from gateway.proxy.server.request import Request

@@ -17,7 +17,7 @@ from gateway.files.secret import Mark, SecretMissing, mark, secret, tokens
 from gateway.files.tls import Unusable, client_context
 from gateway.proxy.client.probes import Probes
 from gateway.proxy.client.upstream import Upstream
-from gateway.proxy.log.counts import Counts
+from gateway.proxy.log.counters import Counts
 from gateway.proxy.wire.buffers import Buffers
 from gateway.proxy.wire.headers import Header, Headers
 from router.records import CallLine, Role, Stamp, stamp

@@ -19,7 +19,7 @@ from gateway.proxy.client.health import Health, Origin
 from gateway.proxy.client.link import Link
 from gateway.proxy.client.phases import phase_seconds
 from gateway.proxy.client.places import Places
-from gateway.proxy.log.counts import Counts
+from gateway.proxy.log.counters import Counts
 from gateway.proxy.wire.deadlines import NEVER, Deadlines
 from gateway.proxy.wire.faults import UpstreamFault
 from router.settings.backend import replica_name

@@ -29,7 +29,7 @@ from gateway.proxy.client.link import Link
 from gateway.proxy.client.phases import IDLE_SECONDS
 from gateway.proxy.client.places import Places, Turn
 from gateway.proxy.client.replica import Replica
-from gateway.proxy.log.counts import Counts
+from gateway.proxy.log.counters import Counts
 from gateway.proxy.wire.buffers import Buffers
 from gateway.proxy.wire.deadlines import NEVER, Deadlines
 from gateway.proxy.wire.faults import UpstreamFault

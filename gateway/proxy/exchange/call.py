@@ -22,7 +22,7 @@ from gateway.proxy.client.answer import Answer
 from gateway.proxy.client.upstream import Upstream
 from gateway.proxy.exchange.routed import RoutedRequest, since
 from gateway.proxy.exchange.tracing import Trace
-from gateway.proxy.log.counts import Counts
+from gateway.proxy.log.counters import Counts
 from gateway.proxy.wire.faults import UpstreamFault
 from gateway.proxy.wire.headers import CODED, Fields, Headers, field
 from gateway.proxy.wire.wire import LONG_BYTES

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from gateway.proxy.exchange.call import plain_body
-from gateway.proxy.log.counts import Counts
+from gateway.proxy.log.counters import Counts
 from gateway.proxy.server.request import Request
 from gateway.proxy.wire.headers import Headers
 from policies.chance import chance

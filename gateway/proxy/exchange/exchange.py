@@ -23,7 +23,7 @@ from gateway.proxy.exchange.routed import RoutedRequest
 from gateway.proxy.exchange.tracing import Tracing
 from gateway.proxy.limits.admission import Admission
 from gateway.proxy.limits.new_units import NewUnits
-from gateway.proxy.log.counts import Counts
+from gateway.proxy.log.counters import Counts
 from gateway.proxy.log.predictions import Log
 from gateway.proxy.server.request import Request
 from gateway.proxy.server.response import Response

@@ -20,7 +20,7 @@ from typing import Final
 
 from gateway.proxy.exchange.call import BackendCall, Kept, call, read_answer, worth_reading
 from gateway.proxy.exchange.routed import RoutedRequest, since
-from gateway.proxy.log.counts import Counts
+from gateway.proxy.log.counters import Counts
 from gateway.proxy.log.predictions import Log
 from gateway.proxy.wire.deadlines import NEVER, Deadlines
 from gateway.proxy.wire.faults import UpstreamFault

@@ -19,7 +19,7 @@ from gateway.proxy.exchange.call import BackendCall, Kept, call, read_answer, wo
 from gateway.proxy.exchange.capture import Capturing
 from gateway.proxy.exchange.mirrors import Tee
 from gateway.proxy.exchange.routed import RoutedRequest, since
-from gateway.proxy.log.counts import Counts
+from gateway.proxy.log.counters import Counts
 from gateway.proxy.log.predictions import Log
 from gateway.proxy.server.response import Response
 from gateway.proxy.wire.faults import BodyTimeout, BodyTooLarge, ClientGone, UpstreamFault

@@ -23,7 +23,7 @@ from gateway.proxy.exchange.reply import refuse
 from gateway.proxy.feedback.validate import NotEvents, read_events
 from gateway.proxy.limits.new_units import client_of
 from gateway.proxy.limits.rates import Rates
-from gateway.proxy.log.counts import Counts
+from gateway.proxy.log.counters import Counts
 from gateway.proxy.log.predictions import Log
 from gateway.proxy.server.accept import METHODS
 from gateway.proxy.server.request import Request

@@ -18,7 +18,7 @@ from gateway.journal.appender import Appender
 from gateway.journal.feedback_appender import FeedbackAppender
 from gateway.journal.reserve import is_spent
 from gateway.journal.segments import FEEDBACK, PREDICTIONS, roll_bytes, size_bytes
-from gateway.proxy.log.counts import Counts
+from gateway.proxy.log.counters import Counts
 from router.records import mark_line
 from router.snapshot import Gateway
 

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.demo.findings import Balance, RouteResult, complete, find
 from gateway.demo.scenario import SCENES
-from gateway.demo.traffic import Account
+from gateway.demo.traffic import UserCounts
 
 TRUTH = {"digits_v1": 0.90, "digits_v2": 0.94, "digits_v3": 0.99, "search_rows": 0.72, "search_pixels": 0.93}
 SCENE = {scene.route: scene for scene in SCENES}
@@ -57,8 +57,8 @@ REPORTS = {
 }  # fmt: skip
 
 
-def accounts(**events: int) -> dict[str, Account]:
-    found = {route: Account(events=events.get(route, 0), prediction_ids=["a", "b", "c"]) for route in SCENE}
+def accounts(**events: int) -> dict[str, UserCounts]:
+    found = {route: UserCounts(events=events.get(route, 0), prediction_ids=["a", "b", "c"]) for route in SCENE}
     found["canary"].met = {f"u{n}": "digits_v2" if n < 210 else "digits_v1" for n in range(1000)}
     return found
 

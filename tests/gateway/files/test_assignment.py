@@ -26,7 +26,7 @@ from gateway.process import environment, first_snapshot
 from gateway.process.first_snapshot import ensure_snapshot, initial_key
 from gateway.process.supervisor import EXIT_CONFIG, EXIT_UNAVAILABLE, serve
 from gateway.proxy.exchange.capture import capturing
-from gateway.proxy.log.counts import Counts
+from gateway.proxy.log.counters import Counts
 from gateway.store import Store, StoreError
 from gateway.store.counts import plans
 from policies import Occasion

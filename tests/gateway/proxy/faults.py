@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.proxy.client.upstream import Upstream
-from gateway.proxy.log.counts import Counts
+from gateway.proxy.log.counters import Counts
 from tests.gateway.proxy import builders
 from tests.ports import free_port
 

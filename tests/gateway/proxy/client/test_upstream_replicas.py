@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.proxy.client.upstream import LEAST_RETRIES, Upstream
-from gateway.proxy.log.counts import Counts
+from gateway.proxy.log.counters import Counts
 from gateway.proxy.wire.faults import UpstreamFault
 from tests.gateway.proxy.faults import HOST, OK, Script, Wire, backend, get, nowhere, polite, says, stays, upstream
 from tests.gateway.proxy.raw import play, until
