@@ -199,10 +199,8 @@ class Worker:
         """Apply the limits on clients, and bound connections by the descriptors that this process may open."""
         limit = descriptors.soft_limit()
         edge, gateway = self._edge, snapshot.gateway
-        edge.told, room = (
-            descriptors.refused(limit),
-            descriptors.connections(gateway, snapshot.backends.values(), limit),
-        )
+        edge.most_refused = descriptors.refused(limit)
+        room = descriptors.connections(gateway, snapshot.backends.values(), limit)
         if room < gateway.max_connections and room != edge.room:
             said = "at most %d connections, not max_connections = %d: of %d descriptors backends and journal need some"
             logger.warning(said, room, gateway.max_connections, limit)

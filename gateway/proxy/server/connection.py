@@ -99,7 +99,7 @@ class Connection(Channel):
         self._peer = self.service.peer(peer[0] if isinstance(peer, tuple) else "")
         self._enter(OPENED)
         excess = self._arrived(self)
-        if excess > self.service.told:
+        if excess > self.service.most_refused:
             self.cut()
         elif excess > 0:
             self._refuse(Refusal(503, "too many connections", (b"retry-after", b"1")))

@@ -39,9 +39,9 @@ class Service:
         #: Since the start: connections beyond max_connections, bodies for which there was no room, clients that were
         #: cut because they took their answer too slowly, header fields dropped for an underscore in their name.
         self.turned_away = self.unheld = self.unread = self.dropped_fields = 0
-        #: Connections that there are descriptors for, and those beyond the limit that get an answer that says so.
+        #: Connections that there are descriptors for, and those beyond the limit that get a 503.
         self.room = sys.maxsize
-        self.told = MOST_REFUSED
+        self.most_refused = MOST_REFUSED
         #: The handlers that wait for something.
         self.fibers: set[Fiber] = set()
         #: Rung when a connection is closed, and when a handler ends.

@@ -101,8 +101,8 @@ def test_beyond_the_memory_a_slow_reader_loses_its_place_to_a_waiting_request_an
                 assert worker(c)._buffers.used < 2 * 2**20
                 await served(c)
                 assert upstream(c).in_flight < PLACES
-                told = worker(c)._counts.listed()
-                assert any(name == "slow_clients" and labels == {"reason": "answer"} for name, labels, _ in told)
+                counted = worker(c)._counts.listed()
+                assert any(name == "slow_clients" and labels == {"reason": "answer"} for name, labels, _ in counted)
                 # What it has not got it never gets, and it can tell.
                 rests = [asyncio.create_task(client.rest()) for client in slow]
                 for client in slow:

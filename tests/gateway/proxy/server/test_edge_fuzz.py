@@ -162,10 +162,10 @@ def test_bytes_gone_wrong_are_refused_or_read_as_a_strict_reader_reads_them(capl
         def example(data: bytes, cuts: list[int]) -> None:
             answers = edge.ask(*pieces(data, cuts))
             assert edge.read == second_reading(data)[: len(edge.read)]
-            told = [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", answers) if status != b"100"]
-            assert told[: len(edge.read)] == [200] * len(edge.read)
-            assert len(told) <= len(edge.read) + 1
-            assert all(400 <= status < 600 for status in told[len(edge.read) :])
+            answered = [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", answers) if status != b"100"]
+            assert answered[: len(edge.read)] == [200] * len(edge.read)
+            assert len(answered) <= len(edge.read) + 1
+            assert all(400 <= status < 600 for status in answered[len(edge.read) :])
 
         example()
 

@@ -43,10 +43,10 @@ def test_500_slow_clients_are_closed_on_their_deadline_and_every_other_request_s
         async with chain(tmp_path, gateway=limits, max_concurrency=SLOW + 10) as c:
             over = asyncio.Event()
             normal = [asyncio.create_task(ask_on(c, over)) for _ in range(4)]
-            told = await asyncio.gather(*(drip(c, number) for number in range(SLOW)))
+            answered = await asyncio.gather(*(drip(c, number) for number in range(SLOW)))
             over.set()
             assert min(await asyncio.gather(*normal)) > 0
-            assert told == [(408,)] * SLOW
+            assert answered == [(408,)] * SLOW
             # No slow request was ever whole, so none of them was a request.
             assert {request.line for request in c.seen} == {b"GET /normal HTTP/1.1"}
 
