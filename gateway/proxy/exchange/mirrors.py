@@ -25,13 +25,13 @@ from gateway.proxy.log.predictions import Log
 from gateway.proxy.wire.deadlines import NEVER, Deadlines
 from gateway.proxy.wire.faults import UpstreamFault
 from gateway.proxy.wire.fiber import Fiber
-from gateway.proxy.wire.headers import Header
+from gateway.proxy.wire.headers import checked, joined
 from router.snapshot import Gateway
 
 logger = logging.getLogger(__name__)
 
 #: The field by which a backend tells a copy from a request.
-MARK: Final[Header] = (b"turnout-mirror", b"1")
+MARK: Final = checked((b"turnout-mirror", b"1"))
 #: Seconds that copies get to end once they are cancelled.
 _STOP_SECONDS: Final = 1.0
 
@@ -213,7 +213,7 @@ class Copy:
 
     async def _call(self, began: float) -> BackendCall:
         routed, variant = self._routed, self._variant
-        headers = routed.generation.dressed([*routed.headers, MARK], variant)
+        headers = routed.generation.dressed(joined(routed.headers, MARK), variant)
         came = await call(routed.generation.mirroring(variant), routed, headers, self._body)
         if came.answer is None:
             return came

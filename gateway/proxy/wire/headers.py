@@ -151,6 +151,23 @@ class Fields:
 Headers: TypeAlias = Fields | Sequence[Header]
 
 
+def checked(*headers: Header) -> Fields:
+    """Return these as ``Fields``. Raises what ``add`` raises."""
+    made = Fields([], 0)
+    for name, value in headers:
+        made.add(name, value)
+    return made
+
+
+def joined(headers: Headers, added: Fields) -> Headers:
+    """Return fields with others behind them, and change neither."""
+    if isinstance(headers, Fields):
+        made = Fields([*headers], headers.meanings)
+        made.extend(added)
+        return made
+    return [*headers, *added]
+
+
 def breaks_line(value: bytes) -> bool:
     """Return whether a field with this value could be read as more than one line, or as less than itself."""
     return _LF in value or _CR in value or _NUL in value

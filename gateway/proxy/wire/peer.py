@@ -10,7 +10,19 @@ from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Final, Literal
 
-from gateway.proxy.wire.headers import HOP, HOST, LENGTH, MEANING, OWN, REPLACED, Fields, Header, end_to_end, field
+from gateway.proxy.wire.headers import (
+    HOP,
+    HOST,
+    LENGTH,
+    MEANING,
+    OWN,
+    REPLACED,
+    Fields,
+    Header,
+    checked,
+    end_to_end,
+    field,
+)
 
 #: A gateway names the version in which it *received* the message (RFC 9110, section 7.6.3).
 _VIA: Final = b"1.1 turnout"
@@ -68,11 +80,7 @@ def _vouched(headers: Sequence[Header], peer: Peer, *, http10: bool) -> Fields:
 
 
 def _way(via: bytes, addresses: bytes, scheme: bytes) -> Fields:
-    made = Fields([], 0)
-    made.add(b"via", via)
-    made.add(b"x-forwarded-for", addresses)
-    made.add(b"x-forwarded-proto", scheme)
-    return made
+    return checked((b"via", via), (b"x-forwarded-for", addresses), (b"x-forwarded-proto", scheme))
 
 
 def lies_within(address: str, networks: Sequence[IPv4Network | IPv6Network]) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.proxy.wire.headers import DATE, HOP, LENGTH, MEANING, Fields, Header, end_to_end
+from gateway.proxy.wire.headers import DATE, HOP, LENGTH, MEANING, Fields, Header, checked, end_to_end, joined
 from gateway.proxy.wire.wire import answer_head, request_head
 
 ENDS_A_LINE = (b"\r", b"\n", b"\0", b"\r\n", b"\r\nx: y", b"\r\n\r\nGET / HTTP/1.1\r\n")
@@ -92,6 +92,15 @@ def test_what_is_added_counts_as_there() -> None:
     made.add(b"date", b"now")
     assert made.meanings & DATE
     assert lines(answer_head(204, made)) == [b"HTTP/1.1 204 No Content", b"date: now"]
+
+
+def test_joined_fields_change_neither_part_and_are_checked_as_far_as_they_were() -> None:
+    first, then = checked((b"x", b"1")), checked((b"date", b"now"))
+    both = joined(first, then)
+    assert isinstance(both, Fields)
+    assert both.meanings & DATE
+    assert list(both) == [(b"x", b"1"), (b"date", b"now")] == joined([(b"x", b"1")], then)
+    assert [list(first), list(then)] == [[(b"x", b"1")], [(b"date", b"now")]]
 
 
 class Parsed:
