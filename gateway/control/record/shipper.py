@@ -27,14 +27,15 @@ from gateway.store.fleet import shipped
 _GONE: Final = b'{"line":"gone"}'
 
 
-class Parcel(Batch):
+class ShippedBatch(Batch):
     """Lines to be shipped, by writer, in their order, without their seals; what was met while reading goes along."""
 
     def __init__(self) -> None:
         super().__init__()
         self.parts: list[tuple[str, list[bytes]]] = []
 
-    def _say(self, text: bytes, writer: str) -> None:
+    def _parse(self, text: bytes, writer: str) -> None:
+        """Keep the line as it is, unread."""
         if not self.parts or self.parts[-1][0] != writer:
             self.parts.append((writer, []))
         self.parts[-1][1].append(text)
@@ -48,7 +49,7 @@ class Parcel(Batch):
 
 
 @dataclass(slots=True)
-class _Known:
+class _ShipperState:
     """What memory holds of the store, as of the last commit; ``gone`` are writers of which it was said."""
 
     segments: Segments
@@ -65,52 +66,52 @@ class Shipper:
         self._journal = journal
         self._run = run
         self._quarantine = quarantine
-        self._known: _Known | None = None
+        self._state: _ShipperState | None = None
         #: Whether the last step left lines where they are, because too many wait in the store already.
         self.full = False
         #: Whether it left lines because it had as many as there may be at once.
         self.more = False
 
     def forget(self) -> None:
-        """Forget what is known of the store: the holder's way of reading has gone on."""
-        self._known = None
+        """Forget the state: the store was changed since, by the recorder of this node."""
+        self._state = None
 
     async def step(self, limit: int) -> tuple[int, Segments]:
         """Ship the next lines; return how many, and the segments as they then are. Raises the store's trouble."""
-        known, self._known = self._known or await self._load(), None  # until the commit
+        state, self._state = self._state or await self._load(), None  # until the commit
         prefix = self._member.prefix
-        dead = known.writers.dead(self._run, prefix)
-        known.segments.look(dead)
-        for name in known.segments.writers():
-            known.writers.meet(name)
-        parcel = Parcel()
+        dead = state.writers.dead(self._run, prefix)
+        state.segments.look(dead)
+        for name in state.segments.writers():
+            state.writers.meet(name)
+        batch = ShippedBatch()
         self.full = self._member.view("").waiting_bytes.get(self._member.node, 0) > shipped.MOST_BYTES
-        read = Read() if self.full else await asyncio.to_thread(known.segments.read, limit, None, parcel)
+        read = Read() if self.full else await asyncio.to_thread(state.segments.read, limit, None, batch)
         self.more = read.more
         if read.unreadable:
             await asyncio.to_thread(self._quarantine.keep, read.unreadable)
-        gone = sorted(known.segments.drained_writers(dead - known.gone, read.offsets))
-        parcel.close(gone, prefix)
-        forgotten, silent = known.segments.forgotten(), known.segments.silent()
-        if parcel.parts or read.offsets or forgotten or silent:
+        gone = sorted(state.segments.drained_writers(dead - state.gone, read.offsets))
+        batch.close(gone, prefix)
+        forgotten, silent = state.segments.forgotten(), state.segments.silent()
+        if batch.parts or read.offsets or forgotten or silent:
             async with self._store.begin() as connection:
                 await self._member.fence_journal(connection)
-                await shipped.put(connection, self._member.node, parcel.parts)
+                await shipped.put(connection, self._member.node, batch.parts)
                 await positions.write_offsets(connection, read.offsets, prefix)
                 await positions.write_numbers(connection, read.numbers, prefix)
                 await positions.forget_offsets(connection, forgotten, prefix)
                 await positions.forget_numbers(connection, silent, prefix)
-            known.segments.recorded(read.offsets, read.numbers)
-            known.gone.update(gone)
+            state.segments.recorded(read.offsets, read.numbers)
+            state.gone.update(gone)
             for name in forgotten:
-                del known.segments.offsets[name]
+                del state.segments.offsets[name]
             for chain in silent:
-                del known.segments.numbers[chain]
+                del state.segments.numbers[chain]
         self._quarantine.forget()
-        self._known = known
-        return parcel.lines, known.segments
+        self._state = state
+        return batch.lines, state.segments
 
-    async def _load(self) -> _Known:
+    async def _load(self) -> _ShipperState:
         prefix = self._member.prefix
         async with self._store.begin() as connection:
             await self._member.fence_journal(connection)
@@ -118,4 +119,4 @@ class Shipper:
             numbers = await positions.read_numbers(connection, prefix)
             segments = Segments(self._journal, offsets, numbers, prefix=prefix)
             names = {name for name in await positions.living(connection, prefix) if not name.endswith("/")}
-        return _Known(segments, Writers({name: Writer(0) for name in names}))
+        return _ShipperState(segments, Writers({name: Writer(0) for name in names}))
