@@ -1,12 +1,13 @@
 """Config + evidence → snapshot.
 
-Rule: identity is a hash of what a thing means. An *epoch* is that of everything that makes numbers comparable, so going
+Rule: an identity is a hash of meaning. An *epoch* is the hash of everything that makes numbers comparable, so going
 back to an old config resumes its epoch. A *period* begins when the epoch, the policy's own settings or the assignment
-key change, and lives on in the previous snapshot alone; the plans that an adaptive policy makes of new evidence begin
+key change, and is kept only in the previous snapshot; a new plan that an adaptive policy makes from new evidence begins
 none. A route's *revision* is the snapshot revision at which its plan, epoch or period last changed.
 
-An epoch hashes the salt as the file has it, so no key changes one. Another key draws every unit again, blindly: each
-period on its own is a fair experiment, and comparisons never cross periods unadjusted.
+An epoch hashes the salt as written in the file, so a new assignment key changes no epoch. It assigns every unit anew,
+independently of the old assignment: each period on its own is a fair experiment, and comparisons never cross periods
+unadjusted.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ def compile_snapshot(
 ) -> Snapshot:
     """Return the snapshot of a config. ``evidence`` is asked for the evidence of each (route, epoch).
 
-    ``previous`` is the snapshot in force, whose periods and revisions go on where nothing changed. ``now_ms`` is the
-    period of those that begin, ``revision`` this snapshot's number, higher than any before. Without a ``key`` the salts
-    are used as the file has them.
+    ``previous`` is the snapshot in force, whose periods and revisions continue where nothing changed. ``now_ms`` is the
+    period of routes that begin a new one, ``revision`` this snapshot's number, higher than any before. Without a
+    ``key`` the salts are used as written in the file.
     """
     before = {} if previous is None else previous.routes
     routes: dict[str, Route] = {}
@@ -56,9 +57,9 @@ def compile_snapshot(
 
 
 def replan(snapshot: Snapshot, config: Config, route: str, evidence: Evidence, revision: int) -> Snapshot:
-    """Return the snapshot with one route's plan made anew of ``evidence``, which is that of the route's epoch.
+    """Return the snapshot with one route's plan made again from ``evidence``, that of the route's epoch.
 
-    If the plan comes out the same, the very same snapshot is returned: there is nothing to publish.
+    If the plan is the same, the same snapshot object is returned: there is nothing to publish.
     """
     present = snapshot.routes[route]
     plan = config.routes[route].policy.plan(evidence)
@@ -69,7 +70,7 @@ def replan(snapshot: Snapshot, config: Config, route: str, evidence: Evidence, r
 
 
 def with_plans_of(previous: Snapshot, fresh: Snapshot) -> Snapshot:
-    """Keep what evidence had made of the routes whose policy is the same as before: for when there is no evidence."""
+    """Return ``fresh`` with the former plans of routes whose policy is unchanged: ``fresh`` has no evidence."""
     routes = dict(fresh.routes)
     for name, route in fresh.routes.items():
         before = previous.routes.get(name)
@@ -84,7 +85,7 @@ def epoch_of(config: Config, route: RouteConfig) -> str:
 
     It covers the policy's kind, the variants with their versions, the unit, the salt, the prediction pointer, which of
     several predictions feedback by key is about and whether predictions count only once they were exposed. The order of
-    variants, shares, metrics, mirrors and everything about where a backend runs leave it alone.
+    variants, shares, metrics, mirrors and where a backend runs do not change it.
     """
     identity: dict[str, object] = {
         "kind": route.policy.kind,
@@ -93,7 +94,7 @@ def epoch_of(config: Config, route: RouteConfig) -> str:
         "salt": route.salt,
         "prediction": route.prediction,
     }
-    if route.key_rule != "latest":  # what is at its default leaves the epochs of those who never heard of it alone
+    if route.key_rule != "latest":  # at its default it must not change the epochs from before there was this key
         identity["key_rule"] = route.key_rule
     if route.require_exposure:
         identity["require_exposure"] = True
@@ -106,10 +107,9 @@ def policy_settings(policy: Policy) -> str:
 
 
 def identity_of(snapshot: Snapshot) -> str:
-    """Return the hash of everything that nodes which serve the same must have in common, plans left out.
+    """Return the hash of everything, without plans, in which nodes must agree to serve the same.
 
-    Where a node listens, where its data and secrets are, how much disk its journal may take and how many workers it has
-    may differ.
+    Keys that are marked ``own`` may differ (where a node listens, its data, its workers), and the paths of files.
     """
     shared = {
         f.name: getattr(snapshot.gateway, f.name)
@@ -133,7 +133,7 @@ def _route(
     policy = route.policy
     epoch, settings, plan = epoch_of(config, route), policy_settings(policy), policy.plan(evidence)
     goes_on = before is not None and (before.epoch, before.settings, before.salt) == (epoch, settings, salt)
-    # Never a period that was: the clock may have been set back, and two edits may fall into one millisecond.
+    # Never a former period: the clock may have been set back, and two edits may fall into one millisecond.
     begins = now_ms if before is None else max(now_ms, before.period + 1)
     period = before.period if before is not None and goes_on else begins
     same = before is not None and goes_on and before.plan == plan

@@ -1,9 +1,9 @@
-"""Config + plans as one immutable value: what the controller publishes and every worker routes by.
+"""Config and plans as one immutable value, which the controller publishes and every worker routes by.
 
 Rule: plain frozen values, no behaviour beyond encoding. Secrets never enter: ``request_headers`` keeps its
 references unresolved (``router.settings.placeholders``) and tokens stay in the files that ``Gateway`` names; a worker
-resolves both when it swaps. Of the assignment key there is what it makes of each salt (``router.assignment``), and its
-name. The JSON of a route is flat, and says each key by its name: what older releases wrote is read as well.
+resolves both when it swaps. Of the assignment key there are only its name and the salts that were hashed with it
+(``router.assignment``). A route is one flat JSON object; what older releases wrote is still read.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Route(RouteSettings):
     statistics may be added up, ``period`` the Unix time in milliseconds at which the present shares were set,
     ``revision`` the snapshot revision at which ``plan`` last changed. ``by_unit`` says that units, not requests,
     are what is counted. ``settings`` is the hash of the policy's own settings: when it changes, the period ends.
-    ``salt`` is what chance is drawn with: what the assignment key makes of the file's, or that itself without a key.
+    ``salt`` is hashed with the unit to choose: the file's salt hashed with the assignment key, or itself without a key.
     """
 
     policy: str
@@ -66,10 +66,10 @@ class Route(RouteSettings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """One revision of everything a worker needs, and of what the controller goes on with when the file is spoilt.
+    """One revision of everything a worker needs, with which the controller continues too while the file is invalid.
 
     ``config`` is the hash of the operator's file, as parsed, and ``assignment`` the name of the assignment key ("":
-    none). Plans aside, the two make all of it.
+    none). The two determine everything but the plans.
     """
 
     revision: int
@@ -83,7 +83,7 @@ class Snapshot:
 
     @property
     def source(self) -> tuple[str, str]:
-        """What the snapshot was made of, plans aside: two with the same differ in their plans alone."""
+        """What the snapshot was made of: two with the same source differ in their plans alone."""
         return self.config, self.assignment
 
 
@@ -105,15 +105,16 @@ def encode(snapshot: Snapshot) -> bytes:
     )
 
 
-#: What a snapshot said of each route, and the route that was made of it.
+#: For each route the JSON in the last snapshot, and the route that was made of it.
 Known = dict[str, tuple[dict[str, Any], Route]]
 
 
 def decode(data: bytes, known: Known | None = None) -> Snapshot:
     """Return the snapshot that ``encode`` wrote.
 
-    ``known`` is what the one before said, and becomes what this one says: routes that say the same are not made anew.
-    A bandit's plan moves one of perhaps hundreds every second, and who reads it answers requests meanwhile.
+    ``known`` has the routes of the snapshot before, and is updated to those of this one: a route whose JSON is the same
+    is not made again. A bandit changes one plan of perhaps hundreds every second, and the worker that decodes it
+    answers requests meanwhile.
 
     Raises ValueError if the bytes are not JSON, or were written by another format of this program.
     """
@@ -159,7 +160,7 @@ def _decode_route(said: Mapping[str, Any]) -> Route:
 
 
 def _tuples(value: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON arrays back to tuples, one level of nesting deep."""
+    """Return the values with JSON arrays as tuples, and arrays in them too."""
     return {name: _tuple(content) if isinstance(content, list) else content for name, content in value.items()}
 
 

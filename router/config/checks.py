@@ -1,7 +1,7 @@
-"""Cross-checks: what no single setting can know.
+"""Checks of several settings together.
 
-Rule: every check looks at what could be read and says nothing about what could not, so no mistake is reported twice.
-A setting that would never have an effect is refused rather than ignored.
+Rule: a check uses only settings that could be read, so no mistake is reported twice. A setting that would never have an
+effect is refused rather than ignored.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from router.scores import score_of, scored_01
 
 
 def findings_of(draft: Draft) -> Iterator[Finding]:
-    """Yield everything that is wrong between settings, warnings included."""
+    """Yield every problem that several settings make together, warnings included."""
     yield from _gateway(draft.gateway)
     for backend in draft.backends.values():
         yield from _backend(backend)
     for metric in draft.metrics.values():
         yield from _metric(metric)
     if not draft.routes and not draft.findings:
-        # An emptied or half-written file must not take every route out of service.
+        # An empty or half-written file must not take every route out of service.
         yield Finding((), "the file has no routes, and would serve nothing", "begin with [routes.NAME]", "table")
     yield from _retention(draft)
     yield from _tally_retention(draft.gateway)
@@ -37,7 +37,7 @@ def findings_of(draft: Draft) -> Iterator[Finding]:
         yield from _sink(draft, sink)
 
 
-#: Settings of the gateway, and what they have no effect without.
+#: Settings of the gateway, each with the setting without which it has no effect.
 _USELESS_WITHOUT: Final = (
     ("tls_key_file", "tls_cert_file"),
     ("tls_client_ca_file", "tls_cert_file"),
@@ -78,17 +78,17 @@ def _gateway(gateway: TableDraft) -> Iterator[Finding]:
 
 
 def _is_open(gateway: TableDraft, name: str, token: str) -> bool:
-    """Return whether an address is known to be reached by other machines, and no token is asked for there."""
+    """Return whether other machines can surely reach this address, and no token is required there."""
     where: str | None = gateway.values.get(name)
     asks = gateway.values.get(token) or token in gateway.broken
     return where is not None and not asks and not spellings.is_loopback(where)
 
 
 def _retention(draft: Draft) -> Iterator[Finding]:
-    """A prediction is needed until its last window has closed."""
+    """A prediction must be kept until its last window has closed."""
     kept = draft.gateway.values.get("prediction_retention")
     has = {name: metric.values.get for name, metric in draft.metrics.items()}
-    # An event from before its prediction is looked for as long as such a prediction may still come.
+    # An event that happened before its prediction waits for it as long as the prediction may still arrive.
     windows = {name: (get("window") or 0) + (get("window_before") or 0) for name, get in has.items()}
     longest = max(windows, key=lambda name: windows[name], default=None)
     if kept is not None and longest is not None and kept < windows[longest]:
@@ -98,7 +98,7 @@ def _retention(draft: Draft) -> Iterator[Finding]:
 
 
 def _tally_retention(gateway: TableDraft) -> Iterator[Finding]:
-    """What is counted is needed while a prediction is there that may still move it."""
+    """Tallies must be kept as long as predictions that may still change them."""
     tallies, predictions = (gateway.values.get(name) for name in ("tally_retention", "prediction_retention"))
     if tallies is None or "prediction_retention" in gateway.broken:
         return
@@ -115,7 +115,7 @@ def _same_socket(one: str, other: str) -> bool:
     return port == other_port != 0 and (host == other_host or bool(anywhere & {host, other_host}))
 
 
-#: A setting of a backend, the value with which others have no effect, and those.
+#: A setting of a backend, the value of it that makes others useless, and those others.
 _IDLE: Final = (
     ("max_waiting", 0, ("wait_timeout_ms",)),
     ("eject_after", 0, ("eject_ms", "max_ejected_share")),
@@ -130,7 +130,7 @@ def _backend(backend: TableDraft) -> Iterator[Finding]:
         if name in backend.broken or has(name) != off:
             continue
         for other in others:
-            # What is given as it is by default does no harm.
+            # A default that is written out does no harm.
             if has(other) not in (None, BACKEND.settings[other].default):
                 because = f"with {name} = {off}" if off is not None else f"without {name}"
                 yield wrong(backend.path, other, f"has no effect {because}")
@@ -182,7 +182,7 @@ def _metric(metric: TableDraft) -> Iterator[Finding]:
         yield wrong(path, "missing", f"must lie in range, [{span[0]:g}, {span[1]:g}], got {missing:g}")
 
 
-#: What has no meaning for a sink that nothing is sent to.
+#: Settings that have no meaning for a sink that writes to standard output.
 _SENT: Final = ("url", "mode", "headers", "timeout_ms", "tls_ca_file")
 
 

@@ -1,8 +1,8 @@
 """The operator's file as values: ``parse`` for a text, ``load`` for a file.
 
-Rule: valid whole or refused whole, with every problem at once and its place. ``parse`` is pure; ``load`` is the one
-function of this package that reads files and the environment. Tables and keys are in ``settings``, what is checked
-between them in ``checks``.
+Rule: a file is accepted whole or refused whole, with every problem and its place at once. ``parse`` is pure; ``load``
+is the only function of this package that reads files and the environment. The tables are in ``file``, the checks
+between settings in ``checks``.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from router.settings.route import Capture, RouteMirror, RouteSettings
 from router.settings.sink import Sink
 from router.snapshot import Metric
 
-#: The largest file that is read. The largest that anybody writes by hand is a hundredth of it.
+#: The largest file that is read. One that is written by hand has at most a hundredth of it.
 MAX_BYTES: Final = 4 * 2**20
 
 
 class ConfigError(ValueError):
-    """The file cannot be used. ``diagnostics`` are all its problems, warnings among them, in the order of the file."""
+    """The file cannot be used. ``diagnostics`` are all its problems, warnings included, in the order of the file."""
 
     def __init__(self, diagnostics: tuple[Diagnostic, ...]) -> None:
         super().__init__(render(diagnostics))
@@ -44,7 +44,7 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteConfig(RouteSettings):
-    """A route as the file says it. ``baseline`` is the policy's own when the file names none."""
+    """A route as written in the file. ``baseline`` is the policy's own if the file names none."""
 
     policy: Policy
     salt: str
@@ -52,7 +52,7 @@ class RouteConfig(RouteSettings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """A valid file. ``hash`` is that of its content: comments, spaces and quotes do not matter to it."""
+    """A valid file. ``hash`` is a hash of its values: comments, spaces and the kind of quotes do not change it."""
 
     gateway: Gateway
     backends: Mapping[str, Backend]
@@ -64,9 +64,9 @@ class Config:
 
 
 def load(path: FilePath | str, *, environ: Mapping[str, str] | None = None, secrets: bool = True) -> Config:
-    """Read the file, and with ``secrets`` make sure that the secrets and files it refers to are there.
+    """Read the file, and with ``secrets`` check that the secrets and files it refers to exist.
 
-    ``environ`` stands in for the process's environment. Raises ConfigError, and nothing else.
+    ``environ`` replaces the process's environment. Raises ConfigError, and nothing else.
     """
     name = str(path)
     try:
@@ -82,10 +82,10 @@ def load(path: FilePath | str, *, environ: Mapping[str, str] | None = None, secr
 
 
 def parse(text: str, filename: str, *, environ: Mapping[str, str] | None = None) -> Config:
-    """Read the text of a file; ``filename`` is only for messages.
+    """Read the text of a file; ``filename`` is only used in messages.
 
-    With ``environ`` the environment variables and files that the text refers to are looked for too; without, it reads
-    nothing. Raises ConfigError, and nothing else.
+    With ``environ``, also check that the environment variables and files that the text refers to exist. Raises
+    ConfigError, and nothing else.
     """
     try:
         document = tomllib.loads(text)
@@ -142,7 +142,9 @@ def _metric(name: str, values: dict[str, Any]) -> Metric:
         "fold": values["fold"] or ("any" if kind == "event" else "last"),
         "range": values["range"],
     }
-    if values["window_before"] is not None:  # a key that nobody wrote leaves the numbers of those who did not alone
+    if (
+        values["window_before"] is not None
+    ):  # absent, it must not change the hash that files without the key have always had
         changes_numbers["before_ms"] = values["window_before"]
     better = better_of(scorer, values["better"])
     return Metric(better=better, definition=digest(changes_numbers), **changes_numbers)
@@ -165,7 +167,7 @@ def _route(route: RouteDraft, policy: Policy) -> RouteConfig:
 
 
 def _environment(draft: Draft, document: dict[str, Any], environ: Mapping[str, str]) -> Iterator[Finding]:
-    """Yield what is not there of what the file refers to."""
+    """Yield each secret and file that the file refers to and that does not exist."""
     named: list[tuple[Path, Placeholder, bool]] = [
         (("gateway", name), Placeholder("file", value), False)
         for name, value in draft.gateway.values.items()
@@ -180,7 +182,7 @@ def _environment(draft: Draft, document: dict[str, Any], environ: Mapping[str, s
                 authorities = Placeholder("file", reading.values["tls_ca_file"])
                 named.append(((section, name, "tls_ca_file"), authorities, False))
             if reading.values.get(headers):
-                # The names as the file writes them: the values are kept under lower-case ones.
+                # Header names as written in the file: the draft has them in lower case.
                 for header, value in document[section][name][headers].items():
                     where: Path = (section, name, headers, header)
                     named += [(where, placeholder, True) for placeholder in placeholders(value)]
@@ -191,7 +193,7 @@ def _environment(draft: Draft, document: dict[str, Any], environ: Mapping[str, s
 
 
 def _secret_problem(placeholder: Placeholder, environ: Mapping[str, str], *, in_header: bool) -> str | None:
-    """Say what is wrong with a secret, never the secret itself: workers refuse what is refused here."""
+    """Return what is wrong with a secret, without showing it. Workers refuse the same secrets."""
     name = placeholder.name
     if placeholder.source == "env":
         what, text = f"the environment variable {name}", environ.get(name, "")
@@ -215,5 +217,5 @@ def _secret_problem(placeholder: Placeholder, environ: Mapping[str, str], *, in_
 
 
 def _reason(error: OSError | ValueError) -> str:
-    """What went wrong with a file, without its name. ValueError: a path that holds a NUL."""
+    """Return what went wrong with a file, without its name. A path with a NUL raises ValueError."""
     return (error.strerror or "unknown") if isinstance(error, OSError) else str(error)

@@ -1,6 +1,6 @@
 """A problem → file, line and column, the line quoted, a caret and a hint.
 
-Rule: positions are looked up only when there is something to report, and reporting never fails, whatever the bytes.
+Rule: positions are looked up only when there is something to report, and no content of a file makes reporting fail.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _TWICE: Final = re.compile(r"Cannot declare (\(.*\)) twice")
 class Diagnostic:
     """One problem and where it is.
 
-    ``line`` and ``column`` count from 1; ``path`` is the setting's, "" for the whole file. ``quoted`` is the line as
-    it stands in the file, None when there is none or it may hold a secret; ``width`` is the number of characters that
+    ``line`` and ``column`` count from 1; ``path`` is the setting's, "" for the whole file. ``quoted`` is the line as it
+    stands in the file, None when there is none or it may contain a secret; ``width`` is the number of characters that
     the caret underlines.
     """
 
@@ -129,16 +129,16 @@ def _place(
     secret: bool = False,
 ) -> Diagnostic:
     line = lines[span.line - 1].rstrip("\r") if span.line <= len(lines) else ""
-    # The empty text has no line worth quoting.
+    # An empty line is not worth quoting.
     quoted = None if secret or not line else line
     return Diagnostic(file, span.line, span.column, path, message, hint, severity, quoted, span.width)
 
 
 def _printable(text: str) -> str:
-    """A file may hold anything, a terminal obeys some of it: control characters are shown as a dot."""
+    """Return the text with control characters shown as dots, because a terminal would act on them."""
     return "".join(char if char.isprintable() or char == "\t" else "·" for char in text)
 
 
 def _blank(text: str) -> str:
-    """As wide as the text and empty, so that what follows stands under the right character."""
+    """Return spaces as wide as the text, so that the caret stands under the right character."""
     return "".join("\t" if char == "\t" else "  " if east_asian_width(char) in "WF" else " " for char in text)

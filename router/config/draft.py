@@ -1,7 +1,7 @@
-"""What the operator's file says, table by table, right or wrong.
+"""The operator's file as read, table by table, with its mistakes.
 
-Rule: everything that can be read is read, whatever else is wrong, so that the cross-checks see as much as there is and
-every problem is reported at once.
+Rule: everything that can be read is read, whatever else is wrong, so that the checks between settings see as much as
+possible and every problem is reported at once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from router.records import EXPOSED
 #: Levels of tables and lists that a file may have. The deepest setting is at six.
 DEEPEST: Final = 24
 
-#: The name that feedback of no known route is counted under.
+#: The name under which feedback for an unknown route is counted.
 RESERVED_ROUTE: Final = "unknown"
 
 #: The metric that every route with ``require_exposure`` has.
@@ -32,8 +32,8 @@ RESERVED_METRIC: Final = EXPOSED
 class RouteDraft:
     """A route as read.
 
-    ``policy`` is None when nothing can be said of it; its settings may still have problems. ``unsure`` are those of its
-    settings that could not be read: it has a stand-in there, and nothing may be concluded from that.
+    ``policy`` is None if its kind is not known. ``unsure`` are the policy's settings that could not be read: the policy
+    has a stand-in value there, from which nothing may be concluded.
     """
 
     name: str
@@ -48,7 +48,7 @@ class RouteDraft:
         return self.reading.values.get(key)
 
     def knows(self, *keys: str) -> bool:
-        """Return whether all these keys could be read, or have their default."""
+        """Return whether each of these keys could be read or has its default."""
         return not self.reading.broken.intersection(keys)
 
     @property
@@ -112,7 +112,7 @@ def _route(name: str, given: Any, findings: list[Finding]) -> RouteDraft:
 
 
 def _policy(given: dict[str, Any], path: Path) -> tuple[Policy | None, TableDraft]:
-    # Looked up at each call: whoever adds a policy adds its name to POLICIES, and nothing here.
+    # Looked up at each call, so that a policy needs to be added to POLICIES only.
     kinds = {policy.kind: policy for policy in policies.POLICIES}
     kind = given.get("kind")
     if not isinstance(kind, str) or kind not in kinds:
@@ -141,9 +141,9 @@ def _name_findings(path: Path) -> Iterator[Finding]:
 
 
 def _beyond(document: dict[str, Any]) -> Finding | None:
-    """Return something that TOML may say and we cannot hold: deep nesting, and integers of more than 64 bits.
+    """Return something that TOML allows and we do not: deep nesting, and integers of more than 64 bits.
 
-    With a stack, for Python recurses less deep than dotted keys can go.
+    Uses a stack of its own, because dotted keys can nest deeper than Python recurses.
     """
     stack: list[tuple[Path, Any]] = [((), document)]
     while stack:

@@ -1,7 +1,7 @@
-"""The tables of the operator's file, each made of the settings that it becomes.
+"""The tables of the operator's file, derived from the classes that their content becomes.
 
-Rule: a key and its default are declared once, in ``router.settings``, and those of a policy in the fields of its class.
-Here is what the file says otherwise than the value does.
+Rule: a key and its default are declared once: in ``router.settings``, or for a policy as a field of its class. Declared
+here is only what is written in the file in another form than the value has.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _metric_table(known: tuple[Score, ...]) -> Table:
 
 MIRROR: Final = table_of(RouteMirror, "A backend that gets copies of a route's requests.")
 
-CAPTURE: Final = table_of(Capture, "What is kept of requests and answers, beside what is logged of every one.")
+CAPTURE: Final = table_of(Capture, "What is kept of requests and answers, besides what is logged of every one.")
 
 _POLICY: Final = Setting(dict[str, Any], "Which variant answers.")
 _ROUTE: Final = table_of(RouteSettings, "What a path serves.")
@@ -99,7 +99,7 @@ ROUTE: Final = replace(_ROUTE, settings={**_ROUTE.settings, "policy": _POLICY})
 
 SINK: Final = table_of(
     Sink,
-    "Somebody who is told what is recorded, beside the store: at least once, and in order where many go in a request.",
+    "A receiver of recorded events besides the store. It gets each at least once, in order where a request has many.",
 )
 
 _SECTION: Final = mapping(str, Any)
@@ -111,12 +111,12 @@ FILE: Final = Table(
         "backends": Setting(_SECTION, "The model versions, by name.", {}),
         "metrics": Setting(_SECTION, "What feedback means, by name.", {}),
         "routes": Setting(_SECTION, "What is served, by name.", {}),
-        "sinks": Setting(_SECTION, "Who is told what is recorded, by name.", {}),
+        "sinks": Setting(_SECTION, "Receivers of recorded events, by name.", {}),
     },
     "The operator's file of Turnout.",
 )
 
-#: What every policy may say besides its own settings.
+#: The keys that every policy has besides its own settings.
 COMMON: Final = {
     "salt": Setting(
         Text, "What is hashed with the unit; routes with one salt assign alike. Default: the route's name.", None
@@ -126,12 +126,12 @@ COMMON: Final = {
 
 @cache
 def policy_table(policy: type[Policy]) -> Table:
-    """Return the table of a policy: its kind, the fields of its class, and what every policy may say."""
+    """Return the table of a policy: its kind, the fields of its class, and the keys that every policy has."""
     own = table_of(policy, _summary(policy), every=True)
     kind = Setting(Literal[policy.kind], own.description)
     return Table({"kind": kind, **own.settings, **COMMON}, own.description)
 
 
 def _summary(kind: type) -> str:
-    """The first paragraph of a docstring, as one line."""
+    """Return the first paragraph of a docstring as one line."""
     return " ".join((kind.__doc__ or "").split("\n\n")[0].split()).replace("``", "`")

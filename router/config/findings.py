@@ -1,7 +1,7 @@
-"""What is wrong with a setting, before anybody knows on which line it stands.
+"""What is wrong with a setting, without its line in the file.
 
-Rule: a finding names the setting by its path, says what was given and what would do, and carries no position:
-``diagnostics.locate`` finds that in the text, and only when there is something to report.
+Rule: a finding names the setting by its path and says what was given and what is accepted. ``diagnostics.locate`` looks
+up its position in the text, and only when there is something to report.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LONGEST: Final = 60
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something wrong with the setting at ``path``. ``message`` is a whole sentence, the path in it.
+    """Something wrong with the setting at ``path``. ``message`` is a whole sentence that contains the path.
 
     ``at`` says what to point at: the setting's value, its key, or the head of the table at ``path`` when something is
     missing from it. The line of a ``secret`` setting is never quoted.
@@ -59,7 +59,7 @@ def quoted(text: str) -> str:
 
 
 def shown(value: object) -> str:
-    """Return what was given, briefly: text in quotes, numbers as they are, what holds others by its kind."""
+    """Return a short form of a given value: text in quotes, numbers as they are, tables and lists by their kind."""
     if isinstance(value, str):
         return quoted(value)
     if isinstance(value, bool):
@@ -86,7 +86,7 @@ def listed(names: Iterable[str], last: str = "or") -> str:
 
 def closest(word: str, names: Iterable[str]) -> str | None:
     """Return the name that was probably meant, or None if none is like the word."""
-    # 0.4: "canry" must still find "candidate". The word is cut because the comparison is quadratic.
+    # 0.4, because "canry" must still find "candidate". The word is cut because the comparison is quadratic.
     return next(iter(get_close_matches(word[:_LONGEST], list(names), n=1, cutoff=0.4)), None)
 
 

@@ -1,7 +1,7 @@
 """How each kind of value is written in the operator's file, and what it may be.
 
-Rule: a kind has one name, by which the settings (``router.settings``) say what they hold. Types are checked as TOML has
-them, nothing is converted silently.
+Rule: a kind has one name, which the annotations in ``router.settings`` use. Types are checked as TOML has them; nothing
+is converted silently.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from router.unit import TOKEN, reference
 
 
 def type_of(declared: Any) -> Any:
-    """Return the type by which a key is read whose value is declared as ``declared``.
+    """Return the pydantic type that reads a key whose value is declared as ``declared``.
 
-    Raises KeyError if it is of a kind that has no name here.
+    Raises KeyError if the declaration names an unknown kind.
     """
     origin, inside = get_origin(declared), get_args(declared)
     if origin in (Union, UnionType):
@@ -44,7 +44,7 @@ def type_of(declared: Any) -> Any:
 
 
 def spelled(parse: Callable[[str], Any], pattern: str | None = None, *, keep: bool = False) -> Any:
-    """Return the type of a text that ``parse`` accepts. Its value is what that returns, or with ``keep`` the text."""
+    """Return the type of a text that ``parse`` accepts. The value is its result, or with ``keep`` the text."""
 
     def check(given: object) -> object:
         if not isinstance(given, str):
@@ -57,7 +57,7 @@ def spelled(parse: Callable[[str], Any], pattern: str | None = None, *, keep: bo
 
 
 def many(item: Any) -> Any:
-    """Return the type of a list of items, a tuple in the end."""
+    """Return the type of a list of items, read as a tuple."""
     return GenericAlias(tuple, (item, ...))
 
 
@@ -73,12 +73,12 @@ def some(items: Any) -> Any:
 
 
 def mapping(name: Any, item: Any) -> Any:
-    """Return the type of a table whose keys are the operator's."""
+    """Return the type of a table whose keys the operator chooses."""
     return GenericAlias(dict, (name, item))
 
 
-#: Framing and hop-by-hop: the gateway's own business on each connection.
-_OWN_HEADERS: Final = frozenset(
+#: Framing and hop-by-hop headers, which the gateway sets itself on each connection.
+_CONNECTION_HEADERS: Final = frozenset(
     {
         "connection",
         "content-length",
@@ -101,7 +101,7 @@ def _token(text: str) -> str:
 
 def _request_header(text: str) -> str:
     name = _token(text)
-    if name in _OWN_HEADERS:
+    if name in _CONNECTION_HEADERS:
         raise ValueError("must not be a header that belongs to the connection")
     return name
 
@@ -123,7 +123,7 @@ def _each_once(given: object) -> object:
 
 
 def _headers(name: Callable[[str], str], value: Callable[[str], str]) -> Any:
-    """Return the type of a table of headers: pairs in the end."""
+    """Return the type of a table of headers, read as pairs of name and value."""
     table = mapping(spelled(name), spelled(value))
     return Annotated[table, BeforeValidator(_each_once), AfterValidator(lambda given: tuple(given.items()))]
 

@@ -1,7 +1,8 @@
-"""Where each key and value of a TOML text stands.
+"""The position of each key and value in a TOML text.
 
-Rule: built only when there is something to report, and never raises: what cannot be found is reported at what encloses
-it. The text has been accepted by ``tomllib``; the grammar here (tree-sitter-toml) is the same TOML 1.0.
+Rule: built only when there is something to report, and never raises: a setting that is not found has the position of
+the table around it. The text has been accepted by ``tomllib``; the grammar here (tree-sitter-toml) is the same TOML
+1.0.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from tree_sitter import Language, Node, Parser
 
 from policies.types import Path
 
-#: Levels that are indexed. No setting is that deep; deeper ones are reported at the last level that is.
+#: Levels of nesting that are indexed. No setting is that deep; a deeper one is reported at the last indexed level.
 DEEPEST: Final = 32
 
 _KEYS: Final = frozenset({"bare_key", "quoted_key", "dotted_key"})
@@ -32,7 +33,7 @@ class TextSpan:
 
 
 class Positions:
-    """The index of one text: by path, where its key, its value and the head of its table stand."""
+    """The index of one text: for each path the positions of its key, its value and the head of its table."""
 
     def __init__(self, text: str) -> None:
         source = text.encode()
@@ -40,9 +41,9 @@ class Positions:
         self._keys: dict[Path, Node] = {}
         self._values: dict[Path, Node] = {}
         self._heads: dict[Path, tuple[Node, Node]] = {}  # the brackets around the name of a table
-        self._declared: set[Path] = set()  # tables that have a head of their own, not only subtables
+        self._declared: set[Path] = set()  # tables with a head of their own, not only subtables
         self._elements: dict[Path, int] = {}  # arrays of tables: the index of the last one
-        #: The first key or table that says again what was said before, if any.
+        #: The first key or table that was set before, if any.
         self.repeated: TextSpan | None = None
         root = Parser(Language(tree_sitter_toml.language())).parse(source).root_node
         for node in root.named_children:
@@ -52,7 +53,7 @@ class Positions:
                 self._table(node)
 
     def find(self, path: Path, at: Literal["value", "key", "table"] = "value") -> TextSpan:
-        """Return where the setting stands; without one, the table around it; without any, the start of the text."""
+        """Return the position of a setting; if it is absent, of the table around it, or else the start of the text."""
         places = {"value": (self._values, self._keys), "key": (self._keys, self._values), "table": ()}[at]
         for place in places:
             if path in place:
@@ -83,7 +84,7 @@ class Positions:
                 self._pair(path, child)
 
     def _declare(self, path: Path, node: Node, head: tuple[Node, Node]) -> Path:
-        """Note the table that a head begins, and return its path, which for an array of tables ends in an index."""
+        """Index the table that a head begins; return its path, which for an array of tables ends in an index."""
         if node.type == "table_array_element":
             self._elements[path] = self._elements.get(path, -1) + 1
             path = (*path, self._elements[path])

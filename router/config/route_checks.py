@@ -1,6 +1,6 @@
-"""What is wrong with a route that no single setting of it can know.
+"""Checks of a route: its settings together, and against backends, metrics and other routes.
 
-Rule: as for every check (``router.config.checks``), nothing is said about what could not be read.
+Rule: as in ``router.config.checks``, a check uses only settings that could be read.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from router.scores import better_of, score_of, scored_01
 
 
 def route_findings(draft: Draft, route: RouteDraft) -> Iterator[Finding]:
-    """Yield what is wrong with a route beside the rest of the file."""
+    """Yield every problem of one route."""
     yield from _backend_names(draft, route)
     yield from _metric_names(draft, route)
     yield from _stripped(route)
@@ -43,7 +43,7 @@ def route_findings(draft: Draft, route: RouteDraft) -> Iterator[Finding]:
 
 
 def _underscored(route: RouteDraft) -> Iterator[Finding]:
-    """Yield the header fields that no request ever has, since they are dropped."""
+    """Yield the references to header fields that no request ever has, since the gateway drops them."""
     named: list[tuple[Path, str]] = [((*route.path, name), route.get(name) or "") for name in ("unit", "key")]
     named += [((*route.path, "features", name), text) for name, text in _references(route.get("features") or ())]
     named += [((*route.path, "headers", name), f"header:{name}") for name, _ in route.get("headers") or ()]
@@ -61,12 +61,12 @@ def _stripped(route: RouteDraft) -> Iterator[Finding]:
     yield wrong(route.path, "strip_prefix", message)
 
 
-#: What is logged of every request that has it.
+#: The headers that are logged with every prediction.
 _LOGGED: Final = frozenset({"header:x-request-id", "header:traceparent"})
 
 
 def _revealed(route: RouteDraft) -> Iterator[Finding]:
-    """Yield what would log the unit as it is, though units are to be logged as keyed hashes."""
+    """Yield the settings that would log the unit itself, although units are logged as keyed hashes."""
     unit = route.get("unit")
     if unit is None or not route.knows("features", "key"):
         return
@@ -105,7 +105,7 @@ def _capture(route: RouteDraft, capture: TableDraft, *, hidden: bool) -> Iterato
 
 
 def _within(pointer: str, other: str) -> bool:
-    """Return whether a JSON Pointer points at what another does, or at something inside."""
+    """Return whether a JSON Pointer points at the same value as another, or at something inside it."""
     return pointer == other or pointer.startswith(f"{other}/")
 
 
@@ -114,7 +114,7 @@ def _references(features: Any) -> Iterator[tuple[str | int, str]]:
 
 
 def _holds(reference: str, unit: str) -> bool:
-    """Return whether what a reference reads is what another reads, or has it inside."""
+    """Return whether a reference reads the same value as another, or one that contains it."""
     source, _, name = reference.partition(":")
     other, _, its = unit.partition(":")
     if source != other:
@@ -222,7 +222,7 @@ def _reward(draft: Draft, route: RouteDraft, reward: str) -> Iterator[Finding]:
 
 
 def _plan(policy: Policy) -> tuple[Plan | None, bool | None]:
-    """Return the plan without evidence and whether it merges answers; None for what wrong settings leave open."""
+    """Return the plan without evidence and whether it merges answers; None for what wrong settings leave unknown."""
     try:
         plan = policy.plan(Evidence())
         answering = plan.decide(Occasion("", None, "")).answering
@@ -232,7 +232,7 @@ def _plan(policy: Policy) -> tuple[Plan | None, bool | None]:
 
 
 def _idle(route: RouteDraft, plan: Plan, merging: bool | None) -> Iterator[Finding]:
-    """Yield the fallback and the mirrors that never get a request, because they get every request already."""
+    """Yield the fallback and the mirrors that have no effect, because that backend gets every request already."""
     always = tuple(plan.shares) if merging or len(plan.shares) == 1 else ()
     if route.get("fallback") in always:
         message = f"has no effect: {quoted(route.get('fallback'))} is asked for every request already"

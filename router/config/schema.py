@@ -1,7 +1,7 @@
-"""JSON Schema of the operator's file, for editors: what completes and underlines while one writes.
+"""JSON Schema of the operator's file, with which editors complete keys and underline mistakes.
 
-Rule: generated from the tables that read the file, so it cannot say anything else. It knows single settings; what holds
-between them is ``turnout check``'s.
+Rule: generated from the tables that read the file, so the two always agree. It covers single settings; only
+``turnout check`` checks several together.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _table(table: Table) -> dict[str, Any]:
 
 def _setting(setting: Setting) -> dict[str, Any]:
     schema = setting.adapter.json_schema()
-    # A setting that is absent is left out, not null.
+    # In TOML an absent setting is left out; there is no null.
     present = [branch for branch in schema.get("anyOf", ()) if branch != {"type": "null"}]
     if len(present) == 1:
         schema = {**{name: value for name, value in schema.items() if name != "anyOf"}, **present[0]}

@@ -1,6 +1,6 @@
-"""How single settings are spelled: names, durations, addresses, URLs, paths.
+"""How single settings are written: names, durations, addresses, URLs, paths.
 
-Rule: each function returns the value or raises ValueError with the words that follow the setting's path in a message
+Rule: each function returns the value, or raises ValueError with the words that follow the setting's path in a message
 ("must be …"). Standard library only: the supervisor reads addresses too.
 """
 
@@ -20,7 +20,7 @@ METHOD: Final = r"[A-Z][A-Z0-9!#$%&'*+.^_`|~-]*"
 _UNIT_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _LONGEST_MS: Final = 3_650 * _UNIT_MS["d"]
 _ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})", re.ASCII)
-#: What Linux takes for the path of a socket, in bytes.
+#: The longest path of a socket on Linux, in bytes.
 _LONGEST_SOCKET: Final = 107
 _UNSAFE: Final = re.compile(r"[^\x21-\x7e]")
 
@@ -115,7 +115,7 @@ def backend_url(text: str) -> str:
 
 
 def sink_url(text: str) -> str:
-    """Return the URL that events are sent to: http or https, with a path and a query of its own if it likes.
+    """Return the URL that events are sent to: http or https, perhaps with a path and a query.
 
     >>> sink_url("https://broker.example/default?partition=3")
     'https://broker.example/default?partition=3'

@@ -1,7 +1,7 @@
-"""A table of the operator's file: which keys it has, of what type, with which defaults; and how it is read.
+"""A table of the operator's file: its keys with their types and defaults, and how it is read.
 
-Rule: every key is read on its own, so one mistake hides no other. Types are checked as TOML has them, nothing is
-converted silently. A default stands in the field of the value that is made of the table, and nowhere else.
+Rule: every key is read on its own, so one mistake hides no other. A default is that of the field of the class that the
+table is derived from, and stands nowhere else.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _STRICT: Final = ConfigDict(strict=True, allow_inf_nan=False)
 class Setting:
     """One key of a table.
 
-    ``type`` may be annotated with what narrows it; ``description`` is what an editor shows. ``written`` is how the
-    default is written, where that is not how it is held.
+    ``type`` may be annotated with constraints; ``description`` is what an editor shows. ``written`` is the default as
+    it is written in the file, where the value has another form.
     """
 
     type: Any
@@ -59,9 +59,9 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class TableDraft:
-    """What a table holds: a value for each key that is right or has a default, and what is wrong with the others.
+    """A table as read: a value for each key that is right or has a default, and what is wrong with the others.
 
-    ``broken`` are the keys whose value is not known, so that nobody draws conclusions from their absence.
+    ``broken`` are the keys whose value is not known, so that no check takes them for absent.
     """
 
     path: Path
@@ -108,7 +108,7 @@ def read(table: Table, given: object, path: Path) -> TableDraft:
         if name in given:
             _read_value(reading, name, setting, name, given[name])
         elif name in meant:
-            # A misspelt key is one mistake: nothing is concluded from it, unless it is what must be there and can be.
+            # A misspelt key is one mistake. Its value is used only if the key is required, and if it is valid.
             guessed = TableDraft(path)
             if setting.required:
                 _read_value(guessed, name, setting, meant[name], given[meant[name]])
@@ -124,7 +124,7 @@ def read(table: Table, given: object, path: Path) -> TableDraft:
 
 
 def stand_in(kind: Any) -> Any:
-    """Return some value of a type, for a setting that could not be read: the emptiest there is."""
+    """Return an empty value of a type, for a setting that could not be read."""
     origin = get_origin(kind) or kind
     if origin is Annotated:
         return stand_in(get_args(kind)[0])
@@ -142,7 +142,7 @@ def _read_value(reading: TableDraft, name: str, setting: Setting, key: str, give
 
 
 def _finding(path: Path, setting: Setting, detail: ErrorDetails) -> Finding:
-    # pydantic marks a wrong key, and we the alternatives of a setting, by a step in brackets.
+    # Steps in brackets are no keys: pydantic marks a wrong key by one, and we the alternatives of a setting.
     where = (*path, *(step for step in detail["loc"] if not str(step).startswith("[")))
     words, hint = _words(detail)
     got = "" if setting.secret or detail["type"] in _SAY_IT_ALL else f", got {shown(detail['input'])}"
@@ -151,7 +151,7 @@ def _finding(path: Path, setting: Setting, detail: ErrorDetails) -> Finding:
 
 
 def _words(detail: ErrorDetails) -> tuple[str, str | None]:
-    """Return what a value must be, in an operator's words, and a hint."""
+    """Return what a value must be, in words for an operator, and a hint."""
     limits = detail.get("ctx", {})
     plural = "value" if limits.get("min_length", limits.get("max_length")) == 1 else "values"
     match detail["type"]:
@@ -200,7 +200,7 @@ def _choice(expected: str, given: object) -> tuple[str, str | None]:
 
 
 def _frozen(value: object) -> object:
-    """Lists become tuples, as values hold them: strict reading takes nothing else for a tuple."""
+    """Return the value with lists as tuples, because strict validation accepts only a tuple for a tuple."""
     if isinstance(value, list):
         return tuple(_frozen(item) for item in value)
     if isinstance(value, dict):

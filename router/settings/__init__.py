@@ -1,1 +1,1 @@
-"""What the operator's file sets, table by table, as the values that every process goes by."""
+"""The settings in the operator's file as values, one class for each of its tables, which every process uses."""

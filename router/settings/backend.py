@@ -19,7 +19,7 @@ from router.settings.keys import (
     setting,
 )
 
-#: What a backend's answers of 4xx are: a class of their own, or its failures.
+#: Whether a backend's 4xx answers are a class of their own, or count as its failures.
 ClientErrors = Literal["pass", "fail"]
 
 Url = Annotated[str, "backend_url"]
@@ -40,10 +40,10 @@ class Backend:
     )
     client_errors: ClientErrors = setting(
         "pass",
-        "What its 4xx are: pass, a class of their own; fail, failures of it as its 5xx are. Clients get them all.",
+        "What its 4xx answers are: pass, a class of their own; fail, failures as its 5xx are. Clients get both.",
     )
     timeout_ms: Positive = setting(30_000, "How long until the head of an answer.")
-    connect_timeout_ms: Positive = setting(2_000, "How long until a connection stands.")
+    connect_timeout_ms: Positive = setting(2_000, "How long until a connection is established.")
     idle_timeout_ms: Positive = setting(60_000, "How long between bytes of an answer; a stream has no total.")
     total_timeout_ms: Positive | None = setting(
         None, "How long until the end of an answer, waiting and retries included; without it, no total."
@@ -63,12 +63,14 @@ class Backend:
     max_ejected_share: Share = setting(0.5, "The largest share of the replicas that failures may take out of use.")
     health_path: AbsolutePath | None = setting(
         None,
-        "The path, on each replica's host, that is asked with GET whether it is well; without it nothing is asked.",
+        "The path on each replica's host of its health check, a GET; without it there are no health checks.",
     )
-    health_interval_ms: Annotated[int, Bounds(100)] = setting(5_000, "How often each worker asks; at least 100.")
-    health_timeout_ms: Positive = setting(1_000, "How long until a 2xx is there, or it is not well.")
-    unhealthy_after: Positive = setting(3, "Failed questions in a row that take a replica out of use.")
-    healthy_after: Positive = setting(2, "Good answers in a row that bring it back.")
+    health_interval_ms: Annotated[int, Bounds(100)] = setting(
+        5_000, "How often each worker checks the health; at least 100."
+    )
+    health_timeout_ms: Positive = setting(1_000, "How long a health check may take until its 2xx, or it has failed.")
+    unhealthy_after: Positive = setting(3, "Failed health checks in a row that take a replica out of use.")
+    healthy_after: Positive = setting(2, "Successful health checks in a row that bring it back.")
     tls_ca_file: Text | None = setting(
         None, "The authorities (PEM) that https replicas' certificates must come from; without it the system's."
     )
@@ -78,7 +80,7 @@ class Backend:
 
 
 def replica_name(url: str) -> str:
-    """Return what a replica is called in logs and metrics: its URL without the scheme of the web.
+    """Return the name of a replica in logs and metrics: its URL without http:// or https://.
 
     >>> replica_name("http://10.0.0.7:9001/base"), replica_name("unix:/run/model.sock")
     ('10.0.0.7:9001/base', 'unix:/run/model.sock')

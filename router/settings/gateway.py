@@ -12,13 +12,13 @@ Network = Annotated[str, "network"]
 Origin = Annotated[str, "origin"]
 StoreAddress = Annotated[str, "store"]
 
-#: New units of one client that are counted within a minute, where nothing else is said and its address is known.
+#: The default of max_new_units_per_client where clients' addresses are known: new units counted within a minute.
 NEW_UNITS: Final = 600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gateway:
-    """The settings of the process: the file's ``[gateway]`` table, read as in the operator's file."""
+    """The settings of the process, by the names they have in the file."""
 
     listen: Address = setting("127.0.0.1:8080", 'Where requests come in, "host:port".', restart=True, own=True)
     admin: Address = setting(
@@ -70,8 +70,8 @@ class Gateway:
     )
     assignment_key_file: Text | None = setting(
         None,
-        "A file with the key that assignment is hashed with, so that no client can tell beforehand which variant "
-        "it will meet. Without it the key is made once and kept in data_dir, or in PostgreSQL for all of a fleet.",
+        "A file with the key that assignment is hashed with, so that no client can compute which variant it will get. "
+        "Without it the key is made once and kept in data_dir, or in PostgreSQL for a whole fleet.",
     )
     tls_cert_file: Text | None = setting(
         None, "The certificate chain (PEM) with which listen speaks TLS.", restart=True
@@ -82,15 +82,15 @@ class Gateway:
     )
     trusted_proxies: tuple[Network, ...] = setting(
         (),
-        "Addresses and networks of the proxies in front of listen: what they say in X-Forwarded-For, -Proto and "
-        "-Host is passed on; of others it is replaced.",
+        "Addresses and networks of the proxies in front of listen. Their X-Forwarded-For, -Proto and -Host are passed "
+        "on; those of other clients are replaced.",
     )
-    # None: NEW_UNITS where proxies tell clients' addresses, else no bound.
+    # None: NEW_UNITS if trusted_proxies is set, else no bound.
     max_new_units_per_client: Whole | None = setting(
         None,
-        "New units per client address, minute and worker that are counted; requests of further ones are answered "
-        "and logged, and no number of a report knows them. Without it 600 where trusted_proxies says whose "
-        "addresses are clients', else no bound; given, it holds for who connects directly too; 0 is no bound.",
+        "New units per client address, minute and worker that are counted. Requests of further units are answered "
+        "and logged, and left out of every report. Without it, 600 if trusted_proxies is set, else no bound; given, "
+        "it holds for clients that connect directly too; 0: no bound.",
     )
     max_header_bytes: Annotated[int, Bounds(1_024)] = setting(
         65_536, "Largest head of a request; a larger one gets 431."
@@ -99,7 +99,7 @@ class Gateway:
     underscores_in_headers: bool = setting(
         False,
         "Whether request fields with an underscore in their name pass; if not they are dropped and counted. Those "
-        "that imitate framing or what a gateway says (X_Forwarded_For) never pass.",
+        "that imitate framing or a field that gateways set (X_Forwarded_For) never pass.",
     )
     max_target_bytes: Annotated[int, Bounds(256)] = setting(
         8_192, "Longest request target, path and query; a longer one gets 414. At most max_header_bytes."
@@ -115,22 +115,23 @@ class Gateway:
     )
     admission: Literal["adaptive", "fixed", "off"] = setting(
         "adaptive",
-        "Who is turned away with 503: adaptive, whom a worker that cannot keep up cannot carry, and beyond "
-        "max_in_flight; fixed, beyond max_in_flight; off, nobody.",
+        "Which requests get 503: adaptive, those that a worker cannot keep up with, and those beyond max_in_flight; "
+        "fixed, the latter alone; off, none.",
     )
     max_in_flight: Positive = setting(10_000, "Requests under way per worker; one more gets 503.")
     header_timeout_ms: Positive = setting(10_000, "How long a client may take for the head of a request.")
     body_timeout_ms: Positive = setting(30_000, "How long a client may pause between bytes of a body.")
     min_body_bytes_per_second: Whole = setting(
-        500, "How fast a body must come on the whole, after body_timeout_ms; 0 lets it drip for ever."
+        500, "How fast a body must arrive on average, once body_timeout_ms is over; 0: no bound."
     )
     min_read_bytes_per_second: Whole = setting(
-        500, "How fast a client must take its answer, in each body_timeout_ms; a slower one is cut. 0: some byte."
+        500,
+        "How fast a client must take its answer, in each body_timeout_ms; a slower one is cut off. 0: any byte does.",
     )
     max_buffer_bytes: Annotated[int, Bounds(2**20)] = setting(
         64 * 2**20,
-        "Memory per worker for what clients are slow to send or to take, beyond 64 KiB of each; at least 1 MiB. "
-        "Without it a body that has to be whole gets 503, and a backend waits for who reads its answer.",
+        "Memory per worker for what clients are slow to send or to read, beyond 64 KiB of each; at least 1 MiB. "
+        "When it is used up, a body that must be buffered whole gets 503, and backends wait for slow readers.",
     )
     keepalive_timeout_ms: Positive = setting(75_000, "How long a connection may stay idle between requests.")
     drain_timeout_ms: Whole = setting(30_000, "How long requests may take to finish when serving ends.")
@@ -187,7 +188,7 @@ class Gateway:
 
     @property
     def new_units_bound(self) -> int:
-        """How many new units of one client are counted within a minute; 0: all."""
+        """The most new units of one client that are counted within a minute; 0: no bound."""
         if self.max_new_units_per_client is None:
             return NEW_UNITS if self.trusted_proxies else 0
         return self.max_new_units_per_client

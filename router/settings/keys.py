@@ -1,8 +1,8 @@
-"""How a key of the operator's file is declared: as a field of the value that its table becomes.
+"""How a key of the operator's file is declared: as a field of the class that its table becomes.
 
-Rule: a key stands in one place, with its type, its default and what it means. ``router.config`` makes the table that is
-read of it, and how a type is written and checked in the file is known there (``router.config.kinds``), by the name in
-the type's annotation. Standard library only: workers import this room, and never ``router.config``.
+Rule: a key is declared in one place, with its type, default and description. ``router.config`` derives the table that
+it reads from this; the name in a type's annotation says which kind of value it is (``router.config.kinds``: how that is
+written and checked). Standard library only: workers import this room, and never ``router.config``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Bounds(NamedTuple):
-    """What a whole number must lie between, ends included."""
+    """The least and the largest value of a whole number."""
 
     least: int
     most: int | None = None
@@ -29,7 +29,7 @@ Duration = Annotated[int, "duration"]  # in milliseconds
 PointerText = Annotated[str, "pointer"]
 ReferenceText = Annotated[str, "reference"]
 AbsolutePath = Annotated[str, "path"]
-#: A list that, where it is given, is not empty.
+#: A list that must not be empty if it is given.
 Some = Annotated[tuple[T, ...], "some"]
 Methods = Some[Annotated[str, "method"]]
 
@@ -41,10 +41,9 @@ def setting(default: T, description: str, **marks: bool) -> T:
 
 
 def described(description: str, **marks: Any) -> dict[str, Any]:
-    """Return what makes a field a key: what it means, and how it differs from others.
+    """Return the metadata that makes a field a key: its description, and marks.
 
-    ``default`` is what a key that is left out is read as, where the field itself has no default. The line of a
-    ``secret`` key is never quoted. Only a ``restart`` changes what a process was started with. Nodes of one fleet may
-    differ in what is ``own``.
+    ``default``: what an absent key is read as, if the field itself has no default. ``secret``: the line in the file is
+    never quoted. ``restart``: a change needs a restart. ``own``: the nodes of one fleet may differ in it.
     """
     return {"description": description, **marks}

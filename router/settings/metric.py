@@ -1,6 +1,6 @@
 """What feedback means: a table of the file's ``[metrics]``.
 
-Its keys are declared in ``router.config.file``: what they are written as and what is made of them differ.
+Its keys are declared in ``router.config.file``, because they are written in another form than the value has.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class _Scored:
 class Metric(_Scored):
     """What feedback means. ``definition`` is the hash of every field that changes a number, the name included.
 
-    ``before_ms`` is how long before its prediction an event may have happened; None leaves it to who names the
-    prediction: by its id, at any time before (clocks differ), by a key, never.
+    ``before_ms`` is how long before its prediction an event may have happened; None: at any
+    time before if the event names the prediction by its id (clocks differ), never if by a key.
     """
 
     name: str

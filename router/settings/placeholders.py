@@ -1,7 +1,7 @@
 """Secrets by reference: "Bearer ${TOKEN}" and "Bearer ${file:/run/secrets/token}".
 
-Rule: the text with its references is what is stored and published; whoever sends it fills them in, and nobody else.
-"$${" stands for a plain "${".
+Rule: stored and published is the text with its references; only the process that sends it fills them in. "$${" stands
+for a plain "${".
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Placeholder:
-    """A secret named but not told: an environment variable, or a file whose content counts without a final newline."""
+    """The name of a secret: an environment variable, or a file, whose content is used without a final newline."""
 
     source: Literal["env", "file"]
     name: str
@@ -36,7 +36,7 @@ def placeholders(text: str) -> tuple[Placeholder, ...]:
 
 
 def fill(text: str, read: Callable[[Placeholder], str]) -> str:
-    """Return the text with each reference replaced by what ``read`` says of it.
+    """Return the text with each reference replaced by what ``read`` returns for it.
 
     Raises ValueError if a reference is badly written, and whatever ``read`` raises.
 

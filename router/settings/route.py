@@ -1,4 +1,4 @@
-"""What a path serves, as far as the file says it: a table of the file's ``[routes]``."""
+"""What a path serves: a table of the file's ``[routes]``, without its policy."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class RouteMirror:
 class Capture:
     """What is kept of bodies: of a share of the requests, the fields that ``request`` and ``answer`` point at.
 
-    ``redact`` points at what is replaced in either before. A body that is longer than ``max_bytes`` is not kept.
+    ``redact`` points at values that are replaced in both first. A body that is longer than ``max_bytes`` is not kept.
     """
 
     share: Share = setting(1.0, "The share of requests of which bodies are kept.")
@@ -43,7 +43,7 @@ class Capture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteSettings:
-    """What the file says of a route, its policy and salt aside: as it says it, and as every process goes by it.
+    """The settings of a route, without its policy and salt. The file's route and the snapshot's both derive from it.
 
     ``unit``, ``key`` and the values of ``features`` are references as written in the file ("header:x-user-id",
     "body:/user/id").
@@ -72,7 +72,7 @@ class RouteSettings:
     metrics: tuple[Text, ...] = setting((), "The metrics that apply here.")
     primary_metric: Text | None = setting(None, "The metric of the verdict; without it the first.")
     mirrors: Annotated[tuple[RouteMirror, ...], "tables"] = setting(
-        (), "Backends that get copies of this route's requests. Saying so is saying that they may be sent twice."
+        (), "Backends that get copies of this route's requests. List only requests that may be sent twice."
     )
     fallback: Text | None = setting(None, "The backend that answers when the chosen variant fails.")
     strip_prefix: Prefix | None = setting(
@@ -87,5 +87,5 @@ class RouteSettings:
 
 
 def settings_of(route: RouteSettings) -> dict[str, Any]:
-    """Return the settings of a route by name, without what else the object has."""
+    """Return the settings of a route by name, without the other fields of its class."""
     return {f.name: getattr(route, f.name) for f in fields(RouteSettings)}

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from router.settings.keys import Bounds, Line, Positive, Some, Text, described, setting
 
-#: What a sink is told of: what came in, what was chosen for it, what came of each call, what was learned later, how
-#: that changed a value, and what was captured of bodies.
+#: The events that a sink may get: what came in, what was chosen for it, the result of each call, what was learned
+#: later, how that changed a value, and captured bodies.
 EventType = Literal["request", "decision", "response", "feedback", "outcome", "body"]
 
 SinkUrl = Annotated[str, "sink_url"]
@@ -17,7 +17,7 @@ SinkHeaders = Annotated[tuple[tuple[str, str], ...], "sink_headers"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sink:
-    """Somebody who is told what is recorded, beside the store; the controller's business alone.
+    """A receiver of recorded events besides the store. Only the controller uses it.
 
     An empty ``routes`` means every route. ``mode`` is that of CloudEvents over HTTP: many events in one request, or
     each in its own, as JSON or with its attributes as headers.
@@ -37,10 +37,10 @@ class Sink:
     )
     events: Some[EventType] = setting(
         ("request", "decision", "response", "feedback", "outcome"),
-        "What is told: request, decision, response, feedback, outcome; and body, what a route captures, which has "
-        "to be named.",
+        "The events that it gets: request, decision, response, feedback, outcome; and body, what a route captures, "
+        "which has to be named.",
     )
-    routes: Some[Text] = setting((), "The routes of which it is told; without it, every one.")
+    routes: Some[Text] = setting((), "The routes whose events it gets; without it, every one.")
     type_prefix: Line = setting("turnout.", "What an event's type begins with: with the default it is turnout.request.")
     headers: SinkHeaders = setting(
         (), 'Headers added to each request. Secrets by reference: "${NAME}", "${file:PATH}".'
