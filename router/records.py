@@ -1,6 +1,7 @@
-"""What gets stored: predictions, feedback, outcomes; and how each is written as one journal line.
+"""What is recorded: predictions, feedback, outcomes; and how each is written as one journal line.
 
-Rule: values and their encoding only. Every line is one JSON object whose ``line`` says what it is. Times are Unix
+Rule: values and their encoding only. A call's fields are described once, by ``Prediction``: whatever reads, stores,
+shows or exports calls derives from it. Every line is one JSON object whose ``line`` says what it is. Times are Unix
 milliseconds, durations milliseconds.
 
 | line     | written by      | meaning                                                                                |
@@ -11,10 +12,10 @@ milliseconds, durations milliseconds.
 | body     | worker          | what was captured of a request and its answer, by JSON Pointer; at most one per id     |
 | beat     | worker, once/s  | ``at_ms``: every call that arrived before then is in the journal (the watermark)       |
 | rejected | worker          | ``events`` feedback events were refused with 4xx at ``at_ms``; none of them is stored  |
-| bye      | worker          | a clean end: this writer holds no watermark back any more                              |
+| bye      | worker          | a clean end: the watermark need not wait for this writer any more                      |
 | feedback | worker, fsynced | one valid event: a Feedback                                                            |
 
-The journal adds a line of its own, ``segment``, at the head of each of its files, and seals all
+The journal adds a line of its own, ``segment``, at the head of each of its files, and seals every line
 (``gateway.journal.seal``).
 """
 
@@ -44,8 +45,8 @@ from router.extract import identifier
 
 Role = Literal["primary", "shadow", "draft"]
 
-#: Why a call has no complete answer, or none that counts. The first seven are the variant's failure; the others are
-#: nobody's fault.
+#: Why a call has no complete answer, or none that counts. The first seven are the variant's failure; the last two are
+#: not.
 Fault = Literal[
     "refused",  # no connection (refused, unreachable, name not found)
     "timeout",  # no response head in time, or silence between bytes
@@ -61,8 +62,8 @@ VARIANT_FAULTS: Final = frozenset(
     {"refused", "timeout", "reset", "incomplete", "protocol", "overloaded", "client_error"}
 )
 
-#: What a worker can find wrong with a call that was carried all the same: a pointer or reference of the file that found
-#: nothing ("no_feature:NAME"), an answer of another version than declared, lists that were not merged
+#: What a worker can find wrong with a call that it carries all the same: a pointer or reference of the operator's file
+#: that found nothing ("no_feature:NAME"), an answer of another version than declared, lists that were not merged
 #: ("unmerged:REASON").
 WRONG: Final = (
     "no_unit",
@@ -74,16 +75,16 @@ WRONG: Final = (
     "unmerged",
 )
 
-#: The largest magnitude of a value. One beyond it is refused where feedback comes in. Where it is met all the same (an
-#: older journal or store has it, or a backend predicted it) it is no number, and scores nothing. Up to here integers
-#: are exact, and no sum, square or product of sums comes near the largest float, which is 1e308.
+#: The largest magnitude of a value. Feedback with a larger one is refused. In an older journal or store, or as a
+#: prediction, a larger one is no number and scores nothing. Up to here integers are exact, and no sum, square or
+#: product of sums comes near the largest float, 1e308.
 LARGEST: Final = 1e15
 
-#: The reason that is logged of a request that counts nowhere, because its unit was one too many new ones of its client.
-#: Its variant was chosen as ever.
+#: The logged reason of a request that counts nowhere, because its client had brought too many new units. Its variant
+#: was chosen as for any request.
 UNCOUNTED: Final = "uncounted"
 
-#: The metric whose events say that somebody met a prediction.
+#: The metric whose events say that a user was shown a prediction.
 EXPOSED: Final = "exposed"
 
 
@@ -123,7 +124,7 @@ class Prediction:
     from the backend, ``overhead_ms`` the request's total time less the time spent waiting for backends.
     ``status`` is the status the client saw for primary and draft calls, the backend's own for shadows; None: none came.
     ``retries`` is how often the call was sent again, to another replica of the variant.
-    ``wrong`` are words for what did not go as the file says (``WRONG``), each perhaps with ":" and a detail.
+    ``wrong`` are words of ``WRONG`` for what differed from the operator's file, each perhaps with ":" and a detail.
     """
 
     id: Own[str]
@@ -160,7 +161,7 @@ class Prediction:
 
     @property
     def uncounted(self) -> bool:
-        """True when the call is in no number."""
+        """True when the call counts nowhere."""
         return self.reason == UNCOUNTED
 
     @property
@@ -224,9 +225,9 @@ def fields_kept(storage: Storage) -> tuple[CallField, ...]:
 class Feedback(NamedTuple):
     """One event learned later about a prediction: named by ``prediction_id``, or by ``route`` and ``key``.
 
-    ``value`` is a number, a boolean, or for labels any JSON value; None takes back what earlier revisions of the same
-    identity said. ``occurred_ms`` is when it happened, by the caller's
-    word (None: not said), ``received_ms`` when the gateway took it.
+    ``value`` is a number, a boolean, or for labels any JSON value; None retracts earlier revisions with the same
+    identity. ``occurred_ms`` is when it happened, as the caller says (None: it does not say), ``received_ms`` when the
+    gateway received it.
     """
 
     metric: str
@@ -242,35 +243,35 @@ class Feedback(NamedTuple):
 
     @property
     def event_ms(self) -> int:
-        """The event's own time: when it happened if said, else when it was received."""
+        """The event's own time: when it happened if the caller said so, else when it was received."""
         return self.received_ms if self.occurred_ms is None else self.occurred_ms
 
     @property
     def retracts(self) -> bool:
-        """True when the event takes back what its identity said before."""
+        """True when the event retracts earlier revisions with its identity."""
         return self.value is None
 
     @property
     def identity(self) -> str:
-        """What makes two events the same: the caller's event id, or who, metric and item. Never too long to index."""
+        """Equal for events that replace each other: by the event id, or by prediction (or key), metric and item."""
         if self.event_id is not None:
-            # Apart from what else has this id: whether other events count hangs on exposures, and not the reverse.
+            # Exposures have identities of their own: whether other events count depends on them, and not the reverse.
             return f"x:{self.event_id}" if self.metric == EXPOSED else f"e:{self.event_id}"
         who = ["p", self.prediction_id] if self.prediction_id is not None else ["k", self.route, self.key]
-        told = orjson.dumps([*who, self.metric, self.item]).decode()
-        return told if len(told) <= _IDENTITY_CHARACTERS else identifier(told)
+        text = orjson.dumps([*who, self.metric, self.item]).decode()
+        return text if len(text) <= _IDENTITY_CHARACTERS else identifier(text)
 
 
 _FeedbackValues = tuple[str, Any, int, str | None, str | None, str | None, str | None, str | None, int, int | None]
 #: Feedback(*values), of all its fields, at half of the time.
 new_feedback: Final[Callable[[_FeedbackValues], Feedback]] = partial(tuple.__new__, Feedback)
 
-#: What databases can index: JSON may write each character of an identifier as six, and identifiers are bounded.
+#: No identity is longer than databases can index. JSON may write each character of an identifier as six.
 _IDENTITY_CHARACTERS: Final = 2_000
 
 
 class Outcome(NamedTuple):
-    """How a prediction's value for a metric changed; None is no value. The only thing that moves a tally."""
+    """How a prediction's value for a metric changed; None is no value. Nothing else moves a tally."""
 
     before: float | None
     after: float | None
@@ -290,9 +291,9 @@ def stamp(line: CallLine = "call", **common: Any) -> Stamp:
 
 
 def stamped(common: Stamp, fields: Mapping[str, Any]) -> bytes:
-    """Return one call's journal line, newline included: what is common, then ``fields``, of which there is one or more.
+    """Return one call's journal line, newline included: the common fields, then ``fields``, one or more.
 
-    Fields that are at their default are better left out. Raises TypeError if a value cannot be written as JSON.
+    Fields at their default may be left out. Raises TypeError if a value cannot be written as JSON.
 
     >>> stamped(stamp(route="r"), {"id": "p"})
     b'{"line":"call","route":"r","id":"p"}\n'

@@ -1,4 +1,5 @@
-"""Much at once: labels from files into the journal, and predictions with their outcomes out of the store.
+"""Files in bulk: labels into the journal, predictions with their outcomes out of the store, and backups.
 
-Rule: bounded memory, whatever the size; what is interrupted goes on where it stood, and twice is as good as once.
+Rule: memory is bounded, whatever the size of the file. An import that was interrupted continues where it stopped, and
+importing a row twice has the effect of importing it once.
 """

@@ -1,20 +1,20 @@
-"""One installation in one file: made beside a running gateway, and put where there is none yet.
+"""Backup of an installation into one file, made while the gateway runs, and its restoration into an empty place.
 
 Theory of operation. A backup holds the store as it was at one moment, and every line of this node's journal that was
 written before that moment and is not in that store; lines written a little later may be there too. So everything that
-was acknowledged before the moment is in the backup, once: what store and journal both have is recorded once, as after
-any restart. The order makes it so:
+was acknowledged before the moment is in the backup: what store and journal both have is recorded once, as after any
+restart. The order of the steps ensures it:
 
 1. The journal's segments are linked, so that they stay when they are drained and deleted.
 2. The store is read in one transaction: SQLite by VACUUM INTO on a connection that only reads, PostgreSQL by COPY of
    our tables at REPEATABLE READ.
 3. Segments that were begun meanwhile are linked too; one that was begun and deleted meanwhile is in the store.
 
-Beside those: the keys that lie in the data directory, the node's name and the published snapshot. Not in a backup: the
-operator's file and what it names elsewhere (tokens, certificates, a key file of its own), the journals of other nodes,
-what workers hold in memory, quarantine.jsonl, and imports that have not ended.
+A backup also holds the keys in the data directory, the node's name and the published snapshot. It does not hold the
+operator's file and what that names elsewhere (tokens, certificates, a key file of its own), the journals of other
+nodes, what workers hold in memory, quarantine.jsonl, and the positions of unfinished imports.
 
-Rule: the file is there when it is whole, for its owner alone, and nothing is restored over anything.
+Rule: the file has its name only when it is complete, only its owner may read it, and restoring replaces nothing.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _MEMBER: Final = re.compile(
     r"|data/journal/(?:predictions|feedback)/[0-9a-f]{12}-\d{2,}-[0-9a-f]{12}-\d{6,}\.jsonl"
 )
 _CHUNK_BYTES: Final = 2**20
-#: No backup takes as long: what is older was left by one that was killed.
+#: No backup takes this long: older files were left by one that was killed.
 _LEFT_SECONDS: Final = 86_400.0
 
 
@@ -88,10 +88,10 @@ def back_up(store: str, password: str | None, data_dir: Path, path: Path) -> Bac
             with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
                 _link(data_dir / JOURNAL, links)
                 made_ms = time.time_ns() // 1_000_000
-                said: dict[str, Any] = {"format": FORMAT, "program": version("turnout"), "made_ms": made_ms}
-                said |= _sqlite(data_dir, staged) if store == "sqlite" else _postgresql(store, password, staged)
+                manifest: dict[str, Any] = {"format": FORMAT, "program": version("turnout"), "made_ms": made_ms}
+                manifest |= _sqlite(data_dir, staged) if store == "sqlite" else _postgresql(store, password, staged)
                 _link(data_dir / JOURNAL, links)
-                found = _pack(file, data_dir, links, staged, said)
+                found = _pack(file, data_dir, links, staged, manifest)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(fresh, path)
@@ -105,7 +105,7 @@ def _link(journal: Path, links: Path) -> None:
     for folder in (PREDICTIONS, FEEDBACK):
         (links / folder).mkdir(exist_ok=True)
         for segment in segments(journal / folder):
-            with contextlib.suppress(FileNotFoundError, FileExistsError):  # drained just now; linked before
+            with contextlib.suppress(FileNotFoundError, FileExistsError):  # drained meanwhile; linked before
                 os.link(segment.path, links / folder / segment.path.name)
 
 
@@ -151,7 +151,7 @@ def _listed(columns: Iterable[str]) -> str:
     return ", ".join(f'"{name}"' for name in columns)
 
 
-def _pack(file: IO[bytes], data_dir: Path, links: Path, staged: Path, said: dict[str, Any]) -> BackupSummary:
+def _pack(file: IO[bytes], data_dir: Path, links: Path, staged: Path, manifest: dict[str, Any]) -> BackupSummary:
     digests: dict[str, str] = {}
     found, keys = 0, []
     with tarfile.open(fileobj=file, mode="w:", format=tarfile.PAX_FORMAT) as archive:
@@ -168,10 +168,10 @@ def _pack(file: IO[bytes], data_dir: Path, links: Path, staged: Path, said: dict
             whole = content[: content.rfind(b"\n") + 1]  # its writer may be in the middle of a line
             _add_bytes(archive, f"data/{JOURNAL}/{path.parent.name}/{path.name}", whole, digests)
             found += 1
-        # Last, so that a part of a backup is none.
-        content = json.dumps({**said, "digests": digests}).encode()
+        # Last, so that a backup that was cut off is not taken for one.
+        content = json.dumps({**manifest, "digests": digests}).encode()
         _add_bytes(archive, MANIFEST, content, {})
-    return BackupSummary(said["made_ms"], found, tuple(keys))
+    return BackupSummary(manifest["made_ms"], found, tuple(keys))
 
 
 def _add(archive: tarfile.TarFile, name: str, path: Path, digests: dict[str, str]) -> None:
@@ -201,20 +201,20 @@ def _digest(file: IO[bytes]) -> str:
 
 
 async def restore(store: str, password: str | None, data_dir: Path, path: Path) -> BackupSummary:
-    """Put a backup into an empty data directory and an empty store.
+    """Restore a backup into an empty data directory and an empty store.
 
-    Raises BackupError if it is none, or something is there already; StoreError, Unavailable and OSError.
+    Raises BackupError if it is no backup, or the place is not empty; StoreError, Unavailable and OSError.
     """
     data_dir.mkdir(parents=True, exist_ok=True)
     with sole_supervisor(data_dir), tempfile.TemporaryDirectory(prefix=".restore-", dir=data_dir) as folder:
         unpacked = Path(folder)
-        said = _unpack(path, unpacked)
+        manifest = _unpack(path, unpacked)
         kind = "sqlite" if store == "sqlite" else "postgresql"
-        if said["store"] != kind:
-            raise BackupError(f"this is a backup of a store in {said['store']}, and gateway.store is {kind}")
+        if manifest["store"] != kind:
+            raise BackupError(f"this is a backup of a store in {manifest['store']}, and gateway.store is {kind}")
         _refuse_over(data_dir, unpacked / "data", kind)
         if kind == "postgresql":
-            await _load(store, password, data_dir, unpacked / _TABLES, said)
+            await _load(store, password, data_dir, unpacked / _TABLES, manifest)
         names = []
         for part in sorted((unpacked / "data").rglob("*")):
             if part.is_file():
@@ -223,17 +223,17 @@ async def restore(store: str, password: str | None, data_dir: Path, path: Path) 
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.rename(part, target)
         if kind == "sqlite":
-            # The data directory is an installation once the database is there: last.
+            # Last: with the database the data directory becomes an installation.
             os.rename(unpacked / _DATABASE, data_dir / FILE)
         sync_directory(data_dir)
     found = [one for one in names if one.suffix == ".jsonl"]
-    return BackupSummary(said["made_ms"], len(found), tuple(str(one) for one in names if one.suffix == ".key"))
+    return BackupSummary(manifest["made_ms"], len(found), tuple(str(one) for one in names if one.suffix == ".key"))
 
 
 def _unpack(path: Path, folder: Path) -> dict[str, Any]:
-    """Unpack a backup and return its manifest, with everything in it proved."""
+    """Unpack a backup and return its manifest, with the digest of every member checked."""
     found: dict[str, str] = {}
-    said: dict[str, Any] | None = None
+    manifest: dict[str, Any] | None = None
     try:
         with tarfile.open(path, mode="r:") as archive:
             for member in archive:
@@ -242,7 +242,7 @@ def _unpack(path: Path, folder: Path) -> dict[str, Any]:
                 source = archive.extractfile(member)
                 assert source is not None  # of a regular member
                 if member.name == MANIFEST:
-                    said = json.loads(source.read())
+                    manifest = json.loads(source.read())
                     continue
                 target = folder / member.name
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -254,22 +254,22 @@ def _unpack(path: Path, folder: Path) -> dict[str, Any]:
                     found[member.name] = _digest(file)
     except (tarfile.TarError, ValueError, EOFError, RecursionError) as error:
         raise BackupError(f"{path.name} is no backup, or not all of one: {error}") from None
-    if not isinstance(said, dict) or said.get("digests") != found:
+    if not isinstance(manifest, dict) or manifest.get("digests") != found:
         raise BackupError(f"{path.name} is damaged, or not all of a backup")
-    if said.get("format") != FORMAT:
-        raise BackupError(f"{path.name} has format {said.get('format')}, and this program reads {FORMAT}")
+    if manifest.get("format") != FORMAT:
+        raise BackupError(f"{path.name} has format {manifest.get('format')}, and this program reads {FORMAT}")
     kinds = {"schema": int, "store": str, "program": str, "made_ms": int}
-    whole = said.get("store") != "sqlite" or _DATABASE in found
-    if not whole or not all(type(said.get(name)) is kind for name, kind in kinds.items()):
+    whole = manifest.get("store") != "sqlite" or _DATABASE in found
+    if not whole or not all(type(manifest.get(name)) is kind for name, kind in kinds.items()):
         raise BackupError(f"{path.name} is damaged, or not all of a backup")
-    if said["schema"] > VERSION or (said["store"] == "postgresql" and said["schema"] != VERSION):
-        made = f"turnout {said['program']}, whose tables have version {said['schema']}"
+    if manifest["schema"] > VERSION or (manifest["store"] == "postgresql" and manifest["schema"] != VERSION):
+        made = f"turnout {manifest['program']}, whose tables have version {manifest['schema']}"
         raise BackupError(f"restore it with the program that made it: {made}; this one speaks {VERSION}")
-    return said
+    return manifest
 
 
 def _refuse_over(data_dir: Path, data: Path, kind: str) -> None:
-    """Raise BackupError if the data directory holds an installation, or anything that would be replaced."""
+    """Raise BackupError if the data directory holds an installation, or a file that would be replaced."""
     parts = [data_dir / part.relative_to(data) for part in data.rglob("*") if part.is_file()]
     if kind == "sqlite":
         parts += [data_dir / f"{FILE}{suffix}" for suffix in ("", "-wal", "-shm")]
@@ -279,8 +279,8 @@ def _refuse_over(data_dir: Path, data: Path, kind: str) -> None:
         raise BackupError(f"{there[0]} exists: restore into a data directory that is empty")
 
 
-async def _load(store: str, password: str | None, data_dir: Path, folder: Path, said: Mapping[str, Any]) -> None:
-    """Fill the empty tables of a PostgreSQL store, all or none."""
+async def _load(store: str, password: str | None, data_dir: Path, folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Fill the empty tables of a PostgreSQL store in one transaction."""
     opened = await Store.open(store, data_dir, password=password)
     try:
         async with opened.begin() as connection:
@@ -288,8 +288,8 @@ async def _load(store: str, password: str | None, data_dir: Path, folder: Path, 
                 found = (await connection.execute(select(*table.primary_key).limit(1))).first()
                 if found is not None and table is not schema_version:
                     raise BackupError(f"the table {table.name} holds rows: restore into an empty database or schema")
-            await partitions.ensure(connection, set(said["days"]))
-            for name, columns in said["tables"].items():
+            await partitions.ensure(connection, set(manifest["days"]))
+            for name, columns in manifest["tables"].items():
                 if name != schema_version.name:
                     await _fill(connection, name, columns, folder / name)
     finally:

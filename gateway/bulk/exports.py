@@ -1,6 +1,6 @@
-"""Write what is exported into a file: JSON Lines, plain or compressed, or Parquet.
+"""Write exported rows into a file: JSON Lines, plain or compressed, or Parquet.
 
-Rule: the file is there when it is whole. Whole lines come by the portion and are held by the row group at most.
+Rule: the file has its name only when it is complete. At most one row group is held in memory.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import IO, Any, Final
 from gateway.bulk.formats import UnreadableFile, pyarrow_for
 from router.records import CALL_FIELDS, Kind
 
-#: Rows of a Parquet file that are read together, and so are held together here.
+#: Rows, and bytes of lines, of a Parquet file's row group, which is held in memory until it is written.
 ROW_GROUP: Final = 20_000
 GROUP_BYTES: Final = 2**26
 
-#: Endings of a file's name, and what stands in it.
+#: The endings of a file's name, each with its format.
 FORMATS: Final = (".jsonl", ".jsonl.zst", ".jsonl.gz", ".parquet")
 
 
 def write(chunks: Iterable[bytes], path: Path, moved: Callable[[int], None]) -> int:
-    """Write whole lines that come in chunks; return how many. ``moved`` hears of them meanwhile.
+    """Write chunks of whole lines; return the number of lines. ``moved`` is called with the number so far.
 
     For Parquet, ``prediction`` and ``features`` must be text.
 
@@ -48,7 +48,7 @@ def write(chunks: Iterable[bytes], path: Path, moved: Callable[[int], None]) -> 
 
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
-    """Give the path to write to, which takes the place of ``path`` if all goes well."""
+    """Yield the path to write to, which replaces ``path`` unless an exception is raised."""
     fresh = path.with_name(f".{path.name}.part")
     try:
         yield fresh
@@ -86,7 +86,7 @@ def _parquet(chunks: Iterable[bytes], path: Path) -> Iterator[int]:
 
 
 def _groups(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The chunks' lines, a row group at a time."""
+    """Yield the chunks' lines, a row group at a time."""
     group, rows, size = list[bytes](), 0, 0
     for chunk in chunks:
         group.append(chunk)
@@ -99,7 +99,7 @@ def _groups(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _table(pyarrow: Any, schema: Any, lines: bytes) -> Any:
-    """Return exported calls as a table: times as such, and what may be any JSON as the text that it comes as."""
+    """Return exported calls as a table: times as timestamps, and fields that may be any JSON as text."""
     from pyarrow import json
 
     read = pyarrow.schema([("at_ms", pyarrow.int64()) if one.name == "at" else one for one in schema])

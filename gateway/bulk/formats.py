@@ -1,7 +1,7 @@
-"""The rows of a file, in portions: CSV, JSON Lines or Parquet.
+"""The rows of a file to import, in batches: CSV, JSON Lines or Parquet.
 
-Rule: a portion at a time, and every row with the line a person finds it at. A row that cannot be read is a problem of
-its own and stops nothing; a file that cannot be read raises OSError or ``UnreadableFile``.
+Rule: one batch at a time is in memory, and every row has the number of its line in the file. A row that cannot be read
+is one problem and stops nothing else; a file that cannot be read raises OSError or ``UnreadableFile``.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import orjson
 from gateway.bulk.columns import Columns
 
 #: Rows read, checked, written and made durable together: some megabytes.
-PORTION: Final = 10_000
-#: The longest cell of a CSV, as the longest label there is (and room for its quotes).
+BATCH_ROWS: Final = 10_000
+#: The longest cell of a CSV: the longest label there may be, and room for its quotes.
 _CELL_CHARACTERS: Final = 2**20
 
 FORMATS: Final = {
@@ -41,9 +41,9 @@ class UnreadableFile(ValueError):
 
 @dataclass(slots=True)
 class ImportBatch:
-    """Some rows in their order: ``entries`` as feedback has them, each at one of ``lines``; and the unreadable ones.
+    """Some rows in their order: ``entries`` as feedback's JSON has them, with their ``lines``; and the unreadable ones.
 
-    ``rows`` counts both, ``done`` is the share of the file that is read by now.
+    ``rows`` counts both, ``done`` is the share of the file that was read so far.
     """
 
     lines: list[int] = field(default_factory=list)
@@ -58,14 +58,14 @@ class ImportBatch:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file, how it is read, and what its columns mean. ``text`` takes values of a CSV for text, numbers too."""
+    """A file, its format, and what its columns mean. With ``text`` every value of a CSV is text, also a number."""
 
     path: Path
     format: str
     columns: Columns
     text: bool = False
 
-    def portions(self, skip: int = 0) -> Iterator[ImportBatch]:
+    def batches(self, skip: int = 0) -> Iterator[ImportBatch]:
         """Yield the rows after the first ``skip``. Raises OSError, UnreadableFile or WrongColumns."""
         match self.format:
             case "csv" | "tsv":
@@ -94,7 +94,7 @@ def pyarrow_for(what: str) -> Any:
 
 
 def _csv(source: Source, skip: int) -> Iterator[ImportBatch]:
-    # A byte that is no UTF-8 becomes half a character, which no event can hold: it is found where the row is written.
+    # A byte that is no UTF-8 becomes a lone surrogate, which no event can hold: the row is refused when it is written.
     with open(source.path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         size = max(1, os.fstat(file.fileno()).st_size)
         csv.field_size_limit(_CELL_CHARACTERS)
@@ -106,25 +106,23 @@ def _csv(source: Source, skip: int) -> Iterator[ImportBatch]:
         fixed, width = source.columns.fixed, len(header)
         rows = _skipped(reader, skip)
         while True:
-            portion = ImportBatch()
-            for row in _careful(islice(rows, PORTION), portion, reader):
+            batch = ImportBatch()
+            for row in _careful(islice(rows, BATCH_ROWS), batch, reader):
                 if len(row) != width:
-                    portion.problems.append(
-                        (reader.line_num, f"{len(row)} columns, where the first line names {width}")
-                    )
+                    batch.problems.append((reader.line_num, f"{len(row)} columns, where the first line names {width}"))
                     continue
                 entry: dict[str, Any] = {name: read(row[at]) for name, at, read in cells if row[at]}
                 entry.update(fixed)
-                portion.entries.append(entry)
-                portion.lines.append(reader.line_num)
-            if not portion.rows:
+                batch.entries.append(entry)
+                batch.lines.append(reader.line_num)
+            if not batch.rows:
                 return
-            portion.done = os.lseek(file.fileno(), 0, os.SEEK_CUR) / size
-            yield portion
+            batch.done = os.lseek(file.fileno(), 0, os.SEEK_CUR) / size
+            yield batch
 
 
 def _skipped(reader: Iterator[list[str]], skip: int) -> Iterator[list[str]]:
-    """Leave out the first rows, those that cannot be read among them, and empty lines always."""
+    """Yield the rows after the first ``skip``, counting unreadable ones; empty lines are ignored."""
     while True:
         try:
             row = next(reader)
@@ -143,16 +141,16 @@ def _skipped(reader: Iterator[list[str]], skip: int) -> Iterator[list[str]]:
 _BROKEN: Final = "\0"
 
 
-def _careful(rows: Iterator[list[str]], portion: ImportBatch, reader: Any) -> Iterator[list[str]]:
+def _careful(rows: Iterator[list[str]], batch: ImportBatch, reader: Any) -> Iterator[list[str]]:
     for row in rows:
         if row[0] is _BROKEN:
-            portion.problems.append((reader.line_num, row[1]))
+            batch.problems.append((reader.line_num, row[1]))
         else:
             yield row
 
 
 def _reading(name: str, source: Source) -> Callable[[str], Any]:
-    """How a cell becomes what JSON would have said: only values and revisions are more than text."""
+    """Return what turns a cell into a JSON value: only values and revisions are more than text."""
     if name == "revision" or (name == "value" and not source.text):
         return _json_or_text
     return str
@@ -171,22 +169,22 @@ def _jsonl(source: Source, skip: int) -> Iterator[ImportBatch]:
         numbered = ((number, line) for number, line in enumerate(file, 1) if line.strip())
         rows = islice(numbered, skip, None)
         while True:
-            portion = ImportBatch()
-            for number, line in islice(rows, PORTION):
+            batch = ImportBatch()
+            for number, line in islice(rows, BATCH_ROWS):
                 entry = _entry(line, source.columns)
                 if isinstance(entry, str):
-                    portion.problems.append((number, entry))
+                    batch.problems.append((number, entry))
                 else:
-                    portion.entries.append(entry)
-                    portion.lines.append(number)
-            if not portion.rows:
+                    batch.entries.append(entry)
+                    batch.lines.append(number)
+            if not batch.rows:
                 return
-            portion.done = file.tell() / size
-            yield portion
+            batch.done = file.tell() / size
+            yield batch
 
 
 def _entry(line: bytes, columns: Columns) -> dict[str, Any] | str:
-    """The event of one line as far as it is one, or what is wrong with the line."""
+    """Return the fields of one line, not checked yet, or what is wrong with the line."""
     try:
         value = orjson.loads(line)
     except orjson.JSONDecodeError as error:
@@ -210,35 +208,35 @@ def _parquet(source: Source, skip: int) -> Iterator[ImportBatch]:
         names = list(places)
         columns = [file.schema_arrow.names[at] for at in places.values()]
         total, at = max(1, file.metadata.num_rows), 0
-        for batch in file.iter_batches(batch_size=PORTION, columns=list(dict.fromkeys(columns))):
+        for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=list(dict.fromkeys(columns))):
             first, at = at, at + batch.num_rows
             if at <= skip:
                 continue
             cells = [batch.column(column).to_pylist() for column in columns]
-            portion = _portion(names, cells, source.columns, first, max(0, skip - first))
-            portion.done = at / total
-            yield portion
+            batch = _batch(names, cells, source.columns, first, max(0, skip - first))
+            batch.done = at / total
+            yield batch
     except pyarrow.ArrowException as error:
         raise UnreadableFile(f"{source.path.name}: {error}") from error
 
 
-def _portion(
+def _batch(
     names: Sequence[str], cells: Sequence[Sequence[Any]], columns: Columns, first: int, skip: int
 ) -> ImportBatch:
-    portion = ImportBatch()
+    batch = ImportBatch()
     for number, row in enumerate(zip(*cells, strict=True)):
         if number < skip:
             continue
         entry = {name: _plain(name, cell) for name, cell in zip(names, row, strict=True) if cell is not None}
-        portion.entries.append({**entry, **columns.fixed})
-        portion.lines.append(first + number + 1)
-    return portion
+        batch.entries.append({**entry, **columns.fixed})
+        batch.lines.append(first + number + 1)
+    return batch
 
 
 def _plain(name: str, cell: Any) -> Any:
-    """A cell as JSON has it."""
+    """Return a cell as a JSON value."""
     if type(cell) in _PLAIN:
-        # Other fields than a value are text, whatever a data frame made of them.
+        # Fields other than value and revision are text, also where a data frame has turned them into numbers.
         return cell if name in _AS_IT_IS or type(cell) is str else str(cell)
     if isinstance(cell, datetime.datetime):
         return cell.isoformat()

@@ -1,9 +1,9 @@
-"""Import a file of labels: the journal takes them as it takes feedback from clients.
+"""Import a file of labels into the journal, as feedback from clients is written there.
 
-Rule: the command is a writer of its own in the journal, beside the workers. What it reports is durable (appended and
-synced by the portion, as feedback is before its 202), what the recorder does with it is what it does with any feedback,
-and the request path has no part in it. Sent through ``POST /-/feedback`` instead, a million rows would be parsed and
-checked by the very processes that answer requests, at a third of the rate.
+Rule: the command is a writer of its own in the journal, beside the workers. What it reports as accepted is durable
+(each batch is appended and synced, as feedback is before its 202), the recorder handles it as any feedback, and the
+request path takes no part in it. Sent through ``POST /-/feedback`` instead, a million rows would be parsed and
+checked by the processes that answer requests, at a third of the rate.
 
 The journal stays bounded: above half of ``max_feedback_journal_bytes`` the import waits for the recorder, so that
 feedback that comes by HTTP keeps the other half.
@@ -30,7 +30,7 @@ from router.snapshot import Snapshot
 
 #: The import's share of the journal.
 _SHARE: Final = 0.5
-#: So long the journal may stay over that before the import gives up: nobody records.
+#: How long the journal may stay above that before the import gives up: no recorder drains it.
 PATIENCE_SECONDS: Final = 60.0
 _PAUSE_SECONDS: Final = 0.2
 
@@ -40,7 +40,7 @@ class Stuck(Exception):
 
 
 class Watcher(Protocol):
-    """Whoever looks on: ``stopping`` is asked after each portion."""
+    """The caller, which is told of the progress; ``stopping`` is called after each batch."""
 
     def stopping(self) -> bool: ...
     def refused(self, line: int, details: list[str]) -> None: ...
@@ -75,19 +75,19 @@ def run(source: Source, data_dir: Path, watcher: Watcher, *, patience_seconds: f
         before = file.read()
         if before is not None:
             _finish(data_dir, before.writer)
-        portions = source.portions(0 if before is None else before.rows)
+        batches = source.batches(0 if before is None else before.rows)
         writer = _writer(data_dir, snapshot)
         try:
             position, interrupted = Position(writer.writer), False
             if before is not None:
                 position = Position(writer.writer, before.rows, before.accepted, before.refused)
             file.write(position)
-            for portion in portions:
+            for batch in batches:
                 _wait(data_dir, snapshot, watcher, patience_seconds)
                 snapshot = published.read() or snapshot
-                position = _take(portion, snapshot, writer, watcher, position)
+                position = _take(batch, snapshot, writer, watcher, position)
                 file.write(position)
-                watcher.moved(position, portion.done)
+                watcher.moved(position, batch.done)
                 if watcher.stopping():
                     interrupted = True
                     break
@@ -99,11 +99,11 @@ def run(source: Source, data_dir: Path, watcher: Watcher, *, patience_seconds: f
     return Result(position, interrupted)
 
 
-def _take(portion: ImportBatch, snapshot: Snapshot, writer: Appender, watcher: Watcher, position: Position) -> Position:
-    """Write what is right of a portion, durably, and how much is not."""
+def _take(batch: ImportBatch, snapshot: Snapshot, writer: Appender, watcher: Watcher, position: Position) -> Position:
+    """Write the valid entries of a batch durably, and the number of those refused."""
     at_ms = now_ms()
-    lines, problems = _checked(portion, snapshot, at_ms)
-    for line, detail in portion.problems:
+    lines, problems = _checked(batch, snapshot, at_ms)
+    for line, detail in batch.problems:
         problems.setdefault(line, []).append(detail)
     if problems:
         lines.append(mark_line("rejected", at_ms, events=len(problems)))
@@ -111,26 +111,26 @@ def _take(portion: ImportBatch, snapshot: Snapshot, writer: Appender, watcher: W
     writer.sync()
     for line in sorted(problems):
         watcher.refused(line, problems[line])
-    return position.after(portion.rows - len(problems), len(problems))
+    return position.after(batch.rows - len(problems), len(problems))
 
 
-def _checked(portion: ImportBatch, snapshot: Snapshot, at_ms: int) -> tuple[list[bytes], dict[int, list[str]]]:
-    """Return the journal lines of the right entries, and the problems of the others by line."""
+def _checked(batch: ImportBatch, snapshot: Snapshot, at_ms: int) -> tuple[list[bytes], dict[int, list[str]]]:
+    """Return the journal lines of the valid entries, and the problems of the others by line."""
     problems: dict[int, list[str]] = {}
     try:
-        events, found = read_fields(portion.entries, snapshot, at_ms)
+        events, found = read_fields(batch.entries, snapshot, at_ms)
         lines = [fields_line(event) for event in events]
-    except (TypeError, ValueError):  # half a character somewhere: no journal line can hold it
-        return _one_by_one(portion, snapshot, at_ms)
+    except (TypeError, ValueError):  # a lone surrogate somewhere: no journal line can hold it
+        return _one_by_one(batch, snapshot, at_ms)
     for problem in found:
-        problems.setdefault(portion.lines[problem.index], []).append(problem.detail)
+        problems.setdefault(batch.lines[problem.index], []).append(problem.detail)
     return lines, problems
 
 
-def _one_by_one(portion: ImportBatch, snapshot: Snapshot, at_ms: int) -> tuple[list[bytes], dict[int, list[str]]]:
+def _one_by_one(batch: ImportBatch, snapshot: Snapshot, at_ms: int) -> tuple[list[bytes], dict[int, list[str]]]:
     lines: list[bytes] = []
     problems: dict[int, list[str]] = {}
-    for number, entry in zip(portion.lines, portion.entries, strict=True):
+    for number, entry in zip(batch.lines, batch.entries, strict=True):
         try:
             events, found = read_fields([entry], snapshot, at_ms)
             lines += [fields_line(event) for event in events]
@@ -143,7 +143,7 @@ def _one_by_one(portion: ImportBatch, snapshot: Snapshot, at_ms: int) -> tuple[l
 
 
 def _writer(data_dir: Path, snapshot: Snapshot) -> Appender:
-    """Begin a writer of the present run: a run of its own would have the workers' taken for dead."""
+    """Begin a writer of the present run: with a later run the recorder would take the workers' run for dead."""
     journal = data_dir / JOURNAL
     folder = journal / FEEDBACK
     folder.mkdir(parents=True, exist_ok=True)
@@ -154,7 +154,7 @@ def _writer(data_dir: Path, snapshot: Snapshot) -> Appender:
 
 
 def _finish(data_dir: Path, writer: str) -> None:
-    """Say that an import that was killed is at its end, so that its segments are deleted once they are drained."""
+    """Write the end of an import that was killed, so that its segments are deleted once they are drained."""
     folder = data_dir / JOURNAL / FEEDBACK
     if any(segment.writer == writer for segment in segments(folder)):
         last = Appender(folder, writer, roll_bytes=1)
@@ -175,5 +175,5 @@ def _wait(data_dir: Path, snapshot: Snapshot, watcher: Watcher, patience_seconds
         watcher.waiting()
         time.sleep(_PAUSE_SECONDS)
         size = journal_bytes(data_dir / JOURNAL, FEEDBACK)
-        if size < least:  # somebody records
+        if size < least:  # a recorder drains it
             least, deadline = size, time.monotonic() + patience_seconds

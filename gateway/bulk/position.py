@@ -1,7 +1,7 @@
-"""How far the import of a file has come, kept in the data directory until it is at its end.
+"""The position of an unfinished import, kept in the data directory.
 
-Rule: written after what it speaks of is on the disk, so it may lag and never runs ahead: what lies between is imported
-twice, which counts once. One import of a file at a time.
+Rule: the position is written after the rows before it are on the disk. So it may lag but is never ahead: after a crash
+some rows are imported twice, which counts once. A file is imported by one process at a time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Busy(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """``rows`` are read, of which so many were ``accepted`` and ``refused``; ``writer`` writes them."""
+    """How many ``rows`` were read, of them ``accepted`` and ``refused``, and the journal's ``writer`` of them."""
 
     writer: str
     rows: int = 0
@@ -47,20 +47,20 @@ class Position:
 
 
 class PositionFile:
-    """Where one import's position is kept. The same file read in another way is another import."""
+    """The file of one import's position. The same rows read with other options are another import."""
 
     def __init__(self, data_dir: Path, source: Source) -> None:
         status = source.path.stat()
-        #: What makes it the very same file: an edited one is begun anew.
+        #: Tells an unchanged file from an edited one, whose import begins anew.
         self._mark = [status.st_size, status.st_mtime_ns]
         columns = source.columns
-        said = [str(source.path.resolve()), source.format, source.text, dict(columns.named), dict(columns.fixed)]
-        name = blake2b(orjson.dumps(said, option=orjson.OPT_SORT_KEYS), digest_size=8).hexdigest()
+        parts = [str(source.path.resolve()), source.format, source.text, dict(columns.named), dict(columns.fixed)]
+        name = blake2b(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS), digest_size=8).hexdigest()
         self._path = data_dir / IMPORTS / f"{name}.json"
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the import. Raises Busy if another process does."""
+        """Lock the import. Raises Busy if another process has locked it."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         fd = open_regular(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -73,7 +73,7 @@ class PositionFile:
             os.close(fd)
 
     def read(self) -> Position | None:
-        """Return where the import stood when it was interrupted; None if there is nothing to go on with."""
+        """Return the position of an interrupted import, None if there is none."""
         try:
             value = orjson.loads(read_regular(self._path))
             mark, position = value.pop("mark"), Position(**value)
@@ -88,7 +88,7 @@ class PositionFile:
         os.replace(fresh, self._path)
 
     def forget(self) -> None:
-        """The import is at its end: doing it again begins at the first row."""
+        """Delete the position, as the import has ended: the next one begins at the first row."""
         for suffix in (".json", ".lock"):
             with suppress(FileNotFoundError):
                 self._path.with_suffix(suffix).unlink()

@@ -1,7 +1,8 @@
-"""What was recorded, as CloudEvents in JSON.
+"""CloudEvents in JSON of what was recorded.
 
-Rule: pure. Names are those of the log, so that an event says what its row says; a unit is told by the name that it is
-stored under. Ids are made of what they are about where that happens once: told again, an event has the same id.
+Rule: pure. The fields have the names of the log (``records.CALL_FIELDS``), and a unit has the name that it is stored
+under. Where something happens once for a prediction, the event's id is made from the prediction's: made again, the
+event has the same id.
 
 | type     | once for each                                           | id                                  |
 |----------|---------------------------------------------------------|-------------------------------------|
@@ -30,7 +31,7 @@ from gateway.proxy.exchange.ids import new_id
 from gateway.store.rows import calls
 from gateway.store.rows.bodies import Body
 from gateway.store.rows.calls import StoredCall
-from gateway.store.rows.feedback_events import Event as Stated
+from gateway.store.rows.feedback_events import Event as FeedbackEvent
 from gateway.store.rows.recorded import ChangedValue, Recorded
 from router.records import CALL_FIELDS
 from router.snapshot import EventType, Sink
@@ -40,41 +41,41 @@ logger = logging.getLogger(__name__)
 SPECVERSION: Final = "1.0"
 
 
-def events(sink: Sink, news: Recorded, now_ms: int) -> Iterator[bytes]:
-    """Yield the events that a sink asks for, each as JSON without a line break, in the order of their causes.
+def events(sink: Sink, recorded: Recorded, now_ms: int) -> Iterator[bytes]:
+    """Yield the events that a sink asks for, each as JSON without a line break, in the order of what caused them.
 
-    One that cannot be said, which would be a fault of ours, is empty.
+    One that cannot be written, which would be a defect of this program, is empty.
     """
     wanted, routes = frozenset(sink.events), frozenset(sink.routes)
-    for kind, route, say in _told(news, now_ms):
+    for kind, route, make in _events(recorded, now_ms):
         if kind in wanted and (not routes or route in routes):
             try:
-                yield orjson.dumps({**say(), "type": f"{sink.type_prefix}{kind}"})
+                yield orjson.dumps({**make(), "type": f"{sink.type_prefix}{kind}"})
             except Exception:
-                logger.exception("a %s event of route %s cannot be said", kind, route)
+                logger.exception("a %s event of route %s cannot be written", kind, route)
                 yield b""
 
 
 Event = dict[str, Any]
-#: A kind of event, its route, and what says it.
-Told = tuple[EventType, str, Callable[[], Event]]
+#: A kind of event, its route, and what makes it.
+Unmade = tuple[EventType, str, Callable[[], Event]]
 
 
-def _told(news: Recorded, now_ms: int) -> Iterator[Told]:
+def _events(recorded: Recorded, now_ms: int) -> Iterator[Unmade]:
     asked: set[str] = set()
-    for call, first in news.calls:
+    for call, first in recorded.calls:
         if first and call.role != "shadow":
-            if call.id not in asked:  # every ranker of a merged answer was asked the same
+            if call.id not in asked:  # each ranker of a merged answer has a call of the same request
                 asked.add(call.id)
                 yield "request", call.route, partial(_request, call)
             yield "decision", call.route, partial(_decision, call)
         if not call.open:
             yield "response", call.route, partial(_response, call)
-    for body in news.bodies:
+    for body in recorded.bodies:
         yield "body", body.route, partial(_body, body)
-    for stated in news.stated:
-        yield "feedback", stated.counted, partial(_feedback, stated, now_ms)
-    for changed in news.outcomes:
+    for event in recorded.events:
+        yield "feedback", event.counted, partial(_feedback, event, now_ms)
+    for changed in recorded.outcomes:
         yield "outcome", changed.call.route, partial(_outcome, changed, now_ms)
 
 
@@ -134,27 +135,27 @@ def _body(body: Body) -> Event:
     return _event(f"{body.id}.body", body.route, body.id, body.at_ms, data)
 
 
-def _feedback(event: Stated, now_ms: int) -> Event:
-    said = event.feedback
+def _feedback(event: FeedbackEvent, now_ms: int) -> Event:
+    given = event.feedback
     data = {
         "prediction_id": event.target,
         "also": event.also,
         "route": event.counted,
-        "metric": said.metric,
-        "value": said.value,
+        "metric": given.metric,
+        "value": given.value,
         "status": event.status,
-        "key": said.key,
-        "item": said.item,
-        "event_id": said.event_id,
-        "revision": said.revision,
-        "occurred_at": None if said.occurred_ms is None else rfc3339(said.occurred_ms),
-        "received_at": rfc3339(said.received_ms),
+        "key": given.key,
+        "item": given.item,
+        "event_id": given.event_id,
+        "revision": given.revision,
+        "occurred_at": None if given.occurred_ms is None else rfc3339(given.occurred_ms),
+        "received_at": rfc3339(given.received_ms),
     }
-    return _event(new_id(now_ms), event.counted, event.target, said.event_ms, data)
+    return _event(new_id(now_ms), event.counted, event.target, given.event_ms, data)
 
 
 def _outcome(changed: ChangedValue, now_ms: int) -> Event:
-    call, metric, value, live, mature = changed
+    call, metric, value = changed.call, changed.metric, changed.value
     data = {
         "prediction_id": call.id,
         "route": call.route,
@@ -166,8 +167,8 @@ def _outcome(changed: ChangedValue, now_ms: int) -> Event:
         "version": value.version,
         "role": value.role,
         "against": value.against or None,
-        "live": {"before": live.before, "after": live.after},
-        "mature": {"before": mature.before, "after": mature.after},
+        "live": {"before": changed.live.before, "after": changed.live.after},
+        "mature": {"before": changed.mature.before, "after": changed.mature.after},
     }
     return _event(new_id(now_ms), call.route, call.id, now_ms, data, variant=value.variant)
 

@@ -1,7 +1,7 @@
-"""What a sink's events go out by.
+"""The interface of what sends a sink's events.
 
-Rule: an outlet says how many of some events were refused for what they are, or raises Trouble: then nothing is known of
-them, and all will be sent again.
+Rule: an outlet returns how many of the events the receiver refused for their content, or raises Trouble: then it is
+unknown which of them arrived, and all are sent again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Protocol
 
 
 class Trouble(Exception):
-    """Events cannot be delivered at present. ``after_seconds`` is when the other side asks to be tried again."""
+    """Events cannot be delivered at present. The receiver asks for ``after_seconds`` of pause before the next try."""
 
     def __init__(self, reason: str, after_seconds: float = 0.0) -> None:
         super().__init__(reason)
@@ -26,9 +26,9 @@ class Outlet(Protocol):
         ...
 
     async def send(self, lines: Sequence[bytes]) -> int:
-        """Send what ``take`` said; return how many were refused. Raises Trouble."""
+        """Send as many lines as ``take`` returned; return how many were refused. Raises Trouble."""
         ...
 
     async def close(self) -> None:
-        """Let go of whatever is open."""
+        """Close connections and threads."""
         ...

@@ -1,7 +1,7 @@
-"""Delivers what waits for one sink, in order, until it is told to stop.
+"""Delivers the events that wait for one sink, in order, until it is cancelled.
 
-Rule: at least once. An event is deleted from the outbox after it was delivered, and what is not known to be is sent
-again. Trouble, of the receiver or of the store, is waited out, longer and longer, and told once.
+Rule: at least once. An event is deleted from the outbox after it was delivered; one whose delivery is uncertain is sent
+again. When the receiver or the store fails, the sender tries again after pauses that grow, and reports it once.
 """
 
 from __future__ import annotations
@@ -19,28 +19,29 @@ from gateway.store.rows.outbox import OutboxBatch
 
 logger = logging.getLogger(__name__)
 
-#: Until the next look at an outbox that was empty.
+#: The pause before an outbox that was empty is read again.
 LOOK_SECONDS: Final = 0.2
 SHORTEST_PAUSE_SECONDS: Final = 0.25
 LONGEST_PAUSE_SECONDS: Final = 30.0
 
 
 class Sender:
-    """Sends by an outlet that ``make`` makes, when there is something to send. It may raise Trouble.
+    """Sends by an outlet that ``make`` makes when there is something to send; ``make`` may raise Trouble.
 
-    ``trouble`` is why nothing can be delivered at present; ``tell`` hears when that begins, and of None when it ends.
+    ``trouble`` is why nothing can be delivered at present. ``report`` is called with it when it begins, and with None
+    when it ends.
     """
 
     def __init__(
-        self, store: Store, sink: str, make: Callable[[], Outlet], tell: Callable[[str | None], None] = lambda _: None
+        self, store: Store, sink: str, make: Callable[[], Outlet], report: Callable[[str | None], None] = lambda _: None
     ) -> None:
         self._store = store
         self._sink = sink
         self._make = make
-        self._tell = tell
+        self._report = report
         self._outlet: Outlet | None = None
-        self._portion: OutboxBatch | None = None
-        self._sent = self._refused = 0  # of that portion
+        self._batch: OutboxBatch | None = None
+        self._sent = self._refused = 0  # of that batch
         self.trouble: str | None = None
 
     async def run(self) -> None:
@@ -52,12 +53,12 @@ class Sender:
                     delivered = await self.step()
                     pause = SHORTEST_PAUSE_SECONDS
                 except Trouble as error:
-                    await self._close()  # of what was cut off in the middle nothing is used again
+                    await self._close()  # a connection that failed in the middle is not used again
                     self._in_trouble(str(error))
                     await asyncio.sleep(max(pause, error.after_seconds))
                     pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
                 except Exception as error:
-                    # The store's, which is told of by whoever records.
+                    # The store failed: the recorder reports that.
                     logger.debug("the outbox of %s cannot be used", self._sink, exc_info=error)
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
@@ -68,27 +69,27 @@ class Sender:
             await self._close()
 
     async def step(self) -> bool:
-        """Deliver the next portion; return whether there was one. Raises Trouble, and what the store raises."""
+        """Deliver the next batch; return whether there was one. Raises Trouble, and errors of the store."""
         async with self._store.read() as connection:
-            portion = await outbox.first(connection, self._sink)
-        if portion is None:
+            batch = await outbox.first(connection, self._sink)
+        if batch is None:
             return False
-        if portion != self._portion:  # another one, or the same with something erased
-            self._portion, self._sent, self._refused = portion, 0, 0
-        await self._send(portion)
+        if batch != self._batch:  # another one, or the same after some events were erased
+            self._batch, self._sent, self._refused = batch, 0, 0
+        await self._send(batch)
         async with self._store.change() as connection:
-            await outbox.finish(connection, portion, self._refused)
+            await outbox.finish(connection, batch, self._refused)
         if self._refused:
             logger.warning("sinks.%s refused %d events: they are given up", self._sink, self._refused)
-        self._well()
+        self._recovered()
         return True
 
-    async def _send(self, portion: OutboxBatch) -> None:
-        """Send what is left of a portion. Raises Trouble."""
+    async def _send(self, batch: OutboxBatch) -> None:
+        """Send the lines of a batch that were not sent before. Raises Trouble."""
         try:
             outlet = self._outlet = self._outlet or self._make()
-            while self._sent < len(portion.lines):
-                rest = portion.lines[self._sent :]
+            while self._sent < len(batch.lines):
+                rest = batch.lines[self._sent :]
                 together = rest[: outlet.take(rest)]
                 self._refused += await outlet.send(together)
                 self._sent += len(together)
@@ -107,9 +108,9 @@ class Sender:
     def _in_trouble(self, reason: str) -> None:
         before, self.trouble = self.trouble, reason
         if before is None:
-            self._tell(reason)
+            self._report(reason)
 
-    def _well(self) -> None:
+    def _recovered(self) -> None:
         if self.trouble is not None:
             self.trouble = None
-            self._tell(None)
+            self._report(None)

@@ -1,8 +1,8 @@
-"""CloudEvents as JSON Lines on standard output, for whatever ships logs.
+"""CloudEvents as JSON Lines on standard output, for a log shipper.
 
-Rule: a reader that does not read holds up this sink and nothing else: lines are written by a thread that nobody waits
-for in the end. Whole lines go out together up to what a pipe takes undivided, so that none is torn when the process
-ends; a longer one may be.
+Rule: a reader that stops reading delays only this sink: a thread writes the lines, and the process does not wait for it
+when it ends. Each write holds whole lines, up to what a pipe takes at once (PIPE_BUF), so that the end of the process
+cuts no line; a longer line may be cut.
 
 Source: POSIX.1-2017, write(), PIPE_BUF.
 """
@@ -24,7 +24,7 @@ from gateway.sinks.outlet import Trouble
 #: Lines that are reported as delivered together.
 AT_ONCE: Final = 100
 
-#: How long until a descriptor that takes nothing is asked again.
+#: The pause before the next write to a descriptor that takes nothing.
 _PAUSE_SECONDS: Final = 0.05
 
 #: One writer at a time, however many sinks of this kind there are.
@@ -40,7 +40,7 @@ class Stdout:
         self._descriptor = descriptor
         self._loop = asyncio.get_running_loop()
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        # A daemon: whoever waits for a reader that never comes must not keep the process from ending.
+        # A daemon: a thread that waits for a reader must not keep the process from ending.
         threading.Thread(target=self._run, name="stdout sink", daemon=True).start()
 
     def take(self, lines: Sequence[bytes]) -> int:
@@ -69,10 +69,10 @@ class Stdout:
             except OSError as failed:
                 error = failed
             with suppress(RuntimeError):  # the loop has ended meanwhile
-                self._loop.call_soon_threadsafe(_tell, done, error)
+                self._loop.call_soon_threadsafe(_finish, done, error)
 
 
-def _tell(done: asyncio.Future[None], error: OSError | None) -> None:
+def _finish(done: asyncio.Future[None], error: OSError | None) -> None:
     if done.done():
         return  # cancelled
     if error is None:
@@ -82,7 +82,7 @@ def _tell(done: asyncio.Future[None], error: OSError | None) -> None:
 
 
 def _writes(lines: Sequence[bytes]) -> Iterator[bytes]:
-    """Put whole lines together as far as a pipe takes them undivided."""
+    """Yield whole lines together, up to what a pipe takes in one piece."""
     content = b""
     for line in lines:
         if content and len(content) + len(line) + 1 > select.PIPE_BUF:
@@ -98,5 +98,5 @@ def _write(descriptor: int, content: bytes) -> None:
     while left:
         try:
             left = left[os.write(descriptor, left) :]
-        except BlockingIOError:  # whoever started us shares it, and wants it so
+        except BlockingIOError:  # the process that started us shares the descriptor, and has made it non-blocking
             time.sleep(_PAUSE_SECONDS)

@@ -1,11 +1,11 @@
 """CloudEvents over HTTP.
 
 Rule: an answer of 2xx, and only that, is a delivery. 400, 413 and 422 say that the event is at fault: of several, each
-is tried by itself, and one that is refused alone is given up and counted. Everything else (other statuses, redirects
-and silence among it) is the receiver's trouble, and passes or needs a hand: it is tried again, for ever, later and
-later.
+is tried by itself, and one that is refused alone is given up and counted. Anything else (another status, a redirect, no
+answer) is a failure of the receiver, which passes or which an operator mends: the event is sent again, without end,
+after pauses that grow.
 
-No cookie is kept and no proxy of the environment is used. What is said of a trouble never holds a secret.
+No cookie is kept and no proxy of the environment is used. No error text holds a secret.
 
 Source: CloudEvents 1.0.2, HTTP Protocol Binding, sections 3.1 (binary), 3.2 (structured) and 3.3 (batched);
 RFC 9110, section 10.2.3 (Retry-After).
@@ -31,18 +31,18 @@ from router.snapshot import Sink
 #: Events in one batch, and bytes: what receivers take (Azure Event Grid 1 MiB, Google Eventarc 512 KiB).
 BATCH_EVENTS: Final = 100
 BATCH_BYTES: Final = 2**18
-#: Requests at a time, where each event has its own.
+#: Concurrent requests, where each event has its own.
 AT_ONCE: Final = 8
 
-#: What says that the event is at fault, and not the receiver.
+#: Statuses that say that the event is at fault, and not the receiver.
 AT_FAULT: Final = frozenset({400, 413, 422})
 
-#: How long a receiver may ask to be left alone.
+#: The longest pause that a receiver may ask for.
 LONGEST_SECONDS: Final = 300.0
-#: How much of an answer is read so that its connection can be used again; nothing of it is looked at.
+#: How much of an answer is read, only so that its connection can be used again.
 _ANSWER_BYTES: Final = 2**16
 
-#: All printable ASCII but what the binding has escaped in a header: the space, the quotation mark and the percent sign.
+#: Printable ASCII without what the binding wants escaped in a header: the space, the quotation mark, the percent sign.
 _PLAIN: Final = "".join(map(chr, range(0x21, 0x7F))).replace('"', "").replace("%", "")
 
 
@@ -60,7 +60,7 @@ class Webhook:
             raise Trouble(str(error)) from None
         self._client = httpx.AsyncClient(
             verify=False if context is None else context,  # without https there is nothing to verify
-            timeout=None,  # the whole has a deadline
+            timeout=None,  # each request has a deadline as a whole
             trust_env=False,
             follow_redirects=False,
             limits=httpx.Limits(max_connections=AT_ONCE, keepalive_expiry=4.0),
@@ -109,7 +109,7 @@ class Webhook:
         return await self._post(orjson.dumps(data), {"content-type": content_type, **_attributes(event)})
 
     async def _post(self, content: bytes, headers: Mapping[str, str]) -> bool:
-        """Send one request; return False if it was refused for what it holds. Raises Trouble."""
+        """Send one request; return False if it was refused for its content. Raises Trouble."""
         try:
             async with (
                 asyncio.timeout(self._sink.timeout_ms / 1000),
@@ -119,7 +119,7 @@ class Webhook:
         except TimeoutError:
             raise Trouble(f"no answer within {self._sink.timeout_ms} ms") from None
         except httpx.TransportError as error:
-            # What a protocol error of our own says may quote a header.
+            # The text of a local protocol error may quote a header, which may hold a secret.
             local = isinstance(error, httpx.LocalProtocolError)
             raise Trouble("it cannot be sent as HTTP" if local else str(error) or type(error).__name__) from None
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
@@ -140,7 +140,7 @@ async def _read(answer: httpx.Response) -> None:
 
 
 def _after_seconds(answer: httpx.Response) -> float:
-    """What the receiver asks for in seconds; a date is not understood, and what is tried too early is refused again."""
+    """Return the pause that the receiver asks for; a date counts as none: a try that is too early is refused again."""
     asked = answer.headers.get("retry-after", "")
     return min(float(asked), LONGEST_SECONDS) if asked.isascii() and asked.isdigit() else 0.0
 

@@ -160,7 +160,7 @@ class EventJoin:
         for event, why in found.troubled:
             deltas.trouble(event.counted, event.status, event.feedback.metric, event.feedback.received_ms, why)
         if deltas.recorded is not None:
-            deltas.recorded.stated += found.stated
+            deltas.recorded.events += found.stated
         fresh = single + found.fresh
         self.farthest = max([self.farthest, *_targets(fresh), *_targets(found.changed)])
         await feedback_events.insert(connection, fresh)
@@ -243,7 +243,7 @@ class EventJoin:
             delay = max(0, received_ms - row.at_ms) / 1000
             deltas.statuses.append(new_status_delta((shared.route, metric, "joined", 1, delay, _variant(calls, item))))
         if deltas.recorded is not None:
-            deltas.recorded.stated += single
+            deltas.recorded.events += single
         single.sort(key=_TARGET)  # neighbours in the index that they are found by
         return single, others
 

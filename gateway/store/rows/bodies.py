@@ -1,6 +1,6 @@
 """What was captured of requests and their answers.
 
-Rule: a row is what a route's settings let through, no more: it was cut down before it was written anywhere.
+Rule: a row holds only what the route's settings allow: the worker removes the rest before it writes the line.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Body(NamedTuple):
 
 
 async def write(connection: AsyncConnection, captured: Sequence[Body]) -> None:
-    """Write bodies; one that is there already stays."""
+    """Write bodies; one that is stored already is left as it is."""
     await sql.ensure(connection, bodies, captured)
 
 

@@ -1,6 +1,6 @@
-"""Calls as rows: what is each one's own, and a number for what it shares with its kin.
+"""Calls as rows: the fields that are a call's own, and the number of the set of fields that it shares with others.
 
-Rule: a row says what its journal line said. A call whose stream has not ended is ``open``: it is there to be found, and
+Rule: a row has the content of its journal line. A call whose stream has not ended is ``open``: it can be looked up, and
 counts nowhere.
 """
 
@@ -29,7 +29,7 @@ from router.snapshot import Metric
 
 
 class CallRow(NamedTuple):
-    """What is a call's own, as the table has it: ``prediction`` and ``more`` are JSON, ``more`` holds what is rare."""
+    """A row of the table: a call's own fields. ``prediction`` and ``more`` are JSON, ``more`` holds the rare fields."""
 
     id: str
     shared_number: int
@@ -52,7 +52,7 @@ new_call_row: Final[Callable[[_Values], CallRow]] = partial(tuple.__new__, CallR
 
 
 class StoredCall(NamedTuple):
-    """A call, whole: it can be asked for any field of ``Prediction`` that something is counted by."""
+    """A call with all its fields; those that something is counted by are attributes."""
 
     shared: SharedFields
     row: CallRow
@@ -107,7 +107,7 @@ class StoredCall(NamedTuple):
 
     @property
     def counted_unit(self) -> str | None:
-        """Who is counted: None when the call is a unit of its own, as it is for a request that carries no unit."""
+        """The unit that is counted: None when the call counts as a unit of its own, as without any unit."""
         return self.row.unit if self.shared.by_unit else None
 
     @property
@@ -137,13 +137,13 @@ new_stored_call: Final[Callable[[tuple[SharedFields, CallRow]], StoredCall]] = p
 
 
 def wrong_of(row: CallRow) -> tuple[str, ...]:
-    """Return what the worker found wrong with a call, in words of ``records.WRONG``; as most have, nothing."""
+    """Return what the worker found wrong with a call, in words of ``records.WRONG``; mostly nothing."""
     if row.more is None or _WRONG not in row.more:
         return ()
     return tuple(orjson.loads(row.more).get("wrong") or ())
 
 
-#: How it stands in ``more``: within another text its quotes would be escaped.
+#: How the field begins in ``more``; within a text the quotes would be escaped.
 _WRONG: Final = '"wrong":'
 
 
@@ -162,7 +162,7 @@ INSIDE: Final = (
 )
 
 
-#: Of a variant that none of so many is of, nothing is said.
+#: How many calls are searched for the first of each variant.
 LOOKED_AT: Final = 2_000
 
 _FIRST: Final = select(calls.c.kin, calls.c.at_ms).where(*INSIDE).order_by(calls.c.at_ms).limit(LOOKED_AT)
@@ -173,18 +173,18 @@ _DELETED: Final = delete(calls).where(
     calls.c.id == bindparam("b_id"), calls.c.kin == bindparam("b_kin"), calls.c.at_ms == bindparam("b_at_ms")
 )
 
-#: How far an id's time may lie from its call's, which it was made with: clocks and all.
+#: How far the time in an id may be from its call's.
 _SLACK_MS: Final = DAY_MS // 24
 _UUID7: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 
 def json_of(value: Any) -> str:
-    """Return a value as the table has it."""
+    """Return a value as JSON text, as the table holds it."""
     return orjson.dumps(value).decode()
 
 
 def by_shared_fields(made: Iterable[StoredCall]) -> Mapping[SharedFields, list[CallRow]]:
-    """Return the rows of these calls, by what they have in common."""
+    """Return the rows of these calls by their shared fields."""
     rows: defaultdict[SharedFields, list[CallRow]] = defaultdict(list)
     for common, row in made:
         rows[common].append(row)
@@ -199,9 +199,10 @@ async def write(
     stored: set[int] | None = None,
     days: set[int] | None = None,
 ) -> None:
-    """Write calls, in place of the ``ended`` ones, which were open.
+    """Write calls, replacing the ``ended`` ones, which were open.
 
-    ``stored`` numbers the kin that are known to be, and ``days`` the days that are known to have a partition.
+    ``stored`` are the numbers of shared fields known to be stored, ``days`` the days known to have a partition; both
+    are added to.
     """
     stored = set() if stored is None else stored
     days = set() if days is None else days
@@ -212,7 +213,7 @@ async def write(
     unstored = {call.shared.number: call.shared for call in fresh if call.shared.number not in stored}
     await shared_fields.write(connection, unstored.values())
     if len(stored) > shared_fields.MOST:
-        stored.clear()  # to store one again does no harm
+        stored.clear()  # storing one again does no harm
     stored.update(unstored)
     if ended:
         gone = [{"b_id": row.id, "b_kin": row.shared_number, "b_at_ms": row.at_ms} for _, row in ended]
@@ -235,26 +236,26 @@ async def of(connection: AsyncConnection, ids: Collection[str]) -> dict[str, lis
 
 
 async def open_of(connection: AsyncConnection, writer: str) -> list[StoredCall]:
-    """Return the calls of a writer whose end it has not told."""
+    """Return a writer's calls that are open."""
     return await _calls(connection, select(calls).where(calls.c.open_by == bindparam("writer")), {"writer": writer})
 
 
 async def newest(connection: AsyncConnection) -> str:
-    """Return the greatest id there is, "" where there is none: nothing is known of a greater one."""
+    """Return the greatest id there is, "" where there is none."""
     return (await connection.execute(select(func.max(calls.c.id)))).scalar() or ""
 
 
 async def latest_ms(connection: AsyncConnection, route: str) -> int | None:
-    """Return when the route's youngest prediction was made, None if it has none."""
+    """Return when the route's latest prediction was made, None if it has none."""
     query = select(func.max(calls.c.at_ms)).where(calls.c.route == bindparam("route"))
     found: int | None = (await connection.execute(query, {"route": route})).scalar()
     return found
 
 
 async def reach(connection: AsyncConnection, route: str, since_ms: int, until_ms: int, limit: int) -> int:
-    """Return until when [since, until) holds about ``limit`` of the route's calls: ``until_ms``, or earlier.
+    """Return the end of a part of [since, until) that holds about ``limit`` of the route's calls: at most ``until_ms``.
 
-    Calls of one millisecond are never parted.
+    Calls of one millisecond are never separated.
     """
     span = Span(route, since_ms, until_ms)
     beyond: int | None = (await connection.execute(_BEYOND, {**span._asdict(), "limit": limit})).scalar()
@@ -295,7 +296,7 @@ async def ids_in(connection: AsyncConnection, span: Span) -> list[str]:
 
 
 async def counted_in(connection: AsyncConnection, span: Span, metric: Metric) -> list[tuple[SharedFields, int]]:
-    """Return how many finished calls of a span could have a value, by kin."""
+    """Return how many finished calls of a span could have a value, by their shared fields."""
     rows = [(number, n) for number, n in await connection.execute(_COUNTED, span._asdict())]
     of_number = await shared_fields.numbered(connection, [number for number, _ in rows])
     return [(of_number[number], n) for number, n in rows if counted(of_number[number], metric)]
@@ -331,15 +332,15 @@ async def _calls(connection: AsyncConnection, query: Select[Any], parameters: Ma
 
 
 async def _of_days(connection: AsyncConnection, ids: Collection[str]) -> list[StoredCall]:
-    """The calls of these ids, each looked for in the partitions of its own time: there may be hundreds of others."""
+    """Return the calls of these ids, searching only the partitions of the ids' times: there may be hundreds."""
     timed = [(one, int(one[:8] + one[9:13], 16)) for one in ids if _UUID7.fullmatch(one)]
     found: list[StoredCall] = []
     if timed:
         times = [at_ms for _, at_ms in timed]
         bounds = {"low": min(times) - _SLACK_MS, "high": max(times) + _SLACK_MS}
         found = await _calls(connection, _timed(), {**bounds, **sql.as_list(timed)})
-    if strange := set(ids).difference(one for one, _ in timed):
-        found += await _calls(connection, _of("postgresql"), sql.as_values(strange))
+    if untimed := set(ids).difference(one for one, _ in timed):
+        found += await _calls(connection, _of("postgresql"), sql.as_values(untimed))
     return found
 
 

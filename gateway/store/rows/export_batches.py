@@ -1,8 +1,8 @@
-"""Predictions with what came of them, read out by the portion.
+"""Predictions with their outcomes, read from the store in batches.
 
-Rule: a portion per transaction of the connection that reads, so that nothing waits for it, and folded in a thread, so
-that reports and scrapes are answered meanwhile. Each prediction is read once, as it is at that moment; one that is
-recorded behind where the reading is, is not.
+Rule: each batch is one transaction on the connection that only reads, so that nothing waits for it, and its values are
+computed in a thread, so that reports and scrapes are answered meanwhile. Each prediction is read once, as it is at that
+moment; one that is recorded later, with a time that was read already, is left out.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from gateway.store.rows.prediction_view import worth
 from gateway.store.rows.unit_data import Transactions
 from router.records import fields_kept
 
-#: Predictions in the first portion, and how many bytes of lines the next ones aim at, by the size of those before.
+#: Predictions in the first batch and the most in any, and the bytes of lines that a batch aims at.
 FIRST: Final = 500
 MOST: Final = 2_000
-PORTION_BYTES: Final = 2**21
+BATCH_BYTES: Final = 2**21
 
 
 class ExportBatch(NamedTuple):
-    """Calls as JSON Lines; those made before ``until_ms`` are all out."""
+    """Calls as JSON Lines. With it, all calls made before ``until_ms`` are exported."""
 
     lines: bytes
     until_ms: int
@@ -41,19 +41,19 @@ async def exported(
 ) -> AsyncIterator[ExportBatch]:
     """Yield a route's finished calls of a span in the order of time, each with its ``outcomes``.
 
-    With ``texts`` what may be any JSON (``prediction``, ``features``) is a string that holds it, as tables need it.
+    With ``texts`` fields that may be any JSON (``prediction``, ``features``) are strings that hold it, as columns need.
     """
-    since_ms, portion = span.since_ms, first
+    since_ms, batch = span.since_ms, first
     while since_ms < span.until_ms:
         async with store.read() as connection:
-            until_ms = await calls.reach(connection, span.route, since_ms, span.until_ms, portion)
+            until_ms = await calls.reach(connection, span.route, since_ms, span.until_ms, batch)
             stored = await calls.inside(connection, Span(span.route, since_ms, until_ms))
             definitions = await plans.read_definitions(connection)
             ids = list(dict.fromkeys(call.row.id for call in stored))
             joined = await feedback_events.about(connection, ids, "joined", sharing=definitions.sharing)
         lines = await asyncio.to_thread(_lines, stored, joined, definitions, texts)
         since_ms = until_ms
-        portion = max(1, min(MOST, 2 * portion, portion * PORTION_BYTES // max(1, len(lines))))
+        batch = max(1, min(MOST, 2 * batch, batch * BATCH_BYTES // max(1, len(lines))))
         yield ExportBatch(lines, until_ms)
 
 

@@ -1,8 +1,8 @@
-"""Which predictions an event by key is about.
+"""Find the predictions that a feedback event by key is about.
 
-Rule: order alone decides, and only among what is known: the last prediction with the key not after the event, the first
-one, or all of them; where there is none before it, the first after it within reach. Whether the event is in time for
-them is judged elsewhere, as for any other.
+Rule: only the order in time decides, among the predictions that are stored: of those with the key that are not after
+the event, the last, the first, or all; where there is none, the first one after the event, within ``before_ms``.
+Whether the event is in time for them is decided later, as for any event.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MOST: Final = 100
 
 
 class Key(NamedTuple):
-    """Where to look: an event's route, key and time, how long after it a prediction may come, and the route's rule."""
+    """What to look up: an event's route, key and time, how long after it a prediction may come, the route's rule."""
 
     route: str
     key: str
@@ -35,7 +35,7 @@ class Key(NamedTuple):
 
 
 async def targets(connection: AsyncConnection, keys: Collection[Key]) -> dict[Key, tuple[str, ...]]:
-    """Return the predictions that each key leads to; of several the one comes first that ``latest`` would choose."""
+    """Return the predictions of each key; of several the one that ``latest`` would choose comes first."""
     found: dict[Key, tuple[str, ...]] = {}
     for rule in sorted({key.rule for key in keys}):
         ruled = [key for key in keys if key.rule == rule]
@@ -51,13 +51,13 @@ async def _one(connection: AsyncConnection, keys: Collection[Key], which: str) -
 
 
 async def _all(connection: AsyncConnection, keys: Collection[Key]) -> dict[Key, tuple[str, ...]]:
-    """Those not after the event, the last one first; then those after it, the first one first."""
+    """Return those not after the event, the last first; then those after it, the first first."""
     wanted = list(dict.fromkeys(keys))
     found: dict[Key, tuple[str, ...]] = {}
     for index, before, after in await connection.execute(_every(connection.dialect.name), _listed(wanted)):
-        led = [(0, -at_ms, one) for one, at_ms in orjson.loads(before or "[]")]
-        led += [(1, at_ms, one) for one, at_ms in orjson.loads(after or "[]")]
-        found[wanted[index]] = tuple(dict.fromkeys(one for *_, one in sorted(led)))[:MOST]
+        found_here = [(0, -at_ms, one) for one, at_ms in orjson.loads(before or "[]")]
+        found_here += [(1, at_ms, one) for one, at_ms in orjson.loads(after or "[]")]
+        found[wanted[index]] = tuple(dict.fromkeys(one for *_, one in sorted(found_here)))[:MOST]
     return found
 
 
@@ -68,14 +68,14 @@ def _listed(keys: Collection[Key]) -> dict[str, str]:
 
 @cache
 def _query(dialect: str, which: str) -> Select[Any]:
-    """The columns of ``listed``: a number, route, key, the event's time, until when a prediction may have come."""
+    """Select the one prediction of each row of ``_listed``: number, route, key, the event's time, the latest time."""
     wanted = sql.listed(dialect, BigInteger(), Text(), Text(), BigInteger(), BigInteger())
     return select(wanted.c.c0, _scalar(wanted, which))
 
 
 @cache
 def _every(dialect: str) -> Select[Any]:
-    """A number, and as JSON the ids and times of the predictions before the event, and of those after it."""
+    """Select each row's number, and as JSON the ids and times of the predictions before the event and after it."""
     wanted = sql.listed(dialect, BigInteger(), Text(), Text(), BigInteger(), BigInteger())
     after = calls.c.at_ms > wanted.c.c3
     sides = ((~after, True), (after & (calls.c.at_ms <= wanted.c.c4), False))
@@ -84,7 +84,7 @@ def _every(dialect: str) -> Select[Any]:
 
 def _listing(dialect: str, wanted: Subquery, within: ColumnElement[bool], last_first: bool) -> Any:
     order = [column.desc() if last_first else column.asc() for column in (calls.c.at_ms, calls.c.id)]
-    # In the order of the index, so that the others need not be read. Of a request there are several calls.
+    # In the order of the index, so that no other rows are read. A request may have several calls.
     query = select(calls.c.id, calls.c.at_ms).where(_keyed(wanted), within).order_by(*order).limit(4 * MOST)
     found = query.correlate(wanted).subquery()
     if dialect == "sqlite":
@@ -95,7 +95,7 @@ def _listing(dialect: str, wanted: Subquery, within: ColumnElement[bool], last_f
 
 
 def _scalar(wanted: Subquery, which: str) -> Any:
-    """The one prediction; of equal times the greater id is the later one."""
+    """Return the one prediction; of two at the same time the greater id is the later one."""
     after = calls.c.at_ms > wanted.c.c3
     within = after & (calls.c.at_ms <= wanted.c.c4) if which == "after" else ~after
     order = [column.desc() if which == "latest" else column.asc() for column in (calls.c.at_ms, calls.c.id)]

@@ -1,8 +1,8 @@
-"""What sinks are still to be told: events that wait in the store until they are delivered.
+"""Events that wait in the store until they are delivered to a sink.
 
-Rule: written in the transaction that records what they tell of, and deleted in the one that counts what became of them.
-So over all results, and what is pending, there are as many as were ever made. Bounded by bytes: what finds no room is
-dropped, and counted.
+Rule: an event is written in the transaction that records what it is about, and deleted in the one that counts its
+result. So the counts of all results, with those that are pending, add up to the number of events ever made. A sink's
+events are bounded in bytes: those beyond the bound are dropped and counted.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.store.schema import sql
 from gateway.store.schema.tables import outbox, sink_counts
 
-#: What is counted of events: that they were made, and where they are.
+#: What is counted of events: how many were made, what became of them, and what is pending.
 Count = Literal["made", "delivered", "refused", "dropped", "erased", "pending", "pending_bytes"]
 
-#: What waits in one row: sent, counted and deleted together.
+#: The most events and bytes in one row, which are sent, counted and deleted together.
 MOST_EVENTS: Final = 500
 MOST_BYTES: Final = 2**18
 
-#: Rows that are looked through together for what is to be erased.
+#: Rows that are searched together for events to erase.
 PAGE: Final = 20
 
 
@@ -39,7 +39,7 @@ class OutboxBatch(NamedTuple):
 
 
 class About(NamedTuple):
-    """What events are about that are to be erased: units, predictions, and keys by which feedback looks for one."""
+    """Which events to erase: those about these units, predictions, or keys that feedback names."""
 
     units: frozenset[str]
     ids: set[str]
@@ -75,45 +75,45 @@ _REWRITTEN: Final = (
 async def add(
     connection: AsyncConnection, made: Mapping[str, tuple[Sequence[bytes], int]], at_ms: int
 ) -> Mapping[str, int]:
-    """Have events wait: by sink, JSON lines and how many bytes may wait in all. Return how many found no room.
+    """Add events: by sink, JSON lines and how many bytes may wait in all. Return how many were dropped, by sink.
 
-    An empty line is an event that could not be said: it is dropped, too. Sinks that are told nothing are left out.
+    An empty line is an event that could not be written: it is dropped, too. Sinks without events are left out.
     """
-    made = {sink: told for sink, told in made.items() if told[0]}
+    made = {sink: given for sink, given in made.items() if given[0]}
     if not made:
         return {}
     waiting = {str(sink): int(n) for sink, n in await connection.execute(_WAITING)}
     rows, counts = [], Counts()
     for sink, (lines, most_bytes) in made.items():
-        said = [line for line in lines if line]
+        written = [line for line in lines if line]
         counts[sink, "made"] += len(lines)
-        counts[sink, "dropped"] += len(lines) - len(said)
-        for portion in _portions(said):
-            content = b"\n".join(portion)
+        counts[sink, "dropped"] += len(lines) - len(written)
+        for batch in _batches(written):
+            content = b"\n".join(batch)
             if waiting.get(sink, 0) + counts[sink, "pending_bytes"] + len(content) > most_bytes:
-                counts[sink, "dropped"] += len(portion)
+                counts[sink, "dropped"] += len(batch)
                 continue
-            counts[sink, "pending"] += len(portion)
+            counts[sink, "pending"] += len(batch)
             counts[sink, "pending_bytes"] += len(content)
-            rows.append((sink, at_ms, len(portion), len(content), content))
+            rows.append((sink, at_ms, len(batch), len(content), content))
     await sql.insert(connection, outbox, rows)
     await sql.add(connection, sink_counts, counts.items())
     return {sink: counts[sink, "dropped"] for sink in made}
 
 
 async def first(connection: AsyncConnection, sink: str) -> OutboxBatch | None:
-    """Return what has waited longest for a sink, if anything does."""
+    """Return the oldest events that wait for a sink, None without any."""
     row = (await connection.execute(_NEXT, {"sink": sink})).first()
     return None if row is None else OutboxBatch(row.seq, row.sink, _lines(row))
 
 
-async def finish(connection: AsyncConnection, portion: OutboxBatch, refused: int) -> None:
-    """A portion was sent: of its events all were delivered but the ``refused`` ones."""
-    sink, which = portion.sink, {"b_seq": portion.seq}
+async def finish(connection: AsyncConnection, batch: OutboxBatch, refused: int) -> None:
+    """Delete a batch that was sent, and count its events: ``refused`` of them, the others delivered."""
+    sink, which = batch.sink, {"b_seq": batch.seq}
     row = (await connection.execute(_FOUND, which)).first()
     if row is None:
         return
-    # What was erased meanwhile is counted as that, though it went out before.
+    # Events that were erased meanwhile are counted as erased, although they were sent.
     refused = min(refused, row.n)
     await connection.execute(_DELETED, which)
     gone = {(sink, "pending"): -row.n, (sink, "pending_bytes"): -row.bytes}
@@ -123,21 +123,21 @@ async def finish(connection: AsyncConnection, portion: OutboxBatch, refused: int
 
 
 async def drop(connection: AsyncConnection, keep: Collection[str]) -> set[str]:
-    """Drop what waits for sinks that are no more; return their names."""
+    """Drop the events of sinks other than those to ``keep``; return their names."""
     found = await counted(connection)
     gone = {sink: counts for sink, counts in found.items() if counts["pending"] and sink not in keep}
     counts = Counts()
-    for sink, its in gone.items():
+    for sink, waiting in gone.items():
         await connection.execute(delete(outbox).where(outbox.c.sink == sink))
-        counts[sink, "dropped"] += its["pending"]
-        counts[sink, "pending"] -= its["pending"]
-        counts[sink, "pending_bytes"] -= its["pending_bytes"]
+        counts[sink, "dropped"] += waiting["pending"]
+        counts[sink, "pending"] -= waiting["pending"]
+        counts[sink, "pending_bytes"] -= waiting["pending_bytes"]
     await sql.add(connection, sink_counts, counts.items())
     return set(gone)
 
 
 async def counted(connection: AsyncConnection) -> dict[str, Counter[str]]:
-    """Return how many events of each sink were made, and where they are: all as of one moment."""
+    """Return the counts of each sink's events, all as of one moment."""
     found: dict[str, Counter[str]] = {}
     for sink, result, n in await connection.execute(select(sink_counts)):
         found.setdefault(sink, Counter())[result] = n
@@ -145,14 +145,14 @@ async def counted(connection: AsyncConnection) -> dict[str, Counter[str]]:
 
 
 async def oldest_ms(connection: AsyncConnection) -> dict[str, int]:
-    """Return when the first of what waits for each sink was made."""
+    """Return when the oldest event that waits for each sink was made."""
     return {str(sink): int(at_ms) for sink, at_ms in await connection.execute(_MADE)}
 
 
 async def erase(connection: AsyncConnection, about: About, after: int) -> tuple[int, int | None]:
-    """Erase what waits about these, in the next rows; return how many events, and after which row to go on, if at all.
+    """Erase events about these in the next rows; return how many, and after which row to go on, None at the end.
 
-    What is about a prediction of theirs that is not known any more is known by the request that was told before it.
+    Events about a prediction that is no longer stored are found by its request event, which waits before them.
     """
     rows = (await connection.execute(_PAGE, {"after": after})).all()
     kept = await asyncio.to_thread(_kept, [_lines(row) for row in rows], about)
@@ -182,27 +182,27 @@ def _lines(row: Any) -> tuple[bytes, ...]:
     return tuple(bytes(row.events).split(b"\n"))
 
 
-def _kept(portions: Iterable[Sequence[bytes]], about: About) -> list[list[bytes]]:
-    return [[line for line in lines if not _is_about(orjson.loads(line), about)] for lines in portions]
+def _kept(batches: Iterable[Sequence[bytes]], about: About) -> list[list[bytes]]:
+    return [[line for line in lines if not _is_about(orjson.loads(line), about)] for lines in batches]
 
 
 def _is_about(event: Mapping[str, Any], about: About) -> bool:
-    told, subject = event["data"], event.get("subject")
-    if told.get("unit") in about.units:
+    data, subject = event["data"], event.get("subject")
+    if data.get("unit") in about.units:
         about.ids.add(subject or "")
         return True
-    looking = subject is None and (told.get("route"), told.get("key")) in about.keys
-    return looking or subject in about.ids
+    unmatched = subject is None and (data.get("route"), data.get("key")) in about.keys
+    return unmatched or subject in about.ids
 
 
-def _portions(lines: Iterable[bytes]) -> Iterator[Sequence[bytes]]:
-    portion: list[bytes] = []
+def _batches(lines: Iterable[bytes]) -> Iterator[Sequence[bytes]]:
+    batch: list[bytes] = []
     size = 0
     for line in lines:
-        if portion and (len(portion) == MOST_EVENTS or size + len(line) > MOST_BYTES):
-            yield portion
-            portion, size = [], 0
-        portion.append(line)
+        if batch and (len(batch) == MOST_EVENTS or size + len(line) > MOST_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(line)
         size += len(line) + 1
-    if portion:
-        yield portion
+    if batch:
+        yield batch

@@ -1,6 +1,6 @@
-"""One prediction as it is told to people: its calls, what was learned about it, and how it stands under each metric.
+"""One prediction as people are shown it: its calls, its feedback, and its state under each metric.
 
-Rule: read from the rows by the same functions that the tallies were moved by: what is shown is what was counted.
+Rule: the functions that compute it from the rows are those that move the tallies: what is shown is what was counted.
 """
 
 from __future__ import annotations
@@ -29,12 +29,14 @@ async def prediction(connection: AsyncConnection, prediction_id: str) -> dict[st
     about = await feedback_events.about(connection, [prediction_id], sharing=True)
     events = sorted(about.get(prediction_id, ()), key=lambda event: event.seq or 0)
     learned = [event.feedback for event in events if event.status == "joined"]
-    known_as = await plans.read_definitions(connection)
-    states, outcomes = standing(known_as, stored, learned)
+    definitions = await plans.read_definitions(connection)
+    states, outcomes = standing(definitions, stored, learned)
     return {
         "prediction_id": prediction_id,
         "calls": [calls.as_json(one) for one in stored],
-        "feedback": [{**feedback_events.as_json(event), "reason": _why(known_as, stored, event)} for event in events],
+        "feedback": [
+            {**feedback_events.as_json(event), "reason": _why(definitions, stored, event)} for event in events
+        ],
         "states": states,
         "outcomes": outcomes,
         "captured": await bodies.of(connection, prediction_id),
@@ -44,7 +46,7 @@ async def prediction(connection: AsyncConnection, prediction_id: str) -> dict[st
 def standing(
     definitions: Definitions, stored: Sequence[StoredCall], learned: Sequence[Feedback]
 ) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
-    """Return how one request stands under each metric, and what its calls are worth: plain JSON values.
+    """Return the state of one request under each metric, and the values of its calls, as plain JSON values.
 
     ``learned`` are the events about it that joined.
     """
@@ -59,24 +61,24 @@ def standing(
 def worth(
     definitions: Definitions, finished: Sequence[StoredCall], learned: Sequence[Feedback]
 ) -> list[tuple[str, Value]]:
-    """Return what the finished calls of one request are worth, by the name of each metric."""
+    """Return the values of the finished calls of one request, each with the name of its metric."""
     at_ms, found = finished[0].at_ms, []
     for definition in _definitions(definitions, finished[0]):
         name, metric = definition.name, definition.metric
         assert metric is not None
-        if _is_met(definitions, definition, at_ms, learned):
-            told = [one for one in learned if one.metric == name and in_time(one.event_ms, at_ms, metric)]
-            found += [(name, value) for value in values(finished, told, metric, closed=definition.closed(at_ms))]
+        if _counts(definitions, definition, at_ms, learned):
+            events = [one for one in learned if one.metric == name and in_time(one.event_ms, at_ms, metric)]
+            found += [(name, value) for value in values(finished, events, metric, closed=definition.closed(at_ms))]
     return found
 
 
-def _is_met(definitions: Definitions, definition: Definition, at_ms: int, learned: Sequence[Feedback]) -> bool:
-    """Whether the prediction counts under a metric: at once, or where exposure is required once it was exposed."""
+def _counts(definitions: Definitions, definition: Definition, at_ms: int, learned: Sequence[Feedback]) -> bool:
+    """Return whether the prediction counts under a metric: where exposure is required, only once it was exposed."""
     return definition.name == EXPOSED or not definitions.exposure(definition.route, at_ms) or exposed(learned)
 
 
 def _why(definitions: Definitions, stored: Sequence[StoredCall], event: Event) -> str | None:
-    """Why an event cannot count for a prediction of these calls; None if it can."""
+    """Return why an event cannot count for a prediction with these calls; None if it can."""
     if event.status != "not_applicable":
         return None
     definition = definitions.at(stored[0].route, event.feedback.metric, stored[0].at_ms)
@@ -84,7 +86,7 @@ def _why(definitions: Definitions, stored: Sequence[StoredCall], event: Event) -
 
 
 async def orphans(connection: AsyncConnection, route: str | None, limit: int) -> list[dict[str, Any]]:
-    """Return feedback whose prediction never came, the newest first; ``route`` None: of every route and of none."""
+    """Return feedback whose prediction never came, the newest first; with ``route`` None of any route and of none."""
     return [
         {
             "prediction_id": event.feedback.prediction_id,
@@ -97,7 +99,7 @@ async def orphans(connection: AsyncConnection, route: str | None, limit: int) ->
 
 
 def _definitions(definitions: Definitions, call: StoredCall) -> list[Definition]:
-    """What the prediction is judged by."""
+    """Return the definitions of the route's metrics at the time of the prediction."""
     found = (definitions.at(call.route, name, call.at_ms) for name in definitions.names(call.route))
     return [definition for definition in found if definition is not None]
 
@@ -105,14 +107,14 @@ def _definitions(definitions: Definitions, call: StoredCall) -> list[Definition]
 def _standing(
     definitions: Definitions, definition: Definition, stored: Sequence[StoredCall], learned: Sequence[Feedback]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """How the prediction stands under one metric, and the values behind it."""
+    """Return the state of the prediction under one metric, and its values."""
     name, metric, at_ms = definition.name, definition.metric, stored[0].at_ms
     assert metric is not None
     finished, closed = [call for call in stored if not call.open], definition.closed(at_ms)
-    told = [one for one in learned if one.metric == name and in_time(one.event_ms, at_ms, metric)]
-    met = _is_met(definitions, definition, at_ms, learned)
-    standing = state(finished, told, metric, closed=closed, exposed=met)
-    found = values(finished, told, metric, closed=closed) if met else ()
+    events = [one for one in learned if one.metric == name and in_time(one.event_ms, at_ms, metric)]
+    counts = _counts(definitions, definition, at_ms, learned)
+    standing = state(finished, events, metric, closed=closed, exposed=counts)
+    found = values(finished, events, metric, closed=closed) if counts else ()
     return {"state": standing, "closed": closed, "closes_at_ms": at_ms + metric.window_ms}, [
         {
             "metric": name,

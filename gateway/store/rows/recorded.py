@@ -1,7 +1,7 @@
-"""What one transaction records, for those who are told of it beside the store.
+"""What one transaction records, collected for the sinks.
 
-Rule: noted where it is written, so that whatever is recorded once is told once; nothing is kept here beyond the
-transaction, and where nobody is to be told nothing of this is made.
+Rule: the function that writes a row also adds it here, so that what is recorded once is sent once. Nothing is kept here
+beyond the transaction, and without sinks nothing is collected.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class ChangedValue(NamedTuple):
 
 @dataclass(slots=True)
 class Recorded:
-    """Collects. ``stated`` are feedback events whose status is new, with what they are now."""
+    """What a transaction has recorded so far; ``events`` are feedback events whose status has changed."""
 
     calls: list[RecordedCall] = field(default_factory=list)
-    stated: list[Event] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
     outcomes: list[ChangedValue] = field(default_factory=list)
     bodies: Sequence[Body] = ()

@@ -1,6 +1,6 @@
-"""What could not be recorded or settled, each by its identity: listed for people, and ignored from then on.
+"""Items that could not be recorded or joined: each is listed for the operator and ignored from then on.
 
-Rule: one thing that fails is set aside itself, and never what came beside it. Bounded: the oldest are forgotten.
+Rule: only the item that fails is set aside, never what came together with it. The list is bounded: the oldest items go.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from gateway.store.rows.feedback_status import Status
 from gateway.store.schema import sql
 from gateway.store.schema.tables import feedback, set_aside
 
-#: What was set aside longest ago is not listed any more when there is more than this.
+#: The most items that are listed.
 MOST: Final = 10_000
 _WHY_CHARACTERS: Final = 200
 
@@ -23,7 +23,7 @@ Kind = Literal["line", "event", "prediction"]
 
 
 class SetAside(NamedTuple):
-    """One thing that was set aside.
+    """One item that was set aside.
 
     ``identity`` is where a journal line ends, the number of a stored event's row, or a prediction's id; ``prediction``
     is the prediction that it is about, if that is known.
@@ -37,7 +37,7 @@ class SetAside(NamedTuple):
 
 
 async def note(connection: AsyncConnection, found: Sequence[SetAside]) -> None:
-    """Keep what was set aside."""
+    """Store items that were set aside."""
     rows = [one._replace(why=one.why.partition("\n")[0][:_WHY_CHARACTERS].replace("\0", " ")) for one in found]
     await sql.insert(connection, set_aside, rows)
     newest = (await connection.execute(select(func.max(set_aside.c.seq)))).scalar() or 0
@@ -45,7 +45,7 @@ async def note(connection: AsyncConnection, found: Sequence[SetAside]) -> None:
 
 
 async def event(connection: AsyncConnection, seq: int) -> tuple[str | None, str, str, Status]:
-    """Set a stored event aside: from now on no query finds it.
+    """Set a stored event aside, so that no query finds it any more.
 
     Return the prediction it is about, if any, and the route, the metric and the status that it was counted under.
     """
@@ -56,18 +56,18 @@ async def event(connection: AsyncConnection, seq: int) -> tuple[str | None, str,
 
 
 async def predictions(connection: AsyncConnection) -> set[str]:
-    """Return the predictions that were set aside."""
+    """Return the ids of the predictions that were set aside."""
     query = select(set_aside.c.identity).where(set_aside.c.kind == literal_column("'prediction'"))
     return {str(identity) for (identity,) in await connection.execute(query)}
 
 
 async def listed(connection: AsyncConnection, limit: int) -> list[dict[str, Any]]:
-    """Return what was set aside, as plain JSON values, the newest first."""
+    """Return the items as plain JSON values, the newest first."""
     query = select(*(set_aside.c[name] for name in SetAside._fields)).order_by(set_aside.c.seq.desc())
     rows = await connection.execute(query.limit(bindparam("limit")), {"limit": limit})
     return [SetAside(*row)._asdict() for row in rows]
 
 
 async def forget(connection: AsyncConnection, ids: Collection[str]) -> None:
-    """Forget what is about these predictions."""
+    """Delete the items that are about these predictions."""
     await connection.execute(delete(set_aside).where(set_aside.c.prediction.in_(ids)))

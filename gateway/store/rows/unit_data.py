@@ -1,10 +1,10 @@
-"""Everything that is kept of one unit: found to be shown to it, or to be erased.
+"""Everything that is stored of one unit: found to be shown, or to be erased.
 
-Rule: a unit is found by its rows, under any of the names it may have been kept under. No index serves this, because
-every row would pay for it: the calls are read through, a stretch at a time, so that recording gets its turn.
+Rule: a unit is found by its rows, under any of the names it may have been stored under. There is no index for this,
+because every row would pay for it: all calls are read, some thousands per transaction, so that recording goes on.
 
-Erasing deletes what is the unit's own. What counts it among others stays as it is: its rows in ``units`` and
-``arrivals`` carry sums that tallies are made of, and go on under a name that nobody can know.
+Erasing deletes the rows that are about the unit alone. Its rows in ``units`` and ``arrivals`` hold sums that tallies
+are made of: they stay, under a random name.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from gateway.store.schema import sql
 from gateway.store.schema.tables import arrivals, bodies, calls, feedback, feedback_targets, units
 from gateway.store.schema.tables import tallies as counts
 
-#: Calls read through per transaction: a tenth of a second.
+#: Calls read per transaction: a tenth of a second.
 STRETCH: Final = 50_000
 
 
-#: A route, and a caller's own key of a request to it.
+#: A route, and the key that a caller gave a request to it.
 Keyed = tuple[str, str]
 
 
@@ -42,7 +42,7 @@ class Transactions(Protocol):
 
 @dataclass(slots=True)
 class Erased:
-    """How much was erased; ``unit_rows`` go on without a name, ``events`` waited for sinks."""
+    """How much was erased; ``unit_rows`` were renamed instead, ``events`` waited for sinks."""
 
     calls: int = 0
     feedback: int = 0
@@ -52,7 +52,7 @@ class Erased:
 
 
 async def predictions(store: Transactions, names: Sequence[str], stretch: int = STRETCH) -> AsyncIterator[list[str]]:
-    """Yield the ids of a unit's predictions, by the stretch, where there are any."""
+    """Yield the ids of a unit's predictions, those of each transaction together."""
     low = ""
     while True:
         async with store.read() as connection:
@@ -69,10 +69,10 @@ async def predictions(store: Transactions, names: Sequence[str], stretch: int = 
 
 
 async def erase(store: Transactions, names: Sequence[str], stretch: int = STRETCH) -> Erased:
-    """Erase a unit. Done again after an interruption it finishes what was begun."""
+    """Erase a unit. Called again after an interruption it completes the erasure."""
     erased = Erased()
     found = [(ids, await _keys(store, ids)) async for ids in predictions(store, names, stretch)]
-    await _take_back(store, names, found, erased)
+    await _erase_waiting(store, names, found, erased)
     for ids, keys in found:
         async with store.change() as connection:
             await _delete(connection, ids, keys, erased)
@@ -83,7 +83,7 @@ async def erase(store: Transactions, names: Sequence[str], stretch: int = STRETC
 
 
 async def counted(store: Transactions, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return what a unit adds to each tally: its sum and its count."""
+    """Return a unit's part of each tally: its sum and its count."""
     places = tuple(c for c in counts.c if c.name in _PLACES)
     query = (
         select(*places, units.c.m, units.c.d)
@@ -96,7 +96,7 @@ async def counted(store: Transactions, names: Sequence[str]) -> list[dict[str, A
 
 
 async def arrived(store: Transactions, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return when a unit came first, in each period."""
+    """Return when a unit was first seen, in each period."""
     query = select(arrivals).where(arrivals.c.unit.in_(names)).order_by(arrivals.c.at_ms)
     async with store.read() as connection:
         return [{"kind": "arrival", **_plain(row)} for row in await connection.execute(query)]
@@ -106,21 +106,21 @@ _PLACES: Final = frozenset({"route", "epoch", "period", "variant", "version", "r
 
 
 def _plain(row: Any) -> dict[str, Any]:
-    return {str(name): content for name, content in row._mapping.items()}  # names that are more than text, to others
+    return {str(name): content for name, content in row._mapping.items()}  # SQLAlchemy's names are a subclass of str
 
 
 async def _delete(connection: AsyncConnection, ids: Collection[str], keys: Iterable[Keyed], erased: Erased) -> None:
     among, values = sql.among(connection.dialect.name, Text()), sql.as_values(ids)
     routes = select(calls.c.route).distinct().where(calls.c.id.in_(among))
     await tallies.note_moved(connection, [row[0] for row in await connection.execute(routes, values)])
-    # Feedback that named a key and has not been led to a prediction yet would be led to nobody's.
-    lost = delete(feedback).where(
+    # Feedback by key that has no prediction yet would never find one.
+    unmatched = delete(feedback).where(
         tuple_(feedback.c.route, feedback.c.key) == tuple_(bindparam("b_route"), bindparam("b_key")),
         feedback.c.target.is_(None),
     )
     for route, key in keys:
-        erased.feedback += (await connection.execute(lost, {"b_route": route, "b_key": key})).rowcount
-    await _part(connection, ids)
+        erased.feedback += (await connection.execute(unmatched, {"b_route": route, "b_key": key})).rowcount
+    await _detach(connection, ids)
     erased.feedback += (await connection.execute(delete(feedback).where(feedback.c.target.in_(among)), values)).rowcount
     erased.bodies += (await connection.execute(delete(bodies).where(bodies.c.id.in_(among)), values)).rowcount
     await set_aside_items.forget(connection, ids)
@@ -135,10 +135,10 @@ async def _keys(store: Transactions, ids: Collection[str]) -> list[Keyed]:
         return [(route, key) for route, key in await connection.execute(keyed, sql.as_values(ids))]
 
 
-async def _take_back(
+async def _erase_waiting(
     store: Transactions, names: Sequence[str], found: Sequence[tuple[list[str], list[Keyed]]], erased: Erased
 ) -> None:
-    """Erase what sinks were still to be told: before the predictions, by which alone most of it is known."""
+    """Erase events that wait for sinks: before the predictions, because most events are found only by those."""
     ids, keys = {one for ids, _ in found for one in ids}, frozenset(key for _, keys in found for key in keys)
     about = About(frozenset(names), ids, keys)
     after: int | None = 0
@@ -148,8 +148,8 @@ async def _take_back(
         erased.events += gone
 
 
-async def _part(connection: AsyncConnection, ids: Collection[str]) -> None:
-    """Take these predictions from events that are about others too: such an event is the others' from now on."""
+async def _detach(connection: AsyncConnection, ids: Collection[str]) -> None:
+    """Remove these predictions from events that are about others too: such an event stays, about the others."""
     among, values = sql.among(connection.dialect.name, Text()), sql.as_values(ids)
     await connection.execute(delete(feedback_targets).where(feedback_targets.c.target.in_(among)), values)
     shared = (
@@ -171,7 +171,7 @@ _NO_LONGER_ALSO: Final = delete(feedback_targets).where(
 
 
 async def _rename(connection: AsyncConnection, name: str, token: str) -> int:
-    # The list of tallies lets the primary key be used.
+    # With the list of tallies the query uses the primary key.
     here = (units.c.unit == name, units.c.tally.in_(select(counts.c.id)))
     renamed = (await connection.execute(update(units).where(*here).values(unit=token))).rowcount
     first = update(arrivals).where(arrivals.c.unit == name).values(unit=token, id="")

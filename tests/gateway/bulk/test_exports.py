@@ -166,9 +166,9 @@ def test_an_answer_that_breaks_off_is_taken_up_where_it_did(tmp_path: Path) -> N
 
     class Breaking(Control):
         async def exported(self, route: str, since_ms: int, until_ms: int, *, texts: bool) -> Any:
-            async for portion in super().exported(route, since_ms, until_ms, texts=texts):
-                if portion.lines:
-                    yield portion
+            async for batch in super().exported(route, since_ms, until_ms, texts=texts):
+                if batch.lines:
+                    yield batch
                     raise RuntimeError("restarted")
 
     fake = filled()
@@ -181,8 +181,8 @@ def test_an_answer_that_breaks_off_is_taken_up_where_it_did(tmp_path: Path) -> N
 
 @given(lines=st.lists(st.lists(st.sampled_from([b'{"id":1}\n', b"\n"])), max_size=5), cut=st.data())
 def test_portions_are_parted_wherever_their_bytes_are_cut(lines: list[list[bytes]], cut: st.DataObject) -> None:
-    portions = [b"".join(one) for one in lines]
-    content = b"".join(part + b'{"position":%d}\n' % n for n, part in enumerate(portions))
+    batches = [b"".join(one) for one in lines]
+    content = b"".join(part + b'{"position":%d}\n' % n for n, part in enumerate(batches))
     cuts = sorted(cut.draw(st.lists(st.integers(0, len(content)), max_size=8)))
     chunks = [content[a:b] for a, b in zip([0, *cuts], [*cuts, len(content)], strict=True)]
-    assert list(_parted(chunks)) == [(part, n) for n, part in enumerate(portions)]
+    assert list(_parted(chunks)) == [(part, n) for n, part in enumerate(batches)]

@@ -31,11 +31,11 @@ K = metric(window_ms=10**15)
 
 
 class Watch:
-    """Notes what it is told; stops after so many portions."""
+    """Notes what it is told; stops after so many batches."""
 
-    def __init__(self, portions: int = 10**9) -> None:
+    def __init__(self, batches: int = 10**9) -> None:
         self.problems: dict[int, list[str]] = {}
-        self.left = portions
+        self.left = batches
         self.waited = 0
 
     def stopping(self) -> bool:
@@ -217,7 +217,7 @@ def test_columns_that_make_no_event_are_refused_before_anything_is_taken(
 def test_an_interrupted_import_goes_on_where_it_stood(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
-    monkeypatch.setattr("gateway.bulk.formats.PORTION", 3)
+    monkeypatch.setattr("gateway.bulk.formats.BATCH_ROWS", 3)
     served(tmp_path)
     file = tmp_path / f"l.{form}"
     if form == "csv":
@@ -226,7 +226,7 @@ def test_an_interrupted_import_goes_on_where_it_stood(
         file.write_text(
             "".join(f'{{"prediction_id":"{uuid(i)}","value":{i}}}\n' if i != 4 else "{\n" for i in range(10))
         )
-    first = imports.run(source(file, metric="k"), tmp_path, Watch(portions=2))
+    first = imports.run(source(file, metric="k"), tmp_path, Watch(batches=2))
     assert (first.interrupted, first.position.rows) == (True, 6)
     second = imports.run(source(file, metric="k"), tmp_path, Watch())
     assert (second.interrupted, second.position.rows) == (False, 10)
@@ -236,10 +236,10 @@ def test_an_interrupted_import_goes_on_where_it_stood(
 
 def test_an_edited_file_is_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its first rows may not be those that were imported."""
-    monkeypatch.setattr("gateway.bulk.formats.PORTION", 1)
+    monkeypatch.setattr("gateway.bulk.formats.BATCH_ROWS", 1)
     served(tmp_path)
     file = csv(tmp_path / "l.csv", f"{uuid(1)},1", f"{uuid(2)},2")
-    imports.run(source(file, metric="k"), tmp_path, Watch(portions=1))
+    imports.run(source(file, metric="k"), tmp_path, Watch(batches=1))
     csv(file, f"{uuid(3)},3", f"{uuid(4)},4", f"{uuid(5)},5")
     imports.run(source(file, metric="k"), tmp_path, Watch())
     assert [event["value"] for event in events(tmp_path)] == [1, 3, 4, 5]

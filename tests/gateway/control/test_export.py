@@ -14,13 +14,13 @@ from tests.gateway.control.builders import T0, Desk, at_desk, call, event, metri
 K = metric(window_ms=50)
 
 
-async def rows_of(desk: Desk, since: int = 0, until: int = 10**6, portion: int = 2_000) -> list[dict[str, Any]]:
+async def rows_of(desk: Desk, since: int = 0, until: int = 10**6, batch: int = 2_000) -> list[dict[str, Any]]:
     span = Span("r", T0 + since, T0 + until)
-    return [row async for part in exported(desk.store, span, first=portion) for row in rows_in(part)]
+    return [row async for part in exported(desk.store, span, first=batch) for row in rows_in(part)]
 
 
-def rows_in(portion: ExportBatch) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in portion.lines.splitlines()]
+def rows_in(batch: ExportBatch) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in batch.lines.splitlines()]
 
 
 def answered(desk: Desk, numbers: range) -> None:
@@ -39,7 +39,7 @@ def test_every_call_comes_once_with_its_propensity_and_its_outcomes(tmp_path: Pa
         answered(desk, range(40))
         desk.journal.beat(70)  # the windows of the first twenty have closed
         ledger = await desk.record()
-        rows = await rows_of(desk, portion=7)
+        rows = await rows_of(desk, batch=7)
         assert [row["id"] for row in rows] == [uuid(number) for number in range(40) for _ in range(2)]
         assert {row["propensity"] for row in rows if row["role"] == "primary"} == {0.25}
         own = [(row["variant"], one) for row in rows for one in row["outcomes"] if one["against"] is None]
@@ -58,7 +58,7 @@ def test_a_span_begins_with_its_first_millisecond_and_ends_before_its_last(tmp_p
     async def story(desk: Desk) -> None:
         answered(desk, range(10))
         await desk.record()
-        assert {row["at_ms"] - T0 for row in await rows_of(desk, 3, 6, portion=1)} == {3, 4, 5}
+        assert {row["at_ms"] - T0 for row in await rows_of(desk, 3, 6, batch=1)} == {3, 4, 5}
         assert await rows_of(desk, 6, 6) == []
 
     at_desk(Desk(tmp_path, K, store=store), story)
@@ -80,12 +80,12 @@ def test_recording_goes_on_between_two_portions(tmp_path: Path) -> None:
     async def story(desk: Desk) -> None:
         answered(desk, range(50))
         await desk.record()
-        portions = exported(desk.store, Span("r", T0, T0 + 10**6), first=10)
-        await anext(portions)
+        batches = exported(desk.store, Span("r", T0, T0 + 10**6), first=10)
+        await anext(batches)
         answered(desk, range(50, 60))
         async with asyncio.timeout(10):
             await desk.record()
-        rest = [row["id"] async for part in portions for row in rows_in(part)]
+        rest = [row["id"] async for part in batches for row in rows_in(part)]
         assert rest[-1] == uuid(59)
 
     at_desk(Desk(tmp_path, K), story)

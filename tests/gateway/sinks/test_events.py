@@ -48,11 +48,11 @@ async def waiting(desk: Desk, name: str = "lake") -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     while True:
         async with desk.store.change() as connection:
-            portion = await outbox.first(connection, name)
-            if portion is None:
+            batch = await outbox.first(connection, name)
+            if batch is None:
                 return found
-            found += map(orjson.loads, portion.lines)
-            await outbox.finish(connection, portion, 0)
+            found += map(orjson.loads, batch.lines)
+            await outbox.finish(connection, batch, 0)
 
 
 def at(desk: Desk, *sinks: Sink) -> Desk:
@@ -291,13 +291,13 @@ def test_portions_keep_their_order_and_bounds(tmp_path: Path) -> None:
         seen: list[str] = []
         while True:
             async with desk.store.change() as connection:
-                portion = await outbox.first(connection, "lake")
-                if portion is None:
+                batch = await outbox.first(connection, "lake")
+                if batch is None:
                     break
-                assert len(portion.lines) <= outbox.MOST_EVENTS
-                assert sum(map(len, portion.lines)) <= outbox.MOST_BYTES
-                seen += [orjson.loads(line)["id"] for line in portion.lines]
-                await outbox.finish(connection, portion, 0)
+                assert len(batch.lines) <= outbox.MOST_EVENTS
+                assert sum(map(len, batch.lines)) <= outbox.MOST_BYTES
+                seen += [orjson.loads(line)["id"] for line in batch.lines]
+                await outbox.finish(connection, batch, 0)
                 await asyncio.sleep(0)
         kinds = ("request", "decision", "response.primary.a")
         assert seen == [f"{uuid(n)}.{kind}" for n in range(1_500) for kind in kinds]
@@ -336,7 +336,7 @@ def test_what_waits_is_erased_though_its_prediction_is_gone(tmp_path: Path, stor
 
 
 def test_what_comes_after_an_erased_portion_is_not_taken_for_it(tmp_path: Path, store: str) -> None:
-    """A portion is on its way while all of it is erased and the next one is made: that one waits for its own turn."""
+    """A batch is on its way while all of it is erased and the next one is made: that one waits for its own turn."""
 
     async def story(desk: Desk) -> None:
         desk.journal.calls(call(1, unit="zeus", by_unit=True))
