@@ -40,7 +40,7 @@ class Stuck(Exception):
 
 
 class Watcher(Protocol):
-    """The caller, which is told of the progress; ``stopping`` is called after each batch."""
+    """The caller, which is informed of the progress; ``stopping`` is called after each batch."""
 
     def stopping(self) -> bool: ...
     def refused(self, line: int, details: list[str]) -> None: ...

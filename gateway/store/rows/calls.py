@@ -186,8 +186,8 @@ def json_of(value: Any) -> str:
 def by_shared_fields(made: Iterable[StoredCall]) -> Mapping[SharedFields, list[CallRow]]:
     """Return the rows of these calls by their shared fields."""
     rows: defaultdict[SharedFields, list[CallRow]] = defaultdict(list)
-    for common, row in made:
-        rows[common].append(row)
+    for call in made:
+        rows[call.shared].append(call.row)
     return rows
 
 
@@ -207,7 +207,7 @@ async def write(
     stored = set() if stored is None else stored
     days = set() if days is None else days
     if connection.dialect.name == "postgresql" and not days.issuperset(
-        new := {row.at_ms // DAY_MS for _, row in fresh}
+        new := {call.row.at_ms // DAY_MS for call in fresh}
     ):
         days.update(await ensure(connection, new))
     unstored = {call.shared.number: call.shared for call in fresh if call.shared.number not in stored}
@@ -216,9 +216,10 @@ async def write(
         stored.clear()  # storing one again does no harm
     stored.update(unstored)
     if ended:
-        gone = [{"b_id": row.id, "b_kin": row.shared_number, "b_at_ms": row.at_ms} for _, row in ended]
-        await connection.execute(_DELETED, gone)
-    await sql.insert(connection, calls, [row for _, row in fresh])
+        rows = [call.row for call in ended]
+        replaced = [{"b_id": row.id, "b_kin": row.shared_number, "b_at_ms": row.at_ms} for row in rows]
+        await connection.execute(_DELETED, replaced)
+    await sql.insert(connection, calls, [call.row for call in fresh])
 
 
 async def of(connection: AsyncConnection, ids: Collection[str]) -> dict[str, list[StoredCall]]:
@@ -285,7 +286,7 @@ async def first_since(connection: AsyncConnection, route: str, epoch: str, since
 
 
 async def inside(connection: AsyncConnection, span: Span) -> list[StoredCall]:
-    """Return a route's calls in a span, by time; those of one prediction stand together."""
+    """Return a route's calls in a span, by time; those of one prediction are adjacent."""
     return await _calls(connection, _INSIDE, span._asdict())
 
 

@@ -1,4 +1,4 @@
-"""A restored copy reports the same, has what was acknowledged before the moment of the backup, and replaces nothing."""
+"""A restored backup reports the same, has what was acknowledged before its moment, and replaces nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.gateway.control.builders import Desk, at_desk, call, comparable, even
 K = metric(window_ms=50)
 
 
-def told(ledger: Ledger) -> object:
+def content(ledger: Ledger) -> object:
     return comparable(ledger.tallies), statuses(ledger), ledger.stretches
 
 
@@ -45,7 +45,7 @@ def test_a_restored_copy_reports_the_same(tmp_path: Path, new_store: Callable[[]
         busy(desk, range(60, 70))  # which is in the journal alone
         held = await asyncio.to_thread(back_up, here, None, first, file)
         assert (held.keys, held.segments) == (("assignment.key",), 2)
-        assert told(await desk.ledger()) == told(before), "making it changed nothing"
+        assert content(await desk.ledger()) == content(before), "making it changed nothing"
         return before
 
     before = at_desk(Desk(first, K, store=here), story)
@@ -55,7 +55,7 @@ def test_a_restored_copy_reports_the_same(tmp_path: Path, new_store: Callable[[]
     assert assignment_key.kept_in(second) == "k" * 40
 
     async def again(desk: Desk) -> None:
-        assert told(await desk.ledger()) == told(before)
+        assert content(await desk.ledger()) == content(before)
         await desk.record()
         assert await desk.store.prediction(call(65).id) is not None, "what the journal held is recorded"
         assert statuses(await desk.ledger()) == {"joined": 70}
@@ -67,7 +67,7 @@ def test_a_restored_copy_reports_the_same(tmp_path: Path, new_store: Callable[[]
 
 
 def test_what_is_journaled_while_a_backup_is_made_is_in_it_once(tmp_path: Path) -> None:
-    """Segments roll, are drained and deleted in the middle: nothing falls between store and journal."""
+    """Segments are begun, drained and deleted meanwhile: no line is missing from both store and journal."""
 
     async def story(desk: Desk) -> list[tuple[int, Path]]:
         made: list[tuple[int, Path]] = []
@@ -166,9 +166,7 @@ def test_what_is_not_all_of_a_backup_is_refused(tmp_path: Path, damage: str) -> 
         b'{"digests": {}, "format": 1, "schema": 1, "store": "sqlite", "program": "1", "made_ms": 3}',
     ],
 )
-def test_whatever_says_what_is_in_it_what_is_no_backup_is_refused_before_anything_is_there(
-    tmp_path: Path, manifest: bytes
-) -> None:
+def test_what_is_no_backup_is_refused_before_anything_is_written(tmp_path: Path, manifest: bytes) -> None:
     made, data_dir = tmp_path / "made.tar", tmp_path / "data"
     with tarfile.open(made, "w:") as archive:
         member = tarfile.TarInfo("manifest.json")
@@ -190,7 +188,7 @@ def test_a_backup_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_backup_left_goes_with_the_next_one_a_day_later(tmp_path: Path) -> None:
-    """Links keep the room of segments that were drained long ago."""
+    """Its links keep the disk space of segments that were drained long ago."""
     a_backup(tmp_path)
     for name, seconds_ago in ((".backup-old", 90_000), (".backup-young", 60)):
         (tmp_path / "d" / name).mkdir()

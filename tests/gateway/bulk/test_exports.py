@@ -1,4 +1,4 @@
-"""A file of predictions: there when it is whole, and readable by what reads such files."""
+"""An exported file has its name only when it is complete, and other programs can read it."""
 
 from __future__ import annotations
 
@@ -98,14 +98,14 @@ def test_routes_and_times_are_asked_for(tmp_path: Path) -> None:
     assert read(out) == []
 
 
-def test_a_route_that_is_none_is_said_and_leaves_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_route_is_named_and_leaves_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert asked(tmp_path, str(tmp_path / "out.jsonl"), "--route", "digit") == 1
     assert 'did you mean "digits"?' in capsys.readouterr().err
     assert not (tmp_path / "out.jsonl").exists()
 
 
 @pytest.mark.parametrize("when", ["yesterday", "2023-11-14T22:13:20"])
-def test_a_time_that_is_none_is_wrong_usage(tmp_path: Path, when: str) -> None:
+def test_an_invalid_time_is_wrong_usage(tmp_path: Path, when: str) -> None:
     assert asked(tmp_path, str(tmp_path / "out.jsonl"), "--since", when) == 2
 
 
@@ -140,7 +140,7 @@ def test_a_pipe_gets_lines(tmp_path: Path) -> None:
     assert [json.loads(line)["id"] for line in piped.stdout.splitlines()] == [uuid(i) for i in (1, 2, 3, 4)]
 
 
-def test_what_is_held_does_not_grow_with_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_does_not_grow_with_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pyarrow")
     monkeypatch.setattr("gateway.bulk.exports.ROW_GROUP", 10)
     line = json_line(as_text(exported(1)))
@@ -161,7 +161,7 @@ def test_what_is_held_does_not_grow_with_what_is_written(tmp_path: Path, monkeyp
     assert len(written) == 20
 
 
-def test_an_answer_that_breaks_off_is_taken_up_where_it_did(tmp_path: Path) -> None:
+def test_an_answer_that_breaks_off_is_continued_where_it_did(tmp_path: Path) -> None:
     """A controller that restarts in the middle of months of predictions costs a pause and not the export."""
 
     class Breaking(Control):
@@ -180,7 +180,7 @@ def test_an_answer_that_breaks_off_is_taken_up_where_it_did(tmp_path: Path) -> N
 
 
 @given(lines=st.lists(st.lists(st.sampled_from([b'{"id":1}\n', b"\n"])), max_size=5), cut=st.data())
-def test_portions_are_parted_wherever_their_bytes_are_cut(lines: list[list[bytes]], cut: st.DataObject) -> None:
+def test_batches_are_told_apart_wherever_their_bytes_are_cut(lines: list[list[bytes]], cut: st.DataObject) -> None:
     batches = [b"".join(one) for one in lines]
     content = b"".join(part + b'{"position":%d}\n' % n for n, part in enumerate(batches))
     cuts = sorted(cut.draw(st.lists(st.integers(0, len(content)), max_size=8)))

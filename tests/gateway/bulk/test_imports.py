@@ -1,4 +1,4 @@
-"""Labels from a file: checked like any feedback, durable like any feedback, and recorded by what records feedback."""
+"""Labels from a file are checked, made durable and recorded like any feedback."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ K = metric(window_ms=10**15)
 
 
 class Watch:
-    """Notes what it is told; stops after so many batches."""
+    """Notes its calls; stops after so many batches."""
 
     def __init__(self, batches: int = 10**9) -> None:
         self.problems: dict[int, list[str]] = {}
@@ -53,7 +53,7 @@ class Watch:
 
 
 def served(data_dir: Path, gateway: Gateway | None = None) -> Snapshot:
-    """A data directory as a gateway leaves it."""
+    """Make a data directory as a gateway leaves it."""
     data_dir.mkdir(exist_ok=True)
     off = metric("label", "off", score="percentage_error")
     made = snapshot(K, metric("value", "spent", fold="sum"), off, prediction="/p", key="header:x-key")
@@ -157,7 +157,7 @@ def test_without_its_extra_parquet_says_which(tmp_path: Path, monkeypatch: pytes
 
 
 def test_bad_rows_are_named_by_their_lines_and_kept_out(tmp_path: Path) -> None:
-    """A file of a million labels is not to be sent back for one of them; and none of it is taken by half."""
+    """One bad label does not refuse a file of a million, and no row is imported in part."""
     served(tmp_path)
     file = tmp_path / "l.csv"
     rows = [
@@ -214,7 +214,7 @@ def test_columns_that_make_no_event_are_refused_before_anything_is_taken(
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
-def test_an_interrupted_import_goes_on_where_it_stood(
+def test_an_interrupted_import_continues_where_it_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
     monkeypatch.setattr("gateway.bulk.formats.BATCH_ROWS", 3)
@@ -254,7 +254,7 @@ def test_one_import_of_a_file_at_a_time(tmp_path: Path) -> None:
 
 
 def test_above_half_of_the_journal_it_waits_for_the_recorder(tmp_path: Path) -> None:
-    """The other half is for feedback by HTTP; and where nobody records, it gives up and can go on later."""
+    """The other half is for feedback by HTTP. Without a recorder it gives up, and can continue later."""
     served(tmp_path, Gateway(max_feedback_journal_bytes=2**20))
     folder = tmp_path / JOURNAL / FEEDBACK
     folder.mkdir(parents=True)
@@ -296,7 +296,7 @@ def test_imported_labels_are_joined_once_however_often_they_are_imported(tmp_pat
 
 
 def test_an_import_that_is_killed_loses_and_doubles_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed at its first sync: what was written may be written again, and counts once; its segment is not left."""
+    """Killed at its first sync: rows may be written again, and count once; its segment is deleted."""
     rows = 2_000
     file = csv(tmp_path / "l.csv", *(f"{uuid(i)},{i % 2}" for i in range(rows)))
     served(tmp_path / "data")
@@ -322,7 +322,7 @@ def test_an_import_that_is_killed_loses_and_doubles_nothing(tmp_path: Path, monk
     at_desk(Desk(tmp_path / "data", K), story)
 
 
-def test_ctrl_c_ends_it_between_portions_and_says_how_to_go_on(tmp_path: Path) -> None:
+def test_ctrl_c_ends_it_between_batches_and_says_how_to_go_on(tmp_path: Path) -> None:
     from tests.gateway.cli.running import write_config
 
     write_config(tmp_path)

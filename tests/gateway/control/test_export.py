@@ -74,7 +74,7 @@ def test_a_stream_that_has_not_ended_is_left_out(tmp_path: Path) -> None:
     at_desk(Desk(tmp_path, K), story)
 
 
-def test_recording_goes_on_between_two_portions(tmp_path: Path) -> None:
+def test_recording_goes_on_between_two_batches(tmp_path: Path) -> None:
     """An export of months must not let the journal fill up."""
 
     async def story(desk: Desk) -> None:

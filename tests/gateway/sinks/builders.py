@@ -1,4 +1,4 @@
-"""Sinks, what they are told, and a receiver that may be put in trouble."""
+"""Sinks, and a receiver of their events that can be made to fail."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.stories.backends import Asked, Reply
 
 
 def sink(name: str = "lake", **more: Any) -> Sink:
-    """Everything there is to tell, to a receiver that must be named."""
+    """A sink of every kind of event, for a receiver that must be named."""
     content: dict[str, Any] = {
         "name": name,
         "kind": "cloudevents",
@@ -22,7 +22,7 @@ def sink(name: str = "lake", **more: Any) -> Sink:
 
 
 class Receiver:
-    """What stands at a sink's url. ``status`` is what it answers; events whose id is in ``poisoned`` it refuses."""
+    """The server at a sink's url. It answers ``status``, and refuses events whose id is in ``poisoned``."""
 
     def __init__(self) -> None:
         self.status = 204

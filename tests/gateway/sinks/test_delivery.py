@@ -1,4 +1,4 @@
-"""Every event reaches its receiver at least once, in order, whatever the receiver does meanwhile."""
+"""Every event reaches its receiver at least once, in order, whatever fails meanwhile."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from tests.stories.backends import Backend
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pauses of milliseconds: what is asked here is what happens after them."""
+    """Shorten pauses to milliseconds: the tests are about what happens after them."""
     monkeypatch.setattr(sender, "SHORTEST_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(sender, "LONGEST_PAUSE_SECONDS", 0.05)
 
 
 @contextlib.asynccontextmanager
 async def running(desk: Desk, *sinks: Sink) -> AsyncIterator[tuple[Sinks, list[tuple[str, str | None]]]]:
-    """Senders for these sinks, which the recorder tells too; and what they noted."""
+    """Start senders for these sinks, for which the recorder makes events; return them and what they noted."""
     noted: list[tuple[str, str | None]] = []
     named = {one.name: one for one in sinks}
     desk.adopt(replace(desk.snapshot, sinks=named))
@@ -48,7 +48,7 @@ async def running(desk: Desk, *sinks: Sink) -> AsyncIterator[tuple[Sinks, list[t
 
 
 def in_force(keeper: Sinks, *sinks: Sink) -> None:
-    """Have the file name these sinks from now on."""
+    """Put a snapshot with these sinks in force."""
     keeper._wanted = lambda: {one.name: one for one in sinks}
 
 
@@ -60,7 +60,7 @@ async def until(ask: Callable[[], Any], what: str, seconds: float = 15.0) -> Non
 
 
 async def account(desk: Desk, keeper: Sinks, *sinks: Sink) -> dict[str, Any]:
-    """What became of a sink's events: it always adds up."""
+    """Return the counts of a sink's events, and check that they add up."""
     (shown,) = await keeper.shown({one.name: one for one in sinks}, 0)
     ends = ("delivered", "refused", "dropped", "erased", "pending")
     assert shown["made"] == sum(shown[name] for name in ends)
@@ -106,7 +106,7 @@ def test_everything_arrives_once_and_as_it_was_made_in_every_mode(tmp_path: Path
 
 
 async def settled(desk: Desk, keeper: Sinks, *sinks: Sink) -> dict[str, Any]:
-    """The account once nothing waits any more."""
+    """Return the counts once no event waits any more."""
 
     async def nothing_waits() -> bool:
         return bool((await account(desk, keeper, *sinks))["pending"] == 0)
@@ -116,8 +116,8 @@ async def settled(desk: Desk, keeper: Sinks, *sinks: Sink) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("status", [301, 401, 404, 408, 415, 429, 500, 503])
-def test_a_receiver_in_trouble_loses_nothing_and_it_is_told_once(tmp_path: Path, status: int) -> None:
-    """A wrong address, a wrong token, too much at once: it passes, or needs a hand; the events wait."""
+def test_a_receiver_that_fails_loses_nothing_and_that_is_reported_once(tmp_path: Path, status: int) -> None:
+    """A wrong address or token, or too many requests: the events wait until it passes or an operator mends it."""
 
     async def story(desk: Desk, receiver: Receiver, url: str) -> None:
         receiver.status = status
@@ -135,7 +135,7 @@ def test_a_receiver_in_trouble_loses_nothing_and_it_is_told_once(tmp_path: Path,
     with_receiver(tmp_path, story)
 
 
-def test_an_event_that_is_refused_for_what_it_is_holds_up_no_other(tmp_path: Path, store: str) -> None:
+def test_an_event_that_is_refused_delays_no_other(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk, receiver: Receiver, url: str) -> None:
         receiver.poisoned = {f"{uuid(3)}.decision", f"{uuid(20)}.request"}
         async with running(desk, target := sink(url=url)) as (keeper, _):
@@ -149,14 +149,14 @@ def test_an_event_that_is_refused_for_what_it_is_holds_up_no_other(tmp_path: Pat
     with_receiver(tmp_path, story, store=store)
 
 
-def test_a_secret_that_is_not_there_is_a_trouble_that_passes(tmp_path: Path) -> None:
+def test_a_secret_that_is_missing_delays_events_until_it_is_there(tmp_path: Path) -> None:
     async def story(desk: Desk, receiver: Receiver, url: str) -> None:
         secret = tmp_path / "token"
         target = sink(url=url, headers=(("authorization", f"Bearer ${{file:{secret}}}"),))
         async with running(desk, target) as (keeper, noted):
             desk.journal.calls(call(1))
             await desk.record()
-            await until(lambda: bool(noted), "it is told")
+            await until(lambda: bool(noted), "the trouble is noted")
             assert "No such file" in str(noted[0][1])
             secret.write_text("s3cret\n")
             await settled(desk, keeper, target)
@@ -189,7 +189,7 @@ def test_a_secret_that_cannot_be_sent_is_named_and_not_shown(tmp_path: Path, sec
     assert "s3" not in str(trouble.value)
 
 
-def test_a_receiver_is_left_alone_for_as_long_as_it_asks(tmp_path: Path) -> None:
+def test_no_event_is_sent_before_the_pause_that_a_receiver_asks_for(tmp_path: Path) -> None:
     async def story(desk: Desk, receiver: Receiver, url: str) -> None:
         receiver.status, receiver.retry_after = 503, "1"
         async with running(desk, target := sink(url=url)) as (keeper, noted):
@@ -204,7 +204,7 @@ def test_a_receiver_is_left_alone_for_as_long_as_it_asks(tmp_path: Path) -> None
     with_receiver(tmp_path, story)
 
 
-def test_what_was_on_its_way_at_a_restart_goes_again_under_the_same_id(tmp_path: Path, store: str) -> None:
+def test_an_event_that_was_being_sent_at_a_restart_is_sent_again_with_the_same_id(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk, receiver: Receiver, url: str) -> None:
         target = sink(url=url)
         desk.adopt(replace(desk.snapshot, sinks={"lake": target}))
@@ -220,7 +220,7 @@ def test_what_was_on_its_way_at_a_restart_goes_again_under_the_same_id(tmp_path:
     with_receiver(tmp_path, story, store=store)
 
 
-def test_a_sink_that_is_edited_goes_on_with_what_waits(tmp_path: Path) -> None:
+def test_a_sink_that_is_edited_keeps_the_events_that_wait(tmp_path: Path) -> None:
     async def story(desk: Desk, receiver: Receiver, url: str) -> None:
         nobody, target = sink(url="http://127.0.0.1:9/"), sink(url=url)
         async with running(desk, nobody) as (keeper, noted):
@@ -230,7 +230,7 @@ def test_a_sink_that_is_edited_goes_on_with_what_waits(tmp_path: Path) -> None:
             in_force(keeper, target)
             assert (await settled(desk, keeper, target))["delivered"] == 3
             in_force(keeper)
-            await until(lambda: not keeper._running, "it is told nothing any more")
+            await until(lambda: not keeper._running, "no sender is left")
 
     with_receiver(tmp_path, story)
 
@@ -261,8 +261,8 @@ def test_a_reader_of_standard_output_gets_whole_lines(tmp_path: Path) -> None:
     at_desk(Desk(tmp_path), story)
 
 
-def test_a_reader_that_does_not_read_holds_up_nothing_else() -> None:
-    """The loop goes on, and the process can end, while a pipe is full."""
+def test_a_reader_that_does_not_read_delays_nothing_else() -> None:
+    """While a pipe is full, the event loop goes on, and the process can end."""
 
     async def story() -> None:
         reading, writing = os.pipe()

@@ -1,4 +1,4 @@
-"""Sinks are told everything that is recorded, once, in the words of the log."""
+"""Everything that is recorded is sent to the sinks once, with the field names of the log."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tests.gateway.control.builders import (
 from tests.gateway.sinks.builders import sink
 
 
-def told(news: Recorded, **settings: Any) -> list[dict[str, Any]]:
+def sent(news: Recorded, **settings: Any) -> list[dict[str, Any]]:
     return [orjson.loads(line) for line in events(sink(**settings), news, T0)]
 
 
@@ -44,7 +44,7 @@ def by_type(found: list[dict[str, Any]]) -> Counter[str]:
 
 
 async def waiting(desk: Desk, name: str = "lake") -> list[dict[str, Any]]:
-    """Everything in the outbox, in order, taken out of it."""
+    """Take everything out of the outbox, in order."""
     found: list[dict[str, Any]] = []
     while True:
         async with desk.store.change() as connection:
@@ -56,12 +56,12 @@ async def waiting(desk: Desk, name: str = "lake") -> list[dict[str, Any]]:
 
 
 def at(desk: Desk, *sinks: Sink) -> Desk:
-    """The desk, which tells these sinks."""
+    """Return the desk with these sinks."""
     desk.snapshot = replace(desk.snapshot, sinks={one.name: one for one in sinks})
     return desk
 
 
-def test_a_call_is_told_as_what_came_in_what_was_chosen_and_what_came_of_it() -> None:
+def test_a_call_makes_a_request_a_decision_and_a_response() -> None:
     made = call(
         3,
         prediction={"label": "é"},
@@ -71,7 +71,7 @@ def test_a_call_is_told_as_what_came_in_what_was_chosen_and_what_came_of_it() ->
         latency_ms=12.5,
         traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
     )
-    request, decision, response = told(Recorded(calls=[RecordedCall(row(made), True)]))
+    request, decision, response = sent(Recorded(calls=[RecordedCall(row(made), True)]))
     assert request == {
         "specversion": "1.0",
         "id": f"{uuid(3)}.request",
@@ -107,7 +107,7 @@ def test_every_event_has_what_cloudevents_requires_and_names_that_it_allows() ->
         RecordedCall(row(call(2, "a", role="draft", items=("x", "y"))), True),
         RecordedCall(row(call(2, "b", role="draft", items=("z",))), True),
     ]
-    found = told(Recorded(calls=calls))
+    found = sent(Recorded(calls=calls))
     assert by_type(found) == {"turnout.request": 2, "turnout.decision": 3, "turnout.response": 4}
     assert len({(one["source"], one["id"]) for one in found}) == len(found)
     for one in found:
@@ -117,22 +117,22 @@ def test_every_event_has_what_cloudevents_requires_and_names_that_it_allows() ->
         assert datetime.fromisoformat(one["time"]).tzinfo is not None
 
 
-def test_the_end_of_a_stream_tells_only_what_came_of_it() -> None:
+def test_the_end_of_a_stream_makes_only_a_response() -> None:
     begun, ended = row(call(1, fault="incomplete"), "open"), row(call(1), "close")
-    assert by_type(told(Recorded(calls=[RecordedCall(begun, True)]))) == {"turnout.request": 1, "turnout.decision": 1}
-    (response,) = told(Recorded(calls=[RecordedCall(ended, False)]))
+    assert by_type(sent(Recorded(calls=[RecordedCall(begun, True)]))) == {"turnout.request": 1, "turnout.decision": 1}
+    (response,) = sent(Recorded(calls=[RecordedCall(ended, False)]))
     assert (response["type"], response["data"]["fault"]) == ("turnout.response", None)
 
 
-def test_a_sink_is_told_the_kinds_and_routes_it_asks_for_under_its_own_prefix() -> None:
+def test_a_sink_gets_the_kinds_and_routes_it_asks_for_with_its_own_prefix() -> None:
     news = Recorded(calls=[RecordedCall(row(call(1)), True), RecordedCall(row(call(2, route="other")), True)])
     prefix = "org.kubeflow.serving.inference."
-    found = told(news, events=("request",), routes=("other",), type_prefix=prefix)
+    found = sent(news, events=("request",), routes=("other",), type_prefix=prefix)
     assert [(one["type"], one["subject"]) for one in found] == [(f"{prefix}request", uuid(2))]
 
 
-def test_a_clock_that_no_calendar_has_is_told_as_the_nearest_moment(tmp_path: Path) -> None:
-    """What a caller says of the time is its own, and must not stop recording."""
+def test_a_time_that_no_calendar_has_is_sent_as_the_nearest_one(tmp_path: Path) -> None:
+    """A time that a caller made up must not stop recording."""
 
     async def story(desk: Desk) -> None:
         desk.journal.events(event(1, 1, 5, occurred_ms=2**62), event(2, 1, 5, occurred_ms=-(2**62)))
@@ -143,7 +143,7 @@ def test_a_clock_that_no_calendar_has_is_told_as_the_nearest_moment(tmp_path: Pa
     at_desk(at(Desk(tmp_path, metric()), sink()), story)
 
 
-def test_what_is_recorded_is_told_once_whatever_comes_twice(tmp_path: Path, store: str) -> None:
+def test_what_is_recorded_is_sent_once_whatever_comes_twice(tmp_path: Path, store: str) -> None:
     """Calls, labels before and after them, repeats, corrections; in small batches, with restarts in between."""
 
     async def story(desk: Desk) -> None:
@@ -183,7 +183,7 @@ def test_what_is_recorded_is_told_once_whatever_comes_twice(tmp_path: Path, stor
     at_desk(at(Desk(tmp_path, metric(), lines=5, store=store), sink()), story)
 
 
-def test_what_is_captured_is_told_to_who_asks_for_it(tmp_path: Path) -> None:
+def test_what_is_captured_is_sent_to_sinks_that_ask_for_it(tmp_path: Path) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.calls(call(1))
         desk.journal.write("predictions", [body_line(uuid(1), T0 + 1, "r", {"/who": "me"}, None)])
@@ -196,7 +196,7 @@ def test_what_is_captured_is_told_to_who_asks_for_it(tmp_path: Path) -> None:
     at_desk(at(Desk(tmp_path), sink(), plain), story)
 
 
-def test_what_finds_no_room_is_dropped_and_counted(tmp_path: Path, store: str) -> None:
+def test_events_beyond_the_bound_are_dropped_and_counted(tmp_path: Path, store: str) -> None:
     small, large = sink("small", max_pending_bytes=2**20), sink("large")
 
     async def story(desk: Desk) -> None:
@@ -218,7 +218,7 @@ def test_what_finds_no_room_is_dropped_and_counted(tmp_path: Path, store: str) -
     at_desk(at(Desk(tmp_path, store=store), small, large), story)
 
 
-def test_a_reload_tells_the_sinks_of_the_new_file(tmp_path: Path) -> None:
+def test_after_a_reload_events_go_to_the_sinks_of_the_new_file(tmp_path: Path) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.calls(call(1))
         await desk.record()
@@ -230,7 +230,7 @@ def test_a_reload_tells_the_sinks_of_the_new_file(tmp_path: Path) -> None:
     at_desk(Desk(tmp_path), story)
 
 
-def test_nothing_is_told_of_what_is_not_recorded(tmp_path: Path, store: str) -> None:
+def test_nothing_is_sent_of_what_is_not_recorded(tmp_path: Path, store: str) -> None:
     """The events are in the transaction of the rows: a store that cannot be written has neither."""
 
     async def story(desk: Desk) -> None:
@@ -248,7 +248,7 @@ def test_nothing_is_told_of_what_is_not_recorded(tmp_path: Path, store: str) -> 
     at_desk(at(Desk(tmp_path, store=store), sink()), story)
 
 
-def test_what_waits_of_an_erased_unit_is_erased(tmp_path: Path, store: str) -> None:
+def test_waiting_events_of_an_erased_unit_are_erased(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.calls(
             *(call(n, unit="zeus", by_unit=True, key=f"loan-{n}", prediction=1) for n in range(3)),
@@ -268,7 +268,7 @@ def test_what_waits_of_an_erased_unit_is_erased(tmp_path: Path, store: str) -> N
     at_desk(at(Desk(tmp_path, metric(), store=store), sink()), story)
 
 
-def test_what_waits_for_a_sink_that_is_gone_is_dropped(tmp_path: Path, store: str) -> None:
+def test_events_that_wait_for_a_removed_sink_are_dropped(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.calls(call(1))
         await desk.record()
@@ -282,8 +282,8 @@ def test_what_waits_for_a_sink_that_is_gone_is_dropped(tmp_path: Path, store: st
     at_desk(at(Desk(tmp_path, store=store), sink(), sink("old")), story)
 
 
-def test_portions_keep_their_order_and_bounds(tmp_path: Path) -> None:
-    """A batch of many events is sent in pieces of bounded size, and nothing of it twice."""
+def test_batches_keep_their_order_and_bounds(tmp_path: Path) -> None:
+    """Many events are sent in batches of bounded size, and none of them twice."""
 
     async def story(desk: Desk) -> None:
         desk.journal.calls(*(call(n, prediction="y" * (n % 700)) for n in range(1_500)))
@@ -306,7 +306,7 @@ def test_portions_keep_their_order_and_bounds(tmp_path: Path) -> None:
 
 
 def test_events_of_others_with_the_same_key_are_not_erased(tmp_path: Path, store: str) -> None:
-    """A key may be a thing that many ask about."""
+    """Many units may use one key."""
 
     async def story(desk: Desk) -> None:
         for n, unit in enumerate(("zeus", "hera")):
@@ -321,7 +321,7 @@ def test_events_of_others_with_the_same_key_are_not_erased(tmp_path: Path, store
     at_desk(at(Desk(tmp_path, metric(), store=store), sink()), story)
 
 
-def test_what_waits_is_erased_though_its_prediction_is_gone(tmp_path: Path, store: str) -> None:
+def test_waiting_events_are_erased_though_their_prediction_is_gone(tmp_path: Path, store: str) -> None:
     """A sink may be down for longer than predictions are kept."""
 
     async def story(desk: Desk) -> None:
@@ -335,8 +335,8 @@ def test_what_waits_is_erased_though_its_prediction_is_gone(tmp_path: Path, stor
     at_desk(at(Desk(tmp_path, store=store), sink()), story)
 
 
-def test_what_comes_after_an_erased_portion_is_not_taken_for_it(tmp_path: Path, store: str) -> None:
-    """A batch is on its way while all of it is erased and the next one is made: that one waits for its own turn."""
+def test_what_comes_after_an_erased_batch_is_not_taken_for_it(tmp_path: Path, store: str) -> None:
+    """A batch is being sent while all of it is erased and the next one is made: the next one is sent later."""
 
     async def story(desk: Desk) -> None:
         desk.journal.calls(call(1, unit="zeus", by_unit=True))

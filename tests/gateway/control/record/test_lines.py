@@ -24,21 +24,21 @@ def read(*lines: bytes) -> Batch:
     return batch
 
 
-def as_told(prediction: Prediction) -> dict[str, Any]:
-    """The fields of a prediction as JSON has them."""
+def as_json(prediction: Prediction) -> dict[str, Any]:
+    """Return the fields of a prediction as JSON values."""
     content = asdict(prediction)
     return {**content, "items": None if content["items"] is None else list(content["items"])}
 
 
 def test_what_was_written_is_what_is_read() -> None:
     made = call(1, prediction={"a": [None, 1.5]}, items=("x",), features={"f": 1}, unit="u", by_unit=True, retries=2)
-    told = [event(1, [1, 2], at=5, item="x"), keyed("k", None, at=6, revision=2)]
-    batch = read(call_line(made), call_line(made, "open"), *map(feedback_line, told), mark_line("bye", T0))
+    learned = [event(1, [1, 2], at=5, item="x"), keyed("k", None, at=6, revision=2)]
+    batch = read(call_line(made), call_line(made, "open"), *map(feedback_line, learned), mark_line("bye", T0))
     finished, opened = batch.calls
-    assert calls.as_json(finished) == {**as_told(made), "open": False}
-    assert calls.as_json(opened) == {**as_told(made), "open": True}
+    assert calls.as_json(finished) == {**as_json(made), "open": False}
+    assert calls.as_json(opened) == {**as_json(made), "open": True}
     assert (finished.row.open_by, opened.row.open_by) == (None, WRITER)
-    assert batch.events == told
+    assert batch.events == learned
     assert batch.marks == [(WRITER, T0, True)]
     assert (batch.lines, batch.corrupt) == (5, 0)
 
@@ -50,7 +50,7 @@ def test_nothing_a_line_can_hold_is_fatal(line: bytes) -> None:
     assert batch.corrupt + len(batch.calls) + len(batch.events) + len(batch.marks) + batch.rejected >= 1
 
 
-#: NUL is another matter, see below.
+#: NUL is replaced: see below.
 texts = st.text(st.characters(exclude_characters="\0"))
 values = st.recursive(st.none() | st.booleans() | st.integers(-(2**64), 2**64) | texts, st.lists, max_leaves=3)
 
