@@ -106,10 +106,10 @@ def encode(snapshot: Snapshot) -> bytes:
 
 
 #: For each route the JSON in the last snapshot, and the route that was made of it.
-Known = dict[str, tuple[dict[str, Any], Route]]
+KnownRoutes = dict[str, tuple[dict[str, Any], Route]]
 
 
-def decode(data: bytes, known: Known | None = None) -> Snapshot:
+def decode(data: bytes, known: KnownRoutes | None = None) -> Snapshot:
     """Return the snapshot that ``encode`` wrote.
 
     ``known`` has the routes of the snapshot before, and is updated to those of this one: a route whose JSON is the same
@@ -140,8 +140,8 @@ def _encode_route(route: Route) -> dict[str, Any]:
     return {f.name: getattr(route, f.name) for f in fields(route)} | {"plan": encode_plan(route.plan)}
 
 
-def _decode_routes(said: list[dict[str, Any]], known: Known) -> dict[str, Route]:
-    fresh: Known = {}
+def _decode_routes(said: list[dict[str, Any]], known: KnownRoutes) -> dict[str, Route]:
+    fresh: KnownRoutes = {}
     for value in said:
         before = known.get(value["name"])
         fresh[value["name"]] = before if before is not None and before[0] == value else (value, _decode_route(value))

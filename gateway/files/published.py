@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.files.regular import NotRegular, read_regular, replace_file
-from router.snapshot import Known, Snapshot, decode, encode
+from router.snapshot import KnownRoutes, Snapshot, decode, encode
 
 SNAPSHOT: Final = "snapshot.json"
 #: The snapshot of a supervisor that takes over. SNAPSHOT belongs to its predecessor until that has ended.
@@ -22,7 +22,7 @@ class SnapshotFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._seen: tuple[int, int, int] | None = None
-        self._known: Known = {}
+        self._known: KnownRoutes = {}
 
     def read(self) -> Snapshot | None:
         """Return the snapshot if the file changed since the last call, else None.

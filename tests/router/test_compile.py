@@ -1,4 +1,4 @@
-"""When an epoch, a period and a revision begin, and what leaves them alone."""
+"""When an epoch, a period and a revision begin, and which changes begin none."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_a_period_is_never_one_that_was_even_when_the_clock_goes_back() -> None:
 
 
 def test_an_epoch_is_the_same_in_every_process() -> None:
-    """It keys what is stored for years: a change of this value starts every experiment of every operator anew."""
+    """It is stored for years as a key: a change of this value would restart every experiment of every operator."""
     assert route_of().epoch == "d7bc8b394e18c7fc"
 
 

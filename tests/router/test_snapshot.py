@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from policies.types import Evidence
 from router.compile import compile_snapshot
 from router.config.config import load
-from router.snapshot import Gateway, Known, Snapshot, decode, encode
+from router.snapshot import Gateway, KnownRoutes, Snapshot, decode, encode
 from tests.router.builders import snapshot_of
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
@@ -50,7 +50,7 @@ def test_what_is_no_snapshot_is_refused(data: bytes) -> None:
 
 @given(st.data())
 def test_a_damaged_snapshot_is_refused_or_read(data: st.DataObject) -> None:
-    """A worker keeps the snapshot it has when the new one cannot be decoded: nothing but ValueError may come."""
+    """A worker keeps its snapshot if the new one cannot be decoded, which only ValueError tells it."""
     value = orjson.loads(encode(snapshot_of()))
     here: object = value
     for _ in range(data.draw(st.integers(1, 4))):
@@ -71,8 +71,8 @@ def test_a_damaged_snapshot_is_refused_or_read(data: st.DataObject) -> None:
 
 
 def test_a_route_that_a_new_snapshot_says_the_same_of_is_not_made_anew() -> None:
-    """Of 500 routes a bandit's plan moves one every second, and the worker that reads it answers requests meanwhile."""
-    known: Known = {}
+    """A bandit changes one of 500 routes every second, and the worker that decodes them answers requests meanwhile."""
+    known: KnownRoutes = {}
     first = decode(encode(example()), known)
     name = next(iter(first.routes))
     moved = replace(first, revision=9, routes={**first.routes, name: replace(first.routes[name], revision=9)})

@@ -1,4 +1,4 @@
-"""The data directory may hold anything: what is odd is named and left alone, and nothing hangs or dies of it."""
+"""The data directory may contain anything: an odd entry is reported and left alone, and no process hangs or dies."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def _roll(data: Path) -> None:
     ask(data / "journal")
 
 
-#: Every name in the data directory, and who reads it.
+#: Every name in the data directory, with the function that reads it.
 READERS: Final[dict[str, Callable[[Path], Any]]] = {
     "snapshot.json": lambda data: SnapshotFile(data / "snapshot.json").read(),
     "turnout.db": _store,
@@ -157,7 +157,7 @@ def test_whatever_lies_where_a_file_should_is_named(here: Path, name: str, kind:
             READERS[name](here)
         except (OSError, ValueError, StoreError, Unavailable) as error:
             said = f"{error} {getattr(error, 'filename', '')}"
-            # Of what a file holds its reader says what is wrong with it, and its caller says which file it is.
+            # The reader says what is wrong with the content of a file, and its caller names the file.
             assert Path(name).name.split(".")[0] in said or kind in {"empty", "garbage", "unreadable"}
 
 

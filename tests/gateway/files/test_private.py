@@ -1,4 +1,4 @@
-"""What is kept in a data directory is read by the user that Turnout runs as, and by nobody else."""
+"""Only the user that Turnout runs as can read the files of a data directory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def mode(path: Path) -> int:
 
 
 def older(data_dir: Path) -> Path:
-    """A directory as earlier releases left it, beside what they did not make."""
+    """Make a directory as earlier releases left it, with a file of another program in it."""
     (data_dir / "journal" / "feedback").mkdir(parents=True)
     files = ("turnout.db", "turnout.db-wal", "snapshot.json", "journal/feedback/a.jsonl", "supervisor.pid", "mine.toml")
     for name in files:

@@ -1,4 +1,4 @@
-"""The name under which a unit is kept."""
+"""The pseudonym under which a unit is stored."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_a_unit_has_one_name_under_a_key_and_another_under_another() -> None:
 
 
 def test_the_first_line_is_the_key_in_use_and_the_others_are_still_known(tmp_path: Path) -> None:
-    """Rotating is writing a line above the others; what was stored before can be found to be erased."""
+    """A new key is a line above the others; what was stored under an older one can still be found and erased."""
     path = tmp_path / "units"
     path.write_text(f"{NEW}\n\n{OLD}\n")
     assert read_keys(str(path)) == (NEW.encode(), OLD.encode())

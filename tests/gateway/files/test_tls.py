@@ -1,4 +1,4 @@
-"""Files for TLS: what cannot be served with is refused by `check`, at its place, before a worker dies of it."""
+"""Files for TLS: `check` refuses an unusable one, with its place in the config, before a worker fails on it."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_check_finds_authorities_that_are_none_or_not_there(tmp_path: Path) -> N
 def test_check_says_it_with_the_line_and_serve_does_not_begin(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A worker that cannot start is started again for ever, and its port takes connections that nobody serves."""
+    """A worker that cannot start is restarted for ever, and connections to its port get no answer."""
     bad = tmp_path / "bad.pem"
     bad.write_text("nothing")
     path = write_config(tmp_path, more=f'tls_cert_file = "{bad}"\ntls_key_file = "{bad}"')

@@ -1,4 +1,4 @@
-"""What a file may say and this installation cannot do is refused before anything is started."""
+"""A valid file that this installation cannot serve is refused before any process is started."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ POSTGRESQL = 'store = "postgresql://turnout@db/turnout"'
 def test_a_store_whose_driver_is_not_installed_is_refused_at_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Or the journal would fill up while the controller tries again and again."""
+    """Otherwise the journal would fill up while the controller fails again and again."""
     path = write_config(tmp_path, more=POSTGRESQL)
     assert load(path).gateway.store.startswith("postgresql:")
     monkeypatch.setitem(sys.modules, "psycopg", None)
@@ -30,7 +30,7 @@ def test_a_store_whose_driver_is_not_installed_is_refused_at_its_place(
 
 
 def test_tracing_without_its_extra_is_refused_at_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Or workers would be started again and again, and none would serve."""
+    """Otherwise workers would be restarted again and again, and none would serve."""
     path = write_config(tmp_path, more="tracing = true")
     assert load(path).gateway.tracing
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)

@@ -1,4 +1,4 @@
-"""Clients get the descriptors that journal and backends leave."""
+"""Clients get the descriptors that the journal and the backends do not need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What needs a hand is said with what would help, and leaves with 1."""
+"""``turnout doctor`` names each problem with a hint, and then exits with 1."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.gateway.cli.running import write_config
 
 
 def found(config: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, tuple[str, str]]]:
-    """Run it; return the exit code, and each thing's status and words."""
+    """Run it; return the exit code, and for each observation its status and text."""
     code = run(["doctor", "--json", "-c", str(config)])
     answer = json.loads(capsys.readouterr().out)
     assert answer["ok"] == (code == 0)
@@ -47,7 +47,7 @@ def test_a_machine_that_is_well_has_no_problem(tmp_path: Path, store: str, capsy
 
 @pytest.fixture(autouse=True)
 def _any_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How fast this machine's disk is, and how busy, is not what is tested."""
+    """Accept any fsync time: how fast and how busy this machine's disk is must not matter."""
     monkeypatch.setattr(environment, "TOO_SLOW_FSYNC_MS", float("inf"))
 
 
@@ -115,5 +115,5 @@ def test_too_few_open_files_and_a_full_journal_need_a_hand(tmp_path: Path) -> No
 
 
 def test_a_folder_that_cannot_be_written_needs_a_hand() -> None:
-    """Nobody can make a file there, not even root."""
+    """No user can create a file there, not even root."""
     assert environment.fsync(Path("/proc/self")).status == "problem"

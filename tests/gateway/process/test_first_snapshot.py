@@ -1,4 +1,4 @@
-"""The snapshot a supervisor begins with: the last one where nothing changed, else one made without the store."""
+"""The snapshot that a supervisor starts with: the last one if nothing changed, else one made without the store."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def config(**changes: str) -> Config:
 
 
 def learned(snapshot: Snapshot) -> Snapshot:
-    """The snapshot as the controller publishes it after a while: the bandit prefers b."""
+    """Return the snapshot as the controller publishes it after some time: the bandit prefers b."""
     plan = Weighted((("a", 0.1), ("b", 0.9)), sticky=False)
     route = replace(snapshot.routes["r"], plan=plan, revision=9)
     return replace(snapshot, revision=9, routes={"r": route})
@@ -54,7 +54,7 @@ def test_without_one_it_is_made_of_the_config_alone(tmp_path: Path) -> None:
 
 
 def test_a_node_of_several_begins_without_a_number_until_the_store_gives_one(tmp_path: Path) -> None:
-    """A number of its own could mean another plan at another node."""
+    """The same number could belong to another plan on another node."""
     path = tmp_path / "snapshot.json"
     shared = {"schema_version = 1": 'schema_version = 1\n[gateway]\nstore = "postgresql://db/turnout"'}
     snapshot = ensure_snapshot(path, config(**shared), 1_000)
@@ -74,7 +74,7 @@ def test_the_last_one_stays_when_the_config_is_the_same(tmp_path: Path) -> None:
 
 
 def test_a_changed_config_is_a_new_revision_that_forgets_nothing_it_need_not(tmp_path: Path) -> None:
-    """What the bandit learned is in the store, which may be out of reach now; its plan of last time is not."""
+    """What the bandit learned is in the store, which may be unreachable; its last plan is in the last snapshot."""
     path = tmp_path / "snapshot.json"
     last = learned(ensure_snapshot(path, config(), 1_000))
     publish(path, last)

@@ -1,4 +1,4 @@
-"""Taking over from a supervisor, as far as it needs no processes; ``tests/stories/test_takeover.py`` has the rest."""
+"""Taking over from a supervisor, without real processes; ``tests/stories/test_takeover.py`` has those."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gateway.process.premises import sole_supervisor
 
 
 def test_who_is_killed_before_it_hears_go_is_followed_all_the_same(tmp_path: Path) -> None:
-    """Its successor has the socket and the lock already; not to go on would leave nobody."""
+    """The successor already has the socket and the lock; if it stopped, no supervisor would be left."""
     ours, theirs = socket.socketpair()
     with ours, socket.create_server(("127.0.0.1", 0)) as listener, sole_supervisor(tmp_path) as hold:
         before = Predecessor(ours, listener, hold, "127.0.0.1:1")

@@ -1,4 +1,4 @@
-"""``serve`` with real processes: it starts them, starts them again, passes signals on, and ends in order."""
+"""``serve`` with real processes: it starts and restarts them, passes signals on, and ends them in order."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ class Served:
         return sorted(found)
 
     def segments(self) -> list[str]:
-        """The journal's files: each life of a worker begins one."""
+        """Return the files of the journal: each worker process begins a new one."""
         return sorted(path.name for path in (self.data_dir / "journal" / "predictions").glob("*.jsonl"))
 
     def workers(self) -> list[int]:
@@ -147,7 +147,7 @@ class Served:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """One supervisor for the tests that leave it as it was."""
+    """One supervisor, shared by the tests that do not change its state."""
     with Served(tmp_path_factory.mktemp("running")) as served:
         yield served
 
@@ -236,11 +236,11 @@ def test_without_the_supervisor_its_children_leave_and_the_next_one_serves(tmp_p
         assert not set(served.workers()) & set(orphans)
 
 
-# What stands in the way.
+# What prevents serving.
 
 
 def refused(file: Path) -> tuple[int, str]:
-    """Start another supervisor and return its exit code and what it said."""
+    """Start another supervisor; return its exit code and its output."""
     ran = subprocess.run([sys.executable, "-c", SERVE, str(file)], capture_output=True, text=True, timeout=20)
     return ran.returncode, ran.stderr
 
@@ -273,7 +273,7 @@ def test_a_bad_config_is_told_problem_by_problem_and_nothing_is_started(tmp_path
 
 
 def test_a_handover_that_cannot_be_offered_is_offered_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without descriptors for a moment, a later ``serve`` could never take over."""
+    """Otherwise, after a moment without free descriptors, no later ``serve`` could take over."""
     offers = 0
 
     async def offer(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""Each mistake is written with marks: what stands between ‹ and › is what must be underlined."""
+"""Each mistake is marked in the text: the diagnostic must underline what stands between ‹ and ›."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def marked(text: str) -> tuple[str, int, int, int]:
 
 
 def only(text: str) -> tuple[Diagnostic, tuple[int, int, int]]:
-    """Return the one thing that is said of a marked text, and the place that was marked."""
+    """Return the one diagnostic of a marked text, and the marked place."""
     plain, *place = marked(text)
     found = diagnostics_of(plain)
     assert len(found) == 1, [str(diagnostic) for diagnostic in found]
@@ -55,7 +55,7 @@ INTERLEAVE = '{ kind = "interleave", rankers = ["v1", "v2"], items = "/hits", le
 
 
 def hiding(text: str) -> str:
-    """A route of which the unit is hidden."""
+    """Return a file with a route whose units are stored as keyed hashes."""
     route = changed(ROUTE, ('unit = "header:x-user-id"', text))
     return '[gateway]\nunit_key_file = "units"\n' + BACKENDS + route + CANARY
 
@@ -550,7 +550,7 @@ def test_routes_of_one_path_need_different_methods_or_header_values() -> None:
 
 
 def test_a_setting_that_cannot_be_read_hides_no_other() -> None:
-    """One mistake, one message: nothing is concluded from what is not known, and all the rest is checked."""
+    """One mistake, one message: no check uses a value that could not be read, and everything else is checked."""
     text = changed(
         SMALL,
         ('path = "/digits"', "path = 5"),

@@ -31,7 +31,7 @@ def test_a_gateway_is_what_the_file_says() -> None:
 
 
 def test_a_head_smaller_than_the_longest_target_needs_a_shorter_target() -> None:
-    """Said even where the longest target is the default one: what is enforced is what the file, read whole, says."""
+    """Reported even if max_target_bytes has its default, since both values would be enforced."""
     [message] = messages_of("[gateway]\nmax_header_bytes = 4096\n" + SMALL)
     assert "max_target_bytes must be at most max_header_bytes, 4096, got 8192" in message
     assert config_of("[gateway]\nmax_header_bytes = 4096\nmax_target_bytes = 4096\n" + SMALL)
@@ -202,7 +202,7 @@ def test_a_list_of_features_names_each_by_its_reference() -> None:
 
 
 def test_a_default_stands_in_one_place() -> None:
-    """The tables take theirs from the values; the exceptions are what no field can say."""
+    """The tables take their defaults from the classes; the exceptions are keys without a field."""
     for table, owner in ((BACKEND, Backend), (MIRROR, RouteMirror), (ROUTE, Route)):
         own = {f.name for f in fields(owner)}
         assert {name for name, setting in table.settings.items() if name not in own} <= {"url", "policy"}
@@ -273,7 +273,7 @@ request_headers = {{ a = "${{SET}}", B = "${{UNSET}}", c = "${{file:{tmp_path}/f
 
 
 def test_secrets_that_no_worker_could_send_are_refused_without_telling_them(tmp_path: Path) -> None:
-    """Or the controller would publish what every worker refuses."""
+    """Otherwise the controller would publish a snapshot that every worker refuses."""
     (tmp_path / "lines").write_text("hush\nhush\n")
     (tmp_path / "bytes").write_bytes(b"hush\xff")
     path = tmp_path / "turnout.toml"

@@ -1,4 +1,4 @@
-"""Whatever the bytes: a file is read, or refused in words."""
+"""Whatever its bytes, a file is read, or refused with a message."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.router.builders import SMALL
 
 
 def parses_or_refuses(text: str) -> Config | None:
-    """Parse; the only exception that may come is ConfigError, and it says something and where."""
+    """Parse the text. The only exception may be ConfigError, with at least one diagnostic and its place."""
     try:
         return parse(text, "f")
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""The example explains itself, is right, and leaves nothing out."""
+"""The example is valid, and shows every key and every policy."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_it_shows_every_key(key: str) -> None:
 
 
 def test_what_is_commented_out_can_be_put_in() -> None:
-    """A line behind "# " is either what one would write, or the default."""
+    """A line behind "# " shows either the default or a valid value."""
     text = re.sub(r"^# (\w+ = )", r"\1", EXAMPLE.read_text(), flags=re.MULTILINE)
     config = parse(text, "turnout.toml")
     assert config.gateway.tls_client_ca_file == "/etc/turnout/clients.pem"

@@ -1,4 +1,4 @@
-"""The schema that editors use and the file that is read agree."""
+"""The schema that editors use accepts and refuses what the reader of the file does."""
 
 from __future__ import annotations
 

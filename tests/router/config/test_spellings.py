@@ -1,4 +1,4 @@
-"""Durations, addresses, URLs, paths and names: what is taken, what is refused and in which words."""
+"""Durations, addresses, URLs, paths and names: what is accepted, what is refused, and with which message."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def ran() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("place", ["file", "snapshot", "json", "api"])
-def test_a_key_is_in_force_wherever_it_is_looked_at(place: str) -> None:
+def test_a_key_is_in_force_at_every_stage(place: str) -> None:
     assert ran()[place] == [5, 5, 5, 5]
 
 

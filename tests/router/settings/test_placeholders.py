@@ -1,4 +1,4 @@
-"""Secrets are named in the text and filled in by whoever sends it."""
+"""Secrets are named in a text, and filled in by the process that sends it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_doubled_dollar_stands_for_itself() -> None:
 
 
 def test_what_is_filled_in_is_not_read_again() -> None:
-    """A secret may hold anything, "${" too."""
+    """A secret may contain anything, "${" too."""
     assert fill("${A}", lambda placeholder: "${B}") == "${B}"
 
 

@@ -1,4 +1,4 @@
-"""The assignment key: made once, never lost silently, never shown, and what it makes of chance."""
+"""The assignment key: it is made once, never lost silently, never shown, and decides every random choice."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SECRET = "0123456789abcdef" * 4
 OTHER = "fedcba9876543210" * 4
 UNITS = [f"user-{number}" for number in range(2_000)]
 
-#: Who of user-0 … user-299 met v2 at commit 30d391e, by the route of ``builders.SMALL``.
+#: Which of user-0 … user-299 got v2 at commit 30d391e, on the route of ``builders.SMALL``.
 BEFORE_KEYS = [6, 10, 29, 35, 59, 61, 75, 123, 148, 169, 221]
 
 
@@ -57,12 +57,12 @@ def keyed(
 
 
 def met(route: Route, units: Iterable[str] = UNITS) -> list[str]:
-    """Who answers each unit."""
+    """Return the variant that answers each unit."""
     return [route.plan.decide(Occasion(route.salt, unit, "request")).answering[0] for unit in units]
 
 
 def as_of_30d391e(snapshot: Snapshot) -> bytes:
-    """A snapshot as it was written before there were keys."""
+    """Write a snapshot as releases without keys did."""
     value = orjson.loads(encode(snapshot))
     del value["assignment"], value["gateway"]["assignment_key_file"]
     return orjson.dumps(value)
@@ -73,7 +73,7 @@ AB = with_policy('{ kind = "ab", shares = { v1 = 0.5, v2 = 0.5 } }', f'{ROUTE}ba
 
 @pytest.mark.parametrize("number", range(5))
 def test_who_knows_the_salt_and_not_the_key_cannot_tell_who_meets_what(number: int) -> None:
-    """The guess of a client is the unkeyed hash: right for half of the units, as a coin is (σ is 22 of 2,000)."""
+    """A client can compute the unkeyed hash: it predicts half of the units, as a coin does (σ is 22 of 2,000)."""
     actual = met(keyed(AB, f"{number}" * 32).routes["digits"])
     guessed = met(keyed(AB, None).routes["digits"])
     right = sum(a == b for a, b in zip(actual, guessed, strict=True))
@@ -112,7 +112,7 @@ def test_a_request_draws_with_what_the_key_makes_of_the_salt(policy: str) -> Non
 
 
 def test_whatever_draws_draws_with_the_salt_of_a_route() -> None:
-    """Copies, fresh chances, the coins of a merge, what is captured: a constant could be hashed by any client."""
+    """Copies, fresh draws, the draws of a merge, captured bodies: any client could compute the hash of a constant."""
     drawn = []
     for package in (policies, router_package, gateway_package):
         for path in sorted(Path(str(package.__file__)).parent.rglob("*.py")):
@@ -153,7 +153,7 @@ def test_the_snapshot_names_the_key_and_does_not_hold_it() -> None:
     assert SECRET not in repr(AssignmentKey(SECRET))
 
 
-# ── How an installation comes by its key ─────────────────────────────────────────────────────────────────────────────
+# ── How an installation gets its key ─────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_new_installation_makes_its_key_once_for_its_owner_alone(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def met_v2_of(snapshot: Snapshot) -> list[int]:
 
 
 def test_a_store_that_knows_plans_is_an_older_installation_and_empty_tables_are_none(tmp_path: Path) -> None:
-    """Its snapshot may be lost; and `turnout db migrate` may have come before the first start."""
+    """Its snapshot may be lost; and `turnout db migrate` may have run before the first start."""
 
     async def tables() -> None:
         await (await Store.open("sqlite", tmp_path)).close()
@@ -263,7 +263,7 @@ def test_a_reload_refuses_a_key_that_cannot_be_used_and_takes_over_another(tmp_p
         said = " ".join(f"{event}" for event in control.event_log.newest)
         assert secret not in said
         assert OTHER not in said
-        # Not named any more: it is the one of before again.
+        # No longer named in the file: the former key is used again.
         house.edit(f'assignment_key_file = "{named}"', "")
         assert (await control.in_force.reload()).ok
         assert control.in_force.snapshot.assignment == first.assignment
@@ -333,7 +333,7 @@ def test_a_fleet_that_is_older_than_keys_goes_on_without_until_one_is_asked_for(
 def test_a_new_node_that_cannot_ask_its_fleet_for_the_key_does_not_serve(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A key of its own would assign units otherwise than the other nodes do, and no number would show it."""
+    """With a key of its own it would assign units differently from the other nodes, and no number would show it."""
     url = "postgresql://turnout@127.0.0.1:9/turnout"
     file = fleet_config(tmp_path, url)
     with pytest.raises(StoreError):
@@ -344,7 +344,7 @@ def test_a_new_node_that_cannot_ask_its_fleet_for_the_key_does_not_serve(
     assert "a new node needs the store once" in capsys.readouterr().err
     assert not (tmp_path / "data" / FILE).exists()
     assert not (tmp_path / "data" / SNAPSHOT).exists()
-    # One that has the key, or was assigning without one before, needs no store to start.
+    # A node that has the key, or assigned without one before, starts without the store.
     keep(tmp_path / "data", SECRET)
     config = parse(file.read_text(), str(file))
     key = initial_key(file, config, tmp_path / "data")
@@ -391,7 +391,7 @@ def test_a_rotated_key_is_in_force_at_every_node_with_one_period(tmp_path: Path,
 
 
 def test_a_node_without_the_key_takes_it_when_the_store_is_back(tmp_path: Path, postgresql_url: str) -> None:
-    """It was down while the key was made: it starts by its last snapshot, whose period is that of no key."""
+    """It was down while the key was made: it starts from its last snapshot, whose period is one without a key."""
     house = House(tmp_path)
     house.edit("schema_version = 1", f'schema_version = 1\n[gateway]\nstore = "{postgresql_url}"')
     unkeyed = snapshot_of(house.config.read_text())
