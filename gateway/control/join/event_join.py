@@ -100,7 +100,7 @@ class EventJoin:
                 found.leaving[target, event.feedback.metric].append(event)
         for event in found.changed:
             if event.seq in old:
-                self._event_limit.leave(old[event.seq], event)
+                self._event_limit.free(old[event.seq], event)
         flipped = self._move_values(found, related, deltas)
         await self._write(connection, single, found, deltas)
         return flipped

@@ -2,7 +2,8 @@
 
 Rule: of the events about one prediction under one metric, and of those of one identity, the first ``MOST_EVENTS`` by
 time of receipt are kept, whatever the order in which they are read; the others are counted as ``over_limit`` and have
-no row. So what an event costs has a bound, however many came before it, and where a place is full it costs a look.
+no row. So the cost of an event is bounded, however many came before it. A *place* is a prediction and metric, or an
+identity; where it is full, a further event costs one look into a dictionary.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from hashlib import blake2b
 from operator import itemgetter
 from typing import Final
 
-from gateway.control.join.event_status import came
+from gateway.control.join.event_status import order_of_receipt
 from gateway.store.rows.feedback_events import Event
 
 #: When an event was received, and a hash of all that it says.
@@ -30,12 +31,13 @@ _REMEMBERED: Final = 100_000
 
 @dataclass(slots=True)
 class EventLimit:
-    """Which places are full, as far as is known: after which time of receipt nothing more is taken.
+    """Which places are full, as far as is known, and after which time of receipt nothing more is kept there.
 
-    Where that is not known, or the time that is known is later than the true one, the place's events are counted again.
+    Where a place is not known, or its known time is later than the true one, its events are counted again.
     """
 
     most: int = MOST_EVENTS
+    #: By place, the last event that is kept.
     _last: dict[Hashable, Order] = field(default_factory=dict)
 
     def admit(self, events: Sequence[Event]) -> tuple[list[Event], list[Event]]:
@@ -45,7 +47,7 @@ class EventLimit:
         admitted, over = list[Event](), list[Event]()
         for event in events:
             if event.status == "joined":
-                admitted.append(event)  # it has its place, and may lose it only where that is found out
+                admitted.append(event)  # it is kept already, and is removed only where the place's events are counted
                 continue
             metric = event.feedback.metric
             left = _without(event, [one for one in event.targets if self._full((one, metric), event)])
@@ -56,7 +58,7 @@ class EventLimit:
         return admitted, over
 
     def bound(self, touched: Sequence[Event], about: Mapping[str, Sequence[Event]]) -> tuple[list[Event], list[Event]]:
-        """Return the touched events and those that have less room now, and the events that have none.
+        """Return the touched events and those that lost one of several places, and the events that have none left.
 
         ``about`` are the stored events about the predictions that ``touched`` are about.
         """
@@ -66,10 +68,10 @@ class EventLimit:
             number = Counter(filter(None, map(_TARGET, touched)))
         most = max(number.values(), default=0) + max(map(len, about.values()), default=0)
         if most < self.most:
-            return list(touched), []  # as nearly always
-        shall = {event.seq: event for event in touched if event.seq is not None}
+            return list(touched), []  # nearly always
+        anew = {event.seq: event for event in touched if event.seq is not None}
         places: defaultdict[tuple[str, str], list[Event]] = defaultdict(list)
-        for event in (*touched, *(e for one in number for e in about.get(one, ()) if e.seq not in shall)):
+        for event in (*touched, *(e for one in number for e in about.get(one, ()) if e.seq not in anew)):
             for one in event.targets:
                 if one in number:
                     places[one, event.feedback.metric].append(event)
@@ -81,7 +83,7 @@ class EventLimit:
                 lost[_name(event)].append(place[0])
                 crowded[_name(event)] = event
         kept, over = list[Event](), list[Event]()
-        for event in (*touched, *(e for name, e in crowded.items() if e.seq is not None and e.seq not in shall)):
+        for event in (*touched, *(e for name, e in crowded.items() if e.seq is not None and e.seq not in anew)):
             left = _without(event, lost.get(_name(event), ()))
             if left is None:
                 over.append(event)
@@ -95,16 +97,16 @@ class EventLimit:
         number.update(map(_IDENTITY, stored))
         if max(number.values(), default=0) < self.most:
             return list(touched), []
-        shall = {event.seq for event in touched if event.seq is not None}
+        anew = {event.seq for event in touched if event.seq is not None}
         groups: defaultdict[str, list[Event]] = defaultdict(list)
-        for event in (*touched, *(e for e in stored if e.seq not in shall)):
+        for event in (*touched, *(e for e in stored if e.seq not in anew)):
             groups[event.identity].append(event)
         over = [event for identity, events in groups.items() for event in self._beyond(identity, events)]
         names = {_name(event) for event in over}
         return [event for event in touched if _name(event) not in names], over
 
-    def leave(self, was: Event, now: Event) -> None:
-        """A stored event is about other predictions than before: where it was there may be room."""
+    def free(self, was: Event, now: Event) -> None:
+        """Note that a stored event is about other predictions than before: where it was there may be room."""
         for one in was.targets:
             if one not in now.targets:
                 self._last.pop((one, was.feedback.metric), None)
@@ -125,18 +127,18 @@ class EventLimit:
 
 
 def order(event: Event) -> Order:
-    """What puts events in order: of those that are not alike, one always comes before the other.
+    """Return what puts events in order: of two that differ, one always comes before the other.
 
-    Of its content there is a hash: a label has up to 64 KiB, and this is remembered of every full place.
+    It holds a hash of the content: a label has up to 64 KiB, and this is kept for every full place.
     """
-    received_ms, content = came(event)
+    received_ms, content = order_of_receipt(event)
     digest = blake2b(content, digest_size=16)
     digest.update(f"{event.feedback.revision} {event.identity}".encode())
     return received_ms, digest.digest()
 
 
 def _without(event: Event, lost: Sequence[str]) -> Event | None:
-    """The event as it is about what is left; None if that is nothing."""
+    """Return the event without the predictions where it is lost; None if none is left."""
     if not lost:
         return event
     left = [one for one in event.targets if one not in lost]

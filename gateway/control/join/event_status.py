@@ -32,7 +32,7 @@ from router.records import Feedback
 from router.snapshot import Metric
 
 #: How long the prediction of an event may still come, in event time: feedback and predictions travel through different
-#: segments and a client may be faster than the line of the very call it speaks of.
+#: segments, and a client's feedback may be faster than the line of the call that it is about.
 PATIENCE_MS: Final = 5_000
 
 _UUID7: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -47,7 +47,7 @@ class PredictionFacts(NamedTuple):
     route: str
     at_ms: int
     metric: Metric | None
-    #: False when it does not count because nobody met it.
+    #: False when it does not count, because it was not exposed.
     exposed: bool = True
     #: Whose prediction it is; of a merged answer, the ranker whose item the event names, if it names any.
     variant: str | None = None
@@ -60,14 +60,14 @@ new_facts: Final[Callable[[tuple[Any, ...]], PredictionFacts]] = partial(tuple._
 
 @dataclass(slots=True)
 class Restated:
-    """What became of events: ``fresh`` ones are to be stored, ``changed`` ones to be written again."""
+    """What events end as: ``fresh`` ones are to be stored, ``changed`` ones to be written again."""
 
     fresh: list[Event] = field(default_factory=list)
     changed: list[Event] = field(default_factory=list)
     status_deltas: list[StatusDelta] = field(default_factory=list)
     #: Those whose status is new.
     stated: list[Event] = field(default_factory=list)
-    #: Of those the ones that should be rare, and why they cannot count.
+    #: Those of them whose status should be rare, and why they cannot count.
     troubled: list[tuple[Event, Inapplicable | None]] = field(default_factory=list)
     #: By prediction id and metric: the events that count from now on, and those that no longer do.
     coming: defaultdict[tuple[str, str], list[Event]] = field(default_factory=lambda: defaultdict(list))
@@ -78,7 +78,7 @@ class Restated:
         return {**self.coming, **self.leaving} if self.leaving else self.coming
 
     def add(self, was: Event | None, now: Event, known: Sequence[PredictionFacts]) -> None:
-        """Note what an event is now; ``was`` None: it is new."""
+        """Add what an event is now; ``was`` None: it is new."""
         if was == now:
             return
         learned, _, target, status, counted, _, _, also = now
@@ -95,7 +95,7 @@ class Restated:
             self.stated.append(now)
             if status in RARE:
                 self.troubled.append((now, known[0].why if known else None))
-        if was is None and not also:  # as nearly all: it is about one prediction, if any
+        if was is None and not also:  # nearly always: it is about one prediction, if any
             if status == "joined" and target is not None:
                 self.coming[target, metric].append(now)
             return
@@ -122,19 +122,19 @@ def restate(
     whose targets changed. ``known`` says what is known of the predictions an event is about, nothing of unknown ones.
     """
     old = {event.seq: event for event in stored}
-    shall = {event.seq: event for event in touched if event.seq is not None} if old else {}
+    anew = {event.seq: event for event in touched if event.seq is not None} if old else {}
     groups: dict[str, list[Event]] = {}
     for seq in sorted(seq for seq in old if seq is not None):
-        groups.setdefault(old[seq].identity, []).append(shall.get(seq, old[seq]))
+        groups.setdefault(old[seq].identity, []).append(anew.get(seq, old[seq]))
     for event in touched:
         if event.seq is None:
             groups.setdefault(event.identity, []).append(event)
     found = Restated()
     for group in groups.values():
-        if len(group) == 1:  # as most events are: the only one of its identity
+        if len(group) == 1:  # most events are the only one of their identity
             [event] = group
             at = known(event)
-            found.add(old.get(event.seq), _now(event, _alone(event, at, watermark_ms), at), at)
+            found.add(old.get(event.seq), _now(event, _status_alone(event, at, watermark_ms), at), at)
             continue
         about = [known(event) for event in group]
         for event, status, at in zip(group, group_statuses(group, about, watermark_ms), about, strict=True):
@@ -143,7 +143,7 @@ def restate(
 
 
 def _now(event: Event, status: Status, at: Sequence[PredictionFacts]) -> Event:
-    """The event with its status, counted where what it is about is. As event._replace(…), at a third of the time."""
+    """Return the event with its status, counted on its prediction's route: event._replace(…) at a third of the time."""
     learned, identity, target, _, _, due_ms, seq, also = event
     route = at[0].route if at else learned.route or UNKNOWN
     return new_event((learned, identity, target, status, route, due_ms, seq, also))
@@ -156,11 +156,11 @@ def group_statuses(
     first: dict[int, int] = {}
     for index, event in enumerate(group):
         revision = event.feedback.revision
-        if revision not in first or came(event) < came(group[first[revision]]):
+        if revision not in first or order_of_receipt(event) < order_of_receipt(group[first[revision]]):
             first[revision] = index
     statuses: list[Status] = ["repeated"] * len(group)
     for index in first.values():
-        statuses[index] = _alone(group[index], known[index], watermark_ms)
+        statuses[index] = _status_alone(group[index], known[index], watermark_ms)
     joined = [revision for revision, index in first.items() if statuses[index] == "joined"]
     for revision in joined:
         if revision != max(joined):
@@ -169,9 +169,9 @@ def group_statuses(
 
 
 def arrived(event: Feedback) -> Event:
-    """Return an event as it comes in: nothing was looked up, and it will be when the watermark passes ``due_ms``.
+    """Return an event as it comes in: not looked up yet, which is done when the watermark passes ``due_ms``.
 
-    A key is looked up when everything before the event is known, lest a prediction yet to be read be the right one.
+    A key is looked up when everything before the event is known: a prediction yet to be read might be the right one.
     """
     named = event.prediction_id
     due_ms = event.event_ms if named is None else patience_ends_ms(event)
@@ -187,21 +187,21 @@ def patience_ends_ms(event: Feedback, before_ms: int = 0) -> int:
     return ends if event.prediction_id is not None else max(ends, event.event_ms + before_ms, event.event_ms + 1)
 
 
-def _alone(event: Event, known: Sequence[PredictionFacts], watermark_ms: int | None) -> Status:
-    """The event's status if it were the only one of its identity: the best of what it is to its predictions."""
+def _status_alone(event: Event, known: Sequence[PredictionFacts], watermark_ms: int | None) -> Status:
+    """Return the event's status if it were the only one of its identity: the best among its predictions."""
     if not known:
         named = event.feedback.prediction_id
         if named is not None and not _UUID7.fullmatch(named):
-            return "orphaned"  # no id of ours
+            return "orphaned"  # this program does not make such ids
         given_up = event.looked_up and watermark_ms is not None and watermark_ms > event.due_ms
         return "orphaned" if given_up else "waiting"
     if len(known) == 1:
-        return _to(event.feedback, known[0])
-    return min((_to(event.feedback, one) for one in known), key=_BEST_FIRST.index)
+        return _status_for(event.feedback, known[0])
+    return min((_status_for(event.feedback, one) for one in known), key=_BEST_FIRST.index)
 
 
-def _to(event: Feedback, known: PredictionFacts) -> Status:
-    """What an event is to one prediction."""
+def _status_for(event: Feedback, known: PredictionFacts) -> Status:
+    """Return the status of an event with respect to one prediction."""
     if known.metric is None or known.why is not None:
         return "not_applicable"
     if not in_time(event.event_ms, known.at_ms, known.metric):
@@ -212,8 +212,8 @@ def _to(event: Feedback, known: PredictionFacts) -> Status:
 _BEST_FIRST: Final[tuple[Status, ...]] = ("joined", "not_exposed", "late", "not_applicable")
 
 
-def came(event: Event) -> tuple[int, bytes]:
-    """Who came first; of two in the same millisecond whichever reads first, so that it is always the same one."""
+def order_of_receipt(event: Event) -> tuple[int, bytes]:
+    """Return what sorts events by receipt; two of the same millisecond are sorted by their content, always alike."""
     learned = event.feedback
     rest = (learned.prediction_id, learned.route, learned.key, learned.metric, learned.item, learned.occurred_ms)
     return learned.received_ms, orjson.dumps((*rest, learned.value), option=orjson.OPT_SORT_KEYS)

@@ -1,8 +1,8 @@
-"""Count again what a tally cannot have been counted to.
+"""Count tallies again that hold impossible sums.
 
 Rule: what is counted follows from the stored calls and events, so a tally that an older program let become infinite, or
-made of values beyond the limit, is counted anew from them. What retention has removed of them stays counted by its
-unit's row, if values within the limit could have that sum; of requests that are units of their own it is lost.
+made of values beyond the limit, is counted anew from them. Where retention has removed calls, the row of their unit
+stays counted, if values within the limit could have that sum; requests that are units of their own are lost.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 #: Calls that are read at a time.
 PORTION: Final = 5_000
-#: Set once everything that an older program counted was looked at.
+#: Set once every tally that an older program counted was checked.
 DONE: Final = "recounted"
 
 #: No sum that may be made of values gets so far; NaN, infinity and nothing are not less than it either.
@@ -53,7 +53,7 @@ _SET: Final = (
 
 @dataclass(slots=True)
 class _Counted:
-    """What the stored rows make of one tally: its units, and requests that are units of their own."""
+    """One tally as the stored rows give it: its units, and requests that are units of their own."""
 
     units: dict[str, Counted] = field(default_factory=dict)
     alone: TallyDelta = field(default_factory=TallyDelta)
@@ -96,7 +96,7 @@ async def recount(connection: AsyncConnection) -> int:
 async def _count(
     connection: AsyncConnection, definitions: Definitions, route: str, metric: str, addresses: Collection[TallyAddress]
 ) -> Mapping[TallyAddress, _Counted]:
-    """Return what the stored calls and events of a route make of these tallies of one metric."""
+    """Return these tallies of one metric, counted from the stored calls and events of their route."""
     found = {address: _Counted() for address in addresses}
     since, end = 0, (await calls.latest_ms(connection, route) or 0) + 1
     while since < end:
@@ -138,7 +138,7 @@ async def _write(connection: AsyncConnection, number: int, counted: _Counted) ->
         stored[unit] = (m, d, rest)
     kept: dict[str, Counted] = {}
     for unit, (m, d, rest) in stored.items():
-        # Where calls are gone their row is all there is, unless no such values have that sum.
+        # Where calls were removed, the unit's row is all there is, unless no values within the limit have that sum.
         if counted.units.get(unit, NOTHING)[1] < d and abs(m) <= LARGEST * d:
             kept[unit] = (exact_of(m, rest), d)
     every = {**dict.fromkeys(stored, NOTHING), **counted.units, **kept}

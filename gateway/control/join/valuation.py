@@ -22,7 +22,7 @@ from router.snapshot import Metric
 class RequestState(NamedTuple):
     """What is known of a request: finished calls, joined events, whether the window has closed (None: look it up).
 
-    ``exposed`` False: it does not count, because nobody met it.
+    ``exposed`` False: it does not count, because it was not exposed.
     """
 
     calls: Sequence[StoredCall]
@@ -67,7 +67,7 @@ class Valuation:
             self.move(metric, before, after, deltas)
 
     def move(self, metric: str, before: RequestState, after: RequestState, deltas: Deltas) -> None:
-        """Move tallies by what a request is worth now and was before."""
+        """Move tallies by the difference between what a request is worth now and was before."""
         if not after.calls:
             return
         first = after.calls[0]
@@ -81,7 +81,7 @@ class Valuation:
             deltas.outcome(first, definition.metric, value, live, mature)
 
     def expose(self, calls: Sequence[StoredCall], events: Sequence[Feedback], met: bool, deltas: Deltas) -> None:
-        """Let a request count from now on, or no more; ``events`` are those of its metrics that count now."""
+        """Count a request from now on (``met``), or no longer; ``events`` are those of its metrics that count now."""
         if not calls:
             return
         first = calls[0]

@@ -1,6 +1,6 @@
-"""What to read next of the journal, and what of it is finished for good.
+"""What to read next of the journal, and which segments are finished for good.
 
-Rule: decides from two looks at the folder, never one: while a folder is being listed its files still grow, so a size is
+Rule: decided from two looks at the folder, never one: while a folder is being listed its files still grow, so a size is
 final only if the segment was finished before that look began.
 """
 
@@ -25,19 +25,19 @@ logger = logging.getLogger(__name__)
 #: How much of a segment is read at once; longer lines are read whole all the same.
 CHUNK_BYTES: Final = 2**22
 
-#: What is no fault of the segment: this process, or the system, has no descriptors or memory left.
+#: Errors that are no fault of the segment: this process, or the system, has no descriptors or memory left.
 _PASSING: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR})
 
 
 class Follower(Protocol):
-    """Whoever hears of every call that is read, though it may be ahead."""
+    """Receives every call that is read; it may have read further by itself (``reached``)."""
 
     def reached(self, segment: Segment) -> int: ...
-    def hear(self, segment: Segment, start: int, end: int, calls: Sequence[StoredCall]) -> None: ...
+    def receive(self, segment: Segment, start: int, end: int, calls: Sequence[StoredCall]) -> None: ...
 
 
 class Reading(NamedTuple):
-    """Which part of a segment of predictions was read: bytes, and the batch's calls that stood in it."""
+    """Which part of a segment of predictions was read: from and to which byte, and which calls of the batch it held."""
 
     segment: Segment
     start: int
@@ -49,8 +49,8 @@ class Reading(NamedTuple):
 class Read:
     """What was read, and what is known of the journal once it is recorded: how far, and which number comes next.
 
-    ``taken`` says how far what other nodes shipped was read, by its number; None: to the end. ``more`` is True when
-    reading stopped at a bound, of lines or of bytes, and not because there was nothing left.
+    ``taken`` says how far each chunk that other nodes shipped was read, by its number; None: to the end. ``more`` is
+    True when reading stopped at a bound, of lines or of bytes, and not because there was nothing left.
     """
 
     batch: Batch = field(default_factory=Batch)
@@ -65,8 +65,8 @@ class Read:
 class Segments:
     """The journal's folders as last looked at, and how far they are drained.
 
-    ``offsets`` are by folder and file name; ``numbers``, of the line that comes next, by folder and writer. ``prefix``
-    comes before the name of every writer that is told of: that of the node, where there are several.
+    ``offsets`` are by folder and file name; ``numbers``, of the line that comes next, by folder and writer. ``prefix``,
+    the node's where there are several, comes before the name of every writer that is returned.
     """
 
     def __init__(
@@ -81,11 +81,12 @@ class Segments:
         self._prefix = prefix
         self.offsets = dict(offsets)
         self.numbers = dict(numbers or {})
-        # Segments that are not read, and why: of another format, none at all, and not readable at the moment.
+        # What is not read, and why: segments of another format, entries that are no files, and segments that cannot be
+        # read at the moment.
         self._foreign: dict[str, str] = {}
         self._odd: dict[str, str] = {}
         self._unreadable: dict[str, str] = {}
-        self._told: set[str] = set()  # of what was refused
+        self._logged: set[str] = set()  # names of refused segments that are in the log
         self.found: dict[str, Segment] = {}
         self._finished: set[str] = set()  # as of the look before
         self._final: set[str] = set()
@@ -102,30 +103,30 @@ class Segments:
             self._odd |= {f"{folder}/{name}": what for name, what in odd.items()}
         # What could not be read may be readable by now; what is of another format stays so.
         self._unreadable.clear()
-        self._tell(self._odd)
+        self._log_refused(self._odd)
         self._finished = set()
         for chain in self._chains():
             self._finished.update(name for name, _ in chain[:-1])
 
     @property
     def refused(self) -> dict[str, str]:
-        """Segments that are not to be read, and why: left as they are, for the program or the person that can."""
+        """Segments that are not read, and why. They stay as they are, for a program or an operator who can."""
         return {**self._foreign, **self._odd, **self._unreadable}
 
     def refuse(self, refused: Mapping[str, str]) -> None:
-        """Know of segments that are not to be read."""
+        """Take these segments for refused, without logging them."""
         self._foreign.update(refused)
-        self._told.update(refused)
+        self._logged.update(refused)
 
     def writers(self) -> set[str]:
-        """Return the writers of predictions: those whose word the watermark waits for."""
+        """Return the writers of predictions: those whose heartbeats the watermark waits for."""
         return {self._writer(segment) for name, segment in self.found.items() if name.startswith(f"{PREDICTIONS}/")}
 
     def read(self, limit: int, follower: Follower | None = None, batch: Batch | None = None) -> Read:
         """Read about ``limit`` lines that are not drained, or ``CHUNK_BYTES`` a segment, into ``batch`` or a new one.
 
-        Writers take turns, so that a busy one starves nobody; of one writer, segments come in order. Where ``follower``
-        has reached, reading stops, so that what was read is either all new to it or all known.
+        Writers take turns, so that a busy one starves no other; the segments of one writer come in order. Reading stops
+        where ``follower`` has reached, so that what was read is either all new to it or all known.
         """
         read = Read() if batch is None else Read(batch)
         batch, chains = read.batch, list(self._chains())
@@ -148,7 +149,7 @@ class Segments:
         return read
 
     def recorded(self, offsets: Mapping[str, int], numbers: Mapping[str, int]) -> None:
-        """Go on from here the next time."""
+        """Read on from here the next time."""
         self.offsets.update(offsets)
         self.numbers.update(numbers)
 
@@ -172,11 +173,11 @@ class Segments:
         return [(name, segment) for name, segment in self.found.items() if name in self._final and self.drained(name)]
 
     def forgotten(self) -> list[str]:
-        """Return the offsets whose segments are no more."""
+        """Return the names of the offsets whose segments were deleted."""
         return [name for name in self.offsets if name not in self.found and name not in self._odd]
 
     def silent(self) -> list[str]:
-        """Return the numbers of writers that have no segment any more."""
+        """Return the names of the numbers whose writers have no segment any more."""
         writing = {_chain(name, segment) for name, segment in self.found.items()}
         return [chain for chain in self.numbers if chain not in writing]
 
@@ -201,13 +202,13 @@ class Segments:
             return True
         except SegmentRefused as error:
             self._foreign[name] = str(error)
-            self._tell(self._foreign)
+            self._log_refused(self._foreign)
             return True
         except OSError as error:
             if error.errno in _PASSING:
                 raise
             self._unreadable[name] = error.strerror or str(error)
-            self._tell(self._unreadable)
+            self._log_refused(self._unreadable)
             return True
         if len(lines) > limit:
             del lines[limit:]
@@ -230,17 +231,17 @@ class Segments:
     def _writer(self, segment: Segment) -> str:
         return f"{self._prefix}{segment.writer}"
 
-    def _tell(self, refused: Mapping[str, str]) -> None:
-        for name in refused.keys() - self._told:
+    def _log_refused(self, refused: Mapping[str, str]) -> None:
+        for name in refused.keys() - self._logged:
             logger.error("the segment %s is not read, and left as it is: %s", name, refused[name])
-        self._told.update(refused)
+        self._logged.update(refused)
 
     def _chains(self) -> Iterator[list[tuple[str, Segment]]]:
-        """Each writer's segments in one folder, in order."""
+        """Yield each writer's segments in one folder, in order."""
         for _, chain in groupby(self.found.items(), key=lambda item: (item[0].partition("/")[0], item[1].writer)):
             yield list(chain)
 
 
 def _chain(name: str, segment: Segment) -> str:
-    """What the numbers of lines go on through: a writer's segments in one folder."""
+    """Return the name of a writer's segments in one folder, through which its lines are numbered."""
     return f"{name.partition('/')[0]}/{segment.writer}"

@@ -1,7 +1,8 @@
-"""Journal lines that could not be read, kept aside for whoever wants to know what they were.
+"""Journal lines that could not be read, kept in a file for operators.
 
-Rule: never in the way. The file is bounded, what does not fit is only counted (with the others, as corrupt or torn),
-and a disk that does not take it stops nothing. Delete it at will: the next such line begins it anew.
+Rule: recording never waits for it or fails by it. The file is bounded; lines that do not fit are only counted (with the
+others, as corrupt or torn), and so are all when the disk refuses it. It may be deleted at any time: the next such line
+begins it anew.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from gateway.files.regular import open_regular
 
 logger = logging.getLogger(__name__)
 
-#: Its name in the data directory.
+#: The file's name in the data directory.
 QUARANTINE: Final = "quarantine.jsonl"
 QUARANTINE_BYTES: Final = 16 * 2**20
 
@@ -56,7 +57,7 @@ class Quarantine:
             self._failing = True
 
     def forget(self) -> None:
-        """What was kept is recorded as such, and will not be read again."""
+        """Forget which lines were kept: they are committed as read, and will not be read again."""
         self._kept.clear()
 
     def _write(self, fresh: Iterable[Unreadable]) -> None:

@@ -236,12 +236,12 @@ class Recorder:
         read = None if ahead is None else await ahead
         state.segments.look(dead)
         for name in state.segments.writers():
-            state.writers.meet(name)
+            state.writers.add(name)
         read = self._attempted = read or await self._read_next(state, limit)
         batch, self._liveness.refused = read.batch, state.segments.refused
         if self._follower is not None:
             for reading in read.readings:
-                self._follower.hear(reading.segment, reading.start, reading.end, batch.calls[reading.calls])
+                self._follower.receive(reading.segment, reading.start, reading.end, batch.calls[reading.calls])
         if read.unreadable:
             await asyncio.to_thread(self._quarantine.keep, read.unreadable)
         more = False

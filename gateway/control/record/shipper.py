@@ -1,8 +1,8 @@
 """Ship the journal of a node that does not hold the lease: lines as they are, into the store, for the holder to record.
 
-Rule: nothing is looked into but the seals: what is damaged here is put aside here. Lines and offsets go in one
-transaction, which begins with the life of the node; a segment is deleted once that is committed. That a writer is dead
-and drained only its own node can know: it says so after the writer's last line.
+Rule: only the seals are checked, and damaged lines go into this node's quarantine. Lines and offsets are written in one
+transaction, which begins by checking the life of the node; a segment is deleted once that is committed. Only its own
+node can know that a writer is dead and drained: it says so after the writer's last line.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _GONE: Final = b'{"line":"gone"}'
 
 
 class ShippedBatch(Batch):
-    """Lines to be shipped, by writer, in their order, without their seals; what was met while reading goes along."""
+    """Lines to be shipped, by writer, in their order, without their seals; and counts of damaged lines."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class ShippedBatch(Batch):
         self.parts[-1][1].append(text)
 
     def close(self, gone: Iterable[str], node: str) -> None:
-        """Add what is to be said at the end: which writers are gone, and what was met."""
+        """Add the last lines: which writers are gone, and how many lines were damaged."""
         self.parts += [(one, [_GONE]) for one in gone]
         met = {"corrupt": self.corrupt, "torn": self.torn, "lost": self.lost}
         if any(met.values()):
@@ -50,7 +50,7 @@ class ShippedBatch(Batch):
 
 @dataclass(slots=True)
 class _ShipperState:
-    """What memory holds of the store, as of the last commit; ``gone`` are writers of which it was said."""
+    """What memory holds of the store, as of the last commit; ``gone`` are writers whose end was shipped."""
 
     segments: Segments
     writers: Writers
@@ -83,7 +83,7 @@ class Shipper:
         dead = state.writers.dead(self._run, prefix)
         state.segments.look(dead)
         for name in state.segments.writers():
-            state.writers.meet(name)
+            state.writers.add(name)
         batch = ShippedBatch()
         self.full = self._member.view("").waiting_bytes.get(self._member.node, 0) > shipped.MOST_BYTES
         read = Read() if self.full else await asyncio.to_thread(state.segments.read, limit, None, batch)

@@ -1,8 +1,8 @@
-"""Tell those who count what happens of every call as it is journaled, without waiting for the store.
+"""Report every call to the metrics as it is journaled, without waiting for the store.
 
-Rule: from the journal's end at the start, each line once. What the recorder reads is told as it is read, so that a line
-is decoded once; what it leaves for ``PATIENCE_SECONDS``, because the store is down or far behind, is read here. A store
-in trouble delays reports, never request rates. A segment that is still to be told of is not deleted (``reached``).
+Rule: from the journal's end at the start, each line once. What the recorder reads is reported as it is read, so that a
+line is decoded once; what it leaves for ``PATIENCE_SECONDS``, because the store is down or far behind, is read here. A
+store in trouble delays reports, never request rates. A segment is not deleted before it is reported (``reached``).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CHUNK_BYTES: Final = 2**20
 
 
 class Tail:
-    """Tells ``on_calls`` of every finished call that is journaled from now on."""
+    """Calls ``on_calls`` with every finished call that is journaled from now on."""
 
     def __init__(
         self,
@@ -43,19 +43,19 @@ class Tail:
         self._offsets: dict[Path, int] = {}
         with suppress(OSError):  # then all of it is reported, once it can be listed
             self._offsets = {segment.path: segment.size for segment in segments(self._folder)}
-        #: When the recorder last read on from where we were.
-        self._heard: dict[Path, float] = {}
+        #: When the recorder last read on from where this had reached.
+        self._received_at: dict[Path, float] = {}
 
     def reached(self, segment: Segment) -> int:
-        """Return up to where a segment of predictions has been told of."""
+        """Return up to where a segment of predictions has been reported."""
         return self._offsets.get(segment.path, 0)
 
-    def hear(self, segment: Segment, start: int, end: int, calls: Sequence[StoredCall]) -> None:
-        """Take what the recorder read from ``start`` to ``end``: all of it is new here if it begins where we are."""
+    def receive(self, segment: Segment, start: int, end: int, calls: Sequence[StoredCall]) -> None:
+        """Take what the recorder read from ``start`` to ``end``: all of it is new if it begins where this is."""
         if start == self.reached(segment):
-            self._heard[segment.path] = self._clock()
+            self._received_at[segment.path] = self._clock()
             self._offsets[segment.path] = end
-            self._tell(calls)
+            self._deliver(calls)
 
     async def run(self) -> None:
         """Follow for ever."""
@@ -71,30 +71,30 @@ class Tail:
             await asyncio.sleep(0 if more else LOOK_SECONDS)
 
     async def step(self, *, at_once: bool = False) -> bool:
-        """Read what nobody else did, up to a chunk of each segment; return whether there may be more.
+        """Read what the recorder has left, up to a chunk of each segment; return whether there may be more.
 
-        ``at_once`` without patience.
+        ``at_once``: without waiting ``PATIENCE_SECONDS`` for the recorder.
         """
         found = segments(self._folder)
         self._offsets = {s.path: self._offsets.get(s.path, 0) for s in found}
-        self._heard = {path: at for path, at in self._heard.items() if path in self._offsets}
+        self._received_at = {path: at for path, at in self._received_at.items() if path in self._offsets}
         recently = self._clock() - PATIENCE_SECONDS
         more = False
         for segment in found:
             start = self._offsets[segment.path]
-            if start >= segment.size or (not at_once and self._heard.get(segment.path, recently) > recently):
+            if start >= segment.size or (not at_once and self._received_at.get(segment.path, recently) > recently):
                 continue
             batch, end = await asyncio.to_thread(_read, segment, start)
             if self._offsets[segment.path] != start:
-                continue  # the recorder was there in the meantime
+                continue  # the recorder has read it in the meantime
             more |= end - start >= CHUNK_BYTES // 2
             # A torn end is nothing to wait for: its writer has gone on to another segment.
             last = not any(s.writer == segment.writer and s.seq > segment.seq for s in found)
             self._offsets[segment.path] = end if batch.lines or last else segment.size
-            self._tell(batch.calls)
+            self._deliver(batch.calls)
         return more
 
-    def _tell(self, calls: Sequence[StoredCall]) -> None:
+    def _deliver(self, calls: Sequence[StoredCall]) -> None:
         self._on_calls([call for call in calls if not call.open])
 
 
@@ -104,7 +104,7 @@ def _read(segment: Segment, start: int) -> tuple[Batch, int]:
         lines, end = read_lines(segment.path, start, CHUNK_BYTES)
     except FileNotFoundError:
         return batch, segment.size
-    except SegmentRefused:  # the recorder says so, and leaves it too
+    except SegmentRefused:  # the recorder logs it, and leaves it too
         return batch, start
     except OSError as error:
         logger.debug("%s cannot be followed: %s", segment.path.name, error)

@@ -44,7 +44,7 @@ async def write_batch(
     """
     joiner, writers, batch = state.joiner, state.writers, read.batch
     for name in batch.writers:
-        writers.meet(name)
+        writers.add(name)
     await joiner.record(connection, batch.calls, deltas)
     await joiner.learn(connection, batch.events, deltas)
     if batch.bodies:
@@ -54,7 +54,7 @@ async def write_batch(
     drained = state.segments.drained_writers(set(dead) & {*writers.living(), *streaming}, read.offsets)
     for name in (*drained, *batch.gone):
         await joiner.abandon(connection, name, deltas)
-        writers.bury(name)
+        writers.mark_gone(name)
     if batch.rejected:
         deltas.status(UNKNOWN, UNKNOWN, "rejected", batch.rejected)
     deltas.counts.update(corrupt_lines=batch.corrupt, torn_lines=batch.torn, lost_lines=batch.lost)
@@ -111,7 +111,7 @@ async def begin_definitions(connection: AsyncConnection, joiner: Joiner, snapsho
 def _mark_writers(state: StoreState, batch: Batch) -> None:
     """Take the heartbeats and clean ends of writers that stand in a batch."""
     for name, at_ms, bye in batch.marks:
-        state.writers.meet(name)
+        state.writers.add(name)
         state.writers.mark(name, at_ms, bye=bye)
         if bye and name in batch.writers:
             batch.gone.append(name)  # what was shipped is in order: nothing of it can come after its last line

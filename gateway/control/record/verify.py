@@ -1,7 +1,6 @@
 """Read a journal as the recorder would, and say of each segment what is in it and what is wrong with it.
 
-Rule: reads and changes nothing, so it may look at a journal at work. A line that is being written at that moment then
-counts as torn.
+Rule: only reads, so it may run while workers write. A line that is being written at that moment counts as torn.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from router.snapshot import KeyRule, Metric
 
 
 class DefinitionKey(NamedTuple):
-    """Which definition: there is one for a route and a metric that begins at a time."""
+    """Which definition: that of a route's metric which begins at this time."""
 
     route: str
     name: str
@@ -98,7 +98,7 @@ class Definitions:
         self.exposing |= definition.name == EXPOSED
 
     def close(self, definition: Definition, until_ms: int) -> None:
-        """Move the pointer of what has closed."""
+        """Note that the windows of predictions made before ``until_ms`` have closed."""
         definitions = self._found[definition.route][definition.name]
         index = next(i for i, d in enumerate(definitions) if d.since_ms == definition.since_ms)
         definitions[index] = replace(definitions[index], closed_until=until_ms)
@@ -115,7 +115,7 @@ class Definitions:
             yield from definitions
 
     def with_key(self, key: DefinitionKey) -> Definition:
-        """Return a definition that there is."""
+        """Return the definition with this key, which must exist."""
         return next(d for d in self._found[key.route][key.name] if d.since_ms == key.since_ms)
 
     def names(self, route: str) -> tuple[str, ...]:
@@ -137,7 +137,7 @@ class Definitions:
         return self.exposing and self.at(route, EXPOSED, at_ms) is not None
 
     def back_ms(self, route: str) -> int:
-        """Return how long before a prediction of the route an event by key may have happened and be about it."""
+        """Return how long before a prediction of the route an event by key that is about it may have happened."""
         return self._back.get(route, 0)
 
     def closed_until(self, route: str) -> int:
@@ -147,7 +147,7 @@ class Definitions:
     def closed_at(self, route: str, at_ms: int) -> list[Definition]:
         """Return the definitions under which the window of a prediction made at ``at_ms`` has closed already."""
         if at_ms >= self._closed.get(route, 0):
-            return []  # as for every prediction that arrives in time
+            return []  # the usual case: the prediction arrives in time
         found = (self.at(route, name, at_ms) for name in self._found[route])
         return [definition for definition in found if definition is not None and definition.closed(at_ms)]
 
@@ -155,7 +155,7 @@ class Definitions:
 def newly_defined(
     known: Definitions, route: str, metrics: Sequence[Metric], key_rule: KeyRule = "latest"
 ) -> dict[str, Metric | None]:
-    """Return what a route's metrics mean from now on, where that is new: None for one that is listed no more."""
+    """Return what a route's metrics mean from now on, where that is new: None for a metric that is no longer listed."""
     listed = {metric.name: metric for metric in metrics}
     fresh: dict[str, Metric | None] = {}
     for name in {*known.names(route), *listed}:

@@ -1,6 +1,6 @@
-"""What one transaction will add to the counts, summed up in memory before anything is written.
+"""Deltas: what one transaction will add to the counts, summed up in memory before anything is written.
 
-Rule: only sums and differences, so that any two may be added in either order; what is written is what was put in.
+Rule: only sums and differences, so that any two may be added in either order.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from router.outcomes import Value
 from router.records import UNCOUNTED, WRONG, Outcome, Role
 from router.snapshot import Metric
 
-#: Microseconds are what is measured, and most calls take few milliseconds: the same ones come again and again.
+#: Cached, because latencies are whole microseconds and most calls take few milliseconds: the same ones come again.
 _bucket: Final = lru_cache(maxsize=2**15)(bucket)
 
 
-#: Of what a sign was last seen with, so many characters are kept.
+#: How many characters are kept of the detail that a sign was last seen with.
 MOST_DETAIL: Final = 64
 
 _AT_MS: Final[Callable[[CallRow], int]] = itemgetter(CallRow._fields.index("at_ms"))
@@ -51,7 +51,7 @@ class TallyAddress(NamedTuple):
 
 
 class Origin(Protocol):
-    """Where a value comes from: a prediction, or what several have in common."""
+    """What a value comes from: a prediction, or the fields that several share."""
 
     @property
     def route(self) -> str: ...
@@ -67,7 +67,7 @@ class Origin(Protocol):
     def role(self) -> Role: ...
 
 
-class Stint(NamedTuple):
+class RoutePeriod(NamedTuple):
     """A route's period: within it a unit arrives once."""
 
     route: str
@@ -175,8 +175,8 @@ class Deltas:
         self.units: defaultdict[TallyAddress, dict[str, list[float]]] = defaultdict(dict)
         #: The same where each prediction is a unit of its own: (address, before, after) → how often.
         self.alone: Counter[tuple[TallyAddress, float | None, float | None]] = Counter()
-        self.arrivals: defaultdict[Stint, dict[str, Arrival]] = defaultdict(dict)
-        self.stretches: Counter[tuple[Stint, int, str]] = Counter()
+        self.arrivals: defaultdict[RoutePeriod, dict[str, Arrival]] = defaultdict(dict)
+        self.stretches: Counter[tuple[RoutePeriod, int, str]] = Counter()
         self.latency: Counter[tuple[str, str, str, Role, int]] = Counter()
         self.faults: Counter[tuple[str, str, str, Role, str]] = Counter()
         self.signs: dict[Sign, Seen] = {}
@@ -340,11 +340,11 @@ class Deltas:
         return more
 
     def _arrivals(self, kin: SharedFields, rows: Sequence[CallRow]) -> None:
-        stint = Stint(kin.route, kin.epoch, kin.period)
+        period = RoutePeriod(kin.route, kin.epoch, kin.period)
         named = [row for row in rows if row.unit is not None] if kin.by_unit else []
         if len(named) < len(rows):
-            self.stretches[stint, kin.revision, kin.variant] += len(rows) - len(named)
-        arrivals = self.arrivals[stint]
+            self.stretches[period, kin.revision, kin.variant] += len(rows) - len(named)
+        arrivals = self.arrivals[period]
         for row in named:
             unit, at_ms = row.unit, row.at_ms
             assert unit is not None

@@ -1,8 +1,9 @@
-"""Old plans, many in one row of a table, and what old stretches have shown: a bandit makes a plan a second.
+"""Old plans, packed many in one row, and what old stretches have shown: a bandit makes a plan a second.
 
 Rule: nothing is lost that a report or a replay asks for. Every plan is found under its route and revision, as a row or
-in a pack; the sample-ratio check goes on from where stretches have led it that are rows no more, to the same number.
-What is counted under a revision after that (a node that was cut off for long) is a stretch of its own, after those.
+in a pack. The sample-ratio check goes on from the state after the stretches that were removed, and gives the same
+number. What is counted under a removed revision later (by a node that was cut off for long) is a stretch of its own,
+after those.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from gateway.store.schema import sql
 from gateway.store.schema.tables import courses, plan_packs, plans, stretches
 from policies.statistics.sample_ratio import START, SampleRatioState, accumulate
 
-#: Plans of a route that stay rows, the newest ones: some minutes of a bandit's.
+#: How many plans of a route stay rows, the newest ones: some minutes of a bandit's.
 KEPT: Final = 500
 #: Plans in a pack.
 PACK: Final = 500
 
 
-class Made(NamedTuple):
+class StoredPlan(NamedTuple):
     """A plan as the table has it: ``plan`` and ``shares`` are JSON."""
 
     route: str
@@ -49,7 +50,7 @@ async def due(connection: AsyncConnection) -> list[str]:
 
 async def fold(connection: AsyncConnection, route: str) -> bool:
     """Fold the oldest plans of a route, if it has many; return whether it had."""
-    made = [Made(*row) for row in await connection.execute(_OLDEST, {"route": route, "most": KEPT + PACK})]
+    made = [StoredPlan(*row) for row in await connection.execute(_OLDEST, {"route": route, "most": KEPT + PACK})]
     if len(made) < KEPT + PACK:
         return False
     del made[PACK:]
@@ -59,13 +60,13 @@ async def fold(connection: AsyncConnection, route: str) -> bool:
     return True
 
 
-async def find(connection: AsyncConnection, wanted: Collection[tuple[str, int]]) -> dict[tuple[str, int], Made]:
+async def find(connection: AsyncConnection, wanted: Collection[tuple[str, int]]) -> dict[tuple[str, int], StoredPlan]:
     """Return the plans of these routes and revisions, as far as they are stored."""
     if not wanted:
         return {}
     query = _plans(connection.dialect.name)
     rows = await connection.execute(query, sql.as_list(wanted))
-    found = {(row[0], row[1]): Made(*row) for row in rows}
+    found = {(row[0], row[1]): StoredPlan(*row) for row in rows}
     missing = defaultdict[str, set[int]](set)
     for route, revision in set(wanted) - found.keys():
         missing[route].add(revision)
@@ -75,12 +76,12 @@ async def find(connection: AsyncConnection, wanted: Collection[tuple[str, int]])
     return found
 
 
-async def last_of(connection: AsyncConnection, route: str, epoch: str) -> Made | None:
+async def last_of(connection: AsyncConnection, route: str, epoch: str) -> StoredPlan | None:
     """Return the last plan of an epoch, None if none is stored."""
     place = {"route": route, "epoch": epoch}
     row = (await connection.execute(_LAST, place)).first()
     if row is not None:
-        return Made(*row)
+        return StoredPlan(*row)
     last: int | None = (await connection.execute(_LAST_PACKED, place)).scalar()
     return None if last is None else (await find(connection, [(route, last)])).get((route, last))
 
@@ -93,7 +94,9 @@ async def read_sample_ratios(
     return {(route, epoch): SampleRatioState(**orjson.loads(state)) for route, epoch, state in rows}
 
 
-async def _fold_these(connection: AsyncConnection, route: str, epoch: str, period: int, made: Sequence[Made]) -> None:
+async def _fold_these(
+    connection: AsyncConnection, route: str, epoch: str, period: int, made: Sequence[StoredPlan]
+) -> None:
     """Pack the plans of one period, and fold what was given under them or earlier ones of it."""
     place = {"b_route": route, "b_epoch": epoch, "b_period": period, "b_last": made[-1].revision}
     given: dict[int, dict[str, int]] = {}
@@ -113,14 +116,14 @@ async def _fold_these(connection: AsyncConnection, route: str, epoch: str, perio
 
 
 def _folded(
-    given: Sequence[tuple[Mapping[str, int], str]], since: SampleRatioState, made: Sequence[Made]
+    given: Sequence[tuple[Mapping[str, int], str]], since: SampleRatioState, made: Sequence[StoredPlan]
 ) -> tuple[SampleRatioState, bytes]:
     state = accumulate(((counts, orjson.loads(shares)) for counts, shares in given), since)
-    # Column by column: what is alike is together, and packs to a third of what rows do.
+    # Column by column: similar values are together, and pack to a third of what rows do.
     return state, zlib.compress(orjson.dumps(list(zip(*made, strict=True))))
 
 
-async def _packed(connection: AsyncConnection, route: str, revisions: Collection[int]) -> AsyncIterator[Made]:
+async def _packed(connection: AsyncConnection, route: str, revisions: Collection[int]) -> AsyncIterator[StoredPlan]:
     """Yield those of a route's plans that are in packs."""
     span = {"route": route, "low": min(revisions), "high": max(revisions)}
     for first, last in (await connection.execute(_SPANS, span)).all():
@@ -131,8 +134,8 @@ async def _packed(connection: AsyncConnection, route: str, revisions: Collection
                     yield plan
 
 
-def _unpacked(body: bytes) -> list[Made]:
-    return [Made(*row) for row in zip(*orjson.loads(zlib.decompress(body)), strict=True)]
+def _unpacked(body: bytes) -> list[StoredPlan]:
+    return [StoredPlan(*row) for row in zip(*orjson.loads(zlib.decompress(body)), strict=True)]
 
 
 _MANY: Final = select(plans.c.route).group_by(plans.c.route).having(func.count() >= bindparam("most", type_=BigInteger))

@@ -1,6 +1,6 @@
-"""What the store knows of one route and epoch: the one thing that plans and reports are made from.
+"""The ledger: what is counted of one route and epoch, and the one thing that plans and reports are made from.
 
-Rule: values only. The store reads them, the joiner moves them, the planner and the report look.
+Rule: values only. The joiner moves them, ``read_ledgers`` reads them from the store, planner and report use them.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Stretch:
 
 
 class Epoch(NamedTuple):
-    """What a route was in an epoch, as far as that was written down.
+    """What a route was in an epoch, as far as that was stored.
 
     ``plan`` is its last, of ``revision``; ``metrics`` are those that its last predictions were judged by. Its last call
     was made within an hour after ``last_ms``; None: it has none.
@@ -80,7 +80,7 @@ class Epoch(NamedTuple):
 class Seen(NamedTuple):
     """How often a sign of something wrong was seen, and when first and last; ``detail`` is what it was last seen with.
 
-    Sums are in any order, but for the detail. What was taken back leaves its times.
+    Any two may be added in either order, but for the detail. What was taken back leaves its times.
     """
 
     n: int

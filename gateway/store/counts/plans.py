@@ -24,7 +24,7 @@ from policies.plans import decode_plan, encode_plan
 from router.records import EXPOSED
 from router.snapshot import KeyRule, Metric, Route
 
-#: What people do: kept apart from what happens by itself.
+#: What people did, told apart from what happens by itself.
 ACTS: Final = frozenset({"config_reloaded", "config_unchanged", "config_refused", "assignment_changed", "units_erased"})
 
 #: What may happen every second: one entry for each route, in memory alone. What it was is in the plans.
@@ -78,7 +78,7 @@ async def write_definition(connection: AsyncConnection, definition: Definition) 
 
 
 async def close_definition(connection: AsyncConnection, definition: Definition, until_ms: int) -> None:
-    """Move the pointer of what has closed."""
+    """Store that the windows of predictions made before ``until_ms`` have closed."""
     place = (
         definitions.c.route == bindparam("b_route"),
         definitions.c.metric == bindparam("b_metric"),
@@ -204,7 +204,7 @@ async def write_events(connection: AsyncConnection, rows: Iterable[LoggedEvent])
 async def recalled(connection: AsyncConnection, limit: int) -> list[LoggedEvent]:
     """Return what people did last, and what else happened last, so much of each, the newest first.
 
-    An earlier version stored what is folded now, a row each time: of those there may be more than one cares to read.
+    An earlier version stored what is folded now, a row each time: there may be too many of those to read.
     """
     newest = (await connection.execute(select(func.max(events.c.seq)))).scalar() or 0
     recent = select(*(events.c[name] for name in LoggedEvent._fields), events.c.seq).where(

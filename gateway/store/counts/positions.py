@@ -1,7 +1,7 @@
 """How far the journal has been read, by segment and by writer; and the watermark that follows from it.
 
 Rule: written in the same transaction as what was read, so that reading on after any interruption repeats nothing and
-skips nothing. Where there are several nodes, ``prefix`` is the node's name and "/": no two journals are confused.
+skips nothing. Where there are several nodes, ``prefix`` is the node's name and "/", so that journals are told apart.
 """
 
 from __future__ import annotations
@@ -60,20 +60,20 @@ async def read_writers(connection: AsyncConnection) -> Writers:
 
 
 async def forget_writers(connection: AsyncConnection, run: str, prefix: str = "") -> None:
-    """Forget writers of runs before ``run`` that are gone: they hold nothing back, and names sort by age."""
+    """Forget writers of runs before ``run`` that are gone: they do not hold the watermark back. Names sort by age."""
     own = writers.c.writer.startswith(prefix, autoescape=True)
     query = delete(writers).where(writers.c.gone, own, writers.c.writer < bindparam("run"))
     await connection.execute(query, {"run": f"{prefix}{run}"})
 
 
 async def forget_writers_elsewhere(connection: AsyncConnection, prefix: str) -> None:
-    """Forget writers of other nodes that are gone: nothing comes of them any more."""
+    """Forget writers of other nodes that are gone: nothing is shipped of them any more."""
     elsewhere = ~writers.c.writer.startswith(prefix, autoescape=True)
     await connection.execute(delete(writers).where(writers.c.gone, elsewhere))
 
 
 async def living(connection: AsyncConnection, prefix: str) -> set[str]:
-    """Return the writers of a node that are not known to be gone, with what of them waits to be recorded."""
+    """Return the writers of a node that are not gone, or of which shipped lines wait to be recorded."""
     own = select(writers.c.writer).where(writers.c.writer.startswith(prefix, autoescape=True), ~writers.c.gone)
     waiting = select(intake.c.writer).where(intake.c.node == prefix[:-1])
     return {row[0] for row in await connection.execute(own.union(waiting))}

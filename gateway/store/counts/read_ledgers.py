@@ -1,7 +1,7 @@
-"""Ledgers, read from the store; and which of them changed since they were read.
+"""Read ledgers from the store; and find out which of them changed since they were read.
 
-Rule: as many statements for many routes as for one, and of a route without news none that reads what is counted of it:
-``moved`` is asked instead.
+Rule: as many statements for many routes as for one. A ledger that has not changed is not read again: its version
+(``versions``) says so.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sqlalchemy import Select, Table, Text, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.counts import history, plans
-from gateway.store.counts.history import Made
+from gateway.store.counts.history import StoredPlan
 from gateway.store.counts.ledger import Ledger, Seen, Stretch, TallyKey
 from gateway.store.counts.tallies import SUMS, number
 from gateway.store.rows import calls
@@ -35,14 +35,14 @@ _KEY: Final = tuple(field.name for field in fields(TallyKey))
 
 
 class LedgerVersions(NamedTuple):
-    """How often what is known of each route changed, and the watermark: with the same number, a ledger is the same."""
+    """How often each route's counts changed, and the watermark: at the same number, a ledger is the same."""
 
     moved: Mapping[str, int]
     watermark_ms: int | None
 
 
 async def versions(connection: AsyncConnection) -> LedgerVersions:
-    """Return what tells whether anything that was read before is still so."""
+    """Return what to compare, in order to know whether a ledger that was read before is still the same."""
     found = {row[0]: row[1] for row in await connection.execute(select(moved))}
     return LedgerVersions(found, await number(connection, "watermark_ms"))
 
@@ -133,9 +133,9 @@ def _buckets(rows: Sequence[Any]) -> dict[Any, dict[int, int]]:
     return dict(found)
 
 
-def _joined(rows: Sequence[Any], packed: Mapping[int, Made]) -> Iterator[Stretch]:
-    """Stretches of rows that are in order. One without a stored plan (the store is younger than the plan) has no shares
-    to compare with: it is left out."""
+def _joined(rows: Sequence[Any], packed: Mapping[int, StoredPlan]) -> Iterator[Stretch]:
+    """Yield stretches, of rows that are in order. One without a stored plan (the store is younger than the plan) has no
+    shares to compare with, and is left out."""
     shares: dict[tuple[int, int], str] = {}
     found: dict[tuple[int, int], dict[str, int]] = {}
     for period, revision, share, variant, n in rows:
@@ -150,7 +150,7 @@ def _joined(rows: Sequence[Any], packed: Mapping[int, Made]) -> Iterator[Stretch
 
 @cache
 def _here(dialect: str, table: Table, *columns: str) -> Select[Any]:
-    """The rows of a table that are of the listed routes and epochs."""
+    """Select the rows of a table that are of the listed routes and epochs."""
     wanted = sql.listed(dialect, Text(), Text())
     chosen = (table.c.route, table.c.epoch, *(table.c[name] for name in columns))
     return select(*chosen).join(wanted, (table.c.route == wanted.c.c0) & (table.c.epoch == wanted.c.c1))

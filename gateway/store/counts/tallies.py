@@ -1,6 +1,6 @@
 """Tallies, the unit rows they are sums of, and the plain counters: written by ``Deltas`` (``read_ledgers`` reads them).
 
-Rule: whoever changes what is counted of a route says so in ``moved``, in the same transaction.
+Rule: every transaction that changes what is counted of a route adds to its number in ``moved``.
 
 A unit row and its tally move together, by the difference of the unit before and after. Their sums are exact
 (``policies.exact``): a column has the rounded sum, and ``rest`` what rounding left out of it. So a tally is what a
@@ -21,7 +21,7 @@ import orjson
 from sqlalchemy import BigInteger, Select, Text, bindparam, case, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.store.counts.deltas import Arrival, Deltas, Stint, TallyAddress, TallyDelta
+from gateway.store.counts.deltas import Arrival, Deltas, RoutePeriod, TallyAddress, TallyDelta
 from gateway.store.schema import sql
 from gateway.store.schema.tables import (
     arrivals,
@@ -76,14 +76,14 @@ _MOVE = (
 
 @dataclass(slots=True)
 class TallyCache:
-    """Rows as they are in the store, kept because they will be asked for again. Thrown away when a transaction fails.
+    """Rows as they are in the store, kept because they will be needed again. Discarded when a transaction fails.
 
-    Bounded: whoever comes once in a while is read from the store again.
+    Bounded: when a kind of rows is too large, all of that kind are dropped, and read from the store again.
     """
 
     ids: dict[TallyAddress, int] = field(default_factory=dict)
     units: dict[int, dict[str, Counted]] = field(default_factory=dict)
-    arrivals: dict[Stint, dict[str, Arrival]] = field(default_factory=dict)
+    arrivals: dict[RoutePeriod, dict[str, Arrival]] = field(default_factory=dict)
     #: Of each epoch, None before it was asked for.
     newest: dict[tuple[str, str], int] | None = None
     #: About how much the units, and the arrivals, take.
@@ -91,7 +91,7 @@ class TallyCache:
     arrivals_bytes: int = 0
 
     def shrink(self) -> None:
-        """Forget everything of a kind that has become too much."""
+        """Drop everything of each kind that has become too large."""
         if len(self.ids) > CACHED_ADDRESSES:
             self.ids.clear()
         if self.units_bytes > CACHE_BYTES:
@@ -112,7 +112,7 @@ async def apply(connection: AsyncConnection, deltas: Deltas, tally_cache: TallyC
     began = await _arrive(connection, deltas.arrivals, tally_cache)
     began.update(deltas.stretches)
     await sql.add(
-        connection, stretches, [((*stint, revision, variant), n) for (stint, revision, variant), n in began.items()]
+        connection, stretches, [((*period, revision, variant), n) for (period, revision, variant), n in began.items()]
     )
     await _note_newest(connection, deltas.newest, tally_cache)
     await sql.add(connection, latency, deltas.latency.items())
@@ -125,8 +125,8 @@ async def apply(connection: AsyncConnection, deltas: Deltas, tally_cache: TallyC
 
 
 async def note_moved(connection: AsyncConnection, routes: Iterable[str]) -> None:
-    """Say that what is counted of these routes changed."""
-    # In order: of two nodes that write at the same moment neither waits for what the other waits for.
+    """Note that what is counted of these routes changed."""
+    # In order, so that two nodes which write at the same moment cannot wait for each other.
     await sql.add(connection, moved, [((route,), 1) for route in sorted(routes)])
 
 
@@ -144,7 +144,7 @@ async def feedback_total(connection: AsyncConnection) -> Mapping[tuple[str, str,
 
 
 async def counted(connection: AsyncConnection) -> Mapping[str, int]:
-    """Return what the recorder met, by name."""
+    """Return what the recorder counted about journal lines, by name."""
     return {str(name): int(n) for name, n in await connection.execute(select(counts))}
 
 
@@ -274,42 +274,42 @@ def rests_of(exact: Mapping[str, Sum]) -> str | None:
 
 async def _arrive(
     connection: AsyncConnection,
-    seen: Mapping[Stint, Mapping[str, Arrival]],
+    seen: Mapping[RoutePeriod, Mapping[str, Arrival]],
     tally_cache: TallyCache,
-) -> Counter[tuple[Stint, int, str]]:
+) -> Counter[tuple[RoutePeriod, int, str]]:
     """Write the arrivals that are new, or earlier than those known, and return what the stretches change by."""
-    changes: Counter[tuple[Stint, int, str]] = Counter()
+    changes: Counter[tuple[RoutePeriod, int, str]] = Counter()
     missing = [
-        (*stint, unit)
-        for stint, came in seen.items()
-        for unit in came.keys() - tally_cache.arrivals.setdefault(stint, {}).keys()
+        (*period, unit)
+        for period, came in seen.items()
+        for unit in came.keys() - tally_cache.arrivals.setdefault(period, {}).keys()
     ]
     tally_cache.arrivals_bytes += sum([_ROW_BYTES + getsizeof(unit) for *_, unit in missing])
     await _recall_arrivals(connection, missing, tally_cache.arrivals)
     rows = []
-    for stint, came in seen.items():
-        known = tally_cache.arrivals[stint]
+    for period, came in seen.items():
+        known = tally_cache.arrivals[period]
         for unit, arrival in came.items():
             old = known.get(unit)
             if old is not None and old <= arrival:
                 continue
             if old is not None:
-                changes[stint, old.revision, old.variant] -= 1
-            changes[stint, arrival.revision, arrival.variant] += 1
+                changes[period, old.revision, old.variant] -= 1
+            changes[period, arrival.revision, arrival.variant] += 1
             known[unit] = arrival
-            rows.append((*stint, unit, *arrival))
+            rows.append((*period, unit, *arrival))
     await sql.upsert(connection, arrivals, rows)
     return changes
 
 
 async def _recall_arrivals(
-    connection: AsyncConnection, missing: Collection[tuple[Any, ...]], known: dict[Stint, dict[str, Arrival]]
+    connection: AsyncConnection, missing: Collection[tuple[Any, ...]], known: dict[RoutePeriod, dict[str, Arrival]]
 ) -> None:
     if not missing:
         return
     query = _arrivals(connection.dialect.name)
     for route, epoch, period, unit, *rest in await connection.execute(query, sql.as_list(missing)):
-        known[Stint(route, epoch, period)][unit] = Arrival(*rest)
+        known[RoutePeriod(route, epoch, period)][unit] = Arrival(*rest)
 
 
 @cache

@@ -1,9 +1,9 @@
-"""Event time: up to when everything that happened is known.
+"""The watermark: the event time up to which everything that happened is known.
 
 Rule: taken from the journal alone, never from a clock, so that a replay closes the same windows as the first run did.
 Every writer says once a second before which time all its calls are in the journal; the least of these is the watermark.
 A writer that died holds it back until its segments are drained, then never again. It never goes back. Where there are
-several nodes, one that is out of reach for long holds nothing back either: what it tells later comes late, and counts.
+several nodes, one that is out of reach for long holds it back no longer: what it ships later is late, and counts.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """One life of a worker: the time before which all its calls are known, and how it stands.
+    """One life of a worker, and the time before which all its calls are known.
 
-    ``bye`` says that it ended and said so; ``gone`` that it is dead and everything it wrote is known.
+    ``bye``: it ended and said so. ``gone``: it is dead and everything it wrote is recorded.
     """
 
     mark_ms: int
@@ -25,7 +25,7 @@ class Writer:
 
 
 class Writers:
-    """Every writer seen, by name (``{run}-{slot}-{spawn}``), and the watermark; ``changed`` names the unsaved.
+    """Every writer seen, by name (``{run}-{slot}-{spawn}``), and the watermark; ``changed`` names the unsaved ones.
 
     Where there are several nodes, a name has its node's and "/" before it.
     """
@@ -46,19 +46,19 @@ class Writers:
         changed, self.changed = self.changed, set()
         return [(name, self._writers[name]) for name in sorted(changed)]
 
-    def meet(self, name: str) -> None:
-        """Know of a writer: nothing of it is older than its birth, which its name tells."""
+    def add(self, name: str) -> None:
+        """Add a writer, if it is new: nothing that it wrote is older than its start, which is in its name."""
         if name not in self._writers:
             self._put(name, Writer(int(name.rpartition("-")[2], 16)))
 
     def mark(self, name: str, at_ms: int, *, bye: bool = False) -> None:
         """Take a heartbeat or, with ``bye``, a clean end."""
         writer = self._writers[name]
-        # A later beat can be earlier by the clock of a machine that was set back: the promise made first still holds.
+        # Where a clock was set back, a later heartbeat has an earlier time: the promise made first still holds.
         self._put(name, Writer(max(writer.mark_ms, at_ms), bye or writer.bye, writer.gone))
 
-    def bury(self, name: str) -> None:
-        """Know that a dead writer's segments are drained to their end."""
+    def mark_gone(self, name: str) -> None:
+        """Note that a dead writer's segments are drained to their end."""
         self._put(name, replace(self._writers[name], gone=True))
 
     def living(self) -> list[str]:
@@ -66,12 +66,12 @@ class Writers:
         return sorted(name for name, writer in self._writers.items() if not writer.gone)
 
     def dead(self, run: str | None = None, prefix: str = "") -> set[str]:
-        """Return the writers that will never write again: they said so, or have a successor; ``run`` is the present.
+        """Return the writers that will write no more: they said so, or have a successor; ``run`` is the present one.
 
-        ``prefix`` is that of the node, whose own writers these are: of others' nothing can be known here.
+        Only writers of the node with this ``prefix``: of another node's it cannot be known here.
         """
         own = {name: name[len(prefix) :].split("-") for name in self._writers if name.rpartition("/")[0] == prefix[:-1]}
-        # With the run given, one that is newer is that of a supervisor which takes over: both runs write for a while.
+        # Where the run is given, a newer one is of a supervisor that takes over: both runs write for a while.
         newest = run if run is not None else max((at for at, _, _ in own.values()), default="")
         spawns: dict[tuple[str, str], str] = {}
         for at, slot, spawn in own.values():
@@ -92,7 +92,7 @@ class Writers:
             for name, writer in self._writers.items()
             if not writer.gone and (present is None or name.rpartition("/")[0] in present)
         ]
-        # When the last one is gone, everything it ever said is known.
+        # When the last writer is gone, everything up to its last heartbeat is known.
         reached = min(marks) if marks else max((writer.mark_ms for writer in self._writers.values()), default=None)
         if reached is None or (self.watermark_ms is not None and reached <= self.watermark_ms):
             return False

@@ -43,14 +43,14 @@ from tests.router.journal_lines import call_line
 
 
 class Slow:
-    """A follower that has heard of nothing until it has of everything."""
+    """A follower that has reached nothing until it has reached everything."""
 
     there = False
 
     def reached(self, segment: Segment) -> int:
         return segment.size if self.there else 0
 
-    def hear(self, segment: Segment, start: int, end: int, calls: Sequence[StoredCall]) -> None: ...
+    def receive(self, segment: Segment, start: int, end: int, calls: Sequence[StoredCall]) -> None: ...
 
 
 NEXT_RUN = f"{T0 + 60_000:012x}"
