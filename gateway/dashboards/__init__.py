@@ -1,7 +1,7 @@
 """Grafana dashboard, Prometheus alerts and a scrape example, as files of this package.
 
-Rule: the files are the source; nothing generates them. Tests hold that every query parses, names only series that
-``gateway.admin.series`` declares, and has an answer in a real Prometheus.
+Rule: the files are the source; nothing generates them. Tests check that every query parses, names only series that
+``gateway.admin.metrics.series`` declares, and has an answer in a real Prometheus.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Final
 
 FILES: Final = ("turnout.json", "rules.yaml", "prometheus.yaml", "README.md")
 
-#: What Grafana would put in place of its variables: everything, and a range that holds two scrapes of a second each.
+#: What Grafana would put in place of its variables: every value, and a range of at least two scrapes, one a second.
 VARIABLES: Final[Mapping[str, str]] = {
     "job": ".+",
     "instance": ".+",

@@ -39,6 +39,19 @@ from gateway.proxy.limits.admission import SAMPLE_SECONDS, Admission
 from gateway.proxy.limits.new_units import NewUnits
 from gateway.proxy.log.counters import Counts
 from gateway.proxy.log.predictions import Log, keep_synced
+from gateway.proxy.log.worker_series import (
+    BUFFER_BYTES,
+    CONNECTIONS,
+    CONNECTIONS_LIMIT,
+    DROPPED_FIELDS,
+    FEEDBACK_COMMITS,
+    IN_FLIGHT,
+    IN_FLIGHT_LIMIT,
+    JOURNAL_BYTES,
+    SHED,
+    SLOW_CLIENTS,
+    SNAPSHOT_ERRORS,
+)
 from gateway.proxy.server.edge import Edge
 from gateway.proxy.server.request import Request
 from gateway.proxy.server.response import Response
@@ -234,7 +247,7 @@ class Worker:
             self._backends.swap(snapshot)
         except (OSError, ValueError) as error:
             if not isinstance(error, FileNotFoundError):
-                self._counts.add("snapshot_errors")
+                self._counts.add(SNAPSHOT_ERRORS)
                 logger.error("snapshot refused, revision %d stays in force: %s", self._router.snapshot.revision, error)
             return
         # A bandit's plans move every few seconds; an operator's edit is worth a line.
@@ -275,29 +288,24 @@ class Worker:
 
     def _report(self, metrics: socket.socket) -> None:
         """Send gauges and counters to the controller, if it is there."""
-        gauges: list[tuple[str, dict[str, str], float]] = [
-            ("in_flight", {"route": route}, number) for route, number in self._exchange.in_flight.items()
-        ]
-        gauges.append(("connections", {}, self._edge.connections))
-        gauges.append(("connections_limit", {}, self._edge.max_connections))
-        gauges.append(("buffer_bytes", {}, self._buffers.used))
+        gauges = [IN_FLIGHT.sample(number, route=route) for route, number in self._exchange.in_flight.items()]
+        gauges.append(CONNECTIONS.sample(self._edge.connections))
+        gauges.append(CONNECTIONS_LIMIT.sample(self._edge.max_connections))
+        gauges.append(BUFFER_BYTES.sample(self._buffers.used))
         gauges += self._backends.gauges()
         if self._gateway.admission != "off":
-            gauges.append(("in_flight_limit", {}, self._admission.limit))
+            gauges.append(IN_FLIGHT_LIMIT.sample(self._admission.limit))
         if self._post.slot == 0:  # gauges are added up, and the journal is one for all workers
-            gauges.append(("journal_bytes", {}, self._log.journal_bytes))
-        counters = self._counts.listed()
-        if self._feedback.commits:
-            counters.append(("feedback_commits", {}, self._feedback.commits))
-        for reason, number in (("max_connections", self._edge.turned_away), ("max_buffer_bytes", self._edge.unheld)):
-            if number:
-                counters.append(("shed", {"reason": reason}, number))
-        if self._edge.unread:
-            counters.append(("slow_clients", {"reason": "unread"}, self._edge.unread))
-        if self._buffers.evicted:
-            counters.append(("slow_clients", {"reason": "memory"}, self._buffers.evicted))
-        if self._edge.dropped_fields:
-            counters.append(("dropped_fields", {}, self._edge.dropped_fields))
+            gauges.append(JOURNAL_BYTES.sample(self._log.journal_bytes))
+        counted = [
+            FEEDBACK_COMMITS.sample(self._feedback.commits),
+            SHED.sample(self._edge.turned_away, reason="max_connections"),
+            SHED.sample(self._edge.unheld, reason="max_buffer_bytes"),
+            SLOW_CLIENTS.sample(self._edge.unread, reason="unread"),
+            SLOW_CLIENTS.sample(self._buffers.evicted, reason="memory"),
+            DROPPED_FIELDS.sample(self._edge.dropped_fields),
+        ]
+        counters = self._counts.samples() + [sample for sample in counted if sample[2]]
         datagram = orjson.dumps(
             {
                 "writer": self.writer,

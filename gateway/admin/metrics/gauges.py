@@ -66,7 +66,7 @@ class Gauges(Collector):
 
     def _head(self, values: tuple[str, ...]) -> str:
         said = ",".join(f'{self._labels[place]}="{_escaped(values[place])}"' for place in self._order)
-        return f"{self._name}{{{said}}} "
+        return f"{self._name}{{{said}}} " if said else f"{self._name} "
 
 
 class LabelledGauge:

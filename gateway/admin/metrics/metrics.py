@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final, get_args
 
-from prometheus_client import Counter
-
 from gateway.admin.metrics.gauges import Gauges
 from gateway.admin.metrics.replicas import backends
 from gateway.admin.metrics.series import Series
@@ -23,6 +21,7 @@ from gateway.compiled import build
 from gateway.control.membership import FleetView
 from gateway.control.progress import Progress
 from gateway.proxy.client.health import STATES
+from gateway.proxy.log.worker_series import COUNTERS, GAUGES
 from gateway.report.comparison import STATUSES as VERDICTS
 from gateway.sinks.sinks import RESULTS
 from gateway.store.rows.calls import CallRow, StoredCall, by_shared_fields
@@ -167,11 +166,11 @@ class Metrics:
             self.series.datagrams_refused.inc()
             return
         for increase in increases:
-            found = self._counter(increase.name)
-            if found is None:
+            counter = self.series.worker_counters.get(increase.name)
+            if counter is None:
                 self.series.datagrams_refused.inc()
                 continue
-            counter, labels = found
+            labels = COUNTERS[increase.name].labels
             values = [self._label(label, increase.labels.get(label, UNKNOWN)) for label in labels]
             (counter.labels(*values) if labels else counter).inc(increase.by)
 
@@ -198,21 +197,13 @@ class Metrics:
         series.worker_plan_revision.clear()
         for slot, revision in revisions.items():
             series.worker_plan_revision.labels(str(slot)).set(revision)
-        series.in_flight_requests.clear()
-        for name in snapshot.routes:
-            series.in_flight_requests.labels(name).set(gauges.get(("in_flight", (("route", name),)), 0.0))
-        series.replica_state.clear()
-        series.waiting_calls.clear()
-        for backend in self.backends():
-            series.waiting_calls.labels(backend["name"]).set(backend["waiting"])
-            for one in backend["replicas"]:
-                for state in STATES:
-                    series.replica_state.labels(backend["name"], one["name"], state).set(one[state])
-        series.in_flight_limit.set(gauges.get(("in_flight_limit", ()), 0.0))
-        series.connections.set(gauges.get(("connections", ()), 0.0))
-        series.connections_limit.set(gauges.get(("connections_limit", ()), 0.0))
-        series.buffer_bytes.set(gauges.get(("buffer_bytes", ()), 0.0))
-        series.journal_bytes.set(gauges.get(("journal_bytes", ()), 0.0))
+        values = _label_values(snapshot)
+        for name, gauge in series.worker_gauges.items():
+            gauge.clear()
+            labels = GAUGES[name].labels
+            for these in values[labels]:
+                place = name, tuple(sorted(zip(labels, these, strict=True)))
+                gauge.labels(*these).set(gauges.get(place, 0.0))
 
     def refresh_fleet(self, fleet: FleetView | None) -> None:
         """Set what this node knows of the others; where there are none, there is nothing to say."""
@@ -325,34 +316,21 @@ class Metrics:
             return route is not None and route.variants[0] == shared.variant
         return shared.role == "primary"
 
-    def _counter(self, name: str) -> tuple[Counter, tuple[str, ...]] | None:
-        """Return the series of a worker's counter, and its labels in order."""
-        series = self.series
-        return {
-            "mirror_drops": (series.mirror_drops, ("route", "variant", "reason")),
-            "shed": (series.shed, ("reason",)),
-            "slow_clients": (series.slow_clients, ("reason",)),
-            "unfinished_requests": (series.unfinished, ("route",)),
-            "dropped_fields": (series.dropped_fields, ()),
-            "unit_fallbacks": (series.unit_fallbacks, ("route",)),
-            "uncounted_requests": (series.uncounted, ("route",)),
-            "merge_failures": (series.merge_failures, ("route", "reason")),
-            "extraction_failures": (series.extraction_failures, ("route", "variant")),
-            "version_mismatches": (series.version_mismatches, ("route", "variant")),
-            "feedback_commits": (series.feedback_commits, ()),
-            "journal_fsync_failures": (series.journal_fsync_failures, ()),
-            "capture_drops": (series.capture_drops, ("route", "reason")),
-            "journal_shed": (series.journal_shed, ()),
-            "journal_refused": (series.journal_refused, ()),
-            "snapshot_errors": (series.snapshot_errors, ()),
-            "feedback_rejected": (series.feedback_rejected, ("reason",)),
-            "retries": (series.retries, ("variant", "reason")),
-            "retry_budget_exhausted": (series.retry_budget_exhausted, ("variant",)),
-            "ejections": (series.ejections, ("variant", "replica", "reason")),
-        }.get(name)
-
     def _label(self, label: str, value: str) -> str:
         return self._names.reason(value) if label == "reason" else self._names.of(label, value)
+
+
+def _label_values(snapshot: Snapshot) -> dict[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return every value of the labels that workers' gauges have: a gauge that no worker reports is 0, not absent."""
+    backends = snapshot.backends.values()
+    return {
+        (): [()],
+        ("route",): [(name,) for name in snapshot.routes],
+        ("variant",): [(backend.name,) for backend in backends],
+        ("variant", "replica", "state"): [
+            (backend.name, replica_name(url), state) for backend in backends for url in backend.urls for state in STATES
+        ],
+    }
 
 
 def _set(gauge: Gauges, labels: tuple[str, ...], value: float | None) -> None:

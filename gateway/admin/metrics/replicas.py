@@ -10,6 +10,7 @@ from typing import Any
 
 from gateway.admin.metrics.workers import Labels
 from gateway.proxy.client.health import STATES
+from gateway.proxy.log.worker_series import REPLICAS, WAITING
 from router.settings.backend import replica_name
 from router.snapshot import Backend, Snapshot
 
@@ -23,7 +24,7 @@ def backends(snapshot: Snapshot, gauges: Gauges) -> list[dict[str, Any]]:
             "name": backend.name,
             "model": backend.model,
             "version": backend.version,
-            "waiting": int(gauges.get(("waiting", (("variant", backend.name),)), 0)),
+            "waiting": int(gauges.get((WAITING.name, (("variant", backend.name),)), 0)),
             "replicas": [_replica(backend, replica_name(url), gauges) for url in backend.urls],
         }
         for backend in snapshot.backends.values()
@@ -44,6 +45,6 @@ def out_of_use(found: list[dict[str, Any]], names: Collection[str]) -> list[dict
 def _replica(backend: Backend, name: str, gauges: Gauges) -> dict[str, Any]:
     def workers(state: str) -> int:
         labels = (("replica", name), ("state", state), ("variant", backend.name))
-        return int(gauges.get(("replicas", labels), 0))
+        return int(gauges.get((REPLICAS.name, labels), 0))
 
     return {"name": name, **{state: workers(state) for state in STATES}}

@@ -1,4 +1,4 @@
-"""Every Prometheus series, declared once.
+"""Every Prometheus series, declared once: the controller's here, the workers' in ``gateway.proxy.log.worker_series``.
 
 Rule: prefix ``turnout_``, base units in the name, help that says what one unit of it is. Labels are names from the
 operator's file or words of this program, never a unit, an id or anything a client chose; see ``metrics.Names``.
@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from gateway.admin.metrics.gauges import Gauges, exposition
+from gateway.proxy.log.worker_series import COUNTERS, GAUGES
 
 Declared = TypeVar("Declared", bound=Collector)
 
@@ -77,6 +78,11 @@ class Series:
         self._others = CollectorRegistry()
         self._many: list[Gauges] = []
         self._rest(ProcessCollector(registry=self.registry))
+        #: By the names that workers report them under.
+        self.worker_counters = {
+            one.name: self._counter(one.exposed, one.help_text, one.labels) for one in COUNTERS.values()
+        }
+        self.worker_gauges = {one.name: self._gauge(one.exposed, one.help_text, one.labels) for one in GAUGES.values()}
         self._declare_traffic()
         self._declare_feedback()
         self._declare_quality()
@@ -136,90 +142,7 @@ class Series:
             ("route",),
             OVERHEAD_BUCKETS,
         )
-        self.mirror_drops = self._counter(
-            "mirror_drops_total", "Copies for a shadow that were never sent, by reason.", (*_VARIANT, "reason")
-        )
-        self.shed = self._counter(
-            "shed_total",
-            "Requests answered 503 before anything was done for them, by reason: overload (the worker cannot keep up), "
-            "max_in_flight, max_connections, max_buffer_bytes (no room for a body that has to be whole).",
-            ("reason",),
-        )
-        self.slow_clients = self._counter(
-            "slow_clients_total",
-            "Requests ended for their client's slowness, by reason: body or answer (others waited for its place at the "
-            "backend), unread (it took its answer below min_read_bytes_per_second), memory (others needed "
-            "what was held for it).",
-            ("reason",),
-        )
-        self.unfinished = self._counter(
-            "unfinished_requests_total",
-            "Requests whose client left, or was too slow, before enough of the body was there to call anybody: no row.",
-            ("route",),
-        )
-        self.dropped_fields = self._counter(
-            "dropped_fields_total", "Header fields of requests that were dropped for an underscore in their name."
-        )
-        self.unit_fallbacks = self._counter(
-            "unit_fallbacks_total",
-            "Requests that carried no unit, so that the request itself was randomised.",
-            ("route",),
-        )
-        self.uncounted = self._counter(
-            "uncounted_requests_total",
-            "Requests that count in no report: their unit was one too many new ones of their client within a minute.",
-            ("route",),
-        )
-        self.merge_failures = self._counter(
-            "merge_failures_total",
-            "Interleaved requests answered by one list as it came, by reason.",
-            ("route", "reason"),
-        )
-        self.extraction_failures = self._counter(
-            "extraction_failures_total", "Answers in which the prediction was not where its pointer says.", _VARIANT
-        )
-        self.version_mismatches = self._counter(
-            "version_mismatches_total", "Answers that reported another version than the file declares.", _VARIANT
-        )
-        self.capture_drops = self._counter(
-            "capture_drops_total", "Bodies that were to be captured and were not, by reason.", ("route", "reason")
-        )
-        self.retries = self._counter(
-            "retries_total",
-            "Calls sent again to another replica of their variant, by what had happened to them.",
-            ("variant", "reason"),
-        )
-        self.retry_budget_exhausted = self._counter(
-            "retry_budget_exhausted_total",
-            "Calls that were not sent again because too many were being repeated already.",
-            ("variant",),
-        )
-        self.ejections = self._counter(
-            "replica_ejections_total",
-            "Times a worker took a replica out of use, by what had failed (connection, answer).",
-            ("variant", "replica", "reason"),
-        )
-        self.replica_state = self._gauge(
-            "replica_state",
-            "Workers that see the replica in this state: fit, ejected (calls failed) or unhealthy (probes failed).",
-            ("variant", "replica", "state"),
-        )
-        self.waiting_calls = self._gauge(
-            "waiting_calls", "Calls that wait for a place under max_concurrency right now.", ("variant",)
-        )
         self.share = self._gauge("share", "Probability that the variant answers a request, from 0 to 1.", _VARIANT)
-        self.in_flight_requests = self._gauge("in_flight_requests", "Requests being answered right now.", ("route",))
-        self.in_flight_limit = self._gauge(
-            "in_flight_limit",
-            "Requests that may be under way, over all workers, as admission has it now; 0 when it is off.",
-        )
-        self.connections = self._gauge("connections", "Client connections open right now.")
-        self.connections_limit = self._gauge(
-            "connections_limit", "Client connections that may be open: max_connections, or what descriptors allow."
-        )
-        self.buffer_bytes = self._gauge(
-            "buffer_bytes", "Memory held for slow clients beyond 64 KiB of each, of max_buffer_bytes per worker."
-        )
 
     def _declare_feedback(self) -> None:
         self.feedback = self._counter(
@@ -235,9 +158,6 @@ class Series:
             "Feedback events by what they are now: over all statuses, everything that was ever sent. Of no known "
             'prediction, or refused, they are under route "unknown".',
             ("route", "metric", "status"),
-        )
-        self.feedback_rejected = self._counter(
-            "feedback_rejected_total", "Feedback events refused with a 4xx, by reason.", ("reason",)
         )
         self.feedback_delay_seconds = self._histogram(
             "feedback_delay_seconds",
@@ -307,7 +227,6 @@ class Series:
             "journal_lag_seconds", "Age of the oldest journal line that is not in the store yet."
         )
         self.journal_lag_bytes = self._gauge("journal_lag_bytes", "Journal that is not in the store yet.")
-        self.journal_bytes = self._gauge("journal_bytes", "Journal on disk, as the workers last said.")
         self.journal_faulty_lines = self._counter(
             "journal_faulty_lines_total",
             "Journal lines that are corrupt, torn, unrecordable, duplicate or lost (their number is missing).",
@@ -318,22 +237,6 @@ class Series:
         )
         self.journal_refused_segments = self._gauge(
             "journal_refused_segments", "Journal files that this program cannot read and leaves as they are."
-        )
-        self.feedback_commits = self._counter(
-            "feedback_commits_total", "Times the disk was asked to confirm feedback, each for everything that waited."
-        )
-        self.journal_fsync_failures = self._counter(
-            "journal_fsync_failures_total", "Times predictions could not be made safe from a loss of power."
-        )
-        self.journal_shed = self._counter(
-            "journal_shed_total", "Calls answered but not logged, because the journal was full or could not be written."
-        )
-        self.journal_refused = self._counter(
-            "journal_refused_total",
-            "Requests and feedback refused with 503, because the journal was full or could not be written.",
-        )
-        self.snapshot_errors = self._counter(
-            "snapshot_errors_total", "Times a worker could not read the published snapshot and kept its own."
         )
         self.expired = self._counter(
             "expired_total", "Rows removed from the store because their retention had passed.", ("kind",)

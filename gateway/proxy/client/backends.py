@@ -18,6 +18,7 @@ from gateway.files.tls import Unusable, client_context
 from gateway.proxy.client.probes import Probes
 from gateway.proxy.client.upstream import Upstream
 from gateway.proxy.log.counters import Counts
+from gateway.proxy.log.worker_series import REPLICAS, WAITING, Sample
 from gateway.proxy.wire.buffers import Buffers
 from gateway.proxy.wire.headers import Header, Headers
 from router.records import CallLine, Role, Stamp, stamp
@@ -152,18 +153,18 @@ class Backends:
         self.swap(self._snapshot)
         return True
 
-    def gauges(self) -> list[tuple[str, dict[str, str], float]]:
+    def gauges(self) -> list[Sample]:
         """Return the state of every replica, and how many calls wait at each backend, as a datagram carries them.
 
         A replica that is out for its copies alone is out: a shadow has no other calls.
         """
-        found: list[tuple[str, dict[str, str], float]] = []
+        found: list[Sample] = []
         for name in self.current.backends:
             answering, mirroring = self.current.answering(name), self.current.mirroring(name)
             for (replica, state), (_, other) in zip(answering.states(), mirroring.states(), strict=True):
-                labels = {"variant": name, "replica": replica, "state": other if state == "fit" else state}
-                found.append(("replicas", labels, 1))
-            found.append(("waiting", {"variant": name}, len(answering.waiting)))
+                seen = other if state == "fit" else state
+                found.append(REPLICAS.sample(1, variant=name, replica=replica, state=seen))
+            found.append(WAITING.sample(len(answering.waiting), variant=name))
         return found
 
     async def close(self) -> None:

@@ -20,6 +20,7 @@ from gateway.proxy.client.link import Link
 from gateway.proxy.client.phases import phase_seconds
 from gateway.proxy.client.places import Places
 from gateway.proxy.log.counters import Counts
+from gateway.proxy.log.worker_series import EJECTIONS
 from gateway.proxy.wire.deadlines import NEVER, Deadlines
 from gateway.proxy.wire.faults import UpstreamFault
 from router.settings.backend import replica_name
@@ -195,7 +196,7 @@ class Replica:
         seconds = self._health.failed(self.index, origin, asyncio.get_running_loop().time())
         if seconds is not None:
             name = self._backend.name
-            self._counts.add("ejections", variant=name, replica=self.name, reason=origin)
+            self._counts.add(EJECTIONS, variant=name, replica=self.name, reason=origin)
             logger.warning("backend %s: replica %s is ejected for %g s: %s", name, self.name, seconds, why)
 
     # What becomes of a connection.

@@ -30,6 +30,7 @@ from gateway.proxy.client.phases import IDLE_SECONDS
 from gateway.proxy.client.places import Places, Turn
 from gateway.proxy.client.replica import Replica
 from gateway.proxy.log.counters import Counts
+from gateway.proxy.log.worker_series import RETRIES, RETRY_BUDGET_EXHAUSTED, SLOW_CLIENTS
 from gateway.proxy.wire.buffers import Buffers
 from gateway.proxy.wire.deadlines import NEVER, Deadlines
 from gateway.proxy.wire.faults import UpstreamFault
@@ -217,10 +218,10 @@ class Upstream:
             return None
         if not tried:
             if self._retrying >= max(LEAST_RETRIES, RETRY_SHARE * self._places.in_flight):
-                self._counts.add("retry_budget_exhausted", variant=name)
+                self._counts.add(RETRY_BUDGET_EXHAUSTED, variant=name)
                 return None
             self._retrying += 1
-        self._counts.add("retries", variant=name, reason=fault.fault)
+        self._counts.add(RETRIES, variant=name, reason=fault.fault)
         return self._less_busy(others) if others else failed
 
 
@@ -241,7 +242,7 @@ class _Evicting:
         for link in [link for replica in self._replicas for link in replica.links]:
             # The place of one that is ended is handed on at once.
             if self._waiting and (reason := link.evict(now)) is not None:
-                self._counts.add("slow_clients", reason=reason)
+                self._counts.add(SLOW_CLIENTS, reason=reason)
 
 
 def _framed(

@@ -23,6 +23,7 @@ from gateway.proxy.client.upstream import Upstream
 from gateway.proxy.exchange.routed import RoutedRequest, since
 from gateway.proxy.exchange.tracing import Trace
 from gateway.proxy.log.counters import Counts
+from gateway.proxy.log.worker_series import EXTRACTION_FAILURES, VERSION_MISMATCHES
 from gateway.proxy.wire.faults import UpstreamFault
 from gateway.proxy.wire.headers import CODED, Fields, Headers, field
 from gateway.proxy.wire.wire import LONG_BYTES
@@ -231,12 +232,12 @@ def read_answer(
         else:
             outcome["reported_version"] = version
             if version != backend.version:
-                counts.add("version_mismatches", route=route.name, variant=variant)
+                counts.add(VERSION_MISMATCHES, route=route.name, variant=variant)
                 wrong += (f"other_version:{version[:_SHOWN_CHARACTERS]}",)
     if wrong:
         outcome["wrong"] = outcome.get("wrong", ()) + wrong
         if "no_prediction" in wrong or "no_version" in wrong:
-            counts.add("extraction_failures", route=route.name, variant=variant)
+            counts.add(EXTRACTION_FAILURES, route=route.name, variant=variant)
 
 
 def plain_body(body: bytes, headers: Headers) -> bytes | None:

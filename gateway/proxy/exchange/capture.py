@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from gateway.proxy.exchange.call import plain_body
 from gateway.proxy.log.counters import Counts
+from gateway.proxy.log.worker_series import CAPTURE_DROPS
 from gateway.proxy.server.request import Request
 from gateway.proxy.wire.headers import Headers
 from policies.chance import chance
@@ -68,7 +69,7 @@ class Capturing:
         else:
             reason = f"{whose}_too_large"
         if document is UNREADABLE:
-            self._counts.add("capture_drops", route=self.route, reason=reason)
+            self._counts.add(CAPTURE_DROPS, route=self.route, reason=reason)
             return None
         for text in self._capture.redact:
             with suppress(LookupError):
@@ -76,7 +77,7 @@ class Capturing:
         found = {text: pointer(text).find(document) for text in pointers}
         kept = {text: value for text, value in found.items() if value is not MISSING}
         if not writable(kept):
-            self._counts.add("capture_drops", route=self.route, reason=f"{whose}_unreadable")
+            self._counts.add(CAPTURE_DROPS, route=self.route, reason=f"{whose}_unreadable")
             return None
         return kept
 

@@ -16,6 +16,7 @@ from typing import Final
 from gateway.proxy.exchange.call import BackendCall, call, plain_body, read_answer
 from gateway.proxy.exchange.reply import LEFT, Reply, fault_problem, fault_status
 from gateway.proxy.exchange.routed import RoutedRequest, since
+from gateway.proxy.log.worker_series import MERGE_FAILURES
 from gateway.proxy.wire.headers import Header, Headers
 from policies.plans import TeamDraft
 from router.extract import MISSING, UNREADABLE, decode_json
@@ -112,7 +113,7 @@ def _merged(reply: Reply, plan: TeamDraft, calls: Sequence[BackendCall]) -> _Sho
     headers: Headers = envelope.headers
     if result.body is None:
         reason = result.reason or "one_answer"
-        reply.counts.add("merge_failures", route=reply.routed.routing.route.name, reason=reason)
+        reply.counts.add(MERGE_FAILURES, route=reply.routed.routing.route.name, reason=reason)
         shown = _shown(plan, calls, result.first)
         return shown if result.reason is None else replace(shown, unmerged=result.reason)
     headers = [header for header in headers if header[0].lower() not in _OF_THE_BODY]

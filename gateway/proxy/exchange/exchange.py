@@ -25,6 +25,13 @@ from gateway.proxy.limits.admission import Admission
 from gateway.proxy.limits.new_units import NewUnits
 from gateway.proxy.log.counters import Counts
 from gateway.proxy.log.predictions import Log
+from gateway.proxy.log.worker_series import (
+    JOURNAL_REFUSED,
+    SHED,
+    UNCOUNTED_REQUESTS,
+    UNFINISHED_REQUESTS,
+    UNIT_FALLBACKS,
+)
 from gateway.proxy.server.request import Request
 from gateway.proxy.server.response import Response
 from gateway.proxy.wire.headers import OWN
@@ -67,7 +74,7 @@ class Exchange:
     async def __call__(self, request: Request, response: Response) -> None:
         began = perf_counter()
         if not self._admission.admit():
-            self._counts.add("shed", reason=self._admission.reason)
+            self._counts.add(SHED, reason=self._admission.reason)
             return refuse(response, 503, "Service Unavailable", "the gateway is overloaded", (b"retry-after", b"1"))
         route: Route | None = None
         ticket = 0
@@ -82,7 +89,7 @@ class Exchange:
             reads = self._router.needs_body(route)
             self.in_flight[route.name] = self.in_flight.get(route.name, 0) + 1
             if self._log.refusing:
-                self._counts.add("journal_refused")
+                self._counts.add(JOURNAL_REFUSED)
                 return refuse_unlogged(response)
             if reads and self._is_unread(request.content_length or 0, response, route):
                 return None
@@ -114,7 +121,7 @@ class Exchange:
             if (
                 route is not None and not ticket
             ):  # while its body arrived, before anything was decided: it leaves no row
-                self._counts.add("unfinished_requests", route=route.name)
+                self._counts.add(UNFINISHED_REQUESTS, route=route.name)
             raise
         finally:
             if reply is not None:
@@ -152,7 +159,7 @@ class Exchange:
             refuse(response, 400, "Bad Request", f"unknown variant {force}: {error}")
             return None
         if routing.unit_missing:
-            self._counts.add("unit_fallbacks", route=route.name)
+            self._counts.add(UNIT_FALLBACKS, route=route.name)
         return routing
 
     def _answering(self, reply: Reply, request: Request, plan: TeamDraft | None, body: bytes | None) -> Awaitable[None]:
@@ -181,7 +188,7 @@ class Exchange:
             return
         if not self._new_units.counts(routing.occasion.unit, request):
             routed.uncounted = True
-            self._counts.add("uncounted_requests", route=routing.route.name)
+            self._counts.add(UNCOUNTED_REQUESTS, route=routing.route.name)
 
 
 async def _arrival(request: Request, *, whole: bool) -> float:

@@ -22,6 +22,7 @@ from gateway.proxy.exchange.call import BackendCall, Kept, call, read_answer, wo
 from gateway.proxy.exchange.routed import RoutedRequest, since
 from gateway.proxy.log.counters import Counts
 from gateway.proxy.log.predictions import Log
+from gateway.proxy.log.worker_series import MIRROR_DROPS
 from gateway.proxy.wire.deadlines import NEVER, Deadlines
 from gateway.proxy.wire.faults import UpstreamFault
 from gateway.proxy.wire.fiber import Fiber
@@ -79,7 +80,7 @@ class Mirrors:
 
     def drop(self, routed: RoutedRequest, variant: str, reason: str) -> None:
         """Count a copy that is not sent, or not to its end, and write its row."""
-        self.counts.add("mirror_drops", route=routed.routing.route.name, variant=variant, reason=reason)
+        self.counts.add(MIRROR_DROPS, route=routed.routing.route.name, variant=variant, reason=reason)
         self.log.note(routed.line(variant, "shadow", {"fault": "dropped"}))
 
     def ended(self, copy: Copy) -> None:

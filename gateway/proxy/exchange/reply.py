@@ -21,6 +21,7 @@ from gateway.proxy.exchange.mirrors import Tee
 from gateway.proxy.exchange.routed import RoutedRequest, since
 from gateway.proxy.log.counters import Counts
 from gateway.proxy.log.predictions import Log
+from gateway.proxy.log.worker_series import CAPTURE_DROPS
 from gateway.proxy.server.response import Response
 from gateway.proxy.wire.faults import BodyTimeout, BodyTooLarge, ClientGone, UpstreamFault
 from gateway.proxy.wire.headers import Fields, Header, Headers
@@ -88,7 +89,7 @@ class Reply:
             return
         line = capturing.line(self.routed.id, self.routed.at_ms, body, headers)
         if line is not None and not self.log.spare(line):
-            self.counts.add("capture_drops", route=capturing.route, reason="journal")
+            self.counts.add(CAPTURE_DROPS, route=capturing.route, reason="journal")
 
     def open(self, row: bytes) -> bool:
         """Write that a stream begins. Return False if it must not: the client has then been answered with 503."""

@@ -25,6 +25,7 @@ from gateway.proxy.limits.new_units import client_of
 from gateway.proxy.limits.rates import Rates
 from gateway.proxy.log.counters import Counts
 from gateway.proxy.log.predictions import Log
+from gateway.proxy.log.worker_series import FEEDBACK_REJECTED, JOURNAL_REFUSED
 from gateway.proxy.server.accept import METHODS
 from gateway.proxy.server.request import Request
 from gateway.proxy.server.response import Response
@@ -81,7 +82,7 @@ class OwnPaths:
                 cors = self._cors(request)
                 if cors is None:
                     # It is only counted: with a line for each refused request any web page could fill the journal.
-                    self._counts.add("feedback_rejected", reason="origin")
+                    self._counts.add(FEEDBACK_REJECTED, reason="origin")
                     refuse(response, 403, "Forbidden", "feedback_origins does not name the origin of this page")
                 elif cors and request.method == "OPTIONS":
                     response.send(204, [*cors, *_PREFLIGHT], b"")
@@ -140,7 +141,7 @@ class OwnPaths:
         try:
             await self._append(events)
         except JournalFailed as error:
-            self._counts.add("journal_refused")
+            self._counts.add(JOURNAL_REFUSED)
             return refuse(response, 503, "Service Unavailable", str(error), (b"retry-after", b"1"), *cors)
         return response.send(202, [*_JSON, *cors], orjson.dumps({"accepted": len(events)}))
 
@@ -148,14 +149,14 @@ class OwnPaths:
         """Refuse feedback without the token, or beyond the rates, before its body is read; return whether it was."""
         valid = self._backends.current.feedback_tokens
         if valid is not None and not is_one_of(_bearer(request), valid):
-            self._counts.add("feedback_rejected", reason="unauthorized")
+            self._counts.add(FEEDBACK_REJECTED, reason="unauthorized")
             detail = "feedback needs the token: Authorization: Bearer …"
             refuse(response, 401, "Unauthorized", detail, (b"www-authenticate", b"Bearer"), *cors)
             return True
         wait = self._rates.wait_seconds(client, monotonic())
         if not wait:
             return False
-        self._counts.add("feedback_rejected", reason="rate")  # counted as one event, since the body is not read
+        self._counts.add(FEEDBACK_REJECTED, reason="rate")  # counted as one event, since the body is not read
         detail = "more feedback than max_feedback_per_second, or max_feedback_per_second_per_client, lets in"
         refuse(response, 429, "Too Many Requests", detail, (b"retry-after", b"%d" % ceil(wait)), *cors)
         return True
@@ -171,7 +172,7 @@ class OwnPaths:
             self._log.grew(len(lines))
 
     def _reject(self, events: int, reason: str) -> None:
-        self._counts.add("feedback_rejected", events, reason=reason)
+        self._counts.add(FEEDBACK_REJECTED, events, reason=reason)
         self._log.rejected(events, self._now_ns() // 1_000_000)
 
 

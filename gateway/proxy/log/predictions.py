@@ -19,6 +19,7 @@ from gateway.journal.feedback_appender import FeedbackAppender
 from gateway.journal.reserve import is_spent
 from gateway.journal.segments import FEEDBACK, PREDICTIONS, roll_bytes, size_bytes
 from gateway.proxy.log.counters import Counts
+from gateway.proxy.log.worker_series import JOURNAL_FSYNC_FAILURES, JOURNAL_REFUSED, JOURNAL_SHED
 from router.records import mark_line
 from router.snapshot import Gateway
 
@@ -104,9 +105,9 @@ class Log:
         if self._write(rows):
             return "written"
         if self._gateway.journal_full == "refuse":
-            self._counts.add("journal_refused")
+            self._counts.add(JOURNAL_REFUSED)
             return "refused"
-        self._counts.add("journal_shed", rows.count(b"\n"))
+        self._counts.add(JOURNAL_SHED, rows.count(b"\n"))
         return "shed"
 
     def note(self, rows: bytes, *, owed: bool = False) -> None:
@@ -115,7 +116,7 @@ class Log:
         Otherwise an ``open`` row whose ``close`` was shed would report a complete answer as incomplete.
         """
         if not self._write(rows, owed=owed):
-            self._counts.add("journal_shed", rows.count(b"\n"))
+            self._counts.add(JOURNAL_SHED, rows.count(b"\n"))
 
     def spare(self, line: bytes) -> bool:
         """Write a line that is no row, unless the journal is full, whatever the policy.
@@ -145,7 +146,7 @@ class Log:
 
         After a failed fsync the kernel may mark lost pages clean, so that no later fsync would report them.
         """
-        self._counts.add("journal_fsync_failures")
+        self._counts.add(JOURNAL_FSYNC_FAILURES)
         self._appender.retire()
 
     def grew(self, size: int) -> None:

@@ -206,10 +206,10 @@ class Stage:
     def feedback(self) -> list[dict[str, Any]]:
         return self.lines(FEEDBACK)
 
-    def counted(self) -> dict[tuple[str, ...], int]:
+    def counted(self) -> dict[tuple[str, ...], float]:
         """The counters as they are now, by (name, label values…)."""
         assert self.worker is not None
-        return {(name, *labels.values()): number for name, labels, number in self.worker._counts.listed()}
+        return {(name, *labels.values()): number for name, labels, number in self.worker._counts.samples()}
 
     def upstreams(self) -> dict[str, Upstream]:
         """The client side of every backend by its variant's name; that of its copies by the name with a ``+``."""

@@ -49,9 +49,9 @@ async def fault(up: Upstream, method: str = "GET", body: bytes = b"x") -> Upstre
     return caught.value
 
 
-def counted(counts: Counts, name: str) -> dict[str, int]:
+def counted(counts: Counts, name: str) -> dict[str, float]:
     """A counter by its last label."""
-    return {list(labels.values())[-1]: number for found, labels, number in counts.listed() if found == name}
+    return {list(labels.values())[-1]: number for found, labels, number in counts.samples() if found == name}
 
 
 def test_the_busier_of_two_is_never_asked() -> None:
@@ -101,7 +101,7 @@ def test_a_replica_that_keeps_failing_is_ejected_and_comes_back_when_it_is_well(
                 await get(up)
             assert len(patient.requests) == 3  # its clients got 500s, as it had said: no call is repeated for one
             assert up.states()[1][1] == "fit"
-            assert counts.listed() == [
+            assert counts.samples() == [
                 ("ejections", {"variant": "b", "replica": up.states()[0][0], "reason": "answer"}, 1)
             ]
             ill = False

@@ -101,7 +101,7 @@ def test_beyond_the_memory_a_slow_reader_loses_its_place_to_a_waiting_request_an
                 assert worker(c)._buffers.used < 2 * 2**20
                 await served(c)
                 assert upstream(c).in_flight < PLACES
-                counted = worker(c)._counts.listed()
+                counted = worker(c)._counts.samples()
                 assert any(name == "slow_clients" and labels == {"reason": "answer"} for name, labels, _ in counted)
                 # What it has not got it never gets, and it can tell.
                 rests = [asyncio.create_task(client.rest()) for client in slow]
