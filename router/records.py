@@ -96,7 +96,7 @@ Storage = Literal[
 ]
 
 
-class Kept(NamedTuple):
+class StoredAs(NamedTuple):
     """Where the store keeps a field, and since which version of the program journal lines have it."""
 
     storage: Storage
@@ -104,9 +104,9 @@ class Kept(NamedTuple):
 
 
 T = TypeVar("T")
-Shared = Annotated[T, Kept("shared")]
-Own = Annotated[T, Kept("own")]
-Rare = Annotated[T, Kept("rare")]
+Shared = Annotated[T, StoredAs("shared")]
+Own = Annotated[T, StoredAs("own")]
+Rare = Annotated[T, StoredAs("rare")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,12 +203,12 @@ class CallField(NamedTuple):
 
 def call_field(name: str, hint: Any, default: Any) -> CallField:
     """Return a field as the table has it, from its annotation: ``Own[int]``, ``Rare[str | None]``."""
-    held, kept = get_args(hint)
+    held, stored = get_args(hint)
     parts = get_args(held) if get_origin(held) in {Union, UnionType} else (held,)
     [only] = [part for part in parts if part is not NoneType]
     words = get_args(only) if get_origin(only) is Literal else ()
     kind = "text" if words else _KINDS[only]
-    return CallField(name, kind, NoneType in parts, frozenset(words), default, kept.storage, kept.since)
+    return CallField(name, kind, NoneType in parts, frozenset(words), default, stored.storage, stored.since)
 
 
 _HINTS: Final = get_type_hints(Prediction, include_extras=True)
@@ -217,7 +217,7 @@ _HINTS: Final = get_type_hints(Prediction, include_extras=True)
 CALL_FIELDS: Final = tuple(call_field(f.name, _HINTS[f.name], f.default) for f in fields(Prediction))
 
 
-def fields_kept(storage: Storage) -> tuple[CallField, ...]:
+def fields_stored(storage: Storage) -> tuple[CallField, ...]:
     """Return the fields that the store keeps in this way, in the order of the table."""
     return tuple(one for one in CALL_FIELDS if one.storage == storage)
 

@@ -22,7 +22,7 @@ from gateway.store.rows.bodies import Body
 from gateway.store.rows.calls import StoredCall, json_of, new_call_row, new_stored_call
 from gateway.store.rows.shared_fields import SharedFields
 from router.extract import identifier
-from router.records import CALL_FIELDS, CallField, Feedback, Kind, fields_kept, new_feedback
+from router.records import CALL_FIELDS, CallField, Feedback, Kind, fields_stored, new_feedback
 
 #: Lines read before other threads get their turn: a fraction of a millisecond.
 YIELD_LINES: Final = 32
@@ -289,8 +289,8 @@ _WHOLE: Final = frozenset({int, NoneType})
 _NUMBER: Final = frozenset({float, int, NoneType})
 _OBJECT: Final = frozenset({dict, NoneType})
 
-_SHARED_FIELDS: Final = fields_kept("shared")
-_RARE_FIELDS: Final = fields_kept("rare")
+_SHARED_FIELDS: Final = fields_stored("shared")
+_RARE_FIELDS: Final = fields_stored("rare")
 _SHARED: Final = itemgetter(*(one.name for one in _SHARED_FIELDS))
 _RARE: Final = itemgetter(*(one.name for one in _RARE_FIELDS))
 _RARE_DEFAULTS: Final = tuple(one.default for one in _RARE_FIELDS)

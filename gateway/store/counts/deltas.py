@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from operator import itemgetter
-from typing import Any, Final, Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 from gateway.store.counts.ledger import AGREEMENT, CALLS, CHECKED, Phase, Seen
 from gateway.store.rows.calls import CallRow, StoredCall, by_shared_fields, wrong_of
@@ -48,6 +48,11 @@ class TallyAddress(NamedTuple):
     metric: str
     definition: str
     phase: Phase
+
+
+_Address = tuple[str, str, int, str, str, Role, str, str, str, Phase]
+#: TallyAddress(*values), of all its fields, at half of the time.
+_new_address: Final[Callable[[_Address], TallyAddress]] = partial(tuple.__new__, TallyAddress)
 
 
 class Origin(Protocol):
@@ -108,6 +113,11 @@ class StatusDelta(NamedTuple):
     variant: str | None = None
 
 
+_Change = tuple[str, str, Status, int, float | None, str | None]
+#: StatusDelta(*values), of all its fields, at half of the time.
+new_status_delta: Final[Callable[[_Change], StatusDelta]] = partial(tuple.__new__, StatusDelta)
+
+
 @dataclass(slots=True)
 class TallyDelta:
     """What a tally changes by: ``m``, ``m2`` and ``md`` are terms that are still to be summed (``policies.exact``)."""
@@ -157,10 +167,6 @@ class TallyDelta:
 
 #: Below it a square times the number of lines in a transaction is exact.
 _WHOLE: Final = 2.0**18
-
-#: As TallyAddress(…) and StatusDelta(…), of all their fields, at half of the time.
-_new_address: Final[Callable[[tuple[Any, ...]], TallyAddress]] = partial(tuple.__new__, TallyAddress)
-new_status_delta: Final[Callable[[tuple[Any, ...]], StatusDelta]] = partial(tuple.__new__, StatusDelta)
 
 
 class Deltas:

@@ -24,7 +24,7 @@ from gateway.store.schema import sql
 from gateway.store.schema.partitions import DAY_MS, ensure
 from gateway.store.schema.tables import calls
 from router.outcomes import counted
-from router.records import CALL_FIELDS, Fault, Role, fields_kept
+from router.records import CALL_FIELDS, Fault, Role, fields_stored
 from router.snapshot import Metric
 
 
@@ -322,7 +322,7 @@ def as_stored(call: StoredCall) -> dict[str, Any]:
 
 _DEFAULTS: Final = {one.name: None if one.default is MISSING else one.default for one in CALL_FIELDS}
 #: ``predicted`` has no column: there is a prediction where the column of that name is not NULL.
-_OWN: Final = tuple(one.name for one in fields_kept("own") if one.name != "predicted")
+_OWN: Final = tuple(one.name for one in fields_stored("own") if one.name != "predicted")
 _own: Final[Callable[[CallRow], tuple[Any, ...]]] = attrgetter(*_OWN)
 
 

@@ -21,7 +21,7 @@ from gateway.store.rows.calls import Span, StoredCall
 from gateway.store.rows.feedback_events import Event
 from gateway.store.rows.prediction_view import worth
 from gateway.store.rows.unit_data import Transactions
-from router.records import fields_kept
+from router.records import fields_stored
 
 #: Predictions in the first batch and the most in any, and the bytes of lines that a batch aims at.
 FIRST: Final = 500
@@ -93,4 +93,4 @@ def _rows(
 
 
 #: Rare fields that may be any JSON; ``prediction`` is stored as JSON.
-_OBJECTS: Final = tuple(one.name for one in fields_kept("rare") if one.kind in {"json", "object"})
+_OBJECTS: Final = tuple(one.name for one in fields_stored("rare") if one.kind in {"json", "object"})

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.schema import sql
 from gateway.store.schema.tables import kin
-from router.records import UNCOUNTED, Fault, Role, fields_kept, is_failure
+from router.records import UNCOUNTED, Fault, Role, fields_stored, is_failure
 
 #: How many are kept in memory: some ten megabytes. A bandit makes a few a second.
 MOST: Final = 10_000
@@ -66,7 +66,7 @@ class SharedFields:
         object.__setattr__(self, "number", int.from_bytes(digest, "big") >> 1)  # databases know no unsigned ones
 
 
-NAMES: Final = tuple(one.name for one in fields_kept("shared"))
+NAMES: Final = tuple(one.name for one in fields_stored("shared"))
 #: The values of the shared fields, in the order of their names.
 values: Final[Callable[[SharedFields], tuple[Any, ...]]] = attrgetter(*NAMES)
 

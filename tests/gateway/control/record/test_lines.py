@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gateway.control.record.lines import Batch
 from gateway.journal.seal import sealed
 from gateway.store.rows import calls
-from router.records import Prediction, feedback_line, fields_kept, mark_line
+from router.records import Prediction, feedback_line, fields_stored, mark_line
 from tests.gateway.control.builders import T0, WRITER, call, event, keyed
 from tests.router.journal_lines import call_line
 
@@ -81,7 +81,7 @@ def test_nul_is_replaced_where_a_database_would_look_for_it() -> None:
 #: Each shared number and boolean, with what equals it and is of no type that the field holds.
 CONFUSED = [
     (one.name, {"whole": 1, "number": 1.0, "flag": True}[one.kind], value)
-    for one in fields_kept("shared")
+    for one in fields_stored("shared")
     for value in {"whole": (True, 1.0), "number": (True,), "flag": (1, 1.0)}.get(one.kind, ())
 ]
 

@@ -31,7 +31,7 @@ from gateway.store.rows.export_batches import exported
 from gateway.store.rows.recorded import Recorded, RecordedCall
 from gateway.store.rows.shared_fields import SharedFields
 from gateway.store.schema import tables
-from router.records import CALL_FIELDS, CallField, Prediction, fields_kept, stamp, stamped
+from router.records import CALL_FIELDS, CallField, Prediction, fields_stored, stamp, stamped
 from tests.gateway.control.builders import T0, WRITER, call, uuid
 from tests.gateway.sinks.builders import sink
 
@@ -64,7 +64,7 @@ contents = st.fixed_dictionaries({one.name: held(one) for one in CALL_FIELDS})
 
 def line_of(content: dict[str, Any]) -> bytes:
     """Return the line that a worker writes: what many calls share first, defaults left out."""
-    common = {one.name: content[one.name] for one in fields_kept("shared")}
+    common = {one.name: content[one.name] for one in fields_stored("shared")}
     own = {one.name: content[one.name] for one in CALL_FIELDS if one.storage != "shared"}
     defaults = {one.name: one.default for one in CALL_FIELDS}
     return stamped(stamp(**common), {name: value for name, value in own.items() if value != defaults[name]})
@@ -131,7 +131,7 @@ from typing import Annotated
 
 from router import records
 
-RARE = records.Kept("rare", since="0.2.0")
+RARE = records.StoredAs("rare", since="0.2.0")
 records.CALL_FIELDS += (
     records.call_field("colour", Annotated[str | None, RARE], None),
     records.call_field("tags", Annotated[tuple[str, ...] | None, RARE], None),
@@ -189,11 +189,11 @@ def test_a_column_is_as_its_field_is_in_the_table() -> None:
     def described(table: Any, *left_out: str) -> list[tuple[str, str, bool]]:
         return [(one.name, str(one.type), bool(one.nullable)) for one in table.c if one.name not in left_out]
 
-    assert described(tables.kin, "id") == [(one.name, COLUMNS[one.kind], one.null) for one in fields_kept("shared")]
+    assert described(tables.kin, "id") == [(one.name, COLUMNS[one.kind], one.null) for one in fields_stored("shared")]
     # What was predicted is NULL where nothing was, and so ``predicted`` needs no column.
     own = [
         (one.name, COLUMNS[one.kind], one.null or one.name == "prediction")
-        for one in fields_kept("own")
+        for one in fields_stored("own")
         if one.name != "predicted"
     ]
     assert described(tables.calls, "kin", "route", "more", "open_by") == own
@@ -205,6 +205,6 @@ def test_a_column_is_as_its_field_is_in_the_table() -> None:
 def test_what_is_unpacked_for_speed_is_all_of_the_table() -> None:
     """A row goes from its line to the store by position, for ``python -m loadtests.recorder``."""
     content = {one.name: one for one in CALL_FIELDS}
-    assert reading._OWN(content) == fields_kept("own")
-    numbers = {one.name for one in fields_kept("shared") if one.kind in {"whole", "number", "flag"}}
+    assert reading._OWN(content) == fields_stored("own")
+    numbers = {one.name for one in fields_stored("shared") if one.kind in {"whole", "number", "flag"}}
     assert {one.name for one in reading._CONFUSABLE(content)} == numbers
