@@ -4,9 +4,9 @@ Rule: a connection is in one phase, and its deadline comes of that alone. An eve
 nothing. Tests walk the table and drive connections at random through it: none is ever in a phase that is not the
 successor of the one before.
 
-Two facts stand beside the phase, because they outlast it: how far the parser is in the client's bytes
-(``Intake.stage``), to which a connection returns when its client has taken what was written, and whether reading from
-the transport is paused.
+Three facts stand beside the phase, because they outlast it: how far the parser is in the client's bytes
+(``Intake.stage``), to which a connection returns when its client has taken what was written; whether reading from the
+transport is paused; and whether the client has ended its side.
 """
 
 from __future__ import annotations
