@@ -57,7 +57,7 @@ def accept(method: str, target: bytes, version: str, headers: list[Header]) -> A
 
     An OPTIONS that may be forwarded no more asks this gateway itself, and gets the target ``*``.
 
-    Raises Refusal with 400, 405 (CONNECT and TRACE), 417, 501 (a transfer coding we do not know), 505 or 508.
+    Raises Refusal with 400, 405 (CONNECT and TRACE), 417, 501 (an unknown transfer coding), 505 or 508.
     """
     if version not in ("1.1", "1.0"):
         raise Refusal(505, f"HTTP/{version} is not served here; HTTP/1.1 is")

@@ -110,7 +110,7 @@ class Connection(Channel):
         self._intake.end()
         self._refund()
         self._give_up()
-        self._fiber = None  # it holds us as well: a cycle
+        self._fiber = None  # it refers to this connection: a cycle
         self._drained.ring()
 
     def data_received(self, data: bytes) -> None:

@@ -52,7 +52,7 @@ class Edge(Service):
     def __init__(
         self, handler: Handler, gateway: Gateway, *, ssl: SSLContext | None = None, buffers: Buffers | None = None
     ) -> None:
-        """``buffers`` is the budget of the worker; it goes by the settings from now on."""
+        """``buffers`` is the worker's budget, whose limit follows the settings from now on."""
         scheme: Literal["http", "https"] = "http" if ssl is None else "https"
         super().__init__(handler, gateway, scheme, Buffers(0) if buffers is None else buffers)
         self._gateway = gateway

@@ -1,6 +1,6 @@
 """What a client reads when the handler of its request failed, or gave no answer.
 
-Rule: what a handler raises ends here: as the answer to its request, and in the log where it is an error of ours.
+Rule: what a handler raises ends here: as the answer to its request, and in the log where the error is the gateway's.
 """
 
 from __future__ import annotations

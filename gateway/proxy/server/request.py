@@ -28,7 +28,7 @@ class Request:
 
     ``headers`` are as received, in order, but for the Host of an absolute-form target and Max-Forwards, and
     ``meanings`` is what they mean, taken together. ``target`` is in origin-form (or ``*``) with its bytes unchanged;
-    ``path`` and ``query`` are what lies before and after its first question mark, byte by byte. ``peer`` is who sent
+    ``path`` and ``query`` are what lies before and after its first question mark, byte by byte. ``peer`` sent
     it. ``client_gone`` turns true when there is no client to answer any more.
     """
 

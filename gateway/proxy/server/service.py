@@ -21,7 +21,7 @@ from router.snapshot import Gateway
 
 
 class Service:
-    """The limits are those of ``gateway``; ``buffers`` is the worker's budget, which goes by them from now on."""
+    """The limits are those of ``gateway``; ``buffers`` is the worker's budget, whose limit follows them from now on."""
 
     def __init__(
         self,
