@@ -137,8 +137,10 @@ def clock(data_dir: Path) -> Observation:
         said = f"{ahead:.0f} s behind the newest file in {data_dir}: it was set back"
         return Observation("clock", "problem", said, "set it right; windows wait until it has caught up")
     if _unsynchronised():
-        return Observation("clock", "note", "the kernel says that nothing keeps it", "run chrony or another NTP client")
-    return Observation("clock", "ok", "kept, and not behind the data")
+        return Observation(
+            "clock", "note", "the kernel says that it is not synchronised", "run an NTP client such as chrony"
+        )
+    return Observation("clock", "ok", "synchronised, and not behind the data")
 
 
 def open_files(config: Config, limit: int) -> Observation:

@@ -84,7 +84,7 @@ def serve(config_path: Path) -> int:
             data_dir = Path(config.gateway.data_dir)
             data_dir.mkdir(parents=True, exist_ok=True)
             if left := narrow(data_dir):
-                logger.warning("others may read %s and %d more: it is not ours to narrow", left[0], len(left) - 1)
+                logger.warning("other users may read %s and %d more: we may not change it", left[0], len(left) - 1)
             files = descriptors.raise_limit()
             before = held.enter_context(handover.predecessor(data_dir))
             if before is None:
