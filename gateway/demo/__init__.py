@@ -1,7 +1,8 @@
-"""``turnout demo``: real models on real data behind a real gateway, for a minute, and what came of it.
+"""``turnout demo``: real models on real data behind a real gateway for a minute, and then what the gateway found.
 
-Rule: nothing here is part of the gateway, and the gateway knows nothing of it: the demo starts ``turnout serve`` as
-anyone would and speaks to it over HTTP. It costs nothing until it is run, and says so when scikit-learn is missing.
+Rule: nothing here is part of the gateway, and no module of the gateway imports it: the demo starts ``turnout serve`` as
+a user would and talks to it over HTTP. Nothing is imported or started before it runs, and it says when scikit-learn is
+missing.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ def run(
 ) -> int:
     """Run the demo and return its exit code: 0, or 1 when something is missing or the accounts do not add up.
 
-    Users ask for ``duration_seconds`` at ``rate`` requests a second; it takes some seconds more to train, to start and
-    to wait for the last windows. ``seed`` fixes what the users do (None: by chance); ``json_file`` gets the findings.
-    Ctrl-C and SIGTERM end everything that was started; then it returns 130.
+    Users send ``rate`` requests a second for ``duration_seconds``. Training, starting and waiting for the last windows
+    to close take some seconds more. ``seed`` fixes what the users do (None: a random one); the findings are written to
+    ``json_file``. Ctrl-C and SIGTERM end every process that was started; then it returns 130.
     """
     console = console or output.console()
     if importlib.util.find_spec("sklearn") is None:

@@ -1,7 +1,7 @@
-"""What the demo found: the gateway's own report, held against the truth and against what the users counted.
+"""What the demo found: the gateway's reports, compared with the truth and with what the users counted.
 
-Rule: pure. It reads reports as anyone gets them from the admin API, and claims nothing that is not in them. A verdict
-that misses the truth is said, not hidden; only an account that does not add up is a failure.
+Rule: pure. It reads reports as the admin API gives them to any client, and claims nothing that is not in them. A
+verdict that contradicts the truth is shown, not hidden; the demo fails only when the counts do not add up.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from gateway.demo.scenario import CANARY_SHARE, SCENES, Scene
 from gateway.demo.traffic import UserCounts
 
-#: A share is as configured when it is no further off than this many standard errors.
+#: A share counts as configured when it differs by no more than this many standard errors.
 STANDARD_ERRORS = 4.0
 
 Report = Mapping[str, Any]
@@ -22,9 +22,9 @@ Report = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class CheckedComparison:
-    """A variant less the baseline, as reported; the truth is the same difference on the held-out images.
+    """A variant less the baseline, as reported; ``truth`` is the same difference on the held-out images.
 
-    For merged rankers the difference is the share of the votes less one half, and has no truth but its sign.
+    For merged rankers the difference is the share of the votes less one half; of its truth only the sign is known.
     """
 
     variant: str
@@ -58,7 +58,7 @@ class Balance:
 
 @dataclass(frozen=True, slots=True)
 class RouteResult:
-    """What one route showed. ``right`` is None when nothing was decided, else whether the truth says so too."""
+    """The result of one route. ``right`` is None when nothing was decided, else whether the truth agrees."""
 
     route: str
     claim: str
@@ -71,12 +71,12 @@ class RouteResult:
 def find(
     reports: Mapping[str, Report], accounts: Mapping[str, UserCounts], truth: Mapping[str, float]
 ) -> tuple[RouteResult, ...]:
-    """Return what each route showed, in the order of the scenes."""
+    """Return the result of each route, in the order of the scenes."""
     return tuple(_finding(scene, reports[scene.route], accounts[scene.route], truth) for scene in SCENES)
 
 
 def complete(report: Report, account: UserCounts, scene: Scene) -> bool:
-    """Return whether the gateway has counted everything the users know of, and every window has closed."""
+    """Return whether the gateway has counted everything that the users counted, and every window has closed."""
     pending = sum(metric["pending"] for variant in report["variants"] for metric in variant["metrics"].values())
     return pending == 0 and all(balance.holds for balance in _balances(scene, report, account))
 
@@ -128,7 +128,7 @@ def _claim(scene: Scene, comparison: CheckedComparison | None) -> str:
 
 
 def _moved(scene: Scene, report: Report) -> str:
-    """Say where a bandit's traffic went: it began with equal shares."""
+    """Return a sentence on where a bandit's traffic went: it began with equal shares."""
     if scene.route != "bandit":
         return ""
     variant = next(one for one in report["variants"] if one["name"] == scene.better)
@@ -139,7 +139,7 @@ def _moved(scene: Scene, report: Report) -> str:
 
 
 def _split(scene: Scene, account: UserCounts) -> str:
-    """Say how many users met the canary, by the users' own count."""
+    """Return a sentence on how many users the canary answered, by the users' count."""
     if scene.route != "canary" or not account.met:
         return ""
     met = sum(variant == scene.better for variant in account.met.values()) / len(account.met)

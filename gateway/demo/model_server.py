@@ -1,7 +1,7 @@
-"""One model behind HTTP, spoken to in the Open Inference Protocol: ``python -m gateway.demo.server MODEL_FILE``.
+"""One model served over HTTP by the Open Inference Protocol: ``python -m gateway.demo.model_server MODEL_FILE``.
 
-Rule: one process, one model. It takes a free port, says which on its first line of output, and ends on SIGTERM or when
-its standard input closes, so it cannot outlive whoever started it.
+Rule: one process, one model. It takes a free port, prints it as the first line of its output, and ends on SIGTERM or
+when its standard input closes, so it cannot outlive the process that started it.
 
 Source: Open Inference Protocol V2, https://github.com/kserve/open-inference-protocol.
 """
@@ -48,7 +48,7 @@ def create(model: Model) -> Starlette:
             pixels = rows(asked["inputs"][0]["data"])
         except (ValueError, TypeError, LookupError) as error:
             return _json({"error": f"not an inference request for 8 × 8 images: {error}"}, 400)
-        # Predicting on the loop is meant: it takes a fraction of a millisecond, and a model server answers in order.
+        # Predicting on the event loop is intended: it takes a fraction of a millisecond, and answers are in order.
         answer = model.answer(pixels)
         output = {"name": answer.name, "shape": [len(answer.data)], "datatype": answer.datatype, "data": answer.data}
         found: dict[str, Any] = {"model_name": model.model, "model_version": model.version, "outputs": [output]}
@@ -86,10 +86,10 @@ async def serve(model: Model, sock: socket.socket) -> None:
 
 
 def main() -> None:
-    """Read the model named on the command line, say the port, serve."""
+    """Read the model named on the command line, print the port, serve."""
     model = read(Path(sys.argv[1]))
-    # The protocol is named because asyncio turns Nagle's algorithm off only where it is, and with it on every answer,
-    # written as head and body, would wait 40 ms for the client's acknowledgement of the head.
+    # IPPROTO_TCP is given because asyncio turns Nagle's algorithm off only for sockets made with it. With Nagle's
+    # algorithm every answer, written as head and body, would wait 40 ms for the client to acknowledge the head.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as sock:
         sock.bind(("127.0.0.1", 0))
         sock.listen(256)

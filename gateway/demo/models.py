@@ -1,7 +1,7 @@
 """The demo's models, trained on the handwritten digits that scikit-learn bundles: three classifiers and two rankers.
 
-Rule: only the training half is shown to a model, and nothing is left to chance, so what each scores on the held-out
-half is known before the first request is sent. That number is the truth that the demo's report is held against.
+Rule: a model sees only the training half, and training is deterministic, so its score on the held-out half is known
+before the first request is sent. That score is the truth with which the demo's report is compared.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Pixels = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 PIXELS = 64
-#: How many items a ranker answers with: twice what is shown, so that a draft of ten never runs a ranker dry.
+#: How many items a ranker answers with: twice what is shown, so that a draft of ten never exhausts a ranker's list.
 DEPTH = 20
 #: How many of them a user sees.
 SHOWN = 10
@@ -37,7 +37,7 @@ class Digits:
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One output of a model in the words of the Open Inference Protocol."""
+    """One output of a model, in the terms of the Open Inference Protocol."""
 
     name: str
     datatype: Literal["INT64", "BYTES"]
@@ -93,15 +93,15 @@ def load() -> Digits:
 
 def train(digits: Digits) -> tuple[Model, ...]:
     """Fit every model: takes a fraction of a second."""
-    # Here and not above: each server reads one model in a process of its own, and rankers need nothing of it.
+    # Imported here and not above: each model is served by its own process, and those of the rankers need no sklearn.
     from sklearn.linear_model import LogisticRegression
     from sklearn.naive_bayes import GaussianNB
     from sklearn.neighbors import KNeighborsClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import FunctionTransformer
 
-    # A third of the images: with all of them the best model is right so often that a minute of traffic holds fewer of
-    # its mistakes than a comparison needs.
+    # A third of the images: trained on all, the best model would make fewer mistakes in a minute of traffic than a
+    # comparison needs.
     few = len(digits.train_pixels) // 3
     pixels, labels = digits.train_pixels[:few], digits.train_labels[:few]
     regression = make_pipeline(FunctionTransformer(_blur), LogisticRegression(max_iter=2000, random_state=0))
@@ -120,7 +120,7 @@ def train(digits: Digits) -> tuple[Model, ...]:
 
 
 def held_out_score(model: Model, digits: Digits) -> float:
-    """Return the truth about a model: a classifier's accuracy on the held-out half; for a ranker, the share of the
+    """Return the true score of a model: a classifier's accuracy on the held-out half; for a ranker, the share of the
     items it shows there that are the same digit as the image asked about."""
     if isinstance(model, Classifier):
         return float(np.mean(model.estimator.predict(digits.held_pixels) == digits.held_labels))
@@ -143,12 +143,12 @@ def relevant(digits: Digits, item: str, label: int) -> bool:
 
 
 def save(model: Model, path: Path) -> None:
-    """Write a fitted model where its server, another process of this same program, reads it."""
+    """Write a fitted model to a file, from which the process that serves it reads it."""
     path.write_bytes(pickle.dumps(model))
 
 
 def read(path: Path) -> Model:
-    """Return the model that ``save`` wrote. Only for files of one's own making: a pickle can run any code."""
+    """Return the model that ``save`` wrote. Never for files from elsewhere: loading a pickle can run any code."""
     model = pickle.loads(path.read_bytes())
     if not isinstance(model, Classifier | Ranker):
         raise TypeError(f"{path} holds no model of the demo")
@@ -164,7 +164,7 @@ def rows(data: Sequence[float]) -> Pixels:
 
 
 def _ink(pixels: Pixels) -> Pixels:
-    """Sum each row of an image: where the ink is from top to bottom, blind to left and right."""
+    """Sum each row of an image: how the ink is spread from top to bottom, without its place from left to right."""
     ink: Pixels = pixels.reshape(-1, 8, 8).sum(axis=2)
     return ink
 

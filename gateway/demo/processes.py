@@ -1,6 +1,6 @@
 """The demo's child processes: one per model, and Turnout itself.
 
-Rule: whoever enters ``Children`` ends every process it started, each by its own id, whatever happened in between.
+Rule: on leaving ``Children`` every process that it started is ended, by its own id, whatever happened in between.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-#: Turnout drains and the model servers finish what they answer; who needs longer is killed.
+#: Turnout drains, and the model servers finish their answers. A process that takes longer is killed.
 STOP_SECONDS: Final = 10.0
 
 #: A model that answers one image at a time gains nothing from threads, and idle ones would spin on a small machine.
@@ -25,18 +25,18 @@ _ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_
 
 
 class StartFailed(Exception):
-    """A process did not come up; the message says which and what it said last."""
+    """A process did not start; the message names it and has the end of what it wrote."""
 
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """One running process. Its standard input stays open as long as it is wanted; what it says goes to ``log``."""
+    """One running process. Its standard input is open for as long as it shall run; its output goes to ``log``."""
 
     name: str
     process: asyncio.subprocess.Process
     log: Path
 
-    def last_words(self, lines: int = 8) -> str:
+    def log_end(self, lines: int = 8) -> str:
         """Return the end of what it wrote to its standard error."""
         with contextlib.suppress(OSError):
             return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
@@ -68,19 +68,19 @@ class Children:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # The gateway first, so that it drains into models that still answer.
+        # The gateway was started last and is stopped first, so that it drains while the models still answer.
         while self._running:
             try:
                 await self._running[-1].stop()
             except BaseException:
-                self._kill()  # somebody is in a hurry
+                self._kill()  # a second interrupt: the user does not want to wait
                 raise
             self._running.pop()
 
-    async def start(self, name: str, arguments: Sequence[str], *, says: bool = False) -> Child:
-        """Start one process of this program's interpreter; with ``says`` its standard output can be read.
+    async def start(self, name: str, arguments: Sequence[str], *, piped: bool = False) -> Child:
+        """Start a process of this interpreter with these arguments; with ``piped`` its standard output can be read.
 
-        It gets a session of its own: Ctrl-C reaches the demo alone, which then ends its children in order.
+        It runs in a session of its own: Ctrl-C reaches the demo alone, which then ends its children in order.
         """
         log = self._directory / f"{name}.log"
         with log.open("ab") as stderr:
@@ -88,7 +88,7 @@ class Children:
                 sys.executable,
                 *arguments,
                 stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE if says else stderr,
+                stdout=asyncio.subprocess.PIPE if piped else stderr,
                 stderr=stderr,
                 env={**os.environ, **_ONE_THREAD},
                 start_new_session=True,
@@ -99,12 +99,12 @@ class Children:
 
     async def start_model(self, name: str, artefact: Path, timeout_seconds: float) -> str:
         """Start the server of one model and return its URL. Raises StartFailed."""
-        child = await self.start(name, ("-m", "gateway.demo.model_server", str(artefact)), says=True)
+        child = await self.start(name, ("-m", "gateway.demo.model_server", str(artefact)), piped=True)
         assert child.process.stdout is not None
         try:
             port = int(await asyncio.wait_for(child.process.stdout.readline(), timeout_seconds))
         except (TimeoutError, ValueError):
-            raise StartFailed(f"the model server {name} did not come up\n{child.last_words()}") from None
+            raise StartFailed(f"the model server {name} did not come up\n{child.log_end()}") from None
         return f"http://127.0.0.1:{port}"
 
     def _kill(self) -> None:
@@ -115,12 +115,12 @@ class Children:
 
     @property
     def ended(self) -> Child | None:
-        """The first process that is no longer running, though it should be."""
+        """The first process that has ended by itself."""
         return next((child for child in self._running if child.process.returncode is not None), None)
 
 
 def free_ports(count: int) -> list[int]:
-    """Return different TCP ports on the loopback that were free a moment ago."""
+    """Return different TCP ports of the loopback interface that are free right now."""
     with contextlib.ExitStack() as held:
         found = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [int(sock.getsockname()[1]) for sock in found]

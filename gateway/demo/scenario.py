@@ -1,6 +1,7 @@
 """The demo's five routes: what each is for, which backend is truly better there, and the config that runs them.
 
-Rule: said once, here. Traffic, view and findings ask this file, and the config is the one an operator would write.
+Rule: the routes are described here and nowhere else; traffic, view and findings read them. The config is one that an
+operator could have written.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Final, Literal
 
 from gateway.demo.models import SHOWN, Model
 
-#: Labels and clicks come 1 to 4 seconds after the answer, and a correction a second later; the rest is slack.
+#: Labels and clicks are sent 1 to 4 seconds after the answer, and a correction a second later; the rest is slack.
 WINDOW_SECONDS: Final = 8
 CANARY_SHARE: Final = 0.2
 
@@ -35,7 +36,7 @@ class Scene:
 
     @property
     def target(self) -> str:
-        """The path its users ask: each route is an inference server of its own."""
+        """The path of its requests: to its users, each route is an inference server of its own."""
         return f"/{self.route}/v2/models/{self.task}/infer"
 
 

@@ -1,6 +1,6 @@
-"""The order of the demo: train, start, send, wait for the last windows, report, say what was found.
+"""The steps of the demo: train, start, send traffic, wait for the last windows to close, report, print the findings.
 
-Rule: one step after the other, each with a deadline, and whatever was started is ended on the way out.
+Rule: one step after the other, each with a deadline, and every process that was started is ended at the end.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from gateway.proxy.client.upstream import Upstream
 from router.snapshot import Backend
 
 START_SECONDS: Final = 30.0
-#: After the last event: its window, and what recording, joining and a busy machine take beyond it.
+#: From the last event on: its window, and the time that recording and joining take, on a busy machine too.
 CLOSING_SECONDS: Final = WINDOW_SECONDS + 22.0
-#: How often the reports are read, and the screen drawn.
-LOOK_SECONDS: Final = 2.0
+#: How often the reports are read, and how often the screen is drawn.
+READ_SECONDS: Final = 2.0
 SHOW_SECONDS: Final = 0.25
 
 
@@ -58,13 +58,13 @@ class Show:
     began: float = field(default_factory=time.monotonic)
 
     async def run(self) -> int:
-        """Return the exit code: 1 if something did not come up, ended by itself or does not add up.
+        """Return the exit code: 1 if a process did not start or ended by itself, or the counts do not add up.
 
-        SIGTERM cancels it, as Ctrl-C does anyway.
+        SIGTERM cancels it, as Ctrl-C does.
         """
-        myself = asyncio.current_task()
-        assert myself is not None
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, myself.cancel)
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         digits = load()
         models = train(digits)
         truth = {model.name: held_out_score(model, digits) for model in models}
@@ -99,7 +99,10 @@ class Show:
             traffic = Traffic(digits, gateway, addresses.listen, rate=self.rate, seed=self.seed)
             progress = view.DemoProgress("traffic", self.duration_seconds, traffic.accounts)
             with view.screen(self.console) as screen:
-                async with _beside(_look(admin, progress)), _beside(traffic.run(self.duration_seconds)) as users:
+                async with (
+                    _running(_keep_reading(admin, progress)),
+                    _running(traffic.run(self.duration_seconds)) as users,
+                ):
                     await _until(users.done, children, screen, progress)
                     users.result()
                     progress.phase, progress.total = "closing windows", CLOSING_SECONDS
@@ -160,7 +163,7 @@ async def start(children: Children, directory: Path, models: tuple[Model, ...]) 
         for url in (f"http://{addresses.listen}/-/readyz", f"http://{addresses.admin}/readyz"):
             while not await _answers(client, url):
                 if children.ended or time.monotonic() > deadline:
-                    raise StartFailed(f"Turnout did not come up\n{turnout.last_words()}")
+                    raise StartFailed(f"Turnout did not come up\n{turnout.log_end()}")
                 await asyncio.sleep(0.1)
     return addresses
 
@@ -174,7 +177,7 @@ async def _answers(client: httpx.AsyncClient, url: str) -> bool:
 
 @contextlib.asynccontextmanager
 async def _client(addresses: Addresses) -> AsyncIterator[Upstream]:
-    """Give the users' way to the gateway: the product's own client, which costs them a fraction of a general one."""
+    """Give the client by which users reach the gateway: the product's own, which costs a fraction of a general one."""
     backend = Backend(
         name="turnout", urls=(f"http://{addresses.listen}",), version="", model="turnout", max_concurrency=1000
     )
@@ -186,8 +189,8 @@ async def _client(addresses: Addresses) -> AsyncIterator[Upstream]:
 
 
 @contextlib.asynccontextmanager
-async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Task[None]]:
-    """Let something go on beside the block, and end it with the block."""
+async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Task[None]]:
+    """Run ``work`` while the block runs, and cancel it at the end of the block."""
     task = asyncio.create_task(work)
     try:
         yield task
@@ -203,23 +206,23 @@ async def _until(
     progress: view.DemoProgress,
     deadline_seconds: float = math.inf,
 ) -> None:
-    """Draw progress until it is over or the time is up. Raises StartFailed if a process ended by itself."""
+    """Draw progress until ``over()`` or the deadline. Raises StartFailed if a process ended by itself."""
     began = time.monotonic()
     progress.done = 0.0
     while not over() and progress.done < deadline_seconds:
         if child := children.ended:
-            raise StartFailed(f"{child.name} ended by itself\n{child.last_words()}")
+            raise StartFailed(f"{child.name} ended by itself\n{child.log_end()}")
         screen.show(progress)
         await asyncio.sleep(SHOW_SECONDS)
         progress.done = time.monotonic() - began
 
 
-async def _look(admin: httpx.AsyncClient, progress: view.DemoProgress) -> None:
-    """Read the reports again and again. A controller that is busy or starts anew is asked again later."""
+async def _keep_reading(admin: httpx.AsyncClient, progress: view.DemoProgress) -> None:
+    """Read the reports again and again. A controller that is busy or restarts is asked again later."""
     while True:
         with contextlib.suppress(httpx.HTTPError):
             await _read(admin, progress)
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(READ_SECONDS)
 
 
 async def _read(admin: httpx.AsyncClient, progress: view.DemoProgress) -> None:

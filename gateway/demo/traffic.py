@@ -1,8 +1,8 @@
-"""The demo's users: they come by chance, ask a few times each, and what they learn comes back seconds later.
+"""The demo's users: they arrive at random, send a few requests each, and send feedback seconds after an answer.
 
 Rule: users know the gateway's address and nothing else. Images are drawn independently and evenly from the held-out
-half, so a model's accuracy in the traffic is its held-out accuracy but for chance. Nobody waits for anybody: users come
-at their rate whether or not answers do, and what cannot be sent is counted.
+half, so a model's accuracy in the traffic is its held-out accuracy but for chance. Users arrive at their rate whether
+or not answers arrive, and what cannot be sent is counted.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from gateway.demo.scenario import SCENES, Scene
 from gateway.proxy.client.upstream import Upstream
 from gateway.proxy.wire.faults import UpstreamFault
 
-#: A user asks three to five times, half a second apart on average.
+#: A user sends three to five requests, half a second apart on average.
 REQUESTS: Final = (3, 4, 5)
 THINKING_SECONDS: Final = 0.5
-#: Seconds from an answer to its label or click, evenly between the two; second thoughts come a second later.
+#: Seconds from an answer to its label or click, evenly between the two; repeats and corrections follow a second later.
 DELAY_SECONDS: Final = (1.0, 4.0)
 AGAIN_SECONDS: Final = 1.0
-#: The share of events that are sent twice, and of labels that are wrong at first and corrected then.
+#: The share of events that are sent twice, and of labels that are wrong at first and then corrected.
 REPEATED: Final = 0.03
 CORRECTED: Final = 0.02
-#: A user looks at the next item of a list with this chance, and clicks on a look by whether the item is relevant.
-LOOKS_ON: Final = 0.85
+#: The probability that a user looks at the next item of a list, and of a click on an item that is relevant or not.
+LOOKS_FURTHER: Final = 0.85
 CLICKS: Final[Mapping[bool, float]] = {True: 0.5, False: 0.05}
 
 MAX_USERS: Final = 500
@@ -46,9 +46,9 @@ _HEADERS: Final = ((b"content-type", b"application/json"), (b"accept", b"applica
 
 @dataclass(slots=True)
 class UserCounts:
-    """What one route's users sent and got. Events are counted as sent once the gateway has acknowledged them.
+    """What one route's users sent and received. Events are counted as sent once the gateway has acknowledged them.
 
-    ``answers`` counts answers by the variant that gave them, ``met`` is the variant each user met first, and
+    ``answers`` counts answers by the variant that gave them, ``met`` is the variant that first answered each user, and
     ``flickers`` counts the answers to a user by another one.
     """
 
@@ -69,7 +69,7 @@ class UserCounts:
 
 @dataclass(order=True, slots=True)
 class _Due:
-    """An event that is to be sent at ``at``, in the loop's seconds."""
+    """An event that is to be sent at ``at``, by the clock of the event loop, in seconds."""
 
     at: float
     number: int
@@ -87,7 +87,7 @@ class Traffic:
         self._headers = (*_HEADERS, (b"host", host.encode()))
         self._rate = rate
         self._chance = Random(seed)
-        self._crowd = f"{seed:x}"
+        self._user_prefix = f"{seed:x}"
         self._waiting: list[_Due] = []
         self._numbers = 0
         self._present = 0
@@ -95,10 +95,10 @@ class Traffic:
         self._bodies = [_inference(pixels.tolist()) for pixels in digits.held_pixels]
 
     async def run(self, seconds: float) -> None:
-        """Let users come and ask for this long, then send what feedback is left as it falls due."""
+        """Let users arrive and send requests for this long, then send the remaining feedback as it falls due."""
         end = asyncio.get_running_loop().time() + seconds
-        async with asyncio.TaskGroup() as everyone:
-            everyone.create_task(self._send_feedback())
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._send_feedback())
             async with asyncio.TaskGroup() as users:
                 for scene in SCENES:
                     users.create_task(self._arrivals(scene, end, users))
@@ -114,7 +114,7 @@ class Traffic:
                 account.held_back += 1
                 continue
             account.users += 1
-            group.create_task(self._user(scene, f"u-{self._crowd}-{scene.route}-{account.users}", end))
+            group.create_task(self._user(scene, f"u-{self._user_prefix}-{scene.route}-{account.users}", end))
 
     async def _user(self, scene: Scene, user: str, end: float) -> None:
         self._present += 1
@@ -155,32 +155,32 @@ class Traffic:
             self._click(scene, prediction_id, orjson.loads(body)["outputs"][0]["data"], label)
 
     def _label(self, scene: Scene, prediction_id: str, label: int) -> None:
-        """Plan the truth about one image: once, sometimes twice, sometimes wrong at first."""
+        """Schedule the label of one image: once, sometimes twice, sometimes wrong at first."""
         truth = {"prediction_id": prediction_id, "metric": scene.metric, "value": label}
         delay = self._chance.uniform(*DELAY_SECONDS)
         if self._chance.random() < CORRECTED:
-            self._later(scene, delay, {**truth, "value": (label + self._chance.randint(1, 9)) % 10})
-            self._later(scene, delay + AGAIN_SECONDS, {**truth, "revision": 1})
+            self._schedule(scene, delay, {**truth, "value": (label + self._chance.randint(1, 9)) % 10})
+            self._schedule(scene, delay + AGAIN_SECONDS, {**truth, "revision": 1})
             self.accounts[scene.route].corrected += 1
         else:
             self._event(scene, delay, truth)
 
     def _click(self, scene: Scene, prediction_id: str, items: list[str], label: int) -> None:
-        """Plan the clicks on one list: users look from the top, lose patience, and like what is relevant."""
+        """Schedule the clicks on one list: users look from the top, stop at some item, and prefer what is relevant."""
         for item in items[:SHOWN]:
             if self._chance.random() < CLICKS[relevant(self._digits, item, label)]:
                 event = {"prediction_id": prediction_id, "metric": scene.metric, "item": item, "value": 1}
                 self._event(scene, self._chance.uniform(*DELAY_SECONDS), event)
-            if self._chance.random() > LOOKS_ON:
+            if self._chance.random() > LOOKS_FURTHER:
                 return
 
     def _event(self, scene: Scene, delay: float, event: Mapping[str, Any]) -> None:
-        self._later(scene, delay, event)
+        self._schedule(scene, delay, event)
         if self._chance.random() < REPEATED:
-            self._later(scene, delay + AGAIN_SECONDS, event)
+            self._schedule(scene, delay + AGAIN_SECONDS, event)
             self.accounts[scene.route].repeated += 1
 
-    def _later(self, scene: Scene, delay: float, event: Mapping[str, Any]) -> None:
+    def _schedule(self, scene: Scene, delay: float, event: Mapping[str, Any]) -> None:
         if len(self._waiting) >= MAX_WAITING_EVENTS:
             self.accounts[scene.route].refused_events += 1
             return
@@ -189,7 +189,7 @@ class Traffic:
         heapq.heappush(self._waiting, _Due(at, self._numbers, scene.route, event))
 
     async def _send_feedback(self) -> None:
-        """Send what is due, a small batch at a time, until the users are gone and nothing is left to say."""
+        """Send what is due, a small batch at a time, until the users are gone and no event waits."""
         while self._waiting or not self._over:
             await asyncio.sleep(FEEDBACK_SECONDS)
             while due := self._due():

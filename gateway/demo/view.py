@@ -1,4 +1,4 @@
-"""The demo on the screen: a live table on a terminal, plain lines anywhere else.
+"""What the demo prints: a live table on a terminal, plain lines elsewhere.
 
 Rule: shows what it is given; knows neither processes nor HTTP.
 """
@@ -21,13 +21,13 @@ from gateway.demo.models import Classifier, Model
 from gateway.demo.scenario import SCENES, Scene
 from gateway.demo.traffic import UserCounts
 
-#: How often a log without a terminal hears of progress.
+#: How often a line of progress is printed where there is no terminal.
 LINE_SECONDS: Final = 5.0
 
 
 @dataclass(slots=True)
 class DemoProgress:
-    """What there is to see. ``phase`` says what is going on; ``done`` of ``total`` seconds of it have passed."""
+    """What is shown while the demo runs: ``done`` of the ``total`` seconds of this ``phase`` have passed."""
 
     phase: str
     total: float
@@ -81,7 +81,7 @@ class _Lines:
 
 
 def models_table(models: tuple[Model, ...], truth: Mapping[str, float]) -> RenderableType:
-    """Return what was trained, and how good it truly is."""
+    """Return a table of the models and their true scores."""
     table = Table(title="Trained on one half of the digits, scored on the other", title_justify="left", box=None)
     for heading in ("backend", "version", "model"):
         table.add_column(heading)
@@ -93,7 +93,7 @@ def models_table(models: tuple[Model, ...], truth: Mapping[str, float]) -> Rende
 
 
 def findings_text(findings: tuple[RouteResult, ...]) -> RenderableType:
-    """Return the last page: what each route showed, and that the accounts add up."""
+    """Return the last page: the result of each route, and whether the counts add up."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column("route", style="bold", no_wrap=True)
     table.add_column("claim")

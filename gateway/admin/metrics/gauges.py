@@ -1,7 +1,7 @@
 """Gauges by the thousand, and how they are written out: the library's own cost fifteen times as much a sample.
 
-Rule: what they say is what the library would write. Every collector is in one registry, for whoever asks for its
-families; only the text of these is made here.
+Rule: the text is the one that the library would write. These gauges are in the registry with all other collectors, so
+that its families are complete; only their text is made here.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-#: Labels that are remembered beyond those in use, as they are written.
-_SPARE: Final = 1_000
+#: How many beginnings of lines, with labels that are no longer in use, are kept beside those in use.
+_SPARE_STARTS: Final = 1_000
 
 _END: Final = b"# EOF\n"
 
@@ -30,18 +30,18 @@ class Gauges(Collector):
         self._labels = labels
         self._order = sorted(range(len(labels)), key=lambda place: labels[place])
         self._values: dict[tuple[str, ...], float] = {}
-        self._heads: dict[tuple[str, ...], str] = {}
+        self._line_starts: dict[tuple[str, ...], str] = {}
 
     def labels(self, *values: str) -> LabelledGauge:
-        """Return where to set the value for these labels, in the order in which they are declared."""
+        """Return the gauge of these label values, given in the order in which the labels are declared."""
         if len(values) != len(self._labels):
             raise ValueError(f"{self._name} has the labels {self._labels}, got {values}")
         return LabelledGauge(self._values, values)
 
     def clear(self) -> None:
         """Forget every value."""
-        if len(self._heads) > 2 * len(self._values) + _SPARE:
-            self._heads.clear()
+        if len(self._line_starts) > 2 * len(self._values) + _SPARE_STARTS:
+            self._line_starts.clear()
         self._values.clear()
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
@@ -52,25 +52,25 @@ class Gauges(Collector):
 
     def text(self, *, openmetrics: bool) -> str:
         """Return the family as it is exposed."""
-        said = self._help_text.replace("\\", r"\\").replace("\n", r"\n")
+        help_text = self._help_text.replace("\\", r"\\").replace("\n", r"\n")
         if openmetrics:
-            said = said.replace('"', r"\"")
-        lines = [f"# HELP {self._name} {said}\n# TYPE {self._name} gauge\n"]
-        heads = self._heads
+            help_text = help_text.replace('"', r"\"")
+        lines = [f"# HELP {self._name} {help_text}\n# TYPE {self._name} gauge\n"]
+        starts = self._line_starts
         for values, value in self._values.items():
-            head = heads.get(values)
-            if head is None:
-                head = heads[values] = self._head(values)
-            lines.append(f"{head}{floatToGoString(value)}\n")  # type: ignore[no-untyped-call]
+            start = starts.get(values)
+            if start is None:
+                start = starts[values] = self._line_start(values)
+            lines.append(f"{start}{floatToGoString(value)}\n")  # type: ignore[no-untyped-call]
         return "".join(lines)
 
-    def _head(self, values: tuple[str, ...]) -> str:
-        said = ",".join(f'{self._labels[place]}="{_escaped(values[place])}"' for place in self._order)
-        return f"{self._name}{{{said}}} " if said else f"{self._name} "
+    def _line_start(self, values: tuple[str, ...]) -> str:
+        labels = ",".join(f'{self._labels[place]}="{_escaped(values[place])}"' for place in self._order)
+        return f"{self._name}{{{labels}}} " if labels else f"{self._name} "
 
 
 class LabelledGauge:
-    """A gauge under some labels."""
+    """A gauge with its label values."""
 
     __slots__ = ("_labels", "_values")
 
@@ -84,12 +84,12 @@ class LabelledGauge:
 
 
 def exposition(rest: CollectorRegistry, gauges: list[Gauges], accept: str) -> tuple[bytes, str]:
-    """Return everything as text, and its content type, in the best format that ``accept`` allows."""
+    """Return ``rest`` and then ``gauges`` as text, and its content type, in the best format that ``accept`` allows."""
     encoder, content_type = choose_encoder(accept)
     openmetrics = content_type.startswith("application/openmetrics-text")
-    ours = "".join(gauge.text(openmetrics=openmetrics) for gauge in gauges).encode()
+    added = "".join(gauge.text(openmetrics=openmetrics) for gauge in gauges).encode()
     text = encoder(rest)
-    return (text.removesuffix(_END) + ours + _END if openmetrics else text + ours), content_type
+    return (text.removesuffix(_END) + added + _END if openmetrics else text + added), content_type
 
 
 def _escaped(value: str) -> str:

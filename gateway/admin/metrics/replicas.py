@@ -1,6 +1,7 @@
-"""What workers see of the backends' replicas, as plain JSON values.
+"""The state of the backends' replicas as the workers see it, as plain JSON values.
 
-Rule: it is counted, never averaged: each worker judges by its own calls and probes, and they may differ for a while.
+Rule: workers are counted by the state they see, never averaged: each judges by its own calls and probes, and two may
+differ for a while.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from gateway.proxy.log.worker_series import REPLICAS, WAITING
 from router.settings.backend import replica_name
 from router.snapshot import Backend, Snapshot
 
-Gauges = Mapping[tuple[str, Labels], float]
+#: The workers' gauges, added up over the workers, by name and labels.
+Sums = Mapping[tuple[str, Labels], float]
 
 
-def backends(snapshot: Snapshot, gauges: Gauges) -> list[dict[str, Any]]:
+def backends(snapshot: Snapshot, gauges: Sums) -> list[dict[str, Any]]:
     """Return every backend: its calls that wait, and per replica how many workers see it in each state."""
     return [
         {
@@ -32,7 +34,7 @@ def backends(snapshot: Snapshot, gauges: Gauges) -> list[dict[str, Any]]:
 
 
 def out_of_use(found: list[dict[str, Any]], names: Collection[str]) -> list[dict[str, Any]]:
-    """Return the replicas of these backends that some worker does not ask, each with its ``backend``."""
+    """Return the replicas of these backends to which some worker sends no calls, each with its ``backend``."""
     return [
         {"backend": backend["name"], **one}
         for backend in found
@@ -42,7 +44,7 @@ def out_of_use(found: list[dict[str, Any]], names: Collection[str]) -> list[dict
     ]
 
 
-def _replica(backend: Backend, name: str, gauges: Gauges) -> dict[str, Any]:
+def _replica(backend: Backend, name: str, gauges: Sums) -> dict[str, Any]:
     def workers(state: str) -> int:
         labels = (("replica", name), ("state", state), ("variant", backend.name))
         return int(gauges.get((REPLICAS.name, labels), 0))

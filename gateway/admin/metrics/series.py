@@ -23,13 +23,13 @@ from gateway.proxy.log.worker_series import COUNTERS, GAUGES
 
 Declared = TypeVar("Declared", bound=Collector)
 
-#: OpenTelemetry's buckets for HTTP durations, and 30 and 60 s for models that write.
+#: OpenTelemetry's buckets for HTTP durations, and 30 and 60 s for models that generate text.
 REQUEST_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 30, 60)
 
-#: From 50 µs, which is what a request costs here when nothing is wrong.
+#: From 50 µs, which is the overhead of a request when nothing is wrong.
 OVERHEAD_BUCKETS: Final = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
 
-#: A second to three months: labels come when they come.
+#: From a second to three months: labels may arrive that late.
 DELAY_BUCKETS: Final = (1, 5, 15, 60, 300, 900, 3600, 14400, 43200, 86400, 259200, 604800, 1209600, 2592000, 7776000)
 
 _VARIANT = ("route", "variant")
@@ -39,7 +39,7 @@ _DIFFERENCE = ("route", "variant", "metric")
 
 
 class Durations(Collector):
-    """A histogram of seconds that takes many milliseconds at once: the library's own takes one, behind four locks."""
+    """A histogram of seconds that takes a list of milliseconds: the library's takes one value, behind four locks."""
 
     def __init__(self, name: str, help_text: str, labels: tuple[str, ...], buckets: tuple[float, ...]) -> None:
         self._name = name
@@ -72,12 +72,12 @@ class Series:
     """The series of one controller, in a registry of their own."""
 
     def __init__(self) -> None:
-        # _created series double their number for a fact that Prometheus finds by itself.
+        # A _created series beside each would double their number, for a time that Prometheus finds out without it.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
-        self._others = CollectorRegistry()
-        self._many: list[Gauges] = []
-        self._rest(ProcessCollector(registry=self.registry))
+        self._written_by_library = CollectorRegistry()
+        self._written_here: list[Gauges] = []
+        self._by_library(ProcessCollector(registry=self.registry))
         #: By the names that workers report them under.
         self.worker_counters = {
             one.name: self._counter(one.exposed, one.help_text, one.labels) for one in COUNTERS.values()
@@ -91,7 +91,7 @@ class Series:
         self._declare_sinks()
 
     def _counter(self, name: str, help_text: str, labels: tuple[str, ...] = ()) -> Counter:
-        return self._rest(Counter(f"turnout_{name}", help_text, labels, registry=self.registry))
+        return self._by_library(Counter(f"turnout_{name}", help_text, labels, registry=self.registry))
 
     @overload
     def _gauge(self, name: str, help_text: str) -> Gauge: ...
@@ -99,23 +99,25 @@ class Series:
     def _gauge(self, name: str, help_text: str, labels: tuple[str, ...]) -> Gauges: ...
     def _gauge(self, name: str, help_text: str, labels: tuple[str, ...] | None = None) -> Gauge | Gauges:
         if labels is None:
-            return self._rest(Gauge(f"turnout_{name}", help_text, registry=self.registry))
+            return self._by_library(Gauge(f"turnout_{name}", help_text, registry=self.registry))
         declared = Gauges(f"turnout_{name}", help_text, labels)
         self.registry.register(declared)
-        self._many.append(declared)
+        self._written_here.append(declared)
         return declared
 
     def _histogram(self, name: str, help_text: str, labels: tuple[str, ...], buckets: tuple[float, ...]) -> Histogram:
-        return self._rest(Histogram(f"turnout_{name}", help_text, labels, buckets=buckets, registry=self.registry))
+        return self._by_library(
+            Histogram(f"turnout_{name}", help_text, labels, buckets=buckets, registry=self.registry)
+        )
 
-    def _rest(self, declared: Declared) -> Declared:
-        self._others.register(declared)
+    def _by_library(self, declared: Declared) -> Declared:
+        self._written_by_library.register(declared)
         return declared
 
     def _durations(self, name: str, help_text: str, labels: tuple[str, ...], buckets: tuple[float, ...]) -> Durations:
         declared = Durations(f"turnout_{name}", help_text, labels, buckets)
         self.registry.register(declared)
-        return self._rest(declared)
+        return self._by_library(declared)
 
     def _declare_traffic(self) -> None:
         self.requests = self._counter(
@@ -305,10 +307,10 @@ class Series:
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """Return all series as text, and its content type, in the best format that ``accept`` allows."""
-        return exposition(self._others, self._many, accept)
+        return exposition(self._written_by_library, self._written_here, accept)
 
     def quality(self) -> tuple[Gauges, ...]:
-        """The gauges that come from reports: what is not in the newest reports must not linger."""
+        """The gauges that come from reports, which are cleared before each new set of reports."""
         return (
             self.quality_mean,
             self.quality_low,

@@ -1,7 +1,8 @@
-"""What workers say of themselves once a second: their counters since they started, and their gauges.
+"""What workers report once a second: their counters since they started, and their gauges.
 
-Rule: a counter here only grows, and by what happened since this controller started: a worker that is older gives its
-first word as where to count from, and one that dies keeps what it had. Bounded however many workers come and go.
+Rule: a counter here only grows, and only by what happened since this controller started: the first datagram of a worker
+that is older is where counting begins, and what a worker had counted stays when it ends. Memory is bounded, however
+many workers come and go.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Final
 
-#: A worker this much older than the controller started together with it: all it counted belongs to this run.
+#: A worker that is older than the controller by no more than this started together with it: all it counted is counted.
 TOGETHER_MS: Final = 10_000
 
-#: Silence after which a worker's gauges say nothing any more. It speaks once a second.
+#: A worker sends a datagram each second. After this long without one its gauges are left out.
 SILENT_SECONDS: Final = 10.0
 
 MOST_WRITERS: Final = 256
@@ -37,28 +38,28 @@ class Increase:
 class _Worker:
     slot: int
     revision: int
-    heard: float
+    received: float
     counters: dict[tuple[str, Labels], float]
     gauges: dict[tuple[str, Labels], float]
 
 
 class Workers:
-    """The last word of each worker. ``clock`` is monotonic, in seconds."""
+    """The last datagram of each worker. ``clock`` is monotonic, in seconds."""
 
     def __init__(self, *, started_ms: int, clock: Callable[[], float]) -> None:
         self._started_ms = started_ms
         self._clock = clock
         self._workers: OrderedDict[str, _Worker] = OrderedDict()
 
-    def hear(self, datagram: Mapping[str, Any]) -> list[Increase]:
-        """Take one datagram in and return what grew. Raises ValueError if it is not one that a worker sends."""
+    def receive(self, datagram: Mapping[str, Any]) -> list[Increase]:
+        """Keep one datagram and return which counters grew. Raises ValueError if it is not one that a worker sends."""
         try:
             writer = str(datagram["writer"])
             counters = _numbers(datagram["counters"])
             worker = _Worker(
                 slot=int(datagram["slot"]),
                 revision=int(datagram["revision"]),
-                heard=self._clock(),
+                received=self._clock(),
                 counters=counters,
                 gauges=_numbers(datagram["gauges"]),
             )
@@ -77,7 +78,7 @@ class Workers:
         return [Increase(name, dict(labels), by) for name, labels, by in grown if by > 0]
 
     def gauges(self) -> dict[tuple[str, Labels], float]:
-        """Return each gauge added up over the workers heard from lately."""
+        """Return each gauge added up over the workers that reported lately."""
         total: dict[tuple[str, Labels], float] = {}
         for worker in self._present():
             for place, number in worker.gauges.items():
@@ -85,16 +86,16 @@ class Workers:
         return total
 
     def revisions(self) -> dict[int, int]:
-        """Return the snapshot revision each worker routes by, by its slot; of two in one slot, the one heard last."""
+        """Return the snapshot revision of each worker, by its slot; of two in a slot, of the one that reported last."""
         return {worker.slot: worker.revision for worker in self._present()}
 
     def _present(self) -> list[_Worker]:
         now = self._clock()
-        return [worker for worker in self._workers.values() if now - worker.heard < SILENT_SECONDS]
+        return [worker for worker in self._workers.values() if now - worker.received < SILENT_SECONDS]
 
 
 def _numbers(listed: Any) -> dict[tuple[str, Labels], float]:
-    """Return [name, labels, number] entries by name and labels. Raises ValueError or TypeError if they are none."""
+    """Return [name, labels, number] entries by name and labels. Raises ValueError or TypeError if they are not such."""
     if len(listed) > MOST_COUNTERS:
         raise ValueError(f"{len(listed)} numbers are more than {MOST_COUNTERS}")
     found: dict[tuple[str, Labels], float] = {}

@@ -1,4 +1,4 @@
-"""The dashboard and the alerts: well-formed, by Grafana's own lint rules, and about series that exist."""
+"""The dashboard and the alerts: well-formed, by the rules of Grafana's linter, and only of series that exist."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OF_PROMETHEUS_ITSELF = {"up"}
 
 @cache
 def declared() -> dict[str, str]:
-    """Every name that can be asked for, with the type of its family."""
+    """Every name that a query can use, with the type of its family."""
     found: dict[str, str] = {}
     for family in Series().registry.collect():
         if family.type == "counter":
@@ -112,41 +112,41 @@ def test_panels_do_not_overlap_and_have_ids_of_their_own() -> None:
         taken |= cells
 
 
-def test_every_series_that_tells_of_traffic_or_quality_is_on_the_dashboard_or_explains_itself() -> None:
+def test_every_series_of_traffic_or_quality_is_on_the_dashboard_or_listed_here_with_the_reason() -> None:
     shown = {re.sub(r"_(bucket|sum|count)$", "", name) for query in QUERIES for name, _ in names(query.expr)}
     families = {f"{f.name}_total" if f.type == "counter" else f.name for f in Series().registry.collect()}
     unseen = {name for name in families if name.startswith("turnout_")} - shown
     assert unseen == {
-        "turnout_build_info",  # a variable of the dashboard asks it
-        "turnout_buffer_bytes",  # of a limit; what comes of it is shed and slow clients
-        "turnout_capture_drops_total",  # nothing but what was asked for beside the log
+        "turnout_build_info",  # a variable of the dashboard is read from it
+        "turnout_buffer_bytes",  # below its limit it does no harm; beyond it, shed and slow clients show
+        "turnout_capture_drops_total",  # captured bodies are an extra beside the log
         "turnout_connections",
-        "turnout_connections_limit",  # what comes of it is shed
+        "turnout_connections_limit",  # at the limit, shed shows
         "turnout_datagrams_refused_total",
-        "turnout_dropped_fields_total",  # of clients: names that two servers read differently
+        "turnout_dropped_fields_total",  # the fault of clients: names that two servers read differently
         "turnout_feedback_commits_total",
-        "turnout_journal_faulty_lines_total",  # alerts tell of these three
+        "turnout_journal_faulty_lines_total",  # alerts are about these three
         "turnout_journal_fsync_failures_total",
         "turnout_journal_refused_segments",
-        "turnout_recording_stalled_seconds",  # an alert tells of it, and /readyz?verbose of both
+        "turnout_recording_stalled_seconds",  # an alert is about it, and /readyz?verbose shows both
         "turnout_watermark_age_seconds",
         "turnout_expired_total",
-        "turnout_uncounted_requests_total",  # the route's problem of that name, and its alert, tell of it
-        "turnout_unsettled_total",  # an alert tells of it
-        "turnout_oldest_pending_seconds",  # beside the number of them, which is there
+        "turnout_uncounted_requests_total",  # the route's problem of that name and its alert show it
+        "turnout_unsettled_total",  # an alert is about it
+        "turnout_oldest_pending_seconds",  # their number is on the dashboard
         "turnout_quality_live_mean",
-        "turnout_reading_age_seconds",  # an alert tells of it
-        "turnout_slow_clients_total",  # of clients
+        "turnout_reading_age_seconds",  # an alert is about it
+        "turnout_slow_clients_total",  # the fault of clients
         "turnout_unfinished_requests_total",
         "turnout_snapshot_errors_total",
-        # Of several nodes: alerts tell of two, and /readyz?verbose of the rest.
+        # Only of several nodes: alerts are about two, and /readyz?verbose shows the rest.
         "turnout_intake_bytes",
         "turnout_lease_held",
         "turnout_node_config_differs",
         "turnout_node_plan_revision",
         "turnout_node_silent_seconds",
         "turnout_store_cut_off_seconds",
-        # Alerts tell of two, and /api/v1/sinks of all.
+        # Alerts are about two, and /api/v1/sinks shows all.
         "turnout_sink_events",
         "turnout_sink_lag_seconds",
         "turnout_sink_pending_bytes",
@@ -154,7 +154,7 @@ def test_every_series_that_tells_of_traffic_or_quality_is_on_the_dashboard_or_ex
     }
 
 
-def test_a_variable_that_nobody_gives_is_an_error() -> None:
+def test_a_variable_without_a_value_is_an_error() -> None:
     with pytest.raises(ValueError, match="variable"):
         filled('up{job="$job"}', {})
 

@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes our series and has an answer for every query of every panel."""
+"""A real Prometheus scrapes the series and has an answer for every query of every panel."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def exposition() -> Iterator[str]:
             self.wfile.write(text)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Scrapes are no news."""
+            """Do not log scrapes."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
@@ -52,7 +52,7 @@ def test_every_query_of_every_panel_has_an_answer(tmp_path: Path) -> None:
     queries = {f"{query.panel} {query.ref}": query.expr for query in panel_queries()}
     with exposition() as target, prometheus(target, tmp_path) as server:
         assert server.empty(queries, within_seconds=30) == []
-        # A histogram_quantile of empty buckets answers NaN: an answer, but not to the question.
+        # A histogram_quantile of empty buckets is NaN, which does not count as an answer.
         for name, expr in queries.items():
             values = [sample["value"][1] for sample in server.ask(expr)]
             assert any(value != "NaN" for value in values), name

@@ -75,7 +75,7 @@ def test_the_truth_of_a_comparison_is_the_difference_on_the_held_out_images(foun
     assert comparison.covers
 
 
-def test_an_interval_that_misses_the_truth_is_said_to_miss_it(found: dict[str, RouteResult]) -> None:
+def test_the_claim_says_when_an_interval_misses_the_truth(found: dict[str, RouteResult]) -> None:
     assert found["ab"].comparison is not None
     assert found["ab"].comparison.covers is False
     assert "OUTSIDE" in found["ab"].claim
@@ -91,8 +91,8 @@ def test_a_verdict_is_right_wrong_or_none(found: dict[str, RouteResult]) -> None
     }
 
 
-def test_merged_rankers_are_told_by_preference(found: dict[str, RouteResult]) -> None:
-    """The difference is the share of the votes less one half; nobody reads that on a screen."""
+def test_merged_rankers_are_described_by_preference(found: dict[str, RouteResult]) -> None:
+    """The difference is the share of the votes less one half, which means nothing to a reader."""
     assert "80% of the users with a preference prefer it (95 % certain: 71% to 88%)" in found["search"].claim
     assert found["search"].comparison is not None
     assert found["search"].comparison.covers is None
@@ -122,7 +122,7 @@ def test_an_event_without_a_status_does_not_add_up(route: str) -> None:
     ]
 
 
-def test_nothing_is_settled_before_every_window_has_closed() -> None:
+def test_a_report_is_not_complete_before_every_window_has_closed() -> None:
     account = accounts(shadow=2)["shadow"]
     sides: dict[str, Any] = {
         "better": "digits_v3",

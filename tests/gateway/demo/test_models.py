@@ -37,7 +37,7 @@ def models(digits: Digits) -> dict[str, Model]:
 def test_the_classifiers_are_three_to_ten_points_of_held_out_accuracy_apart(
     digits: Digits, models: dict[str, Model]
 ) -> None:
-    """Closer, and a minute could not tell them apart; further, and no canary would be needed."""
+    """Any closer and a minute of traffic could not tell them apart; any further and no canary would be needed."""
     scores = sorted(held_out_score(model, digits) for model in models.values() if isinstance(model, Classifier))
     assert len(scores) == 3
     gaps = [high - low for low, high in pairwise(scores)]
@@ -51,7 +51,7 @@ def test_later_versions_are_better(digits: Digits, models: dict[str, Model]) -> 
 
 
 def test_training_again_gives_the_same_models(digits: Digits, models: dict[str, Model]) -> None:
-    """The truth is stated before the traffic begins, so it must not depend on the day."""
+    """The truth is printed before the traffic begins, so it must be the same in every run."""
     for model in train(load()):
         again, before = model.answer(digits.held_pixels[:40]), models[model.name].answer(digits.held_pixels[:40])
         assert again == before

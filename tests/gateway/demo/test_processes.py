@@ -1,4 +1,4 @@
-"""Whoever starts processes ends them, whatever happens in between."""
+"""Every process that the demo starts is ended, whatever happens in between."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def alive(child: Child) -> bool:
 
 
 async def started(children: Children, name: str, arguments: tuple[str, ...]) -> Child:
-    child = await children.start(name, arguments, says=True)
+    child = await children.start(name, arguments, piped=True)
     assert child.process.stdout is not None
     assert await child.process.stdout.readline() == b"up\n"
     return child
@@ -49,7 +49,7 @@ def test_a_second_interrupt_does_not_leave_a_stubborn_process_behind(tmp_path: P
         async with Children(tmp_path) as children:
             found.append(await started(children, "stubborn", STUBBORN))
 
-    async def hurry() -> None:
+    async def interrupt_twice() -> None:
         task = asyncio.create_task(go())
         while not found:
             await asyncio.sleep(0.01)
@@ -59,11 +59,11 @@ def test_a_second_interrupt_does_not_leave_a_stubborn_process_behind(tmp_path: P
             await task
         await found[0].process.wait()
 
-    asyncio.run(hurry())
+    asyncio.run(interrupt_twice())
     assert not alive(found[0])
 
 
-def test_a_process_that_ends_by_itself_is_noticed_with_its_last_words(tmp_path: Path) -> None:
+def test_a_process_that_ends_by_itself_is_noticed_with_the_end_of_its_log(tmp_path: Path) -> None:
     async def go() -> Child | None:
         async with Children(tmp_path) as children:
             child = await children.start("brief", ("-c", "import sys; sys.exit('no more')"))
@@ -72,10 +72,10 @@ def test_a_process_that_ends_by_itself_is_noticed_with_its_last_words(tmp_path: 
 
     child = asyncio.run(go())
     assert child is not None
-    assert (child.name, child.last_words()) == ("brief", "no more")
+    assert (child.name, child.log_end()) == ("brief", "no more")
 
 
-def test_a_model_server_that_does_not_come_up_says_why(tmp_path: Path) -> None:
+def test_the_error_says_why_a_model_server_did_not_start(tmp_path: Path) -> None:
     async def go() -> None:
         async with Children(tmp_path) as children:
             await children.start_model("digits_v9", tmp_path / "nothing", 20)

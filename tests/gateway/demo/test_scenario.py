@@ -1,4 +1,4 @@
-"""The demo's config is one that Turnout takes, and its scenes say what is true."""
+"""The demo's config is valid, and what its scenes say is true of the models."""
 
 from __future__ import annotations
 

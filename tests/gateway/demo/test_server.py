@@ -1,4 +1,4 @@
-"""One model in its own process speaks the Open Inference Protocol, and never outlives whoever started it."""
+"""One model in its own process serves the Open Inference Protocol, and never outlives the process that started it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def server(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with process, httpx.Client(base_url=f"http://127.0.0.1:{int(process.stdout.readline())}") as client:
         yield client
         process.terminate()
-        # uvicorn finishes what it answers and then dies of the signal it was sent.
+        # uvicorn finishes its answers and then ends by the signal that it was sent.
         assert process.wait(10) == -signal.SIGTERM
 
 
@@ -78,7 +78,7 @@ def test_what_is_no_image_is_refused_in_words(server: httpx.Client, content: byt
 
 
 def test_it_ends_with_its_standard_input(digits: Digits, tmp_path: Path) -> None:
-    """Whoever started it may have been killed: then nobody is left to end it."""
+    """The process that started it may have been killed, and then no other process would end it."""
     save(train(digits)[-1], tmp_path / "model")  # a ranker, which is up at once
     with start(tmp_path / "model") as process:
         assert process.stdout is not None

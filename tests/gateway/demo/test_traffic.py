@@ -1,4 +1,4 @@
-"""The demo's users, before a gateway of a few lines that counts what they do."""
+"""The demo's users, in front of a gateway of a few lines that counts what they send."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def run(gateway: Gateway, *, seconds: float = 1.0, rate: float = 150.0, seed: in
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _hurried() -> Iterator[None]:
-    """Nobody watches here: what takes seconds in the demo takes tenths."""
+def _short_delays() -> Iterator[None]:
+    """What takes seconds in the demo, so that it can be watched, takes tenths of seconds here."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("gateway.demo.traffic.DELAY_SECONDS", (0.1, 0.4))
         patch.setattr("gateway.demo.traffic.AGAIN_SECONDS", 0.1)
@@ -94,7 +94,7 @@ def test_users_ask_more_than_once_and_on_one_route(gateway: Gateway, traffic: Tr
 
 
 def test_each_label_ends_as_the_truth_though_some_are_wrong_at_first(gateway: Gateway, traffic: Traffic) -> None:
-    """What counts is the highest revision; the demo's truth must survive its own untidiness."""
+    """What counts is the highest revision: wrong labels that are corrected must not change the truth."""
     labels = [event for event in gateway.events if event["metric"] == "correct"]
     revised = {event["prediction_id"] for event in labels if event.get("revision")}
     assert len(revised) == sum(account.corrected for account in traffic.accounts.values())
@@ -116,7 +116,7 @@ def test_feedback_that_was_not_acknowledged_is_not_counted_as_sent() -> None:
     assert account.refused_events > 0
 
 
-def test_a_gateway_that_is_not_there_is_a_failure_and_no_crash() -> None:
+def test_a_gateway_that_is_not_there_is_counted_as_failures() -> None:
     async def go() -> Traffic:
         upstream = Upstream(Backend(name="g", urls=("http://127.0.0.1:9",), version="", model="g"))
         traffic = Traffic(load(), upstream, "nowhere", rate=100, seed=3)

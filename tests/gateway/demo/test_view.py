@@ -1,4 +1,4 @@
-"""What is on the screen: lines where there is no terminal, one table where there is."""
+"""What the demo prints: lines where there is no terminal, one table where there is."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_the_last_page_says_what_does_not_add_up() -> None:
     assert "digits_v3 is better than digits_v2" in said
 
 
-def test_a_missing_extra_is_said_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     out = console(terminal=False)
     assert run(console=out) == 1

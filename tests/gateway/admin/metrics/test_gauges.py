@@ -1,4 +1,4 @@
-"""Our gauges are written as the library would write them."""
+"""Turnout's own gauges are written as the library would write them."""
 
 from __future__ import annotations
 

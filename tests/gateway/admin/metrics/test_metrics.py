@@ -1,4 +1,4 @@
-"""The series: counted right, labelled within bounds, and text that Prometheus accepts."""
+"""The series: counted right, with a bounded set of labels, in text that Prometheus accepts."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_call_without_an_answer_has_no_status_but_a_fault() -> None:
     ],
 )
 def test_a_failure_that_another_variant_made_good_is_still_a_failure(covered: dict[str, Any]) -> None:
-    """Or nobody would be told of a variant that is down behind its fallback."""
+    """Otherwise a variant that is down behind its fallback would not show."""
     metrics = new()
     metrics.observe_calls([row(replace(prediction(), **covered))])
     labels = {"route": "digits", "variant": "old", "version": "1.3.0", "role": covered.get("role", "primary")}
@@ -111,7 +111,7 @@ def test_overhead_is_counted_once_per_request() -> None:
     "changes",
     [{"route": "u-12345"}, {"variant": "u-12345"}, {"version": "u-12345"}, {"role": "u-12345"}, {"fault": "u-12345"}],
 )
-def test_what_nobody_configured_is_unknown(changes: dict[str, Any]) -> None:
+def test_a_label_value_that_is_not_configured_is_unknown(changes: dict[str, Any]) -> None:
     metrics = new()
     made = row(prediction())
     metrics.observe_calls([made._replace(shared=replace(made.shared, **changes))])
@@ -119,8 +119,8 @@ def test_what_nobody_configured_is_unknown(changes: dict[str, Any]) -> None:
     assert 'unknown"' in text(metrics)
 
 
-def test_a_name_that_a_reload_removed_is_still_its_own() -> None:
-    """Answers of the old configuration are logged for a moment after the new one is in force."""
+def test_a_name_that_a_reload_removed_is_still_shown() -> None:
+    """For a moment after a new configuration is in force, answers of the old one are still logged."""
     fake = control()
     metrics = new(fake)
     metrics.observe_calls([row(prediction())])
@@ -151,7 +151,7 @@ def test_a_file_of_many_routes_and_backends_has_all_its_names() -> None:
 
 @pytest.mark.parametrize("fault", ["corrupt", "torn", "lost", "unrecordable", "duplicate"])
 def test_a_faulty_line_is_counted_by_its_fault_from_zero_on(fault: str) -> None:
-    """The alert asks for faults by name, and how much they grew: a series that begins at 1 has not grown."""
+    """The alert asks by how much each fault grew, and a series whose first value is 1 has not grown."""
     metrics = new()
     assert value(metrics, "journal_faulty_lines_total", fault=fault) == 0
     metrics.observe_lines({f"{fault}_{'rows' if fault == 'duplicate' else 'lines'}": 2})
@@ -159,7 +159,7 @@ def test_a_faulty_line_is_counted_by_its_fault_from_zero_on(fault: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["events", "predictions"])
-def test_what_cannot_be_settled_is_counted_from_zero_on(kind: str) -> None:
+def test_what_cannot_be_joined_is_counted_from_zero_on(kind: str) -> None:
     metrics = new()
     assert value(metrics, "unsettled_total", kind=kind) == 0
     metrics.observe_lines({f"unsettled_{kind}": 1})
@@ -207,7 +207,7 @@ def test_a_worker_that_restarts_counts_from_zero_and_takes_nothing_back() -> Non
     assert value(metrics, "mirror_drops_total", **DROPS) == 6
 
 
-def test_a_worker_older_than_the_controller_is_counted_from_its_first_word() -> None:
+def test_a_worker_older_than_the_controller_is_counted_from_its_first_datagram() -> None:
     """Counters are since the controller's start: what an earlier controller showed is not shown twice."""
     metrics = new(started_ms=NOW_MS + 3_600_000)
     metrics.observe_datagram(datagram(drops(100)))
@@ -216,7 +216,7 @@ def test_a_worker_older_than_the_controller_is_counted_from_its_first_word() -> 
     assert value(metrics, "mirror_drops_total", **DROPS) == 3
 
 
-def test_a_counter_that_falls_is_not_believed() -> None:
+def test_a_counter_that_falls_changes_nothing() -> None:
     metrics = new()
     for number in (5, 3):
         metrics.observe_datagram(datagram(drops(number)))
@@ -237,7 +237,7 @@ def test_a_counter_that_falls_is_not_believed() -> None:
         datagram([["surprise", {}, 1]]),
     ],
 )
-def test_a_datagram_that_makes_no_sense_is_counted_and_not_raised(broken: dict[str, object]) -> None:
+def test_a_datagram_that_makes_no_sense_is_counted_and_raises_nothing(broken: dict[str, object]) -> None:
     metrics = new()
     metrics.observe_datagram(broken)
     assert value(metrics, "datagrams_refused_total") == 1
@@ -247,9 +247,9 @@ def test_reasons_are_words_and_few() -> None:
     metrics = new()
     for index in range(200):
         metrics.observe_datagram(datagram(drops(1, f"r{index}"), name=writer(NOW_MS + index)))
-    metrics.observe_datagram(datagram(drops(1, "Whatever it said"), name=writer(NOW_MS + 999)))
+    metrics.observe_datagram(datagram(drops(1, "Two Words"), name=writer(NOW_MS + 999)))
     assert text(metrics).count("turnout_mirror_drops_total{") <= 51
-    assert "Whatever" not in text(metrics)
+    assert "Two Words" not in text(metrics)
 
 
 def test_a_replica_is_in_as_many_states_as_there_are_workers_that_see_it() -> None:
@@ -264,7 +264,7 @@ def test_a_replica_is_in_as_many_states_as_there_are_workers_that_see_it() -> No
     assert value(metrics, "waiting_calls", variant="old") == 0
 
 
-def test_a_replica_that_nobody_configured_is_unknown() -> None:
+def test_a_replica_that_is_not_configured_is_unknown() -> None:
     metrics = new()
     metrics.observe_datagram(
         datagram([["ejections", {"variant": "new", "replica": "10.0.0.1:1", "reason": "answer"}, 1]])
@@ -272,7 +272,7 @@ def test_a_replica_that_nobody_configured_is_unknown() -> None:
     assert value(metrics, "replica_ejections_total", variant="new", replica="unknown", reason="answer") == 1
 
 
-def test_a_worker_that_falls_silent_is_gone() -> None:
+def test_a_worker_that_reports_no_more_is_left_out() -> None:
     clock = Clock()
     metrics = new(clock=clock)
     metrics.observe_datagram(datagram([]))
@@ -447,7 +447,7 @@ def test_no_label_can_hold_a_unit_or_an_id() -> None:
 
 
 def test_the_number_of_series_is_bounded_by_the_configuration() -> None:
-    """A thousand kinds of everything that clients can vary make no series more."""
+    """A thousand different values of everything that clients can vary add no series."""
     fake = filled_control()
     metrics = new(fake)
     observe(metrics)
@@ -480,7 +480,7 @@ def test_the_snapshot_is_asked_again_after_a_reload() -> None:
     assert value(metrics, "plan_revision") == 99
 
 
-def test_the_age_of_the_oldest_pending_prediction_is_told() -> None:
+def test_the_age_of_the_oldest_pending_prediction_is_shown() -> None:
     fake = filled_control()
     metrics = new(fake)
     refresh(metrics, fake)
