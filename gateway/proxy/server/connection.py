@@ -271,6 +271,8 @@ class Connection(Channel):
             self._leave(linger=False)
             return
         intake.stage = BETWEEN
+        if self._paused:
+            self.take_more()  # of a long body that came at once, nothing was taken piece by piece
         self._follow()
         if intake.held:
             self._loop.call_soon(self._proceed)

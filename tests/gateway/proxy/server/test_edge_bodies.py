@@ -70,6 +70,24 @@ def test_an_upgrade_without_a_body_is_ignored_and_the_next_request_is_read() -> 
     play(main())
 
 
+@pytest.mark.parametrize("size", [2**10, 100_000, 2**18])
+def test_a_long_body_that_came_at_once_does_not_keep_the_next_request_unread(size: int) -> None:
+    """Reading is paused for a body of 64 KiB until a piece is taken, and of one that is complete none is."""
+
+    async def handler(request: Request, response: Response) -> None:
+        body = request.whole() if request.complete else await request.body()
+        response.send(200, [], b"%d" % len(body))
+
+    async def main() -> None:
+        async with served(handler) as edge, edge.client() as client:
+            await client.send(POST + b"Content-Length: %d\r\n\r\n" % size + b"x" * size)
+            assert (await client.answer()).endswith(b"\r\n%d" % size)
+            await client.send(LAST)
+            assert (await client.rest()).endswith(b"\r\n0")
+
+    play(main())
+
+
 def test_pipelined_requests_of_every_framing_are_answered_in_order() -> None:
     kinds = [
         b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n",
