@@ -14,8 +14,8 @@ from gateway.control.event_log import now_ms
 from gateway.control.opened import Opened
 from gateway.store import Store, StoreError
 from gateway.store.counts.ledger import Epoch, Ledger
+from gateway.store.export_batches import ExportBatch, exported
 from gateway.store.rows import calls
-from gateway.store.rows.export_batches import ExportBatch, exported
 from router.snapshot import Snapshot
 
 #: How far behind recording may be before an export pauses between batches, and for how long.

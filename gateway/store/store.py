@@ -21,12 +21,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from gateway.files.regular import open_regular
+from gateway.store import prediction_view
 from gateway.store.counts import plans, read_ledgers, tallies
 from gateway.store.counts.ledger import Epoch, Ledger
 from gateway.store.counts.plans import LoggedEvent
 from gateway.store.counts.read_ledgers import LedgerVersions
 from gateway.store.fleet.lease import LEASE_MS
-from gateway.store.rows import prediction_view, set_aside_items
+from gateway.store.rows import set_aside_items
 from gateway.store.schema import partitions
 from gateway.store.schema.lane import Lane
 from gateway.store.schema.migrations import NewerSchema, Walked, migrate
@@ -243,7 +244,7 @@ class Store:
             return await prediction_view.orphans(connection, route, limit)
 
     async def set_aside(self, limit: int) -> list[dict[str, Any]]:
-        """Return what could not be recorded or settled, the newest first."""
+        """Return what could not be recorded or joined, the newest first."""
         async with self.read() as connection:
             return await set_aside_items.listed(connection, limit)
 

@@ -21,7 +21,7 @@ from gateway.admin.asked import number
 from gateway.admin.json_errors import problem, unknown
 from gateway.control.plan.in_force import InForce
 from gateway.control.queries import Queries
-from gateway.store.rows.export_batches import ExportBatch
+from gateway.store.export_batches import ExportBatch
 
 
 @dataclass(frozen=True, slots=True)

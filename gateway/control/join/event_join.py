@@ -35,7 +35,8 @@ class _Related(NamedTuple):
 
     ``over`` are events that there is no room for, ``stored`` the events that share an identity with the others,
     ``requests`` the calls of the predictions that any of them is about, and ``about`` the events about these, by
-    prediction; ``joined`` are those of ``about`` that count, and ``unmet`` the predictions that nobody met.
+    prediction; ``joined`` are those of ``about`` that count, and ``unmet`` the predictions that do not count, because
+    they were not exposed.
     """
 
     events: Sequence[Event]
@@ -248,7 +249,7 @@ class EventJoin:
         return single, others
 
     def _unmet(self, requests: Mapping[str, Sequence[StoredCall]], joined: Mapping[str, Sequence[Event]]) -> set[str]:
-        """Return which of these predictions do not count because nobody met them."""
+        """Return which of these predictions do not count because they were not exposed."""
         if not self._definitions.exposing:
             return set()
         asked = {one for one, (call, *_) in requests.items() if self._definitions.exposure(call.route, call.at_ms)}

@@ -104,8 +104,8 @@ async def _count(
         ids = await calls.ids_in(connection, calls.Span(route, since, until))
         joined = await feedback_events.joined(connection, ids, sharing=definitions.sharing)
         for prediction_id, stored in (await calls.of(connection, ids)).items():
-            told = [event.feedback for event in joined.get(prediction_id, ())]
-            for address, worth in _worth(definitions, metric, stored, told):
+            learned = [event.feedback for event in joined.get(prediction_id, ())]
+            for address, worth in _worth(definitions, metric, stored, learned):
                 if address in found:
                     found[address].add(stored[0].counted_unit, worth)
         since = until
@@ -113,16 +113,16 @@ async def _count(
 
 
 def _worth(
-    definitions: Definitions, metric: str, stored: Sequence[StoredCall], told: Sequence[Feedback]
+    definitions: Definitions, metric: str, stored: Sequence[StoredCall], learned: Sequence[Feedback]
 ) -> Iterator[tuple[TallyAddress, float]]:
     """Yield what one request is worth, by the tally that it counts in."""
     finished, at_ms = [call for call in stored if not call.open], stored[0].at_ms
     definition = definitions.at(stored[0].route, metric, at_ms)
     if not finished or definition is None or definition.metric is None:
         return
-    if metric != EXPOSED and definitions.exposure(definition.route, at_ms) and not exposed(told):
+    if metric != EXPOSED and definitions.exposure(definition.route, at_ms) and not exposed(learned):
         return
-    about = [one for one in told if one.metric == metric and in_time(one.event_ms, at_ms, definition.metric)]
+    about = [one for one in learned if one.metric == metric and in_time(one.event_ms, at_ms, definition.metric)]
     first = finished[0]
     for value in values(finished, about, definition.metric, closed=definition.closed(at_ms)):
         phases: tuple[tuple[Phase, float | None], ...] = (("live", value.live), ("mature", value.mature))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
 from gateway.control.record.lines import Batch
-from gateway.control.record.quarantine import Unreadable
+from gateway.journal.quarantine import UnreadableLine
 from gateway.journal.seal import SegmentRefused
 from gateway.journal.segments import FEEDBACK, PREDICTIONS, Segment, read_lines, segments
 from gateway.store.rows.calls import StoredCall
@@ -57,7 +57,7 @@ class Read:
     offsets: dict[str, int] = field(default_factory=dict)
     numbers: dict[str, int] = field(default_factory=dict)
     readings: list[Reading] = field(default_factory=list)
-    unreadable: list[Unreadable] = field(default_factory=list)
+    unreadable: list[UnreadableLine] = field(default_factory=list)
     taken: dict[int, int | None] = field(default_factory=dict)
     more: bool = False
 
@@ -220,7 +220,7 @@ class Segments:
             read.numbers[chain] = expected
         if aside:
             starts = list(accumulate((len(line) + 1 for line in lines), initial=offset))
-            read.unreadable += [Unreadable(name, starts[line], content) for line, content in aside]
+            read.unreadable += [UnreadableLine(name, starts[line], content) for line, content in aside]
         if not lines and name in self._final:
             read.batch.torn += 1
             end = segment.size

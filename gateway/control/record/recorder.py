@@ -22,10 +22,10 @@ from gateway.control.record.drain import Follower, Read, Segments
 from gateway.control.record.isolation import Isolation
 from gateway.control.record.lines import Batch
 from gateway.control.record.liveness import Liveness
-from gateway.control.record.quarantine import QUARANTINE, Quarantine
 from gateway.control.record.row_errors import is_of_a_row
 from gateway.control.record.shipper import Shipper
 from gateway.control.record.state import StoreState
+from gateway.journal.quarantine import QUARANTINE, Quarantine
 from gateway.journal.segments import PREDICTIONS, Segment
 from gateway.store import Store, reason
 from gateway.store.counts.deltas import StatusDelta

@@ -18,7 +18,7 @@ import orjson
 from gateway.control.membership import Member
 from gateway.control.record.drain import Read, Segments
 from gateway.control.record.lines import Batch
-from gateway.control.record.quarantine import Quarantine
+from gateway.journal.quarantine import Quarantine
 from gateway.store import Store
 from gateway.store.counts import positions
 from gateway.store.counts.watermark import Writer, Writers

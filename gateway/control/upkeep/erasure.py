@@ -22,14 +22,13 @@ from gateway.control.acts import Act
 from gateway.control.event_log import EventLog
 from gateway.control.membership import Member
 from gateway.control.opened import Opened
-from gateway.control.record.quarantine import QUARANTINE
 from gateway.control.record.recorder import Recorder
 from gateway.files.pseudonym import names_of
 from gateway.journal import rolling
+from gateway.journal.quarantine import QUARANTINE
 from gateway.journal.segments import FEEDBACK, LINKS, PREDICTIONS, segments
-from gateway.store import Store, StoreError
-from gateway.store.rows import unit_data
-from gateway.store.rows.unit_data import Erased
+from gateway.store import Store, StoreError, unit_data
+from gateway.store.unit_data import Erased
 from router.snapshot import Gateway
 
 #: Workers look once a second, and the recorder must catch up.

@@ -199,44 +199,44 @@ class Deltas:
 
     def calls(self, finished: Iterable[StoredCall]) -> None:
         """Count calls: themselves, their faults, their times, and the arrivals of their units."""
-        for kin, rows in by_shared_fields(finished).items():
-            self._kin(kin, rows)
+        for shared, rows in by_shared_fields(finished).items():
+            self._count_alike(shared, rows)
 
-    def _kin(self, kin: SharedFields, rows: Sequence[CallRow]) -> None:
+    def _count_alike(self, shared: SharedFields, rows: Sequence[CallRow]) -> None:
         """Count calls that differ in nothing but what is their own."""
         oldest, newest = min(map(_AT_MS, rows)), max(map(_AT_MS, rows))
-        if oldest < self.oldest.get(kin.route, _NEVER_MS):
-            self.oldest[kin.route] = oldest
-        if newest > self.newest.get((kin.route, kin.epoch), -1):
-            self.newest[kin.route, kin.epoch] = newest
-        if kin.forced:
-            if kin.role == "primary":
-                self.forced[kin.route, kin.epoch] += len(rows)
+        if oldest < self.oldest.get(shared.route, _NEVER_MS):
+            self.oldest[shared.route] = oldest
+        if newest > self.newest.get((shared.route, shared.epoch), -1):
+            self.newest[shared.route, shared.epoch] = newest
+        if shared.forced:
+            if shared.role == "primary":
+                self.forced[shared.route, shared.epoch] += len(rows)
             return
-        if kin.uncounted:
-            self._signs_of(kin, rows)
+        if shared.uncounted:
+            self._signs_of(shared, rows)
             return
-        if kin.role == "primary":
-            self._arrivals(kin, rows)
-        if kin.failed or kin.client_error or kin.fault == "dropped":
-            self._signs_of(kin, rows)
+        if shared.role == "primary":
+            self._arrivals(shared, rows)
+        if shared.failed or shared.client_error or shared.fault == "dropped":
+            self._signs_of(shared, rows)
         for row in rows:
             for word in () if row.more is None else wrong_of(row):
                 name, _, detail = word.partition(":")
                 if name in WRONG:
-                    self.sign(Sign(kin.route, kin.epoch, kin.variant, kin.role, name), 1, row.at_ms, detail)
-        if kin.fault is not None:
-            self.faults[kin.route, kin.epoch, kin.variant, kin.role, kin.fault] += len(rows)
-            if kin.fault == "dropped":
+                    self.sign(Sign(shared.route, shared.epoch, shared.variant, shared.role, name), 1, row.at_ms, detail)
+        if shared.fault is not None:
+            self.faults[shared.route, shared.epoch, shared.variant, shared.role, shared.fault] += len(rows)
+            if shared.fault == "dropped":
                 return
-        checked = Sign(kin.route, kin.epoch, kin.variant, kin.role, CHECKED)
+        checked = Sign(shared.route, shared.epoch, shared.variant, shared.role, CHECKED)
         self.sign(checked, len(rows), oldest)
         self.sign(checked, 0, newest)
         buckets = Counter([_bucket(row.latency_ms) for row in rows if row.latency_ms is not None])
         for index, n in buckets.items():
-            self.latency[kin.route, kin.epoch, kin.variant, kin.role, index] += n
-        address, value = _address(kin, "", CALLS, "", "live"), float(kin.failed)
-        for unit, n in Counter([row.unit for row in rows] if kin.by_unit else {None: len(rows)}).items():
+            self.latency[shared.route, shared.epoch, shared.variant, shared.role, index] += n
+        address, value = _address(shared, "", CALLS, "", "live"), float(shared.failed)
+        for unit, n in Counter([row.unit for row in rows] if shared.by_unit else {None: len(rows)}).items():
             if unit is None:
                 self.alone[address, None, value] += n
             else:
@@ -256,19 +256,19 @@ class Deltas:
         for word in (status,) if why is None else (status, why):
             self.sign(Sign(route, "", "", "", word), 1, at_ms, metric)
 
-    def _signs_of(self, kin: SharedFields, rows: Sequence[CallRow]) -> None:
+    def _signs_of(self, shared: SharedFields, rows: Sequence[CallRow]) -> None:
         """Count what the status or the fault of these calls says."""
         first_ms, last_ms = min(map(_AT_MS, rows)), max(map(_AT_MS, rows))
-        what = kin.fault or ("a fallback answered" if kin.served is not None else str(kin.status))
+        what = shared.fault or ("a fallback answered" if shared.served is not None else str(shared.status))
         for word, is_so in (
-            ("failed", kin.failed),
-            ("client_error", kin.client_error),
-            ("dropped", kin.fault == "dropped"),
-            (UNCOUNTED, kin.uncounted),
+            ("failed", shared.failed),
+            ("client_error", shared.client_error),
+            ("dropped", shared.fault == "dropped"),
+            (UNCOUNTED, shared.uncounted),
         ):
-            if is_so and kin.uncounted == (word == UNCOUNTED):
-                sign = Sign(kin.route, kin.epoch, kin.variant, kin.role, word)
-                self.sign(sign, len(rows), first_ms, str(kin.status) if word == "client_error" else what)
+            if is_so and shared.uncounted == (word == UNCOUNTED):
+                sign = Sign(shared.route, shared.epoch, shared.variant, shared.role, word)
+                self.sign(sign, len(rows), first_ms, str(shared.status) if word == "client_error" else what)
                 self.sign(sign, 0, last_ms)
 
     def agreement(self, shadow: StoredCall, agrees: bool) -> None:
@@ -276,7 +276,7 @@ class Deltas:
         self._outcome(_address(shadow, "", AGREEMENT, "", "live"), shadow.counted_unit, None, float(agrees))
 
     def closed(self, call: Origin, metric: Metric, n: int = 1, *, exposed: bool = True) -> None:
-        """Count calls whose window has closed, those that count apart from those that nobody met."""
+        """Count calls whose window has closed, those that count apart from those that were not exposed."""
         phase: Phase = "closed" if exposed else "unexposed"
         self.alone[_address(call, "", metric.name, metric.definition, phase), None, 0.0] += n
 
@@ -284,16 +284,26 @@ class Deltas:
         """Move the live and the mature tally of one value; ``call`` is any call of the request."""
         if self.recorded is not None and (live.before != live.after or mature.before != mature.after):
             self.recorded.outcomes.append(ChangedValue(call, metric, value, live, mature))
-        kin, unit = call.shared, call.counted_unit
+        shared, unit = call.shared, call.counted_unit
         variant, version, role, against, _, _ = value
-        whose = (kin.route, kin.epoch, kin.period, variant, version, role, against, metric.name, metric.definition)
+        whose = (
+            shared.route,
+            shared.epoch,
+            shared.period,
+            variant,
+            version,
+            role,
+            against,
+            metric.name,
+            metric.definition,
+        )
         before, after = live
         if before != after:
             self._outcome(_new_address((*whose, "live")), unit, before, after)
         before, after = mature
         if before != after:
             self._outcome(_new_address((*whose, "mature")), unit, before, after)
-            self.matured.add(kin.route)
+            self.matured.add(shared.route)
 
     def status(self, route: str, metric: str, status: Status, n: int = 1, delay_seconds: float | None = None) -> None:
         """Add to a feedback counter."""
@@ -345,18 +355,18 @@ class Deltas:
             more = units[unit] = [0.0]
         return more
 
-    def _arrivals(self, kin: SharedFields, rows: Sequence[CallRow]) -> None:
-        period = RoutePeriod(kin.route, kin.epoch, kin.period)
-        named = [row for row in rows if row.unit is not None] if kin.by_unit else []
+    def _arrivals(self, shared: SharedFields, rows: Sequence[CallRow]) -> None:
+        period = RoutePeriod(shared.route, shared.epoch, shared.period)
+        named = [row for row in rows if row.unit is not None] if shared.by_unit else []
         if len(named) < len(rows):
-            self.stretches[period, kin.revision, kin.variant] += len(rows) - len(named)
+            self.stretches[period, shared.revision, shared.variant] += len(rows) - len(named)
         arrivals = self.arrivals[period]
         for row in named:
             unit, at_ms = row.unit, row.at_ms
             assert unit is not None
             known = arrivals.get(unit)
             if known is None or at_ms < known.at_ms or (at_ms == known.at_ms and row.id < known.id):
-                arrivals[unit] = Arrival(at_ms, row.id, kin.revision, kin.variant)
+                arrivals[unit] = Arrival(at_ms, row.id, shared.revision, shared.variant)
 
 
 def address_of(call: Origin, value: Value, metric: Metric, phase: Phase) -> TallyAddress:

@@ -33,7 +33,7 @@ class TallyKey:
     credit went to this ranker, to both alike, or to the other (only answers with a credited event have D = 1).
     ``phase``: "live" moves at once, "mature" when the window has closed, "closed" counts (in D, not by unit) the
     predictions whose window has closed, with or without a value: the denominator of coverage. "unexposed" counts those
-    whose window has closed and that do not count at all, because nobody met them and the route asks for that.
+    whose window has closed and that do not count at all, because they were not exposed and the route asks for that.
     """
 
     period: int

@@ -49,8 +49,8 @@ class LoggedEvent(NamedTuple):
     @property
     def shown(self) -> dict[str, Any]:
         """The same as plain JSON values."""
-        told = {"at_ms": self.at_ms, "kind": self.kind, "route": self.route, "detail": self.detail}
-        return told if self.more is None else told | orjson.loads(self.more)
+        shown = {"at_ms": self.at_ms, "kind": self.kind, "route": self.route, "detail": self.detail}
+        return shown if self.more is None else shown | orjson.loads(self.more)
 
 
 async def read_definitions(connection: AsyncConnection, routes: Collection[str] | None = None) -> Definitions:

@@ -71,10 +71,10 @@ async def read(connection: AsyncConnection, places: Collection[RouteEpoch]) -> d
     given = await _rows(connection, _stretches(dialect), places)
     late = {(place[0], row[1]) for place, rows in given.items() for row in rows if row[2] is None}
     packed, sample_ratios = await history.find(connection, late), await history.read_sample_ratios(connection, places)
-    told: defaultdict[str, dict[tuple[str, str], int]] = defaultdict(dict)
+    statuses: defaultdict[str, dict[tuple[str, str], int]] = defaultdict(dict)
     routes = sql.as_values([route for route, _ in places])
-    for route, metric, status, n in await connection.execute(_told(dialect), routes):
-        told[route][metric, status] = n
+    for route, metric, status, n in await connection.execute(_feedback(dialect), routes):
+        statuses[route][metric, status] = n
     of_signs = _here(dialect, signs, "variant", "role", "word", "n", "first_ms", "last_ms", "detail")
     of_feedback = {(route, "") for route, _ in places}
     wrong = await _rows(connection, of_signs, of_feedback.union(places))
@@ -89,7 +89,7 @@ async def read(connection: AsyncConnection, places: Collection[RouteEpoch]) -> d
             ),
             latency=_buckets(timed[place]),
             faults={tuple(key): n for *key, n in broken[place]},
-            feedback=told[place[0]],
+            feedback=statuses[place[0]],
             signs={tuple(row[:3]): Seen(*row[3:]) for row in (*wrong[place], *wrong[place[0], ""])},
             forced=sum(n for (n,) in chosen[place]),
             watermark_ms=watermark_ms,
@@ -178,7 +178,7 @@ def _stretches(dialect: str) -> Select[Any]:
 
 
 @cache
-def _told(dialect: str) -> Select[Any]:
+def _feedback(dialect: str) -> Select[Any]:
     return select(feedback_counts).where(
         feedback_counts.c.route.in_(sql.among(dialect, Text())), feedback_counts.c.n != 0
     )

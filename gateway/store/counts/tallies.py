@@ -281,15 +281,15 @@ async def _arrive(
     changes: Counter[tuple[RoutePeriod, int, str]] = Counter()
     missing = [
         (*period, unit)
-        for period, came in seen.items()
-        for unit in came.keys() - tally_cache.arrivals.setdefault(period, {}).keys()
+        for period, first in seen.items()
+        for unit in first.keys() - tally_cache.arrivals.setdefault(period, {}).keys()
     ]
     tally_cache.arrivals_bytes += sum([_ROW_BYTES + getsizeof(unit) for *_, unit in missing])
     await _recall_arrivals(connection, missing, tally_cache.arrivals)
     rows = []
-    for period, came in seen.items():
+    for period, first in seen.items():
         known = tally_cache.arrivals[period]
-        for unit, arrival in came.items():
+        for unit, arrival in first.items():
             old = known.get(unit)
             if old is not None and old <= arrival:
                 continue

@@ -355,7 +355,7 @@ assignment_keys: Final = _table("assignment_keys", _integer("number", key=True),
 
 schema_version: Final = _table("schema_version", _integer("version", key=True))
 
-#: What could not be recorded or settled (``aside``).
+#: What could not be recorded or joined (``aside``).
 set_aside: Final = _table(
     "set_aside",
     Column("seq", _Serial, primary_key=True),

@@ -23,7 +23,7 @@ from gateway.control.upkeep.erasure import Erasures
 from gateway.store import Store
 from gateway.store.counts.ledger import Epoch, Ledger
 from gateway.store.counts.read_ledgers import LedgerVersions
-from gateway.store.rows.export_batches import ExportBatch
+from gateway.store.export_batches import ExportBatch
 from router.config.config import Config
 from router.snapshot import Gateway, Snapshot
 from tests.gateway.ledgers import Book, draft_route, route, shadow_route, snapshot

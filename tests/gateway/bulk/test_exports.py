@@ -19,8 +19,8 @@ from gateway.bulk.formats import UnreadableFile
 from gateway.cli import run
 from gateway.cli.exits import USAGE
 from gateway.cli.remote.export import _parted
+from gateway.store.export_batches import ExportBatch
 from gateway.store.rows import calls
-from gateway.store.rows.export_batches import ExportBatch
 from tests.gateway.admin.fake import Control, as_text, control, json_line
 from tests.gateway.cli.running import admin_port, write_config
 from tests.gateway.control.builders import T0, call, row, uuid

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from gateway.store.export_batches import ExportBatch, exported
 from gateway.store.rows.calls import Span
-from gateway.store.rows.export_batches import ExportBatch, exported
 from tests.gateway.control.builders import T0, Desk, at_desk, call, event, metric, sums, uuid
 
 K = metric(window_ms=50)

@@ -14,10 +14,10 @@ from sqlalchemy import text
 from gateway.control import membership
 from gateway.control.membership import Member, name_of
 from gateway.control.record import drain
-from gateway.control.record.quarantine import QUARANTINE
 from gateway.control.record.recorder import Recorder
 from gateway.control.upkeep.erasure import NotDrained, Privacy
 from gateway.journal import rolling
+from gateway.journal.quarantine import QUARANTINE
 from gateway.store import Store
 from gateway.store.counts import positions, tallies
 from gateway.store.counts.ledger import CALLS, Ledger

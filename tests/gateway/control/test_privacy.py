@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select
 
-from gateway.control.record.quarantine import QUARANTINE
 from gateway.control.upkeep.erasure import NotDrained, Privacy
 from gateway.files.pseudonym import names_of, pseudonym
 from gateway.journal import rolling
+from gateway.journal.quarantine import QUARANTINE
 from gateway.journal.segments import FEEDBACK, PREDICTIONS, segments
-from gateway.store.rows import unit_data
+from gateway.store import unit_data
 from gateway.store.schema import tables
 from tests.gateway.control.builders import T0, Desk, at_desk, call, event, keyed, metric, statuses, sums, uuid
 

@@ -19,9 +19,9 @@ from gateway.control.plan.in_force import InForce
 from gateway.control.queries import Queries
 from gateway.report import report
 from gateway.sinks.sinks import Sinks
+from gateway.store import unit_data
 from gateway.store.counts import history, plans
 from gateway.store.counts.ledger import Ledger
-from gateway.store.rows import unit_data
 from policies.plans import Weighted
 from router.snapshot import Backend, Snapshot
 from tests.gateway.control.builders import Desk, call, event, metric, snapshot

@@ -22,10 +22,10 @@ from gateway.control.control import Control
 from gateway.control.datagrams import listen
 from gateway.control.membership import name_of
 from gateway.control.record.drain import Segments
-from gateway.control.record.quarantine import Quarantine, Unreadable
 from gateway.control.record.tail import Tail
 from gateway.control.record.verify import verify
 from gateway.files.published import SnapshotFile
+from gateway.journal.quarantine import Quarantine, UnreadableLine
 from gateway.journal.reserve import RESERVE, Reserve, is_spent
 from gateway.journal.rolling import Rolling, ask
 from gateway.journal.segments import FEEDBACK, PREDICTIONS, next_run, next_writer, read_lines, segments, size_bytes
@@ -143,7 +143,7 @@ READERS: Final[dict[str, Callable[[Path], Any]]] = {
     "journal/feedback": _journal,
     "journal/roll": _roll,
     f"journal/{RESERVE}": _reserve,
-    "quarantine.jsonl": lambda data: Quarantine(data / "quarantine.jsonl").keep([Unreadable("s", 0, b"x")]),
+    "quarantine.jsonl": lambda data: Quarantine(data / "quarantine.jsonl").keep([UnreadableLine("s", 0, b"x")]),
 }
 
 

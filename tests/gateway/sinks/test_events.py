@@ -13,7 +13,8 @@ import orjson
 from sqlalchemy import delete
 
 from gateway.sinks.cloudevents import events
-from gateway.store.rows import outbox, unit_data
+from gateway.store import unit_data
+from gateway.store.rows import outbox
 from gateway.store.rows.recorded import Recorded, RecordedCall
 from gateway.store.schema import tables
 from router.records import body_line

@@ -1,4 +1,4 @@
-"""What cannot be recorded or settled is set aside itself, and everything beside it goes on."""
+"""What cannot be recorded or joined is set aside itself, and everything beside it goes on."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import orjson
 
 from gateway.control.record.drain import Read, Segments
 from gateway.control.record.lines import Batch
-from gateway.control.record.quarantine import QUARANTINE, Quarantine, Unreadable
+from gateway.journal.quarantine import QUARANTINE, Quarantine, UnreadableLine
 from gateway.journal.seal import header, sealed
 from gateway.journal.segments import PREDICTIONS, read_lines, segments
 from gateway.store.counts import tallies
@@ -159,7 +159,7 @@ def test_what_was_wrong_is_told_once_it_is_recorded(tmp_path: Path) -> None:
 
 def test_what_is_read_again_is_kept_aside_once(tmp_path: Path) -> None:
     quarantine = Quarantine(tmp_path / QUARANTINE)
-    found = [Unreadable("predictions/x", 5, b"\x00\xff"), Unreadable("predictions/x", 9, b"more")]
+    found = [UnreadableLine("predictions/x", 5, b"\x00\xff"), UnreadableLine("predictions/x", 9, b"more")]
     quarantine.keep(found)
     quarantine.keep(found)
     assert [orjson.loads(line) for line in (tmp_path / QUARANTINE).read_bytes().splitlines()] == [
@@ -170,9 +170,9 @@ def test_what_is_read_again_is_kept_aside_once(tmp_path: Path) -> None:
 
 def test_what_is_kept_aside_is_bounded_and_a_disk_that_refuses_it_is_not_fatal(tmp_path: Path) -> None:
     quarantine = Quarantine(tmp_path / QUARANTINE, 500)
-    quarantine.keep(Unreadable("predictions/x", n, b"x" * 50) for n in range(100))
+    quarantine.keep(UnreadableLine("predictions/x", n, b"x" * 50) for n in range(100))
     assert 400 < (tmp_path / QUARANTINE).stat().st_size <= 500
-    Quarantine(tmp_path / "nowhere" / QUARANTINE).keep([Unreadable("predictions/x", 1, b"x")])
+    Quarantine(tmp_path / "nowhere" / QUARANTINE).keep([UnreadableLine("predictions/x", 1, b"x")])
 
 
 def test_where_in_its_segment_an_unreadable_line_stands_is_kept(tmp_path: Path) -> None:
@@ -181,4 +181,4 @@ def test_where_in_its_segment_an_unreadable_line_stands_is_kept(tmp_path: Path) 
     journal.put(PREDICTIONS, b"nonsense\n")
     [segment] = segments(tmp_path / PREDICTIONS)
     _, end = read_lines(segment.path, 0, 2**20)
-    assert read(tmp_path).unreadable == [Unreadable(f"predictions/{segment.path.name}", end - 9, b"nonsense")]
+    assert read(tmp_path).unreadable == [UnreadableLine(f"predictions/{segment.path.name}", end - 9, b"nonsense")]

@@ -17,7 +17,7 @@ from sqlalchemy import func, select
 from gateway.cli.local.explain import explained
 from gateway.files.pseudonym import names_of
 from gateway.proxy.feedback.validate import read_events
-from gateway.store.rows import unit_data
+from gateway.store import unit_data
 from gateway.store.schema import tables
 from router.extract import identifier
 from router.router import Router

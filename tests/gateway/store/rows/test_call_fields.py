@@ -25,9 +25,9 @@ from gateway.control.record.lines import Batch
 from gateway.journal.seal import sealed
 from gateway.sinks.cloudevents import events
 from gateway.store import Store
+from gateway.store.export_batches import exported
 from gateway.store.rows import calls, shared_fields
 from gateway.store.rows.calls import CallRow, Span
-from gateway.store.rows.export_batches import exported
 from gateway.store.rows.recorded import Recorded, RecordedCall
 from gateway.store.rows.shared_fields import SharedFields
 from gateway.store.schema import tables

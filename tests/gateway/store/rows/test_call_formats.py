@@ -17,9 +17,9 @@ from gateway.control.record.lines import Batch
 from gateway.journal.seal import sealed
 from gateway.sinks.cloudevents import events
 from gateway.store import Store
+from gateway.store.export_batches import exported
 from gateway.store.rows import calls
 from gateway.store.rows.calls import Span, StoredCall
-from gateway.store.rows.export_batches import exported
 from gateway.store.rows.recorded import Recorded, RecordedCall
 from gateway.store.schema import tables
 from tests.gateway.control.builders import T0, WRITER

@@ -19,8 +19,8 @@ from gateway.admin.app import new_metrics
 from gateway.control.control import Control
 from gateway.store import Store
 from gateway.store import store as stores
+from gateway.store.export_batches import exported
 from gateway.store.rows.calls import Span
-from gateway.store.rows.export_batches import exported
 from tests.gateway.control.builders import T0, Desk, at_desk, call, event, metric
 from tests.gateway.control.test_control import Watcher, shown
 

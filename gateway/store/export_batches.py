@@ -16,11 +16,11 @@ import orjson
 
 from gateway.store.counts import plans
 from gateway.store.counts.definitions import Definitions
+from gateway.store.prediction_view import worth
 from gateway.store.rows import calls, feedback_events
 from gateway.store.rows.calls import Span, StoredCall
 from gateway.store.rows.feedback_events import Event
-from gateway.store.rows.prediction_view import worth
-from gateway.store.rows.unit_data import Transactions
+from gateway.store.unit_data import Transactions
 from router.records import fields_stored
 
 #: Predictions in the first batch and the most in any, and the bytes of lines that a batch aims at.

@@ -24,7 +24,7 @@ QUARANTINE: Final = "quarantine.jsonl"
 QUARANTINE_BYTES: Final = 16 * 2**20
 
 
-class Unreadable(NamedTuple):
+class UnreadableLine(NamedTuple):
     """A line that cannot be read, or a piece of one: in which segment, and at which byte its line begins."""
 
     segment: str
@@ -41,7 +41,7 @@ class Quarantine:
         self._kept: set[tuple[str, int, bytes]] = set()
         self._failing = False
 
-    def keep(self, found: Iterable[Unreadable]) -> None:
+    def keep(self, found: Iterable[UnreadableLine]) -> None:
         """Keep each of these once, though they are read again after the store was in trouble."""
         fresh = [one for one in found if one not in self._kept]
         if not fresh:
@@ -60,7 +60,7 @@ class Quarantine:
         """Forget which lines were kept: they are committed as read, and will not be read again."""
         self._kept.clear()
 
-    def _write(self, fresh: Iterable[Unreadable]) -> None:
+    def _write(self, fresh: Iterable[UnreadableLine]) -> None:
         with open(open_regular(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as file:
             size = os.fstat(file.fileno()).st_size
             for segment, offset, content in fresh:
