@@ -2,7 +2,8 @@
 
 Rule: a key is declared in one place, with its type, default and description. ``router.config`` derives the table that
 it reads from this; the name in a type's annotation says which kind of value it is (``router.config.kinds``: how that is
-written and checked). Standard library only: workers import this room, and never ``router.config``.
+written and checked). Workers import this room, so nothing here imports ``router.config`` or
+pydantic.
 """
 
 from __future__ import annotations

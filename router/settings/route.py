@@ -72,7 +72,7 @@ class RouteSettings:
     metrics: tuple[Text, ...] = setting((), "The metrics that apply here.")
     primary_metric: Text | None = setting(None, "The metric of the verdict; without it the first.")
     mirrors: Annotated[tuple[RouteMirror, ...], "tables"] = setting(
-        (), "Backends that get copies of this route's requests. List only requests that may be sent twice."
+        (), "Backends that get copies of this route's requests; only for requests that may be sent twice."
     )
     fallback: Text | None = setting(None, "The backend that answers when the chosen variant fails.")
     strip_prefix: Prefix | None = setting(
@@ -80,7 +80,7 @@ class RouteSettings:
     )
     expose_variant: bool = setting(False, "Whether answers name their variant in a turnout-variant header.")
     require_exposure: bool = setting(
-        False, 'Whether a prediction counts only once an event of the metric "exposed" says that somebody met it.'
+        False, 'Whether a prediction counts only once an event of the metric "exposed" says that it was seen.'
     )
     allow_force: bool = setting(False, "Whether any client may choose the variant with turnout-force-variant.")
     capture: Annotated[Capture, "table"] | None = setting(None, "What is kept of bodies; without it, nothing.")
