@@ -1,4 +1,4 @@
-"""The command line as a test runs it: in this process, or as a process of its own; and an admin port to ask."""
+"""Run the command line in this process or as a process of its own; and serve an admin port for it to ask."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def turnout(
 
 @contextmanager
 def admin_port(fake: Control) -> Iterator[str]:
-    """Serve the admin app over a real socket; yields host:port."""
+    """Serve the admin app over a real socket; yield host:port."""
     config = uvicorn.Config(create(fake.parts), host="127.0.0.1", port=0, log_level="critical", lifespan="off")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

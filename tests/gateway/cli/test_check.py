@@ -164,7 +164,7 @@ def test_a_route_that_decides_per_request_has_shares_and_no_variant(
 
 
 def test_an_empty_unit_is_none_and_each_request_stands_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """As the router has it: whoever sends an empty header is nobody, and not all the same user."""
+    """As in the router: requests with an empty header have no unit; they are not all the same user."""
     found = explained(write_config(tmp_path), capsys, unit="")
     assert (found["per_request"], found["variant"], found["reason"]) == (True, None, "request")
 
@@ -200,7 +200,7 @@ def test_before_the_first_start_nobody_can_tell_what_hangs_on_the_key(
     found = explained(path, capsys)
     assert (found["variant"], found["per_request"], found["assigned"]) == (None, False, False)
     assert found["shares"] == {"old": 0.75, "new": 0.25}
-    assert explained(path, capsys, route="shadowed")["variant"] == "old"  # as it is under any key
+    assert explained(path, capsys, route="shadowed")["variant"] == "old"  # the same under any key
     assert run(["explain", "digits", "--unit", "u", "-c", str(path)]) == 0
     assert "not decided yet" in capsys.readouterr().out
 
@@ -230,7 +230,7 @@ def test_a_route_is_named_alike_by_explain_and_report(
     assert run(["explain", *arguments, "--unit", "u", "-c", str(path)]) == code
     told = capsys.readouterr().err
     assert (code == 0) == (told == "")
-    if arguments:  # report without a route is about all of them; and here no gateway answers
+    if arguments:  # report without a route reports all of them; and no gateway answers here
         assert run(["report", *arguments, "-c", str(path)]) == (code or PROBLEM)
 
 
@@ -240,7 +240,7 @@ def test_an_unknown_route_is_not_explained(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_asking_needs_no_secrets_of_the_running_gateway(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """An operator's shell has not the environment of the service."""
+    """An operator's shell does not have the environment of the service."""
     path = with_key(tmp_path, more='feedback_token_file = "/nowhere/token"')
     assert run(["check", "-c", str(path)]) == PROBLEM
     capsys.readouterr()

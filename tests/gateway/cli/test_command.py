@@ -1,4 +1,4 @@
-"""The command as a whole: help, exit codes, options, and how it ends when something goes wrong."""
+"""The command as a whole: help, exit codes, options, and how errors end it."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["--version"]])
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
-    """Shells run the command at every press of TAB: help must come at once."""
+    """Shells run the command at every press of TAB, so help must be quick."""
     code = f"import sys; from gateway.cli import run; run({arguments!r}); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert set(HEAVY) & set(done.stdout.splitlines()[-1].split()) == set()
@@ -149,7 +149,7 @@ def test_an_interruption_while_it_is_still_loading_is_quiet_too(
 
 
 def test_ctrl_c_while_a_command_waits_leaves_with_130(tmp_path: Path) -> None:
-    """A port that takes connections and says nothing holds the report up."""
+    """The admin port accepts connections and never answers."""
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as mute:
@@ -179,7 +179,7 @@ def test_a_reader_that_leaves_early_is_no_news(tmp_path: Path) -> None:
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&-", "<&- >&- 2>&-"])
 @pytest.mark.parametrize("arguments", ["check", "schema", "explain --route digits --unit u1"])
 def test_a_stream_that_was_closed_beforehand_changes_nothing(arguments: str, closed: str, tmp_path: Path) -> None:
-    """Scripts that want the exit code alone close stdout."""
+    """Scripts that need only the exit code close stdout."""
     write_config(tmp_path)
     command = f'exec "{sys.executable}" -m gateway.cli {arguments} {closed}'
     done = subprocess.run(["/bin/sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60)

@@ -1,4 +1,4 @@
-"""feedback orphans: labels that found no prediction, for people and for programs."""
+"""feedback orphans: labels that found no prediction, as a table and as JSON."""
 
 from __future__ import annotations
 

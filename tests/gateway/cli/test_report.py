@@ -1,4 +1,4 @@
-"""report: what the admin port says, for people and for programs, and what it says when there is nothing to ask."""
+"""report: the admin port's reports as tables and as JSON, and the error when no admin port answers."""
 
 from __future__ import annotations
 

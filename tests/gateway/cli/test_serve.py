@@ -1,4 +1,4 @@
-"""serve and demo: the command line hands over, and leaves with the code it is given."""
+"""serve and demo: the command line passes its options on, and exits with the code that is returned."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.gateway.cli.running import turnout
 
 
 def test_a_configuration_that_cannot_be_used_is_not_served(tmp_path: Path) -> None:
-    """78 is EX_CONFIG: a service manager need not try again before the file is mended."""
+    """78 is EX_CONFIG: a service manager need not try again before the file is changed."""
     (tmp_path / "turnout.toml").write_text("[gateway]\nlisten = 5\n")
     done = turnout("serve", cwd=tmp_path)
     assert done.returncode == 78

@@ -1,4 +1,4 @@
-"""What a client may send that two servers could read in two ways, and what must come of it: a literal table.
+"""A literal table of what a client may send that two servers could read in two ways, and the required result.
 
 Rule: bytes as they go over the wire. ``tests`` send each through a worker and look at what the backend received;
 ``python -m loadtests.conformance`` sends the same ones through nginx and HAProxy. The duties are numbered as in
@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-#: Follows what must be refused: should anybody read it as a request, the backend sees it.
+#: Sent after a payload that must be refused: if it were read as a request, the backend would see it.
 SMUGGLED: Final = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
-#: Follows what must be taken, and ends the connection.
+#: Sent after a payload that must be taken; it ends the connection.
 LAST: Final = b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 SEEN_LAST: Final = b"GET /last HTTP/1.1"
 
@@ -36,12 +36,12 @@ class Payload:
 
 
 def refused(duty: int, name: str, raw: bytes, status: int = 400, why: str = "") -> Payload:
-    """Return a payload that is answered by us, once, and of which no backend sees anything."""
+    """Return a payload that the gateway answers itself, once, and of which no backend sees anything."""
     return Payload(duty, name, raw + SMUGGLED, (status,), why=why)
 
 
 def taken(duty: int, name: str, raw: bytes, line: bytes, body: bytes = b"", why: str = "") -> Payload:
-    """Return a payload that is one request, and after which the connection goes on."""
+    """Return a payload that is one request, after which the connection stays open."""
     return Payload(duty, name, raw + LAST, (200, 200), (line, SEEN_LAST), (body, b""), why)
 
 

@@ -1,4 +1,4 @@
-"""What a client, a backend and the journal see of requests that are turned away."""
+"""What a client, a backend and the journal get of requests that are turned away."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_one_too_many_gets_503_and_a_time_to_come_back_and_nothing_is_done_for_i
 
 
 def test_who_is_turned_away_keeps_the_connection_and_is_let_in_when_there_is_room(tmp_path: Path) -> None:
-    """A socket that is dropped is opened again at once, which costs more than any answer."""
+    """Clients open a dropped connection again at once, which costs more than any answer."""
     free = asyncio.Event()
 
     async def slow(asked: Asked) -> None:

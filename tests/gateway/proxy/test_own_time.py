@@ -1,7 +1,7 @@
-"""A request's overhead is the gateway's own time: all of it, and nothing of backends' or clients'.
+"""A request's overhead is all of the gateway's own time, and none of a backend's or a client's.
 
-What must be in it is made slow in the gateway, what must not be is made slow outside. The bounds below are exact on any
-machine, those above leave a busy one room.
+Work that must count is made slow in the gateway; waits that must not count are made slow outside. Lower bounds are
+exact on any machine; upper bounds leave room for a busy one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.gateway.proxy.builders import backend, only, route, snapshot
 from tests.gateway.proxy.stage import Asked, Model, play, read_answer, staged
 
 SLOW = 0.6
-#: What the gateway may take for itself where SLOW was taken by others.
+#: The most that the gateway may take itself while others take SLOW.
 OWN_MS = 500
 
 
@@ -84,7 +84,7 @@ def test_the_times_of_rankers_side_by_side_count_once_and_merging_is_ours(
     parts = (lambda url: backend("a", url), lambda url: backend("b", url), lambda _: route("r", plan))
     one, other = overheads(tmp_path, Model(slow), *parts)
     assert one == other
-    # Two times SLOW, counted apart, would leave nothing.
+    # If both waits of SLOW were subtracted, nothing would be left.
     assert 50 <= one < OWN_MS
 
 

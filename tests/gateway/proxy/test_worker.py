@@ -1,4 +1,4 @@
-"""A worker's life: it starts from a snapshot, swaps, tells how it is, drains, and fails static."""
+"""A worker: it starts from a snapshot, swaps to newer ones, sends its gauges, drains, and fails static."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def two(asked: Asked) -> None:
 
 
 async def published(stage: Stage, cast: Snapshot) -> None:
-    """Publish a snapshot and wait until the worker must have seen it."""
+    """Publish a snapshot and wait until the worker has had time to see it."""
     publish(stage.directory / SNAPSHOT, cast)
     await asyncio.sleep(0.3)
 
@@ -130,7 +130,7 @@ def test_a_snapshot_that_cannot_be_read_leaves_the_old_one_in_force(tmp_path: Pa
             os.replace(tmp_path / "new", tmp_path / SNAPSHOT)
             await asyncio.sleep(0.5)
             assert (await stage.ask("/r")).body == b"one"
-        assert stage.counters == {("snapshot_errors",): 1}  # once, not at each look
+        assert stage.counters == {("snapshot_errors",): 1}  # once, not at each poll
 
     play(main())
 
@@ -162,7 +162,7 @@ def test_a_snapshot_that_goes_missing_leaves_the_old_one_in_force(tmp_path: Path
     play(main())
 
 
-# What it tells.
+# What it sends to the controller.
 
 
 def test_once_a_second_it_writes_a_heartbeat_and_sends_its_numbers(tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ def test_memory_for_bodies_is_not_fetched_from_the_kernel_again_for_each(tmp_pat
             async with process(tmp_path) as (stage, worker):
 
                 def faults() -> int:
-                    """Return how many pages the worker was given so far."""
+                    """Return how many pages of memory the worker has got from the kernel so far."""
                     return int(Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()[7])
 
                 async def user() -> None:
@@ -299,7 +299,7 @@ def test_on_sigterm_requests_and_copies_finish_and_the_journal_is_closed(tmp_pat
 
 
 def test_each_id_received_has_one_row_though_workers_are_killed(tmp_path: Path) -> None:
-    """``kill -9`` under load: the row of an answer is in the journal before the answer is out."""
+    """``kill -9`` under load: the row of an answer is in the journal before the answer is sent."""
 
     async def main() -> None:
         received: list[str] = []
@@ -380,7 +380,7 @@ def test_with_nothing_to_begin_with_it_says_so_and_ends(tmp_path: Path, content:
 
 
 def test_a_worker_imports_nothing_of_the_control_plane() -> None:
-    """Each worker is to be small, and to start at once."""
+    """Each worker has to be small and to start quickly."""
     heavy = {"numpy", "scipy", "sqlalchemy", "pydantic", "prometheus_client", "httpx", "starlette", "uvicorn", "rich"}
     code = "import gateway.proxy.worker, sys; print(*{name.partition('.')[0] for name in sys.modules})"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -422,7 +422,7 @@ def test_a_secret_that_changes_in_its_file_is_taken_over(tmp_path: Path) -> None
 
 # TLS.
 
-#: Worthless: made for this test, known to everybody.
+#: Made for this test, and no secret.
 CERTIFICATE = """\
 -----BEGIN CERTIFICATE-----
 MIIBmzCCAUGgAwIBAgIUPIpGs3JBPM71CkokBglzlwQylt0wCgYIKoZIzj0EAwIw

@@ -1,4 +1,4 @@
-"""What a worker does when predictions cannot be logged: it sheds or refuses, as the operator said, and counts."""
+"""A worker that cannot log predictions sheds or refuses, as the operator configured, and counts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from router.snapshot import Gateway, Snapshot
 from tests.gateway.proxy.builders import backend, only, route, snapshot
 from tests.gateway.proxy.stage import Asked, Model, play, staged
 
-#: More than one row, less than three.
+#: Room for more than one row and less than three.
 SMALL = 600
 
 
@@ -95,7 +95,7 @@ def test_a_journal_that_is_drained_takes_rows_again(tmp_path: Path, policy: str)
 
 @pytest.mark.parametrize("policy", ["shed", "refuse"])
 def test_a_broken_disk_is_like_a_full_journal_and_heals_by_itself(tmp_path: Path, policy: str) -> None:
-    """Where the journal's directory should be there is a file, until there is not."""
+    """A file is in the place of the journal's directory, until it is removed."""
     (tmp_path / "journal").write_bytes(b"")
 
     async def main() -> None:
@@ -119,7 +119,7 @@ def test_a_broken_disk_is_like_a_full_journal_and_heals_by_itself(tmp_path: Path
 def test_a_disk_that_takes_nothing_costs_exactly_what_is_counted_and_heals_by_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str, reason: int
 ) -> None:
-    """Full, or mounted read-only, and then not any more."""
+    """The disk is full, or mounted read-only, for a while."""
     write = os.write
 
     def refused(fd: int, data: bytes) -> int:
@@ -137,7 +137,7 @@ def test_a_disk_that_takes_nothing_costs_exactly_what_is_counted_and_heals_by_it
             statuses = [answer.status for answer in got]
             assert statuses == [200] * 3 + [200 if policy == "shed" else 503] * 5 + [200] * 3
             assert [row["id"] for row in stage.rows()] == [got[n].id for n in (0, 1, 2, 8, 9, 10)]
-            # One was called before it was known that its row could not be written.
+            # One backend was called before it turned out that the row could not be written.
             assert len(model.asked) == (11 if policy == "shed" else 7)
         assert stage.counters == {("journal_shed",) if policy == "shed" else ("journal_refused",): 5}
 
@@ -169,7 +169,7 @@ def test_what_is_left_on_a_full_disk_is_the_controllers_until_it_has_drained_the
 def test_where_unlogged_answers_are_refused_a_disk_that_breaks_meanwhile_costs_the_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The call was made, but nothing of it is given to the client: neither the answer nor an id without a row."""
+    """The call was made, but the client gets nothing of it: neither the answer nor an id without a row."""
 
     def write(fd: int, data: bytes) -> int:
         raise OSError(errno.EIO, "Input/output error")
@@ -192,7 +192,7 @@ def test_where_unlogged_answers_are_refused_a_disk_that_breaks_meanwhile_costs_t
 def test_predictions_that_could_not_be_synced_are_counted_and_their_segment_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A sync that succeeds later would say nothing of what the failed one lost."""
+    """A later sync that succeeds would not report what the failed one lost."""
 
     def failing(fd: int) -> None:
         raise OSError(errno.EIO, "Input/output error")

@@ -1,4 +1,4 @@
-"""Of bodies nothing is kept unless a route says so, and then only what it says."""
+"""Nothing of a body is kept unless its route says so, and then only the fields that it names."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def streaming(asked: Asked) -> None:
 
 
 def kept(directory: Path) -> list[dict[str, Any]]:
-    """The lines of bodies in the journal; read from the files, whatever else stands there."""
+    """Return the lines of bodies in the journal, from its files."""
     lines = map(orjson.loads, texts(directory / JOURNAL / PREDICTIONS))
     return [line for line in lines if line["line"] == "body"]
 
@@ -115,7 +115,7 @@ def test_a_share_of_the_requests_is_drawn_by_hash(tmp_path: Path) -> None:
     (tmp_path / "some").mkdir()
     (tmp_path / "none").mkdir()
     lines = captured(tmp_path / "some", Capture(share=0.5, answer=("/outputs",)), times=60)
-    assert 10 < len(lines) < 50  # ids are new each time: less than once in ten million
+    assert 10 < len(lines) < 50  # ids differ in each run: outside of this less than once in ten million
     assert len({line["id"] for line in lines}) == len(lines)
     assert captured(tmp_path / "none", Capture(share=0.0, answer=("/outputs",)), times=5) == []
 

@@ -201,7 +201,7 @@ def test_a_backend_that_fails_is_told_of_and_logged_as_its_failure(
 
 @pytest.mark.parametrize("kind", ["single", "draft", "fallback", "forced"])
 def test_what_a_client_is_told_of_a_failure_names_no_variant_where_answers_do_not(tmp_path: Path, kind: str) -> None:
-    """Nor its address: a user who knows which variant failed is no longer blind."""
+    """Its address is not shown either: a user who knows which variant failed is no longer blind to it."""
 
     async def main() -> None:
         dead = free_port()
@@ -289,7 +289,7 @@ def test_a_fallback_answers_for_a_failed_variant_and_the_row_says_both(
         (row,) = stage.rows()
         assert (row["id"], row["variant"], row["served"], row["status"]) == (got.id, "a", "b", 200)
         assert row.get("fault") == fault
-        assert "predicted" not in row  # what was predicted is not the variant's
+        assert "predicted" not in row  # the prediction that was sent is not this variant's
 
     play(main())
 
@@ -377,7 +377,7 @@ def test_without_a_token_file_no_token_is_valid(tmp_path: Path) -> None:
 
 
 def test_a_unit_is_logged_under_its_keyed_name_and_assigned_by_itself(tmp_path: Path) -> None:
-    """So another key, or none, moves nobody to another variant."""
+    """So with another key, or none, every unit keeps its variant."""
     users = [f"user-{number}" for number in range(20)]
     keys = ["k" * 32, "l" * 32]
 
@@ -446,7 +446,7 @@ def test_a_prediction_is_read_from_the_answer(tmp_path: Path, body: bytes, codin
         await asked.answer(body, content_encoding=coding)
 
     got, row, counters = exchanged(tmp_path, behave, prediction="/p")
-    assert got.body == body  # as it came
+    assert got.body == body  # unchanged
     assert row["predicted"] is True
     assert row.get("prediction") == prediction
     assert counters == {}
@@ -485,7 +485,7 @@ def test_a_version_that_the_backend_reports_is_logged_and_a_mismatch_counted(tmp
 
 
 def test_a_row_says_what_did_not_go_as_the_file_says(tmp_path: Path) -> None:
-    """Counters of workers say how often; the row says of which variant, when, and with what."""
+    """A worker's counters say how often it happened; the row says which variant it was, when, and what was found."""
     missing = {"unit": "header:x-user-id", "key": "body:/id", "features": (("country", "header:x-country"),)}
     of = {"reported_version": "/version", "version": "2"}
     _, row, _ = exchanged(tmp_path, seven, {"id": None}, of=of, prediction="/label", **missing)

@@ -18,7 +18,7 @@ from tests.gateway.proxy.stage import Asked, Behaviour, Got, Model, play, staged
 
 
 def listing(*ids: str, status: int = 200, after: float = 0.0, **headers: str) -> Behaviour:
-    """A ranker that answers with these items."""
+    """Return the behaviour of a ranker that answers with these items."""
 
     async def behave(asked: Asked) -> None:
         await asyncio.sleep(after)
@@ -77,7 +77,7 @@ def test_two_lists_are_merged_in_the_first_rankers_envelope(tmp_path: Path) -> N
     ids = [item["id"] for item in got.json["hits"]]
     assert len(ids) == len(set(ids)) == 4
     assert (got.headers["x-first"], got.headers["content-type"]) == ("kept", "application/json")
-    assert "etag" not in got.headers  # it named another body
+    assert "etag" not in got.headers  # it belonged to another body
     assert got.headers["turnout-variant"] == "a, b"
     assert counters == {}
     assert [row["role"] for row in rows] == ["draft", "draft"]
@@ -86,7 +86,7 @@ def test_two_lists_are_merged_in_the_first_rankers_envelope(tmp_path: Path) -> N
         ("a", 200, 1.0, "draft"),
         ("b", 200, 1.0, "draft"),
     ]
-    # Each is credited for what it drafted, in the order shown, and nothing is credited twice.
+    # Each ranker is credited for the items it drafted, in the order shown, and no item is credited twice.
     credited = [row["items"] for row in rows]
     assert sorted(credited[0] + credited[1]) == sorted(ids)
     assert all(ids.index(one) < ids.index(two) for items in credited for one, two in pairwise(items))
@@ -97,7 +97,7 @@ def test_two_lists_are_merged_in_the_first_rankers_envelope(tmp_path: Path) -> N
 
 
 def test_rankers_are_asked_at_the_same_time(tmp_path: Path) -> None:
-    """Each answers only when the other has been asked as well."""
+    """Each ranker answers only once the other has been called too."""
     asked = 0
 
     async def together(one: Asked) -> None:
@@ -133,7 +133,7 @@ def test_a_ranker_that_compresses_all_the_same_is_merged(tmp_path: Path) -> None
 def test_with_one_ranker_down_the_other_list_answers_untouched(
     tmp_path: Path, other: Behaviour, fault: str | None, status: int, first: bool
 ) -> None:
-    """Nobody is credited: there was no choice. The failing ranker's row says how it failed."""
+    """No ranker is credited, since there was no choice. The failing ranker's row says how it failed."""
     got, rows, counters, _ = drafted(tmp_path, [other, FIRST] if first else [FIRST, other])
     assert (got.status, got.headers["etag"]) == (200, '"1"')
     assert [item["id"] for item in got.json["hits"]] == ["a1", "x", "a2", "a3"]

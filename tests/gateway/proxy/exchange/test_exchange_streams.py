@@ -1,4 +1,4 @@
-"""Answers and bodies that arrive piece by piece: nothing is held back, and an end is told from a break."""
+"""Answers and bodies that arrive piece by piece: no piece is held back, and an end differs from a break."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.gateway.proxy.stage import RUN, Asked, Model, Stage, play, read_answe
 
 
 async def events(asked: Asked) -> None:
-    """Five server-sent events, each after the client had time to see the one before."""
+    """Send five server-sent events, each after the client had time to see the one before."""
     await asked.start(content_type="text/event-stream")
     for n in range(5):
         await asked.chunk(b"data: %d\n\n" % n)
@@ -30,7 +30,7 @@ async def events(asked: Asked) -> None:
 
 
 async def endless(asked: Asked) -> None:
-    """Goes on until somebody closes the connection."""
+    """Send pieces until the other side closes the connection."""
     await asked.start(content_type="text/event-stream")
     gone = asyncio.create_task(asked.gone())
     n = 0
@@ -86,7 +86,7 @@ def test_server_sent_events_arrive_one_by_one(tmp_path: Path) -> None:
         assert opened["id"] == closed["id"]
         assert "fault" not in closed
         assert closed["latency_ms"] > 100
-        assert stage.counters == {}  # events are not an answer to be read
+        assert stage.counters == {}  # no prediction is read from a stream of events
 
     play(main())
 

@@ -136,7 +136,7 @@ def test_a_body_too_long_to_copy_is_dropped_counted_and_listed(tmp_path: Path) -
             writer.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
             await reader.readuntil(b'{"p":7}')
             writer.close()
-            # To the byte: the longest that is copied.
+            # The longest body that is copied, to the byte.
             assert (await stage.ask("/r", body[:-1])).status == 200
             await stage.eventually(lambda: two.asked)
         assert [len(asked.body) for asked in one.asked] == [1001, 1001, 1000]
@@ -171,7 +171,7 @@ def test_more_copies_than_may_be_under_way_are_dropped_counted_and_listed(tmp_pa
 
 
 def test_copies_have_limits_of_their_own(tmp_path: Path) -> None:
-    """A variant that answers clients must not lose its places to copies, nor the other way round."""
+    """A variant that answers clients must not lose its places to copies, and copies must not lose theirs to clients."""
     free = asyncio.Event()
 
     async def held(asked: Asked) -> None:
@@ -233,7 +233,7 @@ def test_copies_under_way_at_the_end_are_finished_and_those_too_late_are_listed(
 
 
 def test_a_copy_has_a_total_however_steadily_its_answer_drips(tmp_path: Path) -> None:
-    """A stream has none for clients, but a copy's row holds back the watermark."""
+    """A stream to a client may last for ever, but a copy's row holds back the watermark."""
 
     async def drip(asked: Asked) -> None:
         await asked.start()

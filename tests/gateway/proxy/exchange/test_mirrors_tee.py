@@ -1,4 +1,4 @@
-"""A body that is still coming is teed: the primary gets each piece as it comes, and a mirror changes nothing of it."""
+"""A body that is still arriving is teed: the primary gets each piece as it comes, whatever a mirror does."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tests.gateway.proxy.builders import backend, route, snapshot
 from tests.gateway.proxy.exchange.test_mirrors import eight, shadows, silent
 from tests.gateway.proxy.stage import Asked, Behaviour, Model, Stage, play, staged
 
-#: The first is as much as a call begins with.
+#: The first piece is as long as what a call begins with.
 PIECES = (b"a" * 65_600, b"b" * 800, b"c" * 900)
 CHUNKED = {"transfer-encoding": "chunked", "content-length": ""}
 
 
 class Pieces:
-    """A model that notes what it has of a body, piece by piece, and answers when it has all of it."""
+    """A model that records the pieces of a body as they come, and answers when the body is whole."""
 
     def __init__(self) -> None:
         self.received = bytearray()
@@ -80,7 +80,7 @@ async def mirrored(
 
 
 async def upload(stage: Stage, one: Pieces, *, chunked: bool) -> bytes:
-    """Send the pieces, each only when the primary has the one before; return the answer."""
+    """Send the pieces, each only once the primary has the one before; return the answer."""
     size = sum(map(len, PIECES))
     reader, writer = await stage.send("/r", headers=CHUNKED if chunked else {"content-length": str(size)})
     sent = 0
@@ -98,7 +98,7 @@ async def upload(stage: Stage, one: Pieces, *, chunked: bool) -> bytes:
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_the_primary_has_each_piece_before_the_client_sends_the_next(tmp_path: Path, chunked: bool) -> None:
-    """A long upload, or one that never ends, must not wait for a mirror's sake."""
+    """A long upload, or one that never ends, must not wait for a mirror."""
 
     async def main() -> None:
         async with mirrored(tmp_path, eight) as (one, two, stage):
@@ -160,7 +160,7 @@ def test_an_upload_longer_than_is_copied_passes_whole_and_its_copy_is_dropped(tm
 
 
 def test_an_upload_that_the_client_gives_up_is_no_copy(tmp_path: Path) -> None:
-    """Half a request would be held against a variant that was never asked."""
+    """Otherwise half a request would count against a variant that was never called."""
 
     async def main() -> None:
         async with mirrored(tmp_path, eight) as (one, two, stage):
@@ -179,7 +179,7 @@ def test_an_upload_that_the_client_gives_up_is_no_copy(tmp_path: Path) -> None:
 
 
 def test_the_watermark_waits_for_a_copy_that_begins_after_its_primary_has_answered(tmp_path: Path) -> None:
-    """Else its row would come from a time that is closed."""
+    """Otherwise its row would be of a time for which windows have closed."""
     free = asyncio.Event()
 
     async def both_ways(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""Spans, as the SDK hands them to an exporter; and what a backend sees of the context, with and without."""
+"""Spans, as the SDK passes them to an exporter; and the context that a backend gets, with and without tracing."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_request_and_its_call_are_two_spans_and_the_backend_is_below_the_secon
         (asked,) = model.asked
         assert asked.headers["traceparent"] == f"00-{TRACE}-{identity(call)[1]}-01"
         assert asked.headers["tracestate"] == "vendor=1"
-        # What the caller follows its request by is in the log as it came.
+        # The ids by which the caller traces its request are in the log unchanged.
         assert stage.rows()[0]["traceparent"] == CONTEXT["traceparent"]
         ours = {"turnout.route": "r", "turnout.variant": "a", "turnout.prediction_id": got.id}
         http = {"http.request.method": "POST", "url.path": "/r", "http.response.status_code": 200}

@@ -32,7 +32,7 @@ def test_one_event_or_several_are_accepted_and_are_in_the_journal(tmp_path: Path
             assert await send(stage, GOOD) == (202, {"accepted": 1})
             assert await send(stage, [GOOD, {**GOOD, "prediction_id": "p2"}]) == (202, {"accepted": 2})
             assert await send(stage, []) == (202, {"accepted": 0})
-            # A good answer means that it is on the disk: read without waiting.
+            # 202 means that the event is on the disk, so it is read without waiting.
             assert [line["prediction_id"] for line in stage.feedback()] == ["p1", "p1", "p2"]
         assert stage.feedback()[0] | {"received_ms": 0} == {"line": "feedback", **GOOD, "received_ms": 0}
         assert not [line for line in stage.lines() if line["line"] == "rejected"]
@@ -118,7 +118,8 @@ def test_a_token_is_asked_for_when_one_is_set(tmp_path: Path, authorization: str
         assert got.status == status
         assert ("www-authenticate" in got.headers) == (status == 401)
         assert len(stage.feedback()) == (status == 202)
-        assert not [line for line in stage.lines() if line["line"] == "rejected"]  # not known to be feedback
+        # It is not known whether it was feedback.
+        assert not [line for line in stage.lines() if line["line"] == "rejected"]
 
     play(main())
 
@@ -190,7 +191,7 @@ def test_the_gateways_own_paths(tmp_path: Path, method: str, path: str, status: 
 
 
 def test_a_worker_that_drains_is_not_ready(tmp_path: Path) -> None:
-    """Told to whoever was asking already; nobody new is taken."""
+    """Connections that were open already get this answer; new ones are not accepted."""
 
     async def main() -> None:
         async with staged(tmp_path, snapshot(*parts())) as stage:
@@ -229,7 +230,7 @@ async def from_page(stage: Stage, origin: str, **more: str) -> Got:
 
 
 def test_a_page_of_another_site_sends_no_feedback(tmp_path: Path) -> None:
-    """A browser sends it for whoever can show its user a page, and from where nobody else is let in."""
+    """A browser sends it for any page that its user opens, and from networks that only the user is in."""
 
     async def main() -> None:
         async with staged(tmp_path, snapshot(*parts())) as stage:
@@ -242,13 +243,14 @@ def test_a_page_of_another_site_sends_no_feedback(tmp_path: Path) -> None:
             assert (await send(stage, GOOD))[0] == 202  # no browser
         assert len(stage.feedback()) == 2
         assert stage.counters[("feedback_rejected", "origin")] == 5
-        assert not [line for line in stage.lines() if line["line"] == "rejected"]  # a flood of it fills no journal
+        # A flood of refused requests cannot fill the journal.
+        assert not [line for line in stage.lines() if line["line"] == "rejected"]
 
     play(main())
 
 
 def test_a_page_that_is_named_sends_feedback_as_text_and_reads_every_answer(tmp_path: Path) -> None:
-    """navigator.sendBeacon sends text/plain, with credentials, and does not ask before."""
+    """navigator.sendBeacon sends text/plain, with credentials, and without a preflight request."""
 
     async def main() -> None:
         gateway = Gateway(feedback_origins=(SHOP,))

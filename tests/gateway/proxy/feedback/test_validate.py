@@ -247,7 +247,7 @@ def test_no_events_are_fine() -> None:
 
 
 def test_a_hostile_body_is_read_quickly() -> None:
-    """Looking for what was meant is slow; a body full of mistakes must not keep the loop busy."""
+    """Looking for a similar name is slow; a body full of mistakes must not keep the loop busy."""
     wrong = orjson.dumps([{f"x{i}-{j}": 1 for j in range(100)} for i in range(1000)])
     began = time.process_time()
     read_events(wrong, SNAPSHOT, NOW)
@@ -255,7 +255,7 @@ def test_a_hostile_body_is_read_quickly() -> None:
 
 
 def test_an_exposure_is_taken_where_a_route_asks_for_it() -> None:
-    """Which route the prediction is of is known later; elsewhere the word means nothing, and was a mistake."""
+    """The route of the prediction is known later; if no route requires exposure, the metric is a mistake."""
     assert problems_of(**WHOSE, metric="exposed", value=1) == ['unknown metric "exposed"']
     digits = replace(SNAPSHOT.routes["digits"], require_exposure=True, metrics=("correct",))
     asking = replace(SNAPSHOT, routes={"digits": digits})
@@ -292,7 +292,7 @@ values = nested | written.map(json.dumps) | st.sampled_from(['"\\ud800"', "1e999
 def test_any_json_is_events_that_can_be_written_or_is_refused_in_words(
     fields: dict[str, str], metric: str | None, alone: bool
 ) -> None:
-    """What is taken can be shown again within something else: it is stored, and read by API, sinks and exports."""
+    """A label that is taken can be written again inside another document: API, sinks and exports do that."""
     if metric is not None:
         fields = {"prediction_id": '"p1"', "event_id": '"e1"', **fields, "metric": f'"{metric}"'}
     entry = "{" + ",".join(f"{json.dumps(name)}:{value}" for name, value in fields.items()) + "}"

@@ -1,4 +1,4 @@
-"""Admission: a worker that cannot keep up turns away what it cannot carry, and nothing else turns anybody away.
+"""Admission: a worker turns away the requests that it cannot keep up with, and turns away none otherwise.
 
 The clock is played. A simulated worker does what a turn of its loop does: everything that became ready in the turn
 before is worked off, each piece at its cost, and then the timer that samples the lag runs, late or not.
@@ -46,7 +46,7 @@ class Worker:
     _calls: deque[tuple[float, int]] = field(default_factory=deque)
 
     def run(self, seconds: float) -> Worker:
-        """Go on for so long; what is counted is counted from here on."""
+        """Run for this long; the counters count from here on."""
         self.answered = self.shed = 0
         self.worst_lag = 0.0
         self.limits = []
@@ -58,7 +58,7 @@ class Worker:
 
     @property
     def best(self) -> float:
-        """Answers a second when exactly so many are turned away that the rest can be answered."""
+        """Return the answers per second if exactly as many requests are turned away as cannot be answered."""
         return (1 - self.rate * self.shed_cost) / (COST - self.shed_cost)
 
     def _waiting(self) -> float:
@@ -102,7 +102,7 @@ def adaptive(most: int = 10_000) -> Admission:
 
 @pytest.mark.parametrize("times", [1.5, 3.0])
 def test_too_much_load_is_answered_within_a_short_lag_at_the_pace_that_turning_away_leaves(times: float) -> None:
-    """Turning away 20,000 a second costs a fifth of the worker; the rest must go into answers."""
+    """Turning away 20,000 requests a second costs a fifth of the worker's time; the rest must go into answers."""
     worker = Worker(adaptive(), rate=times * CAPACITY)
     worker.run(10)
     worker.run(10)
@@ -129,7 +129,7 @@ def test_without_admission_the_same_load_waits_until_it_has_run_out_of_connectio
 
 
 def test_where_turning_away_is_dear_answers_are_not_given_up_for_it() -> None:
-    """At a fifth of an answer's cost, turning away four of five would take the whole worker, and help nobody."""
+    """At a fifth of an answer's cost, turning away four of five would take all of the worker's time, for no answer."""
     worker = Worker(adaptive(), rate=5 * CAPACITY, shed_cost=COST / 5)
     worker.run(10)
     worker.run(10)
@@ -137,7 +137,7 @@ def test_where_turning_away_is_dear_answers_are_not_given_up_for_it() -> None:
 
 
 def test_overload_before_slow_backends_leaves_the_concurrency_that_they_need() -> None:
-    """To a model of 200 ms, 10,000 requests a second are 2,000 under way; the limit for quick ones would starve it."""
+    """With a model of 200 ms, 10,000 requests a second are 2,000 under way; a limit for quick models starves it."""
     worker = Worker(adaptive(), rate=1.5 * CAPACITY, backend=0.2)
     worker.run(20)
     worker.run(10)

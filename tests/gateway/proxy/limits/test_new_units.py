@@ -1,4 +1,4 @@
-"""A client brings so many new units a minute; those beyond are served, logged and counted nowhere."""
+"""A client may bring so many new units a minute; those beyond are served and logged, but not counted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.gateway.proxy.stage import Model, play, staged
 
 @dataclass
 class Asked:
-    """Who asks, as far as it matters here."""
+    """The part of a request that tells which client it is from."""
 
     peer: Peer
     forwarded: str | None = None
@@ -51,8 +51,8 @@ def test_beyond_the_bound_new_units_of_a_client_do_not_count_until_the_next_minu
     made, clock = bounded()
     asked = from_("192.0.2.1")
     assert [made.counts(f"u{n}", asked) for n in range(8)] == [True] * 5 + [False] * 3
-    assert made.counts("u0", asked)  # it is known, and stays so
-    assert not made.counts("u7", asked)  # it was not counted, and is as new as before
+    assert made.counts("u0", asked)  # it is still known
+    assert not made.counts("u7", asked)  # it was not counted, so it is still new
     assert made.counts("v0", from_("192.0.2.2"))
     clock.now = 61.0
     assert [made.counts(f"u{n}", asked) for n in range(12)] == [True] * 10 + [False] * 2
@@ -68,7 +68,7 @@ def test_clients_behind_the_operators_proxies_are_told_apart_and_what_others_cla
     proxy = Peer("10.0.0.7", "http", trusted=True)
     assert made.counts("a", Asked(proxy, "192.0.2.1"))
     assert made.counts("b", Asked(proxy, "192.0.2.2, 10.0.0.8"))
-    assert not made.counts("c", Asked(proxy, "203.0.113.9, 192.0.2.2"))  # what stands first, the client wrote
+    assert not made.counts("c", Asked(proxy, "203.0.113.9, 192.0.2.2"))  # the first address was written by the client
     assert made.counts("d", Asked(Peer("198.51.100.1", "http"), "203.0.113.1"))
     assert not made.counts("e", Asked(Peer("198.51.100.1", "http"), "203.0.113.2"))
 
@@ -123,7 +123,10 @@ def test_memory_is_fixed_and_the_units_of_late_are_remembered(monkeypatch: pytes
 
 
 def test_few_new_units_are_taken_for_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With as many remembered as there may be, one new one in 400; here 1/64 of it all, for time."""
+    """With as many units remembered as there may be, one new unit in 400 is taken for a known one.
+
+    Here at 1/64 scale.
+    """
     monkeypatch.setattr(new_units, "_BITS", 2**17)
     made, _ = bounded(10**9)
     asked = from_("192.0.2.1")
@@ -135,7 +138,7 @@ def test_few_new_units_are_taken_for_known_ones(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("sticky", [True, False])
 def test_what_does_not_count_is_answered_and_logged_as_ever(tmp_path: Path, sticky: bool) -> None:
-    """On a route that draws each request anew, as a bandit does, as well."""
+    """The same holds on a route that draws each request anew, as a bandit does."""
 
     async def main() -> None:
         async with Model(seven) as model:

@@ -1,4 +1,4 @@
-"""A flood of feedback is told to wait, and costs neither the others nor users' traffic anything."""
+"""A flood of feedback is answered 429, and costs neither other clients nor users' traffic anything."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_flood_from_one_client_gets_429_with_retry_after_and_another_client_is
         gateway = Gateway(max_feedback_per_second_per_client=10, trusted_proxies=("127.0.0.0/8",))
         async with chain(tmp_path, gateway=gateway) as c:
             one, other = b"X-Forwarded-For: 203.0.113.1", b"X-Forwarded-For: 10.9.9.9, 203.0.113.2"
-            assert statuses(await c.ask(feedback(200, one))) == (422,)  # refused events have come as well
+            assert statuses(await c.ask(feedback(200, one))) == (422,)  # refused events count too
             refused = await c.ask(feedback(1, one))
             assert statuses(refused) == (429,)
             assert b"retry-after: 1" in refused
@@ -100,7 +100,7 @@ def test_a_journal_full_of_feedback_sheds_no_prediction(tmp_path: Path) -> None:
 
 
 def test_a_body_that_would_take_long_to_read_is_refused_before_it_is_read(tmp_path: Path) -> None:
-    """Of feedback and of a route that reads bodies."""
+    """This holds for feedback and for a route that reads bodies."""
 
     async def main() -> None:
         async with chain(tmp_path) as c:
