@@ -147,7 +147,7 @@ class Metrics:
             self.series.feedback_delay_seconds.labels(route, metric, known).observe(max(delay_seconds, 0.0))
 
     def observe_lines(self, met: Mapping[str, int]) -> None:
-        """Count what was wrong with journal lines ("corrupt_lines" and the like), and what could not be settled."""
+        """Count what was wrong with journal lines ("corrupt_lines" and the like), and what could not be joined."""
         for name, n in met.items():
             if n and name.startswith("unsettled_"):
                 self.series.unsettled.labels(name.partition("_")[2]).inc(n)

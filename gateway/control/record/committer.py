@@ -126,4 +126,4 @@ class Committer:
             self._on_statuses(deltas.statuses)
             self._on_counts(deltas.counts)
         except Exception:
-            logger.exception("what was recorded could not be told")
+            logger.exception("what was recorded could not be reported")

@@ -136,7 +136,7 @@ class Privacy:
         if not member.holds:
             holder = member.view("").holder or "none at present"
             raise NotDrained(
-                f"this node's journal is settled; ask the holder of the lease ({holder}) after every other"
+                f"this node's journal is drained; ask the holder of the lease ({holder}) after every other"
             )
         deadline = monotonic() + seconds
         newest = await member.newest_shipped()

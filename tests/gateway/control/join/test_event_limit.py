@@ -1,4 +1,4 @@
-"""What one prediction, one identity or one key may cost has a bound, and which events count hangs on no order."""
+"""The cost of one prediction, identity or key is bounded, and which events count does not depend on their order."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def test_of_many_predictions_with_a_key_the_last_are_meant(
 def test_events_about_crowded_predictions_are_joined_in_parts(
     tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is held in memory at once has a bound, and what is counted does not change by it."""
+    """Memory is bounded, and the bound does not change what is counted."""
     monkeypatch.setattr(event_join, "MOST_AT_ONCE", 5)
 
     async def story(desk: Desk) -> None:
@@ -199,7 +199,7 @@ def test_events_about_crowded_predictions_are_joined_in_parts(
 def test_what_is_remembered_of_units_has_a_bound_in_bytes(
     tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A bound on rows is none: at 30d391e 8,000 units of 60 KB took 1.2 GB."""
+    """A bound on the number of rows would not bound memory: at 30d391e 8,000 units of 60 KB took 1.2 GB."""
     monkeypatch.setattr(tallies, "CACHE_BYTES", 20_000)
 
     async def story(desk: Desk) -> None:

@@ -1,4 +1,4 @@
-"""Feedback and predictions meet, by hand: early, twice, corrected, late, orphaned, by key."""
+"""Feedback and predictions are joined, in small cases by hand: early, twice, corrected, late, orphaned, by key."""
 
 from __future__ import annotations
 
@@ -241,7 +241,7 @@ def test_a_key_leads_to_the_latest_prediction_before_the_event(tmp_path: Path, s
     at_desk(Desk(tmp_path, metric(), store=store), story)
 
 
-def test_a_key_nobody_had_is_an_orphan_of_its_route(tmp_path: Path, store: str) -> None:
+def test_a_key_that_no_prediction_had_is_an_orphan_of_its_route(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.calls(call(10, key="order", prediction=7))
         desk.journal.events(keyed("other", 7, at=20), keyed("order", 7, at=9))
@@ -303,7 +303,7 @@ def test_a_label_judges_a_shadow_whenever_its_row_comes(tmp_path: Path, store: s
 
 
 def test_windows_close_for_successes_and_failures_alike(tmp_path: Path, store: str) -> None:
-    """A click comes soon and its absence never: counted as they come, every variant would look too good."""
+    """A click comes soon, its absence is never sent: counted at once, every variant would look too good."""
 
     async def story(desk: Desk) -> None:
         desk.journal.calls(*(call(n, fault="timeout" if n == 14 else None) for n in (10, 11, 12, 13, 14)))
@@ -397,7 +397,7 @@ def test_forced_requests_are_counted_apart_and_nowhere_else(tmp_path: Path, stor
 
 
 def test_requests_of_too_many_new_units_are_counted_apart_and_nowhere_else(tmp_path: Path, store: str) -> None:
-    """Their copies neither; and what is learned about them is about nothing that counts."""
+    """Nor do their copies, and feedback about them is about nothing that counts."""
 
     async def story(desk: Desk) -> None:
         shared: dict[str, Any] = {"reason": UNCOUNTED, "prediction": 7, "latency_ms": 3.0, "unit": "u", "by_unit": True}
@@ -441,7 +441,7 @@ def test_calls_failures_faults_and_times_are_counted_by_variant_and_role(tmp_pat
     at_desk(Desk(tmp_path, store=store), story)
 
 
-def test_a_prediction_is_told_with_its_calls_feedback_and_outcomes(tmp_path: Path, store: str) -> None:
+def test_a_prediction_is_shown_with_its_calls_feedback_and_outcomes(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.calls(call(10, prediction=7), call(10, "s", role="shadow", prediction=8))
         desk.journal.events(event(10, 7, at=20), event(10, 7, at=30))
@@ -464,7 +464,7 @@ def test_a_prediction_is_told_with_its_calls_feedback_and_outcomes(tmp_path: Pat
     at_desk(Desk(tmp_path, metric(), store=store), story)
 
 
-def test_a_delay_is_told_with_the_variant_whose_prediction_it_was(tmp_path: Path, store: str) -> None:
+def test_a_delay_is_reported_with_the_variant_whose_prediction_it_was(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.calls(call(10, "b"), call(10, "s", role="shadow"))
         desk.journal.calls(

@@ -1,4 +1,4 @@
-"""One client that invents its units leaves the verdict of an experiment as it was, where new units have a bound."""
+"""Where new units are bounded, one client that invents units does not change the verdict of an experiment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The acceptance matrix of joins: what happened, in one table, and what must come of it, on both stores.
+"""The acceptance matrix of joins: one table of what happened and what must be counted of it, on both stores.
 
 Two journals tell each case: one as it happened, with a look after every line; the other all at once, backwards as far
 as a journal can be. Either must come to the same.
@@ -382,7 +382,7 @@ CASES = [
 
 
 async def tell(desk: Desk, case: Case, *, backwards: bool) -> None:
-    """Write what happened: line by line as it came, or feedback first, the newest before the oldest."""
+    """Write what happened: line by line in order of time, or feedback first, the newest before the oldest."""
     if not backwards:
         for one in case.happened:
             desk.journal.calls(one) if isinstance(one, Prediction) else desk.journal.events(one)
@@ -391,7 +391,7 @@ async def tell(desk: Desk, case: Case, *, backwards: bool) -> None:
         return
     desk.journal.beat(case.watermark)
     await desk.record()
-    # Repeats are told apart by when they were received, and of one millisecond are alike.
+    # Repeats are distinguished by their time of receipt; those of one millisecond are alike.
     for one in reversed(case.happened):
         if isinstance(one, Feedback):
             desk.journal.events(one)

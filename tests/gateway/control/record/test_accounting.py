@@ -1,4 +1,4 @@
-"""The law of accounting: whatever is sent, in whatever order, its statuses add up to it, wherever they are shown."""
+"""The law of accounting: the statuses add up to all events sent, in any order, wherever they are shown."""
 
 from __future__ import annotations
 

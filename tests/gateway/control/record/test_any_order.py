@@ -24,7 +24,7 @@ from tests.gateway.control.builders import OTHER, RUN, T0, WRITER, Desk, call, c
 from tests.gateway.control.fold import fold
 from tests.router.journal_lines import call_line
 
-#: A life of the second worker that ended without a word.
+#: A life of the second worker that ended without a clean end in the journal.
 DEAD = f"{RUN}-01-{T0 - 1:012x}"
 
 METRICS = (
@@ -134,7 +134,7 @@ def journals(draw: Callable[[Any], Any]) -> tuple[list[Prediction], list[Feedbac
             lines += [Line(PREDICTIONS, writer, call_line(row))] * (2 if way == "twice" else 1)
     lines += [Line(FEEDBACK, draw(st.sampled_from([WRITER, OTHER])), feedback_line(one)) for one in events]
     shuffled = draw(st.permutations(lines))
-    # The dead write before they have successors, a stream's end stands behind its beginning; the rest as it fell.
+    # Dead writers write before they have successors, a stream ends after it begins; all else is in any order.
     shuffled.sort(key=lambda line: (line.writer != DEAD, line.after is not None))
     return told, events, T0 + watermark, shuffled
 
@@ -196,7 +196,7 @@ def test_the_store_equals_the_exact_fold(
 
 
 def test_a_replay_into_an_empty_store_gives_the_same_tallies(tmp_path: Path, new_store: Callable[[], str]) -> None:
-    """The first run met the journal line by line, the replay finds all of it at once."""
+    """The first run read the journal line by line, the replay reads all of it at once."""
     metrics: dict[str, Metric] = {one.name: one for one in METRICS}
     rows = [
         call(n * 10, "ab"[n % 2], unit=f"u{n % 7}", by_unit=True, prediction=n % 3, key=f"k{n % 5}") for n in range(80)

@@ -1,4 +1,4 @@
-"""What was captured is stored once, and shown with its prediction."""
+"""A captured body is stored once, and shown with its prediction."""
 
 from __future__ import annotations
 

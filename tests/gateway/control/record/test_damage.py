@@ -1,4 +1,4 @@
-"""A damaged journal: what is whole is read, what is not is counted and kept aside, and nothing is fatal."""
+"""A damaged journal: whole lines are read, damaged ones counted and put into quarantine, and nothing is fatal."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_missing_lines_are_counted_also_over_segments_and_restarts(tmp_path: Pat
 
 
 def test_a_number_that_is_used_again_is_no_loss(tmp_path: Path) -> None:
-    """A segment whose last write could not be taken back is left, and what failed is written again in the next."""
+    """A segment whose last write could not be taken back is finished, and the lines are written again in the next."""
     journal = Journal(tmp_path)
     journal.calls(call(1), call(2))
     journal.number[PREDICTIONS, WRITER] -= 1
@@ -129,7 +129,7 @@ def test_a_number_that_is_used_again_is_no_loss(tmp_path: Path) -> None:
     assert (numbers(found), found.lost) == ([1, 2, 3], 0)
 
 
-def test_an_unknown_format_is_left_alone_and_holds_up_nobody(tmp_path: Path) -> None:
+def test_an_unknown_format_is_left_alone_and_stops_no_other_segment(tmp_path: Path) -> None:
     async def story(desk: Desk) -> None:
         later = header(WRITER).replace(b'"format":1', b'"format":2')
         desk.journal.put(PREDICTIONS, sealed(later, 0) + sealed(call_line(call(1)), 1))
@@ -146,7 +146,7 @@ def test_an_unknown_format_is_left_alone_and_holds_up_nobody(tmp_path: Path) -> 
     at_desk(Desk(tmp_path), story)
 
 
-def test_what_was_wrong_is_told_once_it_is_recorded(tmp_path: Path) -> None:
+def test_what_was_wrong_is_reported_once_it_is_recorded(tmp_path: Path) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.calls(call(1))
         desk.journal.put(PREDICTIONS, b"nonsense\n")

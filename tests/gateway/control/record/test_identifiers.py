@@ -1,4 +1,4 @@
-"""Whatever bytes an identifier has, it is recorded, met by what names it, and found to be erased."""
+"""Whatever bytes an identifier has, it is recorded, joined by what names it, and found when it is erased."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ texts = st.one_of(
 
 
 def asked(text: str) -> str:
-    """What a request is known by that carries this text."""
+    """The identifier of a request that carries this text."""
     found = reference("body:/u").identity(FACTS, {"u": text})
     assert found is not None
     return found

@@ -78,7 +78,7 @@ def test_nul_is_replaced_where_a_database_would_look_for_it() -> None:
     assert (line.row.unit, line.prediction, line.items) == ("a\ufffdb", "a\0b", ("x\ufffd",))
 
 
-#: Each shared number and boolean, with what equals it and is of no type that the field holds.
+#: Each shared number and boolean, with a value that equals it and is of another type than the field's.
 CONFUSED = [
     (one.name, {"whole": 1, "number": 1.0, "flag": True}[one.kind], value)
     for one in fields_stored("shared")

@@ -225,7 +225,7 @@ def test_a_stream_whose_writer_died_is_an_incomplete_answer(tmp_path: Path, stor
     at_desk(Desk(tmp_path, store=store), story)
 
 
-def test_segments_are_deleted_when_finished_and_drained_and_nobody_reads_them(tmp_path: Path, store: str) -> None:
+def test_segments_are_deleted_when_finished_and_drained_and_read_by_the_follower(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         slow = Slow()
         desk.recorder = Recorder(desk.store, desk.journal.path, run=RUN, follower=slow)
@@ -348,7 +348,7 @@ def test_an_idle_recorder_writes_nothing(tmp_path: Path) -> None:
     at_desk(Desk(tmp_path), story)
 
 
-def test_a_busy_writer_starves_nobody(tmp_path: Path, store: str) -> None:
+def test_a_busy_writer_starves_no_other(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.calls(*(call(n) for n in range(500)))
         desk.journal.calls(call(1_000, "b"), writer=OTHER)

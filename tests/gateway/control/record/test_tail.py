@@ -21,7 +21,7 @@ def numbers(seen: list[StoredCall]) -> list[int]:
     return [int(one.id[-4:], 16) for one in seen]
 
 
-def test_every_finished_call_is_told_once_from_the_end_on(tmp_path: Path) -> None:
+def test_every_finished_call_is_reported_once_from_the_end_on(tmp_path: Path) -> None:
     async def story() -> None:
         journal, seen = Journal(tmp_path), list[StoredCall]()
         journal.calls(call(1))
@@ -80,8 +80,8 @@ class Clock:
         return self.now
 
 
-def test_each_call_is_told_once_whether_the_recorder_reads_it_first_or_last(tmp_path: Path, store: str) -> None:
-    """And of what the recorder reads here nothing is read again, while it keeps reading."""
+def test_each_call_is_reported_once_whether_the_recorder_reads_it_first_or_last(tmp_path: Path, store: str) -> None:
+    """While the recorder keeps reading, nothing that it has read is read again."""
 
     async def story(desk: Desk) -> None:
         seen, clock = list[StoredCall](), Clock()

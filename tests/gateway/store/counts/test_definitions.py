@@ -94,7 +94,7 @@ def test_a_metric_that_is_removed_still_judges_what_was_made_before(tmp_path: Pa
 
 
 def test_a_definition_never_reaches_back_to_what_was_counted_under_another(tmp_path: Path, store: str) -> None:
-    """The clock of whoever edits may be behind that of a worker."""
+    """The clock of the controller, which reads the edit, may be behind that of a worker."""
 
     async def story(desk: Desk) -> None:
         desk.journal.calls(call(900, prediction=7))
@@ -124,7 +124,7 @@ def test_the_first_definition_of_a_route_applies_to_everything(tmp_path: Path, s
 
 
 def test_another_key_rule_begins_a_definition_and_is_kept(tmp_path: Path, store: str) -> None:
-    """What was looked up by one rule is not looked up anew by another."""
+    """Events that were looked up by one rule are not looked up anew by another."""
 
     async def story(desk: Desk) -> None:
         desk.journal.calls(call(10, key="k", prediction=7), call(20, "b", key="k", prediction=7))

@@ -1,4 +1,4 @@
-"""A bandit makes a plan a second, for ever: what it leaves costs what it did on the first day, and nothing is lost."""
+"""A bandit makes a plan a second, for ever: old plans cost no more than on the first day, and none is lost."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_what_comes_late_under_a_folded_plan_is_a_stretch_of_its_own(tmp_path: P
 
 
 def test_a_day_of_plans_leaves_as_many_rows_as_an_hour(tmp_path: Path, store: str) -> None:
-    """At 30d391e every report, scrape and plan walked a row for each plan that ever was."""
+    """At 30d391e every report, scrape and plan read a row for each plan that was ever made."""
 
     async def rows_after(opened: Store, since: int, until: int) -> int:
         for revision in range(since, until):

@@ -1,4 +1,4 @@
-"""What cannot be recorded or joined is set aside itself, and everything beside it goes on."""
+"""What cannot be recorded or joined is set aside by itself, and everything beside it is recorded."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def aside(desk: Desk) -> list[tuple[Any, ...]]:
 
 
 def test_a_stored_event_that_cannot_be_looked_up_is_set_aside_itself(tmp_path: Path, store: str) -> None:
-    """At 30d391e the heartbeat that made it due was blamed, and no window closed any more."""
+    """At 30d391e the heartbeat that made it due was set aside instead, and no window closed any more."""
 
     async def story(desk: Desk) -> None:
         desk.journal.calls(*(call(n, key=f"k{n}") for n in range(6)))
@@ -55,7 +55,7 @@ def test_a_stored_event_that_cannot_be_looked_up_is_set_aside_itself(tmp_path: P
 
 
 def test_a_prediction_whose_window_cannot_close_is_set_aside_itself(tmp_path: Path, store: str) -> None:
-    """Of two predictions of one millisecond, too."""
+    """Also where two predictions are of one millisecond."""
 
     async def story(desk: Desk) -> None:
         desk.journal.calls(*(call(n) for n in range(6)), call(7, at_ms=T0 + 3))
@@ -92,7 +92,7 @@ def test_a_call_is_not_blamed_for_the_event_that_waited_for_it(tmp_path: Path, s
 
 
 def test_a_line_that_an_index_cannot_hold_is_set_aside_and_listed(tmp_path: Path, store: str) -> None:
-    """PostgreSQL calls it an error of operation, as it does a lost connection."""
+    """PostgreSQL calls it an operational error, as it does a lost connection."""
     route = "".join(chr(0x4E00 + index * 7919 % 20_000) for index in range(4_000))  # compression does not save it
 
     async def story(desk: Desk) -> None:
@@ -158,7 +158,7 @@ def test_what_was_set_aside_is_listed(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_a_rejected_count_is_no_reason_to_stop(tmp_path: Path, store: str) -> None:
-    """What a line cannot be counted by is set aside as well, whatever the line is."""
+    """A stored row without which a line cannot be counted is set aside as well, whatever the line is."""
 
     async def story(desk: Desk) -> None:
         desk.journal.write("predictions", [mark_line("rejected", T0, events=2**63 - 1)] * 2)
