@@ -35,7 +35,7 @@ HELD_BYTES: Final = 65_536
 _NONE: Final = Fields([], 0)
 
 
-class Unreadable(Exception):
+class UnreadableAnswer(Exception):
     """An answer that is HTTP, and not one we can pass on."""
 
 
@@ -155,7 +155,7 @@ class Answer:
     def begin(self, status: int, reason: bytes, headers: list[Header]) -> bool:
         """Take the head in; return whether the body is chunked.
 
-        Raises Unreadable if it has another transfer coding.
+        Raises UnreadableAnswer if it has another transfer coding.
         """
         kept: list[Header] = []
         meanings = 0
@@ -172,7 +172,7 @@ class Answer:
                 if meaning & (HOP | OWN):
                     if meaning & CODING:
                         if chunked or header[1].strip(b" \t").lower() != b"chunked":
-                            raise Unreadable("a transfer coding other than chunked")
+                            raise UnreadableAnswer("a transfer coding other than chunked")
                         chunked = True
                     elif meaning & CONNECTION and header[1] not in LISTING_NOTHING:
                         listed = (listed or set()) | listing(header[1])

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from gateway.proxy.client.answer import Answer, Unreadable
+from gateway.proxy.client.answer import Answer, UnreadableAnswer
 from gateway.proxy.client.phases import (
     BLOCKED,
     BODY,
@@ -358,12 +358,12 @@ class Link(asyncio.Protocol):
         if status < 200:
             self._http11 = False
             if status < 100 or status == 101:
-                raise Unreadable(f"status {status}, which nobody asked for")
+                raise UnreadableAnswer(f"status {status}, which nobody asked for")
             return
         if not self._http11:
             version = self._parser.get_http_version()
             if version not in ("1.1", "1.0"):
-                raise Unreadable(f"HTTP/{version}")
+                raise UnreadableAnswer(f"HTTP/{version}")
         headers, self._headers = self._headers, []  # trailers go to the new one, and no further
         chunked = answer.begin(status, self._reason, headers)
         if self._head_only:

@@ -117,14 +117,8 @@ class Upstream:
         try:
             payload, upload, length = _framed(method, headers, body)
             while True:
-                head = request_head(
-                    method,
-                    replica.target(target),
-                    headers,
-                    authority=replica.authority,
-                    length=length,
-                    chunked=upload is not None and length is None,
-                )
+                path, chunked = replica.target(target), upload is not None and length is None
+                head = request_head(method, path, headers, authority=replica.authority, length=length, chunked=chunked)
                 link = replica.idle.pop() if replica.idle and not tried else None
                 pooled = link is not None
                 try:
@@ -144,14 +138,11 @@ class Upstream:
                     # A stream may have been broken off because its client was slow to send it.
                     if not (answer.status or stale or (upload and link)):
                         replica.failed(fault)
-                    harmless = link is None or (upload is None and link.silent and method in _IDEMPOTENT)
-                    again = self._again(replica, tried, fault, latest, stale=stale) if harmless else None
-                    if again is None:
+                    if link is not None and not (upload is None and link.silent and method in _IDEMPOTENT):
                         raise
+                    again = self._again(replica, tried, fault, latest, stale=stale)
                     tried = (*tried, replica.index)
-                    replica.in_flight -= 1  # its place among the calls under way stays this call's
                     replica = again
-                    replica.in_flight += 1
                     answer.retries = len(tried)
         except BaseException:
             self._give_up(answer, link, replica)
@@ -208,21 +199,27 @@ class Upstream:
 
     def _again(
         self, failed: Replica, tried: tuple[int, ...], fault: UpstreamFault, latest: float, *, stale: bool
-    ) -> Replica | None:
-        """Return the replica to ask instead, None if there is none. The caller must ask it: it is counted."""
+    ) -> Replica:
+        """Return the replica to ask instead; the call is its own from now on, with the place it had.
+
+        Raises the fault if there is none.
+        """
         name = self.backend.name
         others = [index for index in self._health.fit if index != failed.index and index not in tried]
         if len(tried) >= self.backend.retries or not (others or stale):
-            return None
+            raise fault
         if latest <= asyncio.get_running_loop().time():
-            return None
+            raise fault
         if not tried:
             if self._retrying >= max(LEAST_RETRIES, RETRY_SHARE * self._places.in_flight):
                 self._counts.add(RETRY_BUDGET_EXHAUSTED, variant=name)
-                return None
+                raise fault
             self._retrying += 1
         self._counts.add(RETRIES, variant=name, reason=fault.fault)
-        return self._less_busy(others) if others else failed
+        failed.in_flight -= 1
+        chosen = self._less_busy(others) if others else failed
+        chosen.in_flight += 1
+        return chosen
 
 
 class _Evicting:
