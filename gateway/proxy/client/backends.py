@@ -1,8 +1,8 @@
 """The backends of a snapshot, ready to be called: their upstreams, and the secrets sent to them or asked of clients.
 
 Rule: a request holds on to the *generation* it began with, so that a swap never takes a connection away from it. An
-upstream lives on from generation to generation while its backend stays the same, and is closed when nobody can call it
-any more. A snapshot whose secrets cannot be read is refused whole; secrets that change in their files are taken over.
+upstream passes from generation to generation while its backend stays the same, and is closed when no generation that
+has it is in use. A snapshot whose secrets cannot be read is refused whole; secrets whose files change are read again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from router.records import CallLine, Role, Stamp, stamp
 from router.settings.placeholders import fill, placeholders
 from router.snapshot import Backend, Gateway, Route, Snapshot
 
-#: The settings that name a file with a token of which workers know.
+#: The settings that name a file of tokens or keys that workers read.
 _TOKENS: Final = ("force_token_file", "feedback_token_file", "unit_key_file")
 
 
@@ -48,7 +48,7 @@ class Upstreams:
 
 
 class Generation:
-    """What one snapshot calls and asks. ``enter`` and ``leave`` bracket the requests and copies that hold on to it."""
+    """What one snapshot calls, and the tokens it asks for. Requests and copies hold it from ``enter`` to ``leave``."""
 
     def __init__(
         self,
@@ -65,21 +65,21 @@ class Generation:
         self._headers = headers
         #: The state of each backend's ``tls_ca_file`` when it was read.
         self.authorities = authorities
-        #: Without a file no token is valid; without one for feedback, none is asked for.
+        #: Without a file of force tokens none is valid; without one of feedback tokens none is asked for.
         self.force_tokens = force_tokens
         self.feedback_tokens = feedback_tokens
-        #: Under which units are logged, where they are not under their own names.
+        #: The key that units are hashed with before they are logged; None where they are logged as they are.
         self.unit_key: bytes | None = None
         self.users = 0
         self._idle = idle
         self._stamps: dict[tuple[str, str, Role, CallLine], Stamp] = {}
 
     def answering(self, variant: str) -> Upstream:
-        """Return what answers clients."""
+        """Return the upstream that answers clients."""
         return self.upstreams[variant].answering
 
     def mirroring(self, variant: str) -> Upstream:
-        """Return what takes copies: the same backend through pools and limits of its own."""
+        """Return the upstream that takes copies: the same backend through pools and limits of its own."""
         return self.upstreams[variant].mirroring
 
     def enter(self) -> None:
@@ -121,10 +121,10 @@ class Generation:
 
 
 class Backends:
-    """Holds the generation in force and closes what is no longer needed."""
+    """Holds the generation in force, and closes the upstreams that no generation in use has."""
 
     def __init__(self, snapshot: Snapshot, counts: Counts | None = None, buffers: Buffers | None = None) -> None:
-        """What upstreams repeat and eject is added to ``counts``. Raises SecretMissing."""
+        """The repeats and ejections of upstreams are added to ``counts``. Raises SecretMissing."""
         self._snapshot, self._marks = snapshot, _marks(snapshot)
         self._counts = Counts() if counts is None else counts
         self._buffers = Buffers(snapshot.gateway.max_buffer_bytes) if buffers is None else buffers
@@ -133,7 +133,7 @@ class Backends:
         self._closing: set[asyncio.Task[None]] = set()
 
     def swap(self, snapshot: Snapshot) -> None:
-        """Call by this snapshot from now on. Raises SecretMissing and keeps the present one."""
+        """Use this snapshot from now on. Raises SecretMissing and keeps the present one."""
         marks = _marks(snapshot)  # before they are read: a change in between is seen the next time
         fresh = _generation(snapshot, self.current, self._leave, self._counts, self._buffers)
         self._snapshot, self._marks = snapshot, marks
@@ -156,7 +156,7 @@ class Backends:
     def gauges(self) -> list[Sample]:
         """Return the state of every replica, and how many calls wait at each backend, as a datagram carries them.
 
-        A replica that is out for its copies alone is out: a shadow has no other calls.
+        A replica that is ejected for its copies alone is reported as ejected: a shadow has no other calls.
         """
         found: list[Sample] = []
         for name in self.current.backends:
@@ -204,7 +204,7 @@ def _generation(
         for name, backend in snapshot.backends.items()
         if before is None or before.backends.get(name) != backend or before.authorities[name] != authorities[name]
     }
-    # Nothing can fail any more: what is begun here would not be ended.
+    # Nothing may fail from here on: what is begun here would not be closed.
     upstreams: dict[str, Upstreams] = {}
     for name, backend in snapshot.backends.items():
         if before is not None and name not in contexts:
@@ -229,7 +229,7 @@ def _context(backend: Backend) -> ssl.SSLContext | None:
 
 
 def _marks(snapshot: Snapshot) -> tuple[Mark, ...]:
-    """Return by what a change of each file that a worker reads shows."""
+    """Return the state of each file that a worker reads: it differs once the file has changed."""
     files = [path for path in (getattr(snapshot.gateway, setting) for setting in _TOKENS) if path is not None]
     for backend in snapshot.backends.values():
         if backend.tls_ca_file is not None:

@@ -1,20 +1,22 @@
-"""Which replicas of a backend are fit to be asked: what calls and probes say of them, and what follows.
+"""Which replicas of a backend are fit to be asked, by how their calls and probes went.
 
 Rules:
 
-1. Two rows of failures are counted, apart: of the connection (none, silence, a break, nonsense) and of the answer
-   (5xx). A whole answer ends the first row, and if it is no 5xx the second.
+1. Two kinds of failures in a row are counted, apart from each other: of the connection (none, silence, a break, no
+   HTTP) and of the answer (5xx). A whole answer ends the first row, and if it is no 5xx the second.
 2. ``eject_after`` failures in one row eject the replica: for ``eject_ms`` the first time, then twice, three times as
-   long, at most ``LONGEST_SECONDS``. One that was well for as long as it was out last begins anew.
-3. No more than ``max_ejected_share`` of the replicas are ejected at a time, and never the only one there is. What is
-   over it stays in, and in its row.
-4. When the time is over, one call goes there on trial: whole and no 5xx, and the replica is back; a failure, and it
-   is out again. If nothing is heard of it (the client left), the next goes there after ``eject_ms``.
-5. ``unhealthy_after`` failed probes in a row take a replica out, ``healthy_after`` good ones bring it back, without a
-   bound: probes cost no client anything. Ejections and probes do not undo each other.
+   long, at most ``LONGEST_SECONDS``. One that then worked for as long as it had been
+   ejected begins at ``eject_ms`` again.
+3. No more than ``max_ejected_share`` of the replicas are ejected at a time, and never the only one there is. One that
+   would exceed the share stays, and its failures in a row go on counting.
+4. When the time is over, one call goes there on trial. If its answer is whole and no 5xx, the replica is back; if it
+   fails, the replica is ejected again. If neither happens (the client left), the next call goes there after
+   ``eject_ms``.
+5. ``unhealthy_after`` failed probes in a row make a replica unhealthy, ``healthy_after`` good ones make it fit again.
+   No share bounds that: probes cost no client anything. Ejections and probes do not undo each other.
 6. When no replica is fit, all are asked: better a bad replica than none.
 
-Nothing here knows a clock: ``now`` is an argument, in seconds, and only grows.
+Nothing here reads a clock: ``now`` is an argument, in seconds, and only grows.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ class _Replica:
     #: In a row, and how long the last one was.
     ejections: int = 0
     seconds: float = 0.0
-    #: When the next trial is due; NEVER while it is in.
+    #: When the next trial is due; NEVER while it is not ejected.
     trial_at: float = NEVER
     tried: bool = False
     returned_at: float = 0.0
@@ -77,7 +79,7 @@ class Health:
         return "unhealthy" if replica.unhealthy else "ejected" if replica.ejected else "fit"
 
     def failed(self, index: int, origin: Origin, now: float) -> float | None:
-        """Take in that a call failed; return for how many seconds the replica is ejected, None if it is not."""
+        """Count a failed call; return for how many seconds the replica is ejected by it, None if it is not."""
         replica = self._replicas[index]
         limit = self._backend.eject_after
         if not limit:
@@ -97,7 +99,7 @@ class Health:
         return self._eject(replica, now)
 
     def succeeded(self, index: int, now: float) -> bool:
-        """Take in a whole answer that is no 5xx; return whether it brought the replica back."""
+        """Count a whole answer that is no 5xx; return whether it brought the replica back."""
         replica = self._replicas[index]
         if replica.ejected and not replica.tried:
             return False  # it began before the ejection, or when all were asked
@@ -112,7 +114,7 @@ class Health:
         return back
 
     def probed(self, index: int, *, well: bool) -> bool:
-        """Take in what a probe found; return whether the replica went out or came back by it."""
+        """Count a probe; return whether the replica became unhealthy or fit by it."""
         replica = self._replicas[index]
         replica.good_probes = replica.good_probes + 1 if well else 0
         replica.bad_probes = 0 if well else replica.bad_probes + 1
@@ -126,7 +128,7 @@ class Health:
         return changed
 
     def trial(self, now: float) -> int | None:
-        """Return the replica to which the next call goes on trial, if one is due. Asking is sending it."""
+        """Return the replica to which the next call goes on trial, if one is due. The caller must send it there."""
         for index, replica in enumerate(self._replicas):
             if replica.trial_at <= now and not replica.unhealthy:
                 replica.tried = True

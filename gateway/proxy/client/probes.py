@@ -1,8 +1,8 @@
 """Asks the replicas of one backend, at intervals, whether they are well.
 
-Rule: a probe is no traffic: it has connections of its own, a new one each time (that one can be made is half of what is
-asked), takes no place among the calls, leaves no row and moves no metric but the state of its replica. It asks for
-``health_path`` on the replica's host as it stands, with the backend's ``request_headers``; a 2xx in time is well.
+Rule: a probe is no traffic. It makes a new connection each time (half of what it finds out is whether one can be made),
+takes no place among the calls, leaves no row and moves no metric but the state of its replica. It asks for
+``health_path`` on the replica's host as it stands, with the backend's ``request_headers``; a 2xx in time means well.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 _NAME: Final[Header] = (b"user-agent", b"turnout-health")
 
 
-#: Takes in what a probe of a replica (by its index) found; returns whether the replica went out or came back by it.
+#: Takes a replica's index and whether it is well; returns whether the replica became unhealthy or fit by it.
 Probed = Callable[[int, bool], bool]
 
 
@@ -41,7 +41,7 @@ class Probes:
         self._asked = tuple(Upstream(_as_asked(backend, url), tls=tls) for url in backend.urls)
         for upstream in self._asked:
             upstream.pool_nothing()
-        #: What is sent besides: the backend's ``request_headers``, as they are now.
+        #: The backend's ``request_headers``, as they are now.
         self.headers: Sequence[Header] = ()
         self._task = asyncio.get_running_loop().create_task(self._run())
 

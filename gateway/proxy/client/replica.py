@@ -96,7 +96,7 @@ class Replica:
         return f"<Replica {self.name}: {self.in_flight} in flight, {len(self.idle)} idle>"
 
     def target(self, target: bytes) -> bytes:
-        """Return the target as this replica is asked for it. Its query is kept, and its path unless we have one."""
+        """Return the target to ask this replica for: with its query, and with its path unless one is configured."""
         if self._path is not None:
             _, mark, query = target.partition(b"?")
             return self._path + mark + query

@@ -165,11 +165,11 @@ class Upstream:
         return [(replica.name, self._health.state(replica.index)) for replica in self.replicas]
 
     def probed(self, index: int, well: bool) -> bool:
-        """Take in that a probe of a replica ended; return whether the replica went out or came back by it."""
+        """Count a probe of a replica; return whether the replica became unhealthy or fit by it."""
         return self._health.probed(index, well=well)
 
     def _give_up(self, answer: Answer, link: Link | None, replica: Replica) -> None:
-        """End a call that nothing comes of. From the head on, it is the connection that gives the place back."""
+        """End a call that raises. Once the head is here, it is the connection that gives the place back."""
         if answer.status:
             answer.close()
             return

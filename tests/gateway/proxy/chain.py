@@ -1,4 +1,4 @@
-"""A raw client, a worker and a backend that records: the whole way of a request, byte for byte at both ends."""
+"""A raw client, a worker and a backend that records: the whole path of a request, byte for byte at both ends."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ async def chain(
 
 
 def hold(directory: Path, duty: int) -> None:
-    """Send every payload of a duty through a worker, whole and cut in two, and see that what must come of it does."""
+    """Send every payload of a duty through a worker, whole and cut in two, and check what comes of it."""
 
     async def main() -> None:
         async with chain(directory) as c:
@@ -110,7 +110,7 @@ def statuses(answers: bytes) -> tuple[int, ...]:
 
 
 def parted(answer: bytes) -> tuple[bytes, list[bytes], bytes]:
-    """Return an answer's status line, its other lines, and what comes behind its head."""
+    """Return an answer's status line, its other lines, and what follows its head."""
     head, _, body = answer.partition(b"\r\n\r\n")
     line, *fields = head.split(b"\r\n")
     return line, fields, body

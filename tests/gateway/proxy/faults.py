@@ -46,7 +46,7 @@ class Received:
 
 
 class Wire:
-    """One connection to the backend, in the script's hands."""
+    """One connection to the backend, driven by the script."""
 
     def __init__(self, backend: Backend, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._backend = backend
@@ -55,7 +55,7 @@ class Wire:
 
     @property
     def ended(self) -> bool:
-        """True when the connection is closed, as far as was noticed."""
+        """True once the close of the connection was noticed."""
         return self._writer.is_closing() or self._reader.at_eof()
 
     async def head(self) -> bytes | None:
@@ -82,21 +82,21 @@ class Wire:
         return request
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the chunks of a request's body as they were sent; trailers are passed over."""
+        """Yield the chunks of a request's body as they were sent; trailers are skipped."""
         while size := int(await self._reader.readuntil(b"\r\n"), 16):
             yield (await self._reader.readexactly(size + 2))[:-2]
         while await self._reader.readuntil(b"\r\n") != b"\r\n":
             pass
 
     async def send(self, *pieces: bytes) -> None:
-        """Send pieces, each in a packet of its own as far as one can tell."""
+        """Send pieces, each in a packet of its own if the kernel allows it."""
         for piece in pieces:
             self._writer.write(piece)
             await self._writer.drain()
             await asyncio.sleep(0.002 if len(pieces) > 1 else 0)
 
     async def slice(self, data: bytes, *, pause_seconds: float = 0.0) -> None:
-        """Send byte by byte, each in a packet of its own as far as one can tell."""
+        """Send byte by byte, each in a packet of its own if the kernel allows it."""
         for at in range(len(data)):
             self._writer.write(data[at : at + 1])
             await self._writer.drain()
@@ -229,13 +229,13 @@ async def backend(
 
 
 def upstream(*backends: Backend | str, counts: Counts | None = None, **settings: object) -> Upstream:
-    """Return the client side of these replicas, some of which may be urls where nobody is."""
+    """Return the client side of these replicas, some of which may be urls without a listener."""
     urls = (b if isinstance(b, str) else b.url for b in backends)
     return Upstream(builders.backend("b", *urls, **settings), counts=counts)
 
 
 def nowhere() -> str:
-    """Return a url at which nobody listens."""
+    """Return a url without a listener."""
     return f"http://127.0.0.1:{free_port()}"
 
 

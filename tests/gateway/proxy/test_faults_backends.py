@@ -1,4 +1,4 @@
-"""Faults of backends, through a whole worker: what the client saw, what was logged, and that the pool is whole after.
+"""Faults of backends, through a whole worker: what the client saw, what was logged, and that the pool is whole.
 
 Rule: each test is one fault by its number, of which ``test_faults`` holds the list; ``troubled`` asserts the last part.
 """
@@ -44,7 +44,7 @@ from tests.gateway.proxy.trouble import (
 PREDICTION = {"prediction": ""}
 
 
-# F1: nobody listens.
+# F1: there is no listener.
 
 
 def test_f1_a_backend_that_refuses_is_502_and_one_row(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_f4_an_answer_that_stalls_is_504_before_its_head_is_sent_and_breaks_off_
     async def main() -> None:
         async with troubled(tmp_path, act, route=PREDICTION, **settings) as t:
             assert await t.saw() == expected
-            await t.stage.eventually(lambda: not t.open)  # nobody waits for the rest of it
+            await t.stage.eventually(lambda: not t.open)  # no client waits for the rest of it
             assert len(t.seen) == 1
             check_failure(t, expected, "timeout")
 
@@ -321,7 +321,7 @@ def test_f6_an_answer_in_slices_is_as_good_as_in_one_piece(tmp_path: Path, data:
 
 
 def test_f6_no_user_gets_another_users_answer(tmp_path: Path) -> None:
-    """Whatever lies behind answers or instead of them: what a user is told is theirs, or an error.
+    """Whatever comes after an answer or in place of one: a user gets the answer to their own request, or an error.
 
     What begins to come before the next request is sent, that is: of an answer that begins later nobody can tell whose
     it is. Here connections are taken again at once; how one in which it comes while it is idle dies, is duty 36.
@@ -372,7 +372,7 @@ def test_f6_no_user_gets_another_users_answer(tmp_path: Path) -> None:
 
 
 def test_f12_a_backend_that_hangs_takes_nothing_from_another(tmp_path: Path) -> None:
-    """Each has its own places and its own line: all of one's are taken while the other answers everybody."""
+    """Each has its own places and its own queue: all places of one are taken while the other answers every request."""
 
     async def main() -> None:
         async with faults.backend() as fast:
@@ -454,7 +454,7 @@ def test_f13_when_everything_fails_at_once_a_fifth_is_repeated_and_the_rest_is_c
     play(main())
 
 
-# F16: a replica that flaps.
+# F16: a replica that fails and recovers in turn.
 
 
 def test_f16_a_replica_that_flaps_is_out_longer_each_time_and_comes_back(tmp_path: Path) -> None:
@@ -507,7 +507,7 @@ def test_f16_when_every_replica_is_bad_all_are_asked(tmp_path: Path) -> None:
     play(main())
 
 
-# F17: whose error it is.
+# F17: the backend's errors and the gateway's are told apart.
 
 
 def test_f17_errors_of_the_connection_and_of_the_backend_are_counted_apart(tmp_path: Path) -> None:
@@ -627,7 +627,7 @@ def test_f30_at_a_low_rate_no_request_meets_the_moment_in_which_its_backend_clos
 
 
 def check_failure(t: Trouble, saw: str, fault: str) -> None:
-    """See that the one request so far is logged as the backend's failure, and as no prediction."""
+    """Check that the one request so far is logged as the backend's failure, and as no prediction."""
     status = int(saw[:3])
     rows = t.logged()
     if status == 200:

@@ -1,4 +1,4 @@
-"""Faults of mirrors, through a whole worker: nothing of them reaches the client, its variant or its pool.
+"""Faults of mirrors, through a whole worker: they change nothing for the client, its variant or its pool.
 
 Rule: as in ``test_faults_backends``.
 """
@@ -40,7 +40,7 @@ HUGE = b"HTTP/1.1 200 OK\r\ncontent-length: 3000000\r\n\r\n" + b"x" * 3_000_000
 
 
 def again(act: Act) -> faults.Script:
-    """Meet every request like this."""
+    """Answer every request like this."""
 
     async def script(wire: Wire) -> None:
         while await wire.request() is not None:
@@ -164,7 +164,7 @@ def test_f15_with_a_shadow_and_a_repeat_the_variant_gets_the_bytes_it_would_get_
 
 
 async def ask_in_pieces(t: Trouble, body: bytes) -> Got:
-    """Send a body in chunks, with pauses in which the worker goes on with what it has."""
+    """Send a body in chunks, with pauses in which the worker handles what it has."""
     reader, writer = await t.stage.send("/a", headers={"transfer-encoding": "chunked", "content-length": ""})
     third = len(body) // 3
     for at in range(0, len(body), third):

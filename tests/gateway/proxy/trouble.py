@@ -1,4 +1,4 @@
-"""A worker before replicas in trouble: each request is met as badly as a test says, in turn; after that all is well.
+"""A worker in front of replicas in trouble: requests are answered in turn as a test says; after that all is well.
 
 Rule: when a test is done, its pool is whole: nothing is under way in the worker, ``PLACES`` requests at once are all
 with the backend, one more waits for a place, and all of them are answered. Every test that uses ``troubled`` asserts it
@@ -112,7 +112,7 @@ def drips(head: bytes, piece: bytes) -> Act:
 
 
 class Muster:
-    """Requests that are held until they are let go; ``present`` are with the backend."""
+    """Requests that are held until they are let go; ``present`` counts those at the backend."""
 
     def __init__(self) -> None:
         self.present = 0
@@ -142,7 +142,7 @@ class Trouble:
 
     @property
     def open(self) -> int:
-        """Connections to the backend that it takes to be open."""
+        """How many connections the backend has open."""
         return sum(replica.open for replica in self.replicas)
 
     async def ask(self, body: object = b"", *, target: str = "/a", method: str = "POST", **headers: str) -> Got:
@@ -165,7 +165,7 @@ class Trouble:
             assert not self.stage.busy()
 
     async def whole(self) -> None:
-        """See that every place of the pool is there, and not one more, and that the next requests work."""
+        """Check that every place of the pool is free, that there is no further one, and that the next requests work."""
         await self.idle()
         for cure in self.cures:
             await cure()
@@ -200,7 +200,7 @@ async def troubled(
     gateway: Gateway | None = None,
     **settings: Any,
 ) -> AsyncIterator[Trouble]:
-    """Run a worker before this many replicas that answer, and urls at which nobody listens.
+    """Run a worker before this many replicas that answer, and urls without a listener.
 
     ``settings`` are the backend's, ``route`` those of its route, ``cast`` further backends and routes. A ``deaf``
     backend does not answer who connects, until it is cured at the end.
@@ -246,7 +246,7 @@ async def troubled(
 
 
 def _crowd(sock: socket.socket) -> list[socket.socket]:
-    """Fill the backlog of a listener that accepts nobody: the kernel does not answer whoever comes next."""
+    """Fill the backlog of a listener that accepts no connection: the kernel does not answer the next one."""
     others = []
     for _ in range(4):
         other = socket.socket()
@@ -264,7 +264,7 @@ def saw(got: Got) -> str:
 
 
 def one_row_each(stage: Stage) -> None:
-    """See that no request has two primary rows, and that every stream that was opened was closed."""
+    """Check that no request has two primary rows, and that every stream that was opened was closed."""
     lines: dict[str, list[str]] = {}
     for row in stage.rows():
         if row["role"] == "primary":

@@ -1,4 +1,4 @@
-"""Which replicas are fit, told as transcripts: what happened when, and who is asked after it."""
+"""Which replicas are fit, as transcripts: what happened when, and which replicas are asked after it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def health(replicas: int = 2, **settings: object) -> Health:
     return Health(backend("b", *urls, **{"eject_after": 2, "eject_ms": 10_000, **settings}))
 
 
-def told(found: Health) -> str:
-    """The states of two replicas, which must be those that are asked unless nobody is fit."""
-    states = [found.state(index) for index in range(2)]
-    assert found.fit == (tuple(index for index in range(2) if states[index] == "fit") or (0, 1))
-    return ", ".join(states)
+def states(found: Health) -> str:
+    """The states of two replicas, after a check that those that are fit are asked, or both if none is."""
+    found_states = [found.state(index) for index in range(2)]
+    assert found.fit == (tuple(index for index in range(2) if found_states[index] == "fit") or (0, 1))
+    return ", ".join(found_states)
 
 
 def failing(found: Health, index: int, now: float) -> float | None:
@@ -27,14 +27,14 @@ def failing(found: Health, index: int, now: float) -> float | None:
     return found.failed(index, "connection", now)
 
 
-def test_everybody_is_fit_at_first() -> None:
+def test_every_replica_is_fit_at_first() -> None:
     found = health(3)
     assert found.fit == (0, 1, 2)
     assert [found.state(index) for index in found.fit] == ["fit"] * 3
     assert found.trial(1e9) is None
 
 
-def test_failures_in_a_row_eject_and_one_good_answer_begins_the_row_anew() -> None:
+def test_failures_in_a_row_eject_and_one_good_answer_begins_a_new_row() -> None:
     found = health(eject_after=3)
     assert [found.failed(0, "connection", 0.0) for _ in range(2)] == [None, None]
     assert 0 in found.suspects
@@ -89,7 +89,7 @@ def test_what_is_over_the_share_goes_out_as_soon_as_another_is_back() -> None:
     assert found.fit == (0,)
 
 
-def test_when_nobody_is_left_everybody_is_asked() -> None:
+def test_when_no_replica_is_fit_all_are_asked() -> None:
     found = health(2, max_ejected_share=1.0)
     failing(found, 0, 0.0)
     failing(found, 1, 0.0)
@@ -108,7 +108,7 @@ def test_after_its_time_a_replica_gets_one_call_and_is_back_if_that_is_answered(
     assert found.trial(10.1) is None  # one
     assert found.fit == (1,)
     assert found.succeeded(0, 10.2)
-    assert told(found) == "fit, fit"
+    assert states(found) == "fit, fit"
     assert found.trial_at == NEVER
 
 
@@ -166,10 +166,10 @@ def test_probes_know_no_share_and_an_unhealthy_replica_gets_no_trial() -> None:
     failing(found, 0, 0.0)
     found.probed(0, well=False)
     found.probed(1, well=False)
-    assert found.fit == (0, 1)  # nobody is left
+    assert found.fit == (0, 1)  # none is fit
     assert found.trial(100.0) is None
     found.probed(1, well=True)
-    assert told(found) == "unhealthy, fit"
+    assert states(found) == "unhealthy, fit"
     found.probed(0, well=True)
-    assert told(found) == "ejected, fit"  # that its probe is answered does not say that calls are
+    assert states(found) == "ejected, fit"  # that its probe is answered does not say that calls are
     assert found.trial(100.0) == 0

@@ -1,4 +1,4 @@
-"""Replicas are asked whether they are well, beside the traffic and without a trace in it."""
+"""Replicas are probed beside the traffic, which is not changed by it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ILL = b"HTTP/1.1 503 Not Well\r\ncontent-length: 0\r\n\r\n"
 
 @dataclass
 class Patient:
-    """A backend that says of itself what a test wants; requests other than probes are answered "ok"."""
+    """A backend that answers probes as a test says, and all other requests with "ok"."""
 
     says: bytes = OK
     probes: list[bytes] = field(default_factory=list)
@@ -86,7 +86,7 @@ def test_only_a_2xx_in_time_is_well(says: bytes) -> None:
     async def main() -> None:
         async with backend(Patient(says=says)) as a, probed(a.url) as held:
             await until(lambda: states(held) == ["unhealthy"])
-            assert await get(upstream(held)) == b"ok"  # nobody is left, so it is asked all the same
+            assert await get(upstream(held)) == b"ok"  # no replica is fit, so it is asked all the same
         async with probed(nowhere()) as held:
             await until(lambda: states(held) == ["unhealthy"])
 

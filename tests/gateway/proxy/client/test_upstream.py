@@ -289,7 +289,7 @@ def test_cookies_are_not_kept_and_redirects_not_followed() -> None:
 
 
 def test_the_answer_to_head_has_no_body_and_its_connection_is_not_used_again() -> None:
-    """Some backends send one all the same: it would be the answer to the next call."""
+    """Some backends send a body all the same: it would be the answer to the next call."""
     answer_to_head = b"HTTP/1.1 200 OK\r\nContent-Length: 38\r\n\r\n"
     poison = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"
 
@@ -333,7 +333,7 @@ def test_a_stream_arrives_piece_by_piece() -> None:
     play(main())
 
 
-def test_a_backend_waits_while_nobody_takes_its_answer() -> None:
+def test_a_backend_waits_while_its_answer_is_not_taken() -> None:
     async def main() -> None:
         sent = 0
 

@@ -31,8 +31,8 @@ async def script(wire: Wire) -> None:
             await wire.send(b"0\r\n\r\n")
 
 
-class Crowd:
-    """Calls that are cancelled sooner or later, and the stage in which that met each of them."""
+class CancelledCalls:
+    """Calls that are cancelled sooner or later, and the stage in which each of them was."""
 
     def __init__(self, up: Upstream) -> None:
         self.up = up
@@ -68,7 +68,7 @@ class Crowd:
 
 
 async def whole(up: Upstream) -> None:
-    """See that every place is there, that no more is, and that the next calls work."""
+    """Check that every place is free, that there is no further one, and that the next calls work."""
     await until(lambda: not up.in_flight and not up.waiting)
     assert [replica.in_flight for replica in up.replicas] == [0] * len(up.replicas)
     answers = [asyncio.create_task(up.call("GET", b"/", HOST, b"")) for _ in range(PLACES + 1)]
@@ -80,22 +80,22 @@ async def whole(up: Upstream) -> None:
 
 @pytest.mark.parametrize("replicas", [1, 3])
 def test_ten_thousand_cancelled_calls_leave_the_capacity_unchanged(replicas: int) -> None:
-    """Waiting in line, connecting, before the head, within the body, and in the same moment as the answer."""
+    """Waiting for a place, connecting, before the head, within the body, and in the same moment as the answer."""
 
     async def main() -> None:
         async with backend(script) as one, backend(script) as two, backend(script) as three:
             backends = (one, two, three)[:replicas]
             up = upstream(*backends, max_concurrency=PLACES, max_waiting=64, wait_timeout_ms=60_000)
-            crowd = Crowd(up)
+            calls = CancelledCalls(up)
             for _ in range(100):
-                await asyncio.gather(*(crowd.one() for _ in range(100)))
-            assert crowd.stages["waiting or head"] > 1000
-            assert crowd.stages["body"] > 10
-            assert crowd.stages["answered"] > 100
-            assert crowd.stages["overloaded"] > 100  # of a hundred, eight are under way and sixty-four may wait
-            assert not set(crowd.stages) - {"waiting or head", "body", "answered", "overloaded"}
+                await asyncio.gather(*(calls.one() for _ in range(100)))
+            assert calls.stages["waiting or head"] > 1000
+            assert calls.stages["body"] > 10
+            assert calls.stages["answered"] > 100
+            assert calls.stages["overloaded"] > 100  # of a hundred, eight are under way and sixty-four may wait
+            assert not set(calls.stages) - {"waiting or head", "body", "answered", "overloaded"}
             await whole(up)
-            assert {state for _, state in up.states()} == {"fit"}  # that clients leave is nobody's failure
+            assert {state for _, state in up.states()} == {"fit"}  # a client that leaves is no failure of a replica
             await until(lambda: sum(b.open for b in backends) <= PLACES)
             await up.close()
             await until(lambda: not any(b.open for b in backends))
@@ -105,7 +105,7 @@ def test_ten_thousand_cancelled_calls_leave_the_capacity_unchanged(replicas: int
 
 @pytest.mark.parametrize("as_task", [False, True])
 def test_calls_cancelled_while_they_connect_leave_no_connection_behind(as_task: bool) -> None:
-    """Whether it was on its way, or had just come up and nobody had taken it yet."""
+    """Whether it was on its way, or had just come up and was not taken yet."""
 
     async def asked(up: Upstream) -> None:
         await get(up)

@@ -1,4 +1,4 @@
-"""What becomes of a call when its backend fails, and that the next call is none the worse for it."""
+"""What becomes of a call when its backend fails, and that the next call succeeds all the same."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.ports import free_port
 
 
 async def fault(up: Upstream, method: str = "GET", body: bytes = b"") -> str:
-    """Return what the call fails with, whether before its head or after; and see that its place is free again."""
+    """Return the fault that the call ends in, before its head or after; check that its place is free again."""
     with pytest.raises(UpstreamFault) as caught:
         await get(up, b"/", method, body)
     assert caught.value.detail
@@ -102,7 +102,7 @@ def test_the_bytes_before_a_fault_are_delivered_first() -> None:
     play(main())
 
 
-def test_nobody_listening_is_refused() -> None:
+def test_a_port_without_a_listener_is_refused() -> None:
     async def main() -> None:
         up = Upstream(builders.backend("b", f"http://127.0.0.1:{free_port()}"))
         assert await fault(up) == "refused"
@@ -115,7 +115,7 @@ def test_nobody_listening_is_refused() -> None:
 
 
 def test_a_connection_that_takes_too_long_is_a_timeout() -> None:
-    """The backlog of a listener that accepts nobody is full: the kernel does not answer the next one."""
+    """The backlog of a listener that accepts no connection is full: the kernel does not answer the next one."""
 
     async def main() -> None:
         with socket.create_server(("127.0.0.1", 0), backlog=0) as deaf:
@@ -154,7 +154,7 @@ def test_an_answer_longer_than_wanted_is_not_read_to_its_end() -> None:
     "extra", [b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison", b"garbage", b"HTTP/1.1 2", b"\0"]
 )
 @pytest.mark.parametrize("late", [False, True])
-def test_bytes_after_a_whole_answer_drop_the_connection_and_are_nobodys_answer(extra: bytes, late: bool) -> None:
+def test_bytes_after_a_whole_answer_drop_the_connection_and_are_no_answer(extra: bytes, late: bool) -> None:
     """A client that kept them would give one user's call the answer that was made for another's."""
 
     async def script(wire: Wire) -> None:
@@ -176,7 +176,7 @@ def test_bytes_after_a_whole_answer_drop_the_connection_and_are_nobodys_answer(e
     play(main())
 
 
-def test_bytes_after_a_long_answer_drop_the_connection_and_are_nobodys_answer() -> None:
+def test_bytes_after_a_long_answer_drop_the_connection_and_are_no_answer() -> None:
     body = b"x" * 500_000
 
     async def script(wire: Wire) -> None:
@@ -221,7 +221,7 @@ def test_a_call_is_repeated_only_on_a_used_connection_that_closed_and_only_if_tw
     method: str, body: bytes, repeated: bool
 ) -> None:
     async def once_each(wire: Wire) -> None:
-        """Answer the first request of a connection, and close on the second without a word."""
+        """Answer the first request of a connection, and close on the second without an answer."""
         await wire.request()
         await wire.send(OK)
         await wire.request()

@@ -1,4 +1,4 @@
-"""Where a replica is: sockets, TLS with authorities of one's own, names that come to mean another machine."""
+"""Where a replica is: sockets, TLS with the backend's own authorities, names that move to another machine."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_backends_own_authorities_are_trusted_and_no_others(tmp_path: Path) ->
 
 
 def test_the_host_is_named_to_a_tls_backend(tmp_path: Path) -> None:
-    """Behind one address there may be many, each with its certificate."""
+    """Behind one address there may be many hosts, each with its certificate."""
 
     async def main() -> None:
         named: list[str | None] = []
@@ -89,7 +89,7 @@ def test_the_host_is_named_to_a_tls_backend(tmp_path: Path) -> None:
 
 
 def test_a_connection_that_is_old_takes_no_other_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name may mean another machine by now, and a pool that is never idle would not notice."""
+    """The name may have moved to another machine, and a pool that is never idle would not notice."""
 
     async def main() -> None:
         async with backend() as b:
@@ -109,7 +109,7 @@ def test_a_connection_that_is_old_takes_no_other_call(monkeypatch: pytest.Monkey
 
 
 def test_the_total_time_ends_an_answer_that_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between its bytes there is no silence, so that no other time is ever up."""
+    """There is never silence between its bytes, so that no other deadline passes."""
 
     async def drips(wire: Wire) -> None:
         await wire.request()
@@ -185,7 +185,7 @@ def test_an_answer_in_time_is_not_touched_and_nothing_is_left_to_watch() -> None
 
 
 def test_authorities_that_change_in_their_file_are_taken_over(tmp_path: Path) -> None:
-    """They are renewed before the backend's certificate is, and nobody should have to restart for it."""
+    """They are renewed before the backend's certificate is, and no operator should have to restart for it."""
 
     async def main() -> None:
         trusted = tmp_path / "trusted.pem"

@@ -1,4 +1,4 @@
-"""The pool of connections: reuse, bounds, and that no way to end a call takes a place with it."""
+"""The pool of connections: reuse, bounds, and that a call gives back its place in whichever way it ends."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_calls_one_after_another_share_one_connection() -> None:
 
 
 def test_the_connection_used_last_is_used_next() -> None:
-    """So that those no longer needed grow old, and go."""
+    """So that connections no longer needed stay idle, and are closed."""
 
     async def main() -> None:
         ports: list[int] = []
@@ -81,7 +81,7 @@ def test_a_connection_the_backend_closed_while_idle_is_not_used() -> None:
     play(main())
 
 
-def test_a_backend_that_says_close_is_taken_at_its_word() -> None:
+def test_a_connection_whose_backend_says_close_is_not_used_again() -> None:
     async def main() -> None:
         async with backend(stays(b"HTTP/1.1 200 OK\r\nConnection: x, Close\r\nContent-Length: 0\r\n\r\n")) as b:
             up = upstream(b)
@@ -93,7 +93,7 @@ def test_a_backend_that_says_close_is_taken_at_its_word() -> None:
     play(main())
 
 
-def test_where_nobody_may_wait_calls_over_the_bound_fail_at_once_and_those_under_it_go_on() -> None:
+def test_where_no_call_may_wait_calls_over_the_bound_fail_at_once_and_those_under_it_go_on() -> None:
     async def main() -> None:
         go = asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""Several replicas of one variant: who is asked, who is spared, and when a call is sent again to another."""
+"""Several replicas of one variant: which one is asked, which one is not, and when a call is sent again to another."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def slow(go: asyncio.Event) -> Script:
 
 
 def silent_once_asked(times: int = 1) -> Script:
-    """Break the connection of the first requests without a word, then be polite."""
+    """Break the connection of the first requests without an answer, then answer."""
     left = times
 
     async def script(wire: Wire) -> None:
@@ -73,7 +73,7 @@ def test_the_busier_of_two_is_never_asked() -> None:
 
 
 def test_calls_spread_over_replicas_that_are_as_busy() -> None:
-    """By chance, so in no order a backend could fall into step with; 300 fair draws of 3 stay within 50 to 150."""
+    """By chance, so that no order falls into step with the backend's own; 300 fair draws of 3 stay within 50 to 150."""
 
     async def main() -> None:
         async with backend() as one, backend() as two, backend() as three:
@@ -163,7 +163,7 @@ def test_under_load_a_replica_may_go_and_come_again_and_every_idempotent_call_is
 
 
 def test_a_stream_that_its_client_was_slow_to_send_is_no_failure_of_the_replica() -> None:
-    """Or a few slow clients would take replicas out for everybody."""
+    """Or a few slow clients would have replicas ejected for all."""
 
     async def main() -> None:
         async def impatient(wire: Wire) -> None:
@@ -187,7 +187,7 @@ def test_a_stream_that_its_client_was_slow_to_send_is_no_failure_of_the_replica(
     play(main())
 
 
-def test_an_answer_that_breaks_off_is_a_failure_and_one_that_nobody_reads_to_its_end_is_none() -> None:
+def test_an_answer_that_breaks_off_is_a_failure_and_one_that_is_not_read_to_its_end_is_none() -> None:
     async def main() -> None:
         async with backend(says(HEAD + b"abc")) as one, backend(says(HEAD + b"abc")) as two:
             up = upstream(one, two, eject_after=2)
@@ -256,7 +256,7 @@ def test_where_no_byte_came_another_replica_is_asked_if_twice_is_as_good_as_once
 
 
 @pytest.mark.parametrize("said", [b"H", b"HTTP/1.1 100 Continue\r\n\r\n", b"nonsense", HEAD + b"abc"])
-def test_once_a_byte_of_an_answer_came_nobody_else_is_asked(said: bytes) -> None:
+def test_once_a_byte_of_an_answer_came_no_other_replica_is_asked(said: bytes) -> None:
     async def main() -> None:
         async with backend(says(said)) as one, backend(says(said)) as two:
             up = upstream(one, two)
@@ -288,7 +288,7 @@ def test_a_body_that_streams_is_sent_once() -> None:
 
 @pytest.mark.parametrize("method", ["PUT", "POST"])
 def test_a_body_that_streams_goes_to_another_replica_while_nothing_of_it_was_taken(method: str) -> None:
-    """Long bodies stream: without this, a replica that is gone would fail every one of them that meets it."""
+    """Long bodies stream: without this, every one of them that is sent to a replica that is gone would fail."""
 
     async def main() -> None:
         async def body() -> AsyncIterator[bytes]:

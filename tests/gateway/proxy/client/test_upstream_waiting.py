@@ -1,4 +1,4 @@
-"""Calls over the bound wait in line: in order, not for ever, and not too many of them."""
+"""Calls over the bound wait: in order, not for ever, and not too many of them."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_one_more_than_may_wait_is_overloaded_at_once() -> None:
     play(main())
 
 
-def test_who_waits_too_long_is_overloaded_and_leaves_the_line() -> None:
+def test_a_call_that_waits_too_long_is_overloaded_and_waits_no_more() -> None:
     async def main() -> None:
         go = asyncio.Semaphore(0)
         async with backend(gated(go)) as b:
@@ -113,8 +113,8 @@ def test_who_waits_too_long_is_overloaded_and_leaves_the_line() -> None:
     play(main())
 
 
-def test_whoever_leaves_the_line_leaves_no_place_taken() -> None:
-    """While it waits, in the very moment in which it is called, and several at once."""
+def test_a_call_that_stops_waiting_leaves_no_place_taken() -> None:
+    """While it waits, in the moment in which it is handed a place, and several at once."""
 
     async def main() -> None:
         go = asyncio.Semaphore(0)
@@ -142,7 +142,7 @@ def test_whoever_leaves_the_line_leaves_no_place_taken() -> None:
 
 
 def test_copies_do_not_wait() -> None:
-    """They would hold memory and places in line for something nobody waits for."""
+    """They would hold memory and room among the waiting calls, though no client waits for them."""
 
     async def main() -> None:
         go = asyncio.Semaphore(0)
