@@ -60,14 +60,7 @@ LEAVING: Final[ServingPhase] = ServingPhase.LEAVING
 FLUSHING: Final[ServingPhase] = ServingPhase.FLUSHING
 CLOSED: Final[ServingPhase] = ServingPhase.CLOSED
 
-BYTES: Final[ConnectionEvent] = ConnectionEvent.BYTES
-END: Final[ConnectionEvent] = ConnectionEvent.END
-SEND: Final[ConnectionEvent] = ConnectionEvent.SEND
-FULL: Final[ConnectionEvent] = ConnectionEvent.FULL
-TAKEN: Final[ConnectionEvent] = ConnectionEvent.TAKEN
-LATE: Final[ConnectionEvent] = ConnectionEvent.LATE
-EVICT: Final[ConnectionEvent] = ConnectionEvent.EVICT
-RETIRE: Final[ConnectionEvent] = ConnectionEvent.RETIRE
+BYTES, END, SEND, FULL, TAKEN, LATE, EVICT, RETIRE = ConnectionEvent
 
 #: Seconds for which a client may still send after its last answer. What it sends is read and discarded, because a close
 #: with unread bytes is a reset, and the client may lose the answer to it.
