@@ -118,9 +118,7 @@ class Exchange:
             reply = Reply(routed, response, self._log, self._counts, ticket, captured)
             return await self._answering(reply, request, plan, body)
         except BaseException:
-            if (
-                route is not None and not ticket
-            ):  # while its body arrived, before anything was decided: it leaves no row
+            if route is not None and not ticket:  # while its body arrived: nothing was decided, and there is no row
                 self._counts.add(UNFINISHED_REQUESTS, route=route.name)
             raise
         finally:
