@@ -115,14 +115,16 @@ def _claim(scene: Scene, comparison: CheckedComparison | None) -> str:
     if comparison is None or comparison.difference is None or comparison.low is None or comparison.high is None:
         return f"too little was seen to compare {scene.better} with {scene.baseline}."
     verb = {"better": "is better than", "worse": "is worse than"}.get(comparison.status, "is not yet told apart from")
-    told = f"{scene.better} {verb} {scene.baseline}"
+    sentence = f"{scene.better} {verb} {scene.baseline}"
     if comparison.truth is None:
         low, share, high = (0.5 + bound for bound in (comparison.low, comparison.difference, comparison.high))
-        return f"{told}: {share:.0%} of the users with a preference prefer it (95 % certain: {low:.0%} to {high:.0%})."
+        return (
+            f"{sentence}: {share:.0%} of the users with a preference prefer it (95 % certain: {low:.0%} to {high:.0%})."
+        )
     low, difference, high = (100 * bound for bound in (comparison.low, comparison.difference, comparison.high))
     inside = "inside" if comparison.covers else "OUTSIDE"
     return (
-        f"{told}: {difference:+.1f} points of accuracy (95 % certain, however often one looks: {low:+.1f} to "
+        f"{sentence}: {difference:+.1f} points of accuracy (95 % certain, however often one looks: {low:+.1f} to "
         f"{high:+.1f}); the held-out difference, {100 * comparison.truth:+.1f}, lies {inside}."
     )
 

@@ -12,19 +12,19 @@ from tests.gateway.admin.samples import REPLICA, datagram
 
 
 async def asked(path: str, *states: str) -> httpx.Response:
-    """Ask after as many workers have told in which state they see one replica."""
+    """Ask for the path after one worker for each state has reported that it sees the replica in it."""
     fake = control()
     metrics = new_metrics(lambda: fake.snapshot)
     for slot, state in enumerate(states):
-        told = datagram([], slot=slot)
-        told["gauges"] = [["replicas", {"variant": "new", "replica": REPLICA, "state": state}, 1]]
-        metrics.observe_datagram(told)
+        report = datagram([], slot=slot)
+        report["gauges"] = [["replicas", {"variant": "new", "replica": REPLICA, "state": state}, 1]]
+        metrics.observe_datagram(report)
     transport = httpx.ASGITransport(create(fake.parts, metrics))
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:9090") as client:
         return await client.get(path)
 
 
-def test_a_backend_tells_how_many_workers_see_each_replica_in_which_state() -> None:
+def test_a_backend_shows_how_many_workers_see_each_replica_in_which_state() -> None:
     found = asyncio.run(asked("/api/v1/backends", "fit", "ejected", "ejected")).json()
     assert found["revision"] == 7
     (new,) = (backend for backend in found["backends"] if backend["name"] == "new")

@@ -8,7 +8,7 @@ from gateway.admin.metrics.series import Series
 
 
 def test_a_series_keeps_its_name_type_and_labels() -> None:
-    """They are public, so a change of ``series.txt`` that is not an addition breaks somebody's dashboard."""
+    """They are public, so a change of ``series.txt`` that is not an addition breaks a dashboard."""
     exposed = []
     for collector in Series().registry._collector_to_names:
         held = vars(collector)
