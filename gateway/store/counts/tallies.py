@@ -199,7 +199,7 @@ async def _move(connection: AsyncConnection, changes: Mapping[int, TallyDelta]) 
         left = {} if rest is None else orjson.loads(rest)
         row = {"b_id": number, "b_d_max": change.d_max, **{f"b_{name}": getattr(change, name) for name in _WHOLE}}
         exact = {
-            # What is not finite waits to be counted again (``gateway.control.recount``), and stops nothing until then.
+            # What is not finite waits to be counted again (``gateway.control.join.recount``), and stops nothing.
             name: total((value if isfinite(value) else 0.0, *left.get(name, ()), *getattr(change, name)))
             for name, value in zip(EXACT, sums, strict=True)
         }

@@ -366,7 +366,7 @@ set_aside: Final = _table(
     _text("why"),
 )
 
-# The fleet: several nodes on one PostgreSQL (``gateway.control.fleet``). A SQLite file has one node, and these empty.
+# The fleet: several nodes on one PostgreSQL (``gateway.control.membership``). With SQLite these are empty.
 # Where ``offsets`` and ``writers`` name something of a node's journal, the node's name and "/" come first.
 
 #: Who joins, plans and acts, until when by the database's clock. ``fencing`` grows with every holder;
