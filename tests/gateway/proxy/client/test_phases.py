@@ -251,6 +251,19 @@ def test_what_the_table_does_not_allow_is_refused(phase: Phase) -> None:
     run(script)
 
 
+@pytest.mark.interpreted
+def test_a_connection_that_broke_before_its_first_call_is_a_fault_of_that_call() -> None:
+    async def script(case: Case) -> None:
+        case.into(Phase.IDLE)
+        case.lose()
+        with pytest.raises(UpstreamFault) as caught:
+            case.begin()
+        assert caught.value.fault == "reset"
+        assert (case.link.phase, case.upstream.in_flight) == (Phase.CLOSED, 0)
+
+    run(script)
+
+
 def test_every_phase_has_an_entry_in_every_table() -> None:
     assert set(ANSWERING) == set(phase_seconds(1, 1)) == set(Phase)
     assert set(SENDING) == set(Sending)
