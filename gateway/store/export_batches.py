@@ -16,7 +16,7 @@ import orjson
 
 from gateway.store.counts import plans
 from gateway.store.counts.definitions import Definitions
-from gateway.store.prediction_view import worth
+from gateway.store.prediction_view import metric_values
 from gateway.store.rows import calls, feedback_events
 from gateway.store.rows.calls import Span, StoredCall
 from gateway.store.rows.feedback_events import Event
@@ -74,7 +74,7 @@ def _rows(
     if not finished:
         return
     learned = [event.feedback for event in joined.get(finished[0].row.id, ())]
-    found = worth(definitions, finished, learned)
+    found = metric_values(definitions, finished, learned)
     for call in finished:
         row = calls.as_stored(call)
         if texts:

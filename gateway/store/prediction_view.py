@@ -30,7 +30,7 @@ async def prediction(connection: AsyncConnection, prediction_id: str) -> dict[st
     events = sorted(about.get(prediction_id, ()), key=lambda event: event.seq or 0)
     learned = [event.feedback for event in events if event.status == "joined"]
     definitions = await plans.read_definitions(connection)
-    states, outcomes = standing(definitions, stored, learned)
+    states, outcomes = states_and_outcomes(definitions, stored, learned)
     return {
         "prediction_id": prediction_id,
         "calls": [calls.as_json(one) for one in stored],
@@ -43,7 +43,7 @@ async def prediction(connection: AsyncConnection, prediction_id: str) -> dict[st
     }
 
 
-def standing(
+def states_and_outcomes(
     definitions: Definitions, stored: Sequence[StoredCall], learned: Sequence[Feedback]
 ) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
     """Return the state of one request under each metric, and the values of its calls, as plain JSON values.
@@ -53,12 +53,12 @@ def standing(
     states: dict[str, dict[str, Any]] = {}
     outcomes: list[dict[str, Any]] = []
     for definition in _definitions(definitions, stored[0]):
-        states[definition.name], valued = _standing(definitions, definition, stored, learned)
+        states[definition.name], valued = _under_metric(definitions, definition, stored, learned)
         outcomes += valued
     return states, outcomes
 
 
-def worth(
+def metric_values(
     definitions: Definitions, finished: Sequence[StoredCall], learned: Sequence[Feedback]
 ) -> list[tuple[str, Value]]:
     """Return the values of the finished calls of one request, each with the name of its metric."""
@@ -104,7 +104,7 @@ def _definitions(definitions: Definitions, call: StoredCall) -> list[Definition]
     return [definition for definition in found if definition is not None]
 
 
-def _standing(
+def _under_metric(
     definitions: Definitions, definition: Definition, stored: Sequence[StoredCall], learned: Sequence[Feedback]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return the state of the prediction under one metric, and its values."""
@@ -113,9 +113,9 @@ def _standing(
     finished, closed = [call for call in stored if not call.open], definition.closed(at_ms)
     events = [one for one in learned if one.metric == name and in_time(one.event_ms, at_ms, metric)]
     counts = _counts(definitions, definition, at_ms, learned)
-    standing = state(finished, events, metric, closed=closed, exposed=counts)
+    shown = state(finished, events, metric, closed=closed, exposed=counts)
     found = values(finished, events, metric, closed=closed) if counts else ()
-    return {"state": standing, "closed": closed, "closes_at_ms": at_ms + metric.window_ms}, [
+    return {"state": shown, "closed": closed, "closes_at_ms": at_ms + metric.window_ms}, [
         {
             "metric": name,
             "variant": value.variant,
