@@ -19,8 +19,9 @@ Source: CloudEvents 1.0.2, section "Context Attributes"; its JSON format, sectio
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from operator import itemgetter
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -59,18 +60,21 @@ def events(sink: Sink, recorded: Recorded, now_ms: int) -> Iterator[bytes]:
 Event = dict[str, Any]
 #: A kind of event, its route, and what makes it.
 Unmade = tuple[EventType, str, Callable[[], Event]]
+#: Gives the values of ``_VALUES``.
+Content = Callable[[], tuple[Any, ...]]
 
 
 def _events(recorded: Recorded, now_ms: int) -> Iterator[Unmade]:
     asked: set[str] = set()
     for call, first in recorded.calls:
+        content = _content_of(call)
         if first and call.role != "shadow":
             if call.id not in asked:  # each ranker of a merged answer has a call of the same request
                 asked.add(call.id)
-                yield "request", call.route, partial(_request, call)
-            yield "decision", call.route, partial(_decision, call)
+                yield "request", call.route, partial(_request, call, content)
+            yield "decision", call.route, partial(_decision, call, content)
         if not call.open:
-            yield "response", call.route, partial(_response, call)
+            yield "response", call.route, partial(_response, call, content)
     for body in recorded.bodies:
         yield "body", body.route, partial(_body, body)
     for event in recorded.events:
@@ -79,50 +83,65 @@ def _events(recorded: Recorded, now_ms: int) -> Iterator[Unmade]:
         yield "outcome", changed.call.route, partial(_outcome, changed, now_ms)
 
 
-def _request(call: StoredCall) -> Event:
-    content = calls.as_stored(call)
-    return _event(f"{call.id}.request", call.route, call.id, call.at_ms, _data(content, _REQUEST), **_trace(content))
+def _content_of(call: StoredCall) -> Content:
+    """Return what reads the call's values once for all of its events, when the first of them is made."""
+    read: list[tuple[Any, ...]] = []
+
+    def content() -> tuple[Any, ...]:
+        if not read:
+            read.append((*calls.stored_values(call), call.shared.failed))
+        return read[0]
+
+    return content
 
 
-def _decision(call: StoredCall) -> Event:
-    content, variant = calls.as_stored(call), call.variant
-    id_ = f"{call.id}.decision" if call.role == "primary" else f"{call.id}.decision.{variant}"
-    data = _data(content, _DECISION)
-    return _event(id_, call.route, call.id, call.at_ms, data, variant=variant, **_trace(content))
+def _request(call: StoredCall, content: Content) -> Event:
+    shared, row = call.shared, call.row
+    return _event(f"{row.id}.request", shared.route, row.id, row.at_ms, _REQUEST(content()), **_trace(content()))
 
 
-def _response(call: StoredCall) -> Event:
-    content, variant, prediction = calls.as_stored(call), call.variant, call.row.prediction
-    content["failed"] = call.failed
-    content["prediction"] = None if prediction is None else orjson.Fragment(prediction)
-    ended_ms = call.at_ms + round(call.row.latency_ms or 0)
-    id_ = f"{call.id}.response.{call.role}.{variant}"
-    data = _data(content, _RESPONSE)
-    return _event(id_, call.route, call.id, ended_ms, data, variant=variant, **_trace(content))
+def _decision(call: StoredCall, content: Content) -> Event:
+    shared, row = call.shared, call.row
+    id_ = f"{row.id}.decision" if shared.role == "primary" else f"{row.id}.decision.{shared.variant}"
+    data = _DECISION(content())
+    return _event(id_, shared.route, row.id, row.at_ms, data, variant=shared.variant, **_trace(content()))
 
 
-def _data(content: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """Return what an event says of its call: these fields, after the prediction's id."""
-    return {"prediction_id": content["id"], **{name: content[name] for name in names}}
+def _response(call: StoredCall, content: Content) -> Event:
+    shared, row = call.shared, call.row
+    data = _RESPONSE(content())
+    if row.prediction is not None:
+        data["prediction"] = orjson.Fragment(row.prediction)
+    ended_ms = row.at_ms + round(row.latency_ms or 0)
+    id_ = f"{row.id}.response.{shared.role}.{shared.variant}"
+    return _event(id_, shared.route, row.id, ended_ms, data, variant=shared.variant, **_trace(content()))
+
+
+_VALUES: Final = (*calls.STORED_NAMES, "failed")
+
+
+def _carrying(*names: str) -> Callable[[tuple[Any, ...]], dict[str, Any]]:
+    """Return what takes an event's data from the values of its call: these fields, after the prediction's id."""
+    keys, values = ("prediction_id", *names), itemgetter(*map(_VALUES.index, ("id", *names)))
+    return lambda content: dict(zip(keys, values(content), strict=True))
 
 
 #: The fields of a call that each kind of event carries, in the order in which they have always been sent.
-_REQUEST: Final = ("route", "method", "unit", "key", "features", "request_id")
-_DECISION: Final = (
+_ASKED: Final = ("route", "method", "unit", "key", "features", "request_id")
+_DECIDED: Final = (
     *("route", "epoch", "period", "revision", "variant", "model", "version"),
     *("role", "propensity", "reason", "by_unit", "forced"),
 )
-_ANSWER: Final = (
+_ANSWERED: Final = (
     *("route", "role", "variant", "model", "version", "status", "fault", "served", "failed", "latency_ms"),
     *("overhead_ms", "predicted", "prediction", "items", "reported_version", "retries"),
 )
 #: Attributes of the event (subject, time, traceparent), and what is only in the log.
-_ELSEWHERE: Final = frozenset({"id", "at_ms", "traceparent", "wrong"})
+_ELSEWHERE: Final = ("id", "at_ms", "traceparent", "wrong")
+_KNOWN: Final = frozenset({*_ASKED, *_DECIDED, *_ANSWERED, *_ELSEWHERE})
 #: A field that is added to the table is sent with the response.
-_RESPONSE: Final = (
-    *_ANSWER,
-    *(one.name for one in CALL_FIELDS if one.name not in {*_REQUEST, *_DECISION, *_ANSWER, *_ELSEWHERE}),
-)
+_ADDED: Final = tuple(one.name for one in CALL_FIELDS if one.name not in _KNOWN)
+_REQUEST, _DECISION, _RESPONSE = _carrying(*_ASKED), _carrying(*_DECIDED), _carrying(*_ANSWERED, *_ADDED)
 
 
 def _body(body: Body) -> Event:
@@ -187,6 +206,9 @@ def _event(id_: str, route: str, subject: str | None, at_ms: int, data: Mapping[
     }
 
 
-def _trace(content: Mapping[str, Any]) -> dict[str, str]:
-    traceparent = content["traceparent"]
+def _trace(content: tuple[Any, ...]) -> dict[str, str]:
+    traceparent = content[_TRACEPARENT]
     return {} if traceparent is None else {"traceparent": traceparent}
+
+
+_TRACEPARENT: Final = _VALUES.index("traceparent")

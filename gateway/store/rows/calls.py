@@ -9,9 +9,8 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import MISSING
 from functools import cache, partial
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -310,20 +309,26 @@ def as_json(call: StoredCall) -> dict[str, Any]:
 
 def as_stored(call: StoredCall) -> dict[str, Any]:
     """Return every field of the table, in its order; ``prediction`` is the JSON it is stored as."""
+    return dict(zip(_NAMES, _in_order(stored_values(call)), strict=True))
+
+
+def stored_values(call: StoredCall) -> tuple[Any, ...]:
+    """Return the values of ``STORED_NAMES``; ``prediction`` is the JSON it is stored as."""
     row = call.row
-    return {
-        **_DEFAULTS,
-        **dict(zip(shared_fields.NAMES, shared_fields.values(call.shared), strict=True)),
-        **dict(zip(_OWN, _own(row), strict=True)),
-        "predicted": row.prediction is not None,
-        **({} if row.more is None else orjson.loads(row.more)),
-    }
+    rare = _RARE_DEFAULTS if row.more is None else _rare({**_RARE, **orjson.loads(row.more)})
+    return (*shared_fields.values(call.shared), *_own(row), row.prediction is not None, *rare)
 
 
-_DEFAULTS: Final = {one.name: None if one.default is MISSING else one.default for one in CALL_FIELDS}
+_NAMES: Final = tuple(one.name for one in CALL_FIELDS)
 #: ``predicted`` has no column: there is a prediction where the column of that name is not NULL.
 _OWN: Final = tuple(one.name for one in fields_stored("own") if one.name != "predicted")
 _own: Final[Callable[[CallRow], tuple[Any, ...]]] = attrgetter(*_OWN)
+_RARE: Final = {one.name: one.default for one in fields_stored("rare")}
+_RARE_DEFAULTS: Final = tuple(_RARE.values())
+_rare: Final[Callable[[Mapping[str, Any]], tuple[Any, ...]]] = itemgetter(*_RARE)
+#: Every field of the table, in the order in which the values of a row are together.
+STORED_NAMES: Final = (*shared_fields.NAMES, *_OWN, "predicted", *_RARE)
+_in_order: Final[Callable[[tuple[Any, ...]], tuple[Any, ...]]] = itemgetter(*map(STORED_NAMES.index, _NAMES))
 
 
 async def _calls(connection: AsyncConnection, query: Select[Any], parameters: Mapping[str, Any]) -> list[StoredCall]:
