@@ -231,7 +231,7 @@ class Metrics:
 
     def refresh_quality(self, reports: Iterable[Mapping[str, Any]]) -> None:
         """Set the series of the newest reports. What is no longer in them is no longer exposed."""
-        for gauge in self.series.quality():
+        for gauge in self.series.reported:
             gauge.clear()
         for report in reports:
             self._set_verdict(report)

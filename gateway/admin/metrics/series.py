@@ -85,7 +85,10 @@ class Series:
         self.worker_gauges = {one.name: self._gauge(one.exposed, one.help_text, one.labels) for one in GAUGES.values()}
         self._declare_traffic()
         self._declare_feedback()
-        self._declare_quality()
+        before = len(self._written_here)
+        self._declare_reported()
+        #: The gauges that are set from reports, and cleared before each new set of reports.
+        self.reported = tuple(self._written_here[before:])
         self._declare_health()
         self._declare_fleet()
         self._declare_sinks()
@@ -152,9 +155,6 @@ class Series:
             "Feedback events by what they came to; one that waited is counted again when it joins.",
             ("route", "metric", "status"),
         )
-        self.feedback_waiting = self._gauge(
-            "feedback_waiting", "Feedback events whose prediction is not recorded yet.", ("route",)
-        )
         self.feedback_events = self._gauge(
             "feedback_events",
             "Feedback events by what they are now: over all statuses, everything that was ever sent. Of no known "
@@ -168,7 +168,10 @@ class Series:
             DELAY_BUCKETS,
         )
 
-    def _declare_quality(self) -> None:
+    def _declare_reported(self) -> None:
+        self.feedback_waiting = self._gauge(
+            "feedback_waiting", "Feedback events whose prediction is not recorded yet.", ("route",)
+        )
         self.quality_mean = self._gauge("quality_mean", "Mean of the metric over closed windows.", _QUALITY)
         self.quality_low = self._gauge(
             "quality_low", "Lower end of the mean's interval, 95 % sure at every look.", _QUALITY
@@ -308,26 +311,3 @@ class Series:
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """Return all series as text, and its content type, in the best format that ``accept`` allows."""
         return exposition(self._written_by_library, self._written_here, accept)
-
-    def quality(self) -> tuple[Gauges, ...]:
-        """The gauges that come from reports, which are cleared before each new set of reports."""
-        return (
-            self.quality_mean,
-            self.quality_low,
-            self.quality_high,
-            self.quality_units,
-            self.quality_live_mean,
-            self.coverage_ratio,
-            self.pending_predictions,
-            self.oldest_pending_seconds,
-            self.unexposed_predictions,
-            self.difference,
-            self.difference_low,
-            self.difference_high,
-            self.agreement_ratio,
-            self.best_probability,
-            self.sample_ratio_p,
-            self.verdict,
-            self.route_problem,
-            self.feedback_waiting,
-        )
