@@ -45,9 +45,8 @@ from gateway.journal.segments import FEEDBACK, JOURNAL, LINKS, PREDICTIONS, segm
 from gateway.process.premises import sole_supervisor
 from gateway.store import Store
 from gateway.store.schema import partitions
-from gateway.store.schema.columns import metadata
 from gateway.store.schema.migrations import VERSION
-from gateway.store.schema.tables import schema_version
+from gateway.store.schema.tables import metadata, schema_version
 from gateway.store.store import FILE
 
 FORMAT: Final = 1

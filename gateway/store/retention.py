@@ -33,20 +33,12 @@ from gateway.store.counts import plans
 from gateway.store.counts.tallies import SLACK_MS, note_moved
 from gateway.store.rows import calls as recorded
 from gateway.store.schema import partitions, sql
-from gateway.store.schema.partitions import DAY_MS
-from gateway.store.schema.tables import (
-    ORPHANED,
-    REPEATED,
+from gateway.store.schema.count_tables import (
     arrivals,
-    bodies,
-    calls,
     courses,
     epochs,
     faults,
-    feedback,
-    feedback_targets,
     forced,
-    kin,
     latency,
     newest_calls,
     plan_packs,
@@ -55,7 +47,9 @@ from gateway.store.schema.tables import (
     tallies,
     units,
 )
-from gateway.store.schema.tables import plans as numbered
+from gateway.store.schema.count_tables import plans as numbered
+from gateway.store.schema.partitions import DAY_MS
+from gateway.store.schema.row_tables import ORPHANED, REPEATED, bodies, calls, feedback, feedback_targets, kin
 
 #: Rows per transaction: some tens of milliseconds in SQLite, where whoever records waits meanwhile.
 CHUNK: Final = 2_000

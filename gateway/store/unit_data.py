@@ -22,8 +22,9 @@ from gateway.store.counts import tallies
 from gateway.store.rows import outbox, set_aside_items
 from gateway.store.rows.outbox import About
 from gateway.store.schema import sql
-from gateway.store.schema.tables import arrivals, bodies, calls, feedback, feedback_targets, units
-from gateway.store.schema.tables import tallies as counts
+from gateway.store.schema.count_tables import arrivals, units
+from gateway.store.schema.count_tables import tallies as counts
+from gateway.store.schema.row_tables import bodies, calls, feedback, feedback_targets
 
 #: Calls read per transaction: a tenth of a second.
 STRETCH: Final = 50_000

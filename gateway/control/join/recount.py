@@ -24,8 +24,9 @@ from gateway.store.counts.tallies import NOTHING, Counted, exact_of, replace, re
 from gateway.store.rows import calls, feedback_events
 from gateway.store.rows.calls import StoredCall
 from gateway.store.schema import sql
-from gateway.store.schema.tables import numbers, units
-from gateway.store.schema.tables import tallies as table
+from gateway.store.schema.count_tables import tallies as table
+from gateway.store.schema.count_tables import units
+from gateway.store.schema.fleet_tables import numbers
 from policies.exact import plus, rounded, total
 from router.exposure import exposed
 from router.outcomes import in_time, values

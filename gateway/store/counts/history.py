@@ -22,7 +22,7 @@ from sqlalchemy import BigInteger, Select, Text, bindparam, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.schema import sql
-from gateway.store.schema.tables import courses, plan_packs, plans, stretches
+from gateway.store.schema.count_tables import courses, plan_packs, plans, stretches
 from policies.statistics.sample_ratio import START, SampleRatioState, accumulate
 
 #: How many plans of a route stay rows, the newest ones: some minutes of a bandit's.

@@ -19,7 +19,7 @@ from gateway.store.counts.definitions import Definition, Definitions
 from gateway.store.counts.ledger import Epoch
 from gateway.store.counts.tallies import note_moved
 from gateway.store.schema import sql
-from gateway.store.schema.tables import definitions, epochs, events, newest_calls, plans
+from gateway.store.schema.count_tables import definitions, epochs, events, newest_calls, plans
 from policies.plans import decode_plan, encode_plan
 from router.records import EXPOSED
 from router.snapshot import KeyRule, Metric, Route

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.store.counts.tallies import number
 from gateway.store.counts.watermark import Writer, Writers
 from gateway.store.schema import sql
-from gateway.store.schema.tables import intake, journal_numbers, numbers, offsets, writers
+from gateway.store.schema.fleet_tables import intake, journal_numbers, numbers, offsets, writers
 
 _WATERMARK = "watermark_ms"
 

@@ -23,8 +23,8 @@ from gateway.store.counts.tallies import SUMS, number
 from gateway.store.rows import calls
 from gateway.store.rows.calls import Span
 from gateway.store.schema import sql
-from gateway.store.schema.tables import faults, feedback_counts, forced, latency, moved, signs, stretches, tallies
-from gateway.store.schema.tables import plans as numbered
+from gateway.store.schema.count_tables import faults, feedback_counts, forced, latency, moved, signs, stretches, tallies
+from gateway.store.schema.count_tables import plans as numbered
 from policies.statistics.sample_ratio import START
 from policies.types import Tally
 

@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.counts.deltas import Arrival, Deltas, RoutePeriod, TallyAddress, TallyDelta
 from gateway.store.schema import sql
-from gateway.store.schema.tables import (
+from gateway.store.schema.count_tables import (
     arrivals,
     counts,
     faults,
@@ -32,12 +32,12 @@ from gateway.store.schema.tables import (
     latency,
     moved,
     newest_calls,
-    numbers,
     signs,
     stretches,
     tallies,
     units,
 )
+from gateway.store.schema.fleet_tables import numbers
 from policies.exact import Sum, plus, rounded, total
 from policies.types import Tally
 

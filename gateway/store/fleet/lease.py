@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.expression import ColumnElement
 
 from gateway.store.schema import sql
-from gateway.store.schema.tables import lease
+from gateway.store.schema.fleet_tables import lease
 
 #: After how long without a word of its holder it can be taken.
 LEASE_MS: Final = 10_000

@@ -13,7 +13,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.fleet.lease import NOW_MS
-from gateway.store.schema.tables import journal_numbers, nodes, offsets, writers
+from gateway.store.schema.fleet_tables import journal_numbers, nodes, offsets, writers
 
 #: A node that was not heard of for so long holds back no watermark: what it still has to tell comes late, and counts.
 ABSENT_MS: Final = 120_000

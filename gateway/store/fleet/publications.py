@@ -15,7 +15,7 @@ from sqlalchemy import bindparam, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.schema import sql
-from gateway.store.schema.tables import publications
+from gateway.store.schema.fleet_tables import publications
 from policies.plans import decode_plan, encode_plan
 from policies.types import Plan
 from router.snapshot import Route, Snapshot

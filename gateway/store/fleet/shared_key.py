@@ -11,7 +11,8 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.schema import sql
-from gateway.store.schema.tables import assignment_keys, epochs
+from gateway.store.schema.count_tables import epochs
+from gateway.store.schema.fleet_tables import assignment_keys
 
 
 class Held(NamedTuple):

@@ -13,7 +13,7 @@ from sqlalchemy import BigInteger, Select, bindparam, delete, func, select, upda
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.schema import sql
-from gateway.store.schema.tables import intake
+from gateway.store.schema.fleet_tables import intake
 
 #: How many bytes of one node may wait here; what is more waits in its journal, whose bound is the operator's.
 MOST_BYTES: Final = 64 * 2**20

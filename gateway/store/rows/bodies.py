@@ -13,7 +13,7 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.schema import sql
-from gateway.store.schema.tables import bodies
+from gateway.store.schema.row_tables import bodies
 
 
 class Body(NamedTuple):

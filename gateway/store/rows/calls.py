@@ -21,7 +21,7 @@ from gateway.store.rows import shared_fields
 from gateway.store.rows.shared_fields import SharedFields
 from gateway.store.schema import sql
 from gateway.store.schema.partitions import DAY_MS, ensure
-from gateway.store.schema.tables import calls
+from gateway.store.schema.row_tables import calls
 from router.outcomes import counted
 from router.records import CALL_FIELDS, Fault, Role, fields_stored
 from router.snapshot import Metric

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.store.rows.calls import INSIDE, Span
 from gateway.store.rows.feedback_status import UNKNOWN, Status
 from gateway.store.schema import sql
-from gateway.store.schema.tables import NAMED, calls, feedback, feedback_targets
+from gateway.store.schema.row_tables import NAMED, calls, feedback, feedback_targets
 from router.records import Feedback
 
 

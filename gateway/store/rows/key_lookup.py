@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.expression import ColumnElement, Subquery
 
 from gateway.store.schema import sql
-from gateway.store.schema.tables import calls
+from gateway.store.schema.row_tables import calls
 from router.snapshot import KeyRule
 
 #: The most predictions that one event is about where the rule is "all": the last ones.

@@ -17,7 +17,7 @@ from sqlalchemy import bindparam, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.schema import sql
-from gateway.store.schema.tables import outbox, sink_counts
+from gateway.store.schema.row_tables import outbox, sink_counts
 
 #: What is counted of events: how many were made, what became of them, and what is pending.
 Count = Literal["made", "delivered", "refused", "dropped", "erased", "pending", "pending_bytes"]

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.rows.feedback_status import Status
 from gateway.store.schema import sql
-from gateway.store.schema.tables import feedback, set_aside
+from gateway.store.schema.row_tables import feedback, set_aside
 
 #: The most items that are listed.
 MOST: Final = 10_000

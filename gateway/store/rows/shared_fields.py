@@ -19,7 +19,7 @@ from sqlalchemy import BigInteger, Select, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.schema import sql
-from gateway.store.schema.tables import kin
+from gateway.store.schema.row_tables import kin
 from router.records import UNCOUNTED, Fault, Role, fields_stored, is_failure
 
 #: How many are kept in memory: some ten megabytes. A bandit makes a few a second.

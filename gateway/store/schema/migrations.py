@@ -12,8 +12,7 @@ from typing import Final, NamedTuple
 from sqlalchemy import inspect, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.store.schema.columns import metadata
-from gateway.store.schema.tables import schema_version
+from gateway.store.schema.tables import metadata, schema_version
 
 VERSION: Final = 8
 

@@ -13,7 +13,7 @@ from typing import Final
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.store.schema.tables import calls
+from gateway.store.schema.row_tables import calls
 
 DAY_MS: Final = 86_400_000
 

@@ -18,7 +18,7 @@ from sqlalchemy.pool import Pool
 
 from gateway.store import Store, retention
 from gateway.store.counts import history
-from gateway.store.schema import sql, tables
+from gateway.store.schema import count_tables, row_tables, sql
 from router.snapshot import Route, Snapshot
 from tests.gateway.control.builders import T0, Desk, call, metric, uuid
 from tests.gateway.control.builders import event as feedback
@@ -70,17 +70,17 @@ async def fill(store: Store, table: Table, rows: Sequence[tuple[Any, ...]]) -> N
 
 async def routes(store: Store, n: int) -> None:
     """Routes without calls: each with its metric, and its epoch."""
-    [metric_row] = (await rows_of(store, tables.definitions))[:1]
-    await fill(store, tables.definitions, [(f"s{i}", *metric_row[1:]) for i in range(n)])
-    await fill(store, tables.epochs, [(f"s{i}", "e", T0, "{}") for i in range(n)])
-    await fill(store, tables.plans, [(f"s{i}", 1, "e", 1, T0, "{}", "{}") for i in range(n)])
+    [metric_row] = (await rows_of(store, count_tables.definitions))[:1]
+    await fill(store, count_tables.definitions, [(f"s{i}", *metric_row[1:]) for i in range(n)])
+    await fill(store, count_tables.epochs, [(f"s{i}", "e", T0, "{}") for i in range(n)])
+    await fill(store, count_tables.plans, [(f"s{i}", 1, "e", 1, T0, "{}", "{}") for i in range(n)])
 
 
 async def revisions(store: Store, n: int) -> None:
     """Plans of the route, and the counts of what they assigned, folded as in the background."""
     shares = '{"a":0.5,"b":0.5}'
-    await fill(store, tables.plans, [("r", 10 + i, "e", 1, T0, "{}", shares) for i in range(n)])
-    await fill(store, tables.stretches, [("r", "e", 1, 10 + i, "a", 1) for i in range(n)])
+    await fill(store, count_tables.plans, [("r", 10 + i, "e", 1, T0, "{}", shares) for i in range(n)])
+    await fill(store, count_tables.stretches, [("r", "e", 1, 10 + i, "a", 1) for i in range(n)])
     more = True
     while more:
         async with store.begin() as connection:
@@ -89,31 +89,31 @@ async def revisions(store: Store, n: int) -> None:
 
 async def epochs(store: Store, n: int) -> None:
     """Epochs that are over, with what was counted in them."""
-    await fill(store, tables.epochs, [("r", f"e{i}", T0, "{}") for i in range(n)])
-    await fill(store, tables.newest_calls, [("r", f"e{i}", T0 - 10**9) for i in range(n)])
+    await fill(store, count_tables.epochs, [("r", f"e{i}", T0, "{}") for i in range(n)])
+    await fill(store, count_tables.newest_calls, [("r", f"e{i}", T0 - 10**9) for i in range(n)])
     place = ("a", "1", "primary", "", "k", "d", "mature")
     sums = (1, 1.0, 1.0, 1.0, 1.0, 1.0, 1, 0, 1.0, None)
-    await fill(store, tables.tallies, [("r", f"e{i}", 1, *place, *sums) for i in range(n)])
-    await fill(store, tables.stretches, [("r", f"e{i}", 1, 1, "a", 1) for i in range(n)])
+    await fill(store, count_tables.tallies, [("r", f"e{i}", 1, *place, *sums) for i in range(n)])
+    await fill(store, count_tables.stretches, [("r", f"e{i}", 1, 1, "a", 1) for i in range(n)])
 
 
 async def definitions(store: Store, n: int) -> None:
     """Earlier definitions of a metric of the route."""
-    [row] = await rows_of(store, tables.definitions)
-    await fill(store, tables.definitions, [("r", row[1], row[2] - 1 - i, *row[3:5], row[2]) for i in range(n)])
+    [row] = await rows_of(store, count_tables.definitions)
+    await fill(store, count_tables.definitions, [("r", row[1], row[2] - 1 - i, *row[3:5], row[2]) for i in range(n)])
 
 
 async def units(store: Store, n: int) -> None:
     """Units that were seen before."""
-    await fill(store, tables.units, [(1, f"u{i}", 1.0, 1.0, None) for i in range(n)])
-    await fill(store, tables.arrivals, [("r", "e", 1, f"u{i}", T0, "x", 1, "a") for i in range(n)])
+    await fill(store, count_tables.units, [(1, f"u{i}", 1.0, 1.0, None) for i in range(n)])
+    await fill(store, count_tables.arrivals, [("r", "e", 1, f"u{i}", T0, "x", 1, "a") for i in range(n)])
 
 
 async def orphans(store: Store, n: int) -> None:
     """Events that found no prediction."""
     await fill(
         store,
-        tables.feedback,
+        row_tables.feedback,
         [
             (f"i{i}", 0, T0, None, T0, "k", "1", None, "r", f"key{i}", None, None, None, "orphaned", "r", T0)
             for i in range(n)
@@ -125,12 +125,12 @@ async def joined(store: Store, n: int) -> None:
     """Events that count."""
     row = (0, T0, None, T0, "k", "1")
     rows = [(f"j{i}", *row, uuid(-1 - i), None, None, None, None, uuid(-1 - i), "joined", "r", T0) for i in range(n)]
-    await fill(store, tables.feedback, rows)
+    await fill(store, row_tables.feedback, rows)
 
 
 async def bodies(store: Store, n: int) -> None:
     """Requests and answers that were captured."""
-    await fill(store, tables.bodies, [(uuid(-1 - i), T0, "r", "{}", "{}") for i in range(n)])
+    await fill(store, row_tables.bodies, [(uuid(-1 - i), T0, "r", "{}", "{}") for i in range(n)])
 
 
 async def rows_of(store: Store, table: Table) -> list[Any]:

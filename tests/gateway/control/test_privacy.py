@@ -18,7 +18,7 @@ from gateway.journal import rolling
 from gateway.journal.quarantine import QUARANTINE
 from gateway.journal.segments import FEEDBACK, PREDICTIONS, segments
 from gateway.store import unit_data
-from gateway.store.schema import tables
+from gateway.store.schema import count_tables, row_tables
 from tests.gateway.control.builders import T0, Desk, at_desk, call, event, keyed, metric, statuses, sums, uuid
 
 K = metric(window_ms=50)
@@ -72,7 +72,7 @@ def privacy(desk: Desk) -> Privacy:
 
 async def unit_rows(desk: Desk, name: str) -> int:
     async with desk.store.begin() as connection:
-        found = await connection.execute(select(tables.units).where(tables.units.c.unit == name))
+        found = await connection.execute(select(count_tables.units).where(count_tables.units.c.unit == name))
         return len(found.all())
 
 
@@ -84,7 +84,7 @@ def test_nothing_of_an_erased_unit_is_left_and_no_number_changes(tmp_path: Path,
         before = await desk.record()
         async with desk.store.begin() as connection:
             await connection.execute(
-                insert(tables.bodies).values(id=uuid(0), at_ms=T0, route="r", request=f'"{PERSON}"', answer="1")
+                insert(row_tables.bodies).values(id=uuid(0), at_ms=T0, route="r", request=f'"{PERSON}"', answer="1")
             )
         assert await unit_rows(desk, PERSON)
         happened(desk, NAMES, 100)  # in the journal alone
@@ -129,7 +129,7 @@ def test_who_comes_again_after_being_erased_is_a_unit_that_was_never_there(tmp_p
         m, d = sums(before, "live")["a"]
         assert sums(after, "live")["a"] == (m + 1, d + 1)
         async with desk.store.begin() as connection:
-            query = select(tables.units.c.m, tables.units.c.d).where(tables.units.c.unit == PERSON)
+            query = select(count_tables.units.c.m, count_tables.units.c.d).where(count_tables.units.c.unit == PERSON)
             rows = {tuple(row) for row in await connection.execute(query)}
         assert rows == {(0.0, 1.0), (1.0, 1.0)}  # no failure in one call, and one value of 1
 
@@ -166,7 +166,7 @@ def test_feedback_about_several_units_is_the_others_from_then_on(tmp_path: Path,
         assert [one["value"] for one in found["feedback"]] == [1]
         assert [await desk.store.prediction(uuid(number)) for number in (0, 2)] == [None, None]
         async with desk.store.begin() as connection:
-            assert (await connection.execute(select(tables.feedback_targets))).all() == []
+            assert (await connection.execute(select(row_tables.feedback_targets))).all() == []
         desk.restart()
         desk.journal.beat(1_000)  # its window closes
         assert sums(await desk.record())["a"] == (1.0, 1.0)

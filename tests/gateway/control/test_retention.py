@@ -17,7 +17,7 @@ from gateway.store import retention
 from gateway.store.counts import history, plans, tallies
 from gateway.store.counts.ledger import CALLS
 from gateway.store.rows import calls
-from gateway.store.schema import partitions, sql, tables
+from gateway.store.schema import count_tables, partitions, row_tables, sql
 from router.records import body_line
 from router.snapshot import Gateway
 from tests.gateway.control.builders import T0, Desk, at_desk, call, comparable, event, keyed, metric, snapshot, sums
@@ -48,8 +48,8 @@ async def sweep(desk: Desk, now: int, **kept: int) -> Counter[str]:
 async def stored(desk: Desk) -> tuple[set[str], list[str]]:
     """The stored predictions, and the status of each event, in order."""
     async with desk.store.begin() as connection:
-        ids = {row[0] for row in await connection.execute(select(tables.calls.c.id))}
-        events = await connection.execute(select(tables.feedback.c.status).order_by(tables.feedback.c.seq))
+        ids = {row[0] for row in await connection.execute(select(row_tables.calls.c.id))}
+        events = await connection.execute(select(row_tables.feedback.c.status).order_by(row_tables.feedback.c.seq))
         return ids, [status for (status,) in events]
 
 
@@ -79,7 +79,7 @@ def test_old_predictions_go_with_their_feedback_and_every_count_stays(tmp_path: 
 def test_captured_bodies_go_by_themselves_or_with_their_predictions(tmp_path: Path, store: str) -> None:
     async def captured(desk: Desk) -> int:
         async with desk.store.begin() as connection:
-            return len((await connection.execute(select(tables.bodies.c.id))).all())
+            return len((await connection.execute(select(row_tables.bodies.c.id))).all())
 
     async def story(desk: Desk) -> None:
         numbers = (*range(20), DAWN + DAY_MS)
@@ -190,7 +190,7 @@ def test_feedback_about_several_predictions_goes_with_the_last_of_them(tmp_path:
         await desk.record()
         assert await sweep(desk, 100 * DAY_MS, prediction_retention=DAY_MS) == {"predictions": 3, "feedback": 1}
         async with desk.store.begin() as connection:
-            assert list(await connection.execute(select(tables.feedback_targets))) == []
+            assert list(await connection.execute(select(row_tables.feedback_targets))) == []
 
     at_desk(Desk(tmp_path, metric(), store=store, key_rule="all"), story)
 
@@ -290,7 +290,14 @@ async def left(desk: Desk) -> dict[str, int]:
     """How many rows of counts are left, by table, where there are any."""
     found = {}
     async with desk.store.begin() as connection:
-        for table in (tables.tallies, tables.units, tables.arrivals, tables.stretches, tables.plans, tables.kin):
+        for table in (
+            count_tables.tallies,
+            count_tables.units,
+            count_tables.arrivals,
+            count_tables.stretches,
+            count_tables.plans,
+            row_tables.kin,
+        ):
             n = (await connection.execute(select(func.count()).select_from(table))).scalar_one()
             if n:
                 found[table.name] = n
@@ -385,7 +392,7 @@ def test_an_epoch_that_is_resumed_while_it_goes_keeps_what_is_new(tmp_path: Path
         await desk.record()
         late = T0 + DAWN + 40 * DAY_MS
         async with desk.store.change() as connection:
-            await connection.execute(delete(tables.calls))  # as their own retention does
+            await connection.execute(delete(row_tables.calls))  # as their own retention does
         for _ in range(3):
             await desk.recorder.exclusively(lambda: chunk(desk, late))
         again = DAWN + 41 * DAY_MS
@@ -433,7 +440,7 @@ def test_a_plan_that_cannot_be_folded_stops_neither_other_routes_nor_retention(
 
     async def rows(desk: Desk, route: str) -> int:
         async with desk.store.read() as connection:
-            query = select(func.count()).select_from(tables.plans).where(tables.plans.c.route == route)
+            query = select(func.count()).select_from(count_tables.plans).where(count_tables.plans.c.route == route)
             return int((await connection.execute(query)).scalar_one())
 
     async def story(desk: Desk) -> None:
@@ -443,8 +450,8 @@ def test_a_plan_that_cannot_be_folded_stops_neither_other_routes_nor_retention(
         async with desk.store.begin() as connection:
             for route, shares in (("broken", "{"), ("whole", "{}")):
                 made = [(route, number, "e", 0, T0, "{}", shares) for number in range(1, 5)]
-                await sql.insert(connection, tables.plans, made)
-                await sql.insert(connection, tables.stretches, [(route, "e", 0, 1, "a", 1)])
+                await sql.insert(connection, count_tables.plans, made)
+                await sql.insert(connection, count_tables.stretches, [(route, "e", 0, 1, "a", 1)])
         sweeping = Retention(
             desk.store, behind=lambda: 0, on_expired=lambda kind, n: None, exclusively=desk.recorder.exclusively
         )

@@ -16,7 +16,7 @@ from gateway.sinks.cloudevents import events
 from gateway.store import unit_data
 from gateway.store.rows import outbox
 from gateway.store.rows.recorded import Recorded, RecordedCall
-from gateway.store.schema import tables
+from gateway.store.schema import row_tables
 from router.records import body_line
 from router.snapshot import Sink
 from tests.gateway.control.builders import (
@@ -329,7 +329,7 @@ def test_waiting_events_are_erased_though_their_prediction_is_gone(tmp_path: Pat
         desk.journal.calls(call(1, unit="zeus", by_unit=True), call(2, unit="hera", by_unit=True))
         await desk.record()
         async with desk.store.change() as connection:
-            await connection.execute(delete(tables.calls))
+            await connection.execute(delete(row_tables.calls))
         assert (await unit_data.erase(desk.store, ["zeus"])).events == 3
         assert {one["subject"] for one in await waiting(desk)} == {uuid(2)}
 

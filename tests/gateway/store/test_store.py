@@ -21,7 +21,7 @@ from gateway.store.counts.ledger import Ledger
 from gateway.store.rows import calls, shared_fields
 from gateway.store.rows.calls import Span
 from gateway.store.rows.shared_fields import SharedFields
-from gateway.store.schema import columns, sql
+from gateway.store.schema import sql, tables
 from router.outcomes import counted
 from router.records import CALL_FIELDS, Prediction
 from tests.gateway.control.builders import T0, WRITER, call, metric, row, snapshot
@@ -265,7 +265,7 @@ def test_plans_and_epochs_are_stored_once(tmp_path: Path, store: str) -> None:
 
 def test_the_tables_can_be_made_by_postgresql() -> None:
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
-    for table in columns.metadata.sorted_tables:
+    for table in tables.metadata.sorted_tables:
         made = str(CreateTable(table).compile(dialect=dialect))
         assert "WITHOUT ROWID" not in made
         for index in table.indexes:

@@ -20,7 +20,7 @@ from gateway.control.join.event_limit import EventLimit, order
 from gateway.control.join.event_status import arrived
 from gateway.store.counts import tallies
 from gateway.store.rows import key_lookup
-from gateway.store.schema import tables
+from gateway.store.schema import row_tables
 from router.records import Feedback
 from tests.gateway.control.builders import (
     T0,
@@ -92,7 +92,7 @@ async def recorded(desk: Desk, events: list[Feedback], portion: int, restarts: s
         desk.journal.beat(60_000)
         ledger = await desk.record()
         async with desk.store.begin() as connection:
-            rows = (await connection.execute(select(func.count()).select_from(tables.feedback))).scalar()
+            rows = (await connection.execute(select(func.count()).select_from(row_tables.feedback))).scalar()
         return ledger, rows
 
 

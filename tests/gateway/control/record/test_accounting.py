@@ -18,7 +18,7 @@ from gateway.admin.metrics.metrics import Metrics
 from gateway.journal.segments import PREDICTIONS
 from gateway.report import report
 from gateway.store.rows.feedback_status import STATUSES, UNKNOWN
-from gateway.store.schema import tables
+from gateway.store.schema import row_tables
 from router.records import Feedback, Prediction, mark_line
 from router.snapshot import Backend
 from tests.gateway.control.builders import T0, WRITER, Desk
@@ -37,7 +37,7 @@ async def story(desk: Desk, lines: list[Line], pauses: set[int], refused: int) -
                 await desk.recorder.step()
         ledger = await desk.record()
         counted = dict(await desk.store.account())
-        place = (tables.feedback.c.counted, tables.feedback.c.metric, tables.feedback.c.status)
+        place = (row_tables.feedback.c.counted, row_tables.feedback.c.metric, row_tables.feedback.c.status)
         async with desk.store.begin() as connection:
             rows = await connection.execute(select(*place, func.count()).group_by(*place))
             return counted, {(route, metric, status): n for route, metric, status, n in rows}, ledger

@@ -17,7 +17,7 @@ from sqlalchemy import select
 from gateway.journal.segments import FEEDBACK, PREDICTIONS
 from gateway.store.counts import tallies
 from gateway.store.counts.ledger import Ledger, TallyKey
-from gateway.store.schema import tables
+from gateway.store.schema import count_tables
 from router.records import UNCOUNTED, Feedback, Prediction, feedback_line, mark_line
 from router.snapshot import Metric
 from tests.gateway.control.builders import OTHER, RUN, T0, WRITER, Desk, call, comparable, event, keyed, metric
@@ -143,7 +143,7 @@ async def counted(desk: Desk) -> tuple[Any, Any, Any, Ledger]:
     ledger = await desk.ledger()
     async with desk.store.begin() as connection:
         feedback = dict(await tallies.feedback_total(connection))
-        columns = (tables.stretches.c.revision, tables.stretches.c.variant, tables.stretches.c.n)
+        columns = (count_tables.stretches.c.revision, count_tables.stretches.c.variant, count_tables.stretches.c.n)
         arrivals = {(r, v): n for r, v, n in await connection.execute(select(*columns)) if n}
     return comparable(ledger.tallies), feedback, arrivals, ledger
 

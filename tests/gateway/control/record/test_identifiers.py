@@ -18,7 +18,7 @@ from gateway.cli.local.explain import explained
 from gateway.files.pseudonym import names_of
 from gateway.proxy.feedback.validate import read_events
 from gateway.store import unit_data
-from gateway.store.schema import tables
+from gateway.store.schema import row_tables
 from router.extract import identifier
 from router.router import Router
 from router.unit import reference
@@ -73,7 +73,7 @@ async def recorded(desk: Desk, text: str) -> None:
         erased = await unit_data.erase(desk.store, names_of(text, None))
         assert (erased.calls, erased.feedback) == (1, 1), "erasure finds the unit"
         async with desk.store.begin() as connection:
-            assert (await connection.execute(select(func.count()).select_from(tables.calls))).scalar() == 1
+            assert (await connection.execute(select(func.count()).select_from(row_tables.calls))).scalar() == 1
 
 
 @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))

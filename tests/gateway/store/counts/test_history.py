@@ -19,8 +19,8 @@ from gateway.report.verdict import shares_as_planned
 from gateway.store import Store
 from gateway.store.counts import history, plans
 from gateway.store.schema import sql
-from gateway.store.schema.tables import plans as numbered
-from gateway.store.schema.tables import stretches
+from gateway.store.schema.count_tables import plans as numbered
+from gateway.store.schema.count_tables import stretches
 from policies.plans import Weighted, encode_plan
 from policies.statistics.sample_ratio import sample_ratio
 from router.snapshot import Route

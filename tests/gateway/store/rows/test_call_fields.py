@@ -30,7 +30,7 @@ from gateway.store.rows import calls, shared_fields
 from gateway.store.rows.calls import CallRow, Span
 from gateway.store.rows.recorded import Recorded, RecordedCall
 from gateway.store.rows.shared_fields import SharedFields
-from gateway.store.schema import tables
+from gateway.store.schema import row_tables
 from router.records import CALL_FIELDS, CallField, Prediction, fields_stored, stamp, stamped
 from tests.gateway.control.builders import T0, WRITER, call, uuid
 from tests.gateway.sinks.builders import sink
@@ -189,17 +189,19 @@ def test_a_column_is_as_its_field_is_in_the_table() -> None:
     def described(table: Any, *left_out: str) -> list[tuple[str, str, bool]]:
         return [(one.name, str(one.type), bool(one.nullable)) for one in table.c if one.name not in left_out]
 
-    assert described(tables.kin, "id") == [(one.name, COLUMNS[one.kind], one.null) for one in fields_stored("shared")]
+    assert described(row_tables.kin, "id") == [
+        (one.name, COLUMNS[one.kind], one.null) for one in fields_stored("shared")
+    ]
     # What was predicted is NULL where nothing was, and so ``predicted`` needs no column.
     own = [
         (one.name, COLUMNS[one.kind], one.null or one.name == "prediction")
         for one in fields_stored("own")
         if one.name != "predicted"
     ]
-    assert described(tables.calls, "kin", "route", "more", "open_by") == own
-    assert len(CallRow._fields) == len(tables.calls.c)
+    assert described(row_tables.calls, "kin", "route", "more", "open_by") == own
+    assert len(CallRow._fields) == len(row_tables.calls.c)
     renamed = {"shared_number": "kin"}
-    assert [renamed.get(name, name) for name in CallRow._fields] == [one.name for one in tables.calls.c]
+    assert [renamed.get(name, name) for name in CallRow._fields] == [one.name for one in row_tables.calls.c]
 
 
 def test_what_is_unpacked_for_speed_is_all_of_the_table() -> None:

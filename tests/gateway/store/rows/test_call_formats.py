@@ -21,7 +21,7 @@ from gateway.store.export_batches import exported
 from gateway.store.rows import calls
 from gateway.store.rows.calls import Span, StoredCall
 from gateway.store.rows.recorded import Recorded, RecordedCall
-from gateway.store.schema import tables
+from gateway.store.schema import row_tables
 from tests.gateway.control.builders import T0, WRITER
 from tests.gateway.sinks.builders import sink
 
@@ -89,9 +89,9 @@ def test_the_tables_have_these_columns() -> None:
     def described(table: Any) -> list[str]:
         return [f"{column.name} {column.type}{'' if column.nullable else ' NOT NULL'}" for column in table.columns]
 
-    assert described(tables.kin) == SHARED_COLUMNS
-    assert described(tables.calls) == OWN_COLUMNS
-    assert [column.name for column in tables.PREDICTIONS.selected_columns] == VIEW_COLUMNS
+    assert described(row_tables.kin) == SHARED_COLUMNS
+    assert described(row_tables.calls) == OWN_COLUMNS
+    assert [column.name for column in row_tables.PREDICTIONS.selected_columns] == VIEW_COLUMNS
 
 
 WHOLE_ROW = (

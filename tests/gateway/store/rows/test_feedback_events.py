@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.store.rows.feedback_events import Event, _event, _row, new_event
-from gateway.store.schema.tables import feedback
+from gateway.store.schema.row_tables import feedback
 from router.records import Feedback, new_feedback
 
 GIVEN = Feedback("m", {"v": 1}, 2, "p", "r", "k", "i", "e", 3, 4)

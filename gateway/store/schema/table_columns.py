@@ -1,18 +1,19 @@
-"""How columns and tables are declared: their types, alike in SQLite and PostgreSQL.
+"""How tables and their columns are written down: one short form for each type of column.
 
-Rule: every table of the store is made by ``table``, in one ``metadata``.
+Rule: nothing here names a table. Times are Unix milliseconds; JSON is text, written and read by us.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, Integer, MetaData, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Float, Integer, LargeBinary, MetaData, Table, Text
 
+#: What every table is part of; ``tables`` has it with all of them.
 metadata: Final = MetaData()
 
 #: SQLite gives a row its own number only to a column that is exactly INTEGER.
-Serial = BigInteger().with_variant(Integer, "sqlite")
+_SERIAL: Final = BigInteger().with_variant(Integer, "sqlite")
 
 
 def string(name: str, *, key: bool = False, null: bool = False) -> Column[Any]:
@@ -28,6 +29,11 @@ def integer(name: str, *, key: bool = False, null: bool = False) -> Column[Any]:
     return Column(name, BigInteger, primary_key=key, nullable=null, autoincrement=False)
 
 
+def serial(name: str) -> Column[Any]:
+    """A primary key that the database numbers."""
+    return Column(name, _SERIAL, primary_key=True)
+
+
 def number(name: str, *, null: bool = False) -> Column[Any]:
     return Column(name, Float, nullable=null)
 
@@ -36,12 +42,16 @@ def flag(name: str) -> Column[Any]:
     return Column(name, Boolean, nullable=False)
 
 
+def binary(name: str) -> Column[Any]:
+    return Column(name, LargeBinary, nullable=False)
+
+
 def table(name: str, *columns: Column[Any], wide: bool = False, **more: Any) -> Table:
     # Small rows live in the primary key's own tree: one tree to write instead of two. Wide ones would bloat it.
-    serial = any(column.type is Serial for column in columns)
-    return Table(name, metadata, *columns, sqlite_with_rowid=wide or serial, **more)
+    numbered = any(column.type is _SERIAL for column in columns)
+    return Table(name, metadata, *columns, sqlite_with_rowid=wide or numbered, **more)
 
 
 def counter(name: str, *columns: Column[Any]) -> Table:
-    """A table of counters: ``n`` by the columns of its key."""
+    """A table of counts ``n``, by the columns that are its primary key."""
     return table(name, *columns, integer("n"))
