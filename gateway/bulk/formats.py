@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import orjson
 
-from gateway.bulk.columns import Columns
+from gateway.bulk.event_columns import Columns
 
 #: Rows read, checked, written and made durable together: some megabytes.
 BATCH_ROWS: Final = 10_000

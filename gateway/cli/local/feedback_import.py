@@ -52,7 +52,7 @@ def import_(
     are taken. Runs where the gateway runs, on its data directory. Ctrl-C stops it, the same command goes on from there;
     importing a row twice counts once. Leaves with 1 if rows were refused.
     """
-    from gateway.bulk.columns import WrongColumns
+    from gateway.bulk.event_columns import WrongColumns
     from gateway.bulk.formats import UnreadableFile
 
     data_dir = Path(configuration(chosen(context, config)).gateway.data_dir)
@@ -74,7 +74,7 @@ def import_(
 
 
 def _source(file: Path, columns: list[str], fixed: dict[str, str | None], form: str | None, text: bool) -> Source:
-    from gateway.bulk.columns import Columns, WrongColumns
+    from gateway.bulk.event_columns import Columns, WrongColumns
     from gateway.bulk.formats import Source, format_of
 
     named: dict[str, str] = {}

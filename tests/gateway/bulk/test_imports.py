@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from gateway.bulk import imports
-from gateway.bulk.columns import Columns, WrongColumns
+from gateway.bulk.event_columns import Columns, WrongColumns
 from gateway.bulk.formats import Source, UnreadableFile, format_of
 from gateway.bulk.position import Busy, Position, PositionFile
 from gateway.files.published import publish

@@ -14,7 +14,7 @@ from typing import Any, Final
 import pytest
 from typer.testing import CliRunner
 
-from gateway.bulk.columns import Columns
+from gateway.bulk.event_columns import Columns
 from gateway.bulk.formats import Source
 from gateway.bulk.position import PositionFile
 from gateway.cli.commands import app
