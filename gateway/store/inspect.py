@@ -90,7 +90,7 @@ async def _postgresql(store: str, password: str | None) -> Inspection:
     engine = postgresql_engine(store, password, connect_seconds=CONNECT_SECONDS)
     try:
         async with engine.connect() as connection:
-            version = await migrations.found(connection)
+            version = await migrations.version_of(connection)
             size = (await connection.execute(text(_SIZE))).scalar_one()
             names = [name for (name,) in await connection.execute(text(_PARTITIONS))]
             return Inspection(version, size, names)

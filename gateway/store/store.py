@@ -1,7 +1,7 @@
-"""One Store: opens the database, hands out transactions, and answers what reports and the API ask.
+"""The Store: opens the database, gives transactions, and answers the queries of reports and the API.
 
-Rule: one connection writes and one reads, each for one transaction at a time (``lane``). Reading never holds the lock
-that writing needs, and never changes the database, not even by a checkpoint.
+Rule: one connection writes and one reads, each for one transaction at a time (``single_connection``). Reading never
+holds the lock that writing needs, and never changes the database, not even by a checkpoint.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from gateway.store.counts.read_ledgers import LedgerVersions
 from gateway.store.fleet.lease import LEASE_MS
 from gateway.store.rows import set_aside_items
 from gateway.store.schema import partitions
-from gateway.store.schema.lane import Lane
-from gateway.store.schema.migrations import NewerSchema, Walked, migrate
+from gateway.store.schema.migrations import Migrated, NewerSchema, migrate
+from gateway.store.schema.single_connection import SingleConnection
 
 FILE: Final = "turnout.db"
 CONNECT_SECONDS: Final = 10
@@ -74,12 +74,12 @@ class Store:
     """The controller's database."""
 
     #: What opening it did to its tables.
-    walked: Walked
+    migrated: Migrated
 
     def __init__(self, engine: AsyncEngine, reading: AsyncEngine, *, file: Path | None = None, lock: int | None = None):
         self._engine = engine
         self._reading_engine = reading
-        self._writing, self._reading = Lane(engine), Lane(reading)
+        self._writing, self._reading = SingleConnection(engine), SingleConnection(reading)
         self._wal = None if file is None else file.with_name(f"{file.name}-wal")
         self._lock = lock
         #: Where several nodes share the store: lets a change go on that only one of them may make, or raises.
@@ -107,7 +107,7 @@ class Store:
         opened = cls(engine, reading, file=file, lock=lock)
         try:
             async with opened.begin() as connection:
-                opened.walked = await migrate(connection)
+                opened.migrated = await migrate(connection)
         except NewerSchema as error:
             await opened.close()
             raise StoreError(f"{error}; run the newer program, or point `store` elsewhere") from error
@@ -130,7 +130,7 @@ class Store:
     async def begin(self) -> AsyncIterator[AsyncConnection]:
         """Give the connection that writes, in a transaction that is committed at the end and undone by any exception.
 
-        Raises TimeoutError if it is not free within ``PATIENCE_SECONDS``. A caller that is cancelled hears of it when
+        Raises TimeoutError if it is not free within ``TURN_SECONDS``. A caller that is cancelled hears of it when
         the transaction is undone.
         """
         async with self._writing.turn(), self._writing.transaction() as connection:
@@ -140,7 +140,7 @@ class Store:
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """Give the connection that reads, in a transaction that sees what was committed when it began.
 
-        Raises TimeoutError if it is not free within ``PATIENCE_SECONDS``, or used for longer than ``READ_SECONDS``.
+        Raises TimeoutError if it is not free within ``TURN_SECONDS``, or used for longer than ``READ_SECONDS``.
         """
         async with self._reading.turn():
             if self._is_long():
@@ -174,7 +174,7 @@ class Store:
             return  # a commit returns only then
         async with self._writing.turn(), self._writing.connection() as connection:
             driver: Any = (await connection.get_raw_connection()).driver_connection
-            await connection.whole(driver.execute_fetchall("PRAGMA wal_checkpoint(PASSIVE)"), interrupting=False)
+            await connection.run_to_end(driver.execute_fetchall("PRAGMA wal_checkpoint(PASSIVE)"), interrupting=False)
 
     async def scrub(self) -> None:
         """Return once nothing that was deleted is left in any file of an embedded store.
@@ -185,7 +185,7 @@ class Store:
         async with self._reading.turn(), self._writing.turn(), self._writing.connection() as connection:
             driver: Any = (await connection.get_raw_connection()).driver_connection
             work = self._written_anew(driver) if self._wal is not None else _vacuumed(driver)
-            await connection.whole(work, interrupting=False)
+            await connection.run_to_end(work, interrupting=False)
 
     async def _written_anew(self, driver: Any) -> None:
         # Pages are zeroed before they are filled, or what memory held stays between the rows of the new file.

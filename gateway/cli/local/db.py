@@ -74,7 +74,7 @@ def migrate(context: typer.Context, config: ConfigOption = None) -> None:
         password = password_in(gateway.store_password_file)
         store = await Store.open(gateway.store, Path(gateway.data_dir), password=password)
         await store.close()
-        before, after = store.walked
+        before, after = store.migrated
         done = "made" if before is None else f"brought from {before} up" if before < after else "up to date"
         typer.echo(f"{_where(gateway)}: schema version {after}, {done}")
 

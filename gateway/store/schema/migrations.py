@@ -1,7 +1,8 @@
-"""Bring a database to the schema this program speaks.
+"""Bring a database to the schema version that this program uses.
 
-Rule: a new database gets today's tables at once; an older one walks up the numbered steps, one transaction for all; a
-newer one is refused, because what a newer program meant cannot be guessed. One at a time does it, however many start.
+Rule: a new database gets the current tables at once; an older one is brought up by the numbered steps, all in one
+transaction; a newer one is refused, because what a newer program meant cannot be guessed. However many programs start
+at the same moment, one after the other does it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ VERSION: Final = 8
 
 
 class Step(NamedTuple):
-    """What leads to a version from the one before: the statements for each kind of database."""
+    """What makes a version of the one before it: the statements for each kind of database."""
 
     what: str
     sqlite: Sequence[str]
@@ -72,8 +73,8 @@ STEPS: Final[Mapping[int, Step]] = {
     8: Step("find repeated events", (_REPEATED,), (_REPEATED,)),
 }
 
-#: PostgreSQL's lock is a number that everybody agrees on: "turnout" in ASCII. SQLite's is the transaction itself, which
-#: begins with BEGIN IMMEDIATE.
+#: PostgreSQL's lock is a number that every program knows: "turnout" in ASCII. With SQLite the transaction itself is the
+#: lock, because it begins with BEGIN IMMEDIATE.
 _LOCK: Final = int.from_bytes(b"turnout", "big")
 _LOCK_SECONDS: Final = 30
 
@@ -82,22 +83,22 @@ class NewerSchema(Exception):
     """The database was written by a newer program."""
 
 
-class Walked(NamedTuple):
-    """From which version (None: nothing was there) to which a database was brought."""
+class Migrated(NamedTuple):
+    """The version before migrating (None: there were no tables) and after it."""
 
     before: int | None
     after: int
 
 
-async def migrate(connection: AsyncConnection) -> Walked:
-    """Create or upgrade the tables. Raises NewerSchema and touches nothing if the database is ahead of this program."""
+async def migrate(connection: AsyncConnection) -> Migrated:
+    """Create or upgrade the tables. Raises NewerSchema, and changes nothing, if the database is newer."""
     await _wait_for_turn(connection)
-    version = await found(connection)
+    version = await version_of(connection)
     if version is None:
-        # Without a look at each table first: there are none, and one of another program's must not be taken for ours.
+        # Without checking for each table first: a table of another program with the same name must be an error.
         await connection.run_sync(lambda sync: metadata.create_all(sync, checkfirst=False))
         await connection.execute(schema_version.insert(), {"version": VERSION})
-        return Walked(None, VERSION)
+        return Migrated(None, VERSION)
     if version > VERSION:
         raise NewerSchema(f"the database has schema version {version}; this program knows versions up to {VERSION}")
     for number in range(version + 1, VERSION + 1):
@@ -105,10 +106,10 @@ async def migrate(connection: AsyncConnection) -> Walked:
             await connection.execute(text(statement))
     if version < VERSION:
         await connection.execute(schema_version.update(), {"version": VERSION})
-    return Walked(version, VERSION)
+    return Migrated(version, VERSION)
 
 
-async def found(connection: AsyncConnection) -> int | None:
+async def version_of(connection: AsyncConnection) -> int | None:
     """Return the version of the tables, None if there are none."""
     if not await connection.run_sync(lambda sync: inspect(sync).has_table(schema_version.name)):
         return None
@@ -117,7 +118,7 @@ async def found(connection: AsyncConnection) -> int | None:
 
 
 def due(version: int | None) -> list[tuple[int, str]]:
-    """Return the steps from a version to this program's, as (version, what it does)."""
+    """Return the steps from a version to this program's version, as (version, what the step does)."""
     if version is None:
         return [(VERSION, "make the tables")]
     return [(number, STEPS[number].what) for number in range(version + 1, VERSION + 1)]

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.expression import ColumnElement, Subquery
 from sqlalchemy.types import TypeEngine
 
-from gateway.store.schema.lane import Unbroken
+from gateway.store.schema.single_connection import CancelSafeConnection
 
 #: Rows per statement. A statement's own cost is that of some rows; parameters are bounded at 32,766.
 ROWS: Final = 50
@@ -73,7 +73,7 @@ async def _copy(connection: AsyncConnection, table: Table, rows: Sequence[tuple[
                 await copy.write_row(row)
 
     try:
-        await (connection.whole(copying()) if isinstance(connection, Unbroken) else copying())
+        await (connection.run_to_end(copying()) if isinstance(connection, CancelSafeConnection) else copying())
     except connection.dialect.loaded_dbapi.Error as error:
         # What goes to the driver directly is not translated: whoever catches must not care which way a row went.
         base = connection.dialect.loaded_dbapi.Error

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from gateway.store.schema import migrations
-from gateway.store.schema.migrations import Walked
+from gateway.store.schema.migrations import Migrated
 from router.records import LARGEST, Feedback
 from tests.gateway.control.builders import T0, Desk, at_desk, call, comparable, event, keyed, metric, sums
 from tests.gateway.control.fold import fold
@@ -183,7 +183,7 @@ def test_a_store_of_the_first_version_gets_the_columns_for_exact_sums(
                     await connection.execute(text(f"ALTER TABLE {table} DROP COLUMN rest"))
                 await connection.execute(text("UPDATE schema_version SET version = 1"))
         async with desk:
-            assert desk.store.walked == Walked(1, 2)
+            assert desk.store.migrated == Migrated(1, 2)
             desk.journal.events(event(0, 0.3, at=20, revision=1))
             return sums(await desk.record())
 

@@ -1,4 +1,4 @@
-"""Tables of a known version: made, walked up, or refused; by one process at a time."""
+"""Tables of a known version are made, migrated or refused, by one process at a time."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from gateway.store.counts.deltas import Deltas, Sign
 from gateway.store.counts.ledger import Seen
 from gateway.store.inspect import look
 from gateway.store.schema import migrations, tables
-from gateway.store.schema.migrations import Step, Walked
+from gateway.store.schema.migrations import Migrated, Step
 from tests.gateway.cli.running import write_config
 
-#: The next version as somebody may write it: adding to it twice would fail.
+#: The next version, as a later program may have it: running its step twice would fail.
 NEXT = migrations.VERSION + 1
 ADDED = "ALTER TABLE numbers ADD COLUMN added TEXT"
 STEPS = {NEXT: Step("add a column", [ADDED], [ADDED, "CREATE INDEX numbers_added ON numbers (added)"])}
 
-#: A program of that version, which is told its command by its arguments.
+#: A program of that version, which takes its command from its arguments.
 PROGRAM = f"""
 import sys
 from gateway.store.schema import migrations
@@ -38,11 +38,11 @@ sys.exit(run(sys.argv[1:]))
 """
 
 
-def opened(where: str, path: Path) -> Walked:
-    async def run() -> Walked:
+def opened(where: str, path: Path) -> Migrated:
+    async def run() -> Migrated:
         store = await Store.open(where, path)
         await store.close()
-        return store.walked
+        return store.migrated
 
     return asyncio.run(run())
 
@@ -71,22 +71,22 @@ def test_each_version_after_the_first_has_its_step() -> None:
 
 
 def test_tables_are_made_once(tmp_path: Path, store: str) -> None:
-    assert opened(store, tmp_path) == Walked(None, migrations.VERSION)
-    assert opened(store, tmp_path) == Walked(migrations.VERSION, migrations.VERSION)
+    assert opened(store, tmp_path) == Migrated(None, migrations.VERSION)
+    assert opened(store, tmp_path) == Migrated(migrations.VERSION, migrations.VERSION)
 
 
-def test_an_older_schema_walks_up_the_steps(tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_older_schema_is_upgraded_by_the_steps(tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     opened(store, tmp_path)
     next_version(monkeypatch)
-    assert opened(store, tmp_path) == Walked(migrations.VERSION - 1, NEXT)
+    assert opened(store, tmp_path) == Migrated(migrations.VERSION - 1, NEXT)
     assert column_added(store, tmp_path)
 
 
 def test_a_database_without_signs_gets_them(tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the first version left it: what happened is kept, and what may be wrong is counted from now on."""
+    """A database of the first version keeps its log of events, and signs are counted from now on."""
     number = next(number for number, step in migrations.STEPS.items() if "signs" in step.what)
 
-    async def story() -> tuple[Walked, list[LoggedEvent]]:
+    async def story() -> tuple[Migrated, list[LoggedEvent]]:
         older = await Store.open(store, tmp_path)
         async with older.begin() as connection:
             await plans.write_events(connection, [LoggedEvent(1, "config_reloaded", None, "before")])
@@ -104,10 +104,10 @@ def test_a_database_without_signs_gets_them(tmp_path: Path, store: str, monkeypa
         assert seen == {("a", "primary", "failed"): Seen(3, 5, 5)}
         happened = await newer.events()
         await newer.close()
-        return newer.walked, happened
+        return newer.migrated, happened
 
-    walked, happened = asyncio.run(story())
-    assert walked == Walked(number - 1, number)
+    migrated, happened = asyncio.run(story())
+    assert migrated == Migrated(number - 1, number)
     assert [one.detail for one in happened] == ["before"]
 
 
@@ -121,7 +121,7 @@ def test_a_step_that_fails_leaves_the_version_before(
         newer.setattr(migrations, "VERSION", NEXT)
         with pytest.raises(StoreError, match="nobody"):
             opened(store, tmp_path)
-    assert opened(store, tmp_path) == Walked(migrations.VERSION, migrations.VERSION)
+    assert opened(store, tmp_path) == Migrated(migrations.VERSION, migrations.VERSION)
     next_version(monkeypatch)
     assert column_added(store, tmp_path)
 
@@ -146,7 +146,7 @@ def test_processes_that_migrate_at_once_do_it_once(tmp_path: Path, store: str) -
     ended = [(process.communicate(timeout=60), process.returncode) for process in started]
     said = [out for (out, _), code in ended if code == 0]
     assert sum("brought from" in out for out in said) == 1, ended
-    if store == "sqlite":  # whoever comes while another has the file open is told so
+    if store == "sqlite":  # a process that starts while another has the file open says so
         assert all("another controller" in err for (_, err), code in ended if code)
     else:
         assert len(said) == 3, ended
@@ -194,7 +194,7 @@ def test_status_looks_beside_a_store_that_is_open(tmp_path: Path, new_store: Cal
     asyncio.run(story())
 
 
-def test_a_store_that_cannot_be_reached_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_store_that_cannot_be_reached_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = write_config(tmp_path, more='store = "postgresql://turnout@127.0.0.1:9/turnout"')
     for command in ("status", "migrate"):
         assert run(["db", command, "-c", str(config)]) == PROBLEM

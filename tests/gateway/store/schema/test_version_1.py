@@ -1,4 +1,4 @@
-"""A database as the first program made it (commit 30d391e) walks up to the tables that a new one has."""
+"""A database as the first program made it (commit 30d391e) is migrated to the tables that a new one has."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqlalchemy import Connection, inspect
 
 from gateway.store import Store
 from gateway.store.schema import migrations
-from gateway.store.schema.migrations import Walked
+from gateway.store.schema.migrations import Migrated
 from gateway.store.store import FILE
 
 
@@ -30,7 +30,7 @@ def made_by_the_first_program(where: str, path: Path) -> None:
 
 
 def schema(connection: Connection) -> dict[str, tuple[object, ...]]:
-    """Columns with their types, keys and indexes, by table; of what a day or a view brings nothing."""
+    """Columns with their types, keys and indexes, by table; without views and partitions of days."""
     found = inspect(connection)
     return {
         table: (
@@ -43,21 +43,21 @@ def schema(connection: Connection) -> dict[str, tuple[object, ...]]:
     }
 
 
-def opened(where: str, path: Path) -> tuple[Walked, dict[str, tuple[object, ...]]]:
-    async def run() -> tuple[Walked, dict[str, tuple[object, ...]]]:
+def opened(where: str, path: Path) -> tuple[Migrated, dict[str, tuple[object, ...]]]:
+    async def run() -> tuple[Migrated, dict[str, tuple[object, ...]]]:
         store = await Store.open(where, path)
         try:
             async with store.begin() as connection:
-                return store.walked, await connection.run_sync(schema)
+                return store.migrated, await connection.run_sync(schema)
         finally:
             await store.close()
 
     return asyncio.run(run())
 
 
-def test_it_walks_up_to_the_tables_of_a_new_one(tmp_path: Path, store: str, new_store: Callable[[], str]) -> None:
+def test_it_is_migrated_to_the_tables_of_a_new_one(tmp_path: Path, store: str, new_store: Callable[[], str]) -> None:
     (tmp_path / "new").mkdir()
     made_by_the_first_program(store, tmp_path)
-    walked, found = opened(store, tmp_path)
-    assert walked == Walked(1, migrations.VERSION)
+    migrated, found = opened(store, tmp_path)
+    assert migrated == Migrated(1, migrations.VERSION)
     assert found == opened(new_store(), tmp_path / "new")[1]

@@ -1,8 +1,9 @@
-"""One connection to the database, for one transaction at a time, that every transaction gives back clean.
+"""One connection to the database, used by one transaction at a time, and returned without locks or open statements.
 
-Rule: what was begun in the database is ended there before the caller hears that it was cancelled. A statement that is
-dropped in its middle leaves its connection holding the transaction's locks: with SQLite nothing is recorded any more.
-So each statement runs in a task of its own, and cancelling the caller interrupts the statement and waits for its end.
+Rule: when a caller is cancelled, its statement is ended in the database before CancelledError reaches the caller. A
+statement that was only abandoned would leave the connection holding the transaction's locks: with SQLite, nothing could
+be recorded any more. So each statement runs in a task of its own; cancelling the caller interrupts the statement and
+waits for its end.
 """
 
 from __future__ import annotations
@@ -18,39 +19,42 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 T = TypeVar("T")
 
 #: How long a transaction waits for its turn.
-PATIENCE_SECONDS: Final = 30.0
-#: Between two interrupts. One that comes before the database's thread has begun the statement has no effect.
-AGAIN_SECONDS: Final = 0.05
-#: How long a server may take to end what was interrupted; then its connection is closed. A file has no such limit:
-#: its thread would go on with the locks it holds.
+TURN_SECONDS: Final = 30.0
+#: Time between two interrupts: one that comes before the database's thread has begun the statement has no effect.
+INTERRUPT_AGAIN_SECONDS: Final = 0.05
+#: How long a server may take to end an interrupted statement; then the connection is closed. SQLite has no such limit:
+#: its thread would keep running the statement, and hold its locks.
 GIVE_UP_SECONDS: Final = 2.0
 
 
-class Unbroken(AsyncConnection):
-    """A connection whose statements end in the database, though their caller is cancelled."""
+class CancelSafeConnection(AsyncConnection):
+    """A connection whose statements always end in the database, even when their caller is cancelled."""
 
     __slots__ = ()
 
     async def execute(self, *arguments: Any, **options: Any) -> Any:
-        return await self.whole(super().execute(*arguments, **options))
+        return await self.run_to_end(super().execute(*arguments, **options))
 
     async def exec_driver_sql(self, *arguments: Any, **options: Any) -> Any:
-        return await self.whole(super().exec_driver_sql(*arguments, **options))
+        return await self.run_to_end(super().exec_driver_sql(*arguments, **options))
 
     async def run_sync(self, *arguments: Any, **options: Any) -> Any:
-        return await self.whole(super().run_sync(*arguments, **options))
+        return await self.run_to_end(super().run_sync(*arguments, **options))
 
     async def commit(self) -> None:
-        await self.whole(super().commit(), interrupting=False)
+        await self.run_to_end(super().commit(), interrupting=False)
 
     async def rollback(self) -> None:
-        await self.whole(super().rollback(), interrupting=False)
+        await self.run_to_end(super().rollback(), interrupting=False)
 
     async def close(self) -> None:
-        await self.whole(super().close(), interrupting=False)
+        await self.run_to_end(super().close(), interrupting=False)
 
-    async def whole(self, work: Coroutine[Any, Any, T], *, interrupting: bool = True) -> T:
-        """Run ``work``, which uses this connection, to its end. Raises what it raises, and CancelledError after it."""
+    async def run_to_end(self, work: Coroutine[Any, Any, T], *, interrupting: bool = True) -> T:
+        """Run ``work``, which uses this connection, to its end, and return its result.
+
+        A caller that is cancelled gets CancelledError only after the end of ``work``.
+        """
         task = asyncio.ensure_future(work)
         cancelled: asyncio.CancelledError | None = None
         since = asyncio.get_running_loop().time()
@@ -60,19 +64,19 @@ class Unbroken(AsyncConnection):
                     await self._interrupt()
                     if self._gives_up(since):
                         task.cancel()
-                await asyncio.wait((task,), timeout=None if cancelled is None else AGAIN_SECONDS)
+                await asyncio.wait((task,), timeout=None if cancelled is None else INTERRUPT_AGAIN_SECONDS)
             except asyncio.CancelledError as error:
                 if cancelled is None:
                     cancelled, since = error, asyncio.get_running_loop().time()
         if cancelled is None:
             return task.result()
         if not task.cancelled():
-            task.exception()  # nobody waits for it any more
+            task.exception()  # retrieved, so that asyncio does not log it as lost
         raise cancelled
 
     async def _interrupt(self) -> None:
-        """Have the database end the statement that runs, if one does."""
-        with contextlib.suppress(Exception):  # there is no connection yet, or it is gone
+        """Ask the database to end the running statement, if there is one."""
+        with contextlib.suppress(Exception):  # there is no connection yet, or it is closed
             if self.sync_connection is None:
                 return
             driver: Any = self.sync_connection.connection.driver_connection
@@ -85,8 +89,8 @@ class Unbroken(AsyncConnection):
         return self.engine.dialect.name != "sqlite" and asyncio.get_running_loop().time() - since > GIVE_UP_SECONDS
 
 
-class Lane:
-    """Gives an engine's connection to one transaction at a time, in the order in which they asked."""
+class SingleConnection:
+    """An engine's only connection, given to one transaction at a time, in the order in which they asked for it."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
@@ -94,8 +98,8 @@ class Lane:
 
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Hold the lane without a transaction. Raises TimeoutError after ``PATIENCE_SECONDS``."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        """Reserve the connection, without a transaction. Raises TimeoutError after ``TURN_SECONDS``."""
+        async with asyncio.timeout(TURN_SECONDS):
             await self._turn.acquire()
         try:
             yield
@@ -103,11 +107,11 @@ class Lane:
             self._turn.release()
 
     @contextlib.asynccontextmanager
-    async def connection(self) -> AsyncIterator[Unbroken]:
-        """Give the connection without a transaction, for a caller that holds the turn."""
-        connection = Unbroken(self._engine)
+    async def connection(self) -> AsyncIterator[CancelSafeConnection]:
+        """Give the connection without a transaction, to a caller that is inside ``turn``."""
+        connection = CancelSafeConnection(self._engine)
         try:
-            await connection.whole(connection.start(), interrupting=self._engine.dialect.name != "sqlite")
+            await connection.run_to_end(connection.start(), interrupting=self._engine.dialect.name != "sqlite")
             yield connection
         finally:
             if connection.sync_connection is not None:
@@ -115,7 +119,7 @@ class Lane:
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
-        """Give the connection, for a caller that holds the turn: committed at the end, undone by any exception."""
+        """Give the connection in a transaction, to a caller that is inside ``turn``: any exception rolls it back."""
         async with self.connection() as connection:
             await connection.run_sync(Connection.begin)
             try:

@@ -1,4 +1,4 @@
-"""Whatever is cancelled gives its connection back clean, and reading never holds what writing needs."""
+"""A cancelled caller returns its connection without locks, and reading never holds a lock that writing needs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LONG = {
 
 
 class Counting(Coroutine[Any, Any, Any]):
-    """A coroutine that has its task cancelled when it waits for the ``at``-th time; ``waits`` counts its waits."""
+    """A coroutine whose task is cancelled when it awaits for the ``at``-th time; ``waits`` counts its awaits."""
 
     def __init__(self, inner: Coroutine[Any, Any, Any], at: int) -> None:
         self._inner, self._at, self.waits = inner, at, 0
@@ -55,7 +55,7 @@ class Counting(Coroutine[Any, Any, Any]):
 
 
 async def everywhere(work: Callable[[], Coroutine[Any, Any, Any]], then: Callable[[], Awaitable[None]]) -> int:
-    """Cancel ``work`` at every one of its waits in turn, do ``then`` after each, and return how many there were."""
+    """Cancel ``work`` at each of its awaits in turn, call ``then`` after each, and return their number."""
     at = 0
     while True:
         at += 1
@@ -70,7 +70,7 @@ async def everywhere(work: Callable[[], Coroutine[Any, Any, Any]], then: Callabl
 
 
 async def usable(store: Store) -> None:
-    """Write and read at once."""
+    """Check that a write and a read succeed without waiting."""
     async with asyncio.timeout(5):
         async with store.begin() as connection:
             await connection.execute(text("UPDATE numbers SET value = value + 1 WHERE name = 'none'"))
@@ -101,7 +101,7 @@ async def one_portion(desk: Desk) -> None:
         pytest.param(lambda desk: usable(desk.store), id="a change"),
     ],
 )
-def test_the_store_is_usable_at_once_wherever_one_is_cancelled(tmp_path: Path, store: str, work: Any) -> None:
+def test_the_store_is_usable_at_once_wherever_a_caller_is_cancelled(tmp_path: Path, store: str, work: Any) -> None:
     async def story(desk: Desk) -> None:
         await filled(desk)
         await everywhere(lambda: work(desk), lambda: usable(desk.store))
@@ -113,7 +113,7 @@ def test_the_store_is_usable_at_once_wherever_one_is_cancelled(tmp_path: Path, s
 
 
 def test_a_scrape_can_be_cancelled_anywhere(tmp_path: Path) -> None:
-    """Prometheus hangs up after its own time-out, wherever the controller is."""
+    """Prometheus closes the connection after its own time-out, whatever the controller is doing then."""
     (tmp_path / "turnout.toml").write_text(CONFIG.format(data=tmp_path / "data"))
     (tmp_path / "data").mkdir()
 
@@ -133,7 +133,7 @@ def test_a_scrape_can_be_cancelled_anywhere(tmp_path: Path) -> None:
             request: Any = type("Request", (), {"headers": {}})
             return await api.scrape(request)
 
-        # It waits for what is read, which goes on to its end.
+        # The scrape awaits a reading, which itself runs on to its end.
         assert await everywhere(scrape, lambda: usable(opened)) >= 1
         assert b"turnout_store_ready 1.0" in (await scrape()).body
         stopping.set()
@@ -156,7 +156,7 @@ policy = {{ kind = "single", variant = "a" }}
 
 
 def test_a_long_statement_that_is_cancelled_is_over(tmp_path: Path, new_store: Callable[[], str]) -> None:
-    """The store was locked for minutes, since the statement went on where nobody waited for it."""
+    """The store was once locked for minutes, because an abandoned statement ran on."""
     where = new_store()
 
     async def story() -> None:
@@ -185,7 +185,7 @@ def test_a_reading_that_takes_too_long_is_ended(tmp_path: Path, store: str, monk
     at_desk(Desk(tmp_path, store=store), story)
 
 
-def test_who_reads_sees_one_moment_holds_up_no_writer_and_changes_nothing(tmp_path: Path, store: str) -> None:
+def test_a_reader_sees_one_moment_blocks_no_writer_and_changes_nothing(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         counting = text("SELECT count(*) FROM calls")
         async with desk.store.read() as connection:
@@ -205,7 +205,7 @@ def test_who_reads_sees_one_moment_holds_up_no_writer_and_changes_nothing(tmp_pa
 
 
 def test_the_wal_is_bounded_however_much_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A WAL begins anew only while nobody reads from it, and readers may come without a gap."""
+    """SQLite restarts its WAL only while no transaction reads from it; here readers follow each other without a gap."""
     monkeypatch.setattr(stores, "WAL_BYTES", 2**20)
     wal = tmp_path / "turnout.db-wal"
 
