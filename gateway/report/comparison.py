@@ -7,16 +7,14 @@ compared by strata; who answers together with it, by preference; who only gets c
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final
 
 from gateway.report.account import SHADOWING, Account
+from gateway.report.verdict_status import Status
 from policies.statistics.preference import Preference, preference
 from policies.statistics.sequential import Interval, Method, difference_interval, mean_interval
 from policies.types import Tally
 from router.snapshot import Metric
-
-Status = Literal["collecting", "no_difference_yet", "better", "worse", "failing", "invalid"]
-STATUSES: Final[tuple[Status, ...]] = ("collecting", "no_difference_yet", "better", "worse", "failing", "invalid")
 
 #: The chance of ever being wrong about a route, shared by its comparisons (Bonferroni).
 ALPHA: Final = 0.05

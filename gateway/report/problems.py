@@ -82,7 +82,7 @@ def warning(found: list[dict[str, Any]]) -> str | None:
     return first + (f" And {more} more thing{'s are' if more > 1 else ' is'} wrong." if more else "")
 
 
-def goes_on(last: str | None, watermark_ms: int | None) -> bool:
+def is_ongoing(last: str | None, watermark_ms: int | None) -> bool:
     """Return whether a problem that was last seen then still is one."""
     if last is None or watermark_ms is None:
         return True
@@ -128,7 +128,7 @@ def _shown(account: Account, problem: Problem, found: Found, of: float) -> dict[
         "share": found.n / of,
         "since": None if seen is None else rfc3339(seen.first_ms),
         "last": last,
-        "ongoing": goes_on(last, account.ledger.watermark_ms),
+        "ongoing": is_ongoing(last, account.ledger.watermark_ms),
         "sentence": f"{found.sentence} ({counted}).",
         "mend": found.mend,
     }

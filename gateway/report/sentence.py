@@ -11,6 +11,7 @@ from typing import Final
 
 from gateway.report.account import Account
 from gateway.report.comparison import FEWEST_UNITS, Comparison
+from gateway.report.verdict_status import STATUSES
 from policies.statistics.preference import Preference
 from policies.statistics.sequential import mean_interval
 from policies.types import Tally
@@ -166,15 +167,7 @@ def _traffic(account: Account) -> str:
 
 
 def _clause(one: Comparison, baseline: str) -> str:
-    said = {
-        "better": f"{one.variant} is better than {baseline} too.",
-        "worse": f"{one.variant} is worse than {baseline}.",
-        "no_difference_yet": f"{one.variant} shows no difference yet.",
-        "collecting": f"{one.variant} has too little feedback yet.",
-        "failing": f"{one.variant} fails too often to be judged.",
-        "invalid": f"{one.variant} cannot be judged.",
-    }
-    return said[one.status]
+    return STATUSES[one.status].clause.format(variant=one.variant, baseline=baseline)
 
 
 def _importance(one: Comparison, metric: Metric) -> tuple[int, float]:
@@ -183,7 +176,7 @@ def _importance(one: Comparison, metric: Metric) -> tuple[int, float]:
     Of worse variants the worst leads: it is the one to take out.
     """
     gain = (one.difference or 0.0) * (1 if metric.better == "higher" else -1)
-    rank = ("failing", "better", "worse", "no_difference_yet", "collecting", "invalid").index(one.status)
+    rank = tuple(STATUSES).index(one.status)
     return rank, gain if one.status == "worse" else -gain
 
 

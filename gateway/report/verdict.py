@@ -1,16 +1,7 @@
 """What a route's numbers add up to: one status, with a sentence and a reason.
 
-Rule: a verdict is withheld rather than qualified. Where assignment or coverage is broken the status is "invalid", and
-no interval on the page may speak for it.
-
-| status            | meaning for the route                                                                  |
-|-------------------|----------------------------------------------------------------------------------------|
-| invalid           | a check failed: the numbers of at least one comparison cannot be trusted               |
-| failing           | at least one variant fails more of its calls than the baseline, or half of them        |
-| better            | at least one variant is better than the baseline                                       |
-| worse             | every other variant is worse than the baseline                                         |
-| collecting        | none is better, and at least one still has too few units to say; or nothing to compare |
-| no_difference_yet | none is better, all have enough units, and at least one interval contains 0            |
+Rule: a verdict is withheld rather than qualified: where assignment or coverage is broken, the status is "invalid",
+whatever the intervals say. What each status means is in ``verdict_status``.
 """
 
 from __future__ import annotations
@@ -21,7 +12,8 @@ from typing import Final
 
 from gateway.report import sentence
 from gateway.report.account import ANSWERING, SHADOWING, Account, share_interval
-from gateway.report.comparison import FEWEST_UNITS, Comparison, Status, comparisons
+from gateway.report.comparison import FEWEST_UNITS, Comparison, comparisons
+from gateway.report.verdict_status import Status
 from policies import Tally
 from policies.statistics.sample_ratio import SampleRatio, sample_ratio
 from policies.statistics.sequential import mean_interval
@@ -50,8 +42,8 @@ class Verdict:
     reason: str | None
 
 
-def shares_as_planned(account: Account) -> SampleRatio | None:
-    """Return the sample-ratio check, None where which variant answers is no matter of chance."""
+def sample_ratio_of(account: Account) -> SampleRatio | None:
+    """Return the sample-ratio check; None where the policy does not choose the variant at random."""
     if not account.randomised:
         return None
     ledger = account.ledger
@@ -82,7 +74,7 @@ def verdict(account: Account, ratio: SampleRatio | None) -> Verdict:
 
 
 def overall(found: Sequence[Comparison]) -> Status:
-    """Return the status of a route from those of its comparisons, by the table above."""
+    """Return the status of a route from those of its comparisons, by the meanings in ``verdict_status``."""
     statuses: set[Status] = {one.status for one in found}
     if "invalid" in statuses:
         return "invalid"

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from gateway.control.plan.in_force import InForce
 from gateway.control.queries import Queries
-from gateway.report import go_on, report
+from gateway.report import report, update_watermark
 from gateway.report.past import as_it_was
 from gateway.report.problems import of_no_route
 from gateway.store.counts.ledger import Ledger
@@ -158,7 +158,7 @@ class Reports:
             except Exception as error:  # whatever a database driver raises: the client can ask again
                 raise unreadable(error) from error
             for name in wanted:
-                self._go_on(name)
+                self._update_watermark(name)
 
     async def _look(self) -> None:
         """Ask which routes' counts moved, at most every ``FRESH_SECONDS``."""
@@ -182,12 +182,12 @@ class Reports:
         for name, one in (await asyncio.to_thread(made)).items():
             self._made[name] = _Made(of[name], _for_later(ledgers[name]), one)
 
-    def _go_on(self, name: str) -> None:
+    def _update_watermark(self, name: str) -> None:
         """The watermark moves all the time: what follows from it alone is updated without making the report anew."""
         made, watermark_ms = self._made.get(name), self._versions.watermark_ms
         if made is not None and watermark_ms is not None and watermark_ms > (made.ledger.watermark_ms or 0):
             later = replace(made.ledger, watermark_ms=watermark_ms)
-            go_on(made.report, later)
+            update_watermark(made.report, later)
             self._made[name] = made._replace(ledger=later)
 
     def _of(self, name: str) -> tuple[Any, ...]:

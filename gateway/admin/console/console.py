@@ -25,16 +25,10 @@ from gateway.admin.controller import Controller
 from gateway.admin.metrics.metrics import Metrics
 from gateway.admin.metrics.replicas import out_of_use
 from gateway.moments import age, to_the_second
+from gateway.report.verdict_status import STATUSES
 from gateway.store.counts.plans import ACTS
 
-STATUS_WORDS: Final = {
-    "collecting": "collecting",
-    "no_difference_yet": "no difference yet",
-    "better": "better",
-    "worse": "worse",
-    "failing": "failing",
-    "invalid": "invalid",
-}
+STATUS_WORDS: Final = {status: status.replace("_", " ") for status in STATUSES}
 
 #: Events on a page, of what people did and of the rest.
 MOST_SHOWN: Final = 100

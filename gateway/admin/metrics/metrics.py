@@ -22,7 +22,7 @@ from gateway.control.membership import FleetView
 from gateway.control.progress import Progress
 from gateway.proxy.client.health import STATES
 from gateway.proxy.log.worker_series import COUNTERS, GAUGES
-from gateway.report.comparison import STATUSES as VERDICTS
+from gateway.report.verdict_status import STATUSES as VERDICTS
 from gateway.sinks.sinks import RESULTS
 from gateway.store.rows.calls import CallRow, StoredCall, by_shared_fields
 from gateway.store.rows.feedback_status import STATUSES, UNKNOWN

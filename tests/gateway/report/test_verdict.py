@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from gateway.report import report
-from gateway.report.comparison import Comparison, Status
+from gateway.report.comparison import Comparison
 from gateway.report.verdict import overall
+from gateway.report.verdict_status import Status
 from policies import Tally, Weighted
 from policies.statistics.preference import preference
 from policies.statistics.sequential import difference_interval, mean_interval

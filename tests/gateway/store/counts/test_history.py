@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.control.upkeep.cleanup import Retention
 from gateway.report.account import Account
-from gateway.report.verdict import shares_as_planned
+from gateway.report.verdict import sample_ratio_of
 from gateway.store import Store
 from gateway.store.counts import history, plans
 from gateway.store.schema import sql
@@ -60,7 +60,7 @@ async def fold(store: Store) -> None:
 
 async def p_of(store: Store, epoch: str) -> float:
     ledger = await store.ledger("r", epoch)
-    found = shares_as_planned(Account(snapshot(policy="thompson", epoch=epoch), ledger))
+    found = sample_ratio_of(Account(snapshot(policy="thompson", epoch=epoch), ledger))
     assert found is not None
     return found.p
 

@@ -1,0 +1,180 @@
+"""The report of a route as plain JSON values: what the API, the console and the command line all show.
+
+Rule: the keys are the product's public interface; later versions add keys and never change one. What a new statistic
+says of one variant is computed in ``variants``, of a variant and the baseline in ``comparison``, of the route here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.moments import rfc3339
+from gateway.report.account import Account
+from gateway.report.comparison import ALPHA, Comparison
+from gateway.report.problems import is_ongoing, problems_of, warning
+from gateway.report.variants import pending_seconds, unit_of_analysis, variants
+from gateway.report.verdict import Verdict, sample_ratio_of, verdict
+from gateway.store.counts.ledger import Ledger
+from gateway.store.rows.feedback_status import STATUSES
+from policies import Policy
+from policies.statistics.sample_ratio import SampleRatio
+from router.records import UNCOUNTED
+from router.snapshot import Metric, Snapshot
+
+
+def report(snapshot: Snapshot, ledger: Ledger, policy: Policy | None = None) -> dict[str, Any]:
+    """Return the report of the ledger's route, as plain JSON values.
+
+    ``policy`` is the route's policy with its settings; without it P(best) is null. Takes milliseconds to some tens of
+    milliseconds: not for an event loop that carries traffic. Raises KeyError if the snapshot has no such route.
+
+    | key          | meaning                                                                                       |
+    |--------------|-----------------------------------------------------------------------------------------------|
+    | past         | whether this is about an epoch that has ended                                                  |
+    | variants     | one entry each; ``role`` says whether its own numbers are of answers or of copies ("shadow")  |
+    | .metrics     | ``live`` moves at once; ``mature`` (closed windows) has the interval, ``method`` "exact" or   |
+    |              | "asymptotic", and ``units`` of ``unit_of_analysis`` behind it; ``n`` counts values            |
+    | .shadow      | the copies it got: calls, agreement with the answer, and the same label's score for both      |
+    | .p_best      | with ``evidence``: what an adaptive policy believes and from what; null for others            |
+    | verdict      | the primary metric, baseline against each other variant, ``alpha`` shared by the comparisons  |
+    | .client_errors | 4xx of its backend: no failures, unless its ``client_errors`` is "fail"                      |
+    | problems     | what is wrong, in words: ``n`` of ``of``, since when, whether it goes on, what would mend it   |
+    | .warning     | of the verdict: what of that a reader must know first                                         |
+    | feedback     | events of the route over all epochs by what they ended as; they add up to what was sent       |
+    | accounting   | the same by metric                                                                            |
+    | faults       | calls without a complete answer, by variant, role and fault                                   |
+    | forced       | requests whose client chose the variant: in none of the other numbers                         |
+    | uncounted    | requests of units beyond ``max_new_units_per_client``: in none of the other numbers either     |
+    | watermark    | RFC 3339: all that happened before then is counted; null before any heartbeat                 |
+    """
+    account = Account(snapshot, ledger, policy)
+    ratio, problems = sample_ratio_of(account), problems_of(account)
+    return {
+        **_route(account),
+        "variants": variants(account),
+        "checks": {"sample_ratio": _sample_ratio(ratio)},
+        "verdict": _verdict(account, verdict(account, ratio), problems),
+        "problems": problems,
+        **_counts(account),
+        "watermark": _watermark(ledger),
+    }
+
+
+def update_watermark(report: dict[str, Any], ledger: Ledger) -> None:
+    """Change a report to what it is at the ledger's watermark, when nothing else moved since the report was made.
+
+    Of the ledger, ``oldest_ms`` and ``watermark_ms`` are read.
+    """
+    report["watermark"] = _watermark(ledger)
+    for variant in report["variants"]:
+        for metric, values in variant["metrics"].items():
+            values["oldest_pending_seconds"] = pending_seconds(ledger, variant["name"], metric)
+    for problem in report["problems"]:
+        problem["ongoing"] = is_ongoing(problem["last"], ledger.watermark_ms)
+
+
+def _route(account: Account) -> dict[str, Any]:
+    """Return what the numbers are of: the route as it is configured, and the epoch."""
+    route = account.route
+    return {
+        "route": route.name,
+        "policy": route.policy,
+        "epoch": account.ledger.epoch,
+        "past": False,
+        "revision": route.revision,
+        "adaptive": account.adaptive,
+        "unit_of_analysis": unit_of_analysis(account),
+        "definitions": {metric.name: _definition(metric) for metric in account.metrics},
+    }
+
+
+def _sample_ratio(ratio: SampleRatio | None) -> dict[str, Any]:
+    if ratio is None:
+        return {"p": None, "ok": True, "applies": False}
+    return {"p": ratio.p, "ok": ratio.ok, "applies": True}
+
+
+def _verdict(account: Account, judged: Verdict, problems: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "status": judged.status,
+        "metric": None if account.primary is None else account.primary.name,
+        "baseline": account.route.baseline,
+        "alpha": ALPHA,
+        "comparisons": [_comparison(one) for one in judged.comparisons],
+        "sentence": judged.sentence,
+        "reason": judged.reason,
+        "warning": warning(problems),
+    }
+
+
+def _comparison(one: Comparison) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "variant": one.variant,
+        "status": one.status,
+        "difference": one.difference,
+        "low": one.low,
+        "high": one.high,
+        "method": one.method,
+        "paired": one.paired,
+        "units": {"variant": one.units[0], "baseline": one.units[1]},
+    }
+    if one.votes is not None:
+        votes = one.votes
+        shown["preference"] = {
+            "wins": votes.wins,
+            "losses": votes.losses,
+            "ties": votes.ties,
+            "share": votes.share,
+            "low": votes.low,
+            "high": votes.high,
+            "p": votes.p,
+        }
+    return shown
+
+
+def _counts(account: Account) -> dict[str, Any]:
+    """Return how many events and requests there were, by what became of them."""
+    ledger, uncounted = account.ledger, account.seen_in_requests(UNCOUNTED)
+    return {
+        "feedback": _feedback(ledger),
+        "accounting": _accounting(ledger),
+        "faults": _faults(ledger),
+        "forced": ledger.forced,
+        "uncounted": 0 if uncounted is None else uncounted.n,
+    }
+
+
+def _feedback(ledger: Ledger) -> dict[str, int]:
+    total = dict.fromkeys(map(str, STATUSES), 0)
+    for (_, status), count in ledger.feedback.items():
+        total[status] = total.get(status, 0) + count
+    return total
+
+
+def _accounting(ledger: Ledger) -> dict[str, dict[str, int]]:
+    """What events ended as, metric by metric; those that name none that exists are under "unknown"."""
+    found: dict[str, dict[str, int]] = {}
+    for (metric, status), n in sorted(ledger.feedback.items()):
+        found.setdefault(metric, dict.fromkeys(map(str, STATUSES), 0))[status] = n
+    return found
+
+
+def _faults(ledger: Ledger) -> dict[str, dict[str, dict[str, int]]]:
+    found: dict[str, dict[str, dict[str, int]]] = {}
+    for (variant, role, fault), count in sorted(ledger.faults.items()):
+        found.setdefault(variant, {}).setdefault(role, {})[fault] = count
+    return found
+
+
+def _definition(metric: Metric) -> dict[str, Any]:
+    return {
+        "kind": metric.kind,
+        "score": metric.score,
+        "better": metric.better,
+        "binary": metric.binary,
+        "window_ms": metric.window_ms,
+    }
+
+
+def _watermark(ledger: Ledger) -> str | None:
+    return None if ledger.watermark_ms is None else rfc3339(ledger.watermark_ms)
