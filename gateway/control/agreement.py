@@ -22,7 +22,7 @@ from gateway.control.event_log import now_ms
 from gateway.files import assignment_key
 from gateway.process.configuration import load
 from gateway.store import Store, StoreError, password_in
-from gateway.store.fleet.shared_key import Held, assigned_before, newest, offer
+from gateway.store.fleet.shared_key import StoredKey, assigned_before, newest, offer
 from router.assignment import AssignmentKey
 from router.config.config import ConfigError
 
@@ -32,7 +32,7 @@ _PAUSE_SECONDS: Final = 0.5
 EXIT_UNAVAILABLE: Final = 69
 
 
-async def agreed(store: Store, own: str | None, *, new: bool = False) -> Held | None:
+async def agreed(store: Store, own: str | None, *, new: bool = False) -> StoredKey | None:
     """Return the fleet's key, None if it goes on without.
 
     ``own`` is the secret that this node has, if any; ``new`` says that it has never assigned a unit. Raises what the
@@ -45,7 +45,7 @@ async def agreed(store: Store, own: str | None, *, new: bool = False) -> Held | 
         return held
 
 
-async def rotate(store: Store) -> Held:
+async def rotate(store: Store) -> StoredKey:
     """Give the fleet a new key. Raises what the store raises."""
     async with store.begin() as connection:
         held = await newest(connection)

@@ -151,18 +151,18 @@ class Member:
         await self._free_locks()
         async with self._store.begin() as connection:
             if self._life is None:
-                life = await nodes.enter(connection, self.node)
+                life = await nodes.begin_life(connection, self.node)
             else:
                 life = self._life
-                await nodes.still(connection, self.node, life)
-            found = await lease.look(connection)
-            known = await nodes.known(connection)
+                await nodes.ensure_newest_life(connection, self.node, life)
+            found = await lease.read(connection)
+            known = await nodes.all_nodes(connection)
             fencing = self._fencing if found.fencing == self._fencing else None
             if fencing is not None and found.left_ms < LEASE_MS * 2 // 3:
                 await lease.fence(connection, fencing)
             elif fencing is None and not self._leaving and self._may_take(found, known):
                 fencing = await lease.take(connection, self.node)
-                found = await lease.look(connection)
+                found = await lease.read(connection)
             if fencing is not None:
                 await _forget(connection, known)
             waiting = await shipped.waiting_bytes(connection)
@@ -178,7 +178,7 @@ class Member:
             return
         with suppress(DBAPIError):
             async with self._store.begin() as connection:
-                if (await lease.look(connection)).left_ms < 0:
+                if (await lease.read(connection)).left_ms < 0:
                     await lease.free_locks(connection)
 
     def _may_take(self, found: Lease, known: Collection[Node]) -> bool:
@@ -203,13 +203,13 @@ class Member:
 
     async def fence_journal(self, connection: AsyncConnection) -> None:
         """Begin a transaction about this node's journal. Raises Superseded."""
-        await nodes.still(connection, self.node, self._life or 0)
+        await nodes.ensure_newest_life(connection, self.node, self._life or 0)
 
     async def report(self, connection: AsyncConnection, config: str, revision: int) -> None:
         """Write that this node is there, with its configuration and revision. Raises Superseded."""
         self._config = config
         if self._life is not None:
-            await nodes.say(connection, self.node, self._life, config, revision)
+            await nodes.announce(connection, self.node, self._life, config, revision)
             self._seen = monotonic()
 
     async def shipped(self, limit: int) -> tuple[list[Chunk], bool]:

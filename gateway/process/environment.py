@@ -22,7 +22,7 @@ from gateway.files import assignment_key
 from gateway.journal.segments import FEEDBACK, JOURNAL, PREDICTIONS, size_bytes
 from gateway.process import descriptors
 from gateway.store import StoreError, password_in
-from gateway.store.inspect import clock_ahead_seconds, look
+from gateway.store.inspect import clock_ahead_seconds, inspect_store
 from gateway.store.schema import migrations
 from router.config.config import Config
 from router.snapshot import Gateway
@@ -158,7 +158,7 @@ def store(gateway: Gateway) -> Iterator[Observation]:
     """Whether the store can be reached and read, and whether its clock agrees with this machine's."""
     try:
         password = password_in(gateway.store_password_file)
-        found = asyncio.run(look(gateway.store, Path(gateway.data_dir), password=password))
+        found = asyncio.run(inspect_store(gateway.store, Path(gateway.data_dir), password=password))
         ahead = None if gateway.store == "sqlite" else asyncio.run(clock_ahead_seconds(gateway.store, password))
     except StoreError as error:
         yield Observation("store", "problem", str(error), "traffic goes on without it; the journal keeps what comes")

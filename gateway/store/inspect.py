@@ -53,7 +53,7 @@ class Inspection(NamedTuple):
         return "current" if self.version == migrations.VERSION else "behind"
 
 
-async def look(store: str, data_dir: Path, *, password: str | None = None) -> Inspection:
+async def inspect_store(store: str, data_dir: Path, *, password: str | None = None) -> Inspection:
     """Return how a store stands. Raises StoreError if it cannot be reached or read."""
     try:
         if store == "sqlite":

@@ -47,7 +47,7 @@ from gateway.store.schema.count_tables import (
     tallies,
     units,
 )
-from gateway.store.schema.count_tables import plans as numbered
+from gateway.store.schema.count_tables import plans as plan_rows
 from gateway.store.schema.partitions import DAY_MS
 from gateway.store.schema.row_tables import ORPHANED, REPEATED, bodies, calls, feedback, feedback_targets, kin
 
@@ -55,7 +55,7 @@ from gateway.store.schema.row_tables import ORPHANED, REPEATED, bodies, calls, f
 CHUNK: Final = 2_000
 
 #: Before the name of an epoch of which what is counted is on its way out.
-GOING: Final = "#"
+REMOVING: Final = "#"
 
 
 class Expired(NamedTuple):
@@ -148,7 +148,7 @@ async def _feedback(connection: AsyncConnection, before_ms: int, _: int) -> Expi
         among = sql.among(connection.dialect.name, BigInteger())
         for table in (feedback_targets, feedback):
             await connection.execute(delete(table).where(table.c.seq.in_(among)), sql.as_values(old))
-    # Events are numbered as they come: behind one that is young there are only young ones.
+    # Events are numbered as they arrive: after one that is young enough, all are.
     return Expired({"feedback": len(old)}, 0 if len(old) >= CHUNK else None)
 
 
@@ -169,29 +169,31 @@ async def _tallies(connection: AsyncConnection, before_ms: int, _: int) -> Expir
 
     First it is taken away, as a whole; then it is deleted. So an epoch that is resumed meanwhile begins anew.
     """
-    going = (await connection.execute(_GOING)).first()
-    if going is None:
+    removing = (await connection.execute(_BEING_REMOVED)).first()
+    if removing is None:
         ended = await _ended(connection, before_ms)
         if ended is None:
             return Expired({}, None)
-        place = {"b_route": ended.route, "b_epoch": ended.epoch, "b_going": f"{GOING}{ended.epoch}"}
-        for statement in _AWAY:
+        place = {"b_route": ended.route, "b_epoch": ended.epoch, "b_removing": f"{REMOVING}{ended.epoch}"}
+        for statement in _TAKE_AWAY:
             await connection.execute(statement, place)
         await note_moved(connection, [ended.route])
         return Expired({}, 0)
-    place = {"b_route": going.route, "b_epoch": going.epoch.removeprefix(GOING), "b_going": going.epoch}
+    place = {"b_route": removing.route, "b_epoch": removing.epoch.removeprefix(REMOVING), "b_removing": removing.epoch}
     gone = 0
     for statement in _CHUNKS:
-        which = {**place, "last": going.at_ms + SLACK_MS, "most": CHUNK - gone}
+        which = {**place, "last": removing.at_ms + SLACK_MS, "most": CHUNK - gone}
         gone += (await connection.execute(statement, which)).rowcount
         if gone >= CHUNK:
             return Expired({"tallies": gone}, 0)
-    await connection.execute(_GONE, place)
+    await connection.execute(_REMOVED, place)
     return Expired({"tallies": gone}, 0)
 
 
 async def _tallies_due(connection: AsyncConnection, before_ms: int) -> bool:
-    return (await connection.execute(_GOING)).first() is not None or await _ended(connection, before_ms) is not None
+    if (await connection.execute(_BEING_REMOVED)).first() is not None:
+        return True
+    return await _ended(connection, before_ms) is not None
 
 
 async def _ended(connection: AsyncConnection, before_ms: int) -> Row[Any] | None:
@@ -271,24 +273,24 @@ _ALONE: Final = delete(feedback_targets).where(
 
 #: Epochs whose last call was made before a time, and which their routes are not in.
 _PRESENT: Final = (
-    select(numbered.c.epoch)
-    .where(numbered.c.route == newest_calls.c.route)
-    .order_by(numbered.c.revision.desc())
+    select(plan_rows.c.epoch)
+    .where(plan_rows.c.route == newest_calls.c.route)
+    .order_by(plan_rows.c.revision.desc())
     .limit(1)
     .scalar_subquery()
 )
 _ENDED: Final = (
     select(newest_calls)
-    .where(newest_calls.c.at_ms < bindparam("before"), newest_calls.c.epoch.not_like(f"{GOING}%"))
+    .where(newest_calls.c.at_ms < bindparam("before"), newest_calls.c.epoch.not_like(f"{REMOVING}%"))
     .where(newest_calls.c.epoch != func.coalesce(_PRESENT, ""))
     .order_by(newest_calls.c.at_ms)
 )
-_GOING: Final = select(newest_calls).where(newest_calls.c.epoch.like(f"{GOING}%")).limit(1)
+_BEING_REMOVED: Final = select(newest_calls).where(newest_calls.c.epoch.like(f"{REMOVING}%")).limit(1)
 _EARLIER: Final = (
     select(calls.c.id).where(calls.c.route == bindparam("b_route"), calls.c.at_ms <= bindparam("last")).limit(1)
 )
-_GONE: Final = delete(newest_calls).where(
-    newest_calls.c.route == bindparam("b_route"), newest_calls.c.epoch == bindparam("b_going")
+_REMOVED: Final = delete(newest_calls).where(
+    newest_calls.c.route == bindparam("b_route"), newest_calls.c.epoch == bindparam("b_removing")
 )
 
 
@@ -303,16 +305,16 @@ def _chunk(table: Table, *rows: ColumnElement[bool]) -> Delete:
 
 
 #: What is counted as a whole is taken away at once; what there may be thousands of goes by the chunk, afterwards.
-_AWAY: Final = (
-    *(update(table).where(*_of(table)).values(epoch=bindparam("b_going")) for table in (tallies, newest_calls)),
+_TAKE_AWAY: Final = (
+    *(update(table).where(*_of(table)).values(epoch=bindparam("b_removing")) for table in (tallies, newest_calls)),
     *(delete(table).where(*_of(table)) for table in (courses, latency, faults, signs, forced)),
 )
 _CHUNKS: Final = (
-    _chunk(units, units.c.tally.in_(select(tallies.c.id).where(*_of(tallies, "b_going")))),
-    _chunk(tallies, *_of(tallies, "b_going")),
+    _chunk(units, units.c.tally.in_(select(tallies.c.id).where(*_of(tallies, "b_removing")))),
+    _chunk(tallies, *_of(tallies, "b_removing")),
     # A period is named by its beginning: those of an epoch that is resumed meanwhile begin later.
     *(
         _chunk(table, *_of(table), table.c.period <= bindparam("last"))
-        for table in (arrivals, stretches, numbered, plan_packs, kin)
+        for table in (arrivals, stretches, plan_rows, plan_packs, kin)
     ),
 )

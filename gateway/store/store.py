@@ -162,7 +162,7 @@ class Store:
                 await self.guard(connection)
             yield connection
 
-    async def make_room(self, today: int) -> None:
+    async def make_partitions(self, today: int) -> None:
         """Make the partitions of today and the next days (counted from 1970), where the database has such."""
         if self._engine.dialect.name == "postgresql":
             async with self.begin() as connection:
@@ -233,7 +233,7 @@ class Store:
         async with self.read() as connection:
             return await prediction_view.prediction(connection, prediction_id)
 
-    async def account(self) -> Mapping[tuple[str, str, str], int]:
+    async def feedback_total(self) -> Mapping[tuple[str, str, str], int]:
         """Return how many feedback events there are by (route, metric, status): together, what was ever sent."""
         async with self.read() as connection:
             return await tallies.feedback_total(connection)

@@ -27,7 +27,7 @@ from gateway.store.schema.count_tables import tallies as counts
 from gateway.store.schema.row_tables import bodies, calls, feedback, feedback_targets
 
 #: Calls read per transaction: a tenth of a second.
-STRETCH: Final = 50_000
+CALLS_AT_ONCE: Final = 50_000
 
 
 #: A route, and the key that a caller gave a request to it.
@@ -52,13 +52,15 @@ class Erased:
     events: int = 0
 
 
-async def predictions(store: Transactions, names: Sequence[str], stretch: int = STRETCH) -> AsyncIterator[list[str]]:
+async def predictions(
+    store: Transactions, names: Sequence[str], at_once: int = CALLS_AT_ONCE
+) -> AsyncIterator[list[str]]:
     """Yield the ids of a unit's predictions, those of each transaction together."""
     low = ""
     while True:
         async with store.read() as connection:
             after = select(calls.c.id).where(calls.c.id > low).order_by(calls.c.id)
-            high: str | None = (await connection.execute(after.offset(stretch - 1).limit(1))).scalar()
+            high: str | None = (await connection.execute(after.offset(at_once - 1).limit(1))).scalar()
             inside = (calls.c.id > low,) if high is None else (calls.c.id > low, calls.c.id <= high)
             found = select(calls.c.id).distinct().where(*inside, calls.c.unit.in_(names)).order_by(calls.c.id)
             ids = [row[0] for row in await connection.execute(found)]
@@ -69,10 +71,10 @@ async def predictions(store: Transactions, names: Sequence[str], stretch: int = 
         low = high
 
 
-async def erase(store: Transactions, names: Sequence[str], stretch: int = STRETCH) -> Erased:
+async def erase(store: Transactions, names: Sequence[str], at_once: int = CALLS_AT_ONCE) -> Erased:
     """Erase a unit. Called again after an interruption it completes the erasure."""
     erased = Erased()
-    found = [(ids, await _keys(store, ids)) async for ids in predictions(store, names, stretch)]
+    found = [(ids, await _keys(store, ids)) async for ids in predictions(store, names, at_once)]
     await _erase_waiting(store, names, found, erased)
     for ids, keys in found:
         async with store.change() as connection:

@@ -117,7 +117,7 @@ class API:
 
     async def account(self, request: Request) -> Response:
         """The status of every feedback event, counted by route and metric: the numbers add up to what was ever sent."""
-        found = await from_store(self.controller.queries, lambda ask: ask.store.account())
+        found = await from_store(self.controller.queries, lambda ask: ask.store.feedback_total())
         by_place: dict[tuple[str, str], dict[str, int]] = {}
         for (route, metric, status), n in sorted(found.items()):
             by_place.setdefault((route, metric), dict.fromkeys(map(str, STATUSES), 0))[status] = n

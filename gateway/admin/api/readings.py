@@ -52,7 +52,7 @@ def readings(queries: Queries, reports: Reports, metrics: Metrics, *, clock: Cal
         metrics.refresh_quality(await reports.all())
 
     async def feedback() -> None:
-        metrics.refresh_account(await from_store(queries, lambda ask: ask.store.account()))
+        metrics.refresh_account(await from_store(queries, lambda ask: ask.store.feedback_total()))
 
     async def sinks() -> None:
         metrics.refresh_sinks(await from_store(queries, lambda ask: ask.sinks()))

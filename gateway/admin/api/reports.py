@@ -108,7 +108,7 @@ class Reports:
     async def of_no_route(self) -> dict[str, Any] | None:
         """Return what is wrong with feedback that belongs to no route, None if nothing is. Raises StoreUnavailable."""
         try:
-            return of_no_route(await from_store(self._queries, lambda ask: ask.store.account()))
+            return of_no_route(await from_store(self._queries, lambda ask: ask.store.feedback_total()))
         except TimeoutError as error:
             raise StoreUnavailable(f"the store did not answer within {DEADLINE_SECONDS:.0f} seconds") from error
 

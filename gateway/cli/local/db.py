@@ -25,13 +25,13 @@ def status(context: typer.Context, config: ConfigOption = None, as_json: JsonOpt
     Looks beside a running gateway and changes nothing. Leaves with 1 unless the tables are up to date.
     """
     from gateway.store import StoreError, password_in
-    from gateway.store.inspect import look
+    from gateway.store.inspect import inspect_store
     from gateway.store.schema import migrations
 
     gateway = configuration(chosen(context, config)).gateway
     try:
         password = password_in(gateway.store_password_file)
-        found = asyncio.run(look(gateway.store, Path(gateway.data_dir), password=password))
+        found = asyncio.run(inspect_store(gateway.store, Path(gateway.data_dir), password=password))
     except StoreError as error:
         raise fail(str(error)) from None
     steps = migrations.due(found.version)

@@ -160,7 +160,9 @@ class Publisher:
             await member.fence_journal(connection)
             _, present = await publications.newest(connection)
             newest = await publications.newest_of(connection, identity)
-            others = [node for node in await nodes.known(connection) if node.name != member.node and not node.absent]
+            others = [
+                node for node in await nodes.all_nodes(connection) if node.name != member.node and not node.absent
+            ]
             if newest and (present == identity or any(node.config == identity for node in others)):
                 return with_published(fresh, newest, await publications.read(connection, newest))
             return await self._number(connection, fresh, member.node)

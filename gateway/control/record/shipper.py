@@ -96,7 +96,7 @@ class Shipper:
         if batch.parts or read.offsets or forgotten or silent:
             async with self._store.begin() as connection:
                 await self._member.fence_journal(connection)
-                await shipped.put(connection, self._member.node, batch.parts)
+                await shipped.add(connection, self._member.node, batch.parts)
                 await positions.write_offsets(connection, read.offsets, prefix)
                 await positions.write_numbers(connection, read.numbers, prefix)
                 await positions.forget_offsets(connection, forgotten, prefix)

@@ -73,7 +73,7 @@ async def write_positions(connection: AsyncConnection, state: StoreState, read: 
     """Write how far the journal, and what other nodes shipped, was read."""
     await positions.write_offsets(connection, read.offsets, state.prefix)
     await positions.write_numbers(connection, read.numbers, state.prefix)
-    await shipped.take(connection, read.taken)
+    await shipped.mark_recorded(connection, read.taken)
 
 
 async def queue_events(connection: AsyncConnection, recorded: Recorded, sinks: Mapping[str, Sink]) -> Mapping[str, int]:

@@ -56,7 +56,7 @@ class Retention:
 
     async def sweep(self, kept: Gateway, now_ms: int) -> None:
         """Remove everything that is older than ``kept`` says, fold what is old, and make room for the days to come."""
-        await self._store.make_room(partitions.day_of(now_ms))
+        await self._store.make_partitions(partitions.day_of(now_ms))
         for kind in KINDS:
             bound = getattr(kept, kind.setting)
             if bound is not None:

@@ -47,7 +47,7 @@ _FENCE: Final = (
 _RELEASE: Final = (
     update(lease).where(lease.c.name == _NAME, lease.c.fencing == bindparam("b_fencing")).values(expires_ms=0)
 )
-_LOOK: Final = select(lease.c.holder, lease.c.fencing, lease.c.expires_ms - NOW_MS).where(lease.c.name == _NAME)
+_READ: Final = select(lease.c.holder, lease.c.fencing, lease.c.expires_ms - NOW_MS).where(lease.c.name == _NAME)
 
 
 class LeaseLost(Exception):
@@ -62,9 +62,9 @@ class Lease(NamedTuple):
     left_ms: int
 
 
-async def look(connection: AsyncConnection) -> Lease:
+async def read(connection: AsyncConnection) -> Lease:
     """Return the lease. A look locks nothing, so nobody who only looks waits for the holder's transaction."""
-    found = (await connection.execute(_LOOK)).first()
+    found = (await connection.execute(_READ)).first()
     return Lease("", 0, -1) if found is None else Lease(*found)
 
 

@@ -22,16 +22,16 @@ ABSENT_MS: Final = 120_000
 #: what was recorded of it before is known by its ids.
 FORGOTTEN_MS: Final = 90 * 86_400_000
 
-_ENTER: Final = (
+_BEGIN_LIFE: Final = (
     postgresql.insert(nodes)
     .values(node=bindparam("b_node"), life=1, config="", revision=0, seen_ms=NOW_MS)
     .on_conflict_do_update(index_elements=["node"], set_={"life": nodes.c.life + 1, "seen_ms": NOW_MS})
     .returning(nodes.c.life)
 )
-_STILL: Final = (
+_RENEW: Final = (
     update(nodes).where(nodes.c.node == bindparam("b_node"), nodes.c.life == bindparam("b_life")).values(seen_ms=NOW_MS)
 )
-_SAY: Final = _STILL.values(config=bindparam("b_config"), revision=bindparam("b_revision"))
+_ANNOUNCE: Final = _RENEW.values(config=bindparam("b_config"), revision=bindparam("b_revision"))
 _ALL: Final = select(nodes.c.node, nodes.c.config, nodes.c.revision, NOW_MS - nodes.c.seen_ms).order_by(nodes.c.node)
 
 
@@ -52,32 +52,32 @@ class Node(NamedTuple):
         return self.silent_ms > ABSENT_MS
 
 
-async def enter(connection: AsyncConnection, node: str) -> int:
+async def begin_life(connection: AsyncConnection, node: str) -> int:
     """Begin a life of this node, which ends all others; return its number."""
-    found: Any = (await connection.execute(_ENTER, {"b_node": node})).scalar_one()
+    found: Any = (await connection.execute(_BEGIN_LIFE, {"b_node": node})).scalar_one()
     return int(found)
 
 
-async def still(connection: AsyncConnection, node: str, life: int) -> None:
+async def ensure_newest_life(connection: AsyncConnection, node: str, life: int) -> None:
     """Let the transaction go on only if this is the node's newest life. Raises Superseded."""
-    if (await connection.execute(_STILL, {"b_node": node, "b_life": life})).rowcount != 1:
+    if (await connection.execute(_RENEW, {"b_node": node, "b_life": life})).rowcount != 1:
         raise Superseded(f"another process goes by the name of node {node}: each needs a data_dir of its own")
 
 
-async def say(connection: AsyncConnection, node: str, life: int, config: str, revision: int) -> None:
+async def announce(connection: AsyncConnection, node: str, life: int, config: str, revision: int) -> None:
     """Tell the others what this node routes by. Raises Superseded."""
     said = {"b_node": node, "b_life": life, "b_config": config, "b_revision": revision}
-    if (await connection.execute(_SAY, said)).rowcount != 1:
+    if (await connection.execute(_ANNOUNCE, said)).rowcount != 1:
         raise Superseded(f"another process goes by the name of node {node}: each needs a data_dir of its own")
 
 
 async def leave(connection: AsyncConnection, node: str, life: int) -> None:
     """Say that this life has told everything: the others wait for nothing."""
-    query = _STILL.values(seen_ms=NOW_MS - ABSENT_MS - 1)
+    query = _RENEW.values(seen_ms=NOW_MS - ABSENT_MS - 1)
     await connection.execute(query, {"b_node": node, "b_life": life})
 
 
-async def known(connection: AsyncConnection) -> list[Node]:
+async def all_nodes(connection: AsyncConnection) -> list[Node]:
     """Return every node, by name."""
     return [Node(*row) for row in await connection.execute(_ALL)]
 

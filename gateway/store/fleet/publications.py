@@ -66,7 +66,7 @@ async def read(connection: AsyncConnection, revision: int) -> Mapping[str, Plann
 
 async def write(connection: AsyncConnection, snapshot: Snapshot, config: str, node: str, now_ms: int) -> None:
     """Publish a snapshot under its number. Raises IntegrityError if that was given already."""
-    body = orjson.dumps({route.name: _said(route) for route in snapshot.routes.values()}).decode()
+    body = orjson.dumps({route.name: _entry(route) for route in snapshot.routes.values()}).decode()
     await sql.insert(connection, publications, [(snapshot.revision, config, node, now_ms, body)])
     query = (
         select(publications.c.revision)
@@ -101,7 +101,7 @@ def with_published(snapshot: Snapshot, revision: int, published: Mapping[str, Pl
     return replace(snapshot, revision=revision, routes=routes)
 
 
-def _said(route: Route) -> Mapping[str, Any]:
+def _entry(route: Route) -> Mapping[str, Any]:
     return {
         "epoch": route.epoch,
         "settings": route.settings,

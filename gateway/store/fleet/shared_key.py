@@ -15,23 +15,23 @@ from gateway.store.schema.count_tables import epochs
 from gateway.store.schema.fleet_tables import assignment_keys
 
 
-class Held(NamedTuple):
+class StoredKey(NamedTuple):
     """A key that the store holds. Rotating makes the next number."""
 
     number: int
     secret: str
 
 
-async def newest(connection: AsyncConnection) -> Held | None:
+async def newest(connection: AsyncConnection) -> StoredKey | None:
     """Return the key in use, None where the fleet has none."""
     query = (
         select(assignment_keys.c.number, assignment_keys.c.secret).order_by(assignment_keys.c.number.desc()).limit(1)
     )
     found = (await connection.execute(query)).first()
-    return None if found is None else Held(*found)
+    return None if found is None else StoredKey(*found)
 
 
-async def offer(connection: AsyncConnection, number: int, secret: str, now_ms: int) -> Held | None:
+async def offer(connection: AsyncConnection, number: int, secret: str, now_ms: int) -> StoredKey | None:
     """Store a key under a number unless it is given already, and return the one in use."""
     await sql.ensure(connection, assignment_keys, [(number, secret, now_ms)])
     return await newest(connection)

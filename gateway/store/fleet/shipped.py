@@ -20,7 +20,7 @@ MOST_BYTES: Final = 64 * 2**20
 
 _HEADS: Final = select(intake.c.seq, intake.c.n).order_by(intake.c.seq).limit(500)
 _WAITING: Final = select(intake.c.node, func.sum(intake.c.bytes)).group_by(intake.c.node)
-_TAKEN: Final = update(intake).where(intake.c.seq == bindparam("b_seq")).values(taken=bindparam("b_taken"))
+_MARK: Final = update(intake).where(intake.c.seq == bindparam("b_seq")).values(taken=bindparam("b_taken"))
 
 
 class Chunk(NamedTuple):
@@ -37,7 +37,7 @@ class Chunk(NamedTuple):
         return self.content[self.taken :].split(b"\n")[:-1][:limit]
 
 
-async def put(connection: AsyncConnection, node: str, parts: Iterable[tuple[str, Sequence[bytes]]]) -> None:
+async def add(connection: AsyncConnection, node: str, parts: Iterable[tuple[str, Sequence[bytes]]]) -> None:
     """Add lines, newlines left out, by writer."""
     rows = []
     for writer, lines in parts:
@@ -72,14 +72,14 @@ async def first(connection: AsyncConnection, limit: int) -> list[Chunk]:
     return [Chunk(*row) for row in await connection.execute(query, sql.as_values(wanted))]
 
 
-async def take(connection: AsyncConnection, taken: Mapping[int, int | None]) -> None:
+async def mark_recorded(connection: AsyncConnection, taken: Mapping[int, int | None]) -> None:
     """Say how far chunks are recorded, None: to their end."""
     done = [seq for seq, until in taken.items() if until is None]
     if done:
         await connection.execute(delete(intake).where(intake.c.seq.in_(_listed(connection))), sql.as_values(done))
     rest = [{"b_seq": seq, "b_taken": until} for seq, until in taken.items() if until is not None]
     if rest:
-        await connection.execute(_TAKEN, rest)
+        await connection.execute(_MARK, rest)
 
 
 def _listed(connection: AsyncConnection) -> Select[Any]:

@@ -187,7 +187,7 @@ class _Store(Store):
         self._fake.fail()
         return self._fake.predictions.get(prediction_id)
 
-    async def account(self) -> Mapping[tuple[str, str, str], int]:
+    async def feedback_total(self) -> Mapping[tuple[str, str, str], int]:
         self._fake.fail()
         return self._fake.counted
 

@@ -455,7 +455,7 @@ def test_looking_says_who_holds_the_lease(at_nodes: AtNodes) -> None:
         a, b = [await those.node(name) for name in "ab"]
         await rounds(a, b)
         async with b.store.begin() as connection:
-            found = await lease.look(connection)
+            found = await lease.read(connection)
         assert (found.holder, found.fencing) == ("a", 1)
         assert 0 < found.left_ms <= lease.LEASE_MS
         assert b.member.view("c").holder == "a"

@@ -127,7 +127,7 @@ def test_a_prediction_that_is_not_known_has_no_more_room(tmp_path: Path, store: 
         ledger = await desk.record()
         assert sums(ledger) == {"a": (MOST, 1.0)}
         assert statuses(ledger) == {"joined": MOST}
-        assert sum((await desk.store.account()).values()) == 3 * MOST, "statuses add up"
+        assert sum((await desk.store.feedback_total()).values()) == 3 * MOST, "statuses add up"
 
     at_desk(Desk(tmp_path, K, store=store), story)
 

@@ -36,7 +36,7 @@ async def story(desk: Desk, lines: list[Line], pauses: set[int], refused: int) -
             if index in pauses:
                 await desk.recorder.step()
         ledger = await desk.record()
-        counted = dict(await desk.store.account())
+        counted = dict(await desk.store.feedback_total())
         place = (row_tables.feedback.c.counted, row_tables.feedback.c.metric, row_tables.feedback.c.status)
         async with desk.store.begin() as connection:
             rows = await connection.execute(select(*place, func.count()).group_by(*place))

@@ -18,7 +18,7 @@ from gateway.store import LoggedEvent, Store, StoreError
 from gateway.store.counts import plans, tallies
 from gateway.store.counts.deltas import Deltas, Sign
 from gateway.store.counts.ledger import Seen
-from gateway.store.inspect import look
+from gateway.store.inspect import inspect_store
 from gateway.store.schema import migrations, tables
 from gateway.store.schema.migrations import Migrated, Step
 from tests.gateway.cli.running import write_config
@@ -132,7 +132,7 @@ def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path, store: str, mo
         opened(store, tmp_path)
     with pytest.raises(StoreError, match=f"schema version {NEXT}; this program knows versions up to"):
         opened(store, tmp_path)
-    assert asyncio.run(look(store, tmp_path)).version == NEXT
+    assert asyncio.run(inspect_store(store, tmp_path)).version == NEXT
 
 
 def test_processes_that_migrate_at_once_do_it_once(tmp_path: Path, store: str) -> None:
@@ -186,7 +186,7 @@ def test_status_looks_beside_a_store_that_is_open(tmp_path: Path, new_store: Cal
         store = await Store.open(where, tmp_path)
         try:
             async with store.begin():
-                found = await look(where, tmp_path)
+                found = await inspect_store(where, tmp_path)
             assert (found.state, found.size_bytes > 0) == ("current", True)
         finally:
             await store.close()
