@@ -49,4 +49,5 @@ def configuration(path: Path) -> Config:
         return load(path, secrets=False)
     except ConfigError as error:
         print_diagnostics(error.diagnostics, err=True)
-        raise fail(f"{path} cannot be used") from None
+        hint = None if path.exists() else "name the configuration with -c FILE"
+        raise fail(f"{path} cannot be used", hint) from None

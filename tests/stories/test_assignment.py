@@ -85,6 +85,9 @@ def test_the_key_is_made_once_and_seen_nowhere_and_moves_units_only_when_it_is_r
             status = turnout("assignment", "status", "-c", str(program.file)).stdout
             assert f"{after.assignment}, and units are assigned by it" in status
             assert not [one for one in (*hidden, *hiding(now)) if one in status + rotated.stdout + program.log()]
+        path.unlink()
+        lost = turnout("assignment", "status", "-c", str(program.file)).stdout
+        assert f"gone: units are assigned by {after.assignment}" in lost
 
 
 def hiding(secret: str) -> tuple[str, ...]:

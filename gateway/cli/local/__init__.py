@@ -1,1 +1,1 @@
-"""Commands that work on the configuration, the data directory or the store of this machine."""
+"""Commands that work on the configuration, the data directory or the store of this machine, served or not."""

@@ -36,6 +36,8 @@ class _KeyState(NamedTuple):
     def said(self) -> str:
         if self.key is None and self.published is None:
             return "none yet: turnout serve makes one when it starts for the first time"
+        if self.key is None and self.published:
+            return f"gone: units are assigned by {self.published}; bring it back, or see turnout assignment rotate"
         if self.key is None:
             return "none: who knows a route's name can tell which variant a unit meets; see turnout assignment rotate"
         if self.published is None:

@@ -65,6 +65,7 @@ def migrate(context: typer.Context, config: ConfigOption = None) -> None:
     at the same moment wait for each other, or are told who has the store open.
     """
     from gateway.files.private import keep_private
+    from gateway.process.premises import running_supervisor
     from gateway.store import Store, StoreError, password_in
 
     keep_private()
@@ -81,7 +82,8 @@ def migrate(context: typer.Context, config: ConfigOption = None) -> None:
     try:
         asyncio.run(run())
     except StoreError as error:
-        raise fail(str(error)) from None
+        running = running_supervisor(Path(gateway.data_dir)) is not None
+        raise fail(str(error), "turnout serve brings the tables up to date itself" if running else None) from None
 
 
 _SAID = {

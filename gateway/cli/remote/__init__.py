@@ -1,1 +1,1 @@
-"""Commands that ask the admin port of a running gateway."""
+"""Commands that ask the admin port of a running gateway, and open neither its data directory nor its store."""
