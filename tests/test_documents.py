@@ -94,12 +94,31 @@ def test_every_turnout_command_in_the_documents_is_understood(tmp_path: Path) ->
 
 
 def test_the_feedback_in_the_documents_is_feedback() -> None:
-    sent = [command for command in commands() if command[0] == "curl"]
+    sent = [command for command in commands() if command[0] == "curl" and "/-/feedback" in " ".join(command)]
     assert sent
     for command in sent:
         assert any(argument.endswith("/-/feedback") for argument in command)
         (event,) = json.loads(command[command.index("-d") + 1])
         assert event.keys() == {"prediction_id", "metric", "value"}
+
+
+def test_every_other_request_in_the_documents_is_one_of_the_first_config() -> None:
+    config = tomllib.loads(blocks("toml")[0][1])
+    (route,) = config["routes"].values()
+    sent = [command for command in commands() if command[0] == "curl" and "/-/feedback" not in " ".join(command)]
+    assert sent
+    for command in sent:
+        assert f"http://127.0.0.1:8080{route['path']}" in command
+        assert command[command.index("-H") + 1].startswith(route["unit"].removeprefix("header:") + ": ")
+        assert isinstance(json.loads(command[command.index("-d") + 1]), dict)
+
+
+def test_the_table_of_paths_names_each_path_of_the_admin_port() -> None:
+    sources = (ROOT / "gateway/admin").rglob("*.py")
+    paths = {path for source in sources for path in re.findall(r'Route\("([^"]+)"', source.read_text())}
+    shown = {path.replace("{route}", "ROUTE").replace("{prediction}", "ID") for path in paths if "static" not in path}
+    named = ", ".join(table("path", "docs/reference/http.md"))
+    assert {path.strip("`") for path in named.split(", ")} == shown
 
 
 def test_the_table_of_policies_names_each_kind_and_its_settings() -> None:
