@@ -112,7 +112,7 @@ def sqlite(version: tuple[int, ...], *, used: bool) -> Observation:
         "sqlite",
         "note",
         f"{said}: before {sound} two connections that write or checkpoint a WAL database at once can corrupt it",
-        "of turnout's two connections one only reads; let no other program write turnout.db, and copy it by turnout backup",
+        "of turnout's two connections one only reads; let no other program write turnout.db; copy it by turnout backup",
     )
 
 
