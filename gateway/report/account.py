@@ -1,7 +1,7 @@
 """Everything a report is made from, in one place: a route, its plan, and what was counted.
 
-Rule: looks things up and adds them up, and judges nothing. A policy's kind is asked for nowhere: only whether its
-choice is random, whether it learns, and what its plan's shares say.
+Rule: it looks up and adds up, and judges nothing. Nothing depends on a policy's kind, only on whether it chooses at
+random, whether it learns, and on its plan's shares.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from router.snapshot import Metric, Route, Snapshot
 ANSWERING: Final[tuple[Role, ...]] = ("primary", "draft")
 SHADOWING: Final[tuple[Role, ...]] = ("shadow",)
 
-#: The chance of ever missing the share of calls of a variant that are this or that.
+#: The chance that ``share_interval`` ever misses the true share.
 SHARE_ALPHA: Final = 0.005
 
 _Place = tuple[str, str, str, str, str, str]  # variant, role, against, metric, definition, phase
@@ -31,7 +31,7 @@ _Place = tuple[str, str, str, str, str, str]  # variant, role, against, metric, 
 
 @dataclass(frozen=True)
 class Account:
-    """One route's plan and counts. ``policy`` is the route's own settings when known (None: only its kind is)."""
+    """One route's plan and counts. ``policy`` has the route's settings; None if only its kind is known."""
 
     snapshot: Snapshot
     ledger: Ledger
@@ -44,7 +44,7 @@ class Account:
 
     @cached_property
     def variants(self) -> tuple[str, ...]:
-        """Every variant that answers or gets copies, the policy's first, then the route's own mirrors."""
+        """Every variant that answers or gets copies: those of the policy, then those of the route's mirrors."""
         return tuple(dict.fromkeys((*self.route.variants, *(mirror.variant for mirror in self.route.mirrors))))
 
     @cached_property
@@ -53,7 +53,7 @@ class Account:
 
     @cached_property
     def primary(self) -> Metric | None:
-        """The metric the verdict is about: None when the route lists none."""
+        """The metric that the verdict is about; None when the route lists none."""
         name = self.route.primary_metric or next(iter(self.route.metrics), None)
         return None if name is None else self.snapshot.metrics[name]
 
@@ -97,7 +97,7 @@ class Account:
 
     @cached_property
     def best(self) -> Mapping[str, float]:
-        """The policy's own belief: the probability that each variant is the best. Empty where it holds none."""
+        """The probability that each variant is the best, by the policy itself. Empty where the policy computes none."""
         if self.policy is None or self.reward is None:
             return {}
         return self.policy.probability_best(self.ledger.evidence({self.reward.name: self.reward.definition}))
@@ -108,30 +108,30 @@ class Account:
 
     @cached_property
     def requests(self) -> float:
-        """How many requests were answered: of a merged one, each ranker has a call."""
+        """How many requests were answered. A merged request has one call of each ranker, and is counted once."""
         drafts = max((self.calls(variant, ("draft",)).d for variant in self.variants), default=0.0)
         return sum(self.calls(variant, ("primary",)).d for variant in self.variants) + drafts
 
     def seen(self, variant: str, word: str, roles: tuple[Role, ...] | None = None) -> Seen | None:
-        """Return what was seen of a sign in a variant's calls; None where nothing was."""
+        """Return how often and when a sign was seen in a variant's calls; None if never."""
         signs = self.ledger.signs
         return _sum(signs.get((variant, role, word)) for role in roles or self.roles(variant))
 
     def seen_in_requests(self, word: str) -> Seen | None:
-        """Return what was seen of a sign in requests: of a merged one, each ranker's call says it."""
+        """Return how often and when a sign was seen in requests. In a merged request each ranker's call has it."""
         signs = self.ledger.signs
         alone = _sum(signs.get((variant, "primary", word)) for variant in self.variants)
         merged = [seen for variant in self.variants if (seen := signs.get((variant, "draft", word))) is not None]
         return _sum([alone, max(merged, key=lambda seen: seen.n, default=None)])
 
     def checked(self, variant: str, roles: tuple[Role, ...] | None = None) -> float:
-        """Return how many calls of a variant were looked at for signs: those of an earlier version were not."""
+        """Return how many calls of a variant were checked for signs: earlier versions of the program checked none."""
         seen = self.seen(variant, CHECKED, roles)
         return self.calls(variant, roles or self.roles(variant)).d if seen is None else seen.n
 
     @property
     def checked_requests(self) -> float:
-        """How many requests were looked at for signs."""
+        """How many requests were checked for signs."""
         seen = self.seen_in_requests(CHECKED)
         return self.requests if seen is None else seen.n
 
@@ -157,7 +157,7 @@ class Account:
         return total
 
     def opponents(self, variant: str, metric: Metric) -> tuple[str, ...]:
-        """Return whom a shadow was paired with on this metric, the baseline first."""
+        """Return the variants that a shadow was paired with on this metric, the baseline first."""
         found = {
             against
             for name, role, against, measured, definition, _ in self._pooled
@@ -167,7 +167,7 @@ class Account:
 
     @cached_property
     def _pooled(self) -> Mapping[_Place, Tally]:
-        """Every tally with its periods and declared versions added up, found in one step instead of a search each."""
+        """Tallies added up over periods and declared versions, so that each is one look-up instead of a search."""
         total: dict[_Place, Tally] = {}
         for key, tally in self.ledger.tallies.items():
             place = (key.variant, key.role, key.against, key.metric, key.definition, key.phase)
@@ -186,10 +186,10 @@ def _sum(seen: Iterable[Seen | None]) -> Seen | None:
 def share_interval(
     account: Account, n: float, variants: Sequence[str], roles: tuple[Role, ...], *, alpha: float = SHARE_ALPHA
 ) -> Interval:
-    """Return where the share of calls of these variants lies of which ``n`` were seen.
+    """Return the interval of a share: ``n`` of the calls of these variants.
 
-    They are not counted by unit. A unit can have no more of them than it has calls, so the most calls of any unit bound
-    how heavy one unit may be: that keeps the interval exact however alike a unit's calls are.
+    Such calls are not counted by unit. A unit can have no more of them than it has calls, so the most calls of any unit
+    bound how heavy one unit may be: that keeps the interval exact however alike a unit's calls are.
     """
     calls = sum((account.calls(variant, roles) for variant in variants), EMPTY)
     heaviest = max(calls.d_max, 1.0) if account.route.by_unit else 1.0

@@ -1,7 +1,8 @@
-"""One variant compared with the baseline, by whatever the route makes comparable.
+"""One variant compared with the baseline, in the way that the route allows.
 
-Rule: one interval per comparison, valid at every look, from mature tallies. Who answers instead of the baseline is
-compared by strata; who answers together with it, by preference; who only gets copies, on the very same requests.
+Rule: one interval per comparison, valid at every look, from mature tallies. A variant that answers instead of the
+baseline is compared by strata (periods); one whose answers are merged with the baseline's, by preference; one that only
+gets copies, on the same requests.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from router.snapshot import Metric
 #: The chance of ever being wrong about a route, shared by its comparisons (Bonferroni).
 ALPHA: Final = 0.05
 
-#: Below this many units on either side, an interval that decides nothing says "collecting" and not "no difference yet":
-#: with fewer, even a difference of 40 points often goes unseen.
+#: With fewer units on either side, an interval that contains 0 means "collecting" and not "no_difference_yet": even a
+#: difference of 40 points often goes undetected then.
 FEWEST_UNITS: Final = 30
 
 
@@ -44,7 +45,7 @@ class Comparison:
 
 
 def comparisons(account: Account) -> tuple[Comparison, ...]:
-    """Compare every variant with the baseline on the route's primary metric; nothing where it has no metric."""
+    """Compare every variant with the baseline on the route's primary metric; empty if it has no metric."""
     metric, baseline = account.primary, account.route.baseline
     others = [variant for variant in account.variants if variant != baseline]
     if metric is None or not others:
@@ -54,10 +55,10 @@ def comparisons(account: Account) -> tuple[Comparison, ...]:
 
 
 def paired_interval(tally: Tally, metric: Metric, *, alpha: float = ALPHA) -> Interval | None:
-    """Return where the mean difference of two scores of the same requests lies; None where nothing can be said.
+    """Return the interval of the mean difference of two scores of the same requests; None if there is none.
 
-    It is asymptotic as soon as enough units differ, as ``difference_interval`` is. The exact interval takes every unit
-    to vary as much as its bounds allow, but most pairs are equal: it would be several times as wide.
+    It is asymptotic as soon as enough units differ, as ``difference_interval`` is. The exact interval assumes that
+    every unit varies as much as its bounds allow, but most pairs are equal: it would be several times as wide.
     """
     if tally.mean is None:
         return None
@@ -131,7 +132,7 @@ def _open(variant: str, units: tuple[int, int]) -> Comparison:
 
 
 def _judged(comparison: Comparison, metric: Metric) -> Comparison:
-    """Return the comparison with what its interval says: an interval beyond 0 decides, however few the units."""
+    """Return the comparison with the status of its interval: one without 0 decides, however few the units are."""
     if comparison.low is None or comparison.high is None:
         return comparison
     rises, falls = comparison.low > 0, comparison.high < 0

@@ -1,7 +1,7 @@
-"""A route as it was in an epoch that is over, so that its numbers can be read as they were meant.
+"""A route as it was in an epoch that has ended, so that its numbers are reported under the settings of that time.
 
-Rule: what the store wrote down of an epoch decides: policy, variants with their versions, unit, plan, metrics. What it
-did not write down is taken from the present.
+Rule: policy, variants with their versions, unit, plan and metrics are those that the store has of the epoch. What it
+does not have is taken from the present snapshot.
 """
 
 from __future__ import annotations

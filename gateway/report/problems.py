@@ -1,7 +1,7 @@
 """What is wrong with a route, in words: how many of how many, since when, and what would mend it.
 
 Rule: a problem is one entry of ``PROBLEMS``, and nothing else names it: report, verdict, console, command line, series
-and alert show whatever is found. Nothing is found below ``LEAST_SEEN``: once or twice, everything happens.
+and alert show whatever is found. Fewer than ``LEAST_SEEN`` cases are ignored: anything happens once or twice.
 """
 
 from __future__ import annotations
@@ -18,32 +18,31 @@ from router.outcomes import Inapplicable
 from router.records import UNCOUNTED
 from router.snapshot import Metric
 
-#: Of fewer cases nothing is said.
+#: Fewer cases are not reported.
 LEAST_SEEN: Final = 10
 
-#: A problem that was not seen for this long, by the watermark, is reported as past and raises no alert.
+#: A problem last seen longer ago than this, by the watermark, is reported as past and raises no alert.
 ONGOING_MS: Final = 15 * 60_000
 
-#: A share of 4xx that is a problem wherever it is; below it, only where it differs between variants.
+#: A share of 4xx that is always a problem; a smaller share is one only where it differs between variants.
 MANY_CLIENT_ERRORS: Final = 0.1
 
-#: Shares of variants that are closer than this are alike.
+#: Shares of variants that are closer than this count as equal.
 LEAST_GAP: Final = 0.01
 
-#: A metric that is known for less of what was answered is as good as unknown.
+#: A metric that has values for a smaller share of the answers counts as unknown.
 LEAST_COVERAGE: Final = 0.05
 
-
-#: Feedback that belongs to no route is a problem from this share of all on.
+#: The share of all feedback from which on feedback that belongs to no route is a problem.
 LEAST_LOST: Final = 0.01
 
 _LOST: Final = {"orphaned": "name no prediction that is known", "rejected": "were refused"}
 
 
 class Found(NamedTuple):
-    """One thing that is wrong: ``n`` of ``of``. ``variant`` is None where it is the route's; ``seen`` None: not known.
+    """One thing that is wrong: ``n`` of ``of``. ``variant`` is None if it is the route's; ``seen`` None if not known.
 
-    ``sentence`` says what is wrong, without the numbers; ``mend`` what would end it.
+    ``sentence`` says what is wrong, without the numbers; ``mend`` says how to end it.
     """
 
     variant: str | None
@@ -55,7 +54,7 @@ class Found(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """A kind of problem: ``find`` looks for it; a share below ``least`` is none."""
+    """A kind of problem: ``find`` looks for it; a share below ``least`` is not reported."""
 
     name: str
     least: float
@@ -74,7 +73,7 @@ def problems_of(account: Account) -> list[dict[str, Any]]:
 
 
 def warning(found: list[dict[str, Any]]) -> str | None:
-    """Return what a reader of the verdict must know first; None where nothing is wrong."""
+    """Return what a reader of the verdict must know first; None if nothing is wrong."""
     if not found:
         return None
     more = len(found) - 1
@@ -83,14 +82,14 @@ def warning(found: list[dict[str, Any]]) -> str | None:
 
 
 def is_ongoing(last: str | None, watermark_ms: int | None) -> bool:
-    """Return whether a problem that was last seen then still is one."""
+    """Return whether a problem that was last seen at this time is still a problem."""
     if last is None or watermark_ms is None:
         return True
-    return last >= rfc3339(watermark_ms - ONGOING_MS)  # times of one form are in the order of their letters
+    return last >= rfc3339(watermark_ms - ONGOING_MS)  # RFC 3339 times in UTC sort as strings
 
 
 def of_no_route(ended: Mapping[tuple[str, str, str], int]) -> dict[str, Any] | None:
-    """Return what is wrong with feedback that belongs to no route, as one of ``problems_of``; None if nothing is.
+    """Return the problem of feedback that belongs to no route, as ``problems_of`` has it; None if there is none.
 
     ``ended`` counts all events by (route, metric, status).
     """
@@ -163,7 +162,7 @@ def _client_errors(account: Account) -> Iterator[Found]:
 
 
 def _stands_out(account: Account, variant: str, n: float, others: list[str], theirs: float) -> bool:
-    """Whether a variant's share is above the others' by more than chance gives."""
+    """Return whether a variant's share is above the others' by more than chance explains."""
     if not others:
         return False
     ours = share_interval(account, n, [variant], account.roles(variant))
@@ -237,7 +236,7 @@ def _orphaned(account: Account) -> Iterator[Found]:
 
 
 def _not_applicable(account: Account) -> Iterator[Found]:
-    # What is about requests that are not counted is no fault of the feedback's.
+    # Feedback about requests that are not counted is not at fault.
     apart = account.ledger.signs.get(("", "", UNCOUNTED))
     signs = account.ledger.signs
     found = sorted(((seen, why) for why in _INAPPLICABLE if (seen := signs.get(("", "", why)))), reverse=True)
@@ -247,7 +246,7 @@ def _not_applicable(account: Account) -> Iterator[Found]:
         yield one if apart is None else one._replace(n=max(0, one.n - apart.n))
 
 
-#: What each reason is of, and what would end it.
+#: For each reason: the events that have it, and how to end it.
 _INAPPLICABLE: Final[dict[Inapplicable, tuple[str, str]]] = {
     "metric_not_listed": ("of a metric that the route does not list", "list it in the metrics of the route"),
     "not_merged": ("about lists that were not merged", "see why they were not: a ranker that failed, or its answer"),
@@ -280,7 +279,7 @@ def _uncovered(account: Account) -> Iterator[Found]:
 
 
 def _coverage(account: Account, variant: str, metric: Metric) -> tuple[float, float]:
-    """How many windows closed, and for how many of them there is a value."""
+    """Return how many windows closed, and how many of them have a value."""
     return account.own(variant, metric, "closed").d, account.own(variant, metric, "mature").d
 
 
@@ -291,7 +290,7 @@ def _answers(account: Account, word: str, what: str, mend: str) -> Iterator[Foun
 
 
 def _events(account: Account, status: Status, what: str, mend: str) -> Iterator[Found]:
-    """Of everything that was sent to the route, over all epochs: feedback may come long after its prediction."""
+    """Count over all epochs of the route, because feedback may come long after its prediction."""
     ended = account.ledger.feedback
     n = sum(count for (_, one), count in ended.items() if one == status)
     seen = account.ledger.signs.get(("", "", status))
@@ -299,14 +298,14 @@ def _events(account: Account, status: Status, what: str, mend: str) -> Iterator[
 
 
 def _answered(account: Account, variant: str) -> float:
-    """How many answers of a variant there are in which something could be found."""
-    # Where 4xx are failures, they are among those already.
+    """Return how many answers of a variant could be examined."""
+    # Where 4xx count as failures, they are among the failed calls already.
     words = ("failed",) if account.snapshot.backends[variant].client_errors == "fail" else ("failed", "client_error")
     wrong = (account.seen(variant, word) for word in words)
     return account.checked(variant) - sum(seen.n for seen in wrong if seen is not None)
 
 
-#: Every problem there is, what matters most first.
+#: Every problem there is, the most important first.
 PROBLEMS: tuple[Problem, ...] = (
     Problem("failures", 0.01, _failures),
     Problem("client_errors", 0.0, _client_errors),

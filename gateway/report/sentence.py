@@ -1,7 +1,7 @@
-"""What the numbers say, in words a manager understands.
+"""What the numbers mean, in words that a manager understands.
 
-Rule: plain words, whole sentences, no formula; every number comes with how sure it is and over how many it was counted.
-What is good is always said to be good: a metric where lower is better never reads the wrong way round.
+Rule: plain words, whole sentences, no formula. Every number comes with its interval and the number of units behind it.
+Where lower is better, the sentence says so, so that it cannot be read the wrong way round.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SURE: Final = "95 % sure however often you look"
 def counted(account: Account) -> str:
     """Return what is counted on this route, in the plural: users, units of another kind, or requests.
 
-    Where no request carries a unit, each is counted for itself: those are requests, whatever the file says.
+    Where no request carries a unit, each request is a unit of its own: then it is requests, whatever the file says.
     """
     alone = account.seen_in_requests("no_unit")
     if not account.route.by_unit or (alone is not None and alone.n >= account.requests):
@@ -34,9 +34,9 @@ def counted(account: Account) -> str:
 def summary(
     account: Account, metric: Metric, found: Sequence[Comparison], failing: Mapping[str, str] | None = None
 ) -> str:
-    """Say what the comparisons found: the one that matters most in full, the others in a clause each.
+    """Say what the comparisons found: the most important one in full, the others in a clause each.
 
-    ``failing`` says of which variants the answers are not to be judged, and why.
+    ``failing`` has the variants whose answers are not judged, each with the reason.
     """
     leading, *others = sorted(found, key=lambda one: _importance(one, metric))
     if failing and leading.variant in failing:
@@ -72,7 +72,7 @@ def one_comparison(account: Account, metric: Metric, one: Comparison) -> str:
 
 
 def alone(account: Account, metric: Metric) -> str:
-    """Say how the only variant of a route does."""
+    """Say how well the only variant of a route does."""
     name = account.route.baseline
     tally = account.own(name, metric, "mature")
     found = mean_interval(tally, bounds=metric.bounds) if tally.mean is not None else None
@@ -148,20 +148,20 @@ def _preferred(account: Account, metric: Metric, one: Comparison, votes: Prefere
 
 
 def _judgement(one: Comparison, metric: Metric) -> str:
-    """Say that it is good or bad where the words before leave it open."""
+    """Say whether the difference is good or bad, where lower is better."""
     if metric.better == "lower":
         return f" That is {one.status}: lower is better."
     return ""
 
 
 def _traffic(account: Account) -> str:
-    """Say where an adaptive policy sends its traffic, and how sure it is. It may be sure before the interval is."""
+    """Say where an adaptive policy sends its traffic, and how sure it is, which may be before the interval decides."""
     most = max(account.shares, key=lambda name: account.shares[name])
     sent = f"{most} now gets {account.shares[most]:.0%} of the requests"
     best = account.best.get(most)
     if best is None:
         return f"{sent}."
-    # Never 100 %: a posterior is sure of nothing.
+    # Never 100 %: a posterior probability is below 1.
     chance = "above 99.9%" if best > 0.999 else f"{best:.1%}"
     return f"{sent}: the chance that it is the best is {chance}."
 
@@ -181,7 +181,7 @@ def _importance(one: Comparison, metric: Metric) -> tuple[int, float]:
 
 
 def _quantity(metric: Metric) -> str | None:
-    """Return what is compared; None: the share that a variant gets right."""
+    """Return what is compared; None if it is the share that a variant gets right."""
     if metric.scorer is not None:
         return metric.scorer.noun
     return f"{metric.name} rate" if metric.kind == "event" else f"mean {metric.name}"

@@ -1,6 +1,6 @@
-"""What is known of each variant on its own: calls, latency, its metrics, its copies, what a bandit believes of it.
+"""What is known of each variant on its own: calls, latency, its metrics, its copies, and what a bandit believes of it.
 
-Rule: numbers only. Where nothing was counted there is null, and no interval that a reader could take for knowledge.
+Rule: numbers only. Where nothing was counted there is null, never an interval that says nothing.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _variant(account: Account, name: str) -> dict[str, Any]:
 def _metric(account: Account, name: str, metric: Metric) -> dict[str, Any]:
     live, mature = account.own(name, metric, "live"), account.own(name, metric, "mature")
     closed, unexposed = account.own(name, metric, "closed").d, account.own(name, metric, "unexposed").d
-    # Events and values score only what the client saw: a copy waits for none.
+    # Events and values score only what the client saw, so a copy waits for none.
     awaited = account.answers(name) or metric.kind == "label"
     calls = account.calls(name, account.roles(name)).d if awaited else 0.0
     return {
@@ -77,7 +77,7 @@ def _metric(account: Account, name: str, metric: Metric) -> dict[str, Any]:
 
 
 def pending_seconds(ledger: Ledger, name: str, metric: str) -> float | None:
-    """How old the oldest prediction is whose window is open, in event time; None where none is, or it is not known."""
+    """Return the age in event time of the oldest prediction whose window is open; None if unknown or if none is."""
     oldest = ledger.oldest_ms.get((name, metric))
     if oldest is None or ledger.watermark_ms is None:
         return None
@@ -85,7 +85,7 @@ def pending_seconds(ledger: Ledger, name: str, metric: str) -> float | None:
 
 
 def _coverage(account: Account, name: str, metric: Metric) -> float | None:
-    """The share of predictions that have a value, among those whose window has closed; None before any has."""
+    """Return the share of predictions with a value, among those whose window has closed; None before any has."""
     if account.answers(name):
         return coverage_tally(account, name, metric).mean
     closed, mature = account.own(name, metric, "closed").d, account.own(name, metric, "mature").d
@@ -93,7 +93,7 @@ def _coverage(account: Account, name: str, metric: Metric) -> float | None:
 
 
 def _shadow(account: Account, name: str) -> dict[str, Any] | None:
-    """What is known from copies; None for a variant that gets none."""
+    """Return what is known from copies; None for a variant that gets none."""
     calls = account.calls(name, SHADOWING)
     if not calls.d and account.answers(name):
         return None
@@ -119,7 +119,7 @@ def _is_paired(account: Account, name: str, metric: Metric) -> bool:
 
 
 def _paired(account: Account, name: str, metric: Metric) -> dict[str, Any]:
-    """The score of the copy less that of the answer, on the same requests, whose labels scored both."""
+    """Return the score of the copy less that of the answer, on the requests whose label scored both."""
     opponents = account.opponents(name, metric)
     against = opponents[0] if opponents else account.route.baseline
     tally = account.pooled(name, SHADOWING, metric.name, metric.definition, "mature", against)
@@ -139,7 +139,7 @@ def _paired(account: Account, name: str, metric: Metric) -> dict[str, Any]:
 
 
 def _beliefs(account: Account) -> Mapping[str, dict[str, Any]]:
-    """P(best) and its evidence for each variant that an adaptive policy chooses from; empty for other policies."""
+    """Return P(best) and its evidence for each variant of an adaptive policy; empty for other policies."""
     metric = account.reward
     if metric is None:
         return {}
@@ -154,7 +154,7 @@ def _beliefs(account: Account) -> Mapping[str, dict[str, Any]]:
 
 
 def _interval(tally: Tally, bounds: Bounds | None) -> dict[str, Any]:
-    """The interval of a mean; nulls where nothing was counted, or too little for an interval that holds."""
+    """Return the interval of a mean; nulls where nothing was counted, or too little for a valid interval."""
     return _shown(mean_interval(tally, bounds=bounds, alpha=ALPHA) if tally.mean is not None else None)
 
 
@@ -173,7 +173,7 @@ def _latency(ledger: Ledger, name: str, roles: tuple[Role, ...]) -> dict[str, fl
 
 
 def _another(account: Account, name: str) -> str:
-    """The baseline, or for the baseline itself any other variant: whom to ask whether answers are merged."""
+    """Return the baseline, or for the baseline another variant: with it the variant's answers may be merged."""
     if name != account.route.baseline:
         return account.route.baseline
     return next((other for other in account.variants if other != name), name)
@@ -184,5 +184,5 @@ def unit_of_analysis(account: Account) -> str:
 
 
 def count(number: float) -> int | float:
-    """A count as people write it: sums are floats inside, and 812.0 users look wrong."""
+    """Return a count as people write it: sums are floats, and 812.0 users look wrong."""
     return int(number) if float(number).is_integer() else number

@@ -1,4 +1,4 @@
-"""What a route's numbers add up to: one status, with a sentence and a reason.
+"""The verdict of a route: one status, with a sentence and a reason.
 
 Rule: a verdict is withheld rather than qualified: where assignment or coverage is broken, the status is "invalid",
 whatever the intervals say. What each status means is in ``verdict_status``.
@@ -19,22 +19,22 @@ from policies.statistics.sample_ratio import SampleRatio, sample_ratio
 from policies.statistics.sequential import mean_interval
 from router.snapshot import Metric
 
-#: Coverages closer than this never withhold a verdict, however sure they are to differ.
+#: A smaller gap between coverages never withholds a verdict, even if it is certain.
 LEAST_COVERAGE_GAP: Final = 0.01
 
-#: The chance of ever withholding a sound comparison for its coverage, split over the two intervals.
+#: The chance of ever withholding a sound comparison because of its coverage, split over the two intervals.
 COVERAGE_ALPHA: Final = 0.01
 
-#: A variant that fails so many of its calls is failing, whatever the baseline does.
+#: A variant that fails this share of its calls is failing, whatever the baseline does.
 FAILING_SHARE: Final = 0.5
 
-#: Shares of failures closer than this are alike.
+#: Shares of failures that are closer than this count as equal.
 LEAST_FAILURE_GAP: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """``reason`` says why there is no answer (yet); None when there is one."""
+    """``reason`` says why the verdict decides nothing (yet); None when it decides."""
 
     status: Status
     comparisons: tuple[Comparison, ...]
@@ -107,7 +107,7 @@ def _withheld(account: Account, found: Sequence[Comparison], reasons: Mapping[st
 
 
 def _failing(account: Account, one: Comparison) -> str | None:
-    """Return why no answer of a variant may make it better: it fails more than the baseline, and not by chance."""
+    """Return why a variant is failing: it fails more calls than the baseline, not by chance, or half; None if not."""
     baseline = account.route.baseline
     sides = ((one.variant, SHADOWING if one.paired else ANSWERING), (baseline, ANSWERING))
     ours, theirs = (account.calls(name, roles) for name, roles in sides)
@@ -122,7 +122,7 @@ def _failing(account: Account, one: Comparison) -> str | None:
 
 
 def _uncovered(account: Account, metric: Metric, one: Comparison) -> str | None:
-    """Return why coverage makes a comparison worthless: missing values are seldom missing by chance."""
+    """Return why unequal coverage makes a comparison invalid (values are seldom missing by chance); None if not."""
     if one.paired or one.votes is not None:
         return None  # both sides answered the same requests, so what is missing is missing from both
     sides = [coverage_tally(account, name, metric) for name in (one.variant, account.route.baseline)]

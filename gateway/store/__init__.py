@@ -1,7 +1,7 @@
-"""The store: what the journal said, as tables; one embedded file, or PostgreSQL.
+"""The store: the contents of the journal as tables, in one embedded file or in PostgreSQL.
 
-Rule: opened by the controller alone, over one connection. Everything that must be true together is written in one
-transaction; the journal stays the record until that transaction is safe on the disk.
+Rule: only the controller opens it. Everything that must be true together is written in one transaction; the journal
+keeps its lines until that transaction is safe on the disk.
 """
 
 from gateway.store.counts.plans import LoggedEvent

@@ -1,8 +1,8 @@
 """Predictions with their outcomes, read from the store in batches.
 
-Rule: each batch is one transaction on the connection that only reads, so that nothing waits for it, and its values are
+Rule: each batch is one transaction on the connection that only reads, so that no writer waits for it. Its values are
 computed in a thread, so that reports and scrapes are answered meanwhile. Each prediction is read once, as it is at that
-moment; one that is recorded later, with a time that was read already, is left out.
+moment; one recorded later whose time lies in a batch already read is left out.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What there is in a database, looked at without opening it: for operators, beside a controller that has it open.
+"""The version and size of a database, for operators, also while a controller has it open.
 
-Rule: nothing is written and no lock is taken. SQLite is read over a connection that cannot write; such ones do it no
-harm, whatever its version.
+Rule: nothing is written and no lock is taken. SQLite is read over a connection that cannot write, which is harmless
+with every version of SQLite.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gateway.store.schema import migrations
 from gateway.store.schema.tables import schema_version
 from gateway.store.store import FILE, StoreError, postgresql_engine, reason
 
-#: A server that takes no connection for so long is not to be reached.
+#: A server that accepts no connection for this long cannot be reached.
 CONNECT_SECONDS: Final = 5
 
 _VERSION: Final = f"SELECT version FROM {schema_version.name}"  # noqa: S608
@@ -54,7 +54,7 @@ class Inspection(NamedTuple):
 
 
 async def inspect_store(store: str, data_dir: Path, *, password: str | None = None) -> Inspection:
-    """Return how a store stands. Raises StoreError if it cannot be reached or read."""
+    """Return the state of a store. Raises StoreError if it cannot be reached or read."""
     try:
         if store == "sqlite":
             return await asyncio.to_thread(_sqlite, data_dir / FILE)

@@ -1,6 +1,6 @@
-"""One prediction as people are shown it: its calls, its feedback, and its state under each metric.
+"""One prediction as the API shows it: its calls, its feedback, and its state under each metric.
 
-Rule: the functions that compute it from the rows are those that move the tallies: what is shown is what was counted.
+Rule: it is computed from the rows by the functions that also move the tallies, so what is shown is what was counted.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def _why(definitions: Definitions, stored: Sequence[StoredCall], event: Event) -
 
 
 async def orphans(connection: AsyncConnection, route: str | None, limit: int) -> list[dict[str, Any]]:
-    """Return feedback whose prediction never came, the newest first; with ``route`` None of any route and of none."""
+    """Return feedback whose prediction was never recorded, the newest first; of any route if ``route`` is None."""
     return [
         {
             "prediction_id": event.feedback.prediction_id,

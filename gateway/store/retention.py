@@ -1,9 +1,9 @@
-"""What is kept for a time only, and how it goes: a chunk at a time, or in PostgreSQL a day.
+"""Deletes what is kept for a limited time: a chunk of rows at a time, or in PostgreSQL a day of predictions.
 
-Rule: a prediction goes with the feedback about it, and never before all its windows have closed: what is counted stays,
-and what comes later about it finds no prediction. What is counted goes with its whole epoch, when its last call was
-long ago and no prediction of its time is there that could still move it. One more kind is one function and one line in
-``KINDS``; its name is a series' label and its setting a key of ``[gateway]``.
+Rule: a prediction is deleted together with the feedback about it, and never before all its windows have closed. What
+was counted of it stays; feedback that arrives later finds no prediction. What is counted is deleted by whole epochs,
+once the epoch's last call is old enough and no prediction is left that could still change its counts. One more kind is
+one function and one line in ``KINDS``; its name is a series' label and its setting a key of ``[gateway]``.
 """
 
 from __future__ import annotations
@@ -51,15 +51,15 @@ from gateway.store.schema.count_tables import plans as plan_rows
 from gateway.store.schema.partitions import DAY_MS
 from gateway.store.schema.row_tables import ORPHANED, REPEATED, bodies, calls, feedback, feedback_targets, kin
 
-#: Rows per transaction: some tens of milliseconds in SQLite, where whoever records waits meanwhile.
+#: Rows per transaction: some tens of milliseconds in SQLite, for which the recorder waits.
 CHUNK: Final = 2_000
 
-#: Before the name of an epoch of which what is counted is on its way out.
+#: Prefix of an epoch whose counts are being removed.
 REMOVING: Final = "#"
 
 
 class Expired(NamedTuple):
-    """What went, by kind; and where to go on, None when there is nothing left to remove."""
+    """How much was removed, by kind; and where to continue, None when nothing is left to remove."""
 
     removed: Mapping[str, int]
     next: int | None
@@ -68,19 +68,20 @@ class Expired(NamedTuple):
 class Kind(NamedTuple):
     """``expire(connection, before_ms, start)`` removes some of what is older than ``before_ms``, beginning at 0.
 
-    Where whoever records may remember it, and must forget it for that, ``due`` says whether there is any.
+    ``due`` is set where the recorder may have cached what is removed, and must drop its cache first: it says whether
+    there is anything to remove.
     """
 
     name: str
     setting: str
     expire: Callable[[AsyncConnection, int, int], Awaitable[Expired]]
     due: Callable[[AsyncConnection, int], Awaitable[bool]] | None = None
-    #: True where the setting is how many are kept, and not how long: ``expire`` gets that number for a time.
+    #: True where the setting is how many are kept, not how long: ``expire`` gets that number instead of a time.
     counted: bool = False
 
 
 async def _predictions(connection: AsyncConnection, before_ms: int, _: int) -> Expired:
-    """Calls, and the bodies and feedback about them. Those with an open window stay, whatever their age."""
+    """Remove calls, with the bodies and feedback about them. Calls with an open window stay, whatever their age."""
     before_ms = await _needed_from(connection, before_ms)
     if connection.dialect.name == "postgresql":
         before_ms -= before_ms % DAY_MS
@@ -88,19 +89,19 @@ async def _predictions(connection: AsyncConnection, before_ms: int, _: int) -> E
     captured = (await connection.execute(_OLD_BODIES, which)).rowcount
     if captured >= CHUNK:
         return Expired({"bodies": captured}, 0)
-    await connection.execute(_SHARED, which)  # first: SQLite gives the numbers of rows that went to new ones
+    await connection.execute(_SHARED, which)  # first: SQLite reuses the numbers of deleted rows
     events = (await connection.execute(_ABOUT, which)).rowcount
     if events >= CHUNK:
         return Expired({"bodies": captured, "feedback": events}, 0)
     gone = await (_days if connection.dialect.name == "postgresql" else _rows)(connection, before_ms)
-    if gone is None:  # no row names these plans any more
+    if gone is None:  # no call refers to these plans any more
         await connection.execute(_OLD_PLANS, {"before": before_ms})
     removed = {"bodies": captured, "feedback": events, "predictions": gone or 0}
     return Expired(removed, 0 if gone is not None else None)
 
 
 async def _bodies(connection: AsyncConnection, before_ms: int, _: int) -> Expired:
-    """What was captured of requests and answers."""
+    """Remove what was captured of requests and answers."""
     gone = (await connection.execute(_OLD_BODIES, {"bound": _first_id(before_ms), "most": CHUNK})).rowcount
     return Expired({"bodies": gone}, 0 if gone >= CHUNK else None)
 
@@ -139,7 +140,7 @@ async def _rows(connection: AsyncConnection, before_ms: int) -> int | None:
 
 
 async def _feedback(connection: AsyncConnection, before_ms: int, _: int) -> Expired:
-    """Events that found no prediction, and repeats; what counts goes with its prediction, and is not looked at."""
+    """Remove events that found no prediction, and repeats. Events that count are removed with their prediction."""
     old: list[int] = []
     for query in _EVENTS:
         rows = (await connection.execute(query, {"most": CHUNK - len(old)})).all()
@@ -153,7 +154,7 @@ async def _feedback(connection: AsyncConnection, before_ms: int, _: int) -> Expi
 
 
 async def _orphans(connection: AsyncConnection, most: int, _: int) -> Expired:
-    """The oldest of the events without a prediction, beyond so many."""
+    """Remove the oldest events without a prediction, so that ``most`` are left."""
     newest = (await connection.execute(_BEYOND, {"kept": most})).scalar()
     if newest is None:
         return Expired({}, None)
@@ -165,9 +166,10 @@ async def _orphans(connection: AsyncConnection, most: int, _: int) -> Expired:
 
 
 async def _tallies(connection: AsyncConnection, before_ms: int, _: int) -> Expired:
-    """What is counted of epochs whose last call was before a time, with their plans and what their calls had in common.
+    """Remove the counts of epochs whose last call was before a time, with their plans and shared fields of calls.
 
-    First it is taken away, as a whole; then it is deleted. So an epoch that is resumed meanwhile begins anew.
+    First they are renamed, all at once; then they are deleted by the chunk. So an epoch that is resumed meanwhile
+    begins with nothing.
     """
     removing = (await connection.execute(_BEING_REMOVED)).first()
     if removing is None:
@@ -197,7 +199,7 @@ async def _tallies_due(connection: AsyncConnection, before_ms: int) -> bool:
 
 
 async def _ended(connection: AsyncConnection, before_ms: int) -> Row[Any] | None:
-    """Return an epoch of which nothing may be learned any more: no prediction from its time is there."""
+    """Return an epoch whose counts cannot change any more, because no prediction from its time is left."""
     for ended in (await connection.execute(_ENDED, {"before": before_ms - SLACK_MS})).all():
         last = {"b_route": ended.route, "last": ended.at_ms + SLACK_MS}
         if (await connection.execute(_EARLIER, last)).first() is None:
@@ -205,7 +207,7 @@ async def _ended(connection: AsyncConnection, before_ms: int) -> Row[Any] | None
     return None
 
 
-#: Everything that can be kept for a time.
+#: Everything that is kept for a limited time, or up to a number.
 KINDS: Final = (
     Kind("predictions", "prediction_retention", _predictions),
     Kind("feedback", "feedback_retention", _feedback),
@@ -216,7 +218,7 @@ KINDS: Final = (
 
 
 def _first_id(at_ms: int) -> str:
-    """What no id made at this time or later is less than."""
+    """Return a lower bound of the ids that are made at this time or later."""
     digits = f"{max(0, at_ms):012x}"
     return f"{digits[:8]}-{digits[8:]}"
 
@@ -255,7 +257,7 @@ _EVENTS: Final = tuple(
     select(feedback.c.seq, feedback.c.received_ms).where(which).order_by(feedback.c.seq).limit(bindparam("most"))
     for which in (ORPHANED, REPEATED)
 )
-#: By the index of orphans alone: what comes after so many of them, the newest first.
+#: Finds the newest orphan that is too many, by the index of orphans alone.
 _ORPHANED: Final = feedback.c.status == literal_column("'orphaned'")
 _BEYOND: Final = (
     select(feedback.c.seq).where(_ORPHANED).order_by(feedback.c.seq.desc()).limit(1).offset(bindparam("kept"))
@@ -266,12 +268,12 @@ _OLDEST_ORPHANS: Final = (
     .order_by(feedback.c.seq)
     .limit(bindparam("most"))
 )
-#: What an event was about, once it is gone.
+#: Deletes the further targets of events that are deleted.
 _ALONE: Final = delete(feedback_targets).where(
     feedback_targets.c.target < bindparam("bound"), ~exists().where(feedback.c.seq == feedback_targets.c.seq)
 )
 
-#: Epochs whose last call was made before a time, and which their routes are not in.
+#: Finds epochs whose last call was made before a time, except the present epoch of each route.
 _PRESENT: Final = (
     select(plan_rows.c.epoch)
     .where(plan_rows.c.route == newest_calls.c.route)
@@ -299,12 +301,12 @@ def _of(table: Table, name: str = "b_epoch") -> tuple[ColumnElement[bool], ...]:
 
 
 def _chunk(table: Table, *rows: ColumnElement[bool]) -> Delete:
-    """A statement that deletes some of these rows."""
+    """Return a statement that deletes some of these rows."""
     keys = tuple(table.primary_key)
     return delete(table).where(tuple_(*keys).in_(select(*keys).where(*rows).limit(bindparam("most"))))
 
 
-#: What is counted as a whole is taken away at once; what there may be thousands of goes by the chunk, afterwards.
+#: Tables with few rows per epoch are renamed or deleted at once; those with thousands of rows by the chunk, afterwards.
 _TAKE_AWAY: Final = (
     *(update(table).where(*_of(table)).values(epoch=bindparam("b_removing")) for table in (tallies, newest_calls)),
     *(delete(table).where(*_of(table)) for table in (courses, latency, faults, signs, forced)),

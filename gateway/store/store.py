@@ -34,9 +34,9 @@ from gateway.store.schema.single_connection import SingleConnection
 
 FILE: Final = "turnout.db"
 CONNECT_SECONDS: Final = 10
-#: How long a transaction that reads may take. SQLite's WAL cannot begin anew while one does.
+#: How long a transaction that reads may take. SQLite cannot restart its WAL during one.
 READ_SECONDS: Final = 10.0
-#: No transaction begins to read while the WAL is longer than this: it is written into the database first.
+#: While the WAL is longer than this, it is written into the database before another transaction begins to read.
 WAL_BYTES: Final = 2**26
 
 # WAL with synchronous=NORMAL loses no commit to kill -9, but a power cut may take the last ones back: whole
@@ -62,7 +62,7 @@ _READING_PRAGMAS: Final = (
     "PRAGMA busy_timeout = 5000",
 )
 
-#: What holds rows that are a person's.
+#: The tables whose rows are about a person.
 _PERSONAL: Final = ("calls", "feedback", "feedback_targets", "bodies", "units", "arrivals", "intake", "outbox")
 
 
@@ -73,7 +73,7 @@ class StoreError(Exception):
 class Store:
     """The controller's database."""
 
-    #: What opening it did to its tables.
+    #: What opening the store did to its tables.
     migrated: Migrated
 
     def __init__(self, engine: AsyncEngine, reading: AsyncEngine, *, file: Path | None = None, lock: int | None = None):
@@ -82,7 +82,7 @@ class Store:
         self._writing, self._reading = SingleConnection(engine), SingleConnection(reading)
         self._wal = None if file is None else file.with_name(f"{file.name}-wal")
         self._lock = lock
-        #: Where several nodes share the store: lets a change go on that only one of them may make, or raises.
+        #: Set where several nodes share the store: raises unless this node may make the change.
         self.guard: Callable[[AsyncConnection], Awaitable[None]] | None = None
 
     @classmethod
@@ -120,18 +120,18 @@ class Store:
         return opened
 
     async def close(self) -> None:
-        """Let go of the database."""
-        await self._reading_engine.dispose()  # first: the last one to go checkpoints
+        """Close both connections, and unlock the file."""
+        await self._reading_engine.dispose()  # first: the last to close checkpoints
         await self._engine.dispose()
         _unlock(self._lock)
         self._lock = None
 
     @contextlib.asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:
-        """Give the connection that writes, in a transaction that is committed at the end and undone by any exception.
+        """Give the connection that writes, in a transaction that is committed at the end; any exception rolls it back.
 
-        Raises TimeoutError if it is not free within ``TURN_SECONDS``. A caller that is cancelled hears of it when
-        the transaction is undone.
+        Raises TimeoutError if it is not free within ``TURN_SECONDS``. A caller that is cancelled gets CancelledError
+        once the transaction is rolled back.
         """
         async with self._writing.turn(), self._writing.transaction() as connection:
             yield connection
@@ -149,21 +149,21 @@ class Store:
                 yield connection
 
     def _is_long(self) -> bool:
-        """Return whether SQLite's WAL has reached the length at which nobody may begin to read."""
+        """Return whether SQLite's WAL is so long that no transaction may begin to read."""
         with contextlib.suppress(OSError):
             return self._wal is not None and self._wal.stat().st_size > WAL_BYTES
         return False
 
     @contextlib.asynccontextmanager
     async def change(self) -> AsyncIterator[AsyncConnection]:
-        """As ``begin``, for changes that only one node may make: begins with what ``guard`` says to it."""
+        """As ``begin``, for changes that only one node of a fleet may make: calls ``guard`` first."""
         async with self.begin() as connection:
             if self.guard is not None:
                 await self.guard(connection)
             yield connection
 
     async def make_partitions(self, today: int) -> None:
-        """Make the partitions of today and the next days (counted from 1970), where the database has such."""
+        """Make the partitions of today and the next days (counted from 1970), where the database has partitions."""
         if self._engine.dialect.name == "postgresql":
             async with self.begin() as connection:
                 await partitions.ensure(connection, range(today, today + partitions.AHEAD + 1))
@@ -171,7 +171,7 @@ class Store:
     async def make_durable(self) -> None:
         """Return once everything committed is safe on the disk."""
         if self._engine.dialect.name != "sqlite":
-            return  # a commit returns only then
+            return  # a server's commit returns only then
         async with self._writing.turn(), self._writing.connection() as connection:
             driver: Any = (await connection.get_raw_connection()).driver_connection
             await connection.run_to_end(driver.execute_fetchall("PRAGMA wal_checkpoint(PASSIVE)"), interrupting=False)
@@ -179,8 +179,8 @@ class Store:
     async def scrub(self) -> None:
         """Return once nothing that was deleted is left in any file of an embedded store.
 
-        It is written anew, on free space of its size in the system's temporary folder, and nothing else is done
-        meanwhile. A database server has its own ways, and only space is given back to it.
+        The whole database is rewritten, which takes free space of its size in the system's temporary folder; no other
+        transaction runs meanwhile. On a server this is a VACUUM, which only makes the space usable again.
         """
         async with self._reading.turn(), self._writing.turn(), self._writing.connection() as connection:
             driver: Any = (await connection.get_raw_connection()).driver_connection
@@ -188,7 +188,7 @@ class Store:
             await connection.run_to_end(work, interrupting=False)
 
     async def _written_anew(self, driver: Any) -> None:
-        # Pages are zeroed before they are filled, or what memory held stays between the rows of the new file.
+        # Pages are zeroed before they are filled: or old memory would be written between the rows of the new file.
         for statement in ("secure_delete = ON", "temp_store = FILE"):
             await driver.execute_fetchall(f"PRAGMA {statement}")
         try:
@@ -209,7 +209,7 @@ class Store:
             return await plans.epochs_of(connection, route, limit)
 
     async def epoch(self, route: str, epoch: str) -> Epoch | None:
-        """Return what a route was in an epoch; None where it had no such, or its plans are gone."""
+        """Return what a route was in an epoch; None if there was no such epoch, or its plans are deleted."""
         async with self.read() as connection:
             return await plans.epoch_of(connection, route, epoch)
 
@@ -219,27 +219,27 @@ class Store:
             return await read_ledgers.with_oldest(connection, await read_ledgers.read(connection, places))
 
     async def evidence(self, places: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], Ledger]:
-        """Return what plans are made from, of these routes and epochs: their mature tallies."""
+        """Return the mature tallies of these routes and epochs: what plans are made from."""
         async with self.read() as connection:
             return await read_ledgers.evidence(connection, places)
 
     async def ledger_versions(self) -> LedgerVersions:
-        """Return what says whether anything that was read of a route is still so."""
+        """Return the numbers that say whether a ledger that was read earlier is still current."""
         async with self.read() as connection:
             return await read_ledgers.versions(connection)
 
     async def prediction(self, prediction_id: str) -> dict[str, Any] | None:
-        """Return a request's calls, its feedback and what came of both, as plain JSON values; None if it is unknown."""
+        """Return a request's calls, feedback and values, as plain JSON values; None if it is unknown."""
         async with self.read() as connection:
             return await prediction_view.prediction(connection, prediction_id)
 
     async def feedback_total(self) -> Mapping[tuple[str, str, str], int]:
-        """Return how many feedback events there are by (route, metric, status): together, what was ever sent."""
+        """Return how many feedback events there are by (route, metric, status): together, all that were sent."""
         async with self.read() as connection:
             return await tallies.feedback_total(connection)
 
     async def orphans(self, route: str | None, limit: int) -> list[dict[str, Any]]:
-        """Return feedback whose prediction never came, by route or of all and none, the newest first."""
+        """Return feedback whose prediction was never recorded, of one route or (None) of all, the newest first."""
         async with self.read() as connection:
             return await prediction_view.orphans(connection, route, limit)
 
@@ -249,7 +249,7 @@ class Store:
             return await set_aside_items.listed(connection, limit)
 
     async def counts(self) -> Mapping[str, int]:
-        """Return what was met while recording: duplicate rows; corrupt, torn and unrecordable lines."""
+        """Return what was found while recording: duplicate rows; corrupt, torn and unrecordable lines."""
         async with self.read() as connection:
             return await tallies.counted(connection)
 
@@ -259,12 +259,12 @@ class Store:
             return await plans.plans_of(connection, route, limit)
 
     async def recalled(self, limit: int) -> list[LoggedEvent]:
-        """Return what people did last, and what else happened last, so much of each, the newest first."""
+        """Return the last ``limit`` acts of people and the last ``limit`` other events, the newest first."""
         async with self.read() as connection:
             return await plans.recalled(connection, limit)
 
     async def events(self, limit: int = 100) -> list[LoggedEvent]:
-        """Return what happened, the newest first."""
+        """Return the log of events, the newest first."""
         async with self.read() as connection:
             return await plans.events_of(connection, limit)
 
@@ -278,7 +278,7 @@ async def _vacuumed(driver: Any) -> None:
 
 
 def _sqlite(path: Path, *, reading: bool = False) -> AsyncEngine:
-    # In a URI "?" and "%" have a meaning, so the path is quoted; the driver is given it as it stands here.
+    # In a URI "?" and "%" have a meaning, so the path is quoted; the driver gets the URI exactly as it is written here.
     url = URL.create("sqlite+aiosqlite", database=str(path))
     if reading:
         url = url.set(database=path.absolute().as_uri()).update_query_dict({"mode": "ro", "uri": "true"})
@@ -287,7 +287,7 @@ def _sqlite(path: Path, *, reading: bool = False) -> AsyncEngine:
         poolclass=AsyncAdaptedQueuePool,
         pool_size=1,
         max_overflow=0,
-        # The driver would begin transactions by its own guess, and commit before DDL: we say BEGIN ourselves.
+        # Left to itself, the driver begins transactions when it thinks fit, and commits before DDL: we send BEGIN.
         connect_args={"isolation_level": None},
     )
 
@@ -308,8 +308,8 @@ def _sqlite(path: Path, *, reading: bool = False) -> AsyncEngine:
 def postgresql_engine(
     store: str, password: str | None, *, connect_seconds: int = CONNECT_SECONDS, reading: bool = False
 ) -> AsyncEngine:
-    """Return what connects to a PostgreSQL by its URL. Raises SQLAlchemyError or ImportError if there is no such."""
-    # Who reads sees one moment, as with SQLite, whatever is committed meanwhile.
+    """Return the engine for a PostgreSQL URL. Raises SQLAlchemyError or ImportError if the URL has no usable driver."""
+    # A reading transaction sees one moment, as with SQLite, whatever is committed meanwhile.
     only = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True} if reading else {}
     url = make_url(store)
     if password is not None:
@@ -326,7 +326,7 @@ def postgresql_engine(
 
     @event.listens_for(engine.sync_engine, "connect")
     def prepare(connection: Any, _: Any) -> None:
-        # A controller that sleeps in the middle of a transaction would keep its locks from whoever takes its place.
+        # A controller suspended in the middle of a transaction would hold its locks against its successor.
         cursor = connection.cursor()
         cursor.execute(f"SET idle_in_transaction_session_timeout = {LEASE_MS * 4 // 5}")
         cursor.close()
@@ -346,7 +346,7 @@ def password_in(file: str | None) -> str | None:
 
 
 def _lock(path: Path) -> int:
-    """Take the lock that says whose database this is. The system frees it when we die, however we die."""
+    """Lock the file that allows one controller per database. The system unlocks it whenever the process ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fd = open_regular(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -365,9 +365,10 @@ def _unlock(lock: int | None) -> None:
 def _probe(path: Path) -> None:
     """Raise sqlite3.Error or OSError if this is no database.
 
-    Here, because the async driver's thread would outlive its failure, and SQLite would wait for ever for a FIFO.
+    Checked before the async driver opens it: the driver's thread would outlive the failure, and SQLite would wait for
+    ever on a FIFO.
     """
-    os.close(open_regular(path, os.O_RDWR | os.O_CREAT))  # made by SQLite, others could read it
+    os.close(open_regular(path, os.O_RDWR | os.O_CREAT))  # a file that SQLite creates would be readable by others
     for suffix in ("-wal", "-shm", "-journal"):
         file = path.with_name(path.name + suffix)
         if file.exists() or file.is_symlink():

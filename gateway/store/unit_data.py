@@ -1,7 +1,7 @@
-"""Everything that is stored of one unit: found to be shown, or to be erased.
+"""Everything that is stored about one unit: to show it, or to erase it.
 
-Rule: a unit is found by its rows, under any of the names it may have been stored under. There is no index for this,
-because every row would pay for it: all calls are read, some thousands per transaction, so that recording goes on.
+Rule: a unit is found by its rows, under each name it may have been stored under. There is no index of units, because
+writing every row would cost more: all calls are read, some thousands per transaction, so that recording continues.
 
 Erasing deletes the rows that are about the unit alone. Its rows in ``units`` and ``arrivals`` hold sums that tallies
 are made of: they stay, under a random name.
@@ -35,7 +35,7 @@ Keyed = tuple[str, str]
 
 
 class Transactions(Protocol):
-    """A store that gives transactions."""
+    """What opens transactions: the store, or a stand-in in tests."""
 
     def read(self) -> AbstractAsyncContextManager[AsyncConnection]: ...
     def change(self) -> AbstractAsyncContextManager[AsyncConnection]: ...
@@ -43,7 +43,7 @@ class Transactions(Protocol):
 
 @dataclass(slots=True)
 class Erased:
-    """How much was erased; ``unit_rows`` were renamed instead, ``events`` waited for sinks."""
+    """How much was erased. ``unit_rows`` were renamed instead; ``events`` had been waiting for sinks."""
 
     calls: int = 0
     feedback: int = 0

@@ -1,9 +1,9 @@
 """The lease: which node joins, plans and acts.
 
-Rule: whoever holds it says so in every transaction that it writes in, with the number it got, and before anything else.
-That renews the lease, and locks its row until the commit: nobody else can take it in between. A holder that slept
-beyond its expiry, and whose place was taken, has an old number and writes nothing. Only the database's clock counts,
-and nothing but a row, so it works on every engine that speaks PostgreSQL's protocol.
+Rule: the holder begins every transaction that writes by updating the lease's row with its fencing number. That renews
+the lease, and locks the row until the commit, so no other node can take the lease in between. A holder that was
+suspended past the expiry, and was replaced, has an old number, and its transaction fails. Only the database's clock is
+used, and only one row, so this works on every engine that speaks PostgreSQL's protocol.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from sqlalchemy.sql.expression import ColumnElement
 from gateway.store.schema import sql
 from gateway.store.schema.fleet_tables import lease
 
-#: After how long without a word of its holder it can be taken.
+#: How long a lease lasts that its holder does not renew; then another node can take it.
 LEASE_MS: Final = 10_000
 
-#: The database's clock, in Unix milliseconds; also within a transaction it goes on.
+#: The database's clock, in Unix milliseconds; it advances within a transaction too.
 NOW_MS: Final[ColumnElement[int]] = literal_column("CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)")
 
 _NAME: Final = "holder"
 _BACKEND: Final = func.pg_backend_pid()
-#: A holder's transaction that lasts longer, while its lease has expired, is that of nobody who is awake.
+#: If a holder's lease has expired and its transaction is older than this, the holder is taken to be suspended.
 ASLEEP_SECONDS: Final = LEASE_MS * 0.8 / 1000
 _FREE_LOCKS: Final = text(
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity JOIN lease ON pid = backend "
@@ -51,11 +51,11 @@ _READ: Final = select(lease.c.holder, lease.c.fencing, lease.c.expires_ms - NOW_
 
 
 class LeaseLost(Exception):
-    """Another node holds the lease: what was to be written is its to write."""
+    """Another node holds the lease, so this one may not write."""
 
 
 class Lease(NamedTuple):
-    """The lease as it is: who holds it, for how long yet (negative: it has expired)."""
+    """The holder of the lease, its fencing number, and the time left (negative: it has expired)."""
 
     holder: str
     fencing: int
@@ -63,7 +63,7 @@ class Lease(NamedTuple):
 
 
 async def read(connection: AsyncConnection) -> Lease:
-    """Return the lease. A look locks nothing, so nobody who only looks waits for the holder's transaction."""
+    """Return the lease. Reading takes no lock, so it does not wait for the holder's transaction."""
     found = (await connection.execute(_READ)).first()
     return Lease("", 0, -1) if found is None else Lease(*found)
 
@@ -76,22 +76,19 @@ async def take(connection: AsyncConnection, holder: str) -> int | None:
 
 
 async def free_locks(connection: AsyncConnection) -> None:
-    """End the transaction of a holder that fell asleep in the middle of it: its locks would outlast its lease.
+    """End the transaction of a suspended holder, whose locks would otherwise outlast its lease.
 
-    The server ends one that waits for its next statement by itself, but not one in the middle of a COPY.
+    The server itself ends a transaction that is idle between statements, but not one in the middle of a COPY.
     """
     await connection.execute(_FREE_LOCKS, {"seconds": ASLEEP_SECONDS})
 
 
 async def fence(connection: AsyncConnection, fencing: int) -> None:
-    """Let the transaction go on only if this number is the newest: then until the commit it stays so.
-
-    Raises LeaseLost.
-    """
+    """Raise LeaseLost unless this number is the newest, and keep it the newest until the commit."""
     if (await connection.execute(_FENCE, {"b_fencing": fencing})).rowcount != 1:
         raise LeaseLost("another node has taken the lease")
 
 
 async def release(connection: AsyncConnection, fencing: int) -> None:
-    """Let others take the lease at once, if it is still ours."""
+    """Give up the lease, if this node still holds it, so that others can take it at once."""
     await connection.execute(_RELEASE, {"b_fencing": fencing})

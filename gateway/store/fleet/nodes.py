@@ -1,7 +1,9 @@
-"""The nodes of the fleet: who was there when, and what each routes by.
+"""The nodes of the fleet: when each last wrote, and what it routes by.
 
-Rule: a node writes its own row and no other's, and begins everything it writes of its journal with that row: the row's
-lock makes the writes of two lives of one node follow each other, and only the newest life's are let through.
+A node's life is one run of its controller; lives are numbered.
+
+Rule: a node writes its own row only, and begins every transaction about its journal with an update of that row. The
+row's lock puts the transactions of two lives of one node one after the other, and only the newest life's succeed.
 """
 
 from __future__ import annotations
@@ -15,11 +17,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.store.fleet.lease import NOW_MS
 from gateway.store.schema.fleet_tables import journal_numbers, nodes, offsets, writers
 
-#: A node that was not heard of for so long holds back no watermark: what it still has to tell comes late, and counts.
+#: A node that has not written for this long no longer holds back the watermark; its remaining lines still count.
 ABSENT_MS: Final = 120_000
 
-#: After so long it is no node any more: a quarter. Its journal, should it come back, is read from its beginning, and
-#: what was recorded of it before is known by its ids.
+#: A node that has not written for this long (a quarter) is deleted. Should it come back, its journal is read from the
+#: beginning, and lines recorded before are recognised by their ids.
 FORGOTTEN_MS: Final = 90 * 86_400_000
 
 _BEGIN_LIFE: Final = (
@@ -36,11 +38,11 @@ _ALL: Final = select(nodes.c.node, nodes.c.config, nodes.c.revision, NOW_MS - no
 
 
 class Superseded(Exception):
-    """A later life of this node has begun: two processes go by its name, and this is the older one."""
+    """A later life of this node has begun: two processes use its name, and this is the older one."""
 
 
 class Node(NamedTuple):
-    """A node as the others see it; ``silent_ms`` is since it last wrote anything."""
+    """A node as the others see it; ``silent_ms`` is the time since it last wrote anything."""
 
     name: str
     config: str
@@ -53,37 +55,37 @@ class Node(NamedTuple):
 
 
 async def begin_life(connection: AsyncConnection, node: str) -> int:
-    """Begin a life of this node, which ends all others; return its number."""
+    """Begin a new life of this node, which ends all earlier ones; return its number."""
     found: Any = (await connection.execute(_BEGIN_LIFE, {"b_node": node})).scalar_one()
     return int(found)
 
 
 async def ensure_newest_life(connection: AsyncConnection, node: str, life: int) -> None:
-    """Let the transaction go on only if this is the node's newest life. Raises Superseded."""
+    """Raise Superseded unless this is the node's newest life."""
     if (await connection.execute(_RENEW, {"b_node": node, "b_life": life})).rowcount != 1:
         raise Superseded(f"another process goes by the name of node {node}: each needs a data_dir of its own")
 
 
 async def announce(connection: AsyncConnection, node: str, life: int, config: str, revision: int) -> None:
-    """Tell the others what this node routes by. Raises Superseded."""
+    """Write down for the others what this node routes by. Raises Superseded."""
     said = {"b_node": node, "b_life": life, "b_config": config, "b_revision": revision}
     if (await connection.execute(_ANNOUNCE, said)).rowcount != 1:
         raise Superseded(f"another process goes by the name of node {node}: each needs a data_dir of its own")
 
 
 async def leave(connection: AsyncConnection, node: str, life: int) -> None:
-    """Say that this life has told everything: the others wait for nothing."""
+    """Write down that this life has shipped everything, so that the watermark does not wait for it."""
     query = _RENEW.values(seen_ms=NOW_MS - ABSENT_MS - 1)
     await connection.execute(query, {"b_node": node, "b_life": life})
 
 
 async def all_nodes(connection: AsyncConnection) -> list[Node]:
-    """Return every node, by name."""
+    """Return every node, in the order of their names."""
     return [Node(*row) for row in await connection.execute(_ALL)]
 
 
 async def forget(connection: AsyncConnection, node: str) -> None:
-    """Forget a node and how far its journal was read: should it come again, it is a new one."""
+    """Delete a node and how far its journal was read: should it come back, it is a new node."""
     await connection.execute(delete(nodes).where(nodes.c.node == node))
     await connection.execute(delete(writers).where(writers.c.writer.startswith(f"{node}/", autoescape=True)))
     await connection.execute(delete(offsets).where(offsets.c.segment.startswith(f"{node}/", autoescape=True)))

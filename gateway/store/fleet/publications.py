@@ -1,7 +1,7 @@
-"""Numbered snapshots of the fleet: what a revision means, at every node.
+"""Numbered snapshots of the fleet: a revision means the same plans at every node.
 
-Rule: a number is given once and never means anything else. Only plans are here: the rest of a snapshot every node
-makes of its own file, so neither addresses nor secrets pass through the store.
+Rule: a number is given once and never means anything else. Only plans are stored: each node makes the rest of a
+snapshot of its own file, so neither addresses nor secrets pass through the store.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from policies.plans import decode_plan, encode_plan
 from policies.types import Plan
 from router.snapshot import Route, Snapshot
 
-#: A snapshot, or a route's plan, that has no number yet: made where the store was out of reach.
+#: The number of a snapshot, or of a route's plan, that was made while the store could not be reached.
 UNNUMBERED: Final = 0
 
-#: How many are kept of each configuration. What a row was decided by is in ``plans``, which is kept.
+#: How many are kept of each configuration. The plans by which calls were decided are in the table ``plans``.
 KEPT: Final = 100
 
 _NEWEST: Final = (
@@ -35,7 +35,7 @@ _BODY: Final = select(publications.c.body).where(publications.c.revision == bind
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What a publication says of a route."""
+    """A route's plan in a publication, and the epoch and settings that the plan is for."""
 
     epoch: str
     settings: str
@@ -56,7 +56,7 @@ async def newest_of(connection: AsyncConnection, config: str) -> int:
 
 
 async def read(connection: AsyncConnection, revision: int) -> Mapping[str, Planned]:
-    """Return what a publication says, by route."""
+    """Return the plans of a publication, by route."""
     body = (await connection.execute(_BODY, {"revision": revision})).scalar_one()
     return {
         name: Planned(said["epoch"], said["settings"], said["period"], said["revision"], decode_plan(said["plan"]))
@@ -65,7 +65,7 @@ async def read(connection: AsyncConnection, revision: int) -> Mapping[str, Plann
 
 
 async def write(connection: AsyncConnection, snapshot: Snapshot, config: str, node: str, now_ms: int) -> None:
-    """Publish a snapshot under its number. Raises IntegrityError if that was given already."""
+    """Publish a snapshot under its number. Raises IntegrityError if the number was given already."""
     body = orjson.dumps({route.name: _entry(route) for route in snapshot.routes.values()}).decode()
     await sql.insert(connection, publications, [(snapshot.revision, config, node, now_ms, body)])
     query = (
@@ -83,7 +83,7 @@ async def write(connection: AsyncConnection, snapshot: Snapshot, config: str, no
 
 
 def numbered(snapshot: Snapshot, revision: int) -> Snapshot:
-    """Give a snapshot its number, and to those of its plans that have none."""
+    """Return the snapshot with its number, which plans without a number get too."""
     routes = {
         name: replace(route, revision=revision) if route.revision == UNNUMBERED else route
         for name, route in snapshot.routes.items()
@@ -92,7 +92,7 @@ def numbered(snapshot: Snapshot, revision: int) -> Snapshot:
 
 
 def with_published(snapshot: Snapshot, revision: int, published: Mapping[str, Planned]) -> Snapshot:
-    """Return the snapshot as it was published under a number: its routes with the plans that it had there."""
+    """Return the snapshot as it was published under a number: its routes with the plans of that publication."""
     routes = dict(snapshot.routes)
     for name, route in snapshot.routes.items():
         said = published.get(name)

@@ -1,6 +1,6 @@
-"""The assignment key of a fleet: the newest is in use, and every node takes it from here.
+"""The assignment key of a fleet: the newest is in use, and every node reads it from here.
 
-Rule: a number is one key for good. A second offer of the same number returns the key that is stored.
+Rule: a number never changes its key. Offering another key under a number returns the key that is stored.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gateway.store.schema.fleet_tables import assignment_keys
 
 
 class StoredKey(NamedTuple):
-    """A key that the store holds. Rotating makes the next number."""
+    """A key in the store. Rotating stores the next number."""
 
     number: int
     secret: str
@@ -38,5 +38,5 @@ async def offer(connection: AsyncConnection, number: int, secret: str, now_ms: i
 
 
 async def assigned_before(connection: AsyncConnection) -> bool:
-    """Return whether anything was ever decided by a plan that is stored here."""
+    """Return whether the store has an epoch, so that units were assigned already."""
     return (await connection.execute(select(epochs.c.route).limit(1))).first() is not None

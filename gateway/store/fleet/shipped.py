@@ -1,7 +1,7 @@
-"""What nodes have read of their journals and the holder of the lease has yet to record.
+"""Journal lines that nodes have shipped and the holder of the lease has yet to record.
 
-Rule: lines as they are in the journal, of one writer in its order. They come with the node's offsets in one
-transaction, and go with what is made of them in one: so each is recorded once.
+Rule: lines are stored as they are in the journal, those of one writer in its order. A node adds them and moves its
+offsets in one transaction; the holder deletes them and writes their rows in one: so each line is recorded once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.store.schema import sql
 from gateway.store.schema.fleet_tables import intake
 
-#: How many bytes of one node may wait here; what is more waits in its journal, whose bound is the operator's.
+#: How many bytes of one node may wait here; further lines wait in its journal, whose bound the operator sets.
 MOST_BYTES: Final = 64 * 2**20
 
 _HEADS: Final = select(intake.c.seq, intake.c.n).order_by(intake.c.seq).limit(500)
@@ -47,7 +47,7 @@ async def add(connection: AsyncConnection, node: str, parts: Iterable[tuple[str,
 
 
 async def waiting_bytes(connection: AsyncConnection) -> Mapping[str, int]:
-    """Return how much of each node waits."""
+    """Return how many bytes of each node wait."""
     return {node: int(size) for node, size in await connection.execute(_WAITING)}
 
 
@@ -73,7 +73,7 @@ async def first(connection: AsyncConnection, limit: int) -> list[Chunk]:
 
 
 async def mark_recorded(connection: AsyncConnection, taken: Mapping[int, int | None]) -> None:
-    """Say how far chunks are recorded, None: to their end."""
+    """Write down up to which byte each chunk is recorded (None: to its end, so that it is deleted)."""
     done = [seq for seq, until in taken.items() if until is None]
     if done:
         await connection.execute(delete(intake).where(intake.c.seq.in_(_listed(connection))), sql.as_values(done))
