@@ -100,7 +100,7 @@ def of_no_route(ended: Mapping[tuple[str, str, str], int]) -> dict[str, Any] | N
     n, of = lost.total(), sum(ended.values())
     if n < LEAST_SEEN or n < LEAST_LOST * of:
         return None
-    said = ", ".join(f"{count:,} {_LOST[status]}" for status, count in lost.most_common() if count)
+    by_status = ", ".join(f"{count:,} {_LOST[status]}" for status, count in lost.most_common() if count)
     return {
         "problem": "feedback_of_no_route",
         "variant": None,
@@ -110,7 +110,7 @@ def of_no_route(ended: Mapping[tuple[str, str, str], int]) -> dict[str, Any] | N
         "since": None,
         "last": None,
         "ongoing": True,
-        "sentence": f"Feedback belongs to no route: {said} ({n:,} of {of:,}, {n / of:.1%}).",
+        "sentence": f"Feedback belongs to no route: {by_status} ({n:,} of {of:,}, {n / of:.1%}).",
         "mend": "`turnout feedback orphans` lists what names no prediction; a 422 says what was refused and why",
     }
 
@@ -240,9 +240,9 @@ def _not_applicable(account: Account) -> Iterator[Found]:
     apart = account.ledger.signs.get(("", "", UNCOUNTED))
     signs = account.ledger.signs
     found = sorted(((seen, why) for why in _INAPPLICABLE if (seen := signs.get(("", "", why)))), reverse=True)
-    said = ", ".join(f"{seen.n:,} {_INAPPLICABLE[why][0]}" for seen, why in found)
+    reasons = ", ".join(f"{seen.n:,} {_INAPPLICABLE[why][0]}" for seen, why in found)
     mend = _INAPPLICABLE[found[0][1]][1] if found else "the predictions it is about say why: GET /api/v1/predictions/ID"
-    for one in _events(account, "not_applicable", f"feedback cannot count{f': {said}' if said else ''}", mend):
+    for one in _events(account, "not_applicable", f"feedback cannot count{f': {reasons}' if reasons else ''}", mend):
         yield one if apart is None else one._replace(n=max(0, one.n - apart.n))
 
 

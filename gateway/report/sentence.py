@@ -40,13 +40,13 @@ def summary(
     """
     leading, *others = sorted(found, key=lambda one: _importance(one, metric))
     if failing and leading.variant in failing:
-        said = f"{failing[leading.variant]}. Whatever its answers are worth, it is no better than that."
-        said = said[0].upper() + said[1:]
+        text = f"{failing[leading.variant]}. Whatever its answers are worth, it is no better than that."
+        text = text[0].upper() + text[1:]
     else:
-        said = one_comparison(account, metric, leading)
+        text = one_comparison(account, metric, leading)
     if account.adaptive:
-        said = f"{_traffic(account)} {said}"
-    return " ".join([said, *(_clause(one, account.route.baseline) for one in others)])
+        text = f"{_traffic(account)} {text}"
+    return " ".join([text, *(_clause(one, account.route.baseline) for one in others)])
 
 
 def one_comparison(account: Account, metric: Metric, one: Comparison) -> str:

@@ -68,9 +68,9 @@ def verdict(account: Account, ratio: SampleRatio | None) -> Verdict:
     }
     if reasons:
         return _withheld(account, found, reasons)
-    said = sentence.summary(account, metric, found, failing)
-    why_open = "; ".join(failing.values()) if failing else _why_open(account, found)
-    return Verdict(overall(found), found, said, why_open)
+    text = sentence.summary(account, metric, found, failing)
+    why_undecided = "; ".join(failing.values()) if failing else _why_undecided(account, found)
+    return Verdict(overall(found), found, text, why_undecided)
 
 
 def overall(found: Sequence[Comparison]) -> Status:
@@ -136,7 +136,7 @@ def _uncovered(account: Account, metric: Metric, one: Comparison) -> str | None:
     return sentence.coverage_reason(account, metric, one.variant, ours, theirs)
 
 
-def _why_open(account: Account, found: Sequence[Comparison]) -> str | None:
+def _why_undecided(account: Account, found: Sequence[Comparison]) -> str | None:
     status = overall(found)
     if status == "collecting":
         few = [one.variant for one in found if one.status == "collecting"]

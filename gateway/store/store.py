@@ -184,10 +184,10 @@ class Store:
         """
         async with self._reading.turn(), self._writing.turn(), self._writing.connection() as connection:
             driver: Any = (await connection.get_raw_connection()).driver_connection
-            work = self._written_anew(driver) if self._wal is not None else _vacuumed(driver)
+            work = self._rewritten(driver) if self._wal is not None else _vacuumed(driver)
             await connection.run_to_end(work, interrupting=False)
 
-    async def _written_anew(self, driver: Any) -> None:
+    async def _rewritten(self, driver: Any) -> None:
         # Pages are zeroed before they are filled: or old memory would be written between the rows of the new file.
         for statement in ("secure_delete = ON", "temp_store = FILE"):
             await driver.execute_fetchall(f"PRAGMA {statement}")
@@ -378,5 +378,5 @@ def _probe(path: Path) -> None:
 
 
 def reason(error: BaseException) -> str:
-    """Return what the driver said, without the statement and the link that follow."""
+    """Return the driver's message, without the statement and the link that SQLAlchemy adds."""
     return str(getattr(error, "orig", None) or error)

@@ -68,8 +68,8 @@ async def ensure_newest_life(connection: AsyncConnection, node: str, life: int) 
 
 async def announce(connection: AsyncConnection, node: str, life: int, config: str, revision: int) -> None:
     """Write down for the others what this node routes by. Raises Superseded."""
-    said = {"b_node": node, "b_life": life, "b_config": config, "b_revision": revision}
-    if (await connection.execute(_ANNOUNCE, said)).rowcount != 1:
+    announced = {"b_node": node, "b_life": life, "b_config": config, "b_revision": revision}
+    if (await connection.execute(_ANNOUNCE, announced)).rowcount != 1:
         raise Superseded(f"another process goes by the name of node {node}: each needs a data_dir of its own")
 
 

@@ -59,8 +59,10 @@ async def read(connection: AsyncConnection, revision: int) -> Mapping[str, Plann
     """Return the plans of a publication, by route."""
     body = (await connection.execute(_BODY, {"revision": revision})).scalar_one()
     return {
-        name: Planned(said["epoch"], said["settings"], said["period"], said["revision"], decode_plan(said["plan"]))
-        for name, said in orjson.loads(body).items()
+        name: Planned(
+            planned["epoch"], planned["settings"], planned["period"], planned["revision"], decode_plan(planned["plan"])
+        )
+        for name, planned in orjson.loads(body).items()
     }
 
 
@@ -95,9 +97,9 @@ def with_published(snapshot: Snapshot, revision: int, published: Mapping[str, Pl
     """Return the snapshot as it was published under a number: its routes with the plans of that publication."""
     routes = dict(snapshot.routes)
     for name, route in snapshot.routes.items():
-        said = published.get(name)
-        if said is not None and (said.epoch, said.settings) == (route.epoch, route.settings):
-            routes[name] = replace(route, period=said.period, revision=said.revision, plan=said.plan)
+        planned = published.get(name)
+        if planned is not None and (planned.epoch, planned.settings) == (route.epoch, route.settings):
+            routes[name] = replace(route, period=planned.period, revision=planned.revision, plan=planned.plan)
     return replace(snapshot, revision=revision, routes=routes)
 
 

@@ -1,7 +1,7 @@
-"""PostgreSQL keeps calls in a partition for each day: old ones go with their file, not row by row.
+"""PostgreSQL keeps calls in a partition for each day: old days are dropped as a table, not deleted row by row.
 
-Rule: a day's partition is there before its first row. It is made apart and then attached, which waits for no reader and
-lets none wait; one that is dropped has to wait, and gives up soon. Nothing here is called for SQLite.
+Rule: a day's partition exists before its first row. It is created as a table and then attached, which neither waits
+for readers nor blocks them. Dropping one has to wait for readers, and gives up soon. Nothing here is called for SQLite.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ AHEAD: Final = 2
 _EPOCH: Final = date(1970, 1, 1)
 _PREFIX: Final = f"{calls.name}_"
 
-#: Held until the transaction ends: two that made the same partition at once would fail in turn. "days" in ASCII.
+#: A lock held until the transaction ends: of two transactions that made the same partition, one would fail. The number
+#: is "days" in ASCII.
 _TURN: Final = text(f"SELECT pg_advisory_xact_lock({int.from_bytes(b'days', 'big')})")
 _PRESENT: Final = text(
     "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
@@ -37,7 +38,7 @@ def day_of(at_ms: int) -> int:
 
 
 def name_of(day: int) -> str:
-    """Return the name of a day's partition. Raises OverflowError for days that no calendar has."""
+    """Return the name of a day's partition. Raises OverflowError for days beyond the calendar."""
     return f"{_PREFIX}{_EPOCH + timedelta(days=day):%Y%m%d}"
 
 
@@ -66,9 +67,9 @@ async def ensure(connection: AsyncConnection, days: Collection[int]) -> set[int]
 
 
 async def drop(connection: AsyncConnection, day: int) -> int:
-    """Drop the partition of a day, and return how many calls went with it. Raises DBAPIError if readers are in the way.
+    """Drop the partition of a day, and return how many calls it had. Raises DBAPIError if readers are in the way.
 
-    Whoever asks for calls waits behind this: so it waits two seconds at most, to be tried again later.
+    While it waits, every query of calls waits behind it. So it waits two seconds at most; the caller tries again later.
     """
     name = name_of(day)
     await connection.execute(text("SET LOCAL lock_timeout = '2s'"))

@@ -1,7 +1,7 @@
-"""The few statement forms everything here is written with: many rows in, many rows found by a list.
+"""The few statement forms that the store uses: insert many rows, find many rows by a list.
 
-Rule: one statement per call, however many rows; what differs between SQLite and PostgreSQL stays in this file, and
-statements are put together once (``cache``), because that costs as much as running them.
+Rule: one statement per call, however many rows. What differs between SQLite and PostgreSQL stays in this file.
+Statements are compiled once and cached, because compiling one costs as much as running it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sqlalchemy.types import TypeEngine
 
 from gateway.store.schema.single_connection import CancelSafeConnection
 
-#: Rows per statement. A statement's own cost is that of some rows; parameters are bounded at 32,766.
+#: Rows per statement. A statement's own cost is that of a few rows; the number of its parameters is at most 32,766.
 ROWS: Final = 50
 
 
@@ -55,7 +55,7 @@ async def note(connection: AsyncConnection, table: Table, seen: Sequence[tuple[A
 
 
 async def rows(connection: AsyncConnection, query: Select[Any], parameters: Mapping[str, Any]) -> Sequence[Any]:
-    """Return what a query finds as the driver's own tuples: for thousands of rows, of columns whose types it knows."""
+    """Return a query's rows as the driver's own tuples: for thousands of rows, of types that the driver converts."""
     result = await connection.execute(query, parameters)
     found: Sequence[Any] = result.cursor.fetchall()
     result.close()
@@ -63,7 +63,7 @@ async def rows(connection: AsyncConnection, query: Select[Any], parameters: Mapp
 
 
 async def _copy(connection: AsyncConnection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Insert rows by COPY: a third less of our time and of the server's than a statement with fifty of them."""
+    """Insert rows by COPY: it takes a third less time, here and on the server, than statements of fifty rows."""
     statement = _copy_statement(table)
     driver: Any = (await connection.get_raw_connection()).driver_connection
 
@@ -75,7 +75,7 @@ async def _copy(connection: AsyncConnection, table: Table, rows: Sequence[tuple[
     try:
         await (connection.run_to_end(copying()) if isinstance(connection, CancelSafeConnection) else copying())
     except connection.dialect.loaded_dbapi.Error as error:
-        # What goes to the driver directly is not translated: whoever catches must not care which way a row went.
+        # SQLAlchemy does not translate errors of direct calls: callers catch the same error, however a row was written.
         base = connection.dialect.loaded_dbapi.Error
         raise DBAPIError.instance(statement, None, error, base, dialect=connection.dialect) from error
 

@@ -1,4 +1,4 @@
-"""The report's numbers: what each key holds, and that nothing shows as known before it is."""
+"""The report's numbers: what each key holds, and that nothing is shown as known before it is known."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_an_unbounded_metric_has_an_asymptotic_interval_and_none_for_few_units()
     assert shown["low"] < shown["mean"] < shown["high"]
 
 
-def test_pending_are_the_calls_whose_window_is_open_and_coverage_the_closed_ones_with_a_value() -> None:
+def test_pending_counts_open_windows_and_coverage_is_the_share_of_closed_ones_with_a_value() -> None:
     book = Book().calls("new", 100)
     book.put("new", "correct", Tally(d=80), phase="closed")
     book.put("new", "correct", Tally.of_units([(1, 1)] * 60))
@@ -93,7 +93,7 @@ def test_pending_are_the_calls_whose_window_is_open_and_coverage_the_closed_ones
 
 
 def test_a_copy_waits_for_no_event() -> None:
-    """Events score only what the client saw; a shadow whose windows never close would look pending for ever."""
+    """Events score only what the client saw, so a shadow that waited for them would be pending for ever."""
     given = snapshot(shadow_route(metrics=("correct", "click")))
     found = variant(of(Book().calls("new", 10, role="shadow"), given=given), "new")["metrics"]
     assert (found["correct"]["pending"], found["click"]["pending"]) == (10, 0)
@@ -176,7 +176,7 @@ def test_feedback_shows_every_status_over_all_metrics() -> None:
     assert (found["joined"], found["late"], sum(found.values())) == (4, 2, 6)
 
 
-def test_an_adaptive_policy_shows_what_it_believes_and_from_what() -> None:
+def test_an_adaptive_policy_shows_p_best_and_its_evidence() -> None:
     policy = Thompson(variants=("old", "new"), reward="correct", prior=(1, 1), floor=0.0)
     book = Book().rate("old", "correct", 5, 10).rate("new", "correct", 9, 10)
     given = snapshot(route("thompson", by_unit=False))
@@ -186,11 +186,11 @@ def test_an_adaptive_policy_shows_what_it_believes_and_from_what() -> None:
     assert variant(found, "new")["p_best"] == pytest.approx(plan.shares["new"], abs=1e-12)
     assert variant(found, "new")["evidence"] == {"metric": "correct", "successes": 9, "trials": 10}
     unknown = variant(of(book, given=given), "new")
-    assert unknown["p_best"] is None, "nobody knows what a policy believes whose settings cannot be read"
+    assert unknown["p_best"] is None, "P(best) needs the settings of the policy"
     assert unknown["evidence"] == {"metric": "correct", "successes": 9, "trials": 10}
 
 
-def test_a_policy_that_does_not_learn_believes_nothing() -> None:
+def test_a_policy_that_does_not_learn_has_no_p_best() -> None:
     found = of(Book().rate("new", "correct", 9, 10))
     assert variant(found, "new")["p_best"] is None
     assert variant(found, "new")["evidence"] is None
@@ -198,7 +198,7 @@ def test_a_policy_that_does_not_learn_believes_nothing() -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Toy(Policy):
-    """A policy that nobody here has heard of: it learns, by chance, and keeps no posterior."""
+    """A policy unknown to the program: it learns, chooses at random, and computes no posterior."""
 
     kind = "toy"
     adaptive = True
@@ -215,7 +215,7 @@ class Toy(Policy):
         return Weighted(((self.one, 0.5), (self.other, 0.5)), sticky=False)
 
 
-def test_a_new_policy_is_reported_by_what_it_says_of_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_policy_is_reported_by_its_own_attributes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policies, "POLICIES", (*policies.POLICIES, Toy))
     toy = Toy(one="old", other="new")
     given = snapshot(route("toy", toy.plan(Evidence()), metrics=("correct", "click"), by_unit=False))
@@ -228,10 +228,10 @@ def test_a_new_policy_is_reported_by_what_it_says_of_itself(monkeypatch: pytest.
     found = of(book, given=given, policy=toy)
     assert (found["adaptive"], found["checks"]["sample_ratio"]["applies"]) == (True, True)
     assert variant(found, "new")["evidence"] == {"metric": "click", "successes": 9, "trials": 10}
-    assert variant(found, "new")["p_best"] is None, "it says nothing of which is the best"
+    assert variant(found, "new")["p_best"] is None, "it computes no P(best)"
 
 
-def test_the_sample_ratio_is_checked_where_chance_decides() -> None:
+def test_the_sample_ratio_is_checked_where_the_policy_is_random() -> None:
     book = Book().stretch({"old": 500, "new": 520}, {"old": 0.5, "new": 0.5})
     assert of(book)["checks"]["sample_ratio"] == {"p": 1.0, "ok": True, "applies": True}
     fixed = of(Book(), given=snapshot(shadow_route()))["checks"]["sample_ratio"]
@@ -262,8 +262,8 @@ def test_definitions_tell_a_reader_how_to_print_a_metric() -> None:
     assert found["correct"]["window_ms"] == CORRECT.window_ms
 
 
-def test_a_share_that_fell_to_nothing_keeps_its_answers() -> None:
-    """A rolled-back canary has a past: its numbers must not vanish with its share."""
+def test_a_variant_whose_share_fell_to_zero_keeps_its_numbers() -> None:
+    """The numbers of a canary that was rolled back must not vanish with its share."""
     given = snapshot(route("canary", Weighted((("old", 1.0),))))
     found = variant(of(Book().rate("new", "correct", 9, 10), given=given), "new")
     assert (found["role"], found["predictions"], found["share"]) == ("primary", 10, 0.0)

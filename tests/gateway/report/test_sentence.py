@@ -1,4 +1,4 @@
-"""The sentence of a verdict, word for word: what a manager reads is an interface too."""
+"""The sentence of a verdict, word for word, because people read it like an interface."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_no_difference_says_what_is_still_possible_both_ways() -> None:
     )
 
 
-def test_no_difference_turns_round_with_the_metric() -> None:
+def test_no_difference_follows_the_direction_of_the_metric() -> None:
     book = Book().rate("old", "complaint", 800, 1000).rate("new", "complaint", 810, 1000)
     assert "between 6.5 points worse and 4.5 points better on complaint" in sentence(book, of("complaint"))
 
@@ -67,7 +67,7 @@ def test_collecting_says_how_much_there_is_and_how_much_it_takes() -> None:
     )
 
 
-def test_values_are_said_in_their_own_unit() -> None:
+def test_values_are_given_in_their_own_unit() -> None:
     book = Book()
     for name, base in (("old", 10.0), ("new", 12.0)):
         units = Tally.of_units([(base + index % 5, 1) for index in range(1000)])
@@ -98,7 +98,7 @@ def test_a_shadow_was_judged_on_the_same_requests() -> None:
     assert sentence(book, shadow_route()).endswith("over the same 500 users.")
 
 
-def test_a_preference_is_said_in_votes() -> None:
+def test_a_preference_is_given_in_votes() -> None:
     given = snapshot(draft_route())
     won = Book(route="search").votes("new", "click", 300, 200, 50)
     assert sentence(won, given) == (
@@ -140,15 +140,15 @@ def test_a_bandit_says_where_its_traffic_went() -> None:
     assert said.startswith("new now gets 84% of the requests: the chance that it is the best is above 99.9%.")
 
 
-def test_numbers_that_cannot_be_trusted_are_not_said() -> None:
+def test_numbers_that_cannot_be_trusted_are_left_out() -> None:
     book = Book().rate("old", "correct", 700, 1000).rate("new", "correct", 850, 1000)
     found = sentence(book.stretch({"old": 1500, "new": 1000}, {"old": 0.5, "new": 0.5}))
     assert found.startswith("The comparison on digits cannot be trusted: users did not reach the variants")
     assert "points" not in found
 
 
-def test_every_metric_can_be_said_in_every_status() -> None:
-    """No wording may fail on a metric nobody thought of when writing it."""
+def test_every_metric_has_a_sentence_in_every_status() -> None:
+    """No sentence may fail on a metric that was added after it was written."""
     for metric in METRICS.values():
         for better in ("higher", "lower"):
             changed = replace(metric, better=better)

@@ -1,4 +1,4 @@
-"""The verdict: what each status takes, and that it is withheld where the numbers cannot carry it."""
+"""The verdict: when each status is given, and that a verdict is withheld where the numbers do not support one."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_an_interval_above_zero_is_better_and_below_it_worse() -> None:
     assert (up["reason"], down["reason"]) == (None, None)
 
 
-def test_swapping_the_variants_turns_the_interval_round() -> None:
+def test_swapping_the_variants_negates_the_interval() -> None:
     one = verdict(Book().rate("old", "correct", 510, 1000).rate("new", "correct", 620, 900))["comparisons"][0]
     other = verdict(Book().rate("new", "correct", 510, 1000).rate("old", "correct", 620, 900))["comparisons"][0]
     assert one["difference"] == pytest.approx(-other["difference"])
@@ -121,12 +121,12 @@ def test_rankers_are_compared_by_the_votes_of_units() -> None:
     assert found["status"] == "better"
 
 
-def test_wrong_shares_void_every_comparison() -> None:
+def test_wrong_shares_make_every_comparison_invalid() -> None:
     book = Book().rate("old", "correct", 500, 1000).rate("new", "correct", 700, 1000)
     found = verdict(book.stretch({"old": 1500, "new": 1000}, {"old": 0.5, "new": 0.5}))
     assert (found["status"], statuses(found)) == ("invalid", {"new": "invalid"})
     assert "shares that were set" in found["reason"]
-    assert found["comparisons"][0]["low"] is not None  # shown for who looks into it, but no verdict
+    assert found["comparisons"][0]["low"] is not None  # shown for an investigation, but not judged
 
 
 def missing(variant: str, of: int, valued: int, book: Book) -> Book:
@@ -165,7 +165,7 @@ def test_pairs_and_votes_need_no_equal_coverage() -> None:
     assert verdict(book, snapshot(shadow_route()))["status"] == "no_difference_yet"
 
 
-def test_one_bad_comparison_makes_the_route_invalid_and_leaves_the_others_theirs() -> None:
+def test_one_invalid_comparison_makes_the_route_invalid_and_leaves_the_others_as_they_are() -> None:
     given = snapshot(route(plan=THREE, variants=("old", "new", "third")))
     book = missing("new", 2000, 1000, missing("old", 2000, 1900, missing("third", 2000, 1900, Book())))
     found = verdict(book, given)

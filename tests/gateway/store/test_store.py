@@ -93,7 +93,7 @@ def test_a_transaction_that_fails_leaves_nothing(tmp_path: Path, store: str) -> 
 
 
 def test_rows_by_the_hundred_are_the_rows_that_were_written(tmp_path: Path, store: str) -> None:
-    """Many go another way than few where the database has one; no character may mean anything on it."""
+    """Many rows are written by COPY where the database has it; no character may have a special meaning there."""
     strange = ["a\tb", "a\nb\r", "\\N", "\\.", "", '"', "é\u2028", "NULL", "\\x41", "{a,b}", "%s"]
     made = [row(call(n, unit=strange[n % 11], by_unit=True, key=strange[n // 11], prediction=n)) for n in range(121)]
 
@@ -137,7 +137,7 @@ def test_a_call_comes_back_as_it_was_written(tmp_path: Path, store: str, predict
 
 
 def test_every_field_of_a_call_can_be_asked_for_in_sql(tmp_path: Path, store: str) -> None:
-    """The tables say most things once for many calls; whoever looks with SQL need not care."""
+    """The tables store most fields once for many calls; the view ``predictions`` shows them with each call."""
 
     async def story(opened: Store) -> None:
         async with opened.begin() as connection:
@@ -162,7 +162,7 @@ def test_every_field_of_a_call_can_be_asked_for_in_sql(tmp_path: Path, store: st
 def test_what_calls_share_is_stored_once_and_remembered_within_bounds(
     tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A bandit changes its mind every second, and a client may send any method."""
+    """A bandit makes a new plan every second, and a client may send any method."""
     monkeypatch.setattr(shared_fields, "MOST", 5)
 
     async def story(opened: Store) -> None:
@@ -208,7 +208,7 @@ def test_a_span_is_counted_in_sql_as_calls_are_one_by_one(tmp_path: Path, store:
     in_store(store, tmp_path, story)
 
 
-def test_a_chunk_of_predictions_never_parts_a_millisecond(tmp_path: Path, store: str) -> None:
+def test_a_chunk_of_predictions_never_splits_a_millisecond(tmp_path: Path, store: str) -> None:
     async def story(opened: Store) -> None:
         async with opened.begin() as connection:
             await calls.write(connection, [row(one) for one in CALLS])
@@ -221,13 +221,13 @@ def test_a_chunk_of_predictions_never_parts_a_millisecond(tmp_path: Path, store:
     in_store(store, tmp_path, story)
 
 
-#: SQLite's JSON ends a string at NUL, and PostgreSQL refuses it: ``lines`` lets none in.
+#: SQLite's JSON ends a string at NUL, and PostgreSQL refuses it: ``lines`` replaces it.
 texts = st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(rows=st.lists(st.tuples(st.integers(-(2**62), 2**62), texts)))
-def test_any_values_can_be_listed(store: str, rows: list[tuple[int, str]]) -> None:
+def test_any_values_can_be_passed_as_a_list(store: str, rows: list[tuple[int, str]]) -> None:
     async def run() -> None:
         engine = create_async_engine(
             "sqlite+aiosqlite://" if store == "sqlite" else store.replace("postgresql", "postgresql+psycopg", 1)
