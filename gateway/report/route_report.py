@@ -28,24 +28,24 @@ def report(snapshot: Snapshot, ledger: Ledger, policy: Policy | None = None) -> 
     ``policy`` is the route's policy with its settings; without it P(best) is null. Takes milliseconds to some tens of
     milliseconds: not for an event loop that carries traffic. Raises KeyError if the snapshot has no such route.
 
-    | key          | meaning                                                                                       |
-    |--------------|-----------------------------------------------------------------------------------------------|
-    | past         | whether this is about an epoch that has ended                                                  |
-    | variants     | one entry each; ``role`` says whether its own numbers are of answers or of copies ("shadow")  |
-    | .metrics     | ``live`` moves at once; ``mature`` (closed windows) has the interval, ``method`` "exact" or   |
-    |              | "asymptotic", and ``units`` of ``unit_of_analysis`` behind it; ``n`` counts values            |
-    | .shadow      | the copies it got: calls, agreement with the answer, and the same label's score for both      |
-    | .p_best      | with ``evidence``: what an adaptive policy believes and from what; null for others            |
-    | verdict      | the primary metric, baseline against each other variant, ``alpha`` shared by the comparisons  |
-    | .client_errors | 4xx of its backend: no failures, unless its ``client_errors`` is "fail"                      |
-    | problems     | what is wrong, in words: ``n`` of ``of``, since when, whether it goes on, what would mend it   |
-    | .warning     | of the verdict: what of that a reader must know first                                         |
-    | feedback     | events of the route over all epochs by what they ended as; they add up to what was sent       |
-    | accounting   | the same by metric                                                                            |
-    | faults       | calls without a complete answer, by variant, role and fault                                   |
-    | forced       | requests whose client chose the variant: in none of the other numbers                         |
-    | uncounted    | requests of units beyond ``max_new_units_per_client``: in none of the other numbers either     |
-    | watermark    | RFC 3339: all that happened before then is counted; null before any heartbeat                 |
+    | key            | meaning                                                                                       |
+    |----------------|-----------------------------------------------------------------------------------------------|
+    | past           | whether this is about an epoch that has ended                                                 |
+    | variants       | one entry each; ``role`` says whether its own numbers are of answers or of copies ("shadow")  |
+    | .metrics       | ``live`` moves at once; ``mature`` (closed windows) has the interval, ``method`` "exact" or   |
+    |                | "asymptotic", and ``units`` of ``unit_of_analysis`` behind it; ``n`` counts values            |
+    | .shadow        | the copies it got: calls, agreement with the answer, and the same label's score for both      |
+    | .p_best        | with ``evidence``: what an adaptive policy believes, and from what; null for others           |
+    | .client_errors | 4xx of its backend: no failures, unless its ``client_errors`` is "fail"                       |
+    | verdict        | the primary metric, baseline against each other variant; they share ``alpha``                 |
+    | .warning       | which of the ``problems`` a reader must know first                                            |
+    | problems       | what is wrong, in words: ``n`` of ``of``, since when, whether ongoing, and how to end it      |
+    | feedback       | events of the route over all epochs by status; they add up to what was sent                   |
+    | accounting     | the same by metric                                                                            |
+    | faults         | calls without a complete answer, by variant, role and fault                                   |
+    | forced         | requests whose client chose the variant: in none of the other numbers                         |
+    | uncounted      | requests of units beyond ``max_new_units_per_client``: in none of the other numbers           |
+    | watermark      | RFC 3339: everything before it is counted; null before any heartbeat                          |
     """
     account = Account(snapshot, ledger, policy)
     ratio, problems = sample_ratio_of(account), problems_of(account)

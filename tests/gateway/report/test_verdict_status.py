@@ -22,6 +22,13 @@ def test_the_page_about_verdicts_says_what_each_status_means() -> None:
     assert rows == [(status, meaning.of_comparison, meaning.of_route) for status, meaning in STATUSES.items()]
 
 
+def test_the_alerts_name_statuses_that_exist() -> None:
+    rules = files("gateway.dashboards").joinpath("rules.yaml").read_text()
+    named = re.findall(r'turnout_verdict\{status="(\w+)"\}', rules)
+    assert sorted(named) == ["failing", "invalid", "worse"]
+    assert set(named) <= set(STATUSES)
+
+
 def test_the_console_and_the_terminal_have_a_style_for_each_status() -> None:
     css = files("gateway.admin").joinpath("static", "console.css").read_text()
     assert {status for status in STATUSES if re.search(rf"^[^{{]*\.{status}\b", css, re.MULTILINE)} == set(STATUSES)
