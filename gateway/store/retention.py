@@ -49,7 +49,7 @@ from gateway.store.schema.count_tables import (
 )
 from gateway.store.schema.count_tables import plans as plan_rows
 from gateway.store.schema.partitions import DAY_MS
-from gateway.store.schema.row_tables import ORPHANED, REPEATED, bodies, calls, feedback, feedback_targets, kin
+from gateway.store.schema.row_tables import ORPHANED, REPEATED, bodies, calls, feedback, feedback_targets, shared_values
 
 #: Rows per transaction: some tens of milliseconds in SQLite, for which the recorder waits.
 CHUNK: Final = 2_000
@@ -317,6 +317,6 @@ _CHUNKS: Final = (
     # A period is named by its beginning: those of an epoch that is resumed meanwhile begin later.
     *(
         _chunk(table, *_of(table), table.c.period <= bindparam("last"))
-        for table in (arrivals, stretches, plan_rows, plan_packs, kin)
+        for table in (arrivals, stretches, plan_rows, plan_packs, shared_values)
     ),
 )

@@ -19,7 +19,7 @@ from sqlalchemy import BigInteger, Select, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.schema import sql
-from gateway.store.schema.row_tables import kin
+from gateway.store.schema.row_tables import shared_values
 from router.records import UNCOUNTED, Fault, Role, fields_stored, is_failure
 
 #: How many are kept in memory: some ten megabytes. A bandit makes a few a second.
@@ -94,7 +94,7 @@ def interned(values: tuple[Any, ...]) -> SharedFields:
 
 async def write(connection: AsyncConnection, fresh: Collection[SharedFields]) -> None:
     """Store these, also those that are stored already."""
-    await sql.ensure(connection, kin, [(one.number, *values(one)) for one in fresh])
+    await sql.ensure(connection, shared_values, [(one.number, *values(one)) for one in fresh])
 
 
 async def numbered(connection: AsyncConnection, numbers: Collection[int]) -> Mapping[int, SharedFields]:
@@ -108,4 +108,4 @@ async def numbered(connection: AsyncConnection, numbers: Collection[int]) -> Map
 
 @cache
 def _with(dialect: str) -> Select[Any]:
-    return select(kin).where(kin.c.id.in_(sql.among(dialect, BigInteger())))
+    return select(shared_values).where(shared_values.c.id.in_(sql.among(dialect, BigInteger())))

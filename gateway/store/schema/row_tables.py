@@ -22,8 +22,9 @@ from gateway.store.schema.table_columns import (
     table,
 )
 
-#: What many calls have in common (``rows/shared_fields``): ``id`` is a hash of the other columns.
-kin: Final = table(
+#: The values that many calls share (``rows/shared_fields``); ``id`` is a hash of the other columns. In the database the
+#: table, and the column by which a call refers to it, are named kin.
+shared_values: Final = table(
     "kin",
     integer("id", key=True),
     string("route"),
@@ -76,10 +77,16 @@ Index("calls_open", calls.c.open_by, sqlite_where=_OPEN, postgresql_where=_OPEN)
 
 #: A view for operators who query in SQL: each call with all its fields.
 PREDICTIONS: Final = select(
-    *(calls.c.id, calls.c.at_ms, *(column for column in kin.c if column.name != "id"), calls.c.unit, calls.c.key),
+    *(
+        calls.c.id,
+        calls.c.at_ms,
+        *(column for column in shared_values.c if column.name != "id"),
+        calls.c.unit,
+        calls.c.key,
+    ),
     *(calls.c.latency_ms, calls.c.overhead_ms, calls.c.prediction, calls.c.more),
     _OPEN.label("open"),
-).join_from(calls, kin, kin.c.id == calls.c.kin)
+).join_from(calls, shared_values, shared_values.c.id == calls.c.kin)
 _VIEW: Final = DDL(f"CREATE VIEW predictions AS {PREDICTIONS}")  # type: ignore[no-untyped-call]
 event.listen(metadata, "after_create", _VIEW)
 

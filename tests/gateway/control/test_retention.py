@@ -296,7 +296,7 @@ async def left(desk: Desk) -> dict[str, int]:
             count_tables.arrivals,
             count_tables.stretches,
             count_tables.plans,
-            row_tables.kin,
+            row_tables.shared_values,
         ):
             n = (await connection.execute(select(func.count()).select_from(table))).scalar_one()
             if n:

@@ -189,7 +189,7 @@ def test_a_column_is_as_its_field_is_in_the_table() -> None:
     def described(table: Any, *left_out: str) -> list[tuple[str, str, bool]]:
         return [(one.name, str(one.type), bool(one.nullable)) for one in table.c if one.name not in left_out]
 
-    assert described(row_tables.kin, "id") == [
+    assert described(row_tables.shared_values, "id") == [
         (one.name, COLUMNS[one.kind], one.null) for one in fields_stored("shared")
     ]
     # What was predicted is NULL where nothing was, and so ``predicted`` needs no column.

@@ -89,7 +89,7 @@ def test_the_tables_have_these_columns() -> None:
     def described(table: Any) -> list[str]:
         return [f"{column.name} {column.type}{'' if column.nullable else ' NOT NULL'}" for column in table.columns]
 
-    assert described(row_tables.kin) == SHARED_COLUMNS
+    assert described(row_tables.shared_values) == SHARED_COLUMNS
     assert described(row_tables.calls) == OWN_COLUMNS
     assert [column.name for column in row_tables.PREDICTIONS.selected_columns] == VIEW_COLUMNS
 
