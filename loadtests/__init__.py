@@ -1,4 +1,4 @@
 """Load tests: what the gateway costs, measured on this machine.
 
-Rule: a number is always a comparison within one run, in alternate rounds, because machines differ from hour to hour.
+Rule: a number is always a comparison within one run, in alternating rounds, because machines differ from hour to hour.
 """

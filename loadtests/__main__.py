@@ -1,7 +1,7 @@
-"""``python -m loadtests``: run the scenarios against whoever is there, and write the table.
+"""``python -m loadtests``: run the scenarios against the peers that are installed, and write the table.
 
-Rule: a scenario that fails is reported in its place and the others go on; the exit code says whether one failed. A
-target that is not reached is a number in the table and no failure: machines are noisy.
+Rule: a scenario that fails is reported in its place and the others still run; the exit code says whether one failed. A
+missed target is a number in the table and not a failure, because machines are noisy.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from loadtests.table import Finding, as_json, markdown
 RESULTS: Final = Path(__file__).parent / "results"
 
 
-#: More connections are open at a time than most shells allow at first.
+#: The scenarios open more connections at a time than most shells allow by default.
 _DESCRIPTORS: Final = 8_192
 
 
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _prepare() -> None:
-    """Leave in order when told to end, with everything that was started; and allow for many connections."""
+    """On SIGTERM, end every child process before exiting; and raise the limit of open files."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, _DESCRIPTORS), hard), hard))

@@ -1,9 +1,9 @@
 """Keep the cores of the bench awake while latencies are measured: ``python -m loadtests.awake`` on each of them.
 
-Rule: it takes what nobody wants. A virtual machine gives a processor that has nothing to do back to its host, and
-whoever is woken there waits until the host returns it: milliseconds, in nobody's program. One process a core, in the
-scheduler's idle class and yielding whenever it is run, keeps it, as the kernel's ``idle=poll`` would keep all of them.
-Ends when its standard input closes.
+Rule: it uses only processor time that no other process wants. A virtual machine gives an idle processor back to its
+host, and a process that wakes on it waits milliseconds until the host returns it; no program under test causes that
+delay. One process per core, in the scheduler's idle class and yielding whenever it runs, keeps the core, as the
+kernel's ``idle=poll`` would keep all of them. It ends when its standard input closes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from loadtests.processes import running
 
 @contextmanager
 def awake(directory: Path) -> Iterator[None]:
-    """The cores of the gateway and of the load stay awake until this is left. Logs go to ``directory``."""
+    """Keep the cores of the gateway and of the load awake while the context is open. Logs go to ``directory``."""
     with ExitStack() as held:
         for core in sorted({GATEWAY_CORE, LOAD_CORE}):
             command = [sys.executable, "-m", "loadtests.awake"]
@@ -37,6 +37,6 @@ def _stay() -> None:
 
 
 if __name__ == "__main__":
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))  # and so every thread that is begun from here
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))  # threads started from here inherit it
     Thread(target=_stay, daemon=True).start()
     asyncio.run(until_abandoned())

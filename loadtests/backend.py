@@ -1,7 +1,8 @@
 """The models behind the measurements, in one small program. ``python -m loadtests.backend [--wait-ms …]``.
 
-Rule: costs as little as a server can, so that what is measured is what stands in front of it. Takes a free port, says
-which on its first line of output, and ends when its standard input closes. How it answers is one ``Answering``.
+Rule: it costs as little as a server can, so that the measured cost is that of the gateway in front of it. It takes a
+free port, prints the port as its first line of output, and ends when its standard input closes. An ``Answering`` says
+how it answers.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ CONTENT: Final = (
     b'{"model_name":"m","model_version":"1","outputs":[{"name":"y","shape":[1],"datatype":"INT64","data":[7]}]}'
 )
 _EVENTS_HEAD: Final = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-#: Makes an event about as long as one token of a language model with what is around it.
+#: Makes an event about as long as one token of a language model with the JSON around it.
 _PADDING: Final = "x" * 120
 
 
@@ -49,7 +50,7 @@ def silent() -> Answering:
 
 
 def late(whole: bytes, seconds: float) -> Answering:
-    """Answer after a while, however many wait."""
+    """Answer each request after ``seconds``, however many are waiting."""
     loop = asyncio.get_running_loop()
 
     def answering(transport: asyncio.Transport) -> None:
@@ -59,7 +60,7 @@ def late(whole: bytes, seconds: float) -> Answering:
 
 
 def limited(whole: bytes, seconds: float, at_a_time: int) -> Answering:
-    """Work on so many at a time, each for a while; the others queue, as before a model on one accelerator."""
+    """Serve ``at_a_time`` requests at once, each for ``seconds``; the others queue, as for one accelerator."""
     loop = asyncio.get_running_loop()
     queue = deque[asyncio.Transport]()
     busy = 0
@@ -88,7 +89,7 @@ def limited(whole: bytes, seconds: float, at_a_time: int) -> Answering:
 
 
 def events(count: int, every_seconds: float) -> Answering:
-    """Answer with a stream of server-sent events, each of which says when it left (``time.monotonic``)."""
+    """Answer with a stream of server-sent events, each of which holds the time it was sent (``time.monotonic``)."""
     loop = asyncio.get_running_loop()
 
     def send(transport: asyncio.Transport, left: int) -> None:
@@ -109,7 +110,7 @@ def events(count: int, every_seconds: float) -> Answering:
 
 
 class Connection(asyncio.Protocol):
-    """One connection: reads requests, body and all, and lets them be answered; what asks for /large, by ``large``."""
+    """One connection: reads whole requests and passes them to an Answering; requests for /large go to ``large``."""
 
     def __init__(self, answering: Answering, large: Answering) -> None:
         self._answering = answering
@@ -134,7 +135,7 @@ class Connection(asyncio.Protocol):
 
 
 def ranking(items: int, first: int) -> bytes:
-    """Return the content of a ranker: a list of ids that begins at one and has every second in common with another."""
+    """Return a ranker's answer: a list of ids from ``first`` on, every second of which another ranker returns too."""
     return b'{"items":[%b]}' % b",".join(b'{"id":"doc-%d"}' % (first + 2 * number) for number in range(items))
 
 
@@ -160,7 +161,7 @@ def _answering(options: argparse.Namespace) -> Answering:
 
 
 async def serve(answering: Callable[[], Answering], large: int | None = None) -> None:
-    """Serve until nobody wants it any more."""
+    """Serve until standard input closes."""
     loop = asyncio.get_running_loop()
     how = answering()
     how_large = how if large is None else at_once(answer(b"x" * large, "application/octet-stream"))

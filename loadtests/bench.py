@@ -1,7 +1,7 @@
 """One run: how long things take, where scratch files go, and the rounds in which peers alternate.
 
-Rule: peers take turns within a round, so that whatever changes on the machine meets all of them alike; after its turn
-each is left to settle, so that what it still has to do is not charged to the next.
+Rule: peers take turns within a round, so that a change on the machine affects all of them alike. After its turn the
+bench waits until a peer has finished its remaining work, so that this is not charged to the next peer.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What every scenario is given. ``seconds`` is the length of a turn, ``peers`` are those that are there, and
-    ``absent`` says of the others why."""
+    """The arguments of every scenario. ``seconds`` is the length of a turn, ``peers`` are the available peers, and
+    ``absent`` holds the reasons why the others are missing."""
 
     directory: Path
     peers: tuple[Peer, ...]
@@ -35,31 +35,31 @@ class Bench:
 
     @property
     def proxies(self) -> tuple[Peer, ...]:
-        """The peers that are products: they stream, and hold what they are asked to hold."""
+        """The peers that are products: they can stream and hold many connections open."""
         return tuple(peer for peer in self.peers if not peer.handmade)
 
     def named(self, *names: str) -> tuple[Peer, ...]:
-        """Those of the peers that are there and have one of these names."""
+        """The available peers that have one of these names."""
         return tuple(peer for peer in self.peers if peer.name in names)
 
     @property
     def few(self) -> int:
-        """How many rounds there are where the peers differ by much, or are many."""
+        """The number of rounds where the peers differ by much, or are many."""
         return max(1, self.rounds - 2)
 
     @property
     def many(self) -> int:
-        """How many rounds there are where few peers are compared closely: the machine's speed moves within seconds."""
+        """The number of rounds where few peers are compared closely: the machine's speed changes within seconds."""
         return 3 * self.rounds
 
     @property
     def short(self) -> int:
-        """The length in seconds of a turn where many are needed."""
+        """The length in seconds of a turn where many turns are needed."""
         return max(1, self.seconds - 1)
 
     @property
     def shortest(self) -> int:
-        """The length in seconds of a turn where two are compared closely: each is to meet the same machine."""
+        """The length in seconds of a turn where two peers are compared closely, on an unchanged machine."""
         return max(1, self.seconds // 2)
 
     def scratch(self, name: str) -> Path:
@@ -69,14 +69,14 @@ class Bench:
         return found
 
     def say(self, text: str) -> None:
-        """Tell whoever waits how far it is."""
+        """Print progress to standard error."""
         print(f"  {text}", file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One peer's turn. ``cpu_us`` is a request's share of what its carriers used during the load; ``all_cpu_us`` of
-    what everything of it used until it had settled, ``lag_seconds`` after the load."""
+    """One peer's turn. ``cpu_us`` is the CPU per request of the processes that carry requests, during the load;
+    ``all_cpu_us`` that of all its processes until its remaining work was done, ``lag_seconds`` after the load."""
 
     answers: int
     per_second: float
@@ -90,9 +90,9 @@ class Round:
 
 @contextmanager
 def standing(bench: Bench, peers: Sequence[Peer], job: Job, directory: Path) -> Iterator[dict[str, Gateway]]:
-    """Start all peers beside each other; they cost nothing while nobody asks them.
+    """Start all peers side by side; they use no CPU while they get no requests.
 
-    A peer that does not come up is left out and reported as absent; without Turnout there is nothing to measure.
+    A peer that does not start is left out and reported as absent; without Turnout there is nothing to measure.
     """
     with ExitStack() as held:
         gateways = {}
@@ -108,7 +108,7 @@ def standing(bench: Bench, peers: Sequence[Peer], job: Job, directory: Path) -> 
 
 
 def turn(gateway: Gateway, load: Load, directory: Path) -> Round:
-    """Load one gateway for one round and let it settle."""
+    """Load one gateway for one turn and wait until its remaining work is done."""
     before, all_before = gateway.carrying_seconds(), gateway.all_seconds()
     answers = wrk(gateway.port, load, directory)
     carried = gateway.carrying_seconds() - before
@@ -117,7 +117,7 @@ def turn(gateway: Gateway, load: Load, directory: Path) -> Round:
 
 
 def rounds(count: int, turns: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:
-    """Let everyone take a turn, so many times; every second round the other way round."""
+    """Call each of ``turns`` once per round, for ``count`` rounds; every second round in the opposite order."""
     found: dict[str, list[T]] = {name: [] for name in turns}
     for number in range(count):
         for name in turns if number % 2 == 0 else reversed(list(turns)):
@@ -130,17 +130,17 @@ def beside(
     gateways: Mapping[str, Gateway],
     what: str,
     alone: Callable[[Gateway], T],
-    beset: Callable[[Gateway], T],
+    disturbed: Callable[[Gateway], T],
     *,
     take: Callable[[str, Callable[[], T]], T] = lambda _, turn: turn(),
 ) -> dict[str, list[T]]:
-    """Let each gateway take turns alone and beside ``what``, right after each other; those are called "peer, what".
+    """Measure each gateway alone and, directly afterwards, with ``what`` going on; the latter is named "peer, what".
 
-    Turnout, who is judged, has many rounds, the others few. ``take`` is given each turn with its name, to take it.
+    Turnout, which the target is about, gets many rounds, the others few. ``take`` runs each turn, given its name.
     """
     found: dict[str, list[T]] = {}
     for name, gateway in gateways.items():
-        turns = {name: partial(alone, gateway), f"{name}, {what}": partial(beset, gateway)}
+        turns = {name: partial(alone, gateway), f"{name}, {what}": partial(disturbed, gateway)}
         taken = {called: partial(take, called, turn) for called, turn in turns.items()}
         found |= rounds(bench.many if name == "Turnout" else bench.few, taken)
     return found

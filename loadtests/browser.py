@@ -1,8 +1,8 @@
 """``python -m loadtests.browser``: a browser's EventSource through Turnout, one event at a time.
 
-Rule: the model says the next event only once the page has told it, by a request of its own, that it has the one before;
-so a gateway that held anything back would stop it. Needs Chromium (Debian: chromium), which is too large for every run
-of the tests.
+Rule: the model sends the next event only after the page has confirmed the previous one with a request of its own; so a
+gateway that held anything back would stop the stream. Needs Chromium (Debian: chromium), which is too large to install
+for every run of the tests.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SECONDS: Final = 60.0
 
 @dataclass
 class Dictation:
-    """A model that serves the page, and says each event when the one before was heard."""
+    """A model that serves the page, and sends each event once the page has confirmed the previous one."""
 
     events: int
     heard: list[str] = field(default_factory=list)
@@ -66,13 +66,13 @@ class Dictation:
         await wire.send(b"0\r\n\r\n")
 
     async def whole(self) -> None:
-        """Return when the last event was heard."""
+        """Return when the page has confirmed the last event."""
         async with self.change:
             await self.change.wait_for(lambda: "last" in self.heard)
 
 
 async def listen(browser: str, events: int) -> list[str]:
-    """Let the browser listen to events through Turnout; return what its page says it heard."""
+    """Let the browser read events through Turnout; return the events that its page reports."""
     with tempfile.TemporaryDirectory(prefix="turnout-browser-") as name:
         directory = Path(name)
         model = Dictation(events)
@@ -85,7 +85,7 @@ async def listen(browser: str, events: int) -> list[str]:
                 process = await asyncio.create_subprocess_exec(
                     browser,
                     "--headless=new",
-                    "--no-sandbox",  # where it is started by root there is no other way
+                    "--no-sandbox",  # Chromium started by root needs it
                     "--disable-gpu",
                     f"--user-data-dir={directory / 'profile'}",
                     f"http://127.0.0.1:{listening}/",

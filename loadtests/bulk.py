@@ -1,7 +1,7 @@
-"""``python -m loadtests.bulk``: how fast labels come in by the file.
+"""``python -m loadtests.bulk``: how fast labels are imported from files.
 
-Rule: the real command on a real file, once per format, beside its own processor time by the kernel's account; and each
-import ends with a check that every row is in the journal once.
+Rule: the real command on a real file, once per format, with the CPU time that the kernel reports for it; each import
+ends with a check that every row is in the journal once.
 """
 
 from __future__ import annotations
@@ -60,14 +60,14 @@ class Import:
 
 
 def rows(number: int) -> Iterator[tuple[str, int, str]]:
-    """Yield labels: whose, what, and when."""
+    """Yield labels: prediction id, value and time."""
     began = time.time_ns() // 1_000_000 - 10**7
     for place in range(number):
         yield new_id(began + place), place % 10, "2026-01-01T12:00:00Z"
 
 
 def written(folder: Path, form: str, number: int) -> Path:
-    """Write a file of so many labels."""
+    """Write a file of ``number`` labels."""
     path = folder / f"labels.{form}"
     names = ("prediction_id", "value", "occurred_at")
     if form == "csv":
@@ -109,7 +109,7 @@ def imported(form: str, number: int) -> Import:
 
 
 def journaled(data_dir: Path) -> list[str]:
-    """Return the predictions that the journal has labels of."""
+    """Return the prediction ids of the labels in the journal."""
     found: list[str] = []
     for segment in segments(data_dir / JOURNAL / FEEDBACK):
         for line in read_lines(segment.path, 0, segment.size)[0]:
@@ -120,7 +120,7 @@ def journaled(data_dir: Path) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Import each format, and print what it took, the command's start included."""
+    """Import each format, and print the time it took, the command's start included."""
     parser = argparse.ArgumentParser(prog="python -m loadtests.bulk", description=__doc__)
     parser.add_argument("--rows", type=int, default=500_000)
     given = parser.parse_args(arguments)

@@ -25,14 +25,14 @@ _ID: Final = b"turnout-prediction-id"
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What was answered: how long each took, and the prediction id of each that had one."""
+    """The answers: how long each took, and the prediction id of each that had one."""
 
     seconds: list[float] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
 
 
 class Asking(asyncio.Protocol):
-    """One connection: asks, and asks again when answered, until ``end`` (of ``time.perf_counter``)."""
+    """One connection: sends the next request when the last is answered, until ``end`` (of ``time.perf_counter``)."""
 
     def __init__(self, requests: Iterator[bytes], end: float, asked: Asked, done: asyncio.Future[None]) -> None:
         self._requests = requests
@@ -84,7 +84,7 @@ class Asking(asyncio.Protocol):
 
 
 def ask(host: str, port: int, requests: Sequence[bytes], *, connections: int, seconds: float, most: int = 0) -> Asked:
-    """Ask one request after the other, round and round, for ``seconds`` or until ``most`` were asked (0: no matter).
+    """Send the requests in turn, again and again, for ``seconds`` or until ``most`` were sent (0: no bound).
 
     Raises RuntimeError if an answer is 300 or more, ConnectionError if a connection breaks, TimeoutError if one hangs.
     """

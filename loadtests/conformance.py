@@ -1,8 +1,9 @@
-"""``python -m loadtests.conformance``: the payloads of the duties, sent through nginx, HAProxy and Turnout.
+"""``python -m loadtests.conformance``: the payloads of the conformance tests, sent through nginx, HAProxy and Turnout.
 
-Rule: the same bytes go to each, on a connection of their own, in front of the same recording backend, and each has the
-plainest proxy configuration there is. The table says what each answered and how many requests came out behind; it is a
-record of what was measured, not a claim. A server that is not installed is left out, and that is said.
+Rule: each server gets the same bytes, on a connection of their own, has the simplest possible proxy configuration, and
+stands in front of the same recording backend. The table says what each answered and how many requests reached the
+backend; it is a record of what was measured, not a claim. A server that is not installed is left out, and the output
+says so.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from tests.gateway.proxy.faults import OK, Backend, Wire, backend
 from tests.gateway.proxy.payloads import PAYLOADS, Payload
 
 TABLE: Final = Path(__file__).parent / "CONFORMANCE.md"
-#: Seconds without a byte after which an answer is over; each server gives a client one second for what it expects.
+#: Seconds without a byte after which an answer is taken as complete; each server's timeout for a client is one second.
 _QUIET_SECONDS: Final = 2.5
 _START_SECONDS: Final = 20.0
 #: Bytes sent at once. Larger payloads go in pieces, as a server may close before it has read all.
@@ -97,7 +98,7 @@ Each has the plainest configuration of a proxy; nginx and HAProxy can be told to
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one payload: the statuses a client read, interim ones left out, and the requests behind."""
+    """The result of one payload: the statuses a client read, without interim ones, and the requests the backend got."""
 
     statuses: tuple[str, ...]
     seen: tuple[bytes, ...]
@@ -119,7 +120,7 @@ class Server:
 
 
 async def recording(wire: Wire) -> None:
-    """Answer every request, whatever it is made of. Where one cannot be read the connection ends."""
+    """Answer every request, whatever it consists of. If one cannot be parsed the connection ends."""
     with contextlib.suppress(ValueError, asyncio.IncompleteReadError):
         while await wire.request() is not None:
             await wire.send(OK)
@@ -161,7 +162,7 @@ def _version(program: str) -> str:
 
 @asynccontextmanager
 async def running(server: Server, log: Path) -> AsyncIterator[None]:
-    """Start a server and wait until it answers; end it by its id."""
+    """Start a server, wait until it answers, and end it by its process id on leaving."""
     with log.open("wb") as written:
         process = await asyncio.create_subprocess_exec(
             *server.command, stdin=subprocess.DEVNULL, stdout=written, stderr=written

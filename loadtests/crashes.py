@@ -1,7 +1,7 @@
-"""``python -m loadtests.crashes``: is everything there that anybody was promised, whatever is killed or full?
+"""``python -m loadtests.crashes``: is all that clients were promised stored, if processes die or disks are full?
 
-Rule: what counts is what clients hold in their hands: each prediction id they were given, each feedback event that was
-acknowledged. All of it is looked up in the store when the program has ended. Processes are killed by their id, and only
+Rule: the check is about what clients received: each prediction id, and each acknowledgement of a feedback event. All of
+it is looked up in the store when the program has ended. Processes are killed by their id, and only
 those that this program started; traffic stays on the loopback.
 """
 
@@ -40,11 +40,11 @@ VICTIMS: Final[tuple[Victim, ...]] = ("worker", "controller", "supervisor")
 _HOW_MANY: Final = {"worker": 2, "controller": 1, "supervisor": 1}
 _MODULES: Final = {"worker": "gateway.proxy", "controller": "gateway.control"}
 
-#: How long anything may take to come up again, or to end.
+#: How long a process may take to start again, or to end.
 _PATIENCE_SECONDS: Final = 60.0
 _DISK_BYTES: Final = 48 * 2**20
 
-#: Which rows each path leaves for one answer.
+#: Role and number of the rows that one answer of each path leaves.
 PATHS: Final = {"/answer": ("primary", 1), "/search": ("draft", 2)}
 
 CONFIG: Final = """
@@ -80,7 +80,7 @@ policy = {{ kind = "interleave", rankers = ["one", "two"], items = "/items", ite
 
 @dataclass
 class Held:
-    """What clients hold: prediction ids with the path they asked, and feedback events that were acknowledged."""
+    """What clients received: prediction ids with the path of the request, and acknowledged feedback events."""
 
     ids: dict[str, str] = field(default_factory=dict)
     events: set[str] = field(default_factory=set)
@@ -95,7 +95,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What of that is in the store. Rows are of requests whose id a client holds."""
+    """How much of that is in the store. Rows are of requests whose prediction id a client received."""
 
     held: Held
     rows_missing: int
@@ -109,12 +109,12 @@ class Account:
 
     @property
     def exact(self) -> bool:
-        """Whether nothing is twice, and nothing is left that was to be recorded."""
+        """Whether nothing is stored twice, and nothing remains to be recorded."""
         return not (self.rows_twice or self.events_twice or self.undrained_bytes or self.met.get("duplicate_rows"))
 
     @property
     def whole(self) -> bool:
-        """Whether moreover everything is there."""
+        """Whether, in addition, everything is there."""
         return self.exact and not (self.rows_missing or self.events_missing)
 
 
@@ -144,20 +144,20 @@ class Program:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def pids(self, victim: Victim) -> list[int]:
-        """The processes of a kind that live now."""
+        """The living processes of a kind."""
         assert self._process is not None
         if victim == "supervisor":
             return [self._process.pid]
         return [pid for pid, command in children(self._process.pid) if _MODULES[victim] in command]
 
     async def ready(self) -> None:
-        """Wait until it takes traffic and has a store."""
+        """Wait until it accepts traffic and has its store open."""
         async with httpx.AsyncClient(timeout=5) as client:
             for url in (f"http://127.0.0.1:{self.port}/-/readyz", f"{self.admin}/readyz"):
                 await _until(lambda url=url: _says(client, url), f"{url} is ready")  # type: ignore[misc]
 
     async def kill(self, victim: Victim, chance: random.Random) -> None:
-        """Kill one of a kind, once there are as many as there should be, and wait until another is in its place."""
+        """Kill one process of a kind, once all of them run, and wait until a new one has replaced it."""
         await _until(lambda: self._all_run(victim), f"every {victim} runs")
         pid = chance.choice(self.pids(victim))
         os.kill(pid, signal.SIGKILL)
@@ -169,7 +169,7 @@ class Program:
         await _until(lambda: self._all_run(victim, without=pid), f"another {victim} runs")
 
     async def _all_run(self, victim: Victim, without: int = 0) -> bool:
-        # On a thread: looking at every process there is takes a while, and the load must go on.
+        # On a thread: reading all processes of the machine takes a while, and the load must go on.
         found = await asyncio.to_thread(self.pids, victim)
         return len(found) == _HOW_MANY[victim] and without not in found
 
@@ -185,12 +185,12 @@ class Program:
         self._process.send_signal(signal.SIGTERM)
         return await asyncio.wait_for(asyncio.to_thread(self._process.wait), _PATIENCE_SECONDS)
 
-    def last_words(self) -> str:
-        """The end of what it wrote."""
+    def log_tail(self) -> str:
+        """The end of its log."""
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-30:])
 
     def close(self) -> None:
-        """End what still runs; children of a supervisor that is gone leave by themselves."""
+        """End the process if it still runs; children of a supervisor that has died end without being asked."""
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             with suppress(subprocess.TimeoutExpired):
@@ -200,7 +200,7 @@ class Program:
 
 
 class Load:
-    """Clients that ask, click and ask again while entered, one request at a time each, and keep what they are given."""
+    """Clients that send a request, then its feedback, again and again, and keep what they receive, while entered."""
 
     def __init__(self, port: int, held: Held, clients: int) -> None:
         self._port, self._held, self._clients = port, held, clients
@@ -216,7 +216,7 @@ class Load:
         await asyncio.gather(*self._tasks)
 
     async def _run(self) -> None:
-        """Be one client: what breaks is counted, and the next request goes out on another connection."""
+        """Run one client: a broken connection is counted, and the next request goes out on a new one."""
         while not self._over:
             try:
                 reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
@@ -234,7 +234,7 @@ class Load:
                 writer.close()
 
     async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Ask, and tell of the answer; return whether the connection goes on."""
+        """Send a request and feedback about its answer; return whether the connection stays open."""
         number, self._number = self._number, self._number + 1
         path = tuple(PATHS)[number % len(PATHS)]
         writer.write(_request(path, b'{"n":%d}' % number, b"x-user-id: u%d\r\n" % (number % 200)))
@@ -247,7 +247,7 @@ class Load:
         return more and await self._click(reader, writer, prediction_id)
 
     async def _click(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, prediction_id: str) -> bool:
-        # Who does not hear an answer says it again: every tenth does so anyhow.
+        # A client that gets no answer to its feedback sends it again; every tenth event is sent twice in any case.
         event_id = f"click-{prediction_id}"
         event = {"prediction_id": prediction_id, "metric": "click", "value": 1, "event_id": event_id}
         for _ in range(2 if self._number % 10 == 0 else 1):
@@ -267,7 +267,7 @@ def _request(path: str, body: bytes, fields: bytes = b"") -> bytes:
 
 
 async def _answer(reader: asyncio.StreamReader) -> tuple[int, str | None, bool]:
-    """Read an answer to its end; return its status, its prediction id, and whether the connection goes on."""
+    """Read an answer to its end; return its status, its prediction id, and whether the connection stays open."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
     line, *rest = head.split("\r\n")
     fields = {name: value.strip() for name, _, value in (field.partition(":") for field in rest if field)}
@@ -276,7 +276,7 @@ async def _answer(reader: asyncio.StreamReader) -> tuple[int, str | None, bool]:
 
 
 async def killed(directory: Path, model: int, kills: int, *, clients: int, seed: int) -> dict[str, Account]:
-    """Kill one process after the other under load, at random moments; return the account of it all."""
+    """Kill one process after the other under load, at random moments; return an account per path."""
     chance, held, program = random.Random(seed), Held(), Program(directory, model)
     with _ended(program):
         await program.ready()
@@ -321,12 +321,12 @@ async def disk_full(directory: Path, model: int, policy: Literal["refuse", "shed
 
 
 def account(data_dir: Path, held: Held, *, shed: float = 0.0, refused: float = 0.0) -> Account:
-    """Look up in the store of a program that has ended what clients hold."""
+    """Look up what clients received in the store of a program that has ended."""
     with closing(sqlite3.connect(f"file:{data_dir / FILE}?mode=ro", uri=True)) as store:
         rows: dict[str, Counter[str]] = {}
         for prediction_id, role in store.execute("SELECT id, role FROM predictions"):
             rows.setdefault(prediction_id, Counter())[role] += 1
-        # What was said again is kept as that, and counts for nothing.
+        # An event sent twice is stored with the status "repeated" and does not count.
         said = store.execute("SELECT event_id FROM feedback WHERE status != 'repeated'")
         events = Counter(event_id for (event_id,) in said)
         met = dict(store.execute("SELECT name, n FROM counts"))
@@ -373,7 +373,7 @@ def _cells(one: Account) -> tuple[str, ...]:
 
 
 def kept(name: str, one: Account) -> bool:
-    """Return whether what was promised was kept."""
+    """Return whether everything that was promised is stored."""
     if name == "disk full, shed":
         no_errors = not one.held.broken and set(one.held.statuses) == {200}
         return one.exact and no_errors and one.shed > 0 and one.rows_missing == one.shed and not one.events_missing
@@ -383,7 +383,7 @@ def kept(name: str, one: Account) -> bool:
 
 
 async def run(kills: int, *, clients: int, seed: int, disks: bool = True) -> dict[str, Account]:
-    """Do everything, one after the other; what cannot be done here is said and left out."""
+    """Run all parts, one after the other; a part that this machine does not allow is reported and left out."""
     accounts: dict[str, Account] = {}
     with tempfile.TemporaryDirectory(prefix="turnout-crashes-") as name:
         directory = Path(name)
@@ -405,14 +405,14 @@ def _ended(program: Program) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        _say(program.last_words())
+        _say(program.log_tail())
         raise
     finally:
         program.close()
 
 
 async def _until(fact: Callable[[], object], what: str) -> None:
-    """Wait until something is so. Raises TimeoutError."""
+    """Wait until ``fact`` returns something true. Raises TimeoutError."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + _PATIENCE_SECONDS
     while True:

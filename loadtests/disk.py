@@ -1,6 +1,7 @@
 """A disk that can be filled: a file system of a few megabytes in memory, mounted for as long as it is needed.
 
-Rule: whoever mounts it takes it away. It needs the right to mount; who lacks it is told so and measures something else.
+Rule: the context manager that mounts it also unmounts it. It needs the right to mount; without it NoSmallDisk is
+raised, and the caller measures something else.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ def small_disk(directory: Path, size: int) -> Iterator[Path]:
 
 
 def fill(disk: Path) -> Path:
-    """Leave next to nothing free on a disk, whoever else writes to it; return the file that takes the room."""
+    """Leave almost nothing free on a disk, even if others write to it; return the file that takes the space."""
     ballast = disk / "ballast"
     with ballast.open("ab") as file:
         for _ in range(100):
             free = _free_bytes(disk)
             if not free:
                 break
-            with contextlib.suppress(OSError):  # somebody was faster
+            with contextlib.suppress(OSError):  # another process took the space first
                 os.posix_fallocate(file.fileno(), os.fstat(file.fileno()).st_size, free)
     return ballast
 

@@ -1,7 +1,7 @@
-"""What is made of the numbers of several rounds: medians, ratios with their spread, percentiles.
+"""Statistics of the numbers of several rounds: medians, ratios with their spread, percentiles.
 
-Rule: two things are compared within a round and only then over the rounds, because the machine differs from one to the
-next. Pure: numbers in, numbers out.
+Rule: two values are compared within a round and only then over the rounds, because the machine differs from one round
+to the next. Pure: numbers in, numbers out.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """The median of some numbers, and the least and the most of them."""
+    """The median of some numbers, and the smallest and the largest of them."""
 
     median: float
     low: float
@@ -36,7 +36,7 @@ def spread(numbers: Sequence[float]) -> Spread:
 
 
 def ratios(above: Sequence[float], below: Sequence[float]) -> Spread:
-    """Return how many times ``below`` goes into ``above``, pair by pair.
+    """Return the ratios of ``above`` to ``below``, pair by pair.
 
     >>> print(ratios([2.0, 30.0, 8.0], [1.0, 10.0, 4.0]))
     2.00 (2.00 to 3.00)
@@ -45,7 +45,7 @@ def ratios(above: Sequence[float], below: Sequence[float]) -> Spread:
 
 
 def differences(these: Sequence[float], those: Sequence[float]) -> Spread:
-    """Return how much more each of these is than its partner."""
+    """Return the differences ``these`` minus ``those``, pair by pair."""
     return _paired(lambda a, b: a - b, these, those)
 
 
@@ -60,7 +60,7 @@ def percentile(numbers: Sequence[float], share: float) -> float:
 
 
 def brief(number: float) -> str:
-    """Write a number with as many digits as say something.
+    """Write a number with as many digits as matter.
 
     >>> brief(0.8741), brief(26.43), brief(12345.6), brief(0.0)
     ('0.87', '26.4', '12,346', '0')

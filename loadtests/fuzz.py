@@ -1,9 +1,9 @@
-"""``python -m loadtests.fuzz --seconds N``: new bytes for the reader of requests, for as long as one likes.
+"""``python -m loadtests.fuzz --seconds N``: fuzz the reader of requests.
 
-Rule: every input is read twice, by the edge's ``intake`` in pieces and by h11, and each request that the edge finds
-must be one that h11 finds as well, in its place. With atheris installed (it is nobody's dependency) inputs are chosen
-by the code they reach, else by chance; the seeds are the payloads of the duties. It stops at the first input that
-breaks the rule, and prints it.
+Rule: every input is parsed twice, by the edge's ``intake`` in pieces and by h11, and each request that the edge finds
+must be one that h11 finds as well, at the same position. With atheris installed (it is not a dependency) code coverage
+guides the inputs, otherwise they are random; the seeds are the payloads of the conformance tests. It stops at the first
+input that breaks the rule, and prints it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SEEDS: Final = tuple(payload.raw for payload in PAYLOADS if len(payload.raw) < 
 
 
 class Taken:
-    """Stands where the connection is, and takes every request at once."""
+    """Stands in for the connection, and accepts every request at once."""
 
     def __init__(self) -> None:
         self.whole_ones: list[Read] = []
@@ -66,11 +66,11 @@ def read(data: bytes, cut: int) -> list[Read]:
 
 
 def check(data: bytes) -> None:
-    """Raises AssertionError if the edge invents a request, or whatever escapes it."""
+    """Raises AssertionError if the edge finds a request that h11 does not, or whatever the edge raises itself."""
     found = read(data, 1 + len(data) % 61)
     assert found == read(data, max(1, len(data))), "it depends on how the bytes are cut"
     second = second_reading(data)
-    # What asks this gateway itself, or names its host in the target, is told otherwise on purpose.
+    # Requests for the gateway itself, or with a host in their target, are rewritten on purpose.
     alike = [
         one == other or (one.target, one.body) == (b"*", other.body) or not other.target.startswith(b"/")
         for one, other in zip(found, second, strict=False)

@@ -1,8 +1,8 @@
-"""``python -m loadtests.growth``: what the controller costs as what is configured, and what it has done, grows.
+"""``python -m loadtests.growth``: what the controller costs as its configuration and its history grow.
 
-Rule: a real controller and nothing else. Its processor time is the kernel's account of its process, its answers are
-timed at its admin port one after another, and what it must answer in full is checked. A journal is written as a worker
-writes it: a heartbeat a second, and where there is traffic, rows.
+Rule: a real controller and nothing else. Its CPU time is what the kernel reports for its process, its answers are timed
+at its admin port one after another, and the answers are checked for completeness. The journal is written as a worker
+writes it: a heartbeat a second, and rows where there is traffic.
 """
 
 from __future__ import annotations
@@ -66,14 +66,14 @@ metrics = ["click"]
 policy = { kind = "thompson", variants = ["one", "two"], reward = "click" }
 """
 
-#: Until a controller with much to begin with has begun; and after that, until it is at rest.
+#: The longest wait until a controller with a large history has started; and then until it is idle.
 PATIENCE_SECONDS: Final = 240.0
 REST_SECONDS: Final = 8.0
 
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """What a number of routes without traffic costs: shares of a core, and seconds."""
+    """What routes without traffic cost: shares of a core, and seconds."""
 
     routes: int
     core: float
@@ -92,7 +92,7 @@ class Idle:
 
 @dataclass(frozen=True, slots=True)
 class Bandit:
-    """What a bandit costs after so many plan revisions, at 20 requests a second."""
+    """What a bandit costs after a number of plan revisions, at 20 requests a second."""
 
     revisions: int
     core: float
@@ -107,7 +107,7 @@ class Bandit:
 
 
 class Site:
-    """A data directory with a controller's file, and the journal of the one worker that it has."""
+    """A data directory with a controller's config, and the journal of its one worker."""
 
     def __init__(self, folder: Path, routes: str) -> None:
         self.data_dir, self.config, self.log = folder / "data", folder / "turnout.toml", folder / "controller.log"
@@ -149,7 +149,7 @@ class Site:
             return answer.status, answer.read()
 
     def timed(self, path: str, times: int = 5, pause: float = 1.2) -> tuple[float, bytes]:
-        """Return the median time of some answers, each asked when reports are stale again, and the last one."""
+        """Return the median time of some answers, each requested once reports are stale again, and the last answer."""
         took, content = [], b""
         for _ in range(times):
             time.sleep(pause)
@@ -160,7 +160,7 @@ class Site:
         return statistics.median(took), content
 
     def busy(self, process: subprocess.Popen[str], seconds: float, rows: Callable[[int], bytes] | None = None) -> float:
-        """Write a heartbeat a second, and 20 rows a second where asked to; return the share of a core that it cost."""
+        """Write a heartbeat a second, and 20 rows a second if ``rows`` is given; return the share of a core it cost."""
         before, began, n = cpu_seconds(process.pid), time.monotonic(), 0
         while (now := time.monotonic()) < began + seconds:
             lines = [] if rows is None else [rows(at) for at in range(n, int((now - began) * 20))]
@@ -171,7 +171,7 @@ class Site:
 
 
 def idle(routes: int, seconds: float) -> Idle:
-    """Measure a controller that has so many routes, of which none is used."""
+    """Measure a controller that has ``routes`` routes without traffic."""
     with tempfile.TemporaryDirectory(prefix="turnout-growth-") as name:
         site = Site(Path(name), _routes(routes, 0.5))
         with site.controlled() as process:
@@ -191,11 +191,11 @@ def idle(routes: int, seconds: float) -> Idle:
 
 
 def bandit(revisions: int, seconds: float) -> Bandit:
-    """Measure a controller whose one bandit has made so many plans."""
+    """Measure a controller whose one bandit has made ``revisions`` plans."""
     with tempfile.TemporaryDirectory(prefix="turnout-growth-") as name:
         site = Site(Path(name), BANDIT)
         with site.controlled():
-            pass  # makes its tables
+            pass  # the controller creates its tables
         route = site.snapshot().routes["r0"]
         _make_history(site.data_dir / FILE, route, revisions)
         with site.controlled() as process:
@@ -211,7 +211,7 @@ def bandit(revisions: int, seconds: float) -> Bandit:
 
 
 def _routes(number: int, share: float) -> str:
-    """So many routes; of the second the share is as given, of the others it stays."""
+    """Return ``number`` routes; ``share`` is that of the second route, the others keep theirs."""
     shares = (share if n == 1 else 0.5 for n in range(number))
     return "".join(ROUTE.format(n=n, share=own, rest=round(1 - own, 3)) for n, own in enumerate(shares))
 
@@ -239,7 +239,7 @@ def _row(route: Route, n: int) -> bytes:
 
 
 def _make_history(path: Path, route: Route, revisions: int) -> None:
-    """Write what a bandit leaves in a store that made a plan a second: plans, and who was given what by them."""
+    """Write what a bandit with a plan a second leaves in a store: the plans, and the shares that were in force when."""
     since = now_ms() - 1_000 * revisions
 
     def plans() -> Iterator[tuple[object, ...]]:
@@ -265,7 +265,7 @@ def _make_history(path: Path, route: Route, revisions: int) -> None:
 
 
 def _folded(site: Site) -> bool:
-    """Return whether the number of rows that history has stands still, as it does where nothing folds them."""
+    """Return whether the number of rows of history no longer changes; old commits do not fold them at all."""
     counts = []
     for _ in range(2):
         with closing(sqlite3.connect(f"file:{site.data_dir / FILE}?mode=ro", uri=True, timeout=30)) as connection:
@@ -279,7 +279,7 @@ def now_ms() -> int:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return what a process has used of the processors, by the scheduler's count: finer than ticks."""
+    """Return the CPU time of a process by the scheduler's account, which is finer than ticks."""
     total = 0.0
     for task in (Path("/proc") / str(pid) / "task").iterdir():
         total += int((task / "schedstat").read_text().split()[0]) / 1e9

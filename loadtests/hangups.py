@@ -1,7 +1,7 @@
-"""``python -m loadtests.hangups``: clients of the admin port hang up in the middle, and recording goes on beside them.
+"""``python -m loadtests.hangups``: clients of the admin port hang up early, and recording must go on meanwhile.
 
 Rule: a whole `turnout serve` on SQLite, requests that are recorded, and many clients that ask for metrics, reports,
-exports and predictions and leave at any moment. What the store has of the journal is looked at from outside, many times
+exports and predictions and hang up at random moments. The recorded part of the journal is read from outside, many times
 a second: the longest time in which it did not change is the longest pause of recording.
 """
 
@@ -27,17 +27,17 @@ from loadtests.processes import listening, running, until
 
 _ROUTE: Final = "/api/v1/routes/infer"
 PATHS: Final = ("/metrics", "/api/v1/routes", _ROUTE, "/api/v1/export?route=infer", "/api/v1/sinks", "/")
-#: When a client leaves, at the latest.
+#: The longest time after which a client hangs up.
 LONGEST_SECONDS: Final = 0.3
 LOOK_SECONDS: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of it.
+    """The result.
 
-    ``pause_seconds`` is the longest in which nothing was recorded, ``alone_seconds`` the same before anybody hung up;
-    ``lost`` are answered calls without a row.
+    ``pause_seconds`` is the longest time in which nothing was recorded, ``alone_seconds`` the same before any client
+    hung up; ``lost`` is the number of answered calls without a row.
     """
 
     answered: int
@@ -57,7 +57,7 @@ class Result:
 
 
 class Watch(threading.Thread):
-    """Looks how far the journal is recorded, through a connection that only reads."""
+    """Reads how far the journal is recorded, through a read-only connection."""
 
     def __init__(self, database: Path) -> None:
         super().__init__(daemon=True)
@@ -77,7 +77,7 @@ class Watch(threading.Thread):
 
 
 async def hang_up(port: int, clients: int, seconds: float, seed: int) -> int:
-    """Ask and leave for so long; return how often that was done."""
+    """Send requests and hang up for ``seconds``; return how often."""
     chance, ends, done = Random(seed), time.monotonic() + seconds, Counter[str]()
 
     async def client() -> None:
@@ -97,7 +97,7 @@ async def hang_up(port: int, clients: int, seconds: float, seed: int) -> int:
 
 
 def measure(clients: int, seconds: float, rate: float) -> Result:
-    """Have ``clients`` hang up for so long beside ``rate`` requests a second."""
+    """Have ``clients`` hang up for ``seconds`` while ``rate`` requests a second are recorded."""
     with tempfile.TemporaryDirectory(prefix="turnout-hangups-") as name:
         directory = Path(name)
         (listen, admin), config = free_ports(2), directory / "turnout.toml"

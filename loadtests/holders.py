@@ -1,8 +1,8 @@
 """Clients that hold a connection open: idle ones, slow ones, and ones that do not read.
 
-Rule: as many stay open as were asked for; whoever is turned away comes again. Says on its first line of output when all
-are there, ends when its standard input closes, and then says how often one was closed by the server. A process of its
-own: ``python -m loadtests.holders``.
+Rule: the requested number of connections stays open; one that is closed or refused is opened again. It prints its first
+line when all are open, ends when its standard input closes, and then prints how often the server closed one. A process
+of its own: ``python -m loadtests.holders``.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from loadtests.machine import LOAD_CORE
 from loadtests.processes import running
 from loadtests.request import PATH, request
 
-#: What a slow client sends a byte of at a time.
+#: The time between two bytes of a slow client.
 _DRIP_SECONDS: Final = 0.5
-_COME_AGAIN_SECONDS: Final = 0.2
+_RETRY_SECONDS: Final = 0.2
 _HEAD: Final = b"POST %b HTTP/1.1\r\nhost: models.example\r\nx-user-id: slow\r\n" % PATH.encode()
 _LARGE: Final = 2**20
 
@@ -33,8 +33,8 @@ _LARGE: Final = 2**20
 class Holder(asyncio.Protocol):
     """One connection. ``first`` is sent at once, then ``drip`` again and again; ``reading`` False: nothing is read."""
 
-    def __init__(self, crowd: Crowd, first: bytes, drip: bytes, *, reading: bool) -> None:
-        self._crowd = crowd
+    def __init__(self, holders: Holders, first: bytes, drip: bytes, *, reading: bool) -> None:
+        self._holders = holders
         self._first = first
         self._drip = drip
         self._reading = reading
@@ -46,16 +46,16 @@ class Holder(asyncio.Protocol):
             self._transport.pause_reading()
         self._transport.write(self._first)
         if self._drip:
-            # Each at its own moment: in step they would be one burst twice a second.
-            asyncio.get_running_loop().call_later(_DRIP_SECONDS * self._crowd.spread(), self._next)
+            # Each connection starts at its own moment: in step they would make one burst twice a second.
+            asyncio.get_running_loop().call_later(_DRIP_SECONDS * self._holders.spread(), self._next)
 
     def data_received(self, data: bytes) -> None:
         if not self._answered:
             self._answered = True
-            self._crowd.answered += 1
+            self._holders.answered += 1
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._crowd.lost()
+        self._holders.lost()
 
     def _next(self) -> None:
         if not self._transport.is_closing():
@@ -63,54 +63,54 @@ class Holder(asyncio.Protocol):
             asyncio.get_running_loop().call_later(_DRIP_SECONDS, self._next)
 
 
-class Crowd:
-    """All of them."""
+class Holders:
+    """All connections of the process."""
 
-    def __init__(self, port: int, make: Callable[[Crowd], Holder]) -> None:
+    def __init__(self, port: int, make: Callable[[Holders], Holder]) -> None:
         self.closed = 0
         self.answered = 0
-        self._come = 0
+        self._opened = 0
         self._port = port
         self._make = make
-        self._coming = set[asyncio.Task[None]]()
+        self._opening = set[asyncio.Task[None]]()
 
-    async def come(self) -> None:
-        """Open one more; come again if there is no way in."""
+    async def open(self) -> None:
+        """Open one connection; retry until it succeeds."""
         while True:
             try:
                 await asyncio.get_running_loop().create_connection(lambda: self._make(self), "127.0.0.1", self._port)
             except OSError:
-                await asyncio.sleep(_COME_AGAIN_SECONDS)
+                await asyncio.sleep(_RETRY_SECONDS)
             else:
                 return
 
     def spread(self) -> float:
-        """Return a share of 1 that differs from one holder to the next, evenly in the long run."""
-        self._come += 1
-        return self._come * 0.618 % 1
+        """Return a number between 0 and 1 that differs from one holder to the next, evenly spread in the long run."""
+        self._opened += 1
+        return self._opened * 0.618 % 1
 
     def lost(self) -> None:
-        """One was closed: another comes."""
+        """A connection was closed: open another."""
         self.closed += 1
-        task = asyncio.ensure_future(self.come())
-        self._coming.add(task)
-        task.add_done_callback(self._coming.discard)
+        task = asyncio.ensure_future(self.open())
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
 
 
-def kinds() -> dict[str, Callable[[Crowd], Holder]]:
-    """Return the ways to hold a connection."""
+def kinds() -> dict[str, Callable[[Holders], Holder]]:
+    """Return the ways to hold a connection, by name."""
     large = request(1, body=b"x" * _LARGE)
     return {
-        "idle": lambda crowd: Holder(crowd, request(1), b"", reading=True),
-        "slow-header": lambda crowd: Holder(crowd, _HEAD + b"x-slow: ", b"x", reading=True),
-        "slow-body": lambda crowd: Holder(crowd, _HEAD + b"content-length: 100000\r\n\r\n", b"x", reading=True),
-        "deaf": lambda crowd: Holder(crowd, large, b"", reading=False),
+        "idle": lambda holders: Holder(holders, request(1), b"", reading=True),
+        "slow-header": lambda holders: Holder(holders, _HEAD + b"x-slow: ", b"x", reading=True),
+        "slow-body": lambda holders: Holder(holders, _HEAD + b"content-length: 100000\r\n\r\n", b"x", reading=True),
+        "deaf": lambda holders: Holder(holders, large, b"", reading=False),
     }
 
 
 @contextmanager
 def holding(kind: str, count: int, port: int, directory: Path) -> Iterator[None]:
-    """Hold so many connections open while inside."""
+    """Hold ``count`` connections open while the context is open."""
     command = (sys.executable, "-m", "loadtests.holders", kind, str(count), str(port))
     with running(command, directory / "holders.log", core=LOAD_CORE, says=True) as process:
         assert process.stdout is not None
@@ -120,14 +120,14 @@ def holding(kind: str, count: int, port: int, directory: Path) -> Iterator[None]
 
 
 async def _main(options: argparse.Namespace) -> None:
-    crowd = Crowd(options.port, kinds()[options.kind])
+    holders = Holders(options.port, kinds()[options.kind])
     for _ in range(options.count):
-        await crowd.come()
-    while options.kind == "idle" and crowd.answered < options.count:
+        await holders.open()
+    while options.kind == "idle" and holders.answered < options.count:
         await asyncio.sleep(0.02)
     print("all here", flush=True)
     await until_abandoned()
-    print(json.dumps({"closed": crowd.closed}))
+    print(json.dumps({"closed": holders.closed}))
 
 
 if __name__ == "__main__":
