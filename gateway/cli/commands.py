@@ -57,7 +57,7 @@ def options(
         Path | None, typer.Option("--config", "-c", metavar="FILE", help=CONFIG_HELP, show_default=False)
     ] = None,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Options before a command. ``-c`` may stand after it too, and then counts."""

@@ -41,7 +41,7 @@ def one_route(context: typer.Context, argument: str | None, option: str | None) 
 def configuration(path: Path) -> Config:
     """Read the file for a command that does not serve: the secrets that the file names need not exist.
 
-    Leaves with exit code 1 and every problem if it is not valid.
+    Exits with 1 and every problem if it is not valid.
     """
     from router.config.config import ConfigError, load
 

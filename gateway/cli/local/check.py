@@ -21,13 +21,13 @@ def check(
     config: ConfigOption = None,
     as_json: JsonOption = False,
     no_secrets: Annotated[
-        bool, typer.Option("--no-secrets", help="Leave alone the files and variables it refers to, as in CI.")
+        bool, typer.Option("--no-secrets", help="Do not read the files and variables it refers to, as in CI.")
     ] = False,
 ) -> None:
     """List every problem of the configuration.
 
-    Each comes with its line, and what would do. Leaves with 1 if there is one; warnings alone leave with 0. What the
-    file refers to must be there, unless --no-secrets says to check the file alone.
+    Each comes with its line and, where there is one, a remedy. Exits with 1 if there is a problem, with 0 if there are
+    only warnings. What the file refers to must be there, unless --no-secrets says to check the file alone.
     """
     from gateway.process.configuration import load
     from router.config.config import ConfigError

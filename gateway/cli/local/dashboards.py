@@ -21,7 +21,7 @@ def _family() -> None:
 def export(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Made if it is missing; files there are replaced.")],
 ) -> None:
-    """Write them into a folder, with an example."""
+    """Write them into a folder, with an example configuration of Prometheus."""
     from gateway.dashboards import export as write
 
     try:

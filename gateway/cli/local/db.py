@@ -20,9 +20,9 @@ db = typer.Typer(help="The tables of the store and their version.", no_args_is_h
 
 @db.command()
 def status(context: typer.Context, config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Say which version the tables have, and which this program speaks.
+    """Say which version the tables have, and which one this program uses.
 
-    Looks beside a running gateway and changes nothing. Leaves with 1 unless the tables are up to date.
+    Looks beside a running gateway and changes nothing. Exits with 1 unless the tables are up to date.
     """
     from gateway.store import StoreError, password_in
     from gateway.store.inspect import inspect_store
@@ -61,8 +61,8 @@ def status(context: typer.Context, config: ConfigOption = None, as_json: JsonOpt
 def migrate(context: typer.Context, config: ConfigOption = None) -> None:
     """Make the tables, or bring them up to date.
 
-    `turnout serve` does the same when it opens the store; this is for whoever wants it done before. Others that do it
-    at the same moment wait for each other, or are told who has the store open.
+    `turnout serve` does the same when it opens the store; this does it beforehand. A SQLite store must not be open in
+    a running gateway. On PostgreSQL, programs that do it at the same moment wait for each other.
     """
     from gateway.files.private import keep_private
     from gateway.process.premises import running_supervisor

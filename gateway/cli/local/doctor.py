@@ -14,7 +14,7 @@ _COLOURS = {"ok": "green", "note": "yellow", "problem": "red"}
 def doctor(context: typer.Context, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Look at the disk, the clock, the limits and the store.
 
-    Changes nothing. Leaves with 1 if something needs a hand; what is only good to know is a note.
+    Changes nothing. Exits with 1 if something needs attention; what is only good to know is a note.
     """
     from rich.text import Text
 

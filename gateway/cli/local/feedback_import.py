@@ -50,7 +50,7 @@ def import_(
 
     Fields are those of POST /-/feedback, and so are the rules; a row that breaks one is listed and left out, the others
     are taken. Runs where the gateway runs, on its data directory. Ctrl-C stops it, the same command goes on from there;
-    importing a row twice counts once. Leaves with 1 if rows were refused.
+    importing a row twice counts once. Exits with 1 if rows were refused.
     """
     from gateway.bulk.event_columns import WrongColumns
     from gateway.bulk.formats import UnreadableFile

@@ -31,7 +31,7 @@ def verify(
 ) -> None:
     """Say what each segment holds, and what of it is torn, corrupt or missing.
 
-    Leaves with 1 if anything is. What is recorded already is deleted, and missed by nobody.
+    Exits with 1 if anything is. Lines that are recorded already are deleted, and none of them counts as missing.
     """
     from dataclasses import asdict
 

@@ -16,13 +16,14 @@ def events(
     context: typer.Context,
     route: RouteArgument = None,
     option: RouteOption = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=1_000, help="At most so many, the newest first.")] = 50,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1_000, help="At most this many, the newest first.")] = 50,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List who changed what, and what happened by itself.
 
-    Of an edit: who, the file's SHA-256 and what it changed. What moves all the time is one line for each route.
+    An edit is shown with its author, the file's SHA-256 and what it changed; a bandit's plans are one line for each
+    route.
     """
     wanted, path = one_route(context, route, option), chosen(context, config)
     found = ask(configuration(path).gateway, "/api/v1/events", path)["events"]

@@ -18,14 +18,14 @@ def orphans(
     route: Annotated[
         str | None, typer.Option("--route", metavar="R", help='Of this route only; "unknown": of none that is known.')
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=1_000, help="At most so many, the newest first.")] = 100,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1_000, help="At most this many, the newest first.")] = 100,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List feedback whose prediction never came.
 
-    Each is joined all the same should its prediction still come. A wrong id, a wrong key and a log that was shed are
-    what is usually behind it.
+    An event is joined all the same if its prediction still comes. The usual causes are a wrong id, a wrong key, and
+    calls that were not logged because the journal was full.
     """
     path = chosen(context, config)
     query = {"limit": str(limit)} | ({} if route is None else {"route": route})

@@ -14,7 +14,7 @@ from gateway.moments import to_the_second
 
 def set_aside(
     context: typer.Context,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=1_000, help="At most so many, the newest first.")] = 100,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1_000, help="At most this many, the newest first.")] = 100,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
