@@ -79,6 +79,8 @@ def back_up(store: str, password: str | None, data_dir: Path, path: Path) -> Bac
     """Write a backup to ``path``. Raises BackupError, OSError, and what the database driver raises."""
     if not data_dir.is_dir():
         raise BackupError(f"there is no data directory {data_dir}: a relative one starts where turnout is started")
+    if not path.absolute().parent.is_dir():
+        raise BackupError(f"there is no directory {path.parent}")
     fresh = path.with_name(f".{path.name}.part")
     for left in data_dir.glob(f"{LINKS}*"):
         if time.time() - left.lstat().st_mtime > _LEFT_SECONDS:

@@ -66,7 +66,8 @@ def import_(
     if as_json:
         print_json({"interrupted": result.interrupted, **{k: v for k, v in asdict(position).items() if k != "writer"}})
     else:
-        typer.echo(f"{position.rows:,} rows: {position.accepted:,} accepted, {position.refused:,} refused")
+        rows = f"{position.rows:,} row{'s' * (position.rows != 1)}"
+        typer.echo(f"{rows}: {position.accepted:,} accepted, {position.refused:,} refused")
     if result.interrupted:
         typer.echo("interrupted: the same command goes on from here", err=True)
         raise typer.Exit(INTERRUPTED)

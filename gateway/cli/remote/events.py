@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from gateway.cli.options import ConfigOption, JsonOption, RouteArgument, RouteOption, chosen, configuration, one_route
-from gateway.cli.output import console, print_json
+from gateway.cli.output import console, fail, print_json
 from gateway.cli.remote.report import ask
 from gateway.moments import to_the_second
 
@@ -26,8 +26,13 @@ def events(
     route.
     """
     wanted, path = one_route(context, route, option), chosen(context, config)
-    found = ask(configuration(path).gateway, "/api/v1/events", path)["events"]
+    read = configuration(path)
+    found = ask(read.gateway, "/api/v1/events", path)["events"]
     shown = [one for one in found if wanted in (None, one["route"])][:limit]
+    if wanted is not None and not shown and wanted not in read.routes:
+        from gateway.nearest import unknown
+
+        raise fail(unknown("route", wanted, read.routes))
     if as_json:
         print_json(shown)
         return

@@ -40,7 +40,9 @@ def export(
             show_default=False,
         ),
     ] = None,
-    route: Annotated[list[str] | None, typer.Option("--route", metavar="NAME", help="One route; several times for several.")] = None,
+    route: Annotated[
+        list[str] | None, typer.Option("--route", metavar="NAME", help="One route; may be given again.")
+    ] = None,
     since: Annotated[
         str | None, typer.Option("--since", metavar="TIME", help="2025-06-01T12:00:00Z, or 7d for seven days ago.")
     ] = None,

@@ -190,6 +190,8 @@ def test_a_backup_that_fails_leaves_nothing(tmp_path: Path) -> None:
 def test_a_backup_started_in_another_directory_says_what_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(BackupError, match=r"no data directory .*starts where turnout is started"):
         back_up("sqlite", None, tmp_path / "nowhere", tmp_path / "b.tar")
+    with pytest.raises(BackupError, match=r"there is no directory .*nowhere"):
+        back_up("sqlite", None, tmp_path, tmp_path / "nowhere" / "b.tar")
 
 
 def test_what_a_killed_backup_left_goes_with_the_next_one_a_day_later(tmp_path: Path) -> None:

@@ -147,10 +147,13 @@ def test_events_are_shown_with_who_and_what(tmp_path: Path, capsys: pytest.Captu
         assert run(["events", "-c", config]) == 0
         text = capsys.readouterr().out
         assert run(["events", "digits", "--json", "-c", config]) == 0
+        as_json = capsys.readouterr().out
+        assert run(["events", "nosuch", "-c", config]) == 1
+    assert 'no route is named "nosuch"' in capsys.readouterr().err
     assert "by alice (edit), file abababababab" in text
     assert "routes.r.path: 1 -> 2" in text
     assert "digits: revision 3 (40 times since" in text
-    assert '"times":40' in capsys.readouterr().out.replace(" ", "").replace("\n", "")
+    assert '"times":40' in as_json.replace(" ", "").replace("\n", "")
 
 
 def test_an_act_at_the_admin_port_says_who_asked_for_it(tmp_path: Path) -> None:
