@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Thread
 
-from loadtests.lifeline import until_abandoned
+from loadtests.lifeline import until_stdin_closes
 from loadtests.machine import GATEWAY_CORE, LOAD_CORE
 from loadtests.processes import running
 
@@ -39,4 +39,4 @@ def _stay() -> None:
 if __name__ == "__main__":
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))  # threads started from here inherit it
     Thread(target=_stay, daemon=True).start()
-    asyncio.run(until_abandoned())
+    asyncio.run(until_stdin_closes())

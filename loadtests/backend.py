@@ -17,7 +17,7 @@ from typing import Final, Protocol, cast
 import httptools
 import uvloop
 
-from loadtests.lifeline import until_abandoned
+from loadtests.lifeline import until_stdin_closes
 
 CONTENT: Final = (
     b'{"model_name":"m","model_version":"1","outputs":[{"name":"y","shape":[1],"datatype":"INT64","data":[7]}]}'
@@ -167,7 +167,7 @@ async def serve(answering: Callable[[], Answering], large: int | None = None) ->
     how_large = how if large is None else at_once(answer(b"x" * large, "application/octet-stream"))
     server = await loop.create_server(lambda: Connection(how, how_large), "127.0.0.1", 0, backlog=4096)
     print(server.sockets[0].getsockname()[1], flush=True)
-    await until_abandoned()
+    await until_stdin_closes()
 
 
 if __name__ == "__main__":

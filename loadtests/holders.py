@@ -18,7 +18,7 @@ from typing import Final, cast
 
 import uvloop
 
-from loadtests.lifeline import until_abandoned
+from loadtests.lifeline import until_stdin_closes
 from loadtests.machine import LOAD_CORE
 from loadtests.processes import running
 from loadtests.request import PATH, request
@@ -126,7 +126,7 @@ async def _main(options: argparse.Namespace) -> None:
     while options.kind == "idle" and holders.answered < options.count:
         await asyncio.sleep(0.02)
     print("all here", flush=True)
-    await until_abandoned()
+    await until_stdin_closes()
     print(json.dumps({"closed": holders.closed}))
 
 

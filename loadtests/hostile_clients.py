@@ -1,9 +1,9 @@
-"""``python -m loadtests.hostile_clients``: all that clients can do to one another at once, beside ordinary load.
+"""``python -m loadtests.hostile_clients``: every kind of hostile client at once, beside ordinary load.
 
-Rule: a black box and loopback alone. Ordinary requests leave in an open loop while pipeliners that do not read, half
-bodies and heads without end, slow readers of long answers, floods of feedback and of minted units are all at work, each
-kind in a process of its own; then the same at nginx. Every attack has a bound and comes again when it is turned away.
-It stops by itself.
+Rule: a black box, on the loopback only. Ordinary requests are sent in an open loop while pipelining clients that do not
+read, half bodies and endless heads, slow readers of long answers, floods of feedback and of invented units attack, each
+kind from a process of its own; then the same against nginx. Every attack has a bound, and starts again when its
+connection is closed or refused. The whole run has a time limit.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import Final
 
 import uvloop
 
-from loadtests.lifeline import until_abandoned
+from loadtests.lifeline import until_stdin_closes
 from loadtests.machine import LOAD_CORE, rss_bytes
 from loadtests.openloop import Latency, open_loop
 from loadtests.origin import backends
@@ -39,7 +39,7 @@ from loadtests.processes import running
 from loadtests.request import PATH, request
 
 RATE: Final = 500.0
-#: What must hold.
+#: The bounds that must hold.
 WORKER_BYTES: Final = 200 * 2**20
 CONTROLLER_BYTES: Final = 400 * 2**20
 WATERMARK_SECONDS: Final = 5.0
@@ -47,7 +47,7 @@ WATERMARK_SECONDS: Final = 5.0
 _LARGE_BYTES: Final = 8 * 2**20
 _LARGE: Final = b"GET /large HTTP/1.1\r\nhost: models.example\r\n\r\n"
 _HEAD: Final = b"POST %b HTTP/1.1\r\nhost: models.example\r\nx-user-id: hostile\r\n" % PATH.encode()
-#: How long one attacker holds on before it comes again, and waits to be let in.
+#: How long one attacker keeps a connection before it opens a new one, and waits to be accepted.
 _HOLD_SECONDS: Final = 5.0
 _AGAIN_SECONDS: Final = 0.1
 _FEW: Final = 0.1
@@ -64,7 +64,7 @@ Attack = Callable[[asyncio.StreamReader, asyncio.StreamWriter, int], Awaitable[N
 
 
 async def _pipeline(_: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
-    """Send requests and read none of the answers."""
+    """Send pipelined requests and read none of the answers."""
     lot = request(number) * 1_000
     async with asyncio.timeout(_HOLD_SECONDS):
         while True:
@@ -73,7 +73,7 @@ async def _pipeline(_: asyncio.StreamReader, writer: asyncio.StreamWriter, numbe
 
 
 async def _half_a_body(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
-    """Send a head, at the most a part of the body, and wait."""
+    """Send a head and at most a part of the body, and wait."""
     sent, length = ((0, 10), (9, 10), (20_000, 40_000))[number % 3]
     writer.write(_HEAD + b"content-length: %d\r\n\r\n" % length + b"x" * sent)
     async with asyncio.timeout(6 * _HOLD_SECONDS):
@@ -81,7 +81,7 @@ async def _half_a_body(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
 
 
 async def _read_slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
-    """Ask for a long answer and take a thousand bytes a second of it."""
+    """Ask for a long answer and read a thousand bytes a second of it."""
     writer.write(_LARGE)
     async with asyncio.timeout(6 * _HOLD_SECONDS):
         while await reader.read(1_000):
@@ -99,7 +99,7 @@ async def _head_without_end(_: asyncio.StreamReader, writer: asyncio.StreamWrite
 
 
 async def _flood_of_feedback(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
-    """Send feedback about predictions that never were, as fast as it is taken."""
+    """Send feedback about predictions that never existed, as fast as it is accepted."""
     async with asyncio.timeout(_HOLD_SECONDS):
         while True:
             at = f"{time.time_ns() // 1_000_000:012x}"
@@ -135,12 +135,12 @@ async def _answer(reader: asyncio.StreamReader) -> None:
 
 
 async def _say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
-    """Hold a connection."""
+    """Hold a silent connection open."""
     async with asyncio.timeout(6 * _HOLD_SECONDS):
         await reader.read()
 
 
-#: Each attack, and how many make it at a time.
+#: Each attack, and its number of concurrent attackers.
 ATTACKS: Final[Mapping[str, tuple[Attack, int]]] = {
     "pipeline": (_pipeline, 8),
     "half-a-body": (_half_a_body, 300),
@@ -150,7 +150,7 @@ ATTACKS: Final[Mapping[str, tuple[Attack, int]]] = {
     "units": (_mint_units, 4),
     "silent": (_say_nothing, 300),
 }
-#: Those of them that the operators' port has to bear.
+#: Those of them that also attack the admin port.
 OPERATORS: Final = ("head-without-end", "silent")
 
 
@@ -166,23 +166,23 @@ async def _again_and_again(attack: Attack, port: int, number: int) -> None:
         await asyncio.sleep(_AGAIN_SECONDS)
 
 
-async def attack_until_abandoned(targets: Sequence[tuple[str, int]], share: float) -> None:
-    """Let the attackers of these kinds at these ports until nobody wants it any more."""
+async def attack_until_stdin_closes(targets: Sequence[tuple[str, int]], share: float) -> None:
+    """Run the attackers of these kinds against these ports until standard input closes."""
     tasks = [
         asyncio.create_task(_again_and_again(ATTACKS[kind][0], port, number))
         for kind, port in targets
         for number in range(max(1, round(ATTACKS[kind][1] * share)))
     ]
     print("ready", flush=True)
-    await until_abandoned()
+    await until_stdin_closes()
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
 
 
 @contextmanager
-def beset(targets: Sequence[tuple[str, int]], directory: Path, *, share: float = 1.0) -> Iterator[None]:
-    """Attack these ports in these ways while inside; a small ``share`` of the attackers fits into one process."""
+def attacked(targets: Sequence[tuple[str, int]], directory: Path, *, share: float = 1.0) -> Iterator[None]:
+    """Attack these ports in these ways while inside; a small ``share`` of the attackers runs in one process."""
     alone = [[target] for target in targets] if share > _FEW else [targets]
     with ExitStack() as held:
         for group in alone:
@@ -198,7 +198,7 @@ def beset(targets: Sequence[tuple[str, int]], directory: Path, *, share: float =
 
 @dataclass(slots=True)
 class Peak:
-    """The most that was seen."""
+    """The largest values that were seen."""
 
     worker_bytes: int = 0
     controller_bytes: int = 0
@@ -207,7 +207,7 @@ class Peak:
 
 @contextmanager
 def watching(gateway: Gateway, every_seconds: float = 0.5) -> Iterator[Peak]:
-    """Look at memory and at the watermark of Turnout again and again while inside."""
+    """Read memory and watermark of Turnout again and again while inside."""
     peak, over = Peak(), threading.Event()
 
     def watch() -> None:
@@ -232,7 +232,7 @@ def watching(gateway: Gateway, every_seconds: float = 0.5) -> Iterator[Peak]:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What ordinary clients saw beside all of that, at Turnout and at nginx, and the most that Turnout took."""
+    """What ordinary clients saw during the attack, at Turnout and at nginx, and the peaks of Turnout."""
 
     turnout: Latency
     peak: Peak
@@ -240,7 +240,7 @@ class Found:
 
     @property
     def held(self) -> bool:
-        """Whether everything is as it must be."""
+        """Whether every bound was kept."""
         peak = self.peak
         return (
             self.turnout.errors == 0
@@ -269,7 +269,7 @@ def _told(found: Latency) -> str:
 
 
 def measure(seconds: float, *, rate: float = RATE, share: float = 1.0, beside_nginx: bool = True) -> Found:
-    """Let everything at Turnout for so long, then at nginx for a fifth of it."""
+    """Run every attack against Turnout for ``seconds``, then against nginx for a fifth of that."""
     with tempfile.TemporaryDirectory(prefix="turnout-hostile-") as name:
         directory = Path(name)
         with backends([("--large", str(_LARGE_BYTES))] * 2, directory) as (one, two):
@@ -280,13 +280,13 @@ def measure(seconds: float, *, rate: float = RATE, share: float = 1.0, beside_ng
                 assert gateway.admin is not None
                 targets = [(kind, gateway.port) for kind in ATTACKS]
                 targets += [(kind, gateway.admin) for kind in OPERATORS]
-                with watching(gateway) as peak, beset(targets, directory, share=share):
+                with watching(gateway) as peak, attacked(targets, directory, share=share):
                     ours = open_loop(gateway.port, rate=rate, seconds=seconds)
             theirs = None
             if beside_nginx and NGINX.absent() is None:
                 with NGINX.serve(Job((one, two)), directory) as gateway:
                     targets = [(kind, gateway.port) for kind in ATTACKS if kind != "feedback"]
-                    with beset(targets, directory, share=share):
+                    with attacked(targets, directory, share=share):
                         theirs = open_loop(gateway.port, rate=rate, seconds=max(5.0, seconds / 5))
         return Found(ours, peak, theirs)
 
@@ -303,7 +303,7 @@ def main() -> None:
     if options.attack is not None:
         os.nice(1)
         targets = [(kind, int(port)) for kind, _, port in (target.partition(":") for target in options.attack)]
-        uvloop.run(attack_until_abandoned(targets, options.share))
+        uvloop.run(attack_until_stdin_closes(targets, options.share))
         return
     if not (0 < options.minutes <= 60 and 0 < options.rate <= 5_000 and 0 < options.share <= 1):
         parser.error("minutes must lie in (0, 60], the rate in (0, 5000], the share in (0, 1]")

@@ -1,13 +1,13 @@
-"""``python -m loadtests.joining``: feedback in random order is joined, fast, and comes to exactly what it says.
+"""``python -m loadtests.joining``: feedback in random order is joined fast, and the tallies come out exactly right.
 
-Rule: a journal as workers write it, the recorder and the join as the controller runs them, and a store of one's own.
-What is counted in the end is compared with a fold in memory that knows everything at once, number by number: every
-tally of every variant, and the status of every event. Nothing here listens or sends.
+Rule: a journal as workers write it, the recorder and the join as the controller runs them, and a store of its own. The
+final counts are compared, number by number, with a fold in memory that knows every event from the beginning: every
+tally of every variant, and the status of every event. Nothing here opens a socket to listen or send.
 
-Where others use the machine too, the CPU per event (of all threads) says more than the events per second.
+If other programs use the machine too, the CPU per event (of all threads) says more than the events per second.
 
-Of the events one in ten comes twice, one in twenty before its prediction is recorded and one in twenty is about a
-prediction that never was.
+Of the events one in ten comes twice, one in twenty before its prediction is recorded, and one in twenty is about a
+prediction that never existed.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def is_early(number: int) -> bool:
 
 
 def prediction(snapshot: Snapshot, number: int) -> Prediction:
-    """The row of a request: the variant and what it says hang on its number alone."""
+    """The row of a request: its variant and its answer depend on its number alone."""
     route, unit = snapshot.routes["infer"], number * 7919 % UNITS
     variant = "one" if unit % 2 else "two"
     return Prediction(
@@ -130,7 +130,7 @@ def prediction(snapshot: Snapshot, number: int) -> Prediction:
 
 
 def feedback(number: int, received_ms: int) -> Feedback:
-    """The label of a request: right in three of four."""
+    """The label of a request: the prediction is right in three of four."""
     label = number % 5 if number % 4 else number % 5 + 1
     return Feedback(metric="correct", value=label, received_ms=received_ms, prediction_id=prediction_id(number))
 
@@ -144,7 +144,7 @@ def order(events: int, seed: int) -> list[int]:
 
 
 def fold(snapshot: Snapshot, numbers: Sequence[int]) -> Expected:
-    """Everything known at once: what must be counted in the end."""
+    """Compute the final counts from all events at once."""
     route, definition = snapshot.routes["infer"], snapshot.metrics["correct"].definition
     units: dict[str, dict[str, tuple[float, float]]] = {"one": defaultdict(lambda: (0.0, 0.0))}
     units["two"] = defaultdict(lambda: (0.0, 0.0))
@@ -228,7 +228,7 @@ async def _drained(recorder: Recorder) -> tuple[float, float]:
 def _differences(
     expected: Expected, ledger: Ledger, counted: dict[tuple[str, str, str], int], predictions: int
 ) -> Iterator[str]:
-    """Say what is not exactly as it must be."""
+    """List every count that differs from the fold."""
     tallied, statuses = expected
     found = {key: tally for key, tally in ledger.tallies.items() if (key.metric, key.against) == ("correct", "")}
     for key, tally in tallied.items():

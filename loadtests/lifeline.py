@@ -1,4 +1,4 @@
-"""How the bench's own programs end: when their standard input closes, also if whoever started them was killed."""
+"""How the bench's own programs end: when their standard input closes, which also happens if their parent is killed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import sys
 
 
-async def until_abandoned() -> None:
+async def until_stdin_closes() -> None:
     """Return when standard input is at its end."""
     loop = asyncio.get_running_loop()
     over = asyncio.Event()

@@ -1,4 +1,4 @@
-"""This machine as the bench uses it: which core is whose, and what the kernel says a process used.
+"""This machine as the bench uses it: the cores of each process, and the CPU and memory that the kernel reports.
 
 Rule: the numbers are the operating system's own, per process, never a clock around a call. Linux only: they are read
 from ``/proc``, and a process is pinned before it starts, so that its threads are too.
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-#: What this process may run on. One core is the measured gateway's, the next is shared by whatever loads it and
-#: whatever answers behind it. What belongs to neither (Turnout's controller, this program) runs anywhere.
+#: The cores that this process may use. The measured gateway has the first, load generator and backend share the last.
+#: All other processes (Turnout's controller, this program) run on any core.
 CORES: Final = tuple(sorted(os.sched_getaffinity(0)))
 GATEWAY_CORE: Final = CORES[0]
 LOAD_CORE: Final = CORES[-1]
@@ -24,7 +24,7 @@ _PROC: Final = Path("/proc")
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a reader of the numbers wants to know of where they come from."""
+    """The properties of the machine that a reader of the numbers needs."""
 
     cores: int
     model: str
@@ -43,7 +43,7 @@ def describe() -> Machine:
 
 @contextmanager
 def pinned(core: int | None) -> Iterator[None]:
-    """Whatever is started inside runs on this core alone, with all its threads; None: anywhere."""
+    """Processes started inside run on this core alone, with all their threads; None: on any core."""
     if core is None:
         yield
         return
@@ -68,8 +68,8 @@ def cpu_seconds(pids: Sequence[int]) -> float:
 
 
 def stolen_seconds() -> float:
-    """Return for how long, so far and over all processors, one was wanted and this machine's host ran something else
-    on it: "steal" of proc(5), in steps of 10 ms. 0 on a machine without a host, or whose host does not say."""
+    """Return for how long so far, over all processors, one was needed here while the host ran something else on it:
+    "steal" of proc(5), in steps of 10 ms. 0 on a machine without a host, or whose host does not say."""
     return int((_PROC / "stat").read_text().split(maxsplit=9)[8]) / os.sysconf("SC_CLK_TCK")
 
 

@@ -1,11 +1,11 @@
-"""Load in an open loop: requests leave on a schedule, whether or not earlier ones were answered.
+"""Load in an open loop: requests are sent on a schedule, whether or not earlier ones were answered.
 
-Rule: a latency counts from when its request was to leave, not from when it left, so a server that stalls is charged for
-everyone who came meanwhile. Every request is answered, refused, broken or unanswered, and they add up to the schedule.
-A process of its own (``python -m loadtests.openloop``): nothing else delays it.
+Rule: a latency counts from the scheduled time of its request, not from when it was sent, so a server that stalls is
+charged for every request scheduled meanwhile. Every request is answered, refused, broken, cancelled or unanswered, and
+these add up to the schedule. A process of its own (``python -m loadtests.openloop``), so that nothing else delays it.
 
 Timers are whole milliseconds in uvloop and in epoll: at 2,000 requests a second that alone would make half of them
-late. ``select`` takes microseconds, and its limit of 1,024 descriptors is no matter here.
+late. ``select`` takes microseconds, and its limit of 1,024 descriptors does not matter here.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _CANCEL_SECONDS: Final = 0.005
 
 @dataclass(slots=True)
 class Schedule:
-    """When requests are to leave: evenly, ``rate`` a second for ``seconds``. Seconds are from the beginning."""
+    """The times of requests: evenly, ``rate`` a second for ``seconds``. Times are seconds from the beginning."""
 
     rate: float
     seconds: float
@@ -46,16 +46,16 @@ class Schedule:
 
     @property
     def count(self) -> int:
-        """How many there are in all."""
+        """The number of requests in all."""
         return round(self.rate * self.seconds)
 
     @property
     def next_at(self) -> float | None:
-        """When the next one is to leave; None: there is none."""
+        """The time of the next request; None when all were due."""
         return self._next / self.rate if self._next < self.count else None
 
     def due(self, now: float) -> list[float]:
-        """Take everything that was to leave by now: none is left out, however late one looks."""
+        """Take every request that is due by now: none is left out, however late this is called."""
         found = []
         while (at := self.next_at) is not None and at <= now:
             found.append(at)
@@ -75,14 +75,14 @@ class Tally:
 
     @property
     def count(self) -> int:
-        """How many have come to an end."""
+        """The number of requests that have ended."""
         return len(self.answered) + len(self.refused) + self.broken + self.cancelled
 
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """What an open loop found. ``late_p99_ms`` is the generator's own: how long after their time requests left.
-    ``stolen`` is the machine's: the share of all processors' time that its host took away meanwhile."""
+    """What an open loop measured. ``late_p99_ms`` is the generator's own delay: how long after their time requests were
+    sent. ``stolen`` is the machine's: the share of all processors' time that its host took away meanwhile."""
 
     offered: int
     answered: int
@@ -98,12 +98,12 @@ class Latency:
 
     @property
     def errors(self) -> int:
-        """Whatever should have been answered and was not."""
+        """The number of requests that should have been answered and were not."""
         return self.refused + self.broken + self.unanswered
 
 
 def summary(offered: int, tally: Tally, *, stolen: float = 0.0) -> Latency:
-    """Return what a tally comes to."""
+    """Summarise a tally."""
     return Latency(
         offered=offered,
         answered=len(tally.answered),
@@ -123,7 +123,7 @@ def _ms(seconds: Sequence[float], share: float) -> float:
     return 1000 * percentile(seconds, share) if seconds else 0.0
 
 
-class Lane(asyncio.Protocol):
+class Connection(asyncio.Protocol):
     """One connection: carries one request at a time."""
 
     def __init__(self, generator: Generator) -> None:
@@ -135,7 +135,7 @@ class Lane(asyncio.Protocol):
         self._generator.free(self)
 
     def send(self, request: bytes, intended: float, *, cancel: bool) -> None:
-        """Send one request; ``cancel``: and hang up soon after."""
+        """Send one request; with ``cancel``, hang up soon after."""
         self._intended = intended
         self._parser = httptools.HttpResponseParser(self)
         self._transport.write(request)
@@ -165,7 +165,7 @@ class Lane(asyncio.Protocol):
 
 
 class Generator:
-    """Sends what is due on whatever lane is free; what finds none waits, and its time runs."""
+    """Sends due requests on free connections; a request that finds none waits, and its latency counts the wait."""
 
     def __init__(self, port: int, schedule: Schedule, *, connections: int, cancel_every: int = 0) -> None:
         self.loop = asyncio.get_running_loop()
@@ -174,7 +174,7 @@ class Generator:
         self._schedule = schedule
         self._connections = connections
         self._cancel_every = cancel_every
-        self._free = deque[Lane]()
+        self._free = deque[Connection]()
         self._waiting = deque[float]()
         self._sent = 0
         self._began = 0.0
@@ -193,23 +193,23 @@ class Generator:
         stolen = (stolen_seconds() - stolen_before) / (self.loop.time() - self._began) / (os.cpu_count() or 1)
         return summary(self._schedule.count, self.tally, stolen=stolen)
 
-    def free(self, lane: Lane) -> None:
-        """Take a lane that has nothing to do."""
+    def free(self, connection: Connection) -> None:
+        """Accept a connection that has no request."""
         if self._waiting:
-            self._send(lane, self._waiting.popleft())
+            self._send(connection, self._waiting.popleft())
         else:
-            self._free.append(lane)
+            self._free.append(connection)
 
     def answered(self, intended: float, status: int) -> None:
         """Count one answer."""
         taken = self.loop.time() - self._began - intended
         (self.tally.answered if status < 400 else self.tally.refused).append(taken)
 
-    def lost(self, lane: Lane, *, broke: bool) -> None:
-        """Replace a lane that is gone."""
+    def lost(self, connection: Connection, *, broke: bool) -> None:
+        """Replace a connection that was closed."""
         self.tally.broken += broke
-        if lane in self._free:
-            self._free.remove(lane)
+        if connection in self._free:
+            self._free.remove(connection)
         if not self._over:
             task = asyncio.ensure_future(self._open())
             self._opening.add(task)
@@ -226,16 +226,16 @@ class Generator:
         if (at := self._schedule.next_at) is not None:
             self.loop.call_at(self._began + at, self._tick)
 
-    def _send(self, lane: Lane, intended: float) -> None:
+    def _send(self, connection: Connection, intended: float) -> None:
         self._sent += 1
         cancel = bool(self._cancel_every) and self._sent % self._cancel_every == 0
-        lane.send(REQUESTS[self._sent % len(REQUESTS)], intended, cancel=cancel)
+        connection.send(REQUESTS[self._sent % len(REQUESTS)], intended, cancel=cancel)
 
     async def _open(self) -> None:
         for pause in (0.0, 0.1, 0.5, 1.0):
             await asyncio.sleep(pause)
             try:
-                await self.loop.create_connection(lambda: Lane(self), "127.0.0.1", self._port)
+                await self.loop.create_connection(lambda: Connection(self), "127.0.0.1", self._port)
             except OSError:
                 continue
             return
@@ -254,8 +254,8 @@ def open_loop(port: int, *, rate: float, seconds: float, connections: int = 64, 
 
 async def _main(options: argparse.Namespace) -> Latency:
     schedule = Schedule(options.rate, options.seconds)
-    lanes = min(options.connections, MOST_CONNECTIONS)
-    return await Generator(options.port, schedule, connections=lanes, cancel_every=options.cancel_every).run()
+    connections = min(options.connections, MOST_CONNECTIONS)
+    return await Generator(options.port, schedule, connections=connections, cancel_every=options.cancel_every).run()
 
 
 if __name__ == "__main__":

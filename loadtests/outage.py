@@ -1,8 +1,8 @@
-"""``python -m loadtests.outage``: PostgreSQL is stopped, or killed, under load; what became of every answer and label.
+"""``python -m loadtests.outage``: PostgreSQL is stopped, or killed, under load: is every answer and label stored?
 
 Rule: a whole `turnout serve` on a PostgreSQL that waits for the disk, clients on real sockets, and afterwards one
-question to the database: which of the prediction ids that clients hold have their one primary row, and which of the
-feedback that was acknowledged is there, once.
+check of the database: every prediction id that a client received has its one primary row, and every acknowledged
+feedback event is there once.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ SETTLE_SECONDS: Final = 120.0
 #: Load before and after the accident.
 AROUND_SECONDS: Final = 2.0
 THREADS: Final = 4
-#: Of so many answers one is told how it turned out.
-TOLD_EVERY: Final = 5
+#: One in this many answers gets feedback.
+FEEDBACK_EVERY: Final = 5
 
 
 @dataclass
 class Held:
-    """What a client holds: the ids of its answers, the events that were acknowledged, and all that went wrong."""
+    """What a client received: the ids of its answers, the acknowledged events, and all errors."""
 
     ids: list[str] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
@@ -71,7 +71,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """What clients hold of ``sent`` requests, and what the database has of it. ``settled_seconds``: after the load."""
+    """What clients received for ``sent`` requests, and what the database has. ``settled_seconds``: after the load."""
 
     sent: int
     answered: int
@@ -101,7 +101,7 @@ class Outage:
 
 
 class Clients:
-    """Threads that ask as fast as their share of the rate, each on a connection of its own."""
+    """Threads that send requests at their share of the rate, each on a connection of its own."""
 
     def __init__(self, port: int, rate: float) -> None:
         self._port, self._pause = port, THREADS / rate
@@ -140,7 +140,7 @@ class Clients:
             held.wrong[f"status {answer.status}"] += 1
             return
         held.ids.append(prediction_id)
-        if number % TOLD_EVERY == 0:
+        if number % FEEDBACK_EVERY == 0:
             event = {"prediction_id": prediction_id, "metric": "click", "value": 1}
             connection.request("POST", "/-/feedback", json.dumps([event]), {"content-type": "application/json"})
             told = connection.getresponse()
@@ -152,7 +152,7 @@ class Clients:
 
 
 def measure(accident: str, seconds: float, rate: float, *, durable: bool = True) -> Outage:
-    """Take the database away for so long by "stop" or "kill", under ``rate`` requests a second."""
+    """Take the database away for ``seconds`` by "stop" or "kill", under ``rate`` requests a second."""
     with tempfile.TemporaryDirectory(prefix="turnout-outage-") as name, postgresql.running(durable=durable) as server:
         directory, store = Path(name), server.url(server.new_schema())
         (listen, admin), config = free_ports(2), directory / "turnout.toml"
@@ -178,7 +178,7 @@ def measure(accident: str, seconds: float, rate: float, *, durable: bool = True)
                 ended = time.monotonic()
                 held = clients.held
                 ids, events = [i for one in held for i in one.ids], [i for one in held for i in one.events]
-                with contextlib.suppress(TimeoutError):  # what is lost is said below
+                with contextlib.suppress(TimeoutError):  # the result below shows what is lost
                     until(lambda: _recorded(store, ids, events), "all is recorded", seconds=SETTLE_SECONDS, pause=0.2)
                 settled = time.monotonic() - ended
         wrong = Counter[str]()
@@ -212,20 +212,20 @@ def _recorded(store: str, ids: list[str], events: list[str]) -> bool:
 
 
 def _rows(store: str) -> Counter[str]:
-    """How often each prediction has a primary row."""
+    """The number of primary rows of each prediction."""
     query = "SELECT c.id FROM calls c JOIN kin k ON k.id = c.kin WHERE k.role = 'primary'"
     with psycopg.connect(store) as connection:
         return Counter(row[0] for row in connection.execute(query))
 
 
 def _events(store: str) -> Counter[str]:
-    """How often an event is there for each prediction."""
+    """The number of stored events of each prediction."""
     with psycopg.connect(store) as connection:
         return Counter(row[0] for row in connection.execute("SELECT prediction_id FROM feedback"))
 
 
 def _stored(store: str) -> int:
-    """How many calls there are; asked while they are being recorded, so it must cost little."""
+    """The number of calls; read while they are being recorded, so it must cost little."""
     with contextlib.suppress(psycopg.Error), psycopg.connect(store) as connection:
         row = connection.execute("SELECT count(*) FROM calls").fetchone()
         return int(row[0]) if row else 0

@@ -1,8 +1,8 @@
 """Row parity: every answer's prediction id has its one primary row, and every further row has a reason.
 
-Rule: two counts, because neither alone says it. Over the whole load the answers are counted against the primary rows:
-what is left over was answered and not read, because the generator stopped, so it is at most what was in flight. And in
-a sample every single id is looked up.
+Rule: two counts, because neither suffices alone. Over the whole load the answers are counted against the primary rows:
+the difference is answers that were sent and not read, because the generator stopped, so it is at most the number in
+flight. And for a sample every single id is looked up.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ class Parity:
 
     @property
     def unread(self) -> int:
-        """Primary rows of whole answers that no client counted."""
+        """The number of primary rows of whole answers that no client counted."""
         return self.answered - self.answers
 
     @property
     def broken(self) -> int:
-        """How many answers have not their one row, and how many rows nobody can explain."""
+        """The number of answers without exactly one row, plus the number of unexplained rows."""
         unexplained = max(0, -self.unread) + max(0, self.unread - self.stops)
         return unexplained + self.sample_missing + self.sample_doubled
 

@@ -1,7 +1,7 @@
-"""A PostgreSQL server of one's own, from a wheel: for tests, and for loadtests that stop it and kill it.
+"""A private PostgreSQL server, from a wheel: for tests, and for loadtests that stop it and kill it.
 
-Rule: it listens on a socket in its own temporary folder and nowhere else, ends with whoever started it, and leaves
-nothing. ``durable`` says whether it waits for the disk: only where a power cut is the question need it.
+Rule: it listens on a socket in its own temporary folder and nowhere else, ends with the process that started it, and
+leaves no files. ``durable`` says whether it waits for the disk, which only tests about a power cut need.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 
 class Server:
-    """One server: ``start`` and ``stop`` as often as one likes; what it stores stays until ``clear``."""
+    """One server: may be started and stopped again and again; its data stays until ``clear``."""
 
     def __init__(self, *, durable: bool = False) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="turnout-pg-"))
@@ -56,7 +56,7 @@ class Server:
         self._numbers = itertools.count(1)
         self._log = self.folder / "log"
         self._as: dict[str, Any] = {}
-        if os.geteuid() == 0:  # which the server refuses to run as
+        if os.geteuid() == 0:  # the server refuses to run as root
             nobody = pwd.getpwnam("nobody")
             os.chown(self.folder, nobody.pw_uid, nobody.pw_gid)
             self._as = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": ()}
@@ -73,7 +73,7 @@ class Server:
         return self._process.pid
 
     def url(self, schema: str = "public") -> str:
-        """Return what ``gateway.store`` says of a schema: a place of its own for tables."""
+        """Return the value of the setting ``gateway.store`` for a schema, which has its own tables."""
         return f"postgresql://{USER}@/{_DATABASE}?host={self.folder}&options=-csearch_path%3D{schema}"
 
     def start(self) -> None:
@@ -81,7 +81,8 @@ class Server:
         deadline = time.monotonic() + START_SECONDS
         while not self._answers():
             if self._process is None or self._process.poll() is not None:
-                # After a kill its orphans may hold the shared memory for a moment: then it is to be tried again.
+                # After a kill, orphaned processes may hold the shared memory for a moment; the next attempt then
+                # succeeds.
                 self._process = self._begin()
             if time.monotonic() > deadline:
                 raise RuntimeError(f"PostgreSQL does not start:\n{self._log.read_text(errors='replace')[-2000:]}")
@@ -125,7 +126,7 @@ class Server:
                 stdout=log,
                 stderr=log,
                 cwd=self.folder,
-                start_new_session=True,  # an interrupt at the keyboard is ours to hear, not its
+                start_new_session=True,  # Ctrl-C is for this process, not for the server
                 preexec_fn=_end_with_parent,  # noqa: PLW1509 (it calls the kernel, and nothing that a thread could hold)
                 **self._as,
             )
@@ -150,7 +151,7 @@ class Server:
             process.wait()
 
     def _reachable(self, binaries: Path) -> Path:
-        """The programs, copied where whoever runs them may read if that is not so where they are installed."""
+        """The programs; copied if the user that runs them may not read the place where they are installed."""
         try:
             subprocess.run([binaries / "postgres", "--version"], check=True, capture_output=True, cwd="/", **self._as)
             return binaries
@@ -188,5 +189,5 @@ def _installed() -> Path:
 
 
 def _end_with_parent() -> None:
-    """In the child: be asked to stop when the thread that started it is gone, however it went."""
+    """In the child: have the kernel send a stop signal when the thread that started it ends, for any reason."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)

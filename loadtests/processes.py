@@ -1,6 +1,6 @@
 """The bench's child processes.
 
-Rule: whoever starts a process ends it, by its id, whatever happened in between; and waits for it with a deadline.
+Rule: the context that starts a process also ends it, by its id, even after an error; and waits for it with a deadline.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def running(
 def until(
     fact: Callable[[], bool], what: str, *, seconds: float = START_SECONDS, pause: float = 0.05, log: Path | None = None
 ) -> None:
-    """Wait until something is so. Raises TimeoutError, with what and the end of the log, when the time is up."""
+    """Wait until ``fact`` holds. Raises TimeoutError, with ``what`` and the end of the log, when the time is up."""
     deadline = time.monotonic() + seconds
     while not fact():
         if time.monotonic() > deadline:
@@ -53,7 +53,7 @@ def until(
 
 
 def listening(port: int, process: subprocess.Popen[str], log: Path, *, seconds: float = START_SECONDS) -> None:
-    """Wait until a process takes connections. Raises RuntimeError with its last words if it ends instead."""
+    """Wait until a process accepts connections. Raises RuntimeError with the end of its log if it ends instead."""
 
     def fact() -> bool:
         if process.poll() is not None:
@@ -70,7 +70,7 @@ def _last_words(log: Path) -> str:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """Ask, wait, and kill what did not listen."""
+    """Terminate the process, wait, and kill it if it has not ended."""
     process.terminate()
     try:
         process.communicate(timeout=STOP_SECONDS)

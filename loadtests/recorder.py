@@ -1,7 +1,7 @@
 """``python -m loadtests.recorder``: what the controller costs a journal row, in CPU.
 
-Rule: a real controller, a journal written as a worker writes it, and nothing else; its CPU is the kernel's own account
-of its process, from before the first row until the last one is in the store. Each round ends with a check that every
+Rule: a real controller, a journal written as a worker writes it, and nothing else; its CPU is what the kernel reports
+for its process, from before the first row until the last one is in the store. Each round ends with a check that every
 row is counted there.
 """
 
@@ -64,7 +64,7 @@ UNITS = 1_000
 MIRRORED = 0.1
 LATENCIES_MS = tuple(round(random.Random(n).lognormvariate(0.5, 0.6), 3) for n in range(19_997))
 
-#: The wait for the controller to begin and for the last rows to be recorded.
+#: The longest wait for the controller to start and for the last rows to be recorded.
 PATIENCE_SECONDS = 120.0
 
 
@@ -88,13 +88,13 @@ def request_lines(route: Route, n: int, at_ms: int) -> tuple[bytes, int]:
     return written + line_of(prediction_of(route, "two", "shadow", n, at_ms, prediction_id)), 2
 
 
-#: What a worker puts at the beginning of a line, once for all calls to a variant of a route.
+#: The fields that a worker writes at the beginning of a line, encoded once for all calls to a variant of a route.
 COMMON = ("route", "epoch", "period", "revision", "variant", "model", "version", "role", "by_unit")
 OWN = tuple((f.name, f.default) for f in fields(Prediction) if f.name not in COMMON)
 
 
 def line_of(prediction: Prediction) -> bytes:
-    """Return the call as the line that a worker writes: what it shares with others comes first."""
+    """Return the call as the line that a worker writes: the fields shared with other calls come first."""
     common = stamp("call", **{name: getattr(prediction, name) for name in COMMON})
     own = {name: getattr(prediction, name) for name, _ in OWN}
     return stamped(common, {name: own[name] for name, default in OWN if own[name] != default})
@@ -149,7 +149,7 @@ def controller(directory: Path, run: str, store: str) -> Iterator[subprocess.Pop
 
 
 def measure(rows: int, rate: float, store: str = "sqlite") -> Round:
-    """Write about ``rows`` rows, ``rate`` a second (0: as fast as they can be written), and see what it costs."""
+    """Write about ``rows`` rows, ``rate`` a second (0: as fast as possible), and measure the cost."""
     started = time.time_ns() // 1_000_000
     run = new_run(started)
     with tempfile.TemporaryDirectory(prefix="turnout-bench-") as name, controller(Path(name), run, store) as process:
@@ -204,7 +204,7 @@ def recorded(data: Path, store: str) -> int:
 
 
 def _begun(data: Path, store: str) -> bool:
-    """Return whether the store can be asked."""
+    """Return whether the store can be queried."""
     try:
         return recorded(data, store) >= 0
     except (sqlite3.Error, psycopg.Error):
@@ -214,7 +214,7 @@ def _begun(data: Path, store: str) -> bool:
 def wait_for(
     done: Callable[[], bool], process: subprocess.Popen[bytes], what: str, *, seconds: float = PATIENCE_SECONDS
 ) -> None:
-    """Wait until something is so. Raises SystemExit when the time is up or the controller has ended."""
+    """Wait until a condition holds. Raises SystemExit when the time is up or the controller has ended."""
     deadline = time.monotonic() + seconds
     while not done():
         if time.monotonic() > deadline or process.poll() is not None:

@@ -1,6 +1,6 @@
 """The request that every gateway gets: a 200-byte JSON body, from one of many users.
 
-Rule: the same bytes for everybody, so that nothing but what stands in front of the backend differs.
+Rule: the same bytes for every peer, so that only the gateway in front of the backend differs.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Final
 
 PATH: Final = "/v2/models/m/infer"
 
-#: A prime, so that walking through them does not keep step with anything else that is counted.
+#: A prime, so that going through the users in turn does not keep step with other counts.
 USERS: Final = 997
 
 _NUMBERS: Final = ",".join(["0.25"] * 26)

@@ -1,4 +1,4 @@
-"""Clients of event streams: many at once, each measuring how long every event was on its way.
+"""Clients of event streams: many at once, each measuring the delay of every event.
 
 Rule: the backend's clock and this one's are the same (``time.monotonic``, one machine), so an event's age on arrival is
 its delay. A process of its own: ``python -m loadtests.streams``.
@@ -28,7 +28,7 @@ _END: Final = b"0\r\n\r\n"
 
 @dataclass(frozen=True, slots=True)
 class Streamed:
-    """What came of the streams. ``whole`` is how many came to their end."""
+    """The result of the streams. ``whole`` is the number that were read to their end."""
 
     whole: int
     events: int
@@ -71,7 +71,7 @@ class Stream(asyncio.Protocol):
 
 
 def stream(port: int, *, count: int, seconds: float) -> Streamed:
-    """Read so many streams at once, in a process of its own; what is not at its end after ``seconds`` is not whole."""
+    """Read ``count`` streams at once, in a separate process; one that has not ended after ``seconds`` is not whole."""
     command = [sys.executable, "-m", "loadtests.streams", str(port), str(count), str(seconds)]
     with pinned(LOAD_CORE):
         run = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 30)

@@ -1,7 +1,7 @@
 """The table: what a scenario found, which targets it reaches, as Markdown for people and as JSON for programs.
 
-Rule: a target is judged by the median and shown with its spread; whoever is absent is named with the reason. Values
-and their text only: nothing here measures.
+Rule: a target is judged by the median and shown with its spread; an absent peer is named with the reason. Values and
+their text only: nothing here measures.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from loadtests.machine import Machine
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One row of what must be reached; ``bound`` None: it is reported and has no target."""
+    """One row of the table of targets; with ``bound`` None the value is only reported."""
 
     what: str
     found: Spread
@@ -80,7 +80,7 @@ def markdown(findings: Sequence[Finding], absent: dict[str, str], machine: Machi
 
 
 def target_table(targets: Iterable[tuple[str, Target]]) -> str:
-    """Return the rows of what must be reached."""
+    """Return the table of targets."""
     return grid(
         ("scenario", "what", "target", "found", ""),
         [(name, t.what, t.demand, f"{t.found}{t.unit}", t.verdict) for name, t in targets],
@@ -88,7 +88,7 @@ def target_table(targets: Iterable[tuple[str, Target]]) -> str:
 
 
 def grid(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table in Markdown whose columns also line up as they stand."""
+    """Return a table in Markdown whose columns line up in plain text, too."""
     lines = [list(columns), *(list(row) for row in rows)]
     widths = [max(len(line[number]) for line in lines) for number in range(len(columns))]
     lines.insert(1, ["-" * width for width in widths])
@@ -114,12 +114,12 @@ def _listed(notes: Sequence[str]) -> list[str]:
 
 
 def in_turns(rounds: int, seconds: float) -> str:
-    """Write in how many rounds everyone had a turn of what length."""
+    """Write the number of rounds and the length of a turn."""
     return f"{rounds} round{'s' * (rounds != 1)} of {seconds:g} s in turns"
 
 
 def renamed(rows: Iterable[tuple[str, ...]], how: str) -> tuple[tuple[str, ...], ...]:
-    """Return rows whose first cell says as well how they were found.
+    """Return rows whose first cell says as well how they were measured.
 
     >>> renamed([("Envoy", "1.00")], "60 s")
     (('Envoy, 60 s', '1.00'),)

@@ -1,8 +1,8 @@
-"""``python -m loadtests.volume``: a store of millions of predictions, and how fast it is looked at.
+"""``python -m loadtests.volume``: a store of millions of predictions, and how fast it is read.
 
-Rule: some go the way they always go, journal, controller, store, and leave every kind of count; the rest are put into
-the tables as they would be there after days, by the database itself. Then a controller begins anew over all of it, is
-asked, records some more, and is asked again.
+Rule: some go through journal and controller into the store as usual, and leave every kind of count; the database itself
+generates the rest, as they would be in its tables after days. Then a new controller starts on this store, answers
+queries, records some more, and answers queries again.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ DAY_MS: Final = 86_400_000
 #: Predictions are spread over the days before today.
 DAYS: Final = 10
 UNITS: Final = 100_000
-#: What goes through the journal: as many again while it is looked at.
+#: The predictions that go through the journal before the measurement, and the same number during it.
 RECORDED: Final = 20_000
 CHUNK: Final = 1_000
 VARIANTS: Final = ("one", "two")
 ASKED: Final = 20
 
-#: What may not be exceeded.
+#: The bounds.
 REPORT_SECONDS: Final = 1.0
 METRICS_SECONDS: Final = 0.2
 MEMORY_MB: Final = 250.0
@@ -78,9 +78,9 @@ class Looked:
 
 
 def measure(predictions: int, events: int, store: str, *, count: int = RECORDED) -> Iterator[tuple[str, Looked]]:
-    """Fill a store, and yield what looking at it takes: at once, and after a while of traffic.
+    """Fill a store, and yield how long answers take: after the start, and after some traffic.
 
-    ``count`` predictions go through the journal first, and as many again while it is looked at: whole chunks.
+    ``count`` predictions go through the journal first, and as many again during the measurement: whole chunks.
     """
     started = time.time_ns() // 1_000_000
     run = new_run(started)
@@ -182,7 +182,7 @@ async def _fill_postgresql(store: str, data: Path, predictions: int, events: int
 
 @contextlib.contextmanager
 def _again(directory: Path, run: str) -> Iterator[subprocess.Popen[bytes]]:
-    """The controller once more over what is there."""
+    """Start a new controller on the filled store."""
     arguments = ["--config", str(directory / "turnout.toml"), "--data-dir", str(directory / "data"), "--run", run]
     with (directory / "controller.log").open("a") as log:
         process = subprocess.Popen([sys.executable, "-m", "gateway.control", *arguments], stdin=-1, stderr=log)
@@ -204,7 +204,7 @@ def _look(admin: int, process: subprocess.Popen[bytes]) -> Looked:
 
 
 def _ask(port: int, path: str) -> tuple[float, bytes]:
-    """Return how long an answer took, and it."""
+    """Return how long an answer took, and the answer."""
     began = time.monotonic()
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
@@ -219,7 +219,7 @@ def _ask(port: int, path: str) -> tuple[float, bytes]:
 
 
 def _joined(admin: int) -> int:
-    """How many labels count, by the report; none while the controller has no answer."""
+    """The number of labels that count in the report; 0 while the controller does not answer."""
     with contextlib.suppress(OSError, SystemExit, http.client.HTTPException):
         return int(json.loads(_ask(admin, "/api/v1/routes/infer")[1])["feedback"].get("joined", 0))
     return 0

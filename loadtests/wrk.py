@@ -1,7 +1,7 @@
 """Load in a closed loop, by wrk: each connection asks again as soon as it is answered.
 
-Rule: measures what can be carried and what it costs. Its latencies say what a request costs under full load, not what
-users see who come at their own pace: that is ``openloop``.
+Rule: it measures what can be carried and what that costs. Its latencies are those under full load, not those of users
+who arrive at their own pace: ``openloop`` measures these.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ end
 """
 
 
-# Connections that all begin at once also go on in step, and a backend that takes its time keeps them there.
+# Connections that all start at once stay in step, and a slow backend keeps them in step.
 _SPREAD: Final = """
 local begun = 0
 function delay()
@@ -89,7 +89,7 @@ class Answers:
 
     @property
     def errors(self) -> int:
-        """Whatever did not go well."""
+        """The number of answers that were refused or broken."""
         return self.refused + self.broken + self.timeouts
 
 

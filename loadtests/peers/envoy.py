@@ -21,7 +21,7 @@ from loadtests.processes import listening, running
 
 _TYPE: Final = "type.googleapis.com/envoy.extensions"
 
-#: More than any scenario holds open, so that no peer is measured at its circuit breaker.
+#: More than any scenario holds open, so that the circuit breaker limits nothing.
 _MANY: Final = 100_000
 
 #: The fields that Turnout's journal has, too, as far as Envoy knows them.
@@ -128,7 +128,8 @@ def _serve(job: Job, directory: Path) -> Iterator[Gateway]:
     options = ("--concurrency", str(job.workers), "--disable-hot-restart", "--log-level", "error")
     with running((binary, "-c", file, *options), log, core=GATEWAY_CORE) as process:
         listening(port, process, log)
-        # The wheel's command becomes Envoy; were it to start one instead, that would be counted as well.
+        # The wheel's command replaces itself with Envoy; if it starts Envoy as a child instead, that is counted as
+        # well.
         yield Gateway(port=port, carriers=(process.pid, *(pid for pid, _ in children(process.pid))))
 
 

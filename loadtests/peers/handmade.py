@@ -1,7 +1,7 @@
-"""Two proxies of about twenty lines each, as a team would write them before it looks for a product.
+"""Two proxies of about twenty lines each, as a team might write them before it looks for a product.
 
-Rule: one process on the gateway's core, asked for what the others are asked for. They hold every body whole and know
-nothing of streams, deadlines or limits, so they take part only where that is fair.
+Rule: one process on the gateway's core, with the same task as the others. They buffer every body whole and have no
+streaming, deadlines or limits, so they take part only in scenarios where that is fair.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """HAProxy: half of the users to each backend by a hash of their header, a log line in JSON for each request.
 
-Rule: one thread on the gateway's core; counted is the whole process. It cannot copy requests by itself (2.x needs an
-agent of its own for that), so where a mirror is asked for it does less than the others.
+Rule: one thread on the gateway's core; counted is the whole process. It cannot copy requests (2.x needs a
+separate agent for that), so in scenarios with a mirror it does less than the others.
 """
 
 from __future__ import annotations

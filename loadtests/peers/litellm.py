@@ -1,7 +1,7 @@
 """LiteLLM's proxy, passing requests through to one backend: optional, because its packages are many.
 
-Rule: it takes part where one backend is asked for without a split or a mirror, which its pass-through endpoints do not
-know. Install ``litellm[proxy]`` into .venv-bench to have it measured.
+Rule: it takes part in scenarios with one backend and without a mirror: its pass-through endpoints can neither split nor
+mirror. Install ``litellm[proxy]`` into .venv-bench to have it measured.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _serve(job: Job, directory: Path) -> Iterator[Gateway]:
     (port,) = free_ports(1)
     file, log = here / "litellm.json", here / "litellm.log"
     through = {"path": PATH, "target": f"http://127.0.0.1:{job.variants[0]}{PATH}"}
-    # With a master key it would ask a database about every caller; on the loopback it does without.
+    # With a master key it would look up every caller in a database; on the loopback it needs none.
     settings = {"dangerously_permit_weak_or_unset_master_key": True, "pass_through_endpoints": [through]}
     file.write_text(json.dumps({"model_list": [], "general_settings": settings}))
     options = ("--config", file, "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1")

@@ -59,7 +59,7 @@ def config(job: Job, port: int, here: Path) -> str:
         ),
         shares=shares,
         copied=f"{job.mirror_share:.0%} 1; * 0;" if job.mirror is not None else "* 0;",
-        # A mirror needs the whole body; without one it need not go through a file.
+        # A mirror needs the whole body in a buffer; without one nginx need not buffer requests.
         requests="proxy_request_buffering off;" if job.mirror is None else "",
         mirror="mirror /-copy;" if job.mirror is not None else "",
     )

@@ -1,4 +1,4 @@
-"""A peer: something that can stand in front of the backends, and what it is asked to do there.
+"""A peer: a gateway that can stand in front of the backends, and the task that it is given.
 
 Rule: every peer gets the same job, does as much of it as it can, and says in ``note`` what it does otherwise.
 """
@@ -15,7 +15,7 @@ from loadtests.machine import cpu_seconds, rss_bytes
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is asked of a gateway.
+    """The task of a gateway.
 
     ``variants`` are the ports of the backends: one, or two with half of the users each, by the header x-user-id.
     ``mirror`` is the port of the backend that gets a copy of a share of the requests. Every request is logged.
@@ -29,9 +29,9 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """A peer that stands: its port, the processes that carry requests, and those that stand beside them.
+    """A running peer: its port, the processes that carry requests, and its other processes.
 
-    ``settle`` returns when nothing that the requests left behind is still to be done, and how many seconds that took.
+    ``settle`` waits until all work that the requests caused is done, and returns how many seconds that took.
     ``data_dir`` and ``admin`` are Turnout's own.
     """
 
@@ -43,15 +43,15 @@ class Gateway:
     admin: int | None = None
 
     def carrying_seconds(self) -> float:
-        """CPU so far of what carries requests."""
+        """CPU seconds so far of the processes that carry requests."""
         return cpu_seconds(self.carriers)
 
     def all_seconds(self) -> float:
-        """CPU so far of everything that belongs to it."""
+        """CPU seconds so far of all its processes."""
         return cpu_seconds((*self.carriers, *self.others))
 
     def carrying_bytes(self) -> int:
-        """Memory now of what carries requests."""
+        """Memory now of the processes that carry requests."""
         return rss_bytes(self.carriers)
 
 
@@ -59,7 +59,7 @@ class Gateway:
 class Peer:
     """``absent`` returns why it cannot take part, or None; ``serve`` starts it in a scratch directory.
 
-    A ``handmade`` one takes part in the plainest scenarios only; ``splits`` False: not where users are split.
+    A ``handmade`` one takes part in the simplest scenarios only; with ``splits`` False, not where users are split.
     """
 
     name: str

@@ -27,11 +27,12 @@ from loadtests.request import PATH
 
 SOURCES: Final = Path(__file__).parents[2]
 
-#: The Turnout that ``pip install .`` gave there, compiled; where that could not be built, the one that runs here.
+#: The interpreter with the Turnout that ``pip install .`` compiled; if that could not be built, this interpreter is
+#: used.
 FAST: Final = SOURCES / ".venv-fast" / "bin" / "python"
 PYTHON: Final = FAST if FAST.with_name("turnout").exists() else Path(sys.executable)
 
-#: How long the controller may need for what a round left in the journal.
+#: How long the controller may need to record the rows that a round left in the journal.
 _SETTLE_SECONDS: Final = 600.0
 
 CONFIG: Final = """
@@ -72,12 +73,12 @@ def config(job: Job) -> str:
 
 
 def route(policy: str, *, metrics: str = '"correct"') -> str:
-    """Return the tables of the one route and of what may be learned of it."""
+    """Return the tables of the one route and of its metrics."""
     return _ROUTE.format(path=PATH, metrics=metrics, policy=policy)
 
 
 def backends(ports: Mapping[str, int], *, max_concurrency: int = 4096) -> str:
-    """Return the table of backends; unless it is said, none of them is to be the limit."""
+    """Return the table of backends; by default their concurrency is no limit."""
     lines = [
         f'{name} = {{ url = "http://127.0.0.1:{port}", version = "1", max_concurrency = {max_concurrency} }}'
         for name, port in ports.items()
@@ -89,15 +90,15 @@ def backends(ports: Mapping[str, int], *, max_concurrency: int = 4096) -> str:
 def serving(
     rest: str, directory: Path, *, workers: int = 1, python: Path = PYTHON, interpreted: bool = False
 ) -> Iterator[Gateway]:
-    """Start the Turnout that is installed for an interpreter, with a configuration of one's own.
+    """Start the Turnout that is installed for an interpreter, with a configuration.
 
-    ``interpreted``: not that one, but the sources as they are, by the same interpreter.
+    With ``interpreted``, the same interpreter runs the source tree instead.
     """
     listen, admin = free_ports(2)
     file, log, data_dir = directory / "turnout.toml", directory / "turnout.log", directory / "data"
     values = {"listen": listen, "admin": admin, "data_dir": data_dir, "workers": workers, "rest": rest}
     file.write_text(CONFIG.format(**values))
-    # -P: what is installed for that interpreter, and not what happens to lie in this directory.
+    # -P: import the installed Turnout, and not the one in the current directory.
     sources = ("env", f"PYTHONPATH={SOURCES}") if interpreted else ()
     with running((*sources, python, "-P", "-m", "gateway.cli", "serve", "-c", file), log) as process:
         listening(listen, process, log)
@@ -123,7 +124,7 @@ def serving(
 def settle(data_dir: Path) -> float:
     """Wait until the store holds what the journal held when this was called; return the seconds."""
     began = time.monotonic()
-    # Sizes as they are now: heartbeats go on, and a journal at work is never empty.
+    # Sizes at this moment: heartbeats go on, so a journal in use is never empty.
     sizes = {f"{path.parent.name}/{path.name}": path.stat().st_size for path in _segments(data_dir)}
     until(lambda: undrained(data_dir, sizes) == 0, "the journal is drained", seconds=_SETTLE_SECONDS)
     return time.monotonic() - began
@@ -139,7 +140,7 @@ def undrained(data_dir: Path, sizes: Mapping[str, int]) -> int:
 
 @contextmanager
 def reading(data_dir: Path) -> Iterator[sqlite3.Connection]:
-    """Open the store beside the controller, to read alone: a connection that may write could checkpoint beside it."""
+    """Open the store read-only beside the controller: a connection that may write could run a checkpoint."""
     with contextlib.closing(sqlite3.connect(f"file:{data_dir / FILE}?mode=ro", uri=True, timeout=10)) as store:
         yield store
 
@@ -168,7 +169,7 @@ def _controllers(supervisor: int) -> tuple[int, ...]:
 
 
 def _carriers(supervisor: int) -> tuple[int, ...]:
-    """Whatever the supervisor runs that is not the controller."""
+    """The children of the supervisor other than the controller."""
     return tuple(pid for pid, command in children(supervisor) if "gateway.proxy" in command)
 
 
@@ -191,7 +192,7 @@ def peer(name: str, python: Path, *, interpreted: bool = False, absent: str | No
 
 
 TURNOUT: Final = peer("Turnout", PYTHON)
-#: The same, interpreted: what compiling gives.
+#: The same, interpreted: shows what compiling gains.
 INTERPRETED: Final = peer(
     "Turnout interpreted", PYTHON, interpreted=True, absent=None if PYTHON == FAST else "it is the one that is measured"
 )

@@ -34,7 +34,7 @@ SAMPLE: Final = 5_000
 
 
 def warm(gateways: Mapping[str, Gateway], directory: Path) -> dict[str, Round]:
-    """Load everyone once without counting: pools fill, caches warm."""
+    """Load every gateway once without counting: connection pools fill, caches warm."""
     return {name: turn(gateway, Load(2), directory) for name, gateway in gateways.items()}
 
 
@@ -73,7 +73,7 @@ def _row(name: str, own: Sequence[Round], envoy: Sequence[Round] | None) -> tupl
 
 
 def sampled_parity(gateway: Gateway, taken: Sequence[Round], load: Load) -> Parity:
-    """Ask for a sample of ids, and compare all that was answered with what is in the store."""
+    """Send a sample whose ids are kept, and compare all answers with the rows in the store."""
     sample = ask("127.0.0.1", gateway.port, REQUESTS, connections=8, seconds=30, most=SAMPLE)
     gateway.settle()
     assert gateway.data_dir is not None

@@ -24,16 +24,17 @@ _WHAT: Final = f"{2 * _EACH} hostile"
 def _run(bench: Bench) -> Finding:
     directory = bench.scratch("hostile")
     with (
-        # They read a body to its end before they answer; nginx would not wait, and the slow ones would come and go.
+        # These backends read a body to its end before they answer; nginx would answer early, and slow clients would
+        # leave.
         backends([()] * 3, directory) as (one, two, copy),
         standing(bench, bench.named("Turnout", "Envoy"), Job((one, two), mirror=copy), directory) as gateways,
         calmly(bench.many, directory) as calm,
     ):
         for gateway in gateways.values():
-            _beset(gateway, bench.short, directory)  # nobody counts the first
+            _disturbed(gateway, bench.short, directory)  # the first turn is not counted
         alone = partial(paced, rate=_RATE, seconds=bench.short)
-        beset = partial(_beset, seconds=bench.short, directory=directory)
-        found = beside(bench, gateways, _WHAT, alone, beset, take=calm.take)
+        disturbed = partial(_disturbed, seconds=bench.short, directory=directory)
+        found = beside(bench, gateways, _WHAT, alone, disturbed, take=calm.take)
     p99 = p99s(found)
     return Finding(
         scenario="hostile",
@@ -51,13 +52,13 @@ def _run(bench: Bench) -> Finding:
 
 
 def _targets(found: Found) -> tuple[Target]:
-    """Return what must be reached, and what was found of it."""
+    """Return the targets with the measured values."""
     p99 = p99s(found)
     ratio = ratios(p99[f"Turnout, {_WHAT}"], p99["Turnout"])
     return (Target(f"normal p99 beside {2 * _EACH} hostile clients ÷ without", ratio, bound=1.2),)
 
 
-def _beset(gateway: Gateway, seconds: float, directory: Path) -> Latency:
+def _disturbed(gateway: Gateway, seconds: float, directory: Path) -> Latency:
     with (
         holding("slow-header", _EACH, gateway.port, directory),
         holding("slow-body", _EACH, gateway.port, directory),

@@ -1,4 +1,4 @@
-"""idle: what 1,000 clients that are connected and silent cost those who ask."""
+"""idle: what 1,000 silent connections cost the clients that send requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""interleave: two rankers asked at once and their lists merged. No peer does this, so there is nobody beside."""
+"""interleave: two rankers asked at once and their lists merged. No peer does this, so none is compared."""
 
 from __future__ import annotations
 

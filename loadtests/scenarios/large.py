@@ -1,4 +1,4 @@
-"""large: 1 MB up and 1 MB down, and what is kept of it for clients that do not read."""
+"""large: 1 MB up and 1 MB down, and the memory held for clients that do not read."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _BYTES: Final = 2**20
 _CONNECTIONS: Final = 8
 _DEAF: Final = 64
 
-#: What a connection may hold of bodies, in KiB: 64 of a request and 64 of an answer, and once more for each in the
-#: transport that writes it out.
+#: The memory for bodies per connection, in KiB: 64 of a request and 64 of an answer, and the same again in the
+#: transports that send them.
 _STATED_KIB: Final = 256.0
 
 
@@ -77,7 +77,7 @@ def _targets(rates: Mapping[str, list[float]], kept: Mapping[str, float]) -> tup
 
 
 def _kept_kib(gateway: Gateway, directory: Path) -> float:
-    """Return by how much a fresh gateway grows, at its most, for each client that does not read its answer."""
+    """Return by how much a fresh gateway grows at most per client that does not read its answer."""
     before = most = gateway.carrying_bytes()
     with holding("deaf", _DEAF, gateway.port, directory):
         for _ in range(20):

@@ -1,4 +1,4 @@
-"""latency: split again, at 2,000 requests a second on a schedule: what is added to an answer, as users would see it."""
+"""latency: split again, at 2,000 requests a second on a schedule: the latency that each peer adds for users."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from loadtests.table import Finding, Target, in_turns, renamed
 
 _RATE: Final = 2_000
 
-#: Who is judged, and compared right after each other in many turns.
+#: The peers of the targets, compared directly after each other in many turns.
 _JUDGED: Final = ("direct", "Turnout", "Envoy")
 
 
@@ -28,7 +28,7 @@ def _run(bench: Bench) -> Finding:
     ):
         everyone = {"direct": direct(one), **gateways}
         for gateway in everyone.values():
-            paced(gateway, rate=_RATE / 4, seconds=1)  # nobody counts the first
+            paced(gateway, rate=_RATE / 4, seconds=1)  # the first turn is not counted
         turns = {name: partial(paced, g, rate=_RATE, seconds=bench.short) for name, g in everyone.items()}
         found = rounds(bench.few, turns)
         judged = {name: partial(calm.take, name, turn) for name, turn in turns.items() if name in _JUDGED}
@@ -50,7 +50,7 @@ def _run(bench: Bench) -> Finding:
 
 
 def _targets(found: Found) -> tuple[Target, ...]:
-    """Return what must be reached, and what was found of it."""
+    """Return the targets with the measured values."""
     p99 = p99s(found)
     added = Target("added p99 over going direct", differences(p99["Turnout"], p99["direct"]), bound=1.5, unit=" ms")
     if "Envoy" not in p99:

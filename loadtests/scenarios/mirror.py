@@ -27,7 +27,7 @@ def _run(bench: Bench) -> Finding:
             here = bench.scratch(f"mirror/{name.replace(' ', '-')}")
             gateway = held.enter_context(TURNOUT.serve(Job((one,), mirror=port), here))
             turns[f"{name} mirror"] = partial(paced, gateway, rate=_RATE, seconds=bench.short)
-        rounds(1, turns)  # nobody counts the first
+        rounds(1, turns)  # the first round is not counted
         found = rounds(bench.few, turns)
     p99 = p99s(found)
     return Finding(

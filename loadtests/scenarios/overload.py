@@ -1,4 +1,4 @@
-"""overload: five times as much as the backend can do. What can be done is still done, the rest is refused at once."""
+"""overload: five times the backend's capacity. It is used in full, and the other requests are refused at once."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from loadtests.peers.turnout import serving
 from loadtests.scenarios.scenario import Scenario
 from loadtests.table import Finding, Target, count
 
-#: The backend works on so many at a time, each for so long: 800 a second.
+#: The backend serves this many requests at a time, each for a fixed time: 800 a second.
 _AT_A_TIME: Final = 16
 _WAIT_MS: Final = 20
 _CAPACITY: Final = _AT_A_TIME * 1000 / _WAIT_MS
 
-#: What the gateway may have under way there; the queue before the backend is at most this.
+#: The gateway's limit of concurrent requests to the backend, and so the longest queue there.
 _MAX_CONCURRENCY: Final = 64
 _POLICY: Final = 'prediction = "/outputs/0/data/0"\npolicy = { kind = "single", variant = "one" }'
 

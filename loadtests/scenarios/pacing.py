@@ -1,9 +1,9 @@
 """What the scenarios with a schedule have in common: an open loop against each gateway, in turns.
 
-Rule: a p99 of milliseconds is the gateway's only while the machine is its own. Of a virtual machine the host takes a
-processor away for milliseconds at a time; where that is more than ``CALM`` of the time, the slowest request in a
-hundred waited for the host, whoever answered it. A turn is taken again for what the kernel says of the host, never for
-what it found.
+Rule: a p99 of milliseconds measures the gateway only while the machine has its processors. The host of a virtual
+machine takes a processor away for milliseconds at a time; if that is more than ``CALM`` of the time, the slowest
+request in a hundred waited for the host, whatever gateway answered it. Only the kernel's figure for the host decides
+whether a turn is repeated, never the result of the turn.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ Found = Mapping[str, Sequence[Latency]]
 #: The columns that ``cells`` fills.
 COLUMNS: Final = ("p50 ms", "p99 ms", "generator late by p99 ms", "host took %", "errors")
 
-#: What share of the processors' time the host may take in a turn that is calm: a fifth of what the p99 leaves out.
+#: The share of the processors' time that the host may take in a calm turn: a fifth of what the p99 leaves out.
 CALM: Final = 0.002
 
-#: How many turns are taken again at most, for each round of those that are judged.
+#: The most repetitions for each round of the turns that decide a target.
 _AGAIN: Final = 4
 
 #: How ``calmly`` turns are taken, in words.
@@ -40,16 +40,16 @@ CALMLY: Final = (
 
 
 def paced(gateway: Gateway, *, rate: float, seconds: float) -> Latency:
-    """Ask one gateway on a schedule and let it settle."""
+    """Send requests to one gateway on a schedule, and wait until its remaining work is done."""
     found = open_loop(gateway.port, rate=rate, seconds=seconds)
     gateway.settle()
     return found
 
 
 class Calm:
-    """Takes a turn again in which the host took processors away, a bounded number of them in so many ``rounds``.
+    """Repeats turns in which the host took processors away, a bounded number of times for all ``rounds``.
 
-    ``first`` is what each turn found the first time, calm or not, by name; ``again`` how many were taken again.
+    ``first`` holds the first result of each turn, calm or not, by name; ``again`` counts the repetitions.
     """
 
     def __init__(self, rounds: int) -> None:
@@ -58,7 +58,7 @@ class Calm:
         self.first: dict[str, list[Latency]] = {}
 
     def take(self, name: str, turn: Callable[[], Latency]) -> Latency:
-        """Return what a turn found that was calm, or the last one, when no more may be taken."""
+        """Return the result of a calm turn, or the last result when no more repetitions are allowed."""
         found = turn()
         self.first.setdefault(name, []).append(found)
         while not is_calm(found) and self.again < self._most:
@@ -78,13 +78,13 @@ class Calm:
 
 @contextmanager
 def calmly(rounds: int, directory: Path) -> Iterator[Calm]:
-    """Keep the processors awake, and have a turn taken again that the host disturbed."""
+    """Keep the processors awake, and repeat turns that the host disturbed."""
     with awake(directory):
         yield Calm(rounds)
 
 
 def is_calm(found: Latency) -> bool:
-    """Return whether the machine was its own in this turn."""
+    """Return whether the machine had its processors in this turn."""
     return found.stolen <= CALM
 
 
@@ -93,7 +93,7 @@ def _disturbed(found: Found) -> int:
 
 
 def cells(own: Sequence[Latency]) -> tuple[str, ...]:
-    """Return what is in a line of the table for everyone."""
+    """Return the cells that every peer has in its line of the table."""
     return (
         str(spread([r.p50_ms for r in own])),
         str(spread([r.p99_ms for r in own])),

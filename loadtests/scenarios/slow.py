@@ -1,4 +1,4 @@
-"""slow: a backend that takes 200 ms, and 1,000 who wait for it at a time."""
+"""slow: a backend that takes 200 ms, and 1,000 concurrent requests."""
 
 from __future__ import annotations
 

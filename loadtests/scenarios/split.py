@@ -15,12 +15,12 @@ from loadtests.scenarios.scenario import Scenario
 from loadtests.table import Finding, Target, in_turns, renamed
 from loadtests.wrk import Load
 
-#: How long one turn takes in which the journal must keep up, and how many there are.
+#: Length and number of the turns in which the journal must keep up.
 _LONG_SECONDS: Final = 60
 _LONG_ROUNDS: Final = 2
 
-#: Who takes part in that, and in the close comparison: right after each other, in many short turns. What the same costs
-#: interpreted is told beside it.
+#: The peers in these turns and in the close comparison (directly after each other, in many short turns). The cost of
+#: the interpreted build is reported beside it.
 _JUDGED: Final = ("Turnout", "Envoy")
 _CLOSELY: Final = (*_JUDGED, INTERPRETED.name)
 
@@ -86,7 +86,7 @@ def _targets(
 
 
 def _builds(closely: Mapping[str, Sequence[Round]]) -> tuple[str, ...]:
-    """Say what a request costs a worker in the other build, by the same interpreter in the same turns."""
+    """Report what a request costs a worker of the other build, by the same interpreter in the same turns."""
     if INTERPRETED.name not in closely:
         return ()
     cpu = {name: [r.cpu_us for r in own] for name, own in closely.items()}

@@ -1,4 +1,4 @@
-"""storm: feedback as fast as it is taken: acknowledged only when it is on the disk, then joined to its predictions."""
+"""storm: feedback as fast as it is accepted: acknowledged once it is on the disk, then joined to its predictions."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _turn(gateway: Gateway, ids: Sequence[str], *, events: int, batch: int) -> t
 
 
 def _commits(gateway: Gateway) -> float:
-    """How often the disk was asked to confirm feedback, by the worker's word, which comes once a second."""
+    """The number of fsyncs for feedback, by the worker's counter, which is published once a second."""
     time.sleep(1.5)
     text = httpx.get(f"http://127.0.0.1:{gateway.admin}/metrics", timeout=30).raise_for_status().text
     return sum(
@@ -79,7 +79,7 @@ def _commits(gateway: Gateway) -> float:
 
 
 def _body(ids: Sequence[str], first: int, batch: int) -> bytes:
-    """Return one request with events that nobody sent before."""
+    """Return one request with events that were not sent before."""
     content = json.dumps(
         [
             {
