@@ -4,8 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 FAST := .venv-fast/bin
 
-# What is compiled still spends half of its time in the interpreter, and how that was built (with profiles or without, in
-# one piece or as a shared library) is a quarter of a request: of those that are here and have headers, the fastest.
+# Compiled code still spends half of its time in the interpreter, and the interpreter's build (with or without profiles,
+# static or a shared library) accounts for a quarter of a request: take the fastest one that is here and has headers.
 SPEED := import os, sys, sysconfig, timeit; \
 	sys.version_info < (3, 11) or not os.path.exists(sysconfig.get_config_var("INCLUDEPY") + "/Python.h") or \
 	print(min(timeit.repeat("[str(n) for n in range(100)]", number=2000, repeat=9)), sys.executable)
@@ -21,8 +21,8 @@ help: ## say what each target does
 demo: .venv/ready ## real models, real traffic, every policy: a live view for a minute, then the report
 	$(BIN)/turnout demo
 
-# A process a core, up to eight: each has a PostgreSQL of its own. They begin at different ends and the first to be done
-# takes from the other, so that tests which compute and tests which wait for processes run beside each other.
+# One process per core, up to eight: each has a PostgreSQL of its own. They begin at different ends, and a process that is
+# done takes tests from another, so that tests which compute run beside tests which wait for processes.
 test: .venv/ready ## run every test, on all cores (one by hand: .venv/bin/python -m pytest PATH)
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
@@ -39,7 +39,7 @@ bench: .venv/ready .venv-bench/ready ## what a request costs, beside Envoy, ngin
 	@$(MAKE) --no-print-directory .venv-fast/ready || echo "it cannot be compiled here: Turnout will be measured as it is"
 	$(BIN)/python -m loadtests
 
-# A copy of the tests, away from the sources: beside those it would be them that are imported.
+# Run a copy of the tests away from the sources: next to the sources these would be imported, and not the build.
 fast: .venv-fast/ready ## test the compiled build: the one that `pip install .` makes, in .venv-fast (needs a C compiler)
 	rm -rf .venv-fast/proof
 	mkdir .venv-fast/proof

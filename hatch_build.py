@@ -3,7 +3,7 @@
 ``TURNOUT_COMPILE=1``: the wheel is compiled, or the build fails. ``0``: the wheel is pure Python. Not set: it is
 compiled where a C compiler and Python's headers are, else it is pure Python, and the build says why. An editable
 installation is never compiled, and nothing is written into the source tree: a compiled module beside its source would
-go on being imported while somebody edits that.
+still be imported after the source was edited.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from typing import Any, Final
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-#: Without the configuration that `make check` goes by, and without complaints about modules that are not compiled: what
-#: the control plane and the extras import is not installed here.
+#: Without the configuration of `make check`, and without errors about modules that are not compiled: the imports of the
+#: control plane and of the extras are not installed here.
 _LENIENT: Final = ("--config-file=", "--ignore-missing-imports", "--follow-imports=silent")
 
 VARIABLE: Final = "TURNOUT_COMPILE"
@@ -48,7 +48,7 @@ class Compiling(BuildHookInterface):  # type: ignore[type-arg]
         self._folder = Path(tempfile.mkdtemp(prefix="turnout-"))
         try:
             built = compiled(Path(self.root), self.config["modules"], self._folder)
-        except (Exception, SystemExit) as error:  # mypyc leaves by SystemExit
+        except (Exception, SystemExit) as error:  # mypyc ends with SystemExit
             if required:
                 raise
             self._say(f"compiling failed: {error}")
@@ -79,7 +79,7 @@ def hindrance(environment: Mapping[str, str]) -> str | None:
         return f"{VARIABLE}=0"
     if platform.python_implementation() != "CPython":
         return f"{platform.python_implementation()} is not CPython"
-    # As setuptools chooses it.
+    # The compiler that setuptools would choose.
     command = environment.get("CC") or sysconfig.get_config_var("CC") or "cc"
     if shutil.which(shlex.split(command)[0], path=environment.get("PATH")) is None:
         return f'there is no C compiler "{command}"'

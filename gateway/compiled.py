@@ -1,12 +1,12 @@
-"""The modules that are compiled ahead of time, and how one sees whether they are.
+"""The modules that are compiled ahead of time, and whether they are in this process.
 
-Rule: compiled or not, the program does the same; ``build`` is asked only to be shown. A wheel is compiled wherever it
+Rule: compiled or not, the program does the same; ``build`` is used only to show it. A wheel is compiled wherever it
 was built with a C compiler (``hatch_build.py``); a source tree, and so an editable installation, never is.
 
-Compiled classes are structures of C, and annotations are held to: code that is not compiled may not derive from them
-(``policies.types`` stays out for that), nothing can stand in for them, and only their declared attributes exist.
-orjson reads dataclasses by the layout that Python gives them, and crashes on compiled ones (``router.snapshot`` stays
-out for that). An integer beyond 2**53 is rounded before it is divided. Constants that are Final cannot be replaced from
+Compiled classes are structures of C, and annotations are enforced: code that is not compiled may not derive from them
+(so ``policies.types`` is not compiled), they cannot be replaced by mocks, and only their declared attributes exist.
+orjson relies on the memory layout of Python's dataclasses, and crashes on compiled ones (so ``router.snapshot`` is not
+compiled). An integer beyond 2**53 is rounded before it is divided. Constants that are Final cannot be replaced from
 outside.
 """
 
@@ -31,6 +31,6 @@ def interpreted(kind: _Class) -> _Class:
 
 
 def build() -> Literal["compiled", "interpreted"]:
-    """Return which build this process imports: asked of a module, since several may be installed beside each other."""
+    """Return which build this process imports; it looks at a module, since several builds may be installed."""
     spec = find_spec(_ONE)
     return "compiled" if spec and spec.origin and spec.origin.endswith(tuple(EXTENSION_SUFFIXES)) else "interpreted"

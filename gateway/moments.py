@@ -1,6 +1,6 @@
-"""Times and how long ago, as they are written: one way for programs, one for people.
+"""Times and ages as text: one form for programs, one for people.
 
-Rule: nothing here fails. A caller's clock may say any time: what no calendar has is written as the nearest it has.
+Rule: nothing here fails. A caller's clock may give any time: one outside the calendar is written as the nearest inside.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A name that is not there, and the one that was probably meant."""
+"""Error texts for unknown names, with the name that was probably meant."""
 
 from __future__ import annotations
 

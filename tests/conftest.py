@@ -13,18 +13,18 @@ from hypothesis import HealthCheck, settings
 
 from loadtests import postgresql
 
-# Some hundred interpreters are started. Each would compile all of Turnout anew, a fifth of its start, where this
-# variable says not to keep bytecode, as it does in many containers.
+# The tests start some hundred interpreters. With this variable, which many containers set, no bytecode is kept: each
+# interpreter would compile all of Turnout anew, a fifth of its start.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-# How long an example takes says something about the machine alone: the first one with text reads all of Unicode.
+# How long an example takes depends on the machine alone: the first one with text reads all of Unicode.
 settings.register_profile("turnout", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("turnout")
 
 
 @pytest.fixture(autouse=True)
 def umask() -> Iterator[None]:
-    """Some tests run commands in this process, which make private what they keep: not for the tests behind them."""
+    """Restore the umask: commands that tests run in this process set it, and later tests must not see that."""
     before = os.umask(0o022)
     os.umask(before)
     yield
@@ -33,7 +33,7 @@ def umask() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[postgresql.Server]:
-    """One server for all tests. It does not wait for the disk: what it commits survives its own death all the same."""
+    """One server for all tests. It does not wait for the disk; its commits survive its own death all the same."""
     with postgresql.running() as server:
         yield server
 
@@ -48,7 +48,7 @@ def postgresql_url(postgresql_server: postgresql.Server) -> Iterator[str]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def new_store(request: pytest.FixtureRequest) -> Iterator[Callable[[], str]]:
-    """What makes an empty store and says what ``gateway.store`` is for it; a SQLite one is where ``data_dir`` is."""
+    """A function that makes an empty store and returns its ``gateway.store``; a SQLite one lies in ``data_dir``."""
     if request.param == "sqlite":
         yield lambda: "sqlite"
         return

@@ -1,8 +1,8 @@
-"""TCP ports on the loopback for what is told its port before it binds it, and for what nobody may ever listen on.
+"""TCP ports on the loopback for servers that get their port before they bind it, and ports without a listener.
 
-Rule: they lie below those that the kernel gives to connections and to whoever asks for any, so that nobody gets one in
-the meantime, between two starts of a server either. Each process that runs tests has a lot of its own for as long as it
-lives: runs side by side never try the same port.
+Rule: they lie below the kernel's ephemeral ports, so that no other process gets one meanwhile, not even between two
+starts of a server. Each process that runs tests has a range of its own for as long as it lives: parallel runs never try
+the same port.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import socket
 from collections.abc import Iterator
 from typing import Final
 
-#: From above most servers to where Linux begins by itself. A kernel that is told to begin lower leaves us no worse off
-#: than with a port of its choice.
+#: From above the ports of most servers to where Linux's ephemeral ports begin by default. If a kernel is configured to
+#: begin lower, this is no worse than a port that it chooses.
 _LOTS: Final = range(12_000, 32_400, 400)
 
 
 def free_ports(count: int) -> list[int]:
-    """Return different ports that nobody listens on."""
+    """Return different ports without a listener."""
     with contextlib.ExitStack() as held:
         found: list[int] = []
         for port in itertools.islice(_lot(), _LOTS.step):
@@ -33,13 +33,13 @@ def free_ports(count: int) -> list[int]:
 
 
 def free_port() -> int:
-    """Return one port that nobody listens on."""
+    """Return one port without a listener."""
     return free_ports(1)[0]
 
 
 @functools.cache
 def _lot() -> Iterator[int]:
-    """The ports of this process, over and over. Whoever holds the first of a lot holds the lot."""
+    """The ports of this process, over and over. The process that binds the first port of a lot owns the lot."""
     for first in _LOTS:
         holder = socket.socket()
         try:

@@ -1,4 +1,4 @@
-"""The order of the house, held by reading every module's imports and by importing what the request path imports."""
+"""The layers of the code, checked by reading every module's imports and by importing what the request path imports."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ FORBIDDEN_IN_WORKERS = {
     "typer",
 }
 
-#: What reaches outside the process, tells the time or rolls dice. ``time`` and ``random`` make a decision unrepeatable.
+#: What reaches outside the process, reads the clock or draws random numbers. ``time`` and ``random`` make a decision
+#: unrepeatable.
 IMPURE = {
     "aiosqlite",
     "asyncio",
@@ -156,7 +157,7 @@ def test_planning_imports_its_statistics_inside_the_function() -> None:
 
 @pytest.mark.parametrize("module", WORKER_SIDE)
 def test_the_request_path_imports_nothing_of_the_control_plane(module: str) -> None:
-    """Asked of a fresh interpreter, so that what is imported by way of something else counts as well."""
+    """Checked in a fresh interpreter, so that indirect imports count as well."""
     code = (
         "import importlib, pkgutil, sys\n"
         f"package = importlib.import_module({module!r})\n"
@@ -232,7 +233,7 @@ def test_every_folder_of_tests_is_a_package() -> None:
 
 
 def test_the_architecture_page_names_real_files() -> None:
-    """A codemap that names what is gone is worse than none."""
+    """A codemap that names deleted files is worse than none."""
     page = (ROOT / "ARCHITECTURE.md").read_text()
     named = set(re.findall(r"`([\w./-]+?(?:\.py|\.md|\.toml|/|\.json))`", page))
     assert len(named) > 20

@@ -99,7 +99,7 @@ def test_the_table_lines_up_and_names_who_is_absent() -> None:
 
 
 def test_every_answer_has_its_row_or_parity_is_broken() -> None:
-    """What was answered and not read when a generator stopped is at most what was in flight."""
+    """At most the requests in flight were answered and not read when a generator stopped."""
     rows = [("primary", None, 103), ("primary", "client_gone", 2), ("shadow", None, 10)]
     found = compare(100, 4, rows, ["a", "b"], Counter(a=1, b=1))
     assert found.holds
@@ -113,7 +113,7 @@ def test_every_answer_has_its_row_or_parity_is_broken() -> None:
 
 @pytest.mark.story
 def test_what_a_real_gateway_answered_is_in_its_store(tmp_path: Path) -> None:
-    """The way every scenario goes: backends, Turnout, answers, and waiting until the journal is drained."""
+    """The steps of every scenario: backends, Turnout, answers, and waiting until the journal is drained."""
     with (
         backends([(), (), ()], tmp_path) as (one, two, copy),
         turnout.TURNOUT.serve(Job((one, two), mirror=copy, mirror_share=1.0), tmp_path) as gateway,
@@ -129,7 +129,7 @@ def test_what_a_real_gateway_answered_is_in_its_store(tmp_path: Path) -> None:
 
         assert compared().holds, str(compared())
         assert compared().sampled == 200
-        # A copy may come to its end after the answer that it is a copy of.
+        # A copy may end after the answer that it is a copy of.
         until(lambda: compared().further == {"shadow": 200}, "every copy has its row")
 
 
@@ -191,7 +191,7 @@ def test_an_open_loop_without_an_answer_has_no_latency_and_no_crash() -> None:
 
 
 def _turns(*stolen: float) -> Iterator[Latency]:
-    """Turns in which the host took these shares, told apart by their p50: 0, 1, 2 ms."""
+    """Turns in which the host took these shares, identified by their p50: 0, 1, 2 ms."""
     return iter([replace(summary(0, Tally(), stolen=share), p50_ms=float(n)) for n, share in enumerate(stolen)])
 
 
@@ -236,7 +236,7 @@ def test_who_keeps_a_core_awake_ends_with_whoever_asked_for_it() -> None:
 
 
 def test_a_stalled_backend_is_charged_for_everyone_who_came_meanwhile(tmp_path: Path) -> None:
-    """One lane and 100 ms an answer: the fifth of five requests waits for the other four, and that is its latency."""
+    """One connection and 100 ms an answer: the fifth of five requests waits for four, and that counts as latency."""
     with backends([("--wait-ms", "100")], tmp_path) as (port,):
         found = open_loop(port, rate=1_000, seconds=0.005, connections=1)
     assert (found.offered, found.answered, found.errors) == (5, 5, 0)

@@ -42,7 +42,7 @@ def test_what_was_to_be_compiled_is() -> None:
 
 
 def test_nothing_compiled_lies_among_the_sources() -> None:
-    """It would be imported in place of the source beside it, whatever became of that."""
+    """It would be imported in place of the source beside it, even after an edit of the source."""
     assert [path for package in WHEEL["packages"] for path in (ROOT / package).rglob("*.so")] == []
 
 
@@ -88,7 +88,7 @@ def test_it_compiles_wherever_a_compiler_and_headers_are(
 
 
 def started(hook: ModuleType, version: str = "standard") -> dict[str, Any]:
-    """Begin a build; return what it is to be."""
+    """Begin a build; return its build data."""
     table = {"modules": ["gateway/journal/seal.py"]}
     data: dict[str, Any] = {"pure_python": True, "force_include": {}}
     building = hook.Compiling(str(ROOT), table, None, None, "", "wheel")

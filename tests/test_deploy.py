@@ -82,7 +82,7 @@ def test_the_configs_are_taken_without_a_warning_and_are_those_of_a_fleet(where:
 def test_the_configs_can_be_checked_where_their_secrets_are_not(
     where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As in the pipeline of whoever copies them."""
+    """As in the pipeline of an operator who copies them."""
     file = DEPLOY / "turnout.toml"
     if where == "kubernetes":
         file = tmp_path / "turnout.toml"

@@ -1,4 +1,4 @@
-"""What the documents say is so: their configs are taken, their commands exist, their tables name what there is."""
+"""The documents are true: their configs are valid, their commands exist, their tables name what exists."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_the_index_of_the_documentation_names_each_page() -> None:
 
 
 def test_the_readme_stays_a_tour() -> None:
-    """What one looks up is in docs."""
+    """Reference material belongs in docs."""
     assert len((ROOT / "README.md").read_text().splitlines()) < 160
 
 

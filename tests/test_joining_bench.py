@@ -1,4 +1,4 @@
-"""The benchmark of the join: a small size of it, and that it would notice."""
+"""The benchmark of the join: a small run of it, and that it would notice an error."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def test_another_order_makes_no_difference() -> None:
     assert asyncio.run(joining.measure(500, seed=2)).differences == ()
 
 
-def test_a_difference_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever compares with what was computed the same way would never find anything."""
+def test_a_difference_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A comparison with a value computed in the same way would never find an error."""
     right = joining.feedback
     monkeypatch.setattr(joining, "feedback", lambda n, at: right(n, at)._replace(value=99) if n == 8 else right(n, at))
     result = asyncio.run(joining.measure(500))

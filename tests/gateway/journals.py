@@ -1,4 +1,4 @@
-"""Journals read as a test wants them: the text of every whole line, segment by segment."""
+"""Read journals in tests: the text of every whole line, segment by segment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gateway.journal.segments import read_lines, segments
 
 
 def texts(directory: Path) -> list[bytes]:
-    """What stands in a folder's segments, headers left out."""
+    """The lines of all segments in a folder, without headers."""
     return [text for segment in by_segment(directory) for text in segment]
 
 

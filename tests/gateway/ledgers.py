@@ -1,4 +1,4 @@
-"""Hand-made snapshots and ledgers: what a store would hold, said in a few words.
+"""Hand-made snapshots and ledgers: short descriptions of what a store would hold.
 
 Rule: builders only; every number in a ledger is one that a test wrote.
 """

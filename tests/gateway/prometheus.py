@@ -1,6 +1,6 @@
 """A real Prometheus for tests: starts it on a target, asks it queries, stops it.
 
-Rule: nothing but loopback, a folder of its own, and gone when the test is over.
+Rule: it uses the loopback only and a folder of its own, and ends with the test.
 """
 
 from __future__ import annotations

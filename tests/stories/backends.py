@@ -1,6 +1,6 @@
 """Small model backends for stories: a real HTTP/1.1 server on a real socket, in a thread of the test.
 
-Rule: what a backend answers is a function of what it was asked, and what happened to it can be looked at afterwards.
+Rule: a backend's answer is a function of the request, and what it received can be inspected afterwards.
 """
 
 from __future__ import annotations

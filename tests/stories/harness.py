@@ -1,4 +1,4 @@
-"""A running ``turnout serve``: start it, wait until it is ready, speak to it, look at what it stored, end it.
+"""A running ``turnout serve``: start it, wait until it is ready, send requests, inspect its store, end it.
 
 Rule: real processes and real sockets, every process ended by its id. A wait has a deadline and says what it waited for.
 """
@@ -90,7 +90,7 @@ class Turnout:
                 stdout=out,
                 stderr=log,
                 start_new_session=True,
-                umask=0,  # what it keeps is not to be open to others for all that
+                umask=0,  # its files must be private even so
             )
 
     def wait_until_ready(self, *, store: bool = True) -> None:
@@ -100,7 +100,7 @@ class Turnout:
         eventually(lambda: self._says(self.admin, path), "the admin port is ready", seconds=READY_SECONDS)
 
     def stop(self) -> int:
-        """Ask it to drain and end, and return its exit code; what does not end in time is killed."""
+        """Ask it to drain and end, and return its exit code; a process that does not end in time is killed."""
         assert self.process is not None
         left = self.pids()
         self.process.send_signal(signal.SIGTERM)
@@ -116,7 +116,7 @@ class Turnout:
                     os.kill(pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """End what runs and let go of every connection."""
+        """End the process if it runs, and close every connection."""
         try:
             if self.process is not None and self.process.poll() is None:
                 self.stop()
@@ -180,7 +180,7 @@ class Turnout:
         return self.admin.get("/metrics").raise_for_status().text
 
     def rows(self, query: str, *values: object) -> list[sqlite3.Row]:
-        """Ask the store itself, read-only; only for a program that has ended, whose database it then is alone."""
+        """Query the database itself, read-only; only after the program has ended, which owns it while it runs."""
         assert self.process is not None
         assert self.process.poll() is not None, "a second connection while the controller runs"
         with contextlib.closing(sqlite3.connect(f"file:{self.data_dir / 'turnout.db'}?mode=ro", uri=True)) as store:

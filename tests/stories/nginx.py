@@ -56,7 +56,7 @@ def nginx(directory: Path, to: str) -> Iterator[str]:
     assert PROGRAM is not None
     port = free_port()
     directory.mkdir()
-    # Where it is started by root it would give its files to a user who may not even look into the directory.
+    # nginx started by root would give its files to a user that may not even enter the directory.
     user = "user root;" if Path("/proc/self").stat().st_uid == 0 else ""
     file = directory / "nginx.conf"
     file.write_text(CONFIG.format(directory=directory, user=user, listen=port, to=to))

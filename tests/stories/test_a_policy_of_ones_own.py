@@ -1,4 +1,4 @@
-"""A new policy is one class and one name in ``POLICIES``: everything else takes it as it is."""
+"""A new policy is one class and one name in ``POLICIES``: everything else works with it unchanged."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ policy = { kind = "coin", heads = "new", tails = "old", bias = 0.25 }
 
 @pytest.fixture(autouse=True)
 def _added(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one name."""
+    """Add the one name."""
     added = (*policies.POLICIES, Coin)
     monkeypatch.setattr(policies, "POLICIES", added)
     monkeypatch.setattr(test_contract, "POLICIES", added)

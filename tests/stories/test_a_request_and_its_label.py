@@ -1,4 +1,4 @@
-"""A request becomes a row, a label comes back, the report moves: the whole program once through."""
+"""A request becomes a row, a label comes back, the report moves: the whole program from end to end."""
 
 from __future__ import annotations
 
@@ -127,15 +127,15 @@ def test_a_request_becomes_a_row_and_its_label_moves_the_report(tmp_path: Path) 
             shown = turnout("report", "digits", "-c", str(program.file))
             assert shown.returncode == 0, shown.stderr
             assert "digits" in shown.stdout
-            # Bodies, units and labels are in there: whatever the umask, nobody else reads them.
+            # The files hold bodies, units and labels: whatever the umask, no other user may read them.
             assert program.open_to_others() == {}
             assert program.stop() == 0
             assert program.open_to_others() == {}
             assert len(list(program.data_dir.rglob("*"))) > 5
 
 
-def test_bad_feedback_is_refused_whole_and_each_problem_is_told_by_index(tmp_path: Path) -> None:
-    """Nothing of a batch with one bad event may be stored, or its repetition after the repair would be a mess."""
+def test_bad_feedback_is_refused_whole_and_each_problem_is_named_by_index(tmp_path: Path) -> None:
+    """Nothing of a batch with one bad event may be stored: the client will send the whole corrected batch again."""
     with (
         Backend(fixed({"outputs": [{"data": [7]}]})) as model,
         Turnout(tmp_path, CONFIG.format(old=model.url, new=model.url)) as program,
@@ -162,7 +162,7 @@ def test_bad_feedback_is_refused_whole_and_each_problem_is_told_by_index(tmp_pat
 
 
 def test_what_cannot_be_served_says_why_and_is_logged_as_the_variants_failure(tmp_path: Path) -> None:
-    """An unknown path is nobody's failure; a backend that is down, or silent, is its variant's."""
+    """An unknown path is no variant's failure; a backend that is down, or silent, is its variant's."""
 
     async def silent(asked: object) -> object:
         await asyncio.sleep(30)

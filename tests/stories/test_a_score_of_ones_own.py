@@ -1,4 +1,4 @@
-"""A new score is one class and one name in ``SCORES``: everything else takes it as it is."""
+"""A new score is one class and one name in ``SCORES``: everything else works with it unchanged."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ BANDIT = '{ kind = "thompson", variants = ["old", "new"], reward = "near" }'
 
 @pytest.fixture(autouse=True)
 def _added(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one name, here two of them."""
+    """Add the one name, here two of them."""
     added = (*scores.SCORES, Closeness(), Miss())
     monkeypatch.setattr(scores, "SCORES", added)
     monkeypatch.setattr(test_scores, "SCORES", added)

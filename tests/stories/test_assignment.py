@@ -91,5 +91,5 @@ def test_the_key_is_made_once_and_seen_nowhere_and_moves_units_only_when_it_is_r
 
 
 def hiding(secret: str) -> tuple[str, ...]:
-    """What would give the key away, or who meets what."""
+    """What would reveal the key, or which unit gets which variant."""
     return secret, AssignmentKey(secret).salt("r")

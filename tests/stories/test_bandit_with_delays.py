@@ -16,7 +16,7 @@ from tests.stories.users import Users
 
 pytestmark = pytest.mark.story
 
-#: Seconds until a variant's feedback comes; the window is 5.
+#: Seconds until the feedback for a variant arrives; the window is 5.
 DELAYS = {"fast": 1.0, "slow": 4.0}
 
 CONFIG = """
@@ -43,7 +43,7 @@ reward = "click"
 """
 
 
-def test_equal_variants_keep_equal_shares_though_one_hears_of_its_clicks_three_seconds_later(tmp_path: Path) -> None:
+def test_equal_variants_keep_equal_shares_though_the_clicks_of_one_come_three_seconds_later(tmp_path: Path) -> None:
     """Every second answer of either variant is clicked; what is not clicked is known only when the window closes.
 
     Counting clicks as they come and misses at the window's end would favour the fast variant for as long as it lasts,

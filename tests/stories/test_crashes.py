@@ -11,7 +11,7 @@ from loadtests.crashes import kept, run
 pytestmark = pytest.mark.story
 
 
-def test_what_clients_hold_is_in_the_store_once_whoever_was_killed() -> None:
+def test_what_clients_received_is_in_the_store_once_whichever_process_was_killed() -> None:
     """Each prediction id that was received, with its one row or its draft rows, and each acknowledged event."""
     [(name, account)] = asyncio.run(run(3, clients=4, seed=1, disks=False)).items()
     assert len(account.held.ids) > 50

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.story
 
 
 def test_a_short_demo_ends_by_itself_and_adds_up(tmp_path: Path) -> None:
-    """Too short for verdicts, which are chance's; the accounts are not."""
+    """It is too short for verdicts, which depend on chance; the accounting does not."""
     file = tmp_path / "findings.json"
     run = subprocess.run(
         [*TURNOUT, "demo", "--for", "6s", "--rate", "80", "--json-file", str(file)],

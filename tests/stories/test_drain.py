@@ -1,4 +1,4 @@
-"""The end of serving, and of one worker: who was taken is answered, and who had nothing to do with it is left alone."""
+"""The end of serving, and of one worker: accepted requests are answered, and other workers' clients notice nothing."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Caller:
     connected: float = 0.0
     ids: list[str] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
-    #: When a request that was on its way broke, and when its connection had been made.
+    #: When a request in flight broke, and when its connection had been made.
     broken: list[tuple[float, float]] = field(default_factory=list)
     refused: bool = False
     asking: bool = False
@@ -69,7 +69,7 @@ class Caller:
                     await writer.wait_closed()
 
     async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Ask once; return whether the connection goes on."""
+        """Send one request; return whether the connection stays open."""
         if reader.at_eof():
             return False  # closed between two requests, as a server may
         self.asking = True
@@ -90,7 +90,7 @@ async def answer(asked: Asked) -> Any:
 
 
 async def readiness(port: int, found: list[int | None]) -> None:
-    """Ask whether it is ready, on a connection of its own each time as a balancer does, until nobody listens."""
+    """Ask whether it is ready, on a new connection each time as a balancer does, until it is refused."""
     while None not in found:
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -128,7 +128,7 @@ def test_a_stop_under_load_breaks_no_request_that_was_taken_and_every_answer_has
         assert {status for caller in callers for status in caller.statuses} == {200}
         broken = [then - told for caller in callers for then, connected in caller.broken if connected < told]
         assert broken == [], "requests broke on connections from before"
-        # Readiness goes first: a balancer sees it while requests are still taken.
+        # Readiness fails first: a balancer sees it while requests are still accepted.
         assert (ready[0], ready[-1]) == (200, None)
         assert 503 in ready
         return callers
@@ -199,7 +199,7 @@ def test_a_worker_that_is_killed_takes_its_own_connections_and_no_others_and_is_
         running: list[asyncio.Task[None]] = []
         mine: dict[int, int] = {}
         workers = program.workers
-        # Who accepts is up to the kernel: enough that each worker has some.
+        # The kernel chooses the worker that accepts: open enough connections that each worker has some.
         while min(Counter(dict.fromkeys(workers, 0) | Counter(mine.values())).values()) < 4:
             assert len(callers) < 400
             callers += (more := [Caller(port) for _ in range(8)])
@@ -209,7 +209,7 @@ def test_a_worker_that_is_killed_takes_its_own_connections_and_no_others_and_is_
             mine = {at: found[caller.local_port] for at, caller in enumerate(callers)}
         victim, other = workers
         answered = [sum(caller.statuses.values()) for caller in callers]
-        await asyncio.sleep(0.1)  # the look at /proc held this loop up: some have their answer and do not know it
+        await asyncio.sleep(0.1)  # reading /proc blocked this loop: some answers have arrived and are not read yet
         await soon(lambda: sum(caller.asking for at, caller in enumerate(callers) if mine[at] == victim) > 2)
         os.kill(victim, signal.SIGKILL)
         await asyncio.to_thread(

@@ -1,4 +1,4 @@
-"""What an earlier program wrote is taken over: journal, store and snapshot of commit 30d391e, killed in the middle.
+"""The data of an earlier version is taken over: journal, store and snapshot of commit 30d391e, killed in the middle.
 
 ``first_program.tar.xz`` holds its data directory as ``kill -9`` left it: a store of schema version 1 with most of it in
 the write-ahead log, a snapshot, and a journal whose last calls and events had not been recorded. Beside it are its
@@ -58,7 +58,7 @@ def test_what_the_first_program_wrote_is_reported_shown_and_gone_on_with(
         assert now is not None
         assert _differences(shown, now) == []
 
-    # Nobody asked these routes anything after they were reported.
+    # These routes got no requests after the report was made.
     for route in ("shadowed", "search", "bandit"):
         assert _differences(_counted(said["reports"][route]), _counted(program.report(route))) == []
     # These had 10 calls and 5 events more, and one event about an older call came late.

@@ -1,4 +1,4 @@
-"""Several `turnout serve` on one PostgreSQL: whoever dies or sleeps, each answer and each label counts once."""
+"""Several `turnout serve` on one PostgreSQL: if nodes die or stall, each answer and each label counts once."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ variants = ["one", "two"]
 reward = "click"
 """
 
-#: Until another has taken the lease: its expiry, and a look.
+#: The time until another node has taken the lease: its expiry, and a poll.
 TAKEN_SECONDS = LEASE_MS / 1000 + 5.0
 
 
@@ -71,7 +71,7 @@ class Nodes:
         return None
 
     def settled(self, received: int, joined: int) -> bool:
-        """Whether that many calls and events are recorded, none of them waiting anywhere."""
+        """Whether that many calls and events are recorded, and none of them is pending anywhere."""
         [(calls, events)] = self.ask("SELECT (SELECT count(*) FROM calls), (SELECT count(*) FROM feedback)")
         waiting = sum(node["waiting_bytes"] for node in fleet(self.programs[0])["nodes"])
         return bool(calls >= received and events >= joined and waiting == 0)
@@ -102,7 +102,7 @@ def node(path: Path, url: str, config: str) -> Turnout:
 
 
 class Clicks:
-    """Clicks on every second answer, told to another node than the one that answered; remembers those taken."""
+    """Clicks on every second answer, sent to another node than the one that answered; remembers the accepted ones."""
 
     def __init__(self, programs: Sequence[Turnout]) -> None:
         self._bases = [program.traffic.base_url for program in programs]
@@ -130,7 +130,7 @@ def load(nodes: Nodes, clicks: Clicks, *, rate: float) -> Iterator[list[Users]]:
 
 
 def kill(program: Turnout) -> None:
-    """End a node as the end of its machine would."""
+    """Kill all processes of a node, as the loss of its machine would."""
     assert program.process is not None
     below = program.pids()
     os.kill(program.process.pid, signal.SIGKILL)
@@ -186,7 +186,7 @@ def test_the_holder_is_killed_and_another_takes_over_and_nothing_counts_twice(
         received = {prediction for one in users for prediction in one.received}
         assert len(received) > 200
         each_counts_once(nodes, received, clicks)
-        assert max(revisions(nodes)) > 1  # plans were made, and of evidence from every node
+        assert max(revisions(nodes)) > 1  # plans were made, from the evidence of every node
 
         def the_same() -> bool:
             shown = [program.admin.get("/api/v1/config").json() for program in nodes.programs]
@@ -239,7 +239,7 @@ def test_a_node_with_another_config_is_named_everywhere(tmp_path: Path, postgres
                 eventually(lambda: f"config_differs node {name} runs" in program.log(), "the log names it")  # noqa: B023
             numbers = [fleet(program)["revision"] for program in nodes.programs]
             assert fleet(fourth)["revision"] not in numbers  # a number is never given twice
-            # Its file is mended: it goes by the others' plans.
+            # Its file is corrected: it follows the others' plans.
             fourth.write(CONFIG.format(url=backend.url))
             eventually(lambda: fleet(fourth)["revision"] == fleet(nodes.programs[0])["revision"], "it agrees")
             eventually(lambda: "configuration" not in nodes.programs[0].admin.get("/readyz?verbose").text, "all agree")
@@ -301,8 +301,8 @@ url = "{sink}"
 """
 
 
-def test_what_one_node_is_told_is_known_at_every_other(tmp_path: Path, postgresql_url: str) -> None:
-    """Bodies, labels by the file, export, sinks and erasing, at nodes of which one at most holds the lease."""
+def test_what_one_node_receives_is_known_at_every_other(tmp_path: Path, postgresql_url: str) -> None:
+    """Bodies, labels by the file, export, sinks and erasing, at nodes of which at most one holds the lease."""
     receiver = Receiver()
     with Backend(fixed({"answer": 7})) as backend, Backend(receiver.answer) as there, contextlib.ExitStack() as held:
         text = BULK.format(url=backend.url, sink=there.url)
@@ -325,7 +325,7 @@ def test_what_one_node_is_told_is_known_at_every_other(tmp_path: Path, postgresq
         def joined() -> bool:
             return nodes.ask("SELECT count(*) FROM feedback WHERE status = 'joined'") == [(20,)]
 
-        # A key is looked up once everything before the event is known: at both nodes.
+        # A key is looked up once everything before the event is recorded from both nodes.
         eventually(joined, "labels told to one node are joined by the other", seconds=20)
         found = other.prediction(ids[0])
         assert found is not None

@@ -1,4 +1,4 @@
-"""``kill -9`` under load: what a client was given is in the store, once, whoever died in between."""
+"""``kill -9`` under load: what a client received is in the store, once, whichever process died meanwhile."""
 
 from __future__ import annotations
 

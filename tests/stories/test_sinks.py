@@ -1,4 +1,4 @@
-"""Events out of a whole program: every answer and every label reaches whoever is told, whatever happens meanwhile."""
+"""Events of a whole program: every answer and every label reaches the sink's receiver, whatever happens meanwhile."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_receiver_that_fails_and_a_controller_that_is_killed_cost_no_event(tmp
             assert noted["detail"] == "sinks.lake: it answers 503; its events wait"
             (victim,) = program.controllers
             os.kill(victim, signal.SIGKILL)
-            ids += asked(program, range(40, 60))  # answers and labels do not wait for anybody
+            ids += asked(program, range(40, 60))  # answers and labels do not wait for the receiver
             receiver.status = 204
 
             def told() -> bool:
@@ -112,7 +112,7 @@ def test_a_receiver_that_fails_and_a_controller_that_is_killed_cost_no_event(tmp
 
 
 def test_standard_output_has_events_and_nothing_else(tmp_path: Path) -> None:
-    """A shipper reads it line by line, and each is one whole event; the last ones come before the program ends."""
+    """A log shipper reads it line by line, and each is one whole event; the last ones come before the program ends."""
     receiver = Receiver()
     with Backend(fixed({"answer": 7})) as backend, Backend(receiver.answer) as there:
         config = CONFIG.format(url=backend.url, sink=there.url) + SHIPPED

@@ -1,4 +1,4 @@
-"""PostgreSQL goes away under load and comes back: nobody notices, and nothing is missing."""
+"""PostgreSQL goes away under load and comes back: no client notices, and nothing is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers that take their time: server-sent events pass one by one, and each way to end is told apart."""
+"""Slow answers: server-sent events pass one by one, and each way to end has a row of its own kind."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ variant = "writer"
 
 
 class Dictation:
-    """A backend that says the next event only once the one before was heard: in step, or not at all."""
+    """A backend that sends the next event only once the previous one was confirmed."""
 
     def __init__(self, events: int) -> None:
         self.events = events
@@ -48,7 +48,7 @@ class Dictation:
 
 
 class Stage:
-    """A program whose backend says what is next on the ``dictation``; one for all tests here."""
+    """A program whose backend sends the events of the ``dictation``; one for all tests here."""
 
     def __init__(self, program: Turnout, backend: Backend) -> None:
         self.program = program
@@ -73,7 +73,7 @@ def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 @pytest.fixture
 def stage(chat: Stage) -> Stage:
-    """The program, and a dictation of which nothing was heard."""
+    """The program, with a new dictation."""
     chat.dictation = Dictation(1000)
     chat.backend.left.clear()
     return chat
@@ -89,7 +89,7 @@ def fault(program: Turnout, prediction_id: str) -> str | None:
 
 
 def test_a_thousand_events_arrive_one_by_one(stage: Stage) -> None:
-    """The backend waits to be heard, so a gateway that held back even one event would stop the story."""
+    """The backend waits for each confirmation, so a gateway that held back even one event would stop the test."""
     program, dictation = stage.program, stage.dictation
     began = time.monotonic()
     with program.traffic.stream("POST", "/chat") as answer:
@@ -104,7 +104,7 @@ def test_a_thousand_events_arrive_one_by_one(stage: Stage) -> None:
 
 
 def test_a_client_that_leaves_is_seen_by_the_backend(stage: Stage) -> None:
-    """A model that goes on writing for nobody costs money."""
+    """A model that goes on writing without a reader costs money."""
     program, dictation = stage.program, stage.dictation
     with program.traffic.stream("POST", "/chat") as answer:
         for _ in events(answer):
@@ -117,7 +117,7 @@ def test_a_client_that_leaves_is_seen_by_the_backend(stage: Stage) -> None:
 
 
 def test_a_worker_killed_in_mid_stream_leaves_an_incomplete_row(stage: Stage) -> None:
-    """The line that was written before the head is what remains, and the controller knows that no end will come."""
+    """The line written before the head remains, and the controller knows that no closing line will come."""
     program, dictation = stage.program, stage.dictation
     given: list[str] = []
 

@@ -1,4 +1,4 @@
-"""A restart under load refuses nobody and loses nothing: ``serve`` again, and a socket that systemd keeps."""
+"""A restart under load refuses no connection and loses nothing: ``serve`` again, and a socket that systemd keeps."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CALLERS = 12
 
 
 class Anew(Caller):
-    """One that connects for each request."""
+    """A caller that connects for each request."""
 
     async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         await super()._ask(reader, writer)
@@ -40,7 +40,7 @@ async def quick(asked: Asked) -> object:
 
 
 async def beside(program: Turnout, restart: Callable[[], Awaitable[None]]) -> list[Caller]:
-    """Restart while callers ask; nobody is refused, and no request breaks."""
+    """Restart while callers send requests; none is refused, and none breaks."""
     port = program.traffic.base_url.port or 0
     callers = [(Anew if at % 2 else Caller)(port, pause=CALLERS / 300) for at in range(CALLERS)]
     running = [asyncio.create_task(caller.run()) for caller in callers]
@@ -82,7 +82,7 @@ def test_serve_again_takes_over_under_load_without_a_refusal_and_every_answer_ha
 
 
 def test_a_second_serve_whose_workers_do_not_start_leaves_the_first_alone(tmp_path: Path) -> None:
-    """Its secret is missing: found by the workers, after the configuration was found good."""
+    """Its secret is missing: the workers find that out, after the configuration was accepted."""
     with Backend(quick) as backend, Turnout(tmp_path, CONFIG.format(url=backend.url)) as program:
         broken = tmp_path / "broken.toml"
         broken.write_text(program.file.read_text().replace("[gateway]", "[gateway]\nfeedback_token_file = '/none'"))
@@ -93,7 +93,7 @@ def test_a_second_serve_whose_workers_do_not_start_leaves_the_first_alone(tmp_pa
 
 
 def test_a_successor_with_another_file_goes_by_it_while_the_first_one_drains(tmp_path: Path) -> None:
-    """What only a restart takes up, the first one's controller would put back, and what it does not know, mistake."""
+    """The first one's controller would undo settings that only a restart applies, and misread ones it does not know."""
     with Backend(quick) as backend, Turnout(tmp_path, CONFIG.format(url=backend.url)) as program:
         address = "127.0.0.1", program.traffic.base_url.port or 0
         head = b"POST /answer HTTP/1.1\r\nhost: h\r\ncontent-length: 70001\r\n\r\n"

@@ -1,4 +1,4 @@
-"""Turnout between two nginx: what curl, a Java client and a listener to events send and get is what was meant."""
+"""Turnout between two nginx: curl, a Java client and a reader of events send and receive exactly what was meant."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Between]:
 
 @pytest.fixture
 def b(chain: Between) -> Between:
-    """The chain, of which nothing was asked yet."""
+    """The chain, with its recorded requests cleared."""
     chain.model.asked.clear()
     return chain
 
@@ -101,10 +101,10 @@ def test_curl_is_answered_through_nginx_and_without_it(b: Between, tmp_path: Pat
 
 
 def test_the_model_learns_who_asked_through_both(b: Between) -> None:
-    """nginx before is a trusted proxy: its word is passed on, and its address added."""
+    """The front nginx is a trusted proxy: its header is passed on, and its address added."""
     curl(f"{b.front}/x", "-H", "X-Forwarded-For: 203.0.113.9", "-H", "Connection: x-forwarded-for")
     [asked] = b.model.asked
-    # As said by the client, by nginx before, by Turnout, and by nginx behind.
+    # Added by the client, by the front nginx, by Turnout, and by the nginx behind.
     assert asked.headers["x-forwarded-for"] == "203.0.113.9, 127.0.0.1, 127.0.0.1, 127.0.0.1"
     assert asked.headers["via"] == "1.1 turnout"
     assert asked.headers["host"] == "127.0.0.1"
@@ -138,7 +138,7 @@ def test_a_java_client_that_offers_http_2_has_its_body_delivered(b: Between, ent
 
 @pytest.mark.parametrize("entrance", ["front", "direct"])
 def test_events_arrive_one_by_one_through_all_of_them(b: Between, entrance: str) -> None:
-    """The model says the next event only once the one before was heard."""
+    """The model sends the next event only once the previous one was confirmed."""
     command = ["curl", "--silent", "--no-buffer", "--max-time", "20", f"{getattr(b, entrance)}/events"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as listening:
         assert listening.stdout is not None

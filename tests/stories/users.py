@@ -1,6 +1,6 @@
-"""Load for stories: users who ask at a steady rate from a thread, and remember what they were given.
+"""Load for stories: users who send requests at a steady rate from a thread, and remember what they received.
 
-Rule: a request that breaks is counted and forgotten, as a user would; an answer's prediction id is never forgotten.
+Rule: a broken request is only counted; the prediction id of every answer is kept.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Then = Callable[[httpx.AsyncClient, str, httpx.Response], Awaitable[None]]
 
 
 class Users:
-    """Ask ``paths`` in turn, ``rate`` requests a second, while entered; leaving waits for what is under way."""
+    """Ask ``paths`` in turn, ``rate`` requests a second, while entered; leaving waits for requests in flight."""
 
     def __init__(self, base_url: httpx.URL, paths: tuple[str, ...], *, rate: float, then: Then | None = None) -> None:
         self._base_url, self._paths, self._rate, self._then = base_url, paths, rate, then
