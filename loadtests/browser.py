@@ -111,7 +111,7 @@ def main() -> None:
     expected = [*map(str, range(options.events - 1)), "last"]
     if heard != expected:
         raise SystemExit(f"not in step: {heard}")
-    print(f"a browser heard {len(heard)} events, one by one and in order")
+    print(f"a browser received {len(heard)} events, one by one and in order")
 
 
 if __name__ == "__main__":

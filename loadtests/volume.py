@@ -113,7 +113,7 @@ def measure(predictions: int, events: int, store: str, *, count: int = RECORDED)
 def _feed(data: Path, route: Route, writer: str, first: int, count: int) -> None:
     """Write ``count`` predictions, from number ``first`` on, as a worker would, and a label for every tenth."""
     calls = Appender(data / JOURNAL / PREDICTIONS, writer, roll_bytes=roll_bytes(2**30))
-    told = Appender(data / JOURNAL / FEEDBACK, writer, roll_bytes=roll_bytes(2**30))
+    labels_out = Appender(data / JOURNAL / FEEDBACK, writer, roll_bytes=roll_bytes(2**30))
     for start in range(first, first + count, CHUNK):
         at_ms = time.time_ns() // 1_000_000
         made = [
@@ -125,9 +125,9 @@ def _feed(data: Path, route: Route, writer: str, first: int, count: int) -> None
             for n, one in enumerate(made[::10])
         ]
         calls.append(b"".join([*map(call_line, made), mark_line("beat", at_ms)]))
-        told.append(b"".join(map(feedback_line, labels)))
+        labels_out.append(b"".join(map(feedback_line, labels)))
     calls.close()
-    told.close()
+    labels_out.close()
 
 
 #: Ids and times evenly over the days; the columns of a call that are its own, and those of an event about it.

@@ -1,6 +1,6 @@
-"""The rooms of the house, held by reading every import: small enough to read, and no cycle of imports between them.
+"""The structure of the packages, checked by reading every import: small enough to read, and no cycle of imports.
 
-A package is a room. Imports for annotations alone count: whoever reads a file has to know what they name.
+A package is a room. Imports for annotations alone count: a reader of a file has to know what they name.
 """
 
 from __future__ import annotations

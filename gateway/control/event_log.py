@@ -1,7 +1,7 @@
 """The events that operators are shown: what happened to configuration, plans, store and workers, the newest of it.
 
 Rule: an event is noted in memory and in the process's log at once, and in the store when there is one. Nothing here can
-fail. What people did (``ACTS``) has room of its own, so that nothing that happens by itself can push it out. A kind
+fail. Actions of people (``ACTS``) have a limit of their own, so that automatic events never displace them. A kind
 that happens again and again (``FOLDED``) is one entry per route, which says how often and since when.
 """
 
@@ -20,7 +20,7 @@ from gateway.store.counts.plans import ACTS, FOLDED
 
 logger = logging.getLogger(__name__)
 
-#: Entries that are kept of what people did, of what happened by itself, and of folded kinds: so many of each.
+#: The most entries that are kept of actions of people, of automatic events, and of folded kinds: of each.
 MOST: Final = 500
 
 #: A folded kind is logged at most this often for one route.

@@ -80,7 +80,7 @@ def now_ms() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """What the supervisor tells a worker: its data directory, the supervisor's run, and its slot among the workers.
+    """What the supervisor passes to a worker: its data directory, the supervisor's run, and its slot among the workers.
 
     ``next``: its supervisor takes over from another one, and has a snapshot of its own (``NEXT``) until the other ends.
     """

@@ -1,7 +1,7 @@
 """CloudEvents over HTTP.
 
 Rule: an answer of 2xx, and only that, is a delivery. 400, 413 and 422 say that the event is at fault: of several, each
-is tried by itself, and one that is refused alone is given up and counted. Anything else (another status, a redirect, no
+is sent again alone, and one that is refused alone is dropped and counted. Anything else (another status, a redirect, no
 answer) is a failure of the receiver, which passes or which an operator mends: the event is sent again, without end,
 after pauses that grow.
 

@@ -48,8 +48,8 @@ def _run(bench: Bench) -> Finding:
     return Finding(
         scenario="soak",
         method=f"Open loop, {_RATE} requests/s for {seconds:g} s; half of the users get a backend of {_WAIT_MS} ms, "
-        f"every {_CANCEL_EVERY}th client hangs up after 5 ms, 20 % are mirrored to nobody and 20 % to a mirror that "
-        "never answers.",
+        f"every {_CANCEL_EVERY}th client hangs up after 5 ms, 20 % are mirrored to a closed port and 20 % to a mirror "
+        "that never answers.",
         columns=columns,
         rows=((f"{first_at:g} s", brief(first)), (f"{seconds:g} s", brief(last))),
         targets=(

@@ -37,7 +37,7 @@ def _run(bench: Bench) -> Finding:
             assert gateway.data_dir is not None
             with reading(gateway.data_dir) as store:
                 statuses = dict(store.execute("SELECT status, sum(n) FROM feedback_counts GROUP BY status").fetchall())
-    sent, told = 22_000 * scale, sum(statuses.values())
+    sent, counted = 22_000 * scale, sum(statuses.values())
     return Finding(
         scenario="storm",
         method=f"{_CONNECTIONS} connections in a closed loop, every event new, to {len(ids):,} predictions.",
@@ -47,7 +47,7 @@ def _run(bench: Bench) -> Finding:
         ),
         rows=tuple(rows),
         notes=(
-            f"{sent:,} events sent, {told:,} accounted for: "
+            f"{sent:,} events sent, {counted:,} accounted for: "
             + ", ".join(f"{n:,} {status}" for status, n in sorted(statuses.items())),
         ),
         raw={"sent": sent, "statuses": statuses},

@@ -204,6 +204,6 @@ def _sink(draft: Draft, sink: TableDraft) -> Iterator[Finding]:
     for index, name in enumerate(named):
         if name not in draft.routes:
             yield unknown((*sink.path, "routes", index), "route", name, draft.routes)
-    told = [route for route in draft.routes.values() if not named or route.name in named]
-    if "body" in (values.get("events") or ()) and told and all(route.capture is None for route in told):
+    chosen = [route for route in draft.routes.values() if not named or route.name in named]
+    if "body" in (values.get("events") or ()) and chosen and all(route.capture is None for route in chosen):
         yield wrong(sink.path, "events", "names body, and none of the routes captures any: add [routes.NAME.capture]")

@@ -1,4 +1,4 @@
-"""The demo, shortened: it runs by itself, adds up, and leaves nothing behind."""
+"""The demo, shortened: it needs no input, adds up, and leaves nothing behind."""
 
 from __future__ import annotations
 

@@ -120,13 +120,13 @@ def test_a_stop_under_load_breaks_no_request_that_was_taken_and_every_answer_has
         ready: list[int | None] = []
         watching = asyncio.create_task(readiness(port, ready))
         await soon(lambda: ready)
-        told = time.time()
+        asked = time.time()
         assert await asyncio.to_thread(program.stop) == 0
         await asyncio.wait(running, timeout=10)
         await watching
         assert all(caller.refused for caller in callers)
         assert {status for caller in callers for status in caller.statuses} == {200}
-        broken = [then - told for caller in callers for then, connected in caller.broken if connected < told]
+        broken = [then - asked for caller in callers for then, connected in caller.broken if connected < asked]
         assert broken == [], "requests broke on connections from before"
         # Readiness fails first: a balancer sees it while requests are still accepted.
         assert (ready[0], ready[-1]) == (200, None)

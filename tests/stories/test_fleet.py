@@ -326,7 +326,7 @@ def test_what_one_node_receives_is_known_at_every_other(tmp_path: Path, postgres
             return nodes.ask("SELECT count(*) FROM feedback WHERE status = 'joined'") == [(20,)]
 
         # A key is looked up once everything before the event is recorded from both nodes.
-        eventually(joined, "labels told to one node are joined by the other", seconds=20)
+        eventually(joined, "labels sent to one node are joined by the other", seconds=20)
         found = other.prediction(ids[0])
         assert found is not None
         assert found["captured"]["request"] == {"/loan": "loan-0"}
@@ -336,11 +336,11 @@ def test_what_one_node_receives_is_known_at_every_other(tmp_path: Path, postgres
             rows = [json.loads(line) for line in file.read_text().splitlines()]
             assert {row["id"] for row in rows} == set(ids)
 
-        def told() -> bool:
+        def delivered() -> bool:
             subjects = Counter(one["subject"] for one in receiver.events if one["type"] == "turnout.outcome")
             return set(subjects) == set(ids)
 
-        eventually(told, "the holder tells the sink of both nodes' requests")
+        eventually(delivered, "the holder sends the sink events of both nodes' requests")
         first = turnout("privacy", "erase", "--unit", "user-3", "-c", str(other.file), seconds=90)
         assert first.returncode == 1
         assert "ask the holder" in first.stderr

@@ -76,7 +76,7 @@ def test_a_receiver_that_fails_and_a_controller_that_is_killed_cost_no_event(tmp
     with Backend(fixed({"answer": 7})) as backend, Backend(receiver.answer) as there:
         with Turnout(tmp_path, CONFIG.format(url=backend.url, sink=there.url)) as program:
             ids = asked(program, range(20))
-            eventually(lambda: by_type(receiver)["outcome"] == 20, "the first labels are told")
+            eventually(lambda: by_type(receiver)["outcome"] == 20, "the first labels are delivered")
             receiver.status = 503
             ids += asked(program, range(20, 40))
 
@@ -93,11 +93,11 @@ def test_a_receiver_that_fails_and_a_controller_that_is_killed_cost_no_event(tmp
             ids += asked(program, range(40, 60))  # answers and labels do not wait for the receiver
             receiver.status = 204
 
-            def told() -> bool:
+            def delivered() -> bool:
                 found = by_type(receiver)
                 return all(found[kind] >= 60 for kind in ("request", "decision", "response", "outcome"))
 
-            eventually(told, "everything is told", seconds=30)
+            eventually(delivered, "everything is delivered", seconds=30)
             program.wait_until_ready()
             eventually(lambda: account(program)["pending"] == 0, "nothing waits")
             shown = account(program)
@@ -137,5 +137,5 @@ def test_sinks_come_and_go_with_the_file(tmp_path: Path) -> None:
             program.write(config)
             eventually(lambda: program.admin.get("/api/v1/sinks").json()["sinks"], "the sink is in force")
             ids = asked(program, range(3, 6))
-            eventually(lambda: by_type(receiver)["outcome"] == 3, "what came since is told")
+            eventually(lambda: by_type(receiver)["outcome"] == 3, "later labels are delivered")
             assert {one["subject"] for one in receiver.events} == set(ids)

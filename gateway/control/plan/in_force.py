@@ -3,9 +3,9 @@
 Rule: one at a time changes the snapshot, and holds the turn while it does. What is published was validated and, where
 there is a store, stored first. Nothing that fails here reaches a worker: it goes on with the last snapshot.
 
-What moves by itself is moved by a decider: an entry of ``_deciders``, called about once a second, at the node that may
-change what is stored. It reads evidence, stores its own state in ``Store.change``, and calls ``_put_in_force`` with the
-snapshot that follows.
+A decider makes every change that is not an edit: an entry of ``_deciders``, called about once a second, at the node
+that may change what is stored. It reads evidence, stores its own state in ``Store.change``, and calls ``_put_in_force``
+with the snapshot that follows.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Copies of requests to variants whose answers no client waits for.
 
-Rule: a copy never affects the client's answer. It runs by itself, over connections and under limits of its own. Copies
-are bounded in number, size and time; one that is not sent is counted and leaves a row that says so.
+Rule: a copy never affects the client's answer. It runs independently of the request, with connections and limits of its
+own. Copies are bounded in number, size and time; one that is not sent is counted and leaves a row that says so.
 
 A body that has arrived when the request is decided on is sent to the primary and the copies at the same moment. One
 that is still arriving is *teed*: each piece goes on to the primary and is kept until the body is whole; then the copies

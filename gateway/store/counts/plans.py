@@ -24,7 +24,7 @@ from policies.plans import decode_plan, encode_plan
 from router.records import EXPOSED
 from router.snapshot import KeyRule, Metric, Route
 
-#: What people did, told apart from what happens by itself.
+#: Actions of people, as opposed to automatic changes.
 ACTS: Final = frozenset({"config_reloaded", "config_unchanged", "config_refused", "assignment_changed", "units_erased"})
 
 #: What may happen every second: one entry for each route, in memory alone. What it was is in the plans.

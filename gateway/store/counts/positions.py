@@ -1,7 +1,7 @@
 """How far the journal has been read, by segment and by writer; and the watermark that follows from it.
 
 Rule: written in the same transaction as what was read, so that reading on after any interruption repeats nothing and
-skips nothing. Where there are several nodes, ``prefix`` is the node's name and "/", so that journals are told apart.
+skips nothing. Where there are several nodes, ``prefix`` is the node's name and "/", which distinguishes their journals.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Who changed what stays listed: nothing that happens by itself pushes it out."""
+"""Who changed what stays listed: automatic events never displace it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A full disk: the journal is drained into a store on the same disk, and everything goes on by itself."""
+"""A full disk: the journal is drained into a store on the same disk, and everything continues without an operator."""
 
 from __future__ import annotations
 

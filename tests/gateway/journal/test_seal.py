@@ -1,4 +1,4 @@
-"""A sealed line shows by itself whether it is whole, whatever stands around it."""
+"""A sealed line shows on its own whether it is complete, whatever stands around it."""
 
 from __future__ import annotations
 

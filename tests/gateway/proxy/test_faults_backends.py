@@ -323,8 +323,8 @@ def test_f6_an_answer_in_slices_is_as_good_as_in_one_piece(tmp_path: Path, data:
 def test_f6_no_user_gets_another_users_answer(tmp_path: Path) -> None:
     """Whatever comes after an answer or in place of one: a user gets the answer to their own request, or an error.
 
-    What begins to come before the next request is sent, that is: of an answer that begins later nobody can tell whose
-    it is. Here connections are taken again at once; how one in which it comes while it is idle dies, is duty 36.
+    This holds for bytes that arrive before the next request is sent; of an answer that begins later no client could say
+    which request it belongs to. Here connections are reused at once; bytes on an idle connection are duty 36.
     """
 
     def answer(name: bytes, spoilt: int) -> tuple[bytes, ...]:
@@ -507,7 +507,7 @@ def test_f16_when_every_replica_is_bad_all_are_asked(tmp_path: Path) -> None:
     play(main())
 
 
-# F17: the backend's errors and the gateway's are told apart.
+# F17: the backend's errors are distinguished from the gateway's.
 
 
 def test_f17_errors_of_the_connection_and_of_the_backend_are_counted_apart(tmp_path: Path) -> None:

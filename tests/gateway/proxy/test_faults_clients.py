@@ -60,7 +60,7 @@ def hang_up(writer: asyncio.StreamWriter, *, reset: bool) -> None:
     [
         (stalls(), b""),
         (stalls(SHORT + b"abc"), b""),  # a short answer is passed on when it is whole
-        (drips(LONG, b"x"), b"200"),  # within a length nobody can be asked whether they are there: the next bytes tell
+        (drips(LONG, b"x"), b"200"),  # in a body of known length only the next bytes show whether it is there
         (stalls(CHUNKED + b"3\r\nabc\r\n"), b"200"),
     ],
 )
@@ -76,7 +76,7 @@ def test_f7_a_client_that_leaves_ends_its_call_and_no_copy(tmp_path: Path, act: 
                 else:
                     await t.stage.eventually(lambda: t.seen)
                 hang_up(writer, reset=reset)
-                await t.stage.eventually(lambda: not t.open)  # the backend is told
+                await t.stage.eventually(lambda: not t.open)  # the call to the backend is closed
                 await t.idle()
                 assert t.logged("call", "close") == [("close", 200, "client_gone", 0) if head else GONE]
                 (copy,) = (row for row in t.stage.rows() if row["role"] == "shadow")
@@ -200,7 +200,7 @@ def test_f8_two_thousand_clients_that_hang_up_at_every_stage_leave_nothing_behin
                 await asyncio.gather(*(crowd.one(number) for number in range(start, start + 80)))
             await t.idle()
             told = Counter((row[1], row[2]) for row in t.logged("call", "close"))
-            # Before an answer; and who leaves within a short body began no call, so that only a counter tells of it.
+            # Clients that left before an answer; one that leaves within a short body began no call and is only counted.
             unfinished = t.stage.counted()["unfinished_requests", "a"]
             assert min(told[(None, "client_gone")], unfinished) > 50
             assert told[(None, "client_gone")] + unfinished > 300

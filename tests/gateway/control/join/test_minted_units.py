@@ -26,7 +26,7 @@ RATES = {"a": 0.30, "b": 0.38}
 def requests(bound: int, *, attacked: bool) -> Iterator[tuple[Prediction, Feedback]]:
     """The requests of users, each from its own address, and amid them those of one client, with what was clicked.
 
-    The client tells its variants apart by what they answer, and speaks well of a alone.
+    The client recognises the variants by their answers, and sends good feedback for a alone.
     """
     new_units = NewUnits(Gateway(max_new_units_per_client=bound), Clock())
     plan = Desk(Path(), metric("event")).snapshot.routes["r"].plan

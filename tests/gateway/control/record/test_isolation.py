@@ -1,4 +1,4 @@
-"""What cannot be recorded or joined is set aside by itself, and everything beside it is recorded."""
+"""What cannot be recorded or joined is set aside alone, and everything else is recorded."""
 
 from __future__ import annotations
 
