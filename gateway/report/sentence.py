@@ -41,7 +41,6 @@ def summary(
     leading, *others = sorted(found, key=lambda one: _importance(one, metric))
     if failing and leading.variant in failing:
         text = f"{failing[leading.variant]}. Whatever its answers are worth, it is no better than that."
-        text = text[0].upper() + text[1:]
     else:
         text = one_comparison(account, metric, leading)
     if account.adaptive:
@@ -53,7 +52,7 @@ def one_comparison(account: Account, metric: Metric, one: Comparison) -> str:
     """Say what one comparison found."""
     baseline = account.route.baseline
     if one.status == "collecting" or one.difference is None:
-        return _collecting(account, one)
+        return _collecting(account, metric, one)
     if one.votes is not None:
         return _preferred(account, metric, one, one.votes)
     if one.status == "no_difference_yet":
@@ -113,7 +112,7 @@ def coverage_reason(account: Account, metric: Metric, variant: str, ours: float,
     )
 
 
-def _collecting(account: Account, one: Comparison) -> str:
+def _collecting(account: Account, metric: Metric, one: Comparison) -> str:
     what, (ours, theirs) = counted(account), one.units
     if one.votes is not None:
         have = f"{ours} of the {what} have a preference so far"
@@ -123,8 +122,17 @@ def _collecting(account: Account, one: Comparison) -> str:
         have = f"{ours} and {theirs} {what} have a result so far"
     return (
         f"Not enough feedback yet to compare {one.variant} with {account.route.baseline}: {have}, "
-        f"and it takes at least {FEWEST_UNITS}."
+        f"and it takes at least {FEWEST_UNITS}.{_waiting(account, metric, one)}"
     )
+
+
+def _waiting(account: Account, metric: Metric, one: Comparison) -> str:
+    """Say how many values are there and do not count yet, or feedback that came would seem to be lost."""
+    names = (one.variant, account.route.baseline)
+    early = sum(account.own(name, metric, "live").d - account.own(name, metric, "mature").d for name in names)
+    if metric.mature == "arrival" or early < 1:
+        return ""
+    return f" {early:,.0f} more values count once their windows have closed."
 
 
 def _undecided(account: Account, metric: Metric, one: Comparison) -> str:

@@ -1,4 +1,4 @@
-"""Join feedback events: what each ends as (``event_status``), and which values change by that.
+"""Join feedback events: what each ends as (``event_status``), and which values change because of it.
 
 Rule: an event is judged together with all events that share its identity and with the predictions they are about, so
 that what comes of it does not depend on the order in which they came.

@@ -67,6 +67,12 @@ def test_collecting_says_how_much_there_is_and_how_much_it_takes() -> None:
     )
 
 
+def test_collecting_says_what_waits_for_its_window() -> None:
+    book = Book().rate("old", "correct", 8, 9).rate("new", "correct", 8, 12)
+    book.put("new", "correct", Tally.of_units([(1, 1)] * 52), phase="live")
+    assert sentence(book).endswith("it takes at least 30. 52 more values count once their windows have closed.")
+
+
 def test_values_are_given_in_their_own_unit() -> None:
     book = Book()
     for name, base in (("old", 10.0), ("new", 12.0)):
