@@ -107,9 +107,9 @@ def accumulate(stretches: Iterable[Stretch], since: SampleRatioState = START) ->
 
 
 def _normalised(shares: Mapping[str, float]) -> dict[str, float]:
-    """Return the positive shares, made to sum to 1 exactly."""
+    """Return the positive shares, made to sum to 1. One that is then 0 in floating point is none."""
     total = fsum(share for share in shares.values() if share > 0)
-    return {name: share / total for name, share in shares.items() if share > 0}
+    return {name: share / total for name, share in shares.items() if share > 0 and share / total > 0}
 
 
 def _prior(due: Mapping[str, float], observed: Mapping[str, float], expected: Mapping[str, float]) -> dict[str, float]:
@@ -118,8 +118,9 @@ def _prior(due: Mapping[str, float], observed: Mapping[str, float], expected: Ma
     for name, share in due.items():
         # With shares that stayed this is observed + C·share: the posterior of the stretches before.
         ratio = (observed.get(name, 0.0) + CONCENTRATION * share) / (expected.get(name, 0.0) + CONCENTRATION * share)
-        # A share may be so small that this is 0 in floating point, and a Dirichlet prior needs positive numbers.
-        tilted[name] = max(share * ratio, 1e-300)
+        # A share may be so small that the ratio is infinite or the product 0 in floating point; a Dirichlet prior needs
+        # positive, finite numbers.
+        tilted[name] = max(share * min(ratio, 1e300), 1e-300)
     # The prior is as strong as the evidence about the variant least seen, relative to the share it has now: a variant
     # that grew from 1 % to 50 % of the traffic has shown little of its tilt, and a stronger prior would lose every bet.
     strength = CONCENTRATION + min(expected.get(name, 0.0) / share for name, share in due.items())

@@ -278,7 +278,7 @@ def test_a_variant_whose_answers_fail_is_never_better(tmp_path: Path) -> None:
     assert compared["low"] > 0.1
     assert (compared["status"], shown["verdict"]["status"]) == ("failing", "failing")
     assert "b fails 95.0% of its 300 calls, a 0.0% of its 300" in shown["verdict"]["reason"]
-    assert "B fails 95.0%" in shown["verdict"]["sentence"]
+    assert "b fails 95.0%" in shown["verdict"]["sentence"]
     assert 'turnout_verdict{route="r",status="failing"} 1.0' in ask(Control(snapshot, {"r": ledger}), "/metrics").text
 
 

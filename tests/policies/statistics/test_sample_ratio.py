@@ -176,3 +176,21 @@ def test_the_check_goes_on_from_anywhere_to_the_number_that_a_walk_from_the_begi
 ) -> None:
     state = SampleRatioState(**orjson.loads(orjson.dumps(asdict(accumulate(stretches[:cut])))))  # as a store keeps it
     assert sample_ratio(stretches[cut:], state) == walked(stretches) == sample_ratio(stretches)
+
+
+SMALLEST = st.sampled_from([0.0, 5e-324, 1e-308, 1e-300, 1e-12, 0.3, 1.0])
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.dictionaries(st.sampled_from("abc"), st.sampled_from([0, 1, 5, 1_000_000])),
+            st.dictionaries(st.sampled_from("abc"), SMALLEST, min_size=1).filter(lambda shares: any(shares.values())),
+        ),
+        max_size=5,
+    )
+)
+def test_shares_at_the_edge_of_floating_point_give_a_p_all_the_same(
+    stretches: list[tuple[dict[str, int], dict[str, float]]],
+) -> None:
+    assert 0 <= sample_ratio(stretches).p <= 1
