@@ -90,7 +90,7 @@ async def run(config_path: Path, data_dir: Path, run: str | None) -> int:
         asyncio.create_task(_serve(server, control)),
     ]
     if can_yield():
-        chores.insert(0, asyncio.create_task(CpuShare(lambda: control.readiness.lag()[0], set_idle).run()))
+        chores.insert(0, asyncio.create_task(CpuShare(lambda: control.readiness.lag()[0], set_idle, stopping).run()))
     with contextlib.ExitStack() as held:
         try:
             held.callback((await listen(data_dir / METRICS, control.workers.receive)).close)
@@ -99,7 +99,7 @@ async def run(config_path: Path, data_dir: Path, run: str | None) -> int:
         for task in (*chores, *parts):
             task.add_done_callback(lambda ended: stopping.set())  # the supervisor starts a controller that is whole
         await stopping.wait()
-        failure = next((task.exception() for task in (*chores, *parts) if task.done()), None)
+        failure = next((found for task in (*chores, *parts) if task.done() and (found := task.exception())), None)
         if failure is not None:
             logger.error("a part of the controller failed, it ends to be started again", exc_info=failure)
         await control.close(DRAIN_SECONDS)

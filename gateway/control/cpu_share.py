@@ -37,27 +37,36 @@ NICE: Final = 5
 LOOK_SECONDS: Final = 0.5
 #: It leaves the idle class when a look comes this late, or when recording is this far behind,
 LATE_SECONDS: Final = 1.0
-BEHIND_SECONDS: Final = 3.0
+BEHIND_SECONDS: Final = 2.0
 #: and stays out of it for this long.
 SHARE_SECONDS: Final = 30.0
 
 
 class CpuShare:
-    """Decides when this process is in the idle class. ``behind`` returns for how many seconds lines have waited."""
+    """Decides when this process is in the idle class. ``behind`` returns for how many seconds lines have waited.
+
+    Once ``stopping`` is set it is not: the end of a process has a deadline.
+    """
 
     def __init__(
-        self, behind: Callable[[], float], set_idle: Callable[[bool], None], *, clock: Callable[[], float] = monotonic
+        self,
+        behind: Callable[[], float],
+        set_idle: Callable[[bool], None],
+        stopping: asyncio.Event,
+        *,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self._behind = behind
         self._set_idle = set_idle
+        self._stopping = stopping
         self._clock = clock
         self._until: float | None = None  # when it may enter the idle class again; None: it is in it
         self._expected = clock()
 
     async def run(self) -> None:
-        """Look for ever. A look that fails, for example for want of descriptors, is logged once and repeated."""
+        """Look until the process stops. A look that fails, for example for want of descriptors, is logged once."""
         begun, failing = False, False
-        while True:
+        while not self._stopping.is_set():
             try:
                 if begun:
                     self.look()
@@ -69,7 +78,9 @@ class CpuShare:
                     logger.warning("whether the controller keeps up cannot be seen: %s", error)
                 failing = True
             self._expected = self._clock() + LOOK_SECONDS
-            await asyncio.sleep(LOOK_SECONDS)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), LOOK_SECONDS)
+        self._set_idle(False)
 
     def look(self) -> None:
         """Leave the idle class if recording is late or behind; enter it again ``SHARE_SECONDS`` after the last time."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -23,7 +24,8 @@ class _Machine:
         self.now = 100.0
         self.behind = 0.0
         self.idle: list[bool] = []
-        self.cpu_share = CpuShare(lambda: self.behind, self.idle.append, clock=lambda: self.now)
+        self.stopping = asyncio.Event()
+        self.cpu_share = CpuShare(lambda: self.behind, self.idle.append, self.stopping, clock=lambda: self.now)
 
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
@@ -61,6 +63,20 @@ def test_it_is_idle_again_only_when_it_kept_up_for_a_while() -> None:
     assert machine.idle == [False]
     machine.pass_time(LOOK_SECONDS)
     assert machine.idle == [False, True]
+
+
+def test_it_does_not_end_in_the_idle_class() -> None:
+    """On a busy machine a controller that was told to stop would not get the processor before its deadline."""
+
+    async def main() -> list[bool]:
+        machine = _Machine()
+        running = asyncio.create_task(machine.cpu_share.run())
+        await asyncio.sleep(0)
+        machine.stopping.set()
+        await asyncio.wait_for(running, LOOK_SECONDS)
+        return machine.idle
+
+    assert asyncio.run(main()) == [True, False]
 
 
 @pytest.mark.parametrize(("idle", "yields"), [(True, 3), (False, 0)])

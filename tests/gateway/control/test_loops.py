@@ -99,7 +99,7 @@ def test_the_cpu_share_goes_on_though_a_look_fails() -> None:
         done.append(idle)
 
     async def story() -> None:
-        task = asyncio.create_task(CpuShare(lambda: 0.0, set_idle).run())
+        task = asyncio.create_task(CpuShare(lambda: 0.0, set_idle, asyncio.Event()).run())
         await asyncio.sleep(LOOK_SECONDS * 4.5)
         assert (done, task.done()) == ([True], False)
         task.cancel()
