@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import fsum, inf, isfinite, log, log1p, sqrt
-from typing import Literal
 
 from policies.statistics.bernoulli import rate_interval
+from policies.statistics.difference import Difference as Difference
+from policies.statistics.difference import Method as Method
 from policies.types import EMPTY, Tally
 
-Method = Literal["exact", "asymptotic"]
 Bounds = tuple[float, float]
 
 #: Fewer units than this (on each side of a difference) get no asymptotic interval: their sum is not close to normal.
@@ -32,16 +32,6 @@ TIGHTEST_AT_UNITS = 5000
 class Interval:
     """Where a mean lies. "exact" holds at any size; "asymptotic" in the limit of many units."""
 
-    low: float
-    high: float
-    method: Method
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """The variant's mean less the baseline's, and where it lies."""
-
-    difference: float
     low: float
     high: float
     method: Method
