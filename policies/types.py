@@ -35,6 +35,10 @@ class Tally:
     Tallies add and subtract exactly as their units do, so a tally is updated by differences and merged across periods.
     ``positive`` and ``negative`` count the units with M > 0 and M < 0 (wins and losses, when M is a preference).
     ``d_max`` is the largest D of any unit so far. It never decreases, so intervals computed from it stay conservative.
+
+    ``m3``, ``m2d``, ``md2`` and ``d3`` are the sums of M³, M²D, MD² and D³: how skewed units are. They are kept of
+    mature values alone; a tally whose ``d3`` is 0 has none. ``n`` counts a unit in each period in which it has values;
+    ``distinct`` added up over the periods of one variant counts it once.
     """
 
     n: int = 0
@@ -46,32 +50,43 @@ class Tally:
     positive: int = 0
     negative: int = 0
     d_max: float = 0.0
+    m3: float = 0.0
+    m2d: float = 0.0
+    md2: float = 0.0
+    d3: float = 0.0
+    distinct: int = 0
 
     @classmethod
     def of_unit(cls, m: float, d: float) -> Tally:
         """Return the tally of one unit with sum ``m`` over ``d`` values; a unit with d = 0 counts for nothing."""
         if d == 0:
             return EMPTY
-        return cls(1, m, m * m, d, d * d, m * d, int(m > 0), int(m < 0), d)
+        mm, dd = m * m, d * d
+        return cls(1, m, mm, d, dd, m * d, int(m > 0), int(m < 0), d, mm * m, mm * d, m * dd, dd * d, 1)
 
     @classmethod
     def of_units(cls, units: Iterable[tuple[float, float]]) -> Tally:
         """Return the tally of several units, each given as (m, d)."""
         # Plain sums: adding up one tally per unit would make two objects per unit, and the controller reads all units.
         n = positive = negative = 0
-        sum_m = m2 = sum_d = d2 = md = d_max = 0.0
+        sum_m = m2 = sum_d = d2 = md = d_max = m3 = m2d = md2 = d3 = 0.0
         for m, d in units:
             if d != 0:
                 n += 1
+                mm, dd = m * m, d * d
                 sum_m += m
-                m2 += m * m
+                m2 += mm
                 sum_d += d
-                d2 += d * d
+                d2 += dd
                 md += m * d
+                m3 += mm * m
+                m2d += mm * d
+                md2 += m * dd
+                d3 += dd * d
                 positive += m > 0
                 negative += m < 0
                 d_max = max(d_max, d)
-        return cls(n, sum_m, m2, sum_d, d2, md, positive, negative, d_max)
+        return cls(n, sum_m, m2, sum_d, d2, md, positive, negative, d_max, m3, m2d, md2, d3, n)
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(
@@ -84,6 +99,11 @@ class Tally:
             self.positive + other.positive,
             self.negative + other.negative,
             max(self.d_max, other.d_max),
+            self.m3 + other.m3,
+            self.m2d + other.m2d,
+            self.md2 + other.md2,
+            self.d3 + other.d3,
+            self.distinct + other.distinct,
         )
 
     def __sub__(self, other: Tally) -> Tally:
@@ -97,6 +117,11 @@ class Tally:
             self.positive - other.positive,
             self.negative - other.negative,
             max(self.d_max, other.d_max),
+            self.m3 - other.m3,
+            self.m2d - other.m2d,
+            self.md2 - other.md2,
+            self.d3 - other.d3,
+            self.distinct - other.distinct,
         )
 
     @property

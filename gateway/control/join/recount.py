@@ -18,9 +18,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.counts import plans, tallies
 from gateway.store.counts.definitions import Definitions
-from gateway.store.counts.deltas import TallyAddress, TallyDelta, address_of
+from gateway.store.counts.deltas import address_of
 from gateway.store.counts.ledger import Phase
 from gateway.store.counts.tallies import NOTHING, Counted, exact_of, replace, rest_of
+from gateway.store.counts.tally_delta import TallyAddress, TallyDelta
 from gateway.store.rows import calls, feedback_events
 from gateway.store.rows.calls import StoredCall
 from gateway.store.schema import sql
@@ -56,8 +57,8 @@ _SET: Final = (
 class _Counted:
     """One tally as the stored rows give it: its units, and requests that are units of their own."""
 
+    alone: TallyDelta
     units: dict[str, Counted] = field(default_factory=dict)
-    alone: TallyDelta = field(default_factory=TallyDelta)
 
     def add(self, unit: str | None, worth: float) -> None:
         if unit is None:
@@ -98,7 +99,7 @@ async def _count(
     connection: AsyncConnection, definitions: Definitions, route: str, metric: str, addresses: Collection[TallyAddress]
 ) -> Mapping[TallyAddress, _Counted]:
     """Return these tallies of one metric, counted from the stored calls and events of their route."""
-    found = {address: _Counted() for address in addresses}
+    found = {address: _Counted(TallyDelta(address.phase == "mature")) for address in addresses}
     since, end = 0, (await calls.latest_ms(connection, route) or 0) + 1
     while since < end:
         until = await calls.reach(connection, route, since, end, PORTION)

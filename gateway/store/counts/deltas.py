@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from operator import itemgetter
-from typing import Final, Literal, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from gateway.store.counts.ledger import AGREEMENT, CALLS, CHECKED, Phase, Seen
+from gateway.store.counts.tally_delta import TallyAddress, TallyChanges, new_address
 from gateway.store.rows.calls import CallRow, StoredCall, by_shared_fields, wrong_of
 from gateway.store.rows.feedback_status import Status
 from gateway.store.rows.recorded import ChangedValue, Recorded
@@ -33,26 +33,6 @@ _AT_MS: Final[Callable[[CallRow], int]] = itemgetter(CallRow._fields.index("at_m
 
 
 _NEVER_MS: Final = 2**62
-
-
-class TallyAddress(NamedTuple):
-    """Which tally of which route and epoch; as ``ledger.TallyKey``."""
-
-    route: str
-    epoch: str
-    period: int
-    variant: str
-    version: str
-    role: Role
-    against: str
-    metric: str
-    definition: str
-    phase: Phase
-
-
-_Address = tuple[str, str, int, str, str, Role, str, str, str, Phase]
-#: TallyAddress(*values), of all its fields, at half of the time.
-_new_address: Final[Callable[[_Address], TallyAddress]] = partial(tuple.__new__, TallyAddress)
 
 
 class Origin(Protocol):
@@ -116,57 +96,6 @@ class StatusDelta(NamedTuple):
 _Change = tuple[str, str, Status, int, float | None, str | None]
 #: StatusDelta(*values), of all its fields, at half of the time.
 new_status_delta: Final[Callable[[_Change], StatusDelta]] = partial(tuple.__new__, StatusDelta)
-
-
-@dataclass(slots=True)
-class TallyDelta:
-    """What a tally changes by: ``m``, ``m2`` and ``md`` are terms that are still to be summed (``policies.exact``)."""
-
-    n: int = 0
-    d: float = 0.0
-    d2: float = 0.0
-    positive: int = 0
-    negative: int = 0
-    d_max: float = 0.0
-    m: list[float] = field(default_factory=list)
-    m2: list[float] = field(default_factory=list)
-    md: list[float] = field(default_factory=list)
-
-    def requests(self, value: float | None, n: int, sign: Literal[1, -1] = 1) -> None:
-        """Add ``n`` requests of this value that are units of their own, or take them away."""
-        if value is None:
-            return
-        self.n += sign * n
-        self.d += sign * n
-        self.d2 += sign * n
-        self.d_max = max(self.d_max, 1.0)
-        if value > 0:
-            self.positive += sign * n
-        elif value < 0:
-            self.negative += sign * n
-        else:
-            return
-        # A product that may be rounded is no sum: then each of them is a term.
-        times, terms = (n, 1) if n == 1 or (value.is_integer() and abs(value) < _WHOLE) else (1, n)
-        self.m += [sign * times * value] * terms
-        self.m2 += [sign * times * value * value] * terms
-        self.md += [sign * times * value] * terms
-
-    def units(self, m: Sequence[float], d: Sequence[float], sign: Literal[1, -1] = 1) -> None:
-        """Add units with these sums and counts of values, or take them away; one without values counts for nothing."""
-        there = [d_ for d_ in d if d_]
-        self.n += sign * len(there)
-        self.d += sign * sum(there)
-        self.d2 += sign * sum([d_ * d_ for d_ in there])
-        self.positive += sign * sum([m_ > 0 for m_ in m])
-        self.negative += sign * sum([m_ < 0 for m_ in m])
-        self.d_max = max(self.d_max, *there, 0.0)
-        self.m2 += [sign * m_ * m_ for m_ in m if m_]
-        self.md += [sign * m_ * d_ for m_, d_ in zip(m, d, strict=True) if m_]
-
-
-#: Below it a square times the number of lines in a transaction is exact.
-_WHOLE: Final = 2.0**18
 
 
 class Deltas:
@@ -299,10 +228,10 @@ class Deltas:
         )
         before, after = live
         if before != after:
-            self._outcome(_new_address((*whose, "live")), unit, before, after)
+            self._outcome(new_address((*whose, "live")), unit, before, after)
         before, after = mature
         if before != after:
-            self._outcome(_new_address((*whose, "mature")), unit, before, after)
+            self._outcome(new_address((*whose, "mature")), unit, before, after)
             self.matured.add(shared.route)
 
     def status(self, route: str, metric: str, status: Status, n: int = 1, delay_seconds: float | None = None) -> None:
@@ -324,9 +253,9 @@ class Deltas:
         }
         return found | self.touched
 
-    def changes(self) -> defaultdict[TallyAddress, TallyDelta]:
+    def changes(self) -> TallyChanges:
         """Return what tallies change by, for predictions that are units of their own."""
-        found: defaultdict[TallyAddress, TallyDelta] = defaultdict(TallyDelta)
+        found = TallyChanges()
         for (address, before, after), n in self.alone.items():
             found[address].requests(before, n, -1)
             found[address].requests(after, n)
@@ -373,7 +302,7 @@ def address_of(call: Origin, value: Value, metric: Metric, phase: Phase) -> Tall
     """Return where a value of a request counts; ``call`` is any call of it."""
     variant, version, role, against, _, _ = value
     whose = (call.route, call.epoch, call.period, variant, version, role, against, metric.name, metric.definition)
-    return _new_address((*whose, phase))
+    return new_address((*whose, phase))
 
 
 def _address(call: Origin, against: str, metric: str, definition: str, phase: Phase) -> TallyAddress:

@@ -9,9 +9,9 @@ fresh computation gives, whatever was corrected on the way, and nothing that is 
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from functools import cache
 from math import isfinite
 from sys import getsizeof
@@ -21,7 +21,8 @@ import orjson
 from sqlalchemy import BigInteger, Select, Text, bindparam, case, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.store.counts.deltas import Arrival, Deltas, RoutePeriod, TallyAddress, TallyDelta
+from gateway.store.counts.deltas import Arrival, Deltas, RoutePeriod
+from gateway.store.counts.tally_delta import TallyAddress, TallyChanges, TallyDelta
 from gateway.store.schema import sql
 from gateway.store.schema.count_tables import (
     arrivals,
@@ -39,7 +40,7 @@ from gateway.store.schema.count_tables import (
 )
 from gateway.store.schema.fleet_tables import numbers
 from policies.exact import Sum, plus, rounded, total
-from policies.types import Tally
+from policies.types import EMPTY, Tally
 
 #: A unit's exact sum and its count of values.
 Counted = tuple[Sum, float]
@@ -56,10 +57,10 @@ SLACK_MS: Final = 3_600_000
 
 _ADDRESS = tuple(tallies.c[name] for name in TallyAddress._fields)
 SUMS: Final = tuple(one.name for one in fields(Tally))
-#: What a tally begins with, in the order of its columns.
-_BEGUN: Final = (*astuple(Tally()), None)
+#: What a tally begins with, in the order of its columns after those of its address.
+_BEGUN: Final = tuple(getattr(EMPTY, one.name, None) for one in list(tallies.c)[1 + len(_ADDRESS) :])
 #: Sums of what may be any number: never moved by a rounded difference.
-EXACT: Final = ("m", "m2", "md")
+EXACT: Final = ("m", "m2", "md", "m3", "m2d", "md2", "d3")
 _WHOLE: Final = tuple(name for name in SUMS if name not in (*EXACT, "d_max"))
 _MOVE = (
     update(tallies)
@@ -212,7 +213,7 @@ async def _move_units(
     deltas: Deltas,
     ids: Mapping[TallyAddress, int],
     tally_cache: TallyCache,
-    changes: defaultdict[TallyAddress, TallyDelta],
+    changes: TallyChanges,
 ) -> None:
     """Move unit rows, and add to ``changes`` what their tallies change by."""
     missing = [

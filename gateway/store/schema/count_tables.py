@@ -84,6 +84,11 @@ tallies: Final = table(
     integer("negative"),
     number("d_max"),
     string("rest", null=True),
+    number("m3", begins=0),
+    number("m2d", begins=0),
+    number("md2", begins=0),
+    number("d3", begins=0),
+    integer("distinct", begins=0),
 )
 Index(
     "tallies_place",

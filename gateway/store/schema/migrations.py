@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.schema.tables import metadata, schema_version
 
-VERSION: Final = 8
+VERSION: Final = 9
 
 
 class Step(NamedTuple):
@@ -43,6 +43,11 @@ _PACKS_UNTIL: Final = "CREATE INDEX plan_packs_until ON plan_packs (until_ms)"
 _COURSES: Final = """CREATE TABLE courses (
     route TEXT NOT NULL, epoch TEXT NOT NULL, state TEXT NOT NULL, PRIMARY KEY (route, epoch))"""
 _REPEATED: Final = "CREATE INDEX feedback_repeated ON feedback (seq) WHERE status = 'repeated'"
+_MOMENTS: Final = (
+    *(f"ALTER TABLE tallies ADD COLUMN {name} FLOAT NOT NULL DEFAULT 0" for name in ("m3", "m2d", "md2", "d3")),
+    'ALTER TABLE tallies ADD COLUMN "distinct" BIGINT NOT NULL DEFAULT 0',
+    'UPDATE tallies SET "distinct" = n',
+)
 _MORE: Final = "ALTER TABLE events ADD COLUMN more TEXT"
 
 #: Version → the step that leads to it. Steps are never edited once released, and they only ever add: a node of the
@@ -71,6 +76,7 @@ STEPS: Final[Mapping[int, Step]] = {
         (f"{_PACKS}, body BYTEA NOT NULL, PRIMARY KEY (route, first))", _PACKS_UNTIL, _COURSES),
     ),
     8: Step("find repeated events", (_REPEATED,), (_REPEATED,)),
+    9: Step("keep how skewed units are, count each once", _MOMENTS, _MOMENTS),
 }
 
 #: PostgreSQL's lock is a number that every program knows: "turnout" in ASCII. With SQLite the transaction itself is the

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Float, Integer, LargeBinary, MetaData, Table, Text, text
 
 #: What every table is part of; ``tables`` has it with all of them.
 metadata: Final = MetaData()
@@ -25,8 +25,10 @@ def prediction_id(name: str, *, key: bool = False, null: bool = False) -> Column
     return Column(name, Text().with_variant(Text(collation="C"), "postgresql"), primary_key=key, nullable=null)
 
 
-def integer(name: str, *, key: bool = False, null: bool = False) -> Column[Any]:
-    return Column(name, BigInteger, primary_key=key, nullable=null, autoincrement=False)
+def integer(name: str, *, key: bool = False, null: bool = False, begins: int | None = None) -> Column[Any]:
+    """A whole number. ``begins`` is what it is in rows of a program that does not know the column."""
+    default = None if begins is None else text(str(begins))
+    return Column(name, BigInteger, primary_key=key, nullable=null, autoincrement=False, server_default=default)
 
 
 def serial(name: str) -> Column[Any]:
@@ -34,8 +36,9 @@ def serial(name: str) -> Column[Any]:
     return Column(name, _SERIAL, primary_key=True)
 
 
-def number(name: str, *, null: bool = False) -> Column[Any]:
-    return Column(name, Float, nullable=null)
+def number(name: str, *, null: bool = False, begins: int | None = None) -> Column[Any]:
+    """A float; ``begins`` as of ``integer``."""
+    return Column(name, Float, nullable=null, server_default=None if begins is None else text(str(begins)))
 
 
 def flag(name: str) -> Column[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -260,4 +260,4 @@ def statuses(ledger: Ledger) -> dict[str, int]:
 
 def comparable(tallies: dict[TallyKey, Tally] | Any) -> dict[TallyKey, tuple[Any, ...]]:
     """Tallies without ``d_max``, which never decreases and so depends on the order of the events."""
-    return {key: (t.n, t.m, t.m2, t.d, t.d2, t.md, t.positive, t.negative) for key, t in tallies.items()}
+    return {key: astuple(replace(tally, d_max=0.0)) for key, tally in tallies.items()}

@@ -80,11 +80,11 @@ def fold(
                         put(values, row, "", metric.name, metric.definition, "unexposed", 0.0, unit=unit)
                 continue
             weigh(values, whole, told, metric, closed)
-    tallies = {key: tally_of(units.values()) for key, units in values.items()}
+    tallies = {key: tally_of(units.values(), moments=key.phase == "mature") for key, units in values.items()}
     return Fold(tallies, statuses, arrive(requests.values()))
 
 
-def tally_of(units: Collection[tuple[Fraction, float]]) -> Tally:
+def tally_of(units: Collection[tuple[Fraction, float]], *, moments: bool) -> Tally:
     """Tallies computed afresh from units: every sum is rounded once, at the end."""
     each = [(float(m), d) for m, d in units]
     plain = Tally.of_units((0.0, d) for _, d in each)
@@ -93,6 +93,10 @@ def tally_of(units: Collection[tuple[Fraction, float]]) -> Tally:
         m=float(sum(m for m, _ in units)),
         m2=fsum(m * m for m, _ in each),
         md=fsum(m * d for m, d in each),
+        m3=fsum(m * m * m for m, _ in each) if moments else 0.0,
+        m2d=fsum(m * m * d for m, d in each) if moments else 0.0,
+        md2=fsum(m * d * d for m, d in each) if moments else 0.0,
+        d3=plain.d3 if moments else 0.0,
         positive=sum(m > 0 for m, _ in each),
         negative=sum(m < 0 for m, _ in each),
     )
