@@ -14,8 +14,20 @@ units = st.lists(st.tuples(st.integers(-5, 5), st.integers(0, 5)).map(lambda u: 
 
 def test_a_tally_of_three_units_by_hand() -> None:
     assert Tally.of_units([(2, 3), (-1, 1), (0, 2)]) == Tally(
-        **{"n": 3, "m": 1, "m2": 5, "d": 6, "d2": 14, "md": 5, "positive": 1, "negative": 1, "d_max": 3},
-        **{"m3": 7, "m2d": 13, "md2": 17, "d3": 36, "distinct": 3},
+        n=3,
+        m=1,
+        m2=5,
+        d=6,
+        d2=14,
+        md=5,
+        positive=1,
+        negative=1,
+        d_max=3,
+        m3=7,
+        m2d=13,
+        md2=17,
+        d3=36,
+        distinct=3,
     )
 
 
