@@ -1,57 +1,164 @@
-"""One variant compared with the baseline, in the way that the route allows.
+"""One variant compared with the baseline on one metric, in the way that the route allows.
 
-Rule: one interval per comparison, valid at every look, from mature tallies. A variant that answers instead of the
-baseline is compared by strata (periods); one whose answers are merged with the baseline's, by preference; one that only
-gets copies, on the same requests.
+Rule: one result per variant and metric, valid at every look, from mature tallies, by the method that ``method_of``
+names. A variant that answers instead of the baseline is compared by strata; one whose answers are merged with the
+baseline's, by preference; one that only gets copies, on the same requests. The comparisons of the primary metric are
+one family, held to Holm's level; those of all other metrics are another, held to Benjamini and Hochberg's.
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import ceil, exp, isfinite, log
 from typing import Final
 
 from gateway.report.account import SHADOWING, Account
 from gateway.report.verdict_status import Status
+from policies.statistics.difference import Difference, Method
 from policies.statistics.preference import Preference, preference
-from policies.statistics.sequential import Interval, Method, difference_interval, mean_interval
+from policies.statistics.sequential import Interval, difference_interval, mean_interval
+from policies.statistics.several import benjamini_hochberg_level, holm_level
 from policies.types import Tally
 from router.snapshot import Metric
 
-#: The chance of ever being wrong about a route, shared by its comparisons (Bonferroni).
+logger = logging.getLogger(__name__)
+
+#: The chance of ever being wrong about the primary metric of a route, and of the rest the share that may be wrong.
 ALPHA: Final = 0.05
 
 #: With fewer units on either side, an interval that contains 0 means "collecting" and not "no_difference_yet": even a
 #: difference of 40 points often goes undetected then.
 FEWEST_UNITS: Final = 30
 
+#: Below this share of the evidence nothing is said of how much more it takes.
+FARTHEST: Final = 1e-4
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """A variant less the baseline, on one metric. ``units`` are those with mature values: (variant, baseline).
 
-    ``difference``, ``low`` and ``high`` are None while nothing can be said; for a preference they are its share of the
-    votes less one half. ``votes`` is that preference, None where answers are not merged.
+    ``found`` is None while nothing can be said; of a preference it is the share of the votes less one half. ``votes``
+    is that preference, None where answers are not merged. ``level`` is what the family of this comparison is held to:
+    it decides where its p-value is at most that. ``reason`` says why it decides nothing, or may not; ``error`` why it
+    cannot be computed.
     """
 
     variant: str
+    metric: str
+    primary: bool
     status: Status
-    difference: float | None
-    low: float | None
-    high: float | None
-    method: Method | None
     units: tuple[int, int]
+    found: Difference | None = None
+    level: float = ALPHA
     paired: bool = False
     votes: Preference | None = None
+    reason: str | None = None
+    error: str | None = None
+
+    @property
+    def difference(self) -> float | None:
+        return None if self.found is None else self.found.difference
+
+    @property
+    def low(self) -> float | None:
+        return None if self.found is None else self.found.low
+
+    @property
+    def high(self) -> float | None:
+        return None if self.found is None else self.found.high
+
+    @property
+    def method(self) -> Method | None:
+        return None if self.found is None else self.found.method
+
+    @property
+    def withheld(self) -> str | None:
+        return None if self.found is None else self.found.withheld
+
+    @property
+    def decides(self) -> bool:
+        """Whether it says that there is a difference."""
+        return self.found is not None and self.found.decides(self.level)
 
 
 def comparisons(account: Account) -> tuple[Comparison, ...]:
-    """Compare every variant with the baseline on the route's primary metric; empty if it has no metric."""
-    metric, baseline = account.primary, account.route.baseline
+    """Compare every variant with the baseline on every metric of the route, the primary metric first."""
+    primary, baseline = account.primary, account.route.baseline
     others = [variant for variant in account.variants if variant != baseline]
-    if metric is None or not others:
+    if primary is None:
         return ()
-    alpha = ALPHA / len(others)
-    return tuple(_judged(_compare(account, metric, baseline, variant, alpha), metric) for variant in others)
+    rest = [metric for metric in account.metrics if metric.name != primary.name]
+    return (
+        *_family(account, [(variant, primary) for variant in others], holm_level),
+        *_family(account, [(variant, metric) for metric in rest for variant in others], benjamini_hochberg_level),
+    )
+
+
+def _family(
+    account: Account,
+    places: Sequence[tuple[str, Metric]],
+    level_of: Callable[[Sequence[float], float], float],
+) -> tuple[Comparison, ...]:
+    """Compare, and judge all comparisons at the level of their family."""
+    level = ALPHA / max(len(places), 1)
+    found = [compare(account, metric, variant, level) for variant, metric in places]
+    held_to = level_of([1.0 if one.found is None or one.withheld else one.found.p for one in found], ALPHA)
+    if held_to != level:  # p-values are of no level, but intervals are
+        found = [compare(account, metric, variant, held_to) for variant, metric in places]
+    return tuple(_judged(one, metric) for one, (_, metric) in zip(found, places, strict=True))
+
+
+def compare(account: Account, metric: Metric, variant: str, level: float) -> Comparison:
+    """Return what is known of a variant and the baseline; the interval misses the truth with probability ``level``.
+
+    What goes wrong is logged and said in ``error``: one statistic that fails stops no other.
+    """
+    primary = account.primary is not None and account.primary.name == metric.name
+    nothing = Comparison(variant, metric.name, primary, "collecting", (0, 0), level=level)
+    try:
+        if not account.answers(variant):
+            return _on_the_same_requests(account, metric, nothing)
+        if account.merged(variant, account.route.baseline):
+            return _by_preference(account, metric, nothing)
+        return _by_strata(account, metric, nothing)
+    except Exception as error:
+        logger.exception("%s of %s on route %s cannot be compared", metric.name, variant, account.route.name)
+        said = f"cannot be computed: {type(error).__name__}: {error}"
+        return replace(nothing, reason=said, error=said)
+
+
+def progress(one: Comparison, smallest_effect: float | None = None) -> float | None:
+    """Return how much of the evidence for a decision is there, in [0, 1]; None where nothing is known.
+
+    It is (target half-width / present half-width)², which grows as the number of units does. The target is the declared
+    smallest effect; without one it is the difference that is seen, if it stays. Where the interval is a description,
+    it is the share of the evidence that the level asks for.
+    """
+    found = one.found
+    if found is None:
+        return None
+    if one.decides:
+        return 1.0
+    if found.described:
+        return min(max(log(max(found.p, 1e-300)) / log(one.level), 0.0), 1.0)
+    half, target = (found.high - found.low) / 2, smallest_effect or abs(found.difference)
+    return min((target / half) ** 2, 1.0) if half > 0 and isfinite(half) else None
+
+
+def needs(one: Comparison, smallest_effect: float | None = None) -> int | None:
+    """Return about how many more units, of both sides together, a decision takes; None where no number of them would.
+
+    Evidence is taken to grow as it did so far.
+    """
+    if one.found is None or one.decides:
+        return None
+    if one.withheld is not None:
+        return one.found.needs
+    have, done = sum(one.units), progress(one, smallest_effect)
+    return None if done is None or done < FARTHEST or not have else ceil(have * (1 / done - 1))
 
 
 def paired_interval(tally: Tally, metric: Metric, *, alpha: float = ALPHA) -> Interval | None:
@@ -71,71 +178,73 @@ def paired_interval(tally: Tally, metric: Metric, *, alpha: float = ALPHA) -> In
     return replace(found, low=max(found.low, bounds[0]), high=min(found.high, bounds[1]))
 
 
-def _compare(account: Account, metric: Metric, baseline: str, variant: str, alpha: float) -> Comparison:
-    if not account.answers(variant):
-        return _on_the_same_requests(account, metric, baseline, variant, alpha)
-    if account.merged(variant, baseline):
-        return _by_preference(account, metric, baseline, variant, alpha)
-    return _by_strata(account, metric, baseline, variant, alpha)
+def _by_strata(account: Account, metric: Metric, nothing: Comparison) -> Comparison:
+    baseline = account.route.baseline
+    ours, theirs = account.periods(nothing.variant, metric), account.periods(baseline, metric)
+    strata = [(theirs[period], ours[period]) for period in sorted(ours) if period in theirs]
+
+    def at(level: float) -> Difference | None:
+        found = difference_interval(
+            strata,
+            bounds=metric.bounds,
+            adaptive=account.adaptive,
+            by_unit=account.route.by_unit,
+            alpha=level,
+        )
+        return None if found is None else Difference(found.difference, found.low, found.high, found.method)
+
+    units = sum(t.distinct for t in ours.values()), sum(t.distinct for t in theirs.values())
+    return replace(nothing, units=units, found=_with_p(at, nothing.level))
 
 
-def _by_strata(account: Account, metric: Metric, baseline: str, variant: str, alpha: float) -> Comparison:
-    ours, theirs = account.periods(variant, metric), account.periods(baseline, metric)
-    found = difference_interval(
-        [(theirs[period], ours[period]) for period in sorted(ours) if period in theirs],
-        bounds=metric.bounds,
-        adaptive=account.adaptive,
-        by_unit=account.route.by_unit,
-        alpha=alpha,
+def _by_preference(account: Account, metric: Metric, nothing: Comparison) -> Comparison:
+    tally = account.pooled(
+        nothing.variant, ("draft",), metric.name, metric.definition, "mature", account.route.baseline
     )
-    units = sum((t.n for t in ours.values()), 0), sum((t.n for t in theirs.values()), 0)
-    if found is None:
-        return _open(variant, units)
-    return Comparison(variant, "no_difference_yet", found.difference, found.low, found.high, found.method, units)
+    votes = preference(tally, alpha=nothing.level)
 
+    def at(level: float) -> Difference | None:
+        if votes.share is None:
+            return None
+        found = preference(tally, alpha=level)  # votes are counted, not averaged: exact
+        return Difference(votes.share - 0.5, found.low - 0.5, found.high - 0.5, "exact")
 
-def _by_preference(account: Account, metric: Metric, baseline: str, variant: str, alpha: float) -> Comparison:
-    tally = account.pooled(variant, ("draft",), metric.name, metric.definition, "mature", baseline)
-    votes = preference(tally, alpha=alpha)
     decided = votes.wins + votes.losses
-    open_ = replace(_open(variant, (decided, decided)), votes=votes)
-    if votes.share is None:
-        return open_
-    return replace(
-        open_,
-        status="no_difference_yet",
-        difference=votes.share - 0.5,
-        low=votes.low - 0.5,
-        high=votes.high - 0.5,
-        method="exact",  # votes are counted, not averaged
-    )
+    return replace(nothing, units=(decided, decided), votes=votes, found=_with_p(at, nothing.level))
 
 
-def _on_the_same_requests(account: Account, metric: Metric, baseline: str, variant: str, alpha: float) -> Comparison:
-    tally = account.pooled(variant, SHADOWING, metric.name, metric.definition, "mature", baseline)
-    found = paired_interval(tally, metric, alpha=alpha)
-    open_ = replace(_open(variant, (tally.n, tally.n)), paired=True)
+def _on_the_same_requests(account: Account, metric: Metric, nothing: Comparison) -> Comparison:
+    tally = account.pooled(nothing.variant, SHADOWING, metric.name, metric.definition, "mature", account.route.baseline)
+
+    def at(level: float) -> Difference | None:
+        found = paired_interval(tally, metric, alpha=level)
+        if found is None or tally.mean is None:
+            return None
+        return Difference(tally.mean, found.low, found.high, found.method)
+
+    return replace(nothing, units=(tally.distinct, tally.distinct), paired=True, found=_with_p(at, nothing.level))
+
+
+def _with_p(at: Callable[[float], Difference | None], level: float) -> Difference | None:
+    """Return the difference at a level, with its p-value: the smallest level at which its interval excludes 0."""
+    found = at(level)
     if found is None:
-        return open_
-    return replace(
-        open_,
-        status="no_difference_yet",
-        difference=tally.mean,
-        low=found.low,
-        high=found.high,
-        method=found.method,
-    )
+        return None
+    lowest, highest = log(1e-12), 0.0
+    for _ in range(24):
+        middle = (lowest + highest) / 2
+        one = at(exp(middle))
+        if one is not None and (one.low > 0 or one.high < 0):
+            highest = middle
+        else:
+            lowest = middle
+    return replace(found, p=exp(highest))
 
 
-def _open(variant: str, units: tuple[int, int]) -> Comparison:
-    return Comparison(variant, "collecting", None, None, None, None, units)
-
-
-def _judged(comparison: Comparison, metric: Metric) -> Comparison:
-    """Return the comparison with the status of its interval: one without 0 decides, however few the units are."""
-    if comparison.low is None or comparison.high is None:
-        return comparison
-    rises, falls = comparison.low > 0, comparison.high < 0
-    if rises or falls:
-        return replace(comparison, status="better" if rises == (metric.better == "higher") else "worse")
-    return replace(comparison, status="collecting" if min(comparison.units) < FEWEST_UNITS else "no_difference_yet")
+def _judged(one: Comparison, metric: Metric) -> Comparison:
+    """Return the comparison with its status: a p-value that decides does so however few the units are."""
+    if one.found is None or one.withheld is not None:
+        return replace(one, reason=one.reason or one.withheld)
+    if one.decides:
+        return replace(one, status="better" if (one.found.difference > 0) == (metric.better == "higher") else "worse")
+    return replace(one, status="collecting" if min(one.units) < FEWEST_UNITS else "no_difference_yet")

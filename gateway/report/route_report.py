@@ -10,8 +10,9 @@ from typing import Any
 
 from gateway.moments import rfc3339
 from gateway.report.account import Account
-from gateway.report.comparison import ALPHA, Comparison
+from gateway.report.comparison import ALPHA, Comparison, needs, progress
 from gateway.report.problems import is_ongoing, problems_of, warning
+from gateway.report.sentence import METHODS
 from gateway.report.variants import pending_seconds, unit_of_analysis, variants
 from gateway.report.verdict import Verdict, sample_ratio_of, verdict
 from gateway.store.counts.ledger import Ledger
@@ -49,11 +50,13 @@ def report(snapshot: Snapshot, ledger: Ledger, policy: Policy | None = None) -> 
     """
     account = Account(snapshot, ledger, policy)
     ratio, problems = sample_ratio_of(account), problems_of(account)
+    judged = verdict(account, ratio)
     return {
         **_route(account),
         "variants": variants(account),
         "checks": {"sample_ratio": _sample_ratio(ratio)},
-        "verdict": _verdict(account, verdict(account, ratio), problems),
+        "verdict": _verdict(account, judged, problems),
+        "comparisons": [_comparison(one) for one in (*judged.comparisons, *judged.others)],
         "problems": problems,
         **_counts(account),
         "watermark": _watermark(ledger),
@@ -108,15 +111,28 @@ def _verdict(account: Account, judged: Verdict, problems: list[dict[str, Any]]) 
 
 
 def _comparison(one: Comparison) -> dict[str, Any]:
+    found = one.found
+    relative = None if found is None else found.relative
     shown: dict[str, Any] = {
         "variant": one.variant,
+        "metric": one.metric,
+        "primary": one.primary,
         "status": one.status,
         "difference": one.difference,
         "low": one.low,
         "high": one.high,
+        "relative": None if relative is None else dict(zip(("difference", "low", "high"), relative, strict=True)),
         "method": one.method,
+        "method_in_words": None if one.method is None else METHODS[one.method],
+        "described": found is not None and found.described,
+        "p": None if found is None or one.withheld is not None else found.p,
+        "level": one.level,
         "paired": one.paired,
         "units": {"variant": one.units[0], "baseline": one.units[1]},
+        "withheld": one.withheld,
+        "reason": one.reason,
+        "progress": progress(one),
+        "needs": needs(one),
     }
     if one.votes is not None:
         votes = one.votes

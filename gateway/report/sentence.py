@@ -12,12 +12,24 @@ from typing import Final
 from gateway.report.account import Account
 from gateway.report.comparison import FEWEST_UNITS, Comparison
 from gateway.report.verdict_status import STATUSES
+from policies.statistics.difference import Method
 from policies.statistics.preference import Preference
 from policies.statistics.sequential import mean_interval
 from policies.types import Tally
 from router.snapshot import Metric
 
 SURE: Final = "95 % sure however often you look"
+
+#: How a comparison was made, as a reader of the report is told.
+METHODS: Final[Mapping[Method, str]] = {
+    "exact": "an exact interval for each side, valid at every look",
+    "asymptotic": "a confidence sequence, valid at every look once there are many units",
+    "mixture": "a confidence sequence that is tuned to the declared effect, valid at every look",
+    "betting": "bets on each unit's own mean, valid at every look for any number of units",
+    "e_process": "bets on every request by the logged shares, valid at every look however rates and shares move",
+    "paired_e_process": "bets on pairs of answers to the same request, valid at every look",
+    "group_sequential": "planned looks up to the declared maximum, valid at these looks",
+}
 
 
 def counted(account: Account) -> str:
@@ -51,6 +63,8 @@ def summary(
 def one_comparison(account: Account, metric: Metric, one: Comparison) -> str:
     """Say what one comparison found."""
     baseline = account.route.baseline
+    if one.error is not None:
+        return f"{metric.name} of {one.variant} and {baseline} {one.error}."
     if one.status == "collecting" or one.difference is None:
         return _collecting(account, metric, one)
     if one.votes is not None:

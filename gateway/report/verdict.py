@@ -6,7 +6,7 @@ whatever the intervals say. What each status means is in ``verdict_status``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -34,12 +34,16 @@ LEAST_FAILURE_GAP: Final = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """``reason`` says why the verdict decides nothing (yet); None when it decides."""
+    """``reason`` says why the verdict decides nothing (yet); None when it decides.
+
+    ``comparisons`` are those of the primary metric, which it is about; ``others`` those of all other metrics.
+    """
 
     status: Status
     comparisons: tuple[Comparison, ...]
     sentence: str
     reason: str | None
+    others: tuple[Comparison, ...] = ()
 
 
 def sample_ratio_of(account: Account) -> SampleRatio | None:
@@ -56,21 +60,25 @@ def verdict(account: Account, ratio: SampleRatio | None) -> Verdict:
     if metric is None:
         return Verdict("collecting", (), sentence.no_metric(account.route.name), "the route lists no metric")
     found = comparisons(account)
-    if not found:
+    if not any(one.primary for one in found):
         reason = f"nothing to compare: {account.route.baseline} is the only variant"
         return Verdict("collecting", (), sentence.alone(account, metric), reason)
     if ratio is not None and not ratio.ok:
-        return _withheld(account, found, dict.fromkeys(account.variants, sentence.ratio_reason(account, ratio.p)))
-    failing = {one.variant: why for one in found if (why := _failing(account, one))}
-    found = tuple(replace(one, status="failing") if one.variant in failing else one for one in found)
-    reasons = {
-        one.variant: why for one in found if one.status != "failing" and (why := _uncovered(account, metric, one))
-    }
-    if reasons:
-        return _withheld(account, found, reasons)
-    text = sentence.summary(account, metric, found, failing)
-    why_undecided = "; ".join(failing.values()) if failing else _why_undecided(account, found)
-    return Verdict(overall(found), found, text, why_undecided)
+        broken = sentence.ratio_reason(account, ratio.p)
+        return _withheld(account, [_void(one, broken) for one in found])
+    failing = {one.variant: why for one in found if one.primary and (why := _failing(account, one))}
+    found = tuple(
+        replace(one, status="failing", reason=failing[one.variant])
+        if one.variant in failing
+        else _void(one, _uncovered(account, one))
+        for one in found
+    )
+    judged, others = _split(found)
+    if any(one.status == "invalid" for one in judged):
+        return _withheld(account, found)
+    text = sentence.summary(account, metric, judged, failing)
+    why_undecided = "; ".join(failing.values()) if failing else _why_undecided(account, judged)
+    return Verdict(overall(judged), judged, text, why_undecided, others)
 
 
 def overall(found: Sequence[Comparison]) -> Status:
@@ -99,11 +107,23 @@ def coverage_tally(account: Account, variant: str, metric: Metric) -> Tally:
     return Tally(n=max(calls.n, 1), m=valued, d=closed, d_max=heaviest)
 
 
-def _withheld(account: Account, found: Sequence[Comparison], reasons: Mapping[str, str]) -> Verdict:
-    """Return the verdict of a route where the comparisons of some variants cannot be trusted, and why."""
-    voided = tuple(replace(one, status="invalid") if one.variant in reasons else one for one in found)
-    reason = "; ".join(dict.fromkeys(reasons.values()))
-    return Verdict("invalid", voided, sentence.untrusted(account.route.name, reason), reason)
+def _void(one: Comparison, why: str | None) -> Comparison:
+    """Return a comparison that cannot be trusted, for this reason; the same one without a reason."""
+    return one if why is None else replace(one, status="invalid", reason=why)
+
+
+def _split(found: Iterable[Comparison]) -> tuple[tuple[Comparison, ...], tuple[Comparison, ...]]:
+    """Return the comparisons of the primary metric, and the others."""
+    found = tuple(found)
+    return tuple(one for one in found if one.primary), tuple(one for one in found if not one.primary)
+
+
+def _withheld(account: Account, found: Iterable[Comparison]) -> Verdict:
+    """Return the verdict of a route where some comparisons of the primary metric cannot be trusted, and why."""
+    judged, others = _split(found)
+    reasons = [one.reason for one in judged if one.status == "invalid" and one.reason is not None]
+    reason = "; ".join(dict.fromkeys(reasons))
+    return Verdict("invalid", judged, sentence.untrusted(account.route.name, reason), reason, others)
 
 
 def _failing(account: Account, one: Comparison) -> str | None:
@@ -121,10 +141,11 @@ def _failing(account: Account, one: Comparison) -> str | None:
     return sentence.failing_reason(account, one.variant, ours, theirs) if above or mine.low >= FAILING_SHARE else None
 
 
-def _uncovered(account: Account, metric: Metric, one: Comparison) -> str | None:
+def _uncovered(account: Account, one: Comparison) -> str | None:
     """Return why unequal coverage makes a comparison invalid (values are seldom missing by chance); None if not."""
     if one.paired or one.votes is not None:
         return None  # both sides answered the same requests, so what is missing is missing from both
+    metric = account.snapshot.metrics[one.metric]
     sides = [coverage_tally(account, name, metric) for name in (one.variant, account.route.baseline)]
     ours, theirs = (side.mean for side in sides)
     if ours is None or theirs is None or abs(ours - theirs) <= LEAST_COVERAGE_GAP:

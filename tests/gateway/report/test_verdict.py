@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.report import report
+from gateway.report import comparison, report
 from gateway.report.comparison import Comparison
 from gateway.report.verdict import overall
 from gateway.report.verdict_status import Status
@@ -75,14 +75,64 @@ def test_the_interval_is_that_of_the_strata() -> None:
 
 
 def test_comparisons_share_the_chance_of_an_error() -> None:
+    """Of two, the first is held to half of it; once it decides, the second has all of it (Holm)."""
     given = snapshot(route(plan=THREE, variants=("old", "new", "third")))
     book = Book().rate("old", "correct", 400, 1000)
     book.rate("new", "correct", 450, 1000).rate("third", "correct", 500, 1000)
-    found = {one["variant"]: one for one in verdict(book, given)["comparisons"]}
     sides = [Tally.of_units([(1, 1)] * right + [(0, 1)] * (1000 - right)) for right in (400, 450)]
-    expected = difference_interval([(sides[0], sides[1])], bounds=(0, 1), alpha=0.025)
-    assert expected is not None
-    assert (found["new"]["low"], found["new"]["high"]) == (expected.low, expected.high)
+    for status, level in (("better", 0.05), ("no_difference_yet", 0.025)):
+        if status != "better":
+            book.put("third", "correct", Tally.of_units([(0, 1)] * 200))
+        found = {one["variant"]: one for one in verdict(book, given)["comparisons"]}
+        expected = difference_interval([(sides[0], sides[1])], bounds=(0, 1), alpha=level)
+        assert expected is not None
+        assert (found["third"]["status"], found["new"]["status"]) == (status, "no_difference_yet")
+        assert (found["new"]["low"], found["new"]["high"]) == (expected.low, expected.high)
+
+
+def test_every_metric_is_compared_and_the_primary_one_alone_decides() -> None:
+    given = snapshot(route(metrics=("correct", "click", "complaint")))
+    book = Book()
+    for metric, old, new in (("correct", 500, 505), ("click", 400, 600), ("complaint", 300, 400)):
+        book.rate("old", metric, old, 1000).rate("new", metric, new, 1000)
+    found = report(given, book.ledger())
+    assert [(one["metric"], one["primary"], one["status"]) for one in found["comparisons"]] == [
+        ("correct", True, "no_difference_yet"),
+        ("click", False, "better"),
+        ("complaint", False, "worse"),
+    ]
+    assert found["comparisons"][:1] == found["verdict"]["comparisons"]
+    assert found["verdict"]["status"] == "no_difference_yet"
+
+
+def test_secondary_metrics_share_the_errors_among_what_they_claim() -> None:
+    """Two metrics of which one differs: both are held to half of the rate of errors; if both differ, to all of it."""
+    given = snapshot(route(metrics=("correct", "click", "complaint")))
+    for complaints, level in ((305, 0.025), (500, 0.05)):
+        book = Book().rate("old", "correct", 500, 1000).rate("new", "correct", 500, 1000)
+        book.rate("old", "click", 400, 1000).rate("new", "click", 600, 1000)
+        book.rate("old", "complaint", 300, 1000).rate("new", "complaint", complaints, 1000)
+        found = report(given, book.ledger())["comparisons"]
+        assert [one["level"] for one in found] == [0.05, level, level]
+        for one in found:
+            assert (one["low"] > 0 or one["high"] < 0) == (one["p"] <= one["level"])
+
+
+def test_a_statistic_that_fails_is_said_and_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operator with ten metrics keeps the nine that can be computed."""
+    given = snapshot(route(metrics=("correct", "click")))
+    book = Book().rate("old", "correct", 500, 1000).rate("new", "correct", 700, 1000)
+    whole = comparison._by_strata
+
+    def failing(account: Any, metric: Any, nothing: Any) -> Any:
+        if metric.name == "click":
+            raise ZeroDivisionError("no values")
+        return whole(account, metric, nothing)
+
+    monkeypatch.setattr(comparison, "_by_strata", failing)
+    found = report(given, book.ledger())
+    assert found["verdict"]["status"] == "better"
+    assert found["comparisons"][1]["reason"] == "cannot be computed: ZeroDivisionError: no values"
 
 
 def test_an_adaptive_policy_is_compared_by_an_interval_that_allows_for_it() -> None:
@@ -200,5 +250,5 @@ def test_a_route_of_one_variant_has_nothing_to_compare() -> None:
     ],
 )
 def test_the_status_of_a_route_follows_from_its_comparisons(parts: list[Status], whole: Status) -> None:
-    one = Comparison("new", "collecting", None, None, None, None, (0, 0))
+    one = Comparison("new", "correct", True, "collecting", (0, 0))
     assert overall([replace(one, status=status) for status in parts]) == whole
