@@ -134,10 +134,30 @@ EMPTY = Tally()
 
 
 @dataclass(frozen=True, slots=True)
+class StretchTallies:
+    """What matured of the requests that one plan revision gave out within one period: their shares were constant.
+
+    ``shares`` are the plan's, by variant; empty where they are not known (what was counted before revisions were).
+    ``tallies`` are by (variant, metric). A variant or version that did not take part has none.
+    """
+
+    shares: Mapping[str, float]
+    tallies: Mapping[tuple[str, str], Tally]
+
+    def tally(self, variant: str, metric: str) -> Tally:
+        return self.tallies.get((variant, metric), EMPTY)
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
-    """The mature tallies of one route and epoch, periods pooled, by (variant, metric): sums, never conclusions."""
+    """The mature tallies of one route and epoch by (variant, metric): sums, never conclusions.
+
+    ``tallies`` pool all periods. ``stretches`` are the same by stretch, in the order of their revisions; empty where
+    units keep their variants, whose tallies are not kept by revision.
+    """
 
     tallies: Mapping[tuple[str, str], Tally] = field(default_factory=dict)
+    stretches: tuple[StretchTallies, ...] = ()
 
     def tally(self, variant: str, metric: str) -> Tally:
         return self.tallies.get((variant, metric), EMPTY)
