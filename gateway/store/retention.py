@@ -240,7 +240,13 @@ _OLD_BODIES: Final = delete(bodies).where(
         select(bodies.c.id).where(bodies.c.id < bindparam("bound")).order_by(bodies.c.id).limit(bindparam("most"))
     )
 )
-_OLD_PLANS: Final = delete(plan_packs).where(plan_packs.c.until_ms < bindparam("before"))
+#: The shares of a plan are needed for as long as a tally names its revision.
+_NAMED: Final = exists().where(
+    tallies.c.route == plan_packs.c.route,
+    tallies.c.epoch == plan_packs.c.epoch,
+    tallies.c.revision.between(plan_packs.c.first, plan_packs.c.last),
+)
+_OLD_PLANS: Final = delete(plan_packs).where(plan_packs.c.until_ms < bindparam("before"), ~_NAMED)
 #: Every route that ever was.
 _ROUTES: Final = select(epochs.c.route).union(select(newest_calls.c.route))
 _ROWID: Final = literal_column("rowid", Integer)

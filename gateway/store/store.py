@@ -62,6 +62,9 @@ _READING_PRAGMAS: Final = (
     "PRAGMA busy_timeout = 5000",
 )
 
+#: Plans whose shares are kept in memory: some tens of megabytes.
+KNOWN_SHARES: Final = 50_000
+
 #: The tables whose rows are about a person.
 _PERSONAL: Final = ("calls", "feedback", "feedback_targets", "bodies", "units", "arrivals", "intake", "outbox")
 
@@ -82,6 +85,7 @@ class Store:
         self._writing, self._reading = SingleConnection(engine), SingleConnection(reading)
         self._wal = None if file is None else file.with_name(f"{file.name}-wal")
         self._lock = lock
+        self._shares: read_ledgers.KnownShares = {}
         #: Set where several nodes share the store: raises unless this node may make the change.
         self.guard: Callable[[AsyncConnection], Awaitable[None]] | None = None
 
@@ -201,7 +205,7 @@ class Store:
     async def ledger(self, route: str, epoch: str) -> Ledger:
         """Return everything counted for one route and epoch."""
         async with self.read() as connection:
-            return (await read_ledgers.read(connection, [(route, epoch)]))[route, epoch]
+            return (await read_ledgers.read(connection, [(route, epoch)], self._known_shares))[route, epoch]
 
     async def epochs(self, route: str, limit: int = 100) -> list[dict[str, Any]]:
         """Return a route's epochs as plain JSON values, the one that began last first."""
@@ -216,12 +220,20 @@ class Store:
     async def ledgers(self, places: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], Ledger]:
         """Return everything counted for these routes and epochs, with their oldest predictions."""
         async with self.read() as connection:
-            return await read_ledgers.with_oldest(connection, await read_ledgers.read(connection, places))
+            read = await read_ledgers.read(connection, places, self._known_shares)
+            return await read_ledgers.with_oldest(connection, read)
 
     async def evidence(self, places: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], Ledger]:
         """Return the mature tallies of these routes and epochs: what plans are made from."""
         async with self.read() as connection:
-            return await read_ledgers.evidence(connection, places)
+            return await read_ledgers.evidence(connection, places, self._known_shares)
+
+    @property
+    def _known_shares(self) -> read_ledgers.KnownShares:
+        """Shares that were read before, of not too many plans."""
+        if len(self._shares) > KNOWN_SHARES:
+            self._shares.clear()
+        return self._shares
 
     async def ledger_versions(self) -> LedgerVersions:
         """Return the numbers that say whether a ledger that was read earlier is still current."""

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.counts import plans, tallies
 from gateway.store.counts.definitions import Definitions
-from gateway.store.counts.deltas import address_of
+from gateway.store.counts.deltas import FINER_SINCE, address_of
 from gateway.store.counts.ledger import Phase
 from gateway.store.counts.tallies import NOTHING, Counted, exact_of, replace, rest_of
 from gateway.store.counts.tally_delta import TallyAddress, TallyDelta
@@ -100,6 +100,7 @@ async def _count(
 ) -> Mapping[TallyAddress, _Counted]:
     """Return these tallies of one metric, counted from the stored calls and events of their route."""
     found = {address: _Counted(TallyDelta(address.phase == "mature")) for address in addresses}
+    finer_since_ms = await tallies.number(connection, FINER_SINCE) or 0
     since, end = 0, (await calls.latest_ms(connection, route) or 0) + 1
     while since < end:
         until = await calls.reach(connection, route, since, end, PORTION)
@@ -107,7 +108,7 @@ async def _count(
         joined = await feedback_events.joined(connection, ids, sharing=definitions.sharing)
         for prediction_id, stored in (await calls.of(connection, ids)).items():
             learned = [event.feedback for event in joined.get(prediction_id, ())]
-            for address, worth in _worth(definitions, metric, stored, learned):
+            for address, worth in _worth(definitions, metric, stored, learned, finer_since_ms):
                 if address in found:
                     found[address].add(stored[0].counted_unit, worth)
         since = until
@@ -115,7 +116,11 @@ async def _count(
 
 
 def _worth(
-    definitions: Definitions, metric: str, stored: Sequence[StoredCall], learned: Sequence[Feedback]
+    definitions: Definitions,
+    metric: str,
+    stored: Sequence[StoredCall],
+    learned: Sequence[Feedback],
+    finer_since_ms: int,
 ) -> Iterator[tuple[TallyAddress, float]]:
     """Yield what one request is worth, by the tally that it counts in."""
     finished, at_ms = [call for call in stored if not call.open], stored[0].at_ms
@@ -130,7 +135,7 @@ def _worth(
         phases: tuple[tuple[Phase, float | None], ...] = (("live", value.live), ("mature", value.mature))
         for phase, worth in phases:
             if worth is not None:
-                yield address_of(first, value, definition.metric, phase), worth
+                yield address_of(first, value, definition.metric, phase, finer_since_ms), worth
 
 
 async def _write(connection: AsyncConnection, number: int, counted: _Counted) -> None:

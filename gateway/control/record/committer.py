@@ -89,7 +89,7 @@ class Committer:
 
         ``read_ahead`` is begun just before the commit, and ends up in the state.
         """
-        deltas, adopting = self.new_deltas(Recorded(bodies=read.batch.bodies)), self._adopting
+        deltas, adopting = self.new_deltas(state, Recorded(bodies=read.batch.bodies)), self._adopting
         dropped: Mapping[str, int] = {}
         try:
             async with self.store.change() as connection:
@@ -111,9 +111,9 @@ class Committer:
         self.committed(deltas, dropped)
         return more
 
-    def new_deltas(self, recorded: Recorded) -> Deltas:
+    def new_deltas(self, state: StoreState, recorded: Recorded) -> Deltas:
         """Return empty deltas, which collect what is recorded where there are sinks."""
-        return Deltas(recorded if self.sinks else None)
+        return Deltas(recorded if self.sinks else None, state.finer_since_ms)
 
     def committed(self, deltas: Deltas, dropped: Mapping[str, int]) -> None:
         """Report what was committed; ``dropped`` are events that found no room, by sink."""

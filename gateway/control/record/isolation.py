@@ -86,7 +86,8 @@ class Isolation:
         undone. Raises what is the store's trouble.
         """
         committer = self._committer
-        state, deltas = await committer.take_state(), committer.new_deltas(Recorded())
+        state = await committer.take_state()
+        deltas = committer.new_deltas(state, Recorded())
         dropped: Mapping[str, int] = {}
         try:
             async with committer.store.change() as connection:

@@ -18,7 +18,8 @@ from gateway.control.record.drain import Read, Segments
 from gateway.control.record.row_errors import is_of_a_row
 from gateway.store import Store, reason
 from gateway.store.counts import plans, positions
-from gateway.store.counts.tallies import TallyCache
+from gateway.store.counts.deltas import FINER_SINCE
+from gateway.store.counts.tallies import TallyCache, number
 from gateway.store.counts.watermark import Writers
 from gateway.store.rows import calls, feedback_events, set_aside_items
 
@@ -30,6 +31,7 @@ class StoreState:
     """The store as of the last commit.
 
     ``prefix`` begins the names of this node's segments and writers in the store, where there are several nodes.
+    ``finer_since_ms`` is that of ``Deltas``.
     """
 
     segments: Segments
@@ -37,6 +39,7 @@ class StoreState:
     joiner: Joiner
     tally_cache: TallyCache
     prefix: str = ""
+    finer_since_ms: int = 0
 
     #: The next lines, read while the database is busy with the transaction before.
     ahead: asyncio.Task[Read] | None = None
@@ -80,4 +83,5 @@ async def load_state(store: Store, journal: Path, run: str | None, member: Membe
             set_aside=await set_aside_items.predictions(connection),
         )
         await joiner.look(connection)
-    return StoreState(segments, writers, joiner, TallyCache(), prefix=prefix)
+        since_ms = await number(connection, FINER_SINCE) or 0
+    return StoreState(segments, writers, joiner, TallyCache(), prefix, since_ms)

@@ -26,6 +26,9 @@ from router.snapshot import Metric
 _bucket: Final = lru_cache(maxsize=2**15)(bucket)
 
 
+#: The name of a number in the store: calls made since then are counted by stretch too.
+FINER_SINCE: Final = "finer_since_ms"
+
 #: How many characters are kept of the detail that a sign was last seen with.
 MOST_DETAIL: Final = 64
 
@@ -101,11 +104,13 @@ new_status_delta: Final[Callable[[_Change], StatusDelta]] = partial(tuple.__new_
 class Deltas:
     """Collects outcomes and counts. ``matured`` are the routes where a mature tally moved.
 
-    ``recorded`` collects what the counts are made of, where there are sinks for it.
+    ``recorded`` collects what the counts are made of, where there are sinks for it. Calls made since ``finer_since_ms``
+    are counted by stretch (``FINER_SINCE``).
     """
 
-    def __init__(self, recorded: Recorded | None = None) -> None:
+    def __init__(self, recorded: Recorded | None = None, finer_since_ms: int = 0) -> None:
         self.recorded = recorded
+        self._finer_since_ms = finer_since_ms
         #: TallyAddress → unit → what its count changes by, then terms that its sum changes by.
         self.units: defaultdict[TallyAddress, dict[str, list[float]]] = defaultdict(dict)
         #: The same where each prediction is a unit of its own: (address, before, after) → how often.
@@ -228,10 +233,11 @@ class Deltas:
         )
         before, after = live
         if before != after:
-            self._outcome(new_address((*whose, "live")), unit, before, after)
+            self._outcome(new_address((*whose, "live", 0)), unit, before, after)
         before, after = mature
         if before != after:
-            self._outcome(new_address((*whose, "mature")), unit, before, after)
+            revision = _revision(call, value, self._finer_since_ms)
+            self._outcome(new_address((*whose, "mature", revision)), unit, before, after)
             self.matured.add(shared.route)
 
     def status(self, route: str, metric: str, status: Status, n: int = 1, delay_seconds: float | None = None) -> None:
@@ -298,11 +304,19 @@ class Deltas:
                 arrivals[unit] = Arrival(at_ms, row.id, shared.revision, shared.variant)
 
 
-def address_of(call: Origin, value: Value, metric: Metric, phase: Phase) -> TallyAddress:
+def address_of(call: StoredCall, value: Value, metric: Metric, phase: Phase, finer_since_ms: int = 0) -> TallyAddress:
     """Return where a value of a request counts; ``call`` is any call of it."""
     variant, version, role, against, _, _ = value
     whose = (call.route, call.epoch, call.period, variant, version, role, against, metric.name, metric.definition)
-    return new_address((*whose, phase))
+    return new_address((*whose, phase, _revision(call, value, finer_since_ms) if phase == "mature" else 0))
+
+
+def _revision(call: StoredCall, value: Value, finer_since_ms: int) -> int:
+    """Return the revision under which a mature value is kept: that of the plan, for an answer that was drawn anew."""
+    shared, row = call
+    if shared.by_unit or value.against or value.role == "shadow" or row.at_ms < finer_since_ms:
+        return 0
+    return shared.revision
 
 
 def _address(call: Origin, against: str, metric: str, definition: str, phase: Phase) -> TallyAddress:

@@ -24,8 +24,7 @@ AGREEMENT = "@agreement"  # a shadow predicts what the primary does: M = 1 or 0,
 CHECKED = "checked"
 
 
-@dataclass(frozen=True, slots=True)
-class TallyKey:
+class TallyKey(NamedTuple):
     """Which tally. ``definition`` is the metric's definition hash, "" for a built-in.
 
     ``against`` is "" for a variant's own values; else the variant it is paired with on the same predictions, and M is
@@ -34,6 +33,9 @@ class TallyKey:
     ``phase``: "live" moves at once, "mature" when the window has closed, "closed" counts (in D, not by unit) the
     predictions whose window has closed, with or without a value: the denominator of coverage. "unexposed" counts those
     whose window has closed and that do not count at all, because they were not exposed and the route asks for that.
+
+    ``revision`` is the plan that chose, where every request is drawn anew: mature values of a variant's own are kept by
+    stretch, within which the shares are constant. Elsewhere, and for calls from before stretches were kept, it is 0.
     """
 
     period: int
@@ -44,6 +46,7 @@ class TallyKey:
     metric: str
     definition: str
     phase: Phase
+    revision: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,8 @@ class Ledger:
     "client_error" (a 4xx of the backend), "dropped", and "uncounted", of which nothing else here knows. Of feedback,
     under variant and role "" and over all epochs: the statuses that should be rare, and why an event could not count
     (``outcomes.Inapplicable``).
+
+    ``shares`` are those of each plan revision that a tally names, as far as its plan is stored.
     """
 
     route: str
@@ -127,6 +132,7 @@ class Ledger:
     oldest_ms: Mapping[tuple[str, str], int] = field(default_factory=dict)
     signs: Mapping[tuple[str, str, str], Seen] = field(default_factory=dict)
     sample_ratio: SampleRatioState = START
+    shares: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
 
     def pooled(
         self, variant: str, role: Role, metric: str, phase: Phase, *, against: str = "", definition: str = ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import cache
 from typing import Any, Final, NamedTuple
 
@@ -30,8 +30,11 @@ from policies.types import Tally
 
 #: A route and an epoch.
 RouteEpoch = tuple[str, str]
+#: The shares of a plan, by route and revision: they never change.
+KnownShares = dict[tuple[str, int], Mapping[str, float]]
 
-_KEY: Final = tuple(field.name for field in fields(TallyKey))
+_KEY: Final = TallyKey._fields
+_WIDTH: Final = len(_KEY)
 
 
 class LedgerVersions(NamedTuple):
@@ -47,16 +50,22 @@ async def versions(connection: AsyncConnection) -> LedgerVersions:
     return LedgerVersions(found, await number(connection, "watermark_ms"))
 
 
-async def evidence(connection: AsyncConnection, places: Collection[RouteEpoch]) -> dict[RouteEpoch, Ledger]:
-    """Return what plans are made from, of each of these routes and epochs: mature tallies and nothing else."""
-    return {
-        place: Ledger(*place, tallies={TallyKey(*row[:8]): Tally(*row[8:]) for row in rows})
-        for place, rows in (await _rows(connection, _tallies(connection.dialect.name, True), places)).items()
-    }
+async def evidence(
+    connection: AsyncConnection, places: Collection[RouteEpoch], known: KnownShares | None = None
+) -> dict[RouteEpoch, Ledger]:
+    """Return what plans are made from, of each of these routes and epochs: mature tallies, and shares.
+
+    ``known`` are shares that were read before; it learns the others.
+    """
+    counted = await _rows(connection, _tallies(connection.dialect.name, True), places)
+    ledgers = {place: Ledger(*place, tallies=_tallied(rows)) for place, rows in counted.items()}
+    return await _with_shares(connection, ledgers, {} if known is None else known)
 
 
-async def read(connection: AsyncConnection, places: Collection[RouteEpoch]) -> dict[RouteEpoch, Ledger]:
-    """Return everything counted for each of these routes and epochs, without ``oldest_ms``."""
+async def read(
+    connection: AsyncConnection, places: Collection[RouteEpoch], known: KnownShares | None = None
+) -> dict[RouteEpoch, Ledger]:
+    """Return everything counted for each of these routes and epochs, without ``oldest_ms``; ``known`` as above."""
     dialect = connection.dialect.name
 
     async def of(table: Table, *columns: str) -> Mapping[RouteEpoch, Sequence[Any]]:
@@ -79,10 +88,10 @@ async def read(connection: AsyncConnection, places: Collection[RouteEpoch]) -> d
     of_feedback = {(route, "") for route, _ in places}
     wrong = await _rows(connection, of_signs, of_feedback.union(places))
     watermark_ms = await number(connection, "watermark_ms")
-    return {
+    ledgers = {
         place: Ledger(
             *place,
-            tallies={TallyKey(*row[:8]): tally for row in counted[place] if (tally := Tally(*row[8:])).n},
+            tallies=_tallied(counted[place]),
             sample_ratio=sample_ratios.get(place, START),
             stretches=tuple(
                 _joined(given[place], {key[1]: plan for key, plan in packed.items() if key[0] == place[0]})
@@ -96,6 +105,7 @@ async def read(connection: AsyncConnection, places: Collection[RouteEpoch]) -> d
         )
         for place in places
     }
+    return await _with_shares(connection, ledgers, {} if known is None else known)
 
 
 async def with_oldest(connection: AsyncConnection, ledgers: Mapping[RouteEpoch, Ledger]) -> dict[RouteEpoch, Ledger]:
@@ -124,6 +134,26 @@ async def _rows(
     for row in await sql.rows(connection, query, sql.as_list(places)):
         found[row[0], row[1]].append(row[2:])
     return found
+
+
+def _tallied(rows: Sequence[Sequence[Any]]) -> dict[TallyKey, Tally]:
+    return {TallyKey._make(row[:_WIDTH]): Tally(*row[_WIDTH:]) for row in rows}
+
+
+async def _with_shares(
+    connection: AsyncConnection, ledgers: Mapping[RouteEpoch, Ledger], known: KnownShares
+) -> dict[RouteEpoch, Ledger]:
+    """Return the ledgers with the shares of the revisions that their tallies name."""
+    named = {place: {key.revision for key in ledger.tallies} - {0} for place, ledger in ledgers.items()}
+    missing = {(route, revision) for (route, _), revisions in named.items() for revision in revisions} - known.keys()
+    known |= {at: orjson.loads(plan.shares) for at, plan in (await history.find(connection, missing)).items()}
+    return {
+        (route, epoch): replace(
+            ledger,
+            shares={one: known[route, one] for one in sorted(named[route, epoch]) if (route, one) in known},
+        )
+        for (route, epoch), ledger in ledgers.items()
+    }
 
 
 def _buckets(rows: Sequence[Any]) -> dict[Any, dict[int, int]]:
@@ -158,8 +188,8 @@ def _here(dialect: str, table: Table, *columns: str) -> Select[Any]:
 
 @cache
 def _tallies(dialect: str, mature: bool) -> Select[Any]:
-    query = _here(dialect, tallies, *_KEY, *SUMS)
-    return query.where(tallies.c.phase == "mature", tallies.c.n != 0) if mature else query
+    query = _here(dialect, tallies, *_KEY, *SUMS).where(tallies.c.n != 0)
+    return query.where(tallies.c.phase == "mature") if mature else query
 
 
 @cache

@@ -170,18 +170,12 @@ async def _ids(
     missing = [address for address in addresses if address not in ids]
     if not missing:
         return ids
-    epochs = {(address.route, address.epoch) for address in missing}
-    wanted = sql.listed(connection.dialect.name, Text(), Text())
-    query = select(tallies.c.id, *_ADDRESS).join(
-        wanted, (tallies.c.route == wanted.c.c0) & (tallies.c.epoch == wanted.c.c1)
-    )
+    # With one address of an epoch and a revision all of them are read: there will be others.
+    places = {(address.route, address.epoch, address.revision) for address in missing}
+    query = _addresses(connection.dialect.name)
     for _ in range(2):
-        ids.update(
-            {
-                TallyAddress(*address): number
-                for number, *address in await connection.execute(query, sql.as_list(epochs))
-            }
-        )
+        found = await connection.execute(query, sql.as_list(places))
+        ids.update({TallyAddress(*address): number for number, *address in found})
         missing = [address for address in missing if address not in ids]
         if not missing:
             break
@@ -311,6 +305,15 @@ async def _recall_arrivals(
     query = _arrivals(connection.dialect.name)
     for route, epoch, period, unit, *rest in await connection.execute(query, sql.as_list(missing)):
         known[RoutePeriod(route, epoch, period)][unit] = Arrival(*rest)
+
+
+@cache
+def _addresses(dialect: str) -> Select[Any]:
+    wanted = sql.listed(dialect, Text(), Text(), BigInteger())
+    return select(tallies.c.id, *_ADDRESS).join(
+        wanted,
+        (tallies.c.route == wanted.c.c0) & (tallies.c.epoch == wanted.c.c1) & (tallies.c.revision == wanted.c.c2),
+    )
 
 
 @cache

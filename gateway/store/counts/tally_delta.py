@@ -27,9 +27,10 @@ class TallyAddress(NamedTuple):
     metric: str
     definition: str
     phase: Phase
+    revision: int = 0
 
 
-_Address = tuple[str, str, int, str, str, Role, str, str, str, Phase]
+_Address = tuple[str, str, int, str, str, Role, str, str, str, Phase, int]
 #: TallyAddress(*values), of all its fields, at half of the time.
 new_address: Final[Callable[[_Address], TallyAddress]] = partial(tuple.__new__, TallyAddress)
 

@@ -74,6 +74,7 @@ tallies: Final = table(
     string("metric"),
     string("definition"),
     string("phase"),
+    integer("revision"),
     integer("n"),
     number("m"),
     number("m2"),
@@ -90,9 +91,18 @@ tallies: Final = table(
     number("d3", begins=0),
     integer("distinct", begins=0),
 )
+#: The revision comes before what there is of each: so a new stretch is looked up without reading those before.
 Index(
-    "tallies_place",
-    *(tallies.c.route, tallies.c.epoch, tallies.c.period, tallies.c.variant, tallies.c.version, tallies.c.role),
+    "tallies_stretch",
+    *(
+        tallies.c.route,
+        tallies.c.epoch,
+        tallies.c.revision,
+        tallies.c.period,
+        tallies.c.variant,
+        tallies.c.version,
+        tallies.c.role,
+    ),
     *(tallies.c.against, tallies.c.metric, tallies.c.definition, tallies.c.phase),
     unique=True,
 )

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.schema.tables import metadata, schema_version
 
-VERSION: Final = 9
+VERSION: Final = 10
 
 
 class Step(NamedTuple):
@@ -48,6 +48,16 @@ _MOMENTS: Final = (
     'ALTER TABLE tallies ADD COLUMN "distinct" BIGINT NOT NULL DEFAULT 0',
     'UPDATE tallies SET "distinct" = n',
 )
+#: What stretches had before is not kept by revision: which calls that concerns is known by their time.
+_STRETCHES: Final = (
+    "ALTER TABLE tallies ADD COLUMN revision BIGINT NOT NULL DEFAULT 0",
+    "DROP INDEX tallies_place",
+    """CREATE UNIQUE INDEX tallies_stretch ON tallies
+        (route, epoch, revision, period, variant, version, role, against, metric, definition, phase)""",
+    """INSERT INTO numbers (name, value) SELECT 'finer_since_ms', coalesce(max(newest), -1) + 1 FROM (
+        SELECT (SELECT max(calls.at_ms) FROM calls WHERE calls.route = known.route) AS newest
+        FROM (SELECT DISTINCT route FROM newest_calls) AS known) AS by_route""",
+)
 _MORE: Final = "ALTER TABLE events ADD COLUMN more TEXT"
 
 #: Version → the step that leads to it. Steps are never edited once released, and they only ever add: a node of the
@@ -77,6 +87,7 @@ STEPS: Final[Mapping[int, Step]] = {
     ),
     8: Step("find repeated events", (_REPEATED,), (_REPEATED,)),
     9: Step("keep how skewed units are, count each once", _MOMENTS, _MOMENTS),
+    10: Step("keep mature values by stretch", _STRETCHES, _STRETCHES),
 }
 
 #: PostgreSQL's lock is a number that every program knows: "turnout" in ASCII. With SQLite the transaction itself is the

@@ -264,7 +264,9 @@ def put(
     value: float,
     unit: str | None = None,
 ) -> None:
-    key = TallyKey(row.period, row.variant, row.version, row.role, against, metric, definition, phase)
+    stretched = phase == "mature" and not (row.by_unit or against or row.role == "shadow")
+    revision = row.revision if stretched else 0
+    key = TallyKey(row.period, row.variant, row.version, row.role, against, metric, definition, phase, revision)
     unit = unit or (f"u:{row.unit}" if row.by_unit and row.unit is not None else row.id)
     m, d = values[key].get(unit, (Fraction(0), 0.0))
     values[key][unit] = (m + Fraction(value), d + 1.0)

@@ -91,7 +91,7 @@ async def epochs(store: Store, n: int) -> None:
     """Epochs that are over, with what was counted in them."""
     await fill(store, count_tables.epochs, [("r", f"e{i}", T0, "{}") for i in range(n)])
     await fill(store, count_tables.newest_calls, [("r", f"e{i}", T0 - 10**9) for i in range(n)])
-    place = ("a", "1", "primary", "", "k", "d", "mature")
+    place = ("a", "1", "primary", "", "k", "d", "mature", 0)
     sums = (1, 1.0, 1.0, 1.0, 1.0, 1.0, 1, 0, 1.0, None)
     await fill(store, count_tables.tallies, [("r", f"e{i}", 1, *place, *sums) for i in range(n)])
     await fill(store, count_tables.stretches, [("r", f"e{i}", 1, 1, "a", 1) for i in range(n)])

@@ -309,7 +309,7 @@ def test_what_an_earlier_version_recorded_does_not_hide_what_is_wrong_now(tmp_pa
     snapshot, ledger = counted(CASES["no unit in any request"], tmp_path)
     older = {key: tally for key, tally in ledger.tallies.items() if key.metric == "@calls"}
     many = {
-        replace(key, period=0): replace(tally, n=10_000 * tally.n, d=10_000 * tally.d) for key, tally in older.items()
+        key._replace(period=0): replace(tally, n=10_000 * tally.n, d=10_000 * tally.d) for key, tally in older.items()
     }
     shown = report(snapshot, replace(ledger, tallies={**ledger.tallies, **many}))
     [found] = [one for one in shown["problems"] if one["problem"] == "no_unit"]
