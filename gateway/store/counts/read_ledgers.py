@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -58,7 +58,7 @@ async def evidence(
     ``known`` are shares that were read before; it learns the others.
     """
     counted = await _rows(connection, _tallies(connection.dialect.name, True), places)
-    ledgers = {place: Ledger(*place, tallies=_tallied(rows)) for place, rows in counted.items()}
+    ledgers = {place: Ledger(*place, tallies=dict(map(_tally, rows))) for place, rows in counted.items()}
     return await _with_shares(connection, ledgers, {} if known is None else known)
 
 
@@ -91,7 +91,7 @@ async def read(
     ledgers = {
         place: Ledger(
             *place,
-            tallies=_tallied(counted[place]),
+            tallies=dict(map(_tally, counted[place])),
             sample_ratio=sample_ratios.get(place, START),
             stretches=tuple(
                 _joined(given[place], {key[1]: plan for key, plan in packed.items() if key[0] == place[0]})
@@ -136,8 +136,10 @@ async def _rows(
     return found
 
 
-def _tallied(rows: Sequence[Sequence[Any]]) -> dict[TallyKey, Tally]:
-    return {TallyKey._make(row[:_WIDTH]): Tally(*row[_WIDTH:]) for row in rows}
+@lru_cache(maxsize=2**16)
+def _tally(row: tuple[Any, ...]) -> tuple[TallyKey, Tally]:
+    """Return a row's tally; cached, because a bandit has thousands of stretches, and all but one are over."""
+    return TallyKey._make(row[:_WIDTH]), Tally(*row[_WIDTH:])
 
 
 async def _with_shares(
