@@ -10,7 +10,7 @@ from policies.ab import AB
 from policies.canary import Canary
 from policies.chance import chance, pick
 from policies.interleave import Interleave
-from policies.plans import Mirror, Slot, TeamDraft, Weighted, decode_plan, encode_plan
+from policies.plans import CompetitivePairs, Mirror, Slot, TeamDraft, Weighted, decode_plan, encode_plan
 from policies.shadow import Shadow
 from policies.single import Single
 from policies.thompson import Thompson
@@ -22,6 +22,7 @@ __all__ = [
     "AB",
     "POLICIES",
     "Canary",
+    "CompetitivePairs",
     "Decision",
     "Evidence",
     "Interleave",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import fsum
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from policies.chance import chance, pick
 from policies.decision import Decision, Occasion
@@ -74,7 +74,8 @@ class Slot:
     """One place of a merged list: where the item came from, and which ranker gets the credit for it, if any.
 
     ``source`` is the ranker (index into the plan's rankers) whose answer holds the item and ``position`` its place
-    there; ``credit`` is that index again when the item was drafted, None when it only fills the list.
+    there; ``credit`` is that index again when the item was drafted, None when it belongs to no ranker. A ranker's
+    n-th credited item competes with the n-th of each other: they were placed in one round, in an order drawn at random.
     """
 
     source: int
@@ -107,16 +108,18 @@ class TeamDraft:
     def draft(self, lists: Sequence[Sequence[str]], occasion: Occasion) -> tuple[Slot, ...]:
         """Merge ranked lists of item ids, one per ranker and in the rankers' order, into at most ``length`` slots.
 
-        A round is drafted only while every ranker still has as many unused items as the round can ask for. After that
-        the list is filled without credit: a ranker with a longer list would own more places, and win more of the
-        clicks that are made at random. A repeated id within one list counts where it stands first. An empty list stands
-        for a ranker that gave none: then no ranker gets credit.
+        Two rankers are compared by the rounds in which both took part (``Slot``), so a ranker that runs out of items
+        leaves the draft and the others go on. When fewer than two are left, the list is filled without credit. A
+        repeated id within one list counts where it stands first.
 
         Raises ValueError if there is not one list per ranker.
         """
         if len(lists) != len(self.rankers):
             raise ValueError(f"a draft of {len(self.rankers)} rankers needs as many lists, got {len(lists)}")
-        return team_draft(lists, self.length, lambda turn: self._order(occasion, turn))
+        return self._merge(lists, lambda turn: self._order(occasion, turn))
+
+    def _merge(self, lists: Sequence[Sequence[str]], order: Callable[[int], Sequence[int]]) -> tuple[Slot, ...]:
+        return team_draft(lists, self.length, order)
 
     def _order(self, occasion: Occasion, turn: int) -> list[int]:
         """Return a random permutation of the rankers, independent between requests and between turns."""
@@ -124,40 +127,94 @@ class TeamDraft:
         return sorted(range(len(coins)), key=coins.__getitem__)
 
 
+@dataclass(frozen=True, slots=True)
+class CompetitivePairs(TeamDraft):
+    """Two rankers' lists are merged by competitive pairs: an item that both would place next belongs to neither.
+
+    Source: Zhang et al., KDD 2025, arXiv:2508.00751.
+    """
+
+    def _merge(self, lists: Sequence[Sequence[str]], order: Callable[[int], Sequence[int]]) -> tuple[Slot, ...]:
+        return competitive_pairs(lists, self.length, order(0))
+
+
+class _Merging:
+    """A list that is being merged: the slots so far, and per ranker the ids that are not shown yet."""
+
+    def __init__(self, lists: Sequence[Sequence[str]], length: int) -> None:
+        self.length: Final = length
+        self.slots: Final[list[Slot]] = []
+        # Each id with its first position, in the order of the list.
+        self.unused: Final[list[dict[str, int]]] = []
+        for items in lists:
+            positions: dict[str, int] = {}
+            for position, item in enumerate(items):
+                positions.setdefault(item, position)
+            self.unused.append(positions)
+
+    @property
+    def room(self) -> int:
+        return self.length - len(self.slots)
+
+    def head(self, ranker: int) -> str:
+        return next(iter(self.unused[ranker]))
+
+    def take(self, ranker: int, credit: int | None) -> None:
+        """Show a ranker's next item."""
+        item = self.head(ranker)
+        self.slots.append(Slot(ranker, self.unused[ranker][item], credit))
+        for items in self.unused:
+            items.pop(item, None)
+
+    def filled(self, order: Sequence[int]) -> tuple[Slot, ...]:
+        """Return the list, filled from all rankers in turn without credit."""
+        while self.room > 0 and any(self.unused):
+            for ranker in order:
+                if self.unused[ranker] and self.room > 0:
+                    self.take(ranker, None)
+        return tuple(self.slots)
+
+
 def team_draft(lists: Sequence[Sequence[str]], length: int, order: Callable[[int], Sequence[int]]) -> tuple[Slot, ...]:
     """Merge by team draft, where ``order(turn)`` is the permutation of the rankers for that turn.
 
-    Turns 0, 1, … are the drafted rounds; the turn after them orders the filling. When the permutations are uniform and
-    independent, a click on a slot chosen at random is as likely to be credited to any ranker as to any other.
+    Turns 0, 1, … are the drafted rounds; the turn after them orders the filling. A ranker takes part in rounds for as
+    long as it has as many unused items as the round may use up, so that its turn never depends on the order. When the
+    permutations are uniform and independent, in each round each place is as likely to be one ranker's as another's.
     """
-    unused = [_first_positions(items) for items in lists]
-    slots: list[Slot] = []
-
-    def take(ranker: int, credit: int | None) -> None:
-        item = next(iter(unused[ranker]))
-        slots.append(Slot(ranker, unused[ranker][item], credit))
-        for items in unused:
-            items.pop(item, None)
-
+    merging = _Merging(lists, length)
+    unused = merging.unused
+    drafting = list(range(len(lists)))
     turn = 0
-    while (room := length - len(slots)) > 0 and min(map(len, unused)) >= min(len(lists), room):
-        for ranker in order(turn)[:room]:
-            take(ranker, ranker)
+    while merging.room > 0 and len(drafting) > 1:
+        shortest = min(reversed(drafting), key=lambda ranker: len(unused[ranker]))
+        if len(unused[shortest]) < min(len(drafting), merging.room):
+            drafting.remove(shortest)
+            continue
+        for ranker in [one for one in order(turn) if one in drafting][: merging.room]:
+            merging.take(ranker, ranker)
         turn += 1
-    rotation = order(turn)
-    while len(slots) < length and any(unused):
-        for ranker in rotation:
-            if unused[ranker] and len(slots) < length:
-                take(ranker, None)
-    return tuple(slots)
+    return merging.filled(order(turn))
 
 
-def _first_positions(items: Sequence[str]) -> dict[str, int]:
-    """Return each id with its first position, in the order of the list."""
-    positions: dict[str, int] = {}
-    for position, item in enumerate(items):
-        positions.setdefault(item, position)
-    return positions
+def competitive_pairs(lists: Sequence[Sequence[str]], length: int, order: Sequence[int]) -> tuple[Slot, ...]:
+    """Merge two lists by competitive pairs, where ``order`` is a uniform permutation of the two rankers.
+
+    As long as both have unused items: when their next ones differ, they are a pair, placed in this order; when they are
+    one item, it is shown and belongs to neither. So does the last item, where half a pair has room, and what fills the
+    list after one ranker ran out.
+
+    >>> [slot.credit for slot in competitive_pairs(["abcde", "bcafg"], 6, (0, 1))]
+    [0, 1, None, 0, 1, None]
+    """
+    merging = _Merging(lists, length)
+    while merging.room > 0 and all(merging.unused):
+        if merging.room < 2 or merging.head(0) == merging.head(1):
+            merging.take(order[0], None)
+            continue
+        for ranker in order:
+            merging.take(ranker, ranker)
+    return merging.filled(order)
 
 
 def encode_plan(plan: Plan) -> dict[str, Any]:
@@ -177,7 +234,7 @@ def encode_plan(plan: Plan) -> dict[str, Any]:
         }
     if isinstance(plan, TeamDraft):
         return {
-            "plan": "team_draft",
+            "plan": "competitive_pairs" if isinstance(plan, CompetitivePairs) else "team_draft",
             "rankers": list(plan.rankers),
             "items": plan.items,
             "item_id": plan.item_id,
@@ -199,14 +256,18 @@ def decode_plan(value: Mapping[str, Any]) -> Plan:
         _require_distinct([name for name, _ in weights], "weights")
         mirrors = tuple(Mirror(*_share(pair, "mirrors")) for pair in _field(value, "mirrors", list))
         return Weighted(weights, _field(value, "sticky", bool), mirrors)
-    if kind == "team_draft":
+    if kind in ("team_draft", "competitive_pairs"):
         rankers = tuple(_field(value, "rankers", list))
         _require(len(rankers) > 0 and all(isinstance(name, str) for name in rankers), "rankers", "names", rankers)
         _require_distinct(rankers, "rankers")
         length = _field(value, "length", int)
         _require(length >= 1, "length", "at least 1", length)
-        return TeamDraft(rankers, _field(value, "items", str), _field(value, "item_id", str), length)
-    raise ValueError(f'plan: expected "weighted" or "team_draft", got {kind!r}')
+        drafted = TeamDraft(rankers, _field(value, "items", str), _field(value, "item_id", str), length)
+        if kind == "team_draft":
+            return drafted
+        _require(len(rankers) == 2, "rankers", "two names", rankers)
+        return CompetitivePairs(rankers, drafted.items, drafted.item_id, length)
+    raise ValueError(f'plan: expected "weighted", "team_draft" or "competitive_pairs", got {kind!r}')
 
 
 def _field(value: Mapping[str, Any], name: str, kind: type[T]) -> T:

@@ -29,14 +29,16 @@ class Merged:
     ``first`` is the ranker (index into the plan's) whose answer is the envelope: the first that answered. ``body`` is
     its answer with the merged list in place of its own, as JSON; None means that its answer passes as it is.
     ``items`` are, per ranker, the ids it is credited for in the order shown: None for a ranker that took no part,
-    empty for one that did and got none. ``reason`` says why the answers could not be merged; None also when only one
-    answer came, since there is nothing to merge.
+    empty for one that did and got none. ``shown`` are the ids of the whole merged list, None where there is none.
+    ``reason`` says why the answers could not be merged; None also when only one answer came, since there is nothing to
+    merge.
     """
 
     first: int
     body: bytes | None
     items: tuple[tuple[str, ...] | None, ...]
     reason: Reason | None = None
+    shown: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +72,14 @@ def merge(plan: TeamDraft, occasion: Occasion, answers: Sequence[object]) -> Mer
         rankings.append(ranking)
     present = plan if len(came) == len(answers) else replace(plan, rankers=tuple(plan.rankers[i] for i in came))
     slots = present.draft([ranking.ids for ranking in rankings], occasion)
-    shown = [rankings[slot.source].items[slot.position] for slot in slots]
+    content = [rankings[slot.source].items[slot.position] for slot in slots]
+    shown = tuple(rankings[slot.source].ids[slot.position] for slot in slots)
     credited = dict(zip(came, _credits(slots, rankings), strict=True))
     try:
-        body = orjson.dumps(items.replaced(answers[came[0]], shown))
+        body = orjson.dumps(items.replaced(answers[came[0]], content))
     except TypeError:  # orjson writes at most 254 levels, though it reads 1,024
         return Merged(came[0], None, uncredited, "too_deep")
-    return Merged(came[0], body, tuple(credited.get(index) for index in range(len(answers))))
+    return Merged(came[0], body, tuple(credited.get(index) for index in range(len(answers))), None, shown)
 
 
 def _ranking(answer: object, items: Pointer, item_id: Pointer) -> _Ranking | Reason:

@@ -41,7 +41,7 @@ Inapplicable = Literal[
     "metric_not_listed",  # the prediction's route did not list the metric
     "not_merged",  # several rankers answered, and one's list passed unchanged: no ranker can have the credit
     "no_item",  # the answer is a merged list, and the event names no item: no ranker can be credited
-    "item_not_shown",  # it names an item that no ranker was credited for
+    "item_not_shown",  # it names an item that was not shown (before rows had ``shown``: that no ranker is credited for)
     "uncounted",  # nothing about the request counts (``records.UNCOUNTED``)
 ]
 
@@ -74,6 +74,8 @@ class ScoredCall(Countable, Protocol):
     def prediction(self) -> Any: ...
     @property
     def items(self) -> tuple[str, ...] | None: ...
+    @property
+    def shown(self) -> tuple[str, ...] | None: ...
 
 
 AnyCall = TypeVar("AnyCall", bound=ScoredCall)
@@ -191,7 +193,8 @@ def inapplicable(calls: Sequence[ScoredCall], event: Feedback, metric: Metric | 
         return "not_merged"
     if event.item is None:
         return "no_item"
-    return None if any(event.item in (call.items or ()) for call in rankers) else "item_not_shown"
+    known = any(event.item in (call.items or ()) or event.item in (call.shown or ()) for call in rankers)
+    return None if known else "item_not_shown"
 
 
 def counted(call: Countable, metric: Metric) -> bool:
@@ -299,14 +302,17 @@ def _difference(a: float | None, b: float | None) -> float | None:
 def _ranker_pairs(
     calls: Sequence[ScoredCall], events: Sequence[Feedback], metric: Metric, *, matured: bool
 ) -> list[Value]:
-    """Return whose items earned more, for every ordered pair of rankers, if an event names an item of any of them.
+    """Return which ranker's items won, for every ordered pair of rankers, if an event names an item of the merged list.
 
-    A ranker that failed, or that was not merged, is in no pair: the other did not win, since it had no competitor.
+    A round of the draft is won by the ranker whose item earned more in it, and the request by the ranker that won more
+    of the rounds in which both took part; an item that belongs to neither makes a tie. Rows from before rounds were
+    logged (``shown``) compare all that the rankers' items earned. A ranker that failed, or that was not merged, is in
+    no pair: the other did not win, since it had no competitor.
     """
     rankers = [
-        call
+        (call, items)
         for call in calls
-        if call.role == "draft" and call.items is not None and not call.failed and counted(call, metric)
+        if call.role == "draft" and (items := call.items) is not None and not call.failed and counted(call, metric)
     ]
     if len(rankers) < 2 or not events:
         return []
@@ -314,21 +320,27 @@ def _ranker_pairs(
     for event in events:
         if event.item is not None:
             by_item[event.item].append(event)
-    if not any(item in by_item for call in rankers for item in call.items or ()):
+    shown = next((shown for call in calls if call.role == "draft" and (shown := call.shown) is not None), None)
+    listed = (item for _, items in rankers for item in items) if shown is None else shown
+    if by_item.keys().isdisjoint(listed):
         return []
-    credits = [
-        fsum(_fold(call, by_item[item], metric) or 0.0 for item in call.items or () if item in by_item)
-        for call in rankers
+    earned = [
+        [(_fold(call, by_item[item], metric) or 0.0) if item in by_item else 0.0 for item in items]
+        for call, items in rankers
     ]
     pairs = []
-    for call, credit in zip(rankers, credits, strict=True):
-        for other, others in zip(rankers, credits, strict=True):
+    for (call, _), ours in zip(rankers, earned, strict=True):
+        for (other, _), theirs in zip(rankers, earned, strict=True):
             if other is not call:
-                sign = float((credit > others) - (credit < others))
-                pairs.append(
-                    Value(call.variant, call.version, call.role, other.variant, sign, sign if matured else None)
-                )
+                rounds = zip(ours, theirs, strict=False)  # the one that ran out of items took part in fewer
+                won = _sign(fsum(ours), fsum(theirs)) if shown is None else _sign(sum(_sign(*pair) for pair in rounds))
+                pairs.append(Value(call.variant, call.version, call.role, other.variant, won, won if matured else None))
     return pairs
+
+
+def _sign(a: float, b: float = 0.0) -> float:
+    """Return 1, 0 or −1: whether a is greater than b, equal or less."""
+    return float((a > b) - (a < b))
 
 
 def _comparable(call: ScoredCall) -> bool:

@@ -120,8 +120,10 @@ class Prediction:
     ``variant`` is the one that was chosen; ``served`` names another only when a fallback's answer went out instead.
     ``unit`` is who was randomised (None: the request itself). ``by_unit`` says that the unit is what is counted.
     ``predicted`` says whether ``prediction`` holds a value (null is a value). ``items`` are the ids this ranker was
-    credited for in a merged list, in the order shown, None outside interleaving. ``latency_ms`` is until the last byte
-    from the backend, ``overhead_ms`` the request's total time less the time spent waiting for backends.
+    credited for in a merged list, in the order shown, None outside interleaving. ``shown`` are the ids of the whole
+    merged list, in the row of the ranker whose answer it stands in: then each ranker's n-th item was placed in the same
+    round as the others' n-th (rows without it are older, and say nothing of rounds). ``latency_ms`` is until the last
+    byte from the backend, ``overhead_ms`` the request's total time less the time spent waiting for backends.
     ``status`` is the status the client saw for primary and draft calls, the backend's own for shadows; None: none came.
     ``retries`` is how often the call was sent again, to another replica of the variant.
     ``wrong`` are words of ``WRONG`` for what differed from the operator's file, each perhaps with ":" and a detail.
@@ -158,6 +160,7 @@ class Prediction:
     traceparent: Rare[str | None] = None
     retries: Rare[int] = 0
     wrong: Rare[tuple[str, ...] | None] = None
+    shown: Rare[tuple[str, ...] | None] = None
 
     @property
     def uncounted(self) -> bool:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Literal
+
 import pytest
 
-from policies import Interleave, TeamDraft
+from policies import CompetitivePairs, Interleave, TeamDraft
 from policies.types import Decision, Evidence, Occasion, Path
 
 
@@ -15,7 +18,22 @@ def interleave(
 
 
 def test_its_settings_are_the_plan() -> None:
-    assert interleave().plan(Evidence()) == TeamDraft(("a", "b"), "/hits", "/id", 10)
+    assert interleave().plan(Evidence()) == CompetitivePairs(("a", "b"), "/hits", "/id", 10)
+
+
+@pytest.mark.parametrize(
+    ("rankers", "method", "plan"),
+    [
+        (("a", "b"), "pairs", CompetitivePairs),
+        (("a", "b"), "team_draft", TeamDraft),
+        (("a", "b", "c"), None, TeamDraft),
+        (("a", "b", "c"), "team_draft", TeamDraft),
+    ],
+)
+def test_the_method_merges_and_two_rankers_make_pairs_without_one(
+    rankers: tuple[str, ...], method: Literal["pairs", "team_draft"] | None, plan: type[TeamDraft]
+) -> None:
+    assert type(replace(interleave(rankers=rankers), method=method).plan(Evidence())) is plan
 
 
 def test_every_ranker_answers_every_request() -> None:
@@ -33,6 +51,11 @@ def test_the_first_ranker_is_the_baseline_and_units_vote() -> None:
         (interleave(rankers=()), ("rankers",), "needs at least two different rankers, got none"),
         (interleave(rankers=("a",)), ("rankers",), 'needs at least two different rankers, got "a"'),
         (interleave(rankers=("a", "b", "a")), ("rankers", 2), '"a" is named twice; name each of the rankers once'),
+        (
+            replace(interleave(rankers=("a", "b", "c")), method="pairs"),
+            ("method",),
+            '"pairs" merges two rankers, and there are 3; write "team_draft"',
+        ),
         (interleave(length=0), ("length",), "must be at least 1, got 0"),
         (
             interleave(items="hits"),

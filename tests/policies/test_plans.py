@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from policies.plans import Mirror, TeamDraft, Weighted, decode_plan, encode_plan
+from policies.plans import CompetitivePairs, Mirror, TeamDraft, Weighted, decode_plan, encode_plan
 from policies.types import Decision, Occasion
 from tests.policies.examples import occasions
 
@@ -19,6 +19,7 @@ PLANS: list[Weighted | TeamDraft] = [
     Weighted((("a", 0.1), ("b", 0.2), ("c", 0.7)), sticky=False),
     Weighted((("a", 0.0), ("b", 1.0)), mirrors=(Mirror("c", 0.1), Mirror("d", 1.0))),
     TeamDraft(("a", "b", "c"), "/outputs/0/data", "/id", 10),
+    CompetitivePairs(("a", "b"), "/outputs/0/data", "/id", 10),
 ]
 
 
@@ -137,6 +138,7 @@ def test_a_damaged_weighted_plan_is_refused_by_name(damage: dict[str, Any], name
         ({"length": 0}, "length"),
         ({"length": 2.5}, "length: expected int"),
         ({"length": True}, "length: expected int"),
+        ({"plan": "competitive_pairs"}, "two names"),
     ],
 )
 def test_a_damaged_draft_is_refused_by_name(damage: dict[str, Any], named: str) -> None:

@@ -1,18 +1,18 @@
-"""Team draft: the exact distributions, where drafting stops, and that random clicks favour no ranker."""
+"""Team draft and competitive pairs: exact distributions, where drafting stops, and that chance favours no ranker."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
-from itertools import permutations, product
+from itertools import combinations, permutations, product
 from math import sqrt
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.plans import Slot, TeamDraft, team_draft
+from policies.plans import CompetitivePairs, Slot, TeamDraft, competitive_pairs, team_draft
 from policies.types import Occasion
 
 Lists = Sequence[Sequence[str]]
@@ -81,24 +81,68 @@ def test_hashed_coins_give_these_probabilities(lists: Lists, length: int, expect
         assert abs(counts[seen] - 12_000 * p) < 4 * sqrt(12_000 * p * (1 - p))
 
 
-@pytest.mark.parametrize(
-    ("lists", "length"),
-    [
-        *((lists, length) for lists, length, _ in ROWS),
-        (["abc", "cba"], 3),
-        (["abcd", "bcda"], 3),
-        (["ab", "abcdef"], 4),
-        (["a", ""], 2),
-        (["abc", "bca", "cab"], 3),
-    ],
-)
-def test_a_random_clicker_prefers_nobody(lists: Lists, length: int) -> None:
-    """A ranker with a longer list must not own more slots."""
-    credits: Counter[str] = Counter()
-    for (_, teams), probability in distribution(lists, length).items():
-        for team in teams:
-            credits[team] += probability  # type: ignore[assignment]
-    assert len({credits[str(ranker)] for ranker in range(len(lists))}) == 1
+CASES: list[tuple[Lists, int]] = [
+    *((lists, length) for lists, length, _ in ROWS),
+    (["abc", "cba"], 3),
+    (["abcd", "bcda"], 3),
+    (["ab", "abcdef"], 4),
+    (["a", ""], 2),
+    (["abc", "bca", "cab"], 3),
+    (["a", "bcd", "efg"], 5),
+    (["", "abc", "bcd"], 4),
+    (["ab", "bcde", "abfg"], 6),
+    (["abcd", "bad", "dc"], 5),
+]
+
+
+def rounds(slots: Sequence[Slot], ranker: int, other: int) -> list[tuple[int, int]]:
+    """The places of two rankers' items in each round that both took part in."""
+    ours, theirs = ([at for at, slot in enumerate(slots) if slot.credit == one] for one in (ranker, other))
+    return list(zip(ours, theirs, strict=False))
+
+
+@pytest.mark.parametrize(("lists", "length"), CASES)
+def test_a_click_at_any_place_favours_no_ranker(lists: Lists, length: int) -> None:
+    """However clicks depend on the place: in the rounds of two rankers, each place is as often one's as the other's."""
+    orders = list(permutations(range(len(lists))))
+    held: Counter[tuple[int, int, int, int]] = Counter()
+    for draw in product(orders, repeat=min(length, 4)):
+        slots = team_draft(lists, length, [*draw, orders[0]].__getitem__)
+        for one, other in combinations(range(len(lists)), 2):
+            for mine, theirs in rounds(slots, one, other):
+                held[one, other, mine, 0] += 1
+                held[one, other, theirs, 1] += 1
+    assert all(held[one, other, at, 0] == held[one, other, at, 1] for one, other, at, _ in list(held))
+
+
+@pytest.mark.parametrize(("lists", "length"), [case for case in CASES if len(case[0]) == 2])
+def test_pairs_stand_together_and_either_item_may_be_first(lists: Lists, length: int) -> None:
+    drawn = [rounds(competitive_pairs(lists, length, order), 0, 1) for order in ((0, 1), (1, 0))]
+    assert all(theirs == mine + 1 for mine, theirs in drawn[0])
+    assert drawn[1] == [(theirs, mine) for mine, theirs in drawn[0]]
+
+
+def test_competitive_pairs_of_the_paper() -> None:
+    """Zhang et al. 2025, section 3: control a b c d e, treatment b c a f g."""
+    lists = ["abcde", "bcafg"]
+    assert outcome(lists, competitive_pairs(lists, 5, (0, 1))) == ("abcdf", "01-01")
+    assert outcome(lists, competitive_pairs(lists, 5, (1, 0))) == ("bacfd", "10-10")
+    # Half a pair has room, then what is left of the longer list: nobody's.
+    assert outcome(lists, competitive_pairs(lists, 4, (0, 1))) == ("abcd", "01--")
+    assert outcome(["ab", "cdefg"], competitive_pairs(["ab", "cdefg"], 6, (1, 0))) == ("cadbef", "1010--")
+
+
+def test_equal_lists_make_no_pair() -> None:
+    assert outcome(["abc", "abc"], competitive_pairs(["abc", "abc"], 3, (1, 0))) == ("abc", "---")
+
+
+def test_the_first_of_each_pair_is_one_fair_coin_per_request() -> None:
+    plan = CompetitivePairs(("a", "b"), "", "", 4)
+    shown = Counter(
+        outcome(["12", "34"], plan.draft(["12", "34"], Occasion("s", "user", f"{i}")))[0] for i in range(2_000)
+    )
+    assert set(shown) == {"1324", "3142"}
+    assert abs(shown["1324"] - 1_000) < 4 * sqrt(500)
 
 
 id_lists = st.lists(st.lists(st.sampled_from("abcdefgh"), max_size=10), min_size=2, max_size=4)
@@ -117,15 +161,24 @@ def test_a_merged_list_is_full_free_of_repeats_and_true_to_its_sources(
 
 
 @given(lists=id_lists, length=st.integers(1, 10), request=st.text(max_size=5))
-def test_credit_differs_by_at_most_one_slot_and_ends_where_filling_begins(
+def test_every_item_of_a_draft_has_a_competitor_until_filling_begins(
     lists: list[list[str]], length: int, request: str
 ) -> None:
+    """Only the last round, where the list is full, may leave one ranker alone."""
     plan = TeamDraft(tuple("wxyz"[: len(lists)]), "", "", length)
     teams = [slot.credit for slot in plan.draft(lists, Occasion("route", None, request))]
-    owned = [teams.count(ranker) for ranker in range(len(lists))]
-    assert max(owned) - min(owned) <= 1
+    owned = sorted((teams.count(ranker) for ranker in range(len(lists))), reverse=True)
+    assert owned[0] - owned[1] <= 1
     drafted = len(teams) - teams.count(None)
     assert None not in teams[:drafted]
+
+
+@given(both=st.lists(st.permutations("abcdefgh"), min_size=2, max_size=2), more=id_lists, request=st.text(max_size=5))
+def test_a_draft_goes_on_while_two_rankers_have_items(
+    both: list[list[str]], more: list[list[str]], request: str
+) -> None:
+    plan = TeamDraft(tuple("uvwxyz"[: 2 + len(more)]), "", "", 6)
+    assert all(slot.credit is not None for slot in plan.draft([*both, *more], Occasion("route", None, request)))
 
 
 def test_two_rankers_of_the_same_list_share_every_pair_of_slots() -> None:
@@ -136,10 +189,13 @@ def test_two_rankers_of_the_same_list_share_every_pair_of_slots() -> None:
 
 
 def test_filling_alternates_and_either_ranker_may_begin() -> None:
-    lists = ["", "abcd", "efgh"]
-    plan = TeamDraft(("dry", "one", "two"), "", "", 4)
-    shown = {outcome(lists, plan.draft(lists, Occasion("s", None, f"{i}"))) for i in range(50)}
-    assert shown == {("aebf", "----"), ("eafb", "----")}
+    lists = ["", "abc", "efgh"]
+    plan = TeamDraft(("dry", "one", "two"), "", "", 6)
+    shown = {outcome(lists, plan.draft(lists, Occasion("s", None, f"{i}"))) for i in range(100)}
+    assert {items for items, _ in shown} == {
+        "".join(turns) for turns in product(("ae", "ea"), ("bf", "fb"), ("cg", "gc"))
+    }
+    assert all(teams[4:] == "--" and "-" not in teams[:4] for _, teams in shown)
 
 
 def test_a_repeated_id_counts_where_it_stands_first() -> None:

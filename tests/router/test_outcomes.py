@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from router.outcomes import Value, agreements, changes, counted, in_time, values
+from router.outcomes import Value, agreements, changes, counted, in_time, inapplicable, values
 from router.records import Feedback, Outcome, Prediction
 from router.snapshot import Metric
 
@@ -37,8 +37,8 @@ def predicted(value: Any, variant: str = "a", **more: Any) -> Prediction:
     return call(variant, predicted=True, prediction=value, **more)
 
 
-def drafted(variant: str, *items: str) -> Prediction:
-    return call(variant, role="draft", items=items)
+def drafted(variant: str, *items: str, shown: str | None = None) -> Prediction:
+    return call(variant, role="draft", items=items, shown=None if shown is None else tuple(shown))
 
 
 def event(value: Any, *, item: str | None = None, event_id: str | None = None, ms: int = AT + 1) -> Feedback:
@@ -217,6 +217,56 @@ def test_three_rankers_are_paired_both_ways() -> None:
         ("c", "a"): 0.0,
         ("c", "b"): -1.0,
     }
+
+
+@pytest.mark.parametrize(
+    ("clicked", "vote"),
+    [
+        ("x", 1.0),
+        ("z", -1.0),
+        ("xp", 0.0),
+        ("xpy", 1.0),
+        ("xyp", 1.0),
+        ("xz", 0.0),
+        ("c", 0.0),
+        ("cp", -1.0),
+        ("w", 0.0),
+    ],
+)
+def test_each_round_is_won_by_the_ranker_whose_item_got_the_event(clicked: str, vote: float) -> None:
+    """Rounds x against p and y against z; c belongs to both, and w filled the list."""
+    calls = [drafted("a", "x", "y", shown="xpczyw"), drafted("b", "p", "z")]
+    found = worth(calls, [event(1, item=item) for item in clicked], metric("event"))
+    assert (found["a", "b"], found["b", "a"]) == (vote, -vote)
+
+
+def test_a_value_decides_its_round_and_no_other() -> None:
+    """The sums of values, 9 against 4, would prefer the ranker that lost two rounds of three."""
+    calls = [drafted("a", *"xyz", shown="xpyqzr"), drafted("b", *"pqr")]
+    spent = [event(value, item=item) for item, value in zip("xpqr", (9, 0, 2, 2), strict=True)]
+    assert worth(calls, spent, metric("value"))["a", "b"] == -1.0
+
+
+def test_a_ranker_that_left_the_draft_is_compared_by_the_rounds_before() -> None:
+    calls = [drafted("a", *"xyz", shown="xpqyrz"), drafted("b", "p"), drafted("c", "q", "r")]
+    found = worth(calls, [event(1, item="y"), event(1, item="z")], metric("event"))
+    assert {pair: vote for pair, vote in found.items() if pair[1]} == {
+        ("a", "b"): 0.0,
+        ("b", "a"): 0.0,
+        ("a", "c"): 1.0,
+        ("c", "a"): -1.0,
+        ("b", "c"): 0.0,
+        ("c", "b"): 0.0,
+    }
+
+
+def test_an_event_on_an_item_of_no_ranker_counts_as_a_tie_and_one_that_was_not_shown_cannot_count() -> None:
+    calls = [drafted("a", "x", shown="cxz"), drafted("b", "z")]
+    assert [inapplicable(calls, event(1, item=item), metric("event")) for item in "cxe"] == [
+        None,
+        None,
+        "item_not_shown",
+    ]
 
 
 def test_the_window_includes_its_end_and_what_came_before_its_prediction() -> None:

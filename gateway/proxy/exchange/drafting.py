@@ -53,13 +53,14 @@ _OF_THE_BODY: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """The answer for the client: whose it is, and the items that each ranker is credited for, if lists were merged."""
+    """The answer for the client: whose it is, and if lists were merged, the ids shown and those of each ranker."""
 
     call: BackendCall
     body: bytes | None
     headers: Headers
     variants: tuple[str, ...]
     items: tuple[tuple[str, ...] | None, ...]
+    merged: tuple[str, ...] | None = None
     served: str | None = None
     unmerged: str | None = None
 
@@ -118,7 +119,7 @@ def _merged(reply: Reply, plan: TeamDraft, calls: Sequence[BackendCall]) -> _Sho
         return shown if result.reason is None else replace(shown, unmerged=result.reason)
     headers = [header for header in headers if header[0].lower() not in _OF_THE_BODY]
     drafted = tuple(name for name, items in zip(plan.rankers, result.items, strict=True) if items is not None)
-    return _Shown(envelope, result.body, headers, drafted, result.items)
+    return _Shown(envelope, result.body, headers, drafted, result.items, result.shown)
 
 
 def _document(came: BackendCall) -> object:
@@ -150,7 +151,7 @@ async def _fallback(routed: RoutedRequest, plan: TeamDraft, body: bytes) -> _Sho
     (came,) = await _calls(routed, (name,), body)
     if came.fault is not None:
         return None
-    return _Shown(came, came.body, came.headers, (name,), (None,) * len(plan.rankers), name)
+    return _Shown(came, came.body, came.headers, (name,), (None,) * len(plan.rankers), None, name)
 
 
 def _rows(reply: Reply, plan: TeamDraft, calls: Sequence[BackendCall], shown: _Shown, status: int) -> bytes:
@@ -165,6 +166,8 @@ def _rows(reply: Reply, plan: TeamDraft, calls: Sequence[BackendCall], shown: _S
             outcome["served"] = shown.served
         if items is not None:
             outcome["items"] = items
+            if came is shown.call and shown.merged is not None:
+                outcome["shown"] = shown.merged
         if shown.unmerged is not None:
             outcome["wrong"] = (f"unmerged:{shown.unmerged}",)
         read_answer(outcome, routed, name, came, came.body, reply.counts)

@@ -119,7 +119,14 @@ class StoredCall(NamedTuple):
 
     @property
     def items(self) -> tuple[str, ...] | None:
-        found = None if self.row.more is None else orjson.loads(self.row.more).get("items")
+        return self._texts("items")
+
+    @property
+    def shown(self) -> tuple[str, ...] | None:
+        return self._texts("shown")
+
+    def _texts(self, name: str) -> tuple[str, ...] | None:
+        found = None if self.row.more is None else orjson.loads(self.row.more).get(name)
         return None if found is None else tuple(found)
 
     @property

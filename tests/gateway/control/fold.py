@@ -202,7 +202,7 @@ def can_count(event: Feedback, rows: Sequence[Prediction], metrics: Mapping[str,
     rankers = [row for row in rows if row.role == "draft"]
     if not rankers or event.value is None or event.metric == "exposed" or metrics[event.metric].kind == "label":
         return True
-    return any(event.item in (row.items or ()) for row in rankers)
+    return any(event.item in (row.items or ()) or event.item in (row.shown or ()) for row in rankers)
 
 
 def route_of(found: Sequence[Sequence[Prediction]], event: Feedback) -> str:
@@ -239,16 +239,21 @@ def weigh(values: Values, rows: Sequence[Prediction], told: Sequence[Feedback], 
                     put(values, row, primary.variant, metric.name, metric.definition, phase, difference)
         return
     merged = [row for row in rows if row.role == "draft" and row.items is not None and not row.failed]
-    if not any(e.item in (row.items or ()) for row in merged for e in told):
+    whole = [item for row in rows if row.role == "draft" for item in row.shown or ()]
+    in_rounds = any(row.shown is not None for row in rows if row.role == "draft")
+    if not any(e.item in (whole if in_rounds else row.items or ()) for row in merged for e in told):
         return
     earned = {}
     for row in merged:
         parts = [merge([(e, number(e.value)) for e in told if e.item == item], metric) for item in row.items or ()]
-        earned[row.variant] = sum(part for part in parts if part is not None)
+        earned[row.variant] = [0.0 if part is None else part for part in parts]
     for row in merged:
         for other in merged:
             if other.variant != row.variant:
-                a, b = earned[row.variant], earned[other.variant]
+                a, b = sum(earned[row.variant]), sum(earned[other.variant])
+                if in_rounds:
+                    rounds = list(zip(earned[row.variant], earned[other.variant], strict=False))
+                    a, b = sum(one > two for one, two in rounds), sum(one < two for one, two in rounds)
                 for phase in phases:
                     sign = 1.0 if a > b else -1.0 if a < b else 0.0
                     put(values, row, other.variant, metric.name, metric.definition, phase, sign)

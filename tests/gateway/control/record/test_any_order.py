@@ -71,12 +71,11 @@ def requests(draw: Callable[[Any], Any]) -> list[Prediction]:
         }
         prediction = st.sampled_from([{}, {"prediction": 1}, {"prediction": 2}, {"prediction": True}])
         if draw(st.sampled_from([False, False, True])):
+            shown = draw(st.sampled_from([None, ("x", "w", "z", "y")]))
             for ranker, items in (("a", ("x", "y")), ("b", ("z",))):
                 fault = draw(faults)
-                merged = None if fault else items
-                rows.append(
-                    call(number, ranker, role="draft", items=merged, fault=fault, **{**shared, "forced": False})
-                )
+                merged = {} if fault else {"items": items, "shown": shown if ranker == "a" else None}
+                rows.append(call(number, ranker, role="draft", fault=fault, **merged, **{**shared, "forced": False}))
             continue
         variant = draw(st.sampled_from("ab"))
         rows.append(call(number, variant, fault=draw(faults), **shared, **draw(prediction)))
@@ -94,7 +93,7 @@ def feedback(draw: Callable[[Any], Any]) -> list[Feedback]:
         name = draw(st.sampled_from([*VALUES, "exposed", "exposed"]))
         more = {
             "metric": name,
-            "item": draw(st.sampled_from(["x", "y", "z", None])),
+            "item": draw(st.sampled_from(["x", "y", "z", "w", None])),
             "event_id": draw(st.sampled_from(["e1", "e2", None, None])),
             "revision": draw(st.sampled_from([0, 0, 1, 2])),
         }

@@ -90,6 +90,8 @@ def test_two_lists_are_merged_in_the_first_rankers_envelope(tmp_path: Path) -> N
     credited = [row["items"] for row in rows]
     assert sorted(credited[0] + credited[1]) == sorted(ids)
     assert all(ids.index(one) < ids.index(two) for items in credited for one, two in pairwise(items))
+    # What was shown is in one row, which makes the rankers' n-th items one round.
+    assert [row.get("shown") for row in rows] == [ids, None]
     (request,) = asked
     assert request.body == b'{"q":"cats"}'
     assert request.headers["accept-encoding"] == "identity"

@@ -128,7 +128,7 @@ WHOLE_VIEW = (
     '"overhead_ms":0.25,"predicted":true,"prediction":{"label":"é","p":[0.5,null]},'
     '"features":{"country":"de","n":1},"reported_version":"2b","items":["x","y"],'
     '"request_id":"req-1","traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",'
-    '"retries":1,"wrong":["no_feature:age"],"open":false}'
+    '"retries":1,"wrong":["no_feature:age"],"shown":null,"open":false}'
 )
 SHORT_VIEW = (
     '{"id":"018bcfe5-6804-7000-8000-000000000004","at_ms":1700000000004,"route":"r","epoch":"e",'
@@ -136,7 +136,7 @@ SHORT_VIEW = (
     '"reason":"mirror","propensity":null,"by_unit":false,"forced":false,"method":"POST",'
     '"status":null,"fault":null,"served":null,"unit":null,"key":null,"latency_ms":null,'
     '"overhead_ms":null,"predicted":false,"prediction":null,"features":null,"reported_version":null,'
-    '"items":null,"request_id":null,"traceparent":null,"retries":0,"wrong":null,"open":false}'
+    '"items":null,"request_id":null,"traceparent":null,"retries":0,"wrong":null,"shown":null,"open":false}'
 )
 EXPORT = (
     '{"id":"018bcfe5-6803-7000-8000-000000000003","at_ms":1700000000003,"route":"r","epoch":"e",'
@@ -146,13 +146,13 @@ EXPORT = (
     '"overhead_ms":0.25,"predicted":true,"prediction":{"label":"é","p":[0.5,null]},'
     '"features":{"country":"de","n":1},"reported_version":"2b","items":["x","y"],'
     '"request_id":"req-1","traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",'
-    '"retries":1,"wrong":["no_feature:age"],"open":false,"outcomes":[]}\n'
+    '"retries":1,"wrong":["no_feature:age"],"shown":null,"open":false,"outcomes":[]}\n'
     '{"id":"018bcfe5-6804-7000-8000-000000000004","at_ms":1700000000004,"route":"r","epoch":"e",'
     '"period":3,"revision":7,"variant":"v","model":"m","version":"2","role":"shadow",'
     '"reason":"mirror","propensity":null,"by_unit":false,"forced":false,"method":"POST",'
     '"status":null,"fault":null,"served":null,"unit":null,"key":null,"latency_ms":null,'
     '"overhead_ms":null,"predicted":false,"prediction":null,"features":null,"reported_version":null,'
-    '"items":null,"request_id":null,"traceparent":null,"retries":0,"wrong":null,"open":false,'
+    '"items":null,"request_id":null,"traceparent":null,"retries":0,"wrong":null,"shown":null,"open":false,'
     '"outcomes":[]}\n'
 )
 EXPORT_OF_TEXTS = (
@@ -163,13 +163,13 @@ EXPORT_OF_TEXTS = (
     '"overhead_ms":0.25,"predicted":true,"prediction":"{\\"label\\":\\"é\\",\\"p\\":[0.5,null]}",'
     '"features":"{\\"country\\":\\"de\\",\\"n\\":1}","reported_version":"2b","items":["x","y"],'
     '"request_id":"req-1","traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",'
-    '"retries":1,"wrong":["no_feature:age"],"open":false,"outcomes":[]}\n'
+    '"retries":1,"wrong":["no_feature:age"],"shown":null,"open":false,"outcomes":[]}\n'
     '{"id":"018bcfe5-6804-7000-8000-000000000004","at_ms":1700000000004,"route":"r","epoch":"e",'
     '"period":3,"revision":7,"variant":"v","model":"m","version":"2","role":"shadow",'
     '"reason":"mirror","propensity":null,"by_unit":false,"forced":false,"method":"POST",'
     '"status":null,"fault":null,"served":null,"unit":null,"key":null,"latency_ms":null,'
     '"overhead_ms":null,"predicted":false,"prediction":null,"features":null,"reported_version":null,'
-    '"items":null,"request_id":null,"traceparent":null,"retries":0,"wrong":null,"open":false,'
+    '"items":null,"request_id":null,"traceparent":null,"retries":0,"wrong":null,"shown":null,"open":false,'
     '"outcomes":[]}\n'
 )
 PARQUET = [
@@ -204,6 +204,7 @@ PARQUET = [
     "traceparent string",
     "retries int64",
     "wrong list<item: string>",
+    "shown list<item: string>",
     "outcomes list<item: struct<metric: string, against: string, live: double, mature: double>>",
 ]
 EVENTS = [
@@ -233,7 +234,7 @@ EVENTS = [
         '"data":{"prediction_id":"018bcfe5-6803-7000-8000-000000000003","route":"r","role":"primary",'
         '"variant":"v","model":"m","version":"2","status":404,"fault":"client_error","served":"w",'
         '"failed":true,"latency_ms":12.5,"overhead_ms":0.25,"predicted":true,"prediction":{"label":"é",'
-        '"p":[0.5,null]},"items":["x","y"],"reported_version":"2b","retries":1},'
+        '"p":[0.5,null]},"items":["x","y"],"reported_version":"2b","retries":1,"shown":null},'
         '"type":"turnout.response"}'
     ),
     (
@@ -243,7 +244,7 @@ EVENTS = [
         '"variant":"v","data":{"prediction_id":"018bcfe5-6804-7000-8000-000000000004","route":"r",'
         '"role":"shadow","variant":"v","model":"m","version":"2","status":null,"fault":null,'
         '"served":null,"failed":false,"latency_ms":null,"overhead_ms":null,"predicted":false,'
-        '"prediction":null,"items":null,"reported_version":null,"retries":0},"type":"turnout.response"}'
+        '"prediction":null,"items":null,"reported_version":null,"retries":0,"shown":null},"type":"turnout.response"}'
     ),
 ]
 SHARED_COLUMNS = [
