@@ -12,6 +12,7 @@ event has the same id.
 | feedback | status that a feedback event comes to                   | of its own                          |
 | outcome  | change of a value: ``live`` and ``mature``, before and after | of its own                     |
 | body     | request of which something was captured                 | … + ".body"                         |
+| verdict  | change of a variant's verdict                           | of its own                          |
 
 Source: CloudEvents 1.0.2, section "Context Attributes"; its JSON format, section 3; its Distributed Tracing extension.
 """
@@ -33,7 +34,7 @@ from gateway.store.rows import calls
 from gateway.store.rows.bodies import Body
 from gateway.store.rows.calls import StoredCall
 from gateway.store.rows.feedback_events import Event as FeedbackEvent
-from gateway.store.rows.recorded import ChangedValue, Recorded
+from gateway.store.rows.recorded import ChangedValue, ChangedVerdict, Recorded
 from router.records import CALL_FIELDS
 from router.snapshot import EventType, Sink
 
@@ -81,6 +82,8 @@ def _events(recorded: Recorded, now_ms: int) -> Iterator[Unmade]:
         yield "feedback", event.counted, partial(_feedback, event, now_ms)
     for changed in recorded.outcomes:
         yield "outcome", changed.call.route, partial(_outcome, changed, now_ms)
+    for judged in recorded.verdicts:
+        yield "verdict", judged.route, partial(_verdict, judged)
 
 
 def _content_of(call: StoredCall) -> Content:
@@ -190,6 +193,18 @@ def _outcome(changed: ChangedValue, now_ms: int) -> Event:
         "mature": {"before": changed.mature.before, "after": changed.mature.after},
     }
     return _event(new_id(now_ms), call.route, call.id, now_ms, data, variant=value.variant)
+
+
+def _verdict(judged: ChangedVerdict) -> Event:
+    data = {
+        "route": judged.route,
+        "epoch": judged.epoch,
+        "variant": judged.variant,
+        "metric": judged.metric,
+        "status": {"before": judged.before, "after": judged.after},
+        "sentence": judged.sentence,
+    }
+    return _event(new_id(judged.at_ms), judged.route, None, judged.at_ms, data, variant=judged.variant)
 
 
 def _event(id_: str, route: str, subject: str | None, at_ms: int, data: Mapping[str, Any], **extensions: str) -> Event:

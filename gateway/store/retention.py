@@ -40,12 +40,14 @@ from gateway.store.schema.count_tables import (
     faults,
     forced,
     latency,
+    looks,
     newest_calls,
     plan_packs,
     signs,
     stretches,
     tallies,
     units,
+    verdicts,
 )
 from gateway.store.schema.count_tables import plans as plan_rows
 from gateway.store.schema.partitions import DAY_MS
@@ -315,7 +317,7 @@ def _chunk(table: Table, *rows: ColumnElement[bool]) -> Delete:
 #: Tables with few rows per epoch are renamed or deleted at once; those with thousands of rows by the chunk, afterwards.
 _TAKE_AWAY: Final = (
     *(update(table).where(*_of(table)).values(epoch=bindparam("b_removing")) for table in (tallies, newest_calls)),
-    *(delete(table).where(*_of(table)) for table in (courses, latency, faults, signs, forced)),
+    *(delete(table).where(*_of(table)) for table in (courses, latency, faults, signs, forced, verdicts, looks)),
 )
 _CHUNKS: Final = (
     _chunk(units, units.c.tally.in_(select(tallies.c.id).where(*_of(tallies, "b_removing")))),

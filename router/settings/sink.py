@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 from router.settings.keys import Bounds, Line, Positive, Some, Text, described, setting
 
 #: The events that a sink may get: what came in, what was chosen for it, the result of each call, what was learned
-#: later, how that changed a value, and captured bodies.
-EventType = Literal["request", "decision", "response", "feedback", "outcome", "body"]
+#: later, how that changed a value, how a verdict changed, and captured bodies.
+EventType = Literal["request", "decision", "response", "feedback", "outcome", "verdict", "body"]
 
 SinkUrl = Annotated[str, "sink_url"]
 SinkHeaders = Annotated[tuple[tuple[str, str], ...], "sink_headers"]
@@ -36,9 +36,9 @@ class Sink:
         "attributes as headers.",
     )
     events: Some[EventType] = setting(
-        ("request", "decision", "response", "feedback", "outcome"),
-        "The events that it gets: request, decision, response, feedback, outcome; and body, what a route captures, "
-        "which has to be named.",
+        ("request", "decision", "response", "feedback", "outcome", "verdict"),
+        "The events that it gets: request, decision, response, feedback, outcome, verdict; and body, what a route "
+        "captures, which has to be named.",
     )
     routes: Some[Text] = setting((), "The routes whose events it gets; without it, every one.")
     type_prefix: Line = setting("turnout.", "What an event's type begins with: with the default it is turnout.request.")

@@ -26,6 +26,7 @@ from gateway.control.plan.first import first
 from gateway.control.plan.planner import compiled, plan
 from gateway.control.plan.publisher import Publisher
 from gateway.control.plan.reload import read
+from gateway.control.plan.verdict_watch import VerdictWatch
 from gateway.files import assignment_key
 from gateway.store import reason
 from router.config.config import Config
@@ -79,7 +80,7 @@ class InForce:
         self._turn = asyncio.Lock()
         self._to_plan: set[str] = set()  # routes whose plans may not follow their evidence
         self._reloads: set[asyncio.Task[ReloadResult]] = set()
-        self._deciders: tuple[Decider, ...] = (self._plan,)
+        self._deciders: tuple[Decider, ...] = (self._plan, VerdictWatch(event_log, lambda: self.snapshot))
 
     @property
     def snapshot(self) -> Snapshot:

@@ -100,6 +100,19 @@ class Seen(NamedTuple):
         )
 
 
+class Look(NamedTuple):
+    """One look of a test with a declared maximum: at which share of its information, what was found, and the boundary.
+
+    ``z`` is the standardised difference, positive where the variant is higher; ``decided`` whether it crossed.
+    """
+
+    at_ms: int
+    fraction: float
+    z: float
+    boundary: float
+    decided: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Ledger:
     """Everything counted for one route and epoch.

@@ -35,6 +35,19 @@ class ChangedValue(NamedTuple):
     mature: Outcome
 
 
+class ChangedVerdict(NamedTuple):
+    """A variant whose comparison on the route's primary metric has another status than was last reported."""
+
+    at_ms: int
+    route: str
+    epoch: str
+    variant: str
+    metric: str
+    before: str
+    after: str
+    sentence: str
+
+
 @dataclass(slots=True)
 class Recorded:
     """What a transaction has recorded so far; ``events`` are feedback events whose status has changed."""
@@ -43,3 +56,4 @@ class Recorded:
     events: list[Event] = field(default_factory=list)
     outcomes: list[ChangedValue] = field(default_factory=list)
     bodies: Sequence[Body] = ()
+    verdicts: Sequence[ChangedVerdict] = ()

@@ -189,3 +189,30 @@ events: Final = table(
     string("detail"),
     string("more", null=True),
 )
+
+#: The status of each variant's comparison that was last reported as an event, and when.
+verdicts: Final = table(
+    "verdicts",
+    string("route", key=True),
+    string("epoch", key=True),
+    string("variant", key=True),
+    string("status"),
+    integer("at_ms"),
+)
+
+#: The looks of tests with a declared maximum (``counts/verdicts``), numbered from 1.
+looks: Final = table(
+    "looks",
+    string("route", key=True),
+    string("epoch", key=True),
+    string("metric", key=True),
+    string("definition", key=True),
+    string("variant", key=True),
+    string("version", key=True),
+    integer("number", key=True),
+    integer("at_ms"),
+    number("fraction"),
+    number("z"),
+    number("boundary"),
+    integer("decided"),
+)

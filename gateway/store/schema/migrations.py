@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.schema.tables import metadata, schema_version
 
-VERSION: Final = 10
+VERSION: Final = 11
 
 
 class Step(NamedTuple):
@@ -59,6 +59,14 @@ _STRETCHES: Final = (
         FROM (SELECT DISTINCT route FROM newest_calls) AS known) AS by_route""",
 )
 _MORE: Final = "ALTER TABLE events ADD COLUMN more TEXT"
+_VERDICTS: Final = """CREATE TABLE verdicts (
+    route TEXT NOT NULL, epoch TEXT NOT NULL, variant TEXT NOT NULL, status TEXT NOT NULL, at_ms BIGINT NOT NULL,
+    PRIMARY KEY (route, epoch, variant))"""
+_LOOKS: Final = """CREATE TABLE looks (
+    route TEXT NOT NULL, epoch TEXT NOT NULL, metric TEXT NOT NULL, definition TEXT NOT NULL, variant TEXT NOT NULL,
+    version TEXT NOT NULL, number BIGINT NOT NULL, at_ms BIGINT NOT NULL, fraction {float} NOT NULL,
+    z {float} NOT NULL, boundary {float} NOT NULL, decided BIGINT NOT NULL,
+    PRIMARY KEY (route, epoch, metric, definition, variant, version, number))"""
 
 #: Version → the step that leads to it. Steps are never edited once released, and they only ever add: a node of the
 #: version before may still be running beside the one that migrates.
@@ -88,6 +96,11 @@ STEPS: Final[Mapping[int, Step]] = {
     8: Step("find repeated events", (_REPEATED,), (_REPEATED,)),
     9: Step("keep how skewed units are, count each once", _MOMENTS, _MOMENTS),
     10: Step("keep mature values by stretch", _STRETCHES, _STRETCHES),
+    11: Step(
+        "keep what verdicts were reported, and the looks of tests with a declared maximum",
+        (f"{_VERDICTS} WITHOUT ROWID", f"{_LOOKS.format(float='FLOAT')} WITHOUT ROWID"),
+        (_VERDICTS, _LOOKS.format(float="FLOAT")),
+    ),
 }
 
 #: PostgreSQL's lock is a number that every program knows: "turnout" in ASCII. With SQLite the transaction itself is the

@@ -16,7 +16,7 @@ def sink(name: str = "lake", **more: Any) -> Sink:
     content: dict[str, Any] = {
         "name": name,
         "kind": "cloudevents",
-        "events": ("request", "decision", "response", "feedback", "outcome", "body"),
+        "events": ("request", "decision", "response", "feedback", "outcome", "verdict", "body"),
     }
     return Sink(**{**content, **more})
 

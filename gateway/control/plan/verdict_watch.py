@@ -1,0 +1,110 @@
+"""Say when a verdict changes: in the log, in the list of events, and to the sinks.
+
+Rule: a decider that changes no plan. What was reported is stored in the transaction that queues the events, so that
+nothing is reported twice, whoever holds the lease. What changes back and forth is reported at most every
+``QUIET_MS``, except a status that asks for a hand; what changed meanwhile is reported then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Set
+from time import monotonic
+from typing import Final
+
+from gateway.control.event_log import EventLog, now_ms
+from gateway.control.opened import Opened
+from gateway.control.record.transaction import queue_events
+from gateway.report.account import Account
+from gateway.report.verdict import Verdict, sample_ratio_of, verdict
+from gateway.store.counts.reported import Reported, read_reported, write_reported
+from gateway.store.rows.recorded import ChangedVerdict, Recorded
+from router.config.config import Config
+from router.snapshot import Route, Snapshot
+
+logger = logging.getLogger(__name__)
+
+#: A route is judged again at most so often, and all routes together take about so much of each call.
+EVERY_SECONDS: Final = 5.0
+BUDGET_SECONDS: Final = 0.05
+
+#: A variant's next change is reported no sooner than this after the last, unless its new status is urgent.
+QUIET_MS: Final = 5 * 60_000
+URGENT: Final = frozenset({"failing", "invalid"})
+
+#: What a variant of which nothing was reported is taken to have been.
+FIRST: Final = "collecting"
+
+
+class VerdictWatch:
+    """Judges the routes whose counts moved, and reports what changed. ``clock`` is monotonic, in seconds."""
+
+    def __init__(
+        self, event_log: EventLog, snapshot: Callable[[], Snapshot], clock: Callable[[], float] = monotonic
+    ) -> None:
+        self._event_log = event_log
+        self._snapshot = snapshot
+        self._clock = clock
+        #: By route: when it was judged, and of what: while that is the same, so is its verdict.
+        self._judged: dict[str, tuple[float, tuple[object, ...]]] = {}
+
+    async def __call__(self, opened: Opened, config: Config, matured: Set[str]) -> None:
+        """Judge the routes that wait for it, the one that waits longest first, until the time is used up."""
+        snapshot, versions = self._snapshot(), await opened.store.ledger_versions()
+        begun, waiting = self._clock(), list[tuple[float, str, tuple[object, ...]]]()
+        self._judged = {name: one for name, one in self._judged.items() if name in snapshot.routes}
+        for name, route in snapshot.routes.items():
+            of: tuple[object, ...] = versions.moved.get(name, 0), snapshot.config, route.epoch, route.revision
+            at, before = self._judged.get(name, (-EVERY_SECONDS, ()))
+            if of != before and begun - at >= EVERY_SECONDS:
+                waiting.append((at, name, of))
+        for _, name, of in sorted(waiting):
+            self._judged[name] = self._clock(), of
+            try:
+                await self._judge(opened, config, snapshot, snapshot.routes[name])
+            except Exception:
+                self._judged[name] = self._clock(), ()  # it is tried again, in its turn
+                raise
+            if self._clock() - begun > BUDGET_SECONDS:
+                return
+
+    async def _judge(self, opened: Opened, config: Config, snapshot: Snapshot, route: Route) -> None:
+        ledger = await opened.store.ledger(route.name, route.epoch)
+        known = config.routes.get(route.name) if config.hash == snapshot.config else None
+        account = Account(snapshot, ledger, None if known is None else known.policy)
+        judged = await asyncio.to_thread(_verdict, account)
+        place, at_ms = (route.name, route.epoch), now_ms()
+        async with opened.store.read() as connection:
+            before = (await read_reported(connection, [place]))[place]
+        changed = changes(route, judged, before, at_ms)
+        if not changed:
+            return
+        async with opened.store.change() as connection:
+            said = {(*place, one.variant): Reported(one.after, at_ms) for one in changed}
+            await write_reported(connection, said)
+            await queue_events(connection, Recorded(verdicts=changed), snapshot.sinks)
+        for one in changed:
+            detail = f"{one.variant}: {one.before} → {one.after}. {one.sentence}"
+            more = {"variant": one.variant, "from": one.before, "to": one.after}
+            self._event_log.note("verdict_changed", route.name, detail, **more)
+
+
+def changes(route: Route, judged: Verdict, before: Mapping[str, Reported], at_ms: int) -> list[ChangedVerdict]:
+    """Return what of a verdict is to be reported at ``at_ms``, when this was reported before."""
+    found = []
+    for one in judged.comparisons:
+        last = before.get(one.variant, Reported(FIRST, at_ms - QUIET_MS))
+        if one.status == last.status:
+            continue
+        if one.status in URGENT or not 0 <= at_ms - last.at_ms < QUIET_MS:
+            found.append(
+                ChangedVerdict(
+                    at_ms, route.name, route.epoch, one.variant, one.metric, last.status, one.status, judged.sentence
+                )
+            )
+    return found
+
+
+def _verdict(account: Account) -> Verdict:
+    return verdict(account, sample_ratio_of(account))
