@@ -14,6 +14,7 @@ Who is scored:
 
 - a label scores every call that predicted something, shadows included; the score says what a failed answer is worth
   (``router.scores``);
+- with ``cap`` a call is worth at most that, whatever its events add up to;
 - a number beyond ``LARGEST`` scores nothing, whether it is an event's value, a label or a prediction;
 - events and values score only what the client saw: the primary, or in a merged answer the rankers of the item named;
 - ``missing`` is the value of an answer (never of a shadow) whose window closes without an event.
@@ -221,6 +222,8 @@ def _own_value(call: ScoredCall, events: Sequence[Feedback], metric: Metric, *, 
     role = call.role
     if credited := _credited(call, events, metric) if role == "draft" else events:
         live = _fold(call, credited, metric)
+        if metric.cap is not None and live is not None and live > metric.cap:
+            live = metric.cap
         mature = live if matured else None
     elif closed and role != "shadow":
         live = mature = _number(metric.missing)

@@ -17,6 +17,7 @@ import orjson
 from policies.plans import decode_plan, encode_plan
 from policies.types import Plan
 from router.settings.backend import Backend, ClientErrors
+from router.settings.declared import DeclaredTest, Guardrail
 from router.settings.gateway import NEW_UNITS, Gateway
 from router.settings.metric import Metric
 from router.settings.route import Capture, KeyRule, RouteMirror, RouteSettings
@@ -27,8 +28,10 @@ __all__ = [
     "Backend",
     "Capture",
     "ClientErrors",
+    "DeclaredTest",
     "EventType",
     "Gateway",
+    "Guardrail",
     "KeyRule",
     "Metric",
     "Route",
@@ -156,7 +159,10 @@ def _decode_route(said: Mapping[str, Any]) -> Route:
     mirrors = tuple(RouteMirror(**_tuples(mirror)) for mirror in value.pop("mirrors"))
     captured = value.pop("capture", None)
     capture = None if captured is None else Capture(**_tuples(captured))
-    return Route(**_tuples(value), plan=plan, mirrors=mirrors, capture=capture)
+    declared = value.pop("test", None)
+    test = None if declared is None else DeclaredTest(**declared)
+    guardrails = tuple(Guardrail(**one) for one in value.pop("guardrails", ()))
+    return Route(**_tuples(value), plan=plan, mirrors=mirrors, capture=capture, test=test, guardrails=guardrails)
 
 
 def _tuples(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from dataclasses import asdict, fields
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
+from gateway.moments import rfc3339
 from policies import encode_plan
 from router.snapshot import Backend, Metric, Route, Sink, Snapshot
 
@@ -83,5 +84,9 @@ def _route(route: Route, assignment: str) -> dict[str, Any]:
     shown["plan"] = encode_plan(route.plan)
     shown["shares"] = dict(route.plan.shares)
     shown["mirrors"] = [asdict(mirror) for mirror in route.mirrors]
+    shown["guardrails"] = [asdict(guardrail) for guardrail in route.guardrails]
+    shown["test"] = None if route.test is None else asdict(route.test)
+    if route.test is not None and route.test.until is not None:
+        shown["test"]["until"] = rfc3339(route.test.until)
     shown["capture"] = None if route.capture is None else asdict(route.capture)
     return shown

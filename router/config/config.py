@@ -18,12 +18,13 @@ from typing import Any, Final
 import orjson
 
 from policies.types import Path, Policy
-from router.config.checks import findings_of
+from router.config.checks.file_checks import findings_of
 from router.config.diagnostics import Diagnostic, locate, render, syntax_diagnostic, undecodable_diagnostic
 from router.config.draft import Draft, RouteDraft, draft_of
 from router.config.findings import Finding, dotted
 from router.scores import better_of, score_of
 from router.settings.backend import Backend
+from router.settings.declared import DeclaredTest, Guardrail
 from router.settings.gateway import Gateway
 from router.settings.placeholders import Placeholder, placeholders
 from router.settings.route import Capture, RouteMirror, RouteSettings
@@ -146,14 +147,18 @@ def _metric(name: str, values: dict[str, Any]) -> Metric:
         values["window_before"] is not None
     ):  # absent, it must not change the hash that files without the key have always had
         changes_numbers["before_ms"] = values["window_before"]
+    if values["cap"] is not None:
+        changes_numbers["cap"] = values["cap"]
     better = better_of(scorer, values["better"])
     return Metric(better=better, definition=digest(changes_numbers), **changes_numbers)
 
 
+#: The keys of a route that are tables, each read on its own.
+_TABLES: Final = frozenset({"policy", "mirrors", "capture", "test", "guardrails"})
+
+
 def _route(route: RouteDraft, policy: Policy) -> RouteConfig:
-    values = {
-        name: value for name, value in route.reading.values.items() if name not in ("policy", "mirrors", "capture")
-    }
+    values = {name: value for name, value in route.reading.values.items() if name not in _TABLES}
     metrics, features = values["metrics"], values["features"]
     values |= {
         "baseline": values["baseline"] or policy.baseline,
@@ -161,9 +166,13 @@ def _route(route: RouteDraft, policy: Policy) -> RouteConfig:
         "features": tuple(features.items() if isinstance(features, dict) else ((text, text) for text in features)),
         "primary_metric": values["primary_metric"] or (metrics[0] if metrics else None),
     }
-    mirrors = tuple(RouteMirror(**mirror.values) for mirror in route.mirrors)
-    capture = None if route.capture is None else Capture(**route.capture.values)
-    return RouteConfig(name=route.name, policy=policy, salt=route.salt, mirrors=mirrors, capture=capture, **values)
+    values |= {
+        "mirrors": tuple(RouteMirror(**mirror.values) for mirror in route.mirrors),
+        "capture": None if route.capture is None else Capture(**route.capture.values),
+        "test": None if route.test is None else DeclaredTest(**route.test.values),
+        "guardrails": tuple(Guardrail(**guardrail.values) for guardrail in route.guardrails),
+    }
+    return RouteConfig(name=route.name, policy=policy, salt=route.salt, **values)
 
 
 def _environment(draft: Draft, document: dict[str, Any], environ: Mapping[str, str]) -> Iterator[Finding]:

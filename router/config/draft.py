@@ -13,9 +13,21 @@ from typing import Any, Final
 import policies
 from policies.types import Path, Policy
 from router.config import spellings
-from router.config.file import BACKEND, CAPTURE, FILE, GATEWAY, MIRROR, ROUTE, SINK, metric_table, policy_table
+from router.config.file import (
+    BACKEND,
+    CAPTURE,
+    FILE,
+    GATEWAY,
+    GUARDRAIL,
+    MIRROR,
+    ROUTE,
+    SINK,
+    TEST,
+    metric_table,
+    policy_table,
+)
 from router.config.findings import Finding, did_you_mean, dotted, listed, shown
-from router.config.tables import TableDraft, read, stand_in
+from router.config.tables import Table, TableDraft, read, stand_in
 from router.records import EXPOSED
 
 #: Levels of tables and lists that a file may have. The deepest setting is at six.
@@ -40,6 +52,8 @@ class RouteDraft:
     reading: TableDraft
     mirrors: tuple[TableDraft, ...]
     capture: TableDraft | None
+    test: TableDraft | None
+    guardrails: tuple[TableDraft, ...]
     policy: Policy | None
     unsure: frozenset[str]
     salt: str
@@ -96,19 +110,26 @@ def _route(name: str, given: Any, findings: list[Finding]) -> RouteDraft:
     findings += [*_name_findings(path), *reading.findings]
     if name == RESERVED_ROUTE:
         findings.append(Finding(path, f"{dotted(path)}: this name is kept for feedback of no known route", at="key"))
-    items = enumerate(reading.values.get("mirrors", ()))
-    mirrors = tuple(read(MIRROR, item, (*path, "mirrors", index)) for index, item in items)
-    for mirror in mirrors:
-        findings += mirror.findings
-    captured = reading.values.get("capture")
-    capture = None if captured is None else read(CAPTURE, captured, (*path, "capture"))
-    findings += capture.findings if capture is not None else ()
+    mirrors, guardrails = _tables(reading, "mirrors", MIRROR), _tables(reading, "guardrails", GUARDRAIL)
+    capture, test = _table(reading, "capture", CAPTURE), _table(reading, "test", TEST)
+    for inner in (*mirrors, *guardrails, *filter(None, (capture, test))):
+        findings += inner.findings
     policy, settings = None, TableDraft((*path, "policy"))
     if "policy" in reading.values:
         policy, settings = _policy(reading.values["policy"], settings.path)
         findings += settings.findings
     salt = settings.values.get("salt") or name
-    return RouteDraft(name, reading, mirrors, capture, policy, frozenset(settings.broken), salt)
+    return RouteDraft(name, reading, mirrors, capture, test, guardrails, policy, frozenset(settings.broken), salt)
+
+
+def _table(route: TableDraft, name: str, table: Table) -> TableDraft | None:
+    given = route.values.get(name)
+    return None if given is None else read(table, given, (*route.path, name))
+
+
+def _tables(route: TableDraft, name: str, table: Table) -> tuple[TableDraft, ...]:
+    items = enumerate(route.values.get(name, ()))
+    return tuple(read(table, item, (*route.path, name, index)) for index, item in items)
 
 
 def _policy(given: dict[str, Any], path: Path) -> tuple[Policy | None, TableDraft]:

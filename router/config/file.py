@@ -17,6 +17,7 @@ from router.config.kinds import Duration, Missing, Range, Text, mapping, type_of
 from router.config.tables import Setting, Table, table_of
 from router.scores import Better, Score
 from router.settings.backend import Backend, Url
+from router.settings.declared import DeclaredTest, Guardrail, PositiveNumber
 from router.settings.gateway import Gateway
 from router.settings.route import Capture, RouteMirror, RouteSettings
 from router.settings.sink import Sink
@@ -84,12 +85,22 @@ def _metric_table(known: tuple[Score, ...]) -> Table:
                 None,
             ),
             "range": Setting(Range, "The lowest and the highest value there is: makes intervals exact.", None),
+            "cap": Setting(
+                type_of(PositiveNumber),
+                "The most that one prediction counts for: a larger value counts as this. So a few very large ones "
+                "cannot hide a difference.",
+                None,
+            ),
         },
         "What feedback means.",
     )
 
 
 MIRROR: Final = table_of(RouteMirror, "A backend that gets copies of a route's requests.")
+
+TEST: Final = table_of(DeclaredTest, "How a route's comparison was planned, before there was data.")
+
+GUARDRAIL: Final = table_of(Guardrail, "A bound on a metric that no variant may break.")
 
 CAPTURE: Final = table_of(Capture, "What is kept of requests and answers, besides what is logged of every one.")
 

@@ -7,6 +7,7 @@ is converted silently.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, date, datetime
 from types import GenericAlias, UnionType
 from typing import Annotated, Any, Final, Union, get_args, get_origin
 
@@ -170,6 +171,48 @@ def _missing(given: object) -> object:
     return float(given)
 
 
+def _over_0(most: float) -> dict[str, Any]:
+    return {"type": "number", "exclusiveMinimum": 0, "maximum": most}
+
+
+def _positive(given: float) -> float:
+    if not 0 < given <= LARGEST:
+        raise ValueError(f"must be greater than 0, and at most {LARGEST:g}")
+    return given
+
+
+def _not_negative(given: float) -> float:
+    if not 0 <= given <= LARGEST:
+        raise ValueError(f"must lie in [0, {LARGEST:g}]")
+    return given
+
+
+def _number(given: float) -> float:
+    if abs(given) > LARGEST:
+        raise ValueError(f"must lie in [{-LARGEST:g}, {LARGEST:g}], as every value does")
+    return given
+
+
+def _alpha(given: float) -> float:
+    if not 0 < given <= MOST_ALPHA:
+        raise ValueError(f"must be greater than 0, and at most {MOST_ALPHA:g}")
+    return given
+
+
+def _moment(given: object) -> object:
+    """Return Unix milliseconds. TOML has dates and times of its own; a date is its first instant in UTC."""
+    try:
+        if isinstance(given, str):
+            given = date.fromisoformat(given) if len(given) == len("2026-03-31") else datetime.fromisoformat(given)
+        if isinstance(given, date) and not isinstance(given, datetime):
+            given = datetime(given.year, given.month, given.day, tzinfo=UTC)
+        if isinstance(given, datetime) and given.tzinfo is not None:
+            return int(given.timestamp() * 1000)
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError('must be a date, "2026-03-31", or a time with its zone, "2026-03-31T12:00:00Z"')
+
+
 def _bounds(given: object) -> object:
     if isinstance(given, tuple) and len(given) == 2:
         low, high = given
@@ -193,10 +236,22 @@ _Features: Any = Annotated[
     Discriminator(lambda given: "[list]" if isinstance(given, tuple) else "[table]"),
 ]
 
+#: A larger chance of being wrong is no test.
+MOST_ALPHA: Final = 0.2
+
 KINDS: Final = {
     "text": Text,
     "line": spelled(_line),
     "share": Share,
+    "positive_number": Annotated[float, AfterValidator(_positive), WithJsonSchema(_over_0(LARGEST))],
+    "not_negative": Annotated[
+        float, AfterValidator(_not_negative), WithJsonSchema({"type": "number", "minimum": 0, "maximum": LARGEST})
+    ],
+    "number": Annotated[
+        float, AfterValidator(_number), WithJsonSchema({"type": "number", "minimum": -LARGEST, "maximum": LARGEST})
+    ],
+    "alpha": Annotated[float, AfterValidator(_alpha), WithJsonSchema(_over_0(MOST_ALPHA))],
+    "moment": Annotated[int, BeforeValidator(_moment), WithJsonSchema({"type": "string"})],
     "duration": Duration,
     "address": spelled(spellings.address, keep=True),
     "network": spelled(spellings.network, keep=True),

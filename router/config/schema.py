@@ -10,7 +10,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import policies
-from router.config.file import BACKEND, CAPTURE, FILE, GATEWAY, MIRROR, ROUTE, SINK, metric_table, policy_table
+from router.config.file import (
+    BACKEND,
+    CAPTURE,
+    FILE,
+    GATEWAY,
+    GUARDRAIL,
+    MIRROR,
+    ROUTE,
+    SINK,
+    TEST,
+    metric_table,
+    policy_table,
+)
 from router.config.spellings import NAME
 from router.config.tables import Setting, Table
 
@@ -31,9 +43,12 @@ def json_schema() -> dict[str, Any]:
     backend = _table(BACKEND)
     backend["oneOf"] = [{"required": ["url"]}, {"required": ["urls"]}]
     route = _table(ROUTE)
-    route["properties"]["mirrors"]["items"] = {"$ref": "#/$defs/mirror"}
-    route["properties"]["capture"] = {**_setting(ROUTE.settings["capture"]), "$ref": "#/$defs/capture"}
-    route["properties"]["policy"] = {**_setting(ROUTE.settings["policy"]), "$ref": "#/$defs/policy"}
+    for name, what in (("mirrors", "mirror"), ("guardrails", "guardrail")):
+        route["properties"][name]["items"] = {"$ref": f"#/$defs/{what}"}
+    for name in ("capture", "test", "policy"):
+        route["properties"][name] = {**_setting(ROUTE.settings[name]), "$ref": f"#/$defs/{name}"}
+    guardrail = _table(GUARDRAIL)
+    guardrail["oneOf"] = [{"required": ["worse_by"]}, {"required": ["limit"]}]
     kinds = {policy.kind: _table(policy_table(policy)) for policy in policies.POLICIES}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -45,7 +60,9 @@ def json_schema() -> dict[str, Any]:
             "backend": backend,
             "metric": _table(metric_table()),
             "mirror": _table(MIRROR),
+            "guardrail": guardrail,
             "capture": _table(CAPTURE),
+            "test": _table(TEST),
             "route": route,
             "sink": _table(SINK),
             "policy": {"oneOf": [{"$ref": f"#/$defs/policy_{kind}"} for kind in kinds]},

@@ -25,6 +25,9 @@ class _Scored:
 class Metric(_Scored):
     """What feedback means. ``definition`` is the hash of every field that changes a number, the name included.
 
+    ``cap`` is the largest value that a prediction can have: what it was worth beyond that is cut off. ``range`` is what
+    each single event lies in.
+
     ``before_ms`` is how long before its prediction an event may have happened; None: at any
     time before if the event names the prediction by its id (clocks differ), never if by a key.
     """
@@ -40,6 +43,7 @@ class Metric(_Scored):
     range: tuple[float, float] | None
     definition: str
     before_ms: int | None = None
+    cap: float | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError if there is no such score."""
@@ -47,9 +51,14 @@ class Metric(_Scored):
 
     @property
     def bounds(self) -> tuple[float, float] | None:
-        """The interval every value lies in, when known: [0, 1] where all are 0 or 1, ``range``, or the score's own."""
+        """The interval every value lies in, when known: [0, 1] where all are 0 or 1, ``range``, or the score's own.
+
+        ``cap`` replaces the upper end of ``range``.
+        """
         if self.binary:
             return 0.0, 1.0
+        if self.range is not None and self.cap is not None:
+            return self.range[0], self.cap
         if self.range is None and self.scorer is not None and all(map(isfinite, self.scorer.bounds)):
             return self.scorer.bounds
         return self.range

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
 
+from router.settings.declared import DeclaredTest, Guardrail
 from router.settings.keys import Bounds, Methods, PointerText, ReferenceText, Share, Text, described, setting
 
 #: Which of the predictions that share a key an event is about.
@@ -84,6 +85,12 @@ class RouteSettings:
     )
     allow_force: bool = setting(False, "Whether any client may choose the variant with turnout-force-variant.")
     capture: Annotated[Capture, "table"] | None = setting(None, "What is kept of bodies; without it, nothing.")
+    test: Annotated[DeclaredTest, "table"] | None = setting(
+        None, "How its comparison was planned; without it, for any effect, with no end."
+    )
+    guardrails: Annotated[tuple[Guardrail, ...], "tables"] = setting(
+        (), "Bounds that no variant may break, besides that on failures, which every route has."
+    )
 
 
 def settings_of(route: RouteSettings) -> dict[str, Any]:

@@ -143,6 +143,13 @@ def test_sums_do_not_depend_on_the_order() -> None:
     assert forward == worth([call()], events[::-1], metric("value", fold="sum")) == {("a", ""): 1.1}
 
 
+def test_a_cap_cuts_what_the_events_of_a_call_add_up_to() -> None:
+    spent = metric("value", fold="sum", missing=0.0, cap=200.0)
+    for events, value in [((150, 20), 170.0), ((150, 80), 200.0), ((), 0.0), ((-5,), -5.0), ((10**9, -(10**9)), 0.0)]:
+        found = worth([call()], [event(one, event_id=str(one)) for one in events], spent)
+        assert found == {("a", ""): value}
+
+
 def test_nothing_is_mature_before_the_window_closes() -> None:
     found = values([predicted(7)], [event(7)], metric(), closed=False)
     assert [(v.live, v.mature) for v in found] == [(1.0, None)]

@@ -31,9 +31,20 @@ def test_what_is_encoded_decodes_to_the_same() -> None:
     assert decode(encode(trusting)) == trusting
 
 
+def test_a_snapshot_from_before_tests_guardrails_and_caps_is_read() -> None:
+    value = orjson.loads(encode(snapshot_of()))
+    for route in value["routes"]:
+        assert (route.pop("test"), route.pop("guardrails")) == (None, [])
+    for metric in value["metrics"]:
+        assert metric.pop("cap") is None
+    assert decode(orjson.dumps(value)) == snapshot_of()
+
+
 def test_what_is_decoded_is_made_of_values_that_cannot_change() -> None:
     route = decode(encode(example())).routes["digits"]
-    assert hash((route.methods, route.headers, route.features, route.mirrors, route.variants))
+    assert hash(
+        (route.methods, route.headers, route.features, route.mirrors, route.variants, route.test, route.guardrails)
+    )
 
 
 def test_another_format_is_refused_and_named() -> None:

@@ -11,7 +11,7 @@ import pytest
 from policies import Canary
 from router.config.config import MAX_BYTES, ConfigError, load
 from router.config.file import BACKEND, GATEWAY, MIRROR, ROUTE, metric_table
-from router.snapshot import Backend, Gateway, Metric, Route, RouteMirror
+from router.snapshot import Backend, DeclaredTest, Gateway, Guardrail, Metric, Route, RouteMirror
 from tests.router.builders import SMALL, changed, config_of, messages_of
 
 
@@ -118,7 +118,7 @@ def test_the_defaults_of_a_metric_follow_from_its_kind(text: str, score: str | N
 def test_every_key_of_a_metric_arrives() -> None:
     metric = metric_of(
         'kind = "value"\nbetter = "lower"\nwindow = "90s"\nmature = "arrival"\n'
-        'missing = 1\nfold = "max"\nrange = [0, 2]'
+        'missing = "exclude"\nfold = "max"\nrange = [0, 2]\ncap = 1.5'
     )
     assert metric == Metric(
         name="m",
@@ -127,9 +127,10 @@ def test_every_key_of_a_metric_arrives() -> None:
         better="lower",
         window_ms=90_000,
         mature="arrival",
-        missing=1.0,
+        missing=None,
         fold="max",
         range=(0.0, 2.0),
+        cap=1.5,
         definition=metric.definition,
     )
 
@@ -146,11 +147,15 @@ EVENT = 'kind = "event"\nmissing = 0'
         'kind = "event"',
         f'{EVENT}\nwindow = "1h"',
         f'{EVENT}\nfold = "last"',
-        f'{EVENT}\nmature = "arrival"',
     ],
 )
 def test_a_definition_changes_with_everything_that_changes_a_number(text: str) -> None:
     assert metric_of(text).definition != metric_of(EVENT).definition
+
+
+@pytest.mark.parametrize("text", ['mature = "arrival"', "cap = 200"])
+def test_a_definition_changes_with_what_cannot_stand_beside_missing(text: str) -> None:
+    assert metric_of(f'kind = "value"\n{text}').definition != metric_of('kind = "value"').definition
 
 
 @pytest.mark.parametrize("text", [f'{EVENT}\nbetter = "lower"', f'{EVENT}\nfold = "any"', f'{EVENT}\nwindow = "24h"'])
@@ -176,6 +181,8 @@ fallback = "v1"
 expose_variant = true
 allow_force = true
 policy = { kind = "canary", stable = "v1", candidate = "v2", share = 1, sticky = false, salt = "s" }
+test = { smallest_effect = 0.02, expected_units = 9000, alpha = 0.1 }
+guardrails = [{ metric = "click", worse_by = 0.01, alpha = 0.02 }, { metric = "latency_ms.p95", limit = 300 }]
 """
     route = config_of(SMALL + text).routes["r"]
     assert route.policy == Canary(stable="v1", candidate="v2", share=1.0, sticky=False)
@@ -185,6 +192,11 @@ policy = { kind = "canary", stable = "v1", candidate = "v2", share = 1, sticky =
     assert (route.prediction, route.metrics, route.primary_metric) == ("/p", ("click", "correct"), "correct")
     assert (route.baseline, route.fallback, route.salt) == ("v2", "v1", "s")
     assert (route.expose_variant, route.allow_force) == (True, True)
+    assert route.test == DeclaredTest(smallest_effect=0.02, expected_units=9_000, alpha=0.1)
+    assert route.guardrails == (
+        Guardrail(metric="click", worse_by=0.01, alpha=0.02),
+        Guardrail(metric="latency_ms.p95", limit=300.0),
+    )
     assert route.mirrors == (
         RouteMirror(variant="v3", share=0.5, methods=("GET",)),
         RouteMirror(variant="v2", share=1.0, methods=()),

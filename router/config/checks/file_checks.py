@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from policies.types import Path
 from router.config import spellings
+from router.config.checks.route_checks import overlaps, route_findings
 from router.config.draft import Draft
 from router.config.file import BACKEND, SINK
 from router.config.findings import Finding, dotted, listed, quoted, repeated, unknown, wrong
-from router.config.route_checks import overlaps, route_findings
 from router.config.tables import TableDraft
 from router.scores import score_of, scored_01
 
@@ -163,7 +164,7 @@ def _metric(metric: TableDraft) -> Iterator[Finding]:
     if metric.broken & {"kind", "score", "fold"}:
         return
     kind: str = values["kind"]
-    score, fold, span, missing = (values.get(name) for name in ("score", "fold", "range", "missing"))
+    score, fold, span, missing, cap = (values.get(name) for name in ("score", "fold", "range", "missing", "cap"))
     binary = scored_01(kind, score_of(kind, score))
     if score is not None and kind != "label":
         yield wrong(path, "score", f'has no meaning for kind = "{kind}": only labels are scored against predictions')
@@ -174,12 +175,35 @@ def _metric(metric: TableDraft) -> Iterator[Finding]:
         yield wrong(path, "fold", f'must be {listed(folds)} for kind = "{kind}", got "{fold}"')
     if binary and span is not None:
         yield wrong(path, "range", "has no effect: every value is 0 or 1")
-    elif span is not None and fold == "sum":
-        yield wrong(path, "range", "cannot be held by a sum of any number of events; leave it out")
+    elif span is not None and fold == "sum" and (cap is None or span[0] < 0):
+        hint = None if cap is None else "or let it begin at 0: then sums lie between 0 and cap"
+        yield wrong(path, "range", "cannot be held by a sum of any number of events; leave it out", hint)
+    if cap is not None:
+        yield from _cap(path, kind, cap, span, missing)
     if binary and missing not in (None, 0.0, 1.0):
         yield wrong(path, "missing", f'must be 0, 1 or "exclude", as every value is 0 or 1, got {missing:g}')
     elif not binary and span is not None and missing is not None and not span[0] <= missing <= span[1]:
         yield wrong(path, "missing", f"must lie in range, [{span[0]:g}, {span[1]:g}], got {missing:g}")
+
+    if missing is not None and values.get("mature") == "arrival" and not metric.broken & {"mature", "missing"}:
+        words = (
+            "would make a variant with slow feedback look other than it is: what has an event counts at once, what has "
+            f"none counts as {missing:g} when its window closes"
+        )
+        yield wrong(path, "mature", words, 'leave mature out, or write missing = "exclude"')
+
+
+def _cap(
+    path: Path, kind: str, cap: float, span: tuple[float, float] | None, missing: float | None
+) -> Iterator[Finding]:
+    if kind != "value":
+        yield wrong(path, "cap", f'has no meaning for kind = "{kind}": only values can be cut')
+    elif span is not None and cap >= span[1]:
+        yield wrong(path, "cap", f"has no effect: range ends at {span[1]:g}")
+    elif span is not None and cap <= span[0]:
+        yield wrong(path, "cap", f"must be above {span[0]:g}, where range begins, got {cap:g}")
+    elif missing is not None and missing > cap:
+        yield wrong(path, "missing", f"must be at most cap, {cap:g}, got {missing:g}")
 
 
 #: Settings that have no meaning for a sink that writes to standard output.

@@ -1,6 +1,6 @@
 """Checks of a route: its settings together, and against backends, metrics and other routes.
 
-Rule: as in ``router.config.checks``, a check uses only settings that could be read.
+Rule: as in ``file_checks``, a check uses only settings that could be read.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 
 from policies.types import Evidence, Occasion, Path, Plan, Policy
 from router import scores
+from router.config.checks.comparison_checks import comparison_findings
 from router.config.draft import Draft, RouteDraft
 from router.config.findings import Finding, did_you_mean, dotted, quoted, repeated, unknown, wrong
 from router.config.tables import TableDraft
@@ -178,6 +179,7 @@ def _policy(draft: Draft, route: RouteDraft, policy: Policy) -> Iterator[Finding
         yield from _reward(draft, route, policy.reward)
     plan, merging = _plan(policy)
     yield from _labels(draft, route, merging)
+    yield from comparison_findings(draft, route, policy, merging)
     if plan is not None and not own and not route.unsure:
         yield from _idle(route, plan, merging)
     sticky = not route.unsure and policy.randomised and policy.by_unit

@@ -1,0 +1,1 @@
+"""Checks of settings together: of the file, of a route, and of what a route compares."""
