@@ -1,9 +1,10 @@
 """Config + evidence → snapshot.
 
-Rule: an identity is a hash of meaning. An *epoch* is the hash of everything that makes numbers comparable, so going
-back to an old config resumes its epoch. A *period* begins when the epoch, the policy's own settings or the assignment
-key change, and is kept only in the previous snapshot; a new plan that an adaptive policy makes from new evidence begins
-none. A route's *revision* is the snapshot revision at which its plan, epoch or period last changed.
+Rule: an identity is a hash of meaning. An *epoch* is named by the hash of what makes numbers comparable, so going back
+to an old config resumes its epoch. Which variants and versions there are is inside it: each version has tallies of its
+own. A *period* begins when the epoch, the policy's own settings, the assignment key, the set of variants or the version
+of one change, and is kept only in the previous snapshot; a new plan that an adaptive policy makes from new evidence
+begins none. A route's *revision* is the snapshot revision at which its plan, epoch or period last changed.
 
 An epoch hashes the salt as written in the file, so a new assignment key changes no epoch. It assigns every unit anew,
 independently of the old assignment: each period on its own is a fair experiment, and comparisons never cross periods
@@ -12,14 +13,15 @@ unadjusted.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from policies.types import Evidence, Policy
 from router.assignment import AssignmentKey
 from router.config.config import Config, RouteConfig, digest
-from router.settings.route import settings_of
+from router.settings.backend import Backend
+from router.settings.route import RouteSettings, settings_of
 from router.snapshot import Route, Snapshot
 
 
@@ -38,12 +40,11 @@ def compile_snapshot(
     period of routes that begin a new one, ``revision`` this snapshot's number, higher than any before. Without a
     ``key`` the salts are used as written in the file.
     """
-    before = {} if previous is None else previous.routes
-    routes: dict[str, Route] = {}
-    for name, route in config.routes.items():
-        seen = evidence(name, epoch_of(config, route))
-        salt = route.salt if key is None else key.salt(route.salt)
-        routes[name] = _route(config, route, salt, before.get(name), seen, now_ms, revision)
+    epochs = epochs_of(config, previous=previous, key=key)
+    routes = {
+        name: _route(config, route, previous, epochs[name], evidence(name, epochs[name].name), now_ms, revision)
+        for name, route in config.routes.items()
+    }
     return Snapshot(
         revision=revision,
         config=config.hash,
@@ -75,30 +76,56 @@ def with_plans_of(previous: Snapshot, fresh: Snapshot) -> Snapshot:
     for name, route in fresh.routes.items():
         before = previous.routes.get(name)
         if before is not None and (before.epoch, before.settings) == (route.epoch, route.settings):
-            revision = before.revision if before.salt == route.salt else route.revision
+            revision = before.revision if before.period == route.period else route.revision
             routes[name] = replace(route, plan=before.plan, revision=revision)
     return replace(fresh, routes=routes)
 
 
-def epoch_of(config: Config, route: RouteConfig) -> str:
-    """Return the hash within which a route's statistics may be added up.
+class EpochName(NamedTuple):
+    """A route's epoch, what ``Route.carried`` is from now on, and the salt that units are hashed with."""
 
-    It covers the policy's kind, the variants with their versions, the unit, the salt, the prediction pointer, which of
-    several predictions feedback by key is about and whether predictions count only once they were exposed. The order of
-    variants, shares, metrics, mirrors and where a backend runs do not change it.
+    name: str
+    carried: tuple[str, str] | None
+    salt: str
+
+
+def epochs_of(config: Config, *, previous: Snapshot | None, key: AssignmentKey | None) -> Mapping[str, EpochName]:
+    """Return the epoch of each route of a config, ``previous`` being the snapshot in force.
+
+    An epoch is named by ``_identity``. Earlier programs hashed the variants and their versions too: the epoch that was
+    in force at the upgrade goes on under its name, and ``Route.carried`` remembers of which identity.
     """
-    identity: dict[str, object] = {
-        "kind": route.policy.kind,
-        "variants": {name: config.backends[name].version for name in route.policy.variants},
-        "unit": route.unit,
-        "salt": route.salt,
-        "prediction": route.prediction,
-    }
-    if route.key_rule != "latest":  # at its default it must not change the epochs from before there was this key
-        identity["key_rule"] = route.key_rule
-    if route.require_exposure:
-        identity["require_exposure"] = True
-    return digest(identity)
+    found = {}
+    for name, route in config.routes.items():
+        before = None if previous is None else previous.routes.get(name)
+        salt = route.salt if key is None else key.salt(route.salt)
+        identity, carried = _identity(route.policy.kind, route.salt, route), None if before is None else before.carried
+        if carried is None and before is not None and before.salt == salt:  # only then is its salt in the file known
+            was = _identity(before.policy, route.salt, before)
+            carried = None if before.epoch == was else (was, before.epoch)
+        epoch = carried[1] if carried is not None and carried[0] == identity else identity
+        found[name] = EpochName(epoch, carried, salt)
+    return found
+
+
+#: Settings of a route that make numbers comparable, beside the policy's kind and the salt. One that is added here must
+#: leave the hash as it is at its default.
+_IDENTITY: Final = ("unit", "prediction", "key_rule", "require_exposure")
+
+
+def _identity(kind: str, salt: str, route: RouteSettings) -> str:
+    """Return the hash within which a route's statistics may be added up; ``salt`` is the file's.
+
+    It covers the policy's kind, the unit, the salt, the prediction pointer, which of several predictions feedback by
+    key is about and whether predictions count only once they were exposed. Variants and their versions, shares,
+    metrics, mirrors and where a backend runs do not change it.
+    """
+    return digest({"kind": kind, "salt": salt} | {name: getattr(route, name) for name in _IDENTITY})
+
+
+def versions_of(backends: Mapping[str, Backend], variants: Iterable[str]) -> dict[str, str]:
+    """Return the declared version of each variant."""
+    return {name: backends[name].version for name in variants}
 
 
 def policy_settings(policy: Policy) -> str:
@@ -109,7 +136,8 @@ def policy_settings(policy: Policy) -> str:
 def identity_of(snapshot: Snapshot) -> str:
     """Return the hash of everything, without plans, in which nodes must agree to serve the same.
 
-    Keys that are marked ``own`` may differ (where a node listens, its data, its workers), and the paths of files.
+    Keys that are marked ``own`` may differ (where a node listens, its data, its workers), and the paths of files. So
+    may the name of an epoch, which follows from the rest unless a node carried one on: the fleet publishes it.
     """
     shared = {
         f.name: getattr(snapshot.gateway, f.name)
@@ -124,15 +152,26 @@ def identity_of(snapshot: Snapshot) -> str:
     return digest(whole | {"sinks": snapshot.sinks} if snapshot.sinks else whole)
 
 
-_PLANNED: Final = frozenset({"plan", "period", "revision"})
+_PLANNED: Final = frozenset({"plan", "period", "revision", "epoch", "carried"})
 
 
 def _route(
-    config: Config, route: RouteConfig, salt: str, before: Route | None, evidence: Evidence, now_ms: int, revision: int
+    config: Config,
+    route: RouteConfig,
+    previous: Snapshot | None,
+    epoch: EpochName,
+    evidence: Evidence,
+    now_ms: int,
+    revision: int,
 ) -> Route:
-    policy = route.policy
-    epoch, settings, plan = epoch_of(config, route), policy_settings(policy), policy.plan(evidence)
-    goes_on = before is not None and (before.epoch, before.settings, before.salt) == (epoch, settings, salt)
+    policy, before = route.policy, None if previous is None else previous.routes.get(route.name)
+    settings, plan = policy_settings(policy), policy.plan(evidence)
+    goes_on = (
+        previous is not None
+        and before is not None
+        and (before.epoch, before.settings, before.salt) == (epoch.name, settings, epoch.salt)
+        and versions_of(previous.backends, before.variants) == versions_of(config.backends, policy.variants)
+    )
     # Never a former period: the clock may have been set back, and two edits may fall into one millisecond.
     begins = now_ms if before is None else max(now_ms, before.period + 1)
     period = before.period if before is not None and goes_on else begins
@@ -140,8 +179,9 @@ def _route(
     return Route(
         **settings_of(route),
         policy=policy.kind,
-        salt=salt,
-        epoch=epoch,
+        salt=epoch.salt,
+        epoch=epoch.name,
+        carried=epoch.carried,
         period=period,
         revision=before.revision if before is not None and same else revision,
         settings=settings,

@@ -54,6 +54,8 @@ class Route(RouteSettings):
     ``revision`` the snapshot revision at which ``plan`` last changed. ``by_unit`` says that units, not requests,
     are what is counted. ``settings`` is the hash of the policy's own settings: when it changes, the period ends.
     ``salt`` is hashed with the unit to choose: the file's salt hashed with the assignment key, or itself without a key.
+    ``carried`` is an identity (``router.compile``) and the name under which the program before had its epoch: that of
+    the upgrade goes on under its name, and is resumed under it.
     """
 
     policy: str
@@ -65,6 +67,7 @@ class Route(RouteSettings):
     variants: tuple[str, ...]
     by_unit: bool
     settings: str = ""
+    carried: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

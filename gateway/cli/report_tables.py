@@ -176,6 +176,11 @@ def _footer(report: Report) -> str:
     ratio = report["checks"]["sample_ratio"]
     if ratio["p"] is not None:
         lines.append(f"shares as set: {'yes' if ratio['ok'] else 'NO'} (p = {ratio['p']:.2g})")
+    if report["earlier_versions"]:
+        earlier = (
+            f"{one['name']} {one['version']} ({_count(one['predictions'])} calls)" for one in report["earlier_versions"]
+        )
+        lines.append(f"earlier versions, in none of these numbers: {' · '.join(earlier)}")
     if report["forced"]:
         lines.append(f"forced requests, left out: {_count(report['forced'])}")
     if report["uncounted"]:

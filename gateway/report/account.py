@@ -16,6 +16,7 @@ from gateway.store.counts.ledger import CALLS, CHECKED, Ledger, Phase, Seen
 from policies import Policy, Tally
 from policies.statistics.sequential import Interval, mean_interval
 from policies.types import EMPTY
+from router.compile import versions_of
 from router.records import Role
 from router.snapshot import Metric, Route, Snapshot
 
@@ -31,7 +32,10 @@ _Place = tuple[str, str, str, str, str, str]  # variant, role, against, metric, 
 
 @dataclass(frozen=True)
 class Account:
-    """One route's plan and counts. ``policy`` has the route's settings; None if only its kind is known."""
+    """One route's plan, and what is counted of the present versions of its variants.
+
+    ``policy`` has the route's settings; None if only its kind is known.
+    """
 
     snapshot: Snapshot
     ledger: Ledger
@@ -167,12 +171,21 @@ class Account:
 
     @cached_property
     def _pooled(self) -> Mapping[_Place, Tally]:
-        """Tallies added up over periods and declared versions, so that each is one look-up instead of a search."""
+        """Tallies added up over periods, so that each is one look-up instead of a search."""
         total: dict[_Place, Tally] = {}
         for key, tally in self.ledger.tallies.items():
             place = (key.variant, key.role, key.against, key.metric, key.definition, key.phase)
             total[place] = total.get(place, EMPTY) + tally
         return total
+
+
+def account_of(snapshot: Snapshot, ledger: Ledger, policy: Policy | None = None) -> Account:
+    """Return the account of a route: ``ledger`` has everything that is counted of it, also of earlier versions.
+
+    Calls, failures, latencies, faults, signs and values are of the present versions. Forced requests, the sample ratio
+    and feedback by status are of the whole epoch: they say nothing of a version.
+    """
+    return Account(snapshot, ledger.of_versions(versions_of(snapshot.backends, snapshot.backends)), policy)
 
 
 def _sum(seen: Iterable[Seen | None]) -> Seen | None:

@@ -1,7 +1,7 @@
 """A route as it was in an epoch that has ended, so that its numbers are reported under the settings of that time.
 
-Rule: policy, variants with their versions, unit, plan and metrics are those that the store has of the epoch. What it
-does not have is taken from the present snapshot.
+Rule: policy, variants with their last versions, unit, plan and metrics are those that the store has of the epoch. What
+it does not have is taken from the present snapshot.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from router.snapshot import Backend, RouteMirror, Snapshot
 def as_it_was(snapshot: Snapshot, epoch: Epoch, ledger: Ledger) -> Snapshot:
     """Return the snapshot with the epoch's route as it was then. Raises KeyError if there is no route of its name."""
     present = snapshot.routes[epoch.route]
-    versions = {key.variant: key.version for key in ledger.tallies}
+    versions = {key.variant: key.version for key in sorted(ledger.tallies, key=lambda key: key.period)}
     copied = {key.variant for key in ledger.tallies if key.role == "shadow"}.difference(epoch.variants)
     backends = dict(snapshot.backends)
     for name in (*epoch.variants, *copied):

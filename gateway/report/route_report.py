@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.moments import rfc3339
-from gateway.report.account import Account
+from gateway.report.account import Account, account_of
 from gateway.report.comparison import ALPHA, Comparison, needs, progress
 from gateway.report.problems import is_ongoing, problems_of, warning
 from gateway.report.sentence import METHODS
-from gateway.report.variants import pending_seconds, unit_of_analysis, variants
+from gateway.report.variants import earlier_versions, pending_seconds, unit_of_analysis, variants
 from gateway.report.verdict import Verdict, sample_ratio_of, verdict
 from gateway.store.counts.ledger import Ledger
 from gateway.store.rows.feedback_status import STATUSES
@@ -32,12 +32,14 @@ def report(snapshot: Snapshot, ledger: Ledger, policy: Policy | None = None) -> 
     | key            | meaning                                                                                       |
     |----------------|-----------------------------------------------------------------------------------------------|
     | past           | whether this is about an epoch that has ended                                                 |
-    | variants       | one entry each; ``role`` says whether its own numbers are of answers or of copies ("shadow")  |
+    | variants       | one entry each, of its present version; ``role`` says whether its own numbers are of answers   |
+    |                | or of copies ("shadow")                                                                       |
     | .metrics       | ``live`` moves at once; ``mature`` (closed windows) has the interval, ``method`` "exact" or   |
     |                | "asymptotic", and ``units`` of ``unit_of_analysis`` behind it; ``n`` counts values            |
     | .shadow        | the copies it got: calls, agreement with the answer, and the same label's score for both      |
     | .p_best        | with ``evidence``: what an adaptive policy believes, and from what; null for others           |
     | .client_errors | 4xx of its backend: no failures, unless its ``client_errors`` is "fail"                       |
+    | earlier_versions | those that ran in this epoch before: in none of the numbers of the present ones             |
     | verdict        | the primary metric, baseline against each other variant; they share ``alpha``                 |
     | .warning       | which of the ``problems`` a reader must know first                                            |
     | problems       | what is wrong, in words: ``n`` of ``of``, since when, whether ongoing, and how to end it      |
@@ -48,12 +50,13 @@ def report(snapshot: Snapshot, ledger: Ledger, policy: Policy | None = None) -> 
     | uncounted      | requests of units beyond ``max_new_units_per_client``: in none of the other numbers           |
     | watermark      | RFC 3339: everything before it is counted; null before any heartbeat                          |
     """
-    account = Account(snapshot, ledger, policy)
+    account = account_of(snapshot, ledger, policy)
     ratio, problems = sample_ratio_of(account), problems_of(account)
     judged = verdict(account, ratio)
     return {
         **_route(account),
         "variants": variants(account),
+        "earlier_versions": earlier_versions(account, ledger),
         "checks": {"sample_ratio": _sample_ratio(ratio)},
         "verdict": _verdict(account, judged, problems),
         "comparisons": [_comparison(one) for one in (*judged.comparisons, *judged.others)],

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from gateway.moments import rfc3339
 from gateway.report.account import SHADOWING, Account
 from gateway.report.comparison import ALPHA, paired_interval
 from gateway.report.verdict import coverage_tally
-from gateway.store.counts.ledger import AGREEMENT, Ledger
+from gateway.store.counts.ledger import AGREEMENT, CALLS, Ledger
 from policies import Tally
 from policies.statistics.latency import quantile
 from policies.statistics.sequential import Bounds, Interval, mean_interval
@@ -52,6 +53,31 @@ def _variant(account: Account, name: str) -> dict[str, Any]:
         "metrics": {metric.name: _metric(account, name, metric) for metric in account.metrics},
         "shadow": _shadow(account, name),
     }
+
+
+def earlier_versions(account: Account, ledger: Ledger) -> list[dict[str, Any]]:
+    """Return which versions ran in this epoch before, and variants that the route has no more; the last first.
+
+    ``ledger`` has what is counted of all versions. ``since`` and ``until`` are the beginnings of the first and the last
+    period in which the version ran.
+    """
+    found: dict[tuple[str, str], list[tuple[int, Tally]]] = {}
+    for key, tally in ledger.tallies.items():
+        present = key.variant in account.variants and account.snapshot.backends[key.variant].version == key.version
+        if key.metric == CALLS and not present:
+            found.setdefault((key.variant, key.version), []).append((key.period, tally))
+    shown = [
+        {
+            "name": name,
+            "version": version,
+            "predictions": count(sum(tally.d for _, tally in calls)),
+            "failures": count(sum(tally.m for _, tally in calls)),
+            "since": rfc3339(min(period for period, _ in calls)),
+            "until": rfc3339(max(period for period, _ in calls)),
+        }
+        for (name, version), calls in found.items()
+    ]
+    return sorted(shown, key=lambda one: (str(one["until"]), str(one["name"])), reverse=True)
 
 
 def _metric(account: Account, name: str, metric: Metric) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 
 from policies.types import Evidence, Tally
 from router.compile import compile_snapshot, identity_of, replan
-from router.snapshot import Route, Snapshot
+from router.snapshot import Route, Snapshot, decode, encode
 from tests.router.builders import SMALL, changed, config_of, route_of, snapshot_of, with_policy
 
 BANDIT = with_policy('{ kind = "thompson", variants = ["v1", "v2"], reward = "click" }')
@@ -90,9 +90,31 @@ def test_an_edit_that_changes_no_decision_resets_nothing(text: str) -> None:
     assert (route.epoch, route.period, route.revision) == (was.epoch, was.period, was.revision)
 
 
-NEW_EPOCH = [
+NEW_PERIOD = [
+    changed(SMALL, ("0.05", "0.2")),
     changed(SMALL, ('version = "2"', 'version = "2.1"')),
     changed(SMALL, ('candidate = "v2"', 'candidate = "v3"')),
+]
+
+
+@pytest.mark.parametrize("text", NEW_PERIOD, ids=range(len(NEW_PERIOD)))
+def test_an_edit_of_shares_versions_or_the_set_of_variants_begins_a_period_of_the_same_epoch(text: str) -> None:
+    """Comparisons are stratified by period: a ramp would fake an effect otherwise, and each version has its own."""
+    before = snapshot_of()
+    route, was = edited(before, text), before.routes["digits"]
+    assert route.epoch == was.epoch
+    assert (route.period, route.revision) == (2_000, 2)
+
+
+def test_a_variant_that_goes_and_comes_back_is_in_the_same_epoch() -> None:
+    first = snapshot_of(now_ms=1_000, revision=1)
+    second = snapshot_of(NEW_PERIOD[2], first, now_ms=2_000, revision=2)
+    third = snapshot_of(SMALL, second, now_ms=3_000, revision=3)
+    assert {one.routes["digits"].epoch for one in (first, second, third)} == {first.routes["digits"].epoch}
+    assert third.routes["digits"].period == 3_000
+
+
+NEW_EPOCH = [
     changed(SMALL, ("header:x-user-id", "cookie:user")),
     changed(SMALL, ('unit = "header:x-user-id"\n', "")),
     changed(SMALL, ("/answer", "/answers/0")),
@@ -108,14 +130,6 @@ def test_an_edit_that_makes_numbers_incomparable_begins_an_epoch(text: str) -> N
     before = snapshot_of()
     route, was = edited(before, text), before.routes["digits"]
     assert route.epoch != was.epoch
-    assert (route.period, route.revision) == (2_000, 2)
-
-
-def test_an_edit_of_the_shares_begins_a_period_of_the_same_epoch() -> None:
-    """Comparisons are stratified by period: a ramp would fake an effect otherwise."""
-    before = snapshot_of()
-    route, was = edited(before, changed(SMALL, ("0.05", "0.2"))), before.routes["digits"]
-    assert route.epoch == was.epoch
     assert (route.period, route.revision) == (2_000, 2)
 
 
@@ -140,8 +154,49 @@ def test_a_period_is_never_one_that_was_even_when_the_clock_goes_back() -> None:
 
 
 def test_an_epoch_is_the_same_in_every_process() -> None:
-    """It is stored for years as a key: a change of this value would restart every experiment of every operator."""
-    assert route_of().epoch == "d7bc8b394e18c7fc"
+    """It is stored for years as a key: a change of this value would restart every experiment of every operator.
+
+    (It changed once, with what an epoch is: then ``Route.carried`` let those in force go on under their names.)
+    """
+    assert route_of().epoch == "a49e9f89c9fb1872"
+
+
+def of_before(snapshot: Snapshot, epoch: str = "0123456789abcdef") -> Snapshot:
+    """The snapshot as the program before wrote it: its epochs were hashes of more, and it remembered none."""
+    routes = {name: replace(route, epoch=epoch, carried=None) for name, route in snapshot.routes.items()}
+    return replace(snapshot, routes=routes)
+
+
+@pytest.mark.parametrize("text", [*NO_CHANGE, *NEW_PERIOD], ids=range(len(NO_CHANGE) + len(NEW_PERIOD)))
+def test_the_epoch_in_force_at_an_upgrade_goes_on_under_its_name(text: str) -> None:
+    before = of_before(snapshot_of())
+    again = snapshot_of(text, before, now_ms=2_000, revision=2)
+    assert again.routes["digits"].epoch == before.routes["digits"].epoch
+    assert (again.routes["digits"].period == before.routes["digits"].period) == (text in NO_CHANGE)
+    later = snapshot_of(SMALL, again, now_ms=3_000, revision=3)
+    assert later.routes["digits"].epoch == before.routes["digits"].epoch
+
+
+@pytest.mark.parametrize("text", [text for text in NEW_EPOCH if "again" not in text], ids=range(len(NEW_EPOCH) - 1))
+def test_an_epoch_that_was_carried_on_ends_with_its_identity_and_is_resumed_under_its_name(text: str) -> None:
+    before = of_before(snapshot_of())
+    other = snapshot_of(text, before, now_ms=2_000, revision=2)
+    assert other.routes["digits"].epoch == route_of(text).epoch
+    back = snapshot_of(SMALL, decode(encode(other)), now_ms=3_000, revision=3)
+    assert back.routes["digits"].epoch == before.routes["digits"].epoch
+
+
+def test_another_epoch_is_not_carried_on() -> None:
+    """An edit that begins an epoch may come with the upgrade: what the file says now was never in force before."""
+    before = of_before(snapshot_of(NEW_EPOCH[0]))
+    assert snapshot_of(SMALL, before).routes["digits"].epoch == route_of().epoch
+
+
+def test_nodes_agree_whether_they_carried_an_epoch_on_or_began() -> None:
+    carried, began = snapshot_of(SMALL, of_before(snapshot_of())), snapshot_of()
+    assert carried.routes["digits"].epoch != began.routes["digits"].epoch
+    assert identity_of(carried) == identity_of(began)
+    assert identity_of(of_before(snapshot_of())) == identity_of(began)
 
 
 def test_a_route_is_counted_by_unit_when_the_policy_keeps_units_and_the_route_names_one() -> None:

@@ -17,9 +17,9 @@ from gateway.store import Store
 from gateway.store.counts.ledger import Ledger
 from policies.types import Evidence
 from router.assignment import AssignmentKey
-from router.compile import compile_snapshot, epoch_of, replan, with_plans_of
+from router.compile import compile_snapshot, epochs_of, replan, versions_of, with_plans_of
 from router.config.config import Config
-from router.snapshot import Metric, Snapshot
+from router.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -60,9 +60,9 @@ async def compiled(
     known = False
     if store is not None:
         with suppress(Exception):  # an edit is not refused because the store is in trouble
-            places = {(name, epoch_of(config, route)) for name, route in config.routes.items()}
+            places = {(name, epoch.name) for name, epoch in epochs_of(config, previous=previous, key=key).items()}
             for place, ledger in (await store.evidence(places)).items():
-                evidence[place] = evidence_of(ledger, config.metrics)
+                evidence[place] = evidence_of(ledger, config)
             known = True
     fresh = await asyncio.to_thread(
         compile_snapshot,
@@ -80,7 +80,7 @@ def _plan(snapshot: Snapshot, config: Config, counted: Mapping[tuple[str, str], 
     failures: dict[str, str] = {}
     for (name, _), ledger in sorted(counted.items()):
         try:
-            snapshot = replan(snapshot, config, name, evidence_of(ledger, snapshot.metrics), revision)
+            snapshot = replan(snapshot, config, name, evidence_of(ledger, snapshot), revision)
         except Exception as error:
             logger.error("route %s cannot be planned, its last plan stays: %r", name, error)
             logger.debug("route %s cannot be planned", name, exc_info=error)
@@ -88,6 +88,7 @@ def _plan(snapshot: Snapshot, config: Config, counted: Mapping[tuple[str, str], 
     return NewPlans(snapshot, failures)
 
 
-def evidence_of(ledger: Ledger, metrics: Mapping[str, Metric]) -> Evidence:
-    """Return what plans may learn from: values counted under today's definitions."""
-    return ledger.evidence({metric.name: metric.definition for metric in metrics.values()})
+def evidence_of(ledger: Ledger, of: Config | Snapshot) -> Evidence:
+    """Return what plans may learn from: values of the present versions, counted under the present definitions."""
+    current = ledger.of_versions(versions_of(of.backends, of.backends))
+    return current.evidence({metric.name: metric.definition for metric in of.metrics.values()})

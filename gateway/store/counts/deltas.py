@@ -11,7 +11,7 @@ from functools import lru_cache, partial
 from operator import itemgetter
 from typing import Final, NamedTuple, Protocol
 
-from gateway.store.counts.ledger import AGREEMENT, CALLS, CHECKED, Phase, Seen
+from gateway.store.counts.ledger import AGREEMENT, CALLS, CHECKED, Phase, Seen, versioned
 from gateway.store.counts.tally_delta import TallyAddress, TallyChanges, new_address
 from gateway.store.rows.calls import CallRow, StoredCall, by_shared_fields, wrong_of
 from gateway.store.rows.feedback_status import Status
@@ -73,7 +73,10 @@ class Arrival(NamedTuple):
 
 
 class Sign(NamedTuple):
-    """Something that may be wrong, as ``Ledger.signs``. Of feedback there is no epoch, variant or role: they are ""."""
+    """Something that may be wrong, as ``Ledger.signs``: ``variant`` is a variant with its version.
+
+    Of feedback there is no epoch, variant or role: they are "".
+    """
 
     route: str
     epoch: str
@@ -138,6 +141,7 @@ class Deltas:
 
     def _count_alike(self, shared: SharedFields, rows: Sequence[CallRow]) -> None:
         """Count calls that differ in nothing but what is their own."""
+        of = versioned(shared.variant, shared.version)
         oldest, newest = min(map(_AT_MS, rows)), max(map(_AT_MS, rows))
         if oldest < self.oldest.get(shared.route, _NEVER_MS):
             self.oldest[shared.route] = oldest
@@ -158,17 +162,17 @@ class Deltas:
             for word in () if row.more is None else wrong_of(row):
                 name, _, detail = word.partition(":")
                 if name in WRONG:
-                    self.sign(Sign(shared.route, shared.epoch, shared.variant, shared.role, name), 1, row.at_ms, detail)
+                    self.sign(Sign(shared.route, shared.epoch, of, shared.role, name), 1, row.at_ms, detail)
         if shared.fault is not None:
-            self.faults[shared.route, shared.epoch, shared.variant, shared.role, shared.fault] += len(rows)
+            self.faults[shared.route, shared.epoch, of, shared.role, shared.fault] += len(rows)
             if shared.fault == "dropped":
                 return
-        checked = Sign(shared.route, shared.epoch, shared.variant, shared.role, CHECKED)
+        checked = Sign(shared.route, shared.epoch, of, shared.role, CHECKED)
         self.sign(checked, len(rows), oldest)
         self.sign(checked, 0, newest)
         buckets = Counter([_bucket(row.latency_ms) for row in rows if row.latency_ms is not None])
         for index, n in buckets.items():
-            self.latency[shared.route, shared.epoch, shared.variant, shared.role, index] += n
+            self.latency[shared.route, shared.epoch, of, shared.role, index] += n
         address, value = _address(shared, "", CALLS, "", "live"), float(shared.failed)
         for unit, n in Counter([row.unit for row in rows] if shared.by_unit else {None: len(rows)}).items():
             if unit is None:
@@ -201,7 +205,8 @@ class Deltas:
             (UNCOUNTED, shared.uncounted),
         ):
             if is_so and shared.uncounted == (word == UNCOUNTED):
-                sign = Sign(shared.route, shared.epoch, shared.variant, shared.role, word)
+                of = versioned(shared.variant, shared.version)
+                sign = Sign(shared.route, shared.epoch, of, shared.role, word)
                 self.sign(sign, len(rows), first_ms, str(shared.status) if word == "client_error" else what)
                 self.sign(sign, 0, last_ms)
 

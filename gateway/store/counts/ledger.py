@@ -6,8 +6,8 @@ Rule: values only. The joiner moves them, ``read_ledgers`` reads them from the s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal, NamedTuple
 
 from policies.statistics.sample_ratio import START, SampleRatioState
 from policies.types import EMPTY, Evidence, Plan, Tally
@@ -22,6 +22,20 @@ AGREEMENT = "@agreement"  # a shadow predicts what the primary does: M = 1 or 0,
 
 #: The sign of every call that was looked at for signs: what an earlier version recorded was not.
 CHECKED = "checked"
+
+
+#: Between a variant's name, which has none, and its version.
+_AT: Final = "@"
+
+
+def versioned(variant: str, version: str) -> str:
+    """Return the name under which the calls of one version of a variant are counted."""
+    return f"{variant}{_AT}{version}"
+
+
+def is_versioned(name: str) -> bool:
+    """Return whether a name has a version: a program that had no versions within an epoch counted without."""
+    return _AT in name
 
 
 class TallyKey(NamedTuple):
@@ -125,6 +139,9 @@ class Ledger:
     is recorded, None before any heartbeat. ``oldest_ms`` is when, by (variant, metric), the oldest prediction was made
     whose window is open; planners do not ask for it.
 
+    ``latency``, ``faults`` and ``signs`` name each variant with its version (``versioned``). Plans and verdicts are
+    made of what ``of_versions`` leaves: there they have the plain name.
+
     ``signs`` are what may be wrong, by (variant, role, word). Of calls: the words of ``records.WRONG``, "failed",
     "client_error" (a 4xx of the backend), "dropped", and "uncounted", of which nothing else here knows. Of feedback,
     under variant and role "" and over all epochs: the statuses that should be rare, and why an event could not count
@@ -146,6 +163,41 @@ class Ledger:
     signs: Mapping[tuple[str, str, str], Seen] = field(default_factory=dict)
     sample_ratio: SampleRatioState = START
     shares: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+
+    def of_versions(self, versions: Mapping[str, str]) -> Ledger:
+        """Return what is counted of these versions alone, by variant: all that plans, comparisons and verdicts see.
+
+        What pairs two variants on the same requests is of the periods in which both had these versions.
+        """
+        tallies, earlier, mixed = {}, set[tuple[int, str]](), set[int]()
+        for key, tally in self.tallies.items():
+            if versions.get(key.variant) == key.version:
+                tallies[key] = tally
+            elif key.role != "shadow":
+                earlier.add((key.period, key.variant))
+                mixed.add(key.period)  # a copy agrees with whichever variant answered
+        names = {versioned(name, version): name for name, version in versions.items()} | {"": ""}
+
+        def plain(counted: Mapping[Any, Any]) -> dict[Any, Any]:
+            return {
+                (names.get(key[0], key[0]), *key[1:]): n
+                for key, n in counted.items()
+                if key[0] in names or not is_versioned(key[0])
+            }
+
+        return replace(
+            self,
+            tallies=tallies
+            if not earlier
+            else {
+                key: tally
+                for key, tally in tallies.items()
+                if (key.period, key.against) not in earlier and not (key.metric == AGREEMENT and key.period in mixed)
+            },
+            latency=plain(self.latency),
+            faults=plain(self.faults),
+            signs=plain(self.signs),
+        )
 
     def pooled(
         self, variant: str, role: Role, metric: str, phase: Phase, *, against: str = "", definition: str = ""

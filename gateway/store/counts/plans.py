@@ -1,7 +1,7 @@
 """What was decided and under which rules: definitions of metrics, epochs, plans, and what happened.
 
-Rule: appended, never rewritten; a prediction's row names its epoch and plan revision, and both are found here, older
-plans in packs (``history``).
+Rule: appended, never rewritten, except the variants of an epoch, which may change within it. A prediction's row names
+its epoch and plan revision, and both are found here, older plans in packs (``history``).
 """
 
 from __future__ import annotations
@@ -90,18 +90,21 @@ async def close_definition(connection: AsyncConnection, definition: Definition, 
 
 
 async def write_plans(connection: AsyncConnection, routes: Iterable[Route], now_ms: int) -> list[Route]:
-    """Store the plans and epochs that are new, and return the routes whose epoch is."""
+    """Store the plans and epochs that are new, and return the routes whose epoch is.
+
+    Of an epoch its last set of variants is kept.
+    """
     chosen = list(routes)
     if not chosen:
         return []
     wanted = sql.listed(connection.dialect.name, Text(), Text())
-    query = select(epochs.c.route, epochs.c.epoch).join(
-        wanted, (epochs.c.route == wanted.c.c0) & (epochs.c.epoch == wanted.c.c1)
-    )
+    query = select(epochs).join(wanted, (epochs.c.route == wanted.c.c0) & (epochs.c.epoch == wanted.c.c1))
     places = sql.as_list([(route.name, route.epoch) for route in chosen])
-    known = {(route, epoch) for route, epoch in await connection.execute(query, places)}
+    known = {(row[0], row[1]): tuple(row) for row in await connection.execute(query, places)}
     fresh = [route for route in chosen if (route.name, route.epoch) not in known]
     await sql.ensure(connection, epochs, [(route.name, route.epoch, now_ms, _epoch(route)) for route in fresh])
+    of_now = [(*row[:3], _epoch(route)) for route in chosen if (row := known.get((route.name, route.epoch)))]
+    await sql.upsert(connection, epochs, [row for row in of_now if row != known[row[0], row[1]]])
     await sql.ensure(connection, plans, [_plan(route, now_ms) for route in chosen])
     await note_moved(connection, [route.name for route in chosen])  # what was given under them has its shares now
     return fresh

@@ -7,7 +7,7 @@ Rule: as many statements for many routes as for one. A ledger that has not chang
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, lru_cache
 from typing import Any, Final, NamedTuple
@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.counts import history, plans
 from gateway.store.counts.history import StoredPlan
-from gateway.store.counts.ledger import Ledger, Seen, Stretch, TallyKey
+from gateway.store.counts.ledger import Ledger, Seen, Stretch, TallyKey, is_versioned, versioned
 from gateway.store.counts.tallies import SUMS, number
 from gateway.store.rows import calls
 from gateway.store.rows.calls import Span
@@ -88,18 +88,21 @@ async def read(
     of_feedback = {(route, "") for route, _ in places}
     wrong = await _rows(connection, of_signs, of_feedback.union(places))
     watermark_ms = await number(connection, "watermark_ms")
+    summed = {place: dict(map(_tally, rows)) for place, rows in counted.items()}
     ledgers = {
         place: Ledger(
             *place,
-            tallies=dict(map(_tally, counted[place])),
+            tallies=summed[place],
             sample_ratio=sample_ratios.get(place, START),
             stretches=tuple(
                 _joined(given[place], {key[1]: plan for key, plan in packed.items() if key[0] == place[0]})
             ),
-            latency=_buckets(timed[place]),
-            faults={tuple(key): n for *key, n in broken[place]},
+            latency=_buckets(timed[place], summed[place]),
+            faults=_by_version(((row[:3], row[3]) for row in broken[place]), summed[place]),
             feedback=statuses[place[0]],
-            signs={tuple(row[:3]): Seen(*row[3:]) for row in (*wrong[place], *wrong[place[0], ""])},
+            signs=_by_version(
+                ((row[:3], Seen(*row[3:])) for row in (*wrong[place], *wrong[place[0], ""])), summed[place]
+            ),
             forced=sum(n for (n,) in chosen[place]),
             watermark_ms=watermark_ms,
         )
@@ -158,9 +161,25 @@ async def _with_shares(
     }
 
 
-def _buckets(rows: Sequence[Any]) -> dict[Any, dict[int, int]]:
+def _by_version(rows: Iterable[tuple[Sequence[Any], Any]], tallies: Mapping[TallyKey, Tally]) -> dict[Any, Any]:
+    """Return what is counted by (variant, …), each variant named with its version.
+
+    A program that had no versions within an epoch counted without them: that is of the first version of the variant.
+    """
+    found: dict[Any, Any] = {}
+    first: dict[str, str] | None = None
+    for (name, *more), n in rows:
+        if name and not is_versioned(name):
+            first = first or {k.variant: k.version for k in sorted(tallies, key=lambda k: k.period, reverse=True)}
+            name = versioned(name, first[name]) if name in first else name
+        place = (name, *more)
+        found[place] = found[place] + n if place in found else n
+    return found
+
+
+def _buckets(rows: Sequence[Any], tallies: Mapping[TallyKey, Tally]) -> dict[Any, dict[int, int]]:
     found: defaultdict[Any, dict[int, int]] = defaultdict(dict)
-    for variant, role, bucket, n in rows:
+    for (variant, role, bucket), n in _by_version(((row[:3], row[3]) for row in rows), tallies).items():
         found[variant, role][bucket] = n
     return dict(found)
 

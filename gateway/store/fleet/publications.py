@@ -35,9 +35,10 @@ _BODY: Final = select(publications.c.body).where(publications.c.revision == bind
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A route's plan in a publication, and the epoch and settings that the plan is for."""
+    """A route's plan in a publication, and the epoch and settings that the plan is for; ``carried`` as in ``Route``."""
 
     epoch: str
+    carried: tuple[str, str] | None
     settings: str
     period: int
     revision: int
@@ -60,7 +61,12 @@ async def read(connection: AsyncConnection, revision: int) -> Mapping[str, Plann
     body = (await connection.execute(_BODY, {"revision": revision})).scalar_one()
     return {
         name: Planned(
-            planned["epoch"], planned["settings"], planned["period"], planned["revision"], decode_plan(planned["plan"])
+            planned["epoch"],
+            None if planned.get("carried") is None else tuple(planned["carried"]),
+            planned["settings"],
+            planned["period"],
+            planned["revision"],
+            decode_plan(planned["plan"]),
         )
         for name, planned in orjson.loads(body).items()
     }
@@ -94,18 +100,30 @@ def numbered(snapshot: Snapshot, revision: int) -> Snapshot:
 
 
 def with_published(snapshot: Snapshot, revision: int, published: Mapping[str, Planned]) -> Snapshot:
-    """Return the snapshot as it was published under a number: its routes with the plans of that publication."""
+    """Return the snapshot as it was published under a number: its routes with the plans of that publication.
+
+    The publication is of the same configuration, so its epochs have the same identities. Their names may differ where
+    one node went on with an epoch and another began: the published ones hold everywhere.
+    """
     routes = dict(snapshot.routes)
     for name, route in snapshot.routes.items():
         planned = published.get(name)
-        if planned is not None and (planned.epoch, planned.settings) == (route.epoch, route.settings):
-            routes[name] = replace(route, period=planned.period, revision=planned.revision, plan=planned.plan)
+        if planned is not None and planned.settings == route.settings:
+            routes[name] = replace(
+                route,
+                epoch=planned.epoch,
+                carried=planned.carried,
+                period=planned.period,
+                revision=planned.revision,
+                plan=planned.plan,
+            )
     return replace(snapshot, revision=revision, routes=routes)
 
 
 def _entry(route: Route) -> Mapping[str, Any]:
     return {
         "epoch": route.epoch,
+        "carried": route.carried,
         "settings": route.settings,
         "period": route.period,
         "revision": route.revision,

@@ -317,7 +317,7 @@ def test_a_stream_whose_worker_died_is_counted_though_its_node_does_not_hold_the
         assert await calls(holder) == 0
         node.journal.write("predictions", [], successor)
         await rounds(node, holder)
-        assert (await holder.ledger()).faults == {("a", "primary", "incomplete"): 1}
+        assert (await holder.ledger()).faults == {("a@1", "primary", "incomplete"): 1}
         node.journal.beat(5_000, successor)
         holder.journal.beat(5_000)
         await rounds(node, holder)

@@ -83,7 +83,7 @@ CASES = {
     ),
     "another version than declared": Case(
         "other_version",
-        "a is declared 2.1.0, and its answers say 2.0.0",
+        "a is declared 1, and its answers say 2.0.0",
         30,
         30,
         lambda n: both(n, a={"reported_version": "2.0.0", "wrong": ("other_version:2.0.0",)}),
@@ -166,7 +166,7 @@ CASES = {
 
 
 def snapshot_of(case: Case, desk: Desk) -> Snapshot:
-    backends = {name: Backend(name=name, urls=("http://127.0.0.1:9001",), version="2.1.0", model="m") for name in "abc"}
+    backends = {name: Backend(name=name, urls=("http://127.0.0.1:9001",), version="1", model="m") for name in "abc"}
     return replace(desk.snapshot, backends=backends)
 
 
@@ -301,7 +301,7 @@ def test_signs_add_up_whatever_the_batches(tmp_path: Path) -> None:
     singly = at_desk(Desk(tmp_path / "singly", CLICK, lines=1), story)
     _, whole = counted(case._replace(events=lambda n: []), tmp_path / "whole")
     assert singly.signs == whole.signs
-    assert singly.signs["a", "primary", "other_version"] == Seen(30, T0, T0 + 58, "2.0.0")
+    assert singly.signs["a@1", "primary", "other_version"] == Seen(30, T0, T0 + 58, "2.0.0")
 
 
 def test_what_an_earlier_version_recorded_does_not_hide_what_is_wrong_now(tmp_path: Path) -> None:

@@ -117,14 +117,10 @@ def test_versions_of_a_period_are_pooled() -> None:
 def test_a_metric_defined_anew_starts_without_its_old_values() -> None:
     book = Book().rate("new", "correct", 3, 4)
     book.tallies = {
-        key if key.metric != "correct" else type(key)(**{**_fields(key), "definition": "older"}): tally
+        key if key.metric != "correct" else key._replace(definition="older"): tally
         for key, tally in book.tallies.items()
     }
     assert variant(of(book), "new")["metrics"]["correct"]["mature"]["n"] == 0
-
-
-def _fields(key: Any) -> dict[str, Any]:
-    return {name: getattr(key, name) for name in key.__slots__}
 
 
 def test_a_shadow_is_read_from_its_copies() -> None:

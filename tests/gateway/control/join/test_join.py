@@ -407,8 +407,8 @@ def test_requests_of_too_many_new_units_are_counted_apart_and_nowhere_else(tmp_p
         desk.journal.beat(2_000)
         ledger = await desk.record()
         seen = {place: one.n for place, one in ledger.signs.items() if place[2] == UNCOUNTED}
-        primaries, drafts = (("a", "primary"), ("b", "primary")), (("a", "draft"), ("b", "draft"))
-        assert seen == {(*place, UNCOUNTED): 1 for place in (*primaries, *drafts, ("b", "shadow"))} | {
+        primaries, drafts = (("a@1", "primary"), ("b@1", "primary")), (("a@1", "draft"), ("b@1", "draft"))
+        assert seen == {(*place, UNCOUNTED): 1 for place in (*primaries, *drafts, ("b@1", "shadow"))} | {
             ("", "", UNCOUNTED): 3
         }
         assert (ledger.tallies, ledger.latency, ledger.faults, ledger.stretches) == ({}, {}, {}, ())
@@ -432,11 +432,11 @@ def test_calls_failures_faults_and_times_are_counted_by_variant_and_role(tmp_pat
         assert (calls.m, calls.d) == (2, 4)
         assert ledger.pooled("s", "shadow", CALLS, "live").d == 1
         assert ledger.faults == {
-            ("a", "primary", "timeout"): 1,
-            ("a", "primary", "client_gone"): 1,
-            ("s", "shadow", "dropped"): 1,
+            ("a@1", "primary", "timeout"): 1,
+            ("a@1", "primary", "client_gone"): 1,
+            ("s@1", "shadow", "dropped"): 1,
         }
-        assert ledger.latency == {("a", "primary"): {0: 2}, ("s", "shadow"): {231: 1}}
+        assert ledger.latency == {("a@1", "primary"): {0: 2}, ("s@1", "shadow"): {231: 1}}
 
     at_desk(Desk(tmp_path, store=store), story)
 

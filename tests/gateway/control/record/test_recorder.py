@@ -217,7 +217,7 @@ def test_a_stream_whose_writer_died_is_an_incomplete_answer(tmp_path: Path, stor
             desk.restart(run=NEXT_RUN)
         ledger = await desk.record()
         assert await calls(desk) == (1, 1)
-        assert ledger.faults == {("a", "primary", "incomplete"): 1}
+        assert ledger.faults == {("a@1", "primary", "incomplete"): 1}
         desk.restart()
         await desk.record()
         assert await calls(desk) == (1, 1)
