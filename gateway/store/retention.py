@@ -36,6 +36,7 @@ from gateway.store.schema import partitions, sql
 from gateway.store.schema.count_tables import (
     arrivals,
     courses,
+    declarations,
     epochs,
     faults,
     forced,
@@ -317,7 +318,10 @@ def _chunk(table: Table, *rows: ColumnElement[bool]) -> Delete:
 #: Tables with few rows per epoch are renamed or deleted at once; those with thousands of rows by the chunk, afterwards.
 _TAKE_AWAY: Final = (
     *(update(table).where(*_of(table)).values(epoch=bindparam("b_removing")) for table in (tallies, newest_calls)),
-    *(delete(table).where(*_of(table)) for table in (courses, latency, faults, signs, forced, verdicts, looks)),
+    *(
+        delete(table).where(*_of(table))
+        for table in (courses, latency, faults, signs, forced, verdicts, looks, declarations)
+    ),
 )
 _CHUNKS: Final = (
     _chunk(units, units.c.tally.in_(select(tallies.c.id).where(*_of(tallies, "b_removing")))),

@@ -1,7 +1,7 @@
 """What a route declares about its comparisons before there is data: the size of its test, and its guardrails.
 
 Rule: nothing here changes what is recorded, so none of it belongs to an epoch or begins a period. The controller stores
-since when a test is declared as it is (``gateway.store.counts.declarations``).
+each change of a test (``gateway.store.counts.reported``).
 """
 
 from __future__ import annotations

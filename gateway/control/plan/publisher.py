@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -25,6 +25,7 @@ from gateway.control.membership import Member
 from gateway.files.published import SNAPSHOT, fingerprint, publish
 from gateway.store import Store, StoreError, reason
 from gateway.store.counts import plans
+from gateway.store.counts.reported import note_declared
 from gateway.store.fleet import nodes, publications
 from gateway.store.fleet.publications import UNNUMBERED, numbered, with_published
 from router.compile import identity_of
@@ -170,8 +171,7 @@ class Publisher:
     async def _number(self, connection: AsyncConnection, fresh: Snapshot, node: str) -> Snapshot:
         newest, _ = await publications.newest(connection)
         fresh = numbered(fresh, max(newest, self._newest_stored, self.snapshot.revision) + 1)
-        for route in await plans.write_plans(connection, self._fresh(fresh), now_ms()):
-            self._event_log.note("epoch_began", route.name, f"epoch {route.epoch}, {', '.join(route.variants)}")
+        self._note_stored(*await self._write(connection, fresh))
         await publications.write(connection, fresh, identity_of(fresh), node, now_ms())
         return fresh
 
@@ -186,11 +186,24 @@ class Publisher:
 
     async def _store_plans(self, store: Store, snapshot: Snapshot) -> None:
         async with store.begin() as connection:
-            began = await plans.write_plans(connection, self._fresh(snapshot), now_ms())
+            written = await self._write(connection, snapshot)
         self._newest_stored = max(self._newest_stored, snapshot.revision)
         self._unsaved, self._written = False, snapshot.routes
+        self._note_stored(*written)
+
+    async def _write(self, connection: AsyncConnection, snapshot: Snapshot) -> tuple[list[Route], list[str]]:
+        """Store plans, and tests as they are declared; return the routes that begin an epoch or change a test late."""
+        fresh = self._fresh(snapshot)
+        began = await plans.write_plans(connection, fresh, now_ms())
+        declared = [route for route in fresh if _declared(self._written.get(route.name)) != _declared(route)]
+        return began, await note_declared(connection, declared, snapshot.backends, now_ms())
+
+    def _note_stored(self, began: Iterable[Route], late: Iterable[str]) -> None:
         for route in began:
             self._event_log.note("epoch_began", route.name, f"epoch {route.epoch}, {', '.join(route.variants)}")
+        for name in late:
+            said = "the declared test changed after values were known: in this epoch it promises nothing"
+            self._event_log.note("test_changed", name, said)
 
     def _fresh(self, snapshot: Snapshot) -> list[Route]:
         """Return the routes whose plans may have to be stored: of a plan that moves every second, one of hundreds."""
@@ -215,6 +228,11 @@ def _seen(path: Path) -> tuple[int, int, int] | None:
     with suppress(OSError):
         return fingerprint(path)
     return None
+
+
+def _declared(route: Route | None) -> tuple[Any, ...] | None:
+    """What a declaration holds for: a new version begins a period."""
+    return None if route is None else (route.epoch, route.period, route.test)
 
 
 def _renumbered(snapshot: Snapshot, routes: Iterable[str], revision: int) -> Snapshot:

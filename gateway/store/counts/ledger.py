@@ -142,6 +142,9 @@ class Ledger:
     ``latency``, ``faults`` and ``signs`` name each variant with its version (``versioned``). Plans and verdicts are
     made of what ``of_versions`` leaves: there they have the plain name.
 
+    ``test_changed_ms`` is when the route's declared test was last changed although mature values were known; None if
+    never.
+
     ``signs`` are what may be wrong, by (variant, role, word). Of calls: the words of ``records.WRONG``, "failed",
     "client_error" (a 4xx of the backend), "dropped", and "uncounted", of which nothing else here knows. Of feedback,
     under variant and role "" and over all epochs: the statuses that should be rare, and why an event could not count
@@ -162,6 +165,7 @@ class Ledger:
     oldest_ms: Mapping[tuple[str, str], int] = field(default_factory=dict)
     signs: Mapping[tuple[str, str, str], Seen] = field(default_factory=dict)
     sample_ratio: SampleRatioState = START
+    test_changed_ms: int | None = None
     shares: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
 
     def of_versions(self, versions: Mapping[str, str]) -> Ledger:

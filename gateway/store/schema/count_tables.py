@@ -216,3 +216,14 @@ looks: Final = table(
     number("boundary"),
     integer("decided"),
 )
+
+#: The test of a route as it was declared at each change, with the versions of its variants (JSON). ``late``: 1 if
+#: something was known of them already.
+declarations: Final = table(
+    "declarations",
+    string("route", key=True),
+    string("epoch", key=True),
+    integer("at_ms", key=True),
+    string("body"),
+    integer("late"),
+)

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.schema.tables import metadata, schema_version
 
-VERSION: Final = 11
+VERSION: Final = 12
 
 
 class Step(NamedTuple):
@@ -68,6 +68,10 @@ _LOOKS: Final = """CREATE TABLE looks (
     z {float} NOT NULL, boundary {float} NOT NULL, decided BIGINT NOT NULL,
     PRIMARY KEY (route, epoch, metric, definition, variant, version, number))"""
 
+_DECLARATIONS: Final = """CREATE TABLE declarations (
+    route TEXT NOT NULL, epoch TEXT NOT NULL, at_ms BIGINT NOT NULL, body TEXT NOT NULL, late BIGINT NOT NULL,
+    PRIMARY KEY (route, epoch, at_ms))"""
+
 #: Version → the step that leads to it. Steps are never edited once released, and they only ever add: a node of the
 #: version before may still be running beside the one that migrates.
 STEPS: Final[Mapping[int, Step]] = {
@@ -101,6 +105,7 @@ STEPS: Final[Mapping[int, Step]] = {
         (f"{_VERDICTS} WITHOUT ROWID", f"{_LOOKS.format(float='FLOAT')} WITHOUT ROWID"),
         (_VERDICTS, _LOOKS.format(float="FLOAT")),
     ),
+    12: Step("keep since when a test is declared as it is", (f"{_DECLARATIONS} WITHOUT ROWID",), (_DECLARATIONS,)),
 }
 
 #: PostgreSQL's lock is a number that every program knows: "turnout" in ASCII. With SQLite the transaction itself is the
