@@ -1,0 +1,10 @@
+"""Every experiment, in the order of the table."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from loadtests.honesty import bandit, few, ramps, sticky
+from loadtests.honesty.cases import Case
+
+CASES: Final[tuple[Case, ...]] = (*sticky.CASES, *bandit.CASES, *ramps.CASES, *few.CASES)

@@ -1,0 +1,175 @@
+"""Traffic, simulated: what a route's tallies hold at each look, for many experiments at once.
+
+Rule: nothing here decides. Tallies are built by cumulative sums of what single units did, so they are what the store
+would hold; ``Looks.tally`` makes the product's own value of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from loadtests.honesty.cases import Array
+from policies.types import Tally
+
+#: What each field of a tally sums over units, by its name.
+_TERMS: Final[dict[str, Callable[[Array, Array], Array]]] = {
+    "n": lambda m, d: (d > 0).astype(float),
+    "m": lambda m, d: m,
+    "m2": lambda m, d: m * m,
+    "d": lambda m, d: d,
+    "d2": lambda m, d: d * d,
+    "md": lambda m, d: m * d,
+    "positive": lambda m, d: (m > 0).astype(float),
+    "negative": lambda m, d: (m < 0).astype(float),
+    "m3": lambda m, d: m * m * m,
+    "m2d": lambda m, d: m * m * d,
+    "md2": lambda m, d: m * d * d,
+    "d3": lambda m, d: d * d * d,
+    "distinct": lambda m, d: (d > 0).astype(float),
+}
+_NAMES: Final = tuple(field.name for field in fields(Tally))
+_COUNTS: Final = frozenset({"n", "positive", "negative", "distinct"})
+
+#: Of 0/1 values with one of them a unit, all sums are of one of these.
+_OF_SUCCESSES: Final = frozenset({"m", "m2", "md", "positive", "m3", "m2d", "md2"})
+
+
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """Sums up to each look, by name, of the shape (runs, looks, 2): the baseline's, then the variant's."""
+
+    sums: dict[str, Array]
+
+    @property
+    def runs(self) -> int:
+        return len(self.sums["n"])
+
+    @property
+    def looks(self) -> int:
+        return len(self.sums["n"][0])
+
+    def tally(self, run: int, look: int, side: int) -> Tally:
+        """Return one tally."""
+        found = {name: float(self.sums[name][run, look, side]) for name in _NAMES}
+        whole: dict[str, Any] = {name: int(found[name]) if name in _COUNTS else found[name] for name in _NAMES}
+        return Tally(**whole)
+
+    def pair(self, run: int, look: int) -> tuple[Tally, Tally]:
+        """Return (baseline, variant)."""
+        return self.tally(run, look, 0), self.tally(run, look, 1)
+
+    def scores(self) -> Array:
+        """Return how many standard errors the variant's ratio is above the baseline's, of shape (runs, looks).
+
+        The plain delta method; it chooses at which looks a decision is asked for, and decides nothing.
+        """
+        s = self.sums
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = s["m"] / s["d"]
+            squares = s["m2"] - 2 * ratio * s["md"] + ratio**2 * s["d2"]
+            variance = np.maximum(squares, 0) / s["d"] ** 2
+            found: Array = np.nan_to_num((ratio[..., 1] - ratio[..., 0]) / np.sqrt(variance.sum(axis=-1)))
+            return found
+
+
+def binary(
+    random: np.random.Generator, rates: tuple[float, float], part: float, *, runs: int, looks: int, batch: int = 100
+) -> Looks:
+    """Return units with one 0/1 value each, of which a share ``part`` gets the variant, at every ``batch`` units."""
+    n = np.empty((runs, looks, 2))
+    n[..., 1] = random.binomial(batch, part, (runs, looks))
+    n[..., 0] = batch - n[..., 1]
+    successes = random.binomial(n.astype(int), np.array(rates)).astype(float)
+    n, successes = n.cumsum(axis=1), successes.cumsum(axis=1)
+    return of_counts(n, successes)
+
+
+def of_counts(n: Array, successes: Array) -> Looks:
+    """Return looks at units with one 0/1 value each."""
+    sums = {name: successes if name in _OF_SUCCESSES else n for name in _NAMES}
+    sums["negative"] = np.zeros_like(n)
+    sums["d_max"] = (n > 0).astype(float)
+    return Looks(sums)
+
+
+#: Draws (m, d) of units, each of the shape asked for; the number is the side.
+Draw = Callable[[np.random.Generator, tuple[int, int], int], tuple[Array, Array]]
+
+
+def units(
+    random: np.random.Generator, draw: Draw, part: float, *, runs: int, looks: int, batch: int = 100
+) -> Iterator[Looks]:
+    """Yield looks at units that ``draw`` makes, some runs at a time: every unit is complete when it comes in."""
+    at_once = max(1, 2_000_000 // (looks * batch))
+    for start in range(0, runs, at_once):
+        shape = (min(at_once, runs - start), looks * batch)
+        treated = random.random(shape) < part
+        sides = [draw(random, shape, side) for side in (0, 1)]
+        sums = {name: np.empty((shape[0], looks, 2)) for name in _NAMES}
+        for side, (m, d) in enumerate(sides):
+            there = treated if side else ~treated
+            m, d = np.where(there, m, 0.0), np.where(there, d, 0.0)
+            for name in _NAMES:
+                if name == "d_max":
+                    highest = d.reshape(shape[0], looks, batch).max(axis=2)
+                    sums[name][..., side] = np.maximum.accumulate(highest, axis=1)
+                else:
+                    each = _TERMS[name](m, d).reshape(shape[0], looks, batch).sum(axis=2)
+                    sums[name][..., side] = each.cumsum(axis=1)
+        yield Looks(sums)
+
+
+def rewards(rate: tuple[float, float], requests: Callable[[np.random.Generator, tuple[int, int]], Array]) -> Draw:
+    """Return units with several requests, each of which succeeds with the side's rate."""
+
+    def draw(random: np.random.Generator, shape: tuple[int, int], side: int) -> tuple[Array, Array]:
+        d = requests(random, shape)
+        return random.binomial(d.astype(int), rate[side]).astype(float), d
+
+    return draw
+
+
+def own_rates(requests: Callable[[np.random.Generator, tuple[int, int]], Array]) -> Draw:
+    """Return units with several requests, each unit with a rate of its own: of mean .1, and mostly close to 0."""
+
+    def draw(random: np.random.Generator, shape: tuple[int, int], side: int) -> tuple[Array, Array]:
+        d = requests(random, shape)
+        return random.binomial(d.astype(int), random.beta(0.25, 2.25, shape)).astype(float), d
+
+    return draw
+
+
+def one_to_twenty(random: np.random.Generator, shape: tuple[int, int]) -> Array:
+    """Return a number of requests from 1 to 20, each as likely."""
+    return random.integers(1, 21, shape).astype(float)
+
+
+def heavy(random: np.random.Generator, shape: tuple[int, int]) -> Array:
+    """Return the square of a geometric number of mean 2.5: few users make most of the requests."""
+    return random.geometric(0.4, shape).astype(float) ** 2
+
+
+def revenue(
+    sigma: float, *, buyers: tuple[float, float] = (0.05, 0.05), more: float = 1.0, cap: float = np.inf
+) -> Draw:
+    """Return units that buy with the side's rate, for a lognormal amount with this σ and median 20, capped."""
+
+    def draw(random: np.random.Generator, shape: tuple[int, int], side: int) -> tuple[Array, Array]:
+        bought = random.random(shape) < buyers[side]
+        spent = np.zeros(shape)
+        amounts = 20 * np.exp(sigma * random.standard_normal(int(bought.sum())))
+        spent[bought] = np.minimum(amounts * (more if side else 1.0), cap)
+        return spent, np.ones(shape)
+
+    return draw
+
+
+def first(found: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Return the index of the first True in each row, the row's length where there is none."""
+    index: npt.NDArray[np.int64] = np.where(found.any(axis=1), found.argmax(axis=1), found.shape[1])
+    return index

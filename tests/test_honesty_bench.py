@@ -1,0 +1,63 @@
+"""The bench of honesty: what it simulates is what a store would hold, and it skips no decision."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from loadtests.honesty.__main__ import main
+from loadtests.honesty.before import BEFORE
+from loadtests.honesty.cases import Case, Measured, median, share
+from loadtests.honesty.registry import CASES
+from loadtests.honesty.streams import binary, revenue, units
+from loadtests.honesty.verdicts import Design, first_decisions
+from policies.types import Tally
+
+
+def test_cumulative_sums_are_the_tallies_of_their_units() -> None:
+    """Whatever is drawn: each look holds what the store would after these units."""
+    seen: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def draw(random: np.random.Generator, shape: tuple[int, int], side: int) -> tuple[np.ndarray, np.ndarray]:
+        made = revenue(1.5, buyers=(0.3, 0.3))(random, shape, side)
+        seen.append(made)
+        return made
+
+    [looks] = units(np.random.default_rng(3), draw, 1.0, runs=2, looks=3, batch=10)
+    m, d = seen[1]
+    for run in (0, 1):
+        for look in range(3):
+            upto = 10 * (look + 1)
+            by_hand = Tally.of_units(zip(m[run, :upto].tolist(), d[run, :upto].tolist(), strict=True))
+            found = looks.tally(run, look, 1)
+            assert [getattr(found, name) for name in Tally.__slots__] == pytest.approx(
+                [getattr(by_hand, name) for name in Tally.__slots__]
+            )
+            assert looks.tally(run, look, 0) == Tally()
+
+
+def test_a_skipped_look_never_decides() -> None:
+    """The screen saves time and changes nothing."""
+    looks = binary(np.random.default_rng(5), (0.05, 0.07), 0.5, runs=10, looks=40)
+    screened, whole = (first_decisions(looks, Design(), least=least) for least in (1.5, 0.0))
+    assert screened.sign.tolist() == whole.sign.tolist()
+    assert screened.look.tolist() == whole.look.tolist()
+
+
+def test_a_target_is_missed_only_beyond_two_standard_errors() -> None:
+    case = Case("x", "what", "where", lambda random, runs: share([True]), bound=0.05)
+    assert [case.judged(Measured(value, 0.01, 100)) for value in (0.05, 0.0699, 0.08)] == ["yes", "within 2 SE", "NO"]
+    assert case.judged(median([float("inf")], np.random.default_rng(0))) == "NO"
+
+
+def test_every_line_has_its_own_name_and_prints_the_same_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    assert len({case.name for case in CASES}) == len(CASES)
+    assert set(BEFORE) <= {case.name for case in CASES}
+    case = next(case for case in CASES if case.group == "h")
+    assert case.found(20) == case.found(20)
+
+
+@pytest.mark.parametrize("option", [["--only", "nothing"], ["--runs", "0"]])
+def test_options_that_mean_nothing_are_refused(option: list[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(option)
