@@ -28,8 +28,8 @@ from functools import partial
 from math import fsum
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeVar
 
-from router.extract import equal
 from router.records import EXPOSED, LARGEST, Fault, Feedback, Outcome, Role, new_outcome
+from router.scores import PAIR_MEASURES, PairMeasure
 from router.snapshot import Metric
 
 #: The state of a prediction under one metric: no value yet, a value from feedback, ``missing`` because its window
@@ -205,15 +205,17 @@ def counted(call: Countable, metric: Metric) -> bool:
     return call.role != "shadow" or metric.kind == "label"
 
 
-def agreements(calls: Sequence[AnyCall]) -> tuple[tuple[AnyCall, bool], ...]:
-    """Return, for each shadow that predicted something where the primary did too, whether they predicted the same."""
+def compared(calls: Sequence[AnyCall]) -> tuple[tuple[AnyCall, PairMeasure, float], ...]:
+    """Return how the prediction of each shadow compares with the primary's, where both predicted something."""
     primary = next((call for call in calls if call.role == "primary"), None)
-    if primary is None or not _comparable(primary):
+    if primary is None or len(calls) == 1 or not _comparable(primary):
         return ()
     return tuple(
-        (call, equal(call.prediction, primary.prediction))
+        (call, measure, value)
         for call in calls
         if call.role == "shadow" and _comparable(call)
+        for measure in PAIR_MEASURES
+        if (value := measure.value(call.prediction, primary.prediction)) is not None
     )
 
 

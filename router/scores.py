@@ -1,8 +1,8 @@
-"""Scores: how one label judges one prediction.
+"""Scores: how one label judges one prediction; and pair measures: how a copy's prediction compares with the answer's.
 
 Rule: pure, and everything that is known about a score stands in its class. Adding one is one class here and one name in
 ``SCORES``: the operator's file and its schema, the validation of feedback, outcomes, report and sentences ask the
-class, and no other module names a score.
+class, and no other module names a score. A pair measure is one class and one name in ``PAIR_MEASURES``.
 
 How this relates to the kinds of a metric: the value of an ``event`` is 0 or 1 and that of a ``value`` its number,
 whatever was predicted, so neither has a score. A ``label`` is the truth; its value comes from comparing it with the
@@ -144,6 +144,104 @@ class PercentageError(ErrorScore):
 
 #: Every score; the first is what a label is scored by when the file does not say.
 SCORES: tuple[Score, ...] = (Match(), AbsoluteError(), SquaredError(), PercentageError())
+
+
+class PairMeasure(ABC):
+    """How the prediction of a copy compares with that of the answer to the same request. Subclasses have no state."""
+
+    __slots__ = ()
+
+    #: The built-in metric that it is counted as, and its key in a report.
+    name: ClassVar[str]
+    key: ClassVar[str]
+    #: The lowest and the highest value; infinite where ``LARGEST`` is the only limit.
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    #: True where it is counted by unit, so that it has an interval; the others are descriptions, and cost no row.
+    by_unit: ClassVar[bool] = False
+
+    @abstractmethod
+    def value(self, copy: Any, answer: Any) -> float | None:
+        """Return the value for these two predictions; None if they are of no kind that it compares."""
+
+
+class Agreement(PairMeasure):
+    """1 if both are the same, else 0."""
+
+    __slots__ = ()
+
+    name, key, by_unit = "@agreement", "agreement", True
+
+    def value(self, copy: Any, answer: Any) -> float | None:
+        return float(equal(copy, answer))
+
+
+class Change(PairMeasure):
+    """The copy's number less the answer's."""
+
+    __slots__ = ()
+
+    name, key, bounds = "@difference", "difference", (-inf, inf)
+
+    def value(self, copy: Any, answer: Any) -> float | None:
+        mine, theirs = _number(copy), _number(answer)
+        return None if mine is None or theirs is None else mine - theirs
+
+
+class Distance(PairMeasure):
+    """How far apart two numbers are."""
+
+    __slots__ = ()
+
+    name, key, bounds = "@distance", "distance", (0.0, inf)
+
+    def value(self, copy: Any, answer: Any) -> float | None:
+        mine, theirs = _number(copy), _number(answer)
+        return None if mine is None or theirs is None else abs(mine - theirs)
+
+
+class Beyond(PairMeasure):
+    """1 if two numbers are further apart than a tenth of the answer's, else 0."""
+
+    __slots__ = ()
+
+    name, key = "@beyond_tenth", "beyond_tenth"
+
+    def value(self, copy: Any, answer: Any) -> float | None:
+        mine, theirs = _number(copy), _number(answer)
+        return None if mine is None or theirs is None else float(abs(mine - theirs) > abs(theirs) / 10)
+
+
+class Flip(PairMeasure):
+    """1 if two numbers in [0, 1] lie on different sides of one half, else 0."""
+
+    __slots__ = ()
+
+    name, key = "@flips", "flips"
+
+    def value(self, copy: Any, answer: Any) -> float | None:
+        mine, theirs = _number(copy), _number(answer)
+        if mine is None or theirs is None or not (0 <= mine <= 1 and 0 <= theirs <= 1):
+            return None
+        return float((mine >= 0.5) != (theirs >= 0.5))
+
+
+class Overlap(PairMeasure):
+    """Of the first ten items of two lists, the share that both have. A shorter list is compared as far as it goes."""
+
+    __slots__ = ()
+
+    name, key = "@overlap_at_10", "overlap_at_10"
+
+    def value(self, copy: Any, answer: Any) -> float | None:
+        if not (isinstance(copy, list) and isinstance(answer, list)):
+            return None
+        mine, theirs = copy[:10], answer[:10]
+        most = max(len(mine), len(theirs))
+        return sum(any(equal(one, other) for other in theirs) for one in mine) / most if most else 1.0
+
+
+#: Every pair measure.
+PAIR_MEASURES: tuple[PairMeasure, ...] = (Agreement(), Change(), Distance(), Beyond(), Flip(), Overlap())
 
 
 def score_of(kind: str, name: str | None) -> Score | None:

@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from math import ceil, exp, isfinite, log
 from typing import Final
 
-from gateway.report.account import SHADOWING, Account
+from gateway.report.account import ANSWERING, SHADOWING, Account
 from gateway.report.verdict_status import Status
 from policies.statistics.difference import Difference, Method
+from policies.statistics.paired import paired_difference, times_the_sample
 from policies.statistics.preference import Preference, preference
-from policies.statistics.sequential import Interval, difference_interval, mean_interval
+from policies.statistics.sequential import difference_interval
 from policies.statistics.several import benjamini_hochberg_level, holm_level
-from policies.types import Tally
 from router.snapshot import Metric
 
 logger = logging.getLogger(__name__)
@@ -42,8 +42,9 @@ class Comparison:
 
     ``found`` is None while nothing can be said; of a preference it is the share of the votes less one half. ``votes``
     is that preference, None where answers are not merged. ``level`` is what the family of this comparison is held to:
-    it decides where its p-value is at most that. ``reason`` says why it decides nothing, or may not; ``error`` why it
-    cannot be computed.
+    it decides where its p-value is at most that. ``times`` is how many times as many requests an A/B test would need
+    for an interval as narrow as that of the pairs; None where answers are not paired or it is not known. ``reason``
+    says why it decides nothing, or may not; ``error`` why it cannot be computed.
     """
 
     variant: str
@@ -55,6 +56,7 @@ class Comparison:
     level: float = ALPHA
     paired: bool = False
     votes: Preference | None = None
+    times: float | None = None
     reason: str | None = None
     error: str | None = None
 
@@ -161,21 +163,11 @@ def needs(one: Comparison, smallest_effect: float | None = None) -> int | None:
     return None if done is None or done < FARTHEST or not have else ceil(have * (1 / done - 1))
 
 
-def paired_interval(tally: Tally, metric: Metric, *, alpha: float = ALPHA) -> Interval | None:
-    """Return the interval of the mean difference of two scores of the same requests; None if there is none.
-
-    It is asymptotic as soon as enough units differ, as ``difference_interval`` is. The exact interval assumes that
-    every unit varies as much as its bounds allow, but most pairs are equal: it would be several times as wide.
-    """
-    if tally.mean is None:
-        return None
-    bounds = (
-        None if metric.bounds is None else (metric.bounds[0] - metric.bounds[1], metric.bounds[1] - metric.bounds[0])
-    )
-    found = mean_interval(tally, bounds=None, alpha=alpha)
-    if found is None or bounds is None:
-        return found or (None if bounds is None else mean_interval(tally, bounds=bounds, alpha=alpha))
-    return replace(found, low=max(found.low, bounds[0]), high=min(found.high, bounds[1]))
+def paired(account: Account, variant: str, metric: Metric, against: str, level: float = ALPHA) -> Difference | None:
+    """Return the mean difference of two scores of the same requests; None while there are no pairs."""
+    tally = account.pooled(variant, SHADOWING, metric.name, metric.definition, "mature", against)
+    bounds = None if metric.bounds is None else metric.bounds[1] - metric.bounds[0]
+    return paired_difference(tally, bounds=None if bounds is None else (-bounds, bounds), alpha=level)
 
 
 def _by_strata(account: Account, metric: Metric, nothing: Comparison) -> Comparison:
@@ -214,15 +206,19 @@ def _by_preference(account: Account, metric: Metric, nothing: Comparison) -> Com
 
 
 def _on_the_same_requests(account: Account, metric: Metric, nothing: Comparison) -> Comparison:
-    tally = account.pooled(nothing.variant, SHADOWING, metric.name, metric.definition, "mature", account.route.baseline)
-
-    def at(level: float) -> Difference | None:
-        found = paired_interval(tally, metric, alpha=level)
-        if found is None or tally.mean is None:
-            return None
-        return Difference(tally.mean, found.low, found.high, found.method)
-
-    return replace(nothing, units=(tally.distinct, tally.distinct), paired=True, found=_with_p(at, nothing.level))
+    variant, baseline = nothing.variant, account.route.baseline
+    if metric.kind != "label" and not account.opponents(variant, metric):
+        reason = f"{metric.name} is known only of what clients saw, and copies are never seen: it takes a label"
+        return replace(nothing, paired=True, reason=reason)
+    pairs = account.pooled(variant, SHADOWING, metric.name, metric.definition, "mature", baseline)
+    own = account.own(variant, metric, "mature", SHADOWING), account.own(baseline, metric, "mature", ANSWERING)
+    return replace(
+        nothing,
+        units=(pairs.distinct, pairs.distinct),
+        paired=True,
+        times=times_the_sample(pairs, *own),
+        found=paired(account, variant, metric, baseline, nothing.level),
+    )
 
 
 def _with_p(at: Callable[[float], Difference | None], level: float) -> Difference | None:

@@ -36,7 +36,9 @@ def report(snapshot: Snapshot, ledger: Ledger, policy: Policy | None = None) -> 
     |                | or of copies ("shadow")                                                                       |
     | .metrics       | ``live`` moves at once; ``mature`` (closed windows) has the interval, ``method`` "exact" or   |
     |                | "asymptotic", and ``units`` of ``unit_of_analysis`` behind it; ``n`` counts values            |
-    | .shadow        | the copies it got: calls, agreement with the answer, and the same label's score for both      |
+    | .shadow        | the copies it got: calls, agreement with the answer beside that of another copy of the        |
+    |                | baseline itself (``noise_floor``), how ``predictions`` differ, and the same label's score for |
+    |                | both                                                                                          |
     | .p_best        | with ``evidence``: what an adaptive policy believes, and from what; null for others           |
     | .client_errors | 4xx of its backend: no failures, unless its ``client_errors`` is "fail"                       |
     | earlier_versions | those that ran in this epoch before: in none of the numbers of the present ones             |
@@ -137,6 +139,8 @@ def _comparison(one: Comparison) -> dict[str, Any]:
         "progress": progress(one),
         "needs": needs(one),
     }
+    if one.paired:
+        shown["ab_test_needs"] = one.times
     if one.votes is not None:
         votes = one.votes
         shown["preference"] = {

@@ -6,18 +6,21 @@ Rule: numbers only. Where nothing was counted there is null, never an interval t
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import sqrt
 from typing import Any, Final
 
 from gateway.moments import rfc3339
 from gateway.report.account import SHADOWING, Account
-from gateway.report.comparison import ALPHA, paired_interval
+from gateway.report.comparison import ALPHA, paired
 from gateway.report.verdict import coverage_tally
-from gateway.store.counts.ledger import AGREEMENT, CALLS, Ledger
+from gateway.store.counts.ledger import CALLS, Ledger
 from policies import Tally
+from policies.statistics.difference import Difference
 from policies.statistics.latency import quantile
 from policies.statistics.sequential import Bounds, Interval, mean_interval
 from policies.types import EMPTY
 from router.records import Role
+from router.scores import PAIR_MEASURES, Agreement
 from router.snapshot import Metric
 
 QUANTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
@@ -123,20 +126,57 @@ def _shadow(account: Account, name: str) -> dict[str, Any] | None:
     calls = account.calls(name, SHADOWING)
     if not calls.d and account.answers(name):
         return None
-    agreement = EMPTY
-    for against in ("", *account.variants):
-        agreement += account.pooled(name, SHADOWING, AGREEMENT, "", "live", against)
     return {
         "calls": count(calls.d),
         "failures": count(calls.m),
         "latency_ms": _latency(account.ledger, name, SHADOWING),
-        "agreement": {"n": count(agreement.d), "mean": agreement.mean, **_interval(agreement, (0.0, 1.0))},
+        "agreement": _agreement(account, name),
+        "noise_floor": _noise_floor(account, name),
+        "predictions": _predictions(account, name),
         "paired": {
             metric.name: _paired(account, name, metric)
             for metric in account.metrics
             if _is_paired(account, name, metric)
         },
     }
+
+
+def _agreement(account: Account, name: str) -> dict[str, Any]:
+    tally = _compared(account, name, Agreement.name)
+    return {"n": count(tally.d), "mean": tally.mean, **_interval(tally, (0.0, 1.0))}
+
+
+def _noise_floor(account: Account, name: str) -> dict[str, Any] | None:
+    """Return how often another copy of the baseline itself agrees with it; None if no other variant is one.
+
+    A copy has the model and the version of the baseline, behind a backend of its own. What it does not agree with is
+    noise of the model, or of the way to it: no variant can be expected to agree more often.
+    """
+    baseline, backends = account.route.baseline, account.snapshot.backends
+
+    def model(variant: str) -> tuple[str, str]:
+        return backends[variant].model, backends[variant].version
+
+    for other in account.variants:
+        if other not in (name, baseline) and model(other) == model(baseline) and not account.answers(other):
+            return {"variant": other, **_agreement(account, other)}
+    return None
+
+
+def _predictions(account: Account, name: str) -> dict[str, dict[str, Any]]:
+    """Return how its predictions differ from the answers', by each pair measure that compares their kind."""
+    found = {}
+    for measure in PAIR_MEASURES:
+        tally = _compared(account, name, measure.name)
+        if tally.mean is not None and not measure.by_unit:
+            spread = max(tally.m2 / tally.d - tally.mean**2, 0.0)
+            found[measure.key] = {"n": count(tally.d), "mean": tally.mean, "deviation": sqrt(spread)}
+    return found
+
+
+def _compared(account: Account, name: str, measure: str) -> Tally:
+    pooled = (account.pooled(name, SHADOWING, measure, "", "live", against) for against in ("", *account.variants))
+    return sum(pooled, EMPTY)
 
 
 def _is_paired(account: Account, name: str, metric: Metric) -> bool:
@@ -150,7 +190,7 @@ def _paired(account: Account, name: str, metric: Metric) -> dict[str, Any]:
     against = opponents[0] if opponents else account.route.baseline
     tally = account.pooled(name, SHADOWING, metric.name, metric.definition, "mature", against)
     closed = account.own(name, metric, "closed", SHADOWING).d
-    paired = sum(
+    scored = sum(
         account.pooled(name, SHADOWING, metric.name, metric.definition, "mature", each).d for each in opponents
     )
     return {
@@ -158,9 +198,9 @@ def _paired(account: Account, name: str, metric: Metric) -> dict[str, Any]:
         "n": count(tally.d),
         "units": tally.n,
         "difference": tally.mean,
-        **_shown(paired_interval(tally, metric)),
+        **_shown(paired(account, name, metric, against)),
         # Copied requests whose window has closed without a score on both sides: no label came, or one of them failed.
-        "incomplete": count(max(closed - paired, 0.0)),
+        "incomplete": count(max(closed - scored, 0.0)),
     }
 
 
@@ -184,7 +224,7 @@ def _interval(tally: Tally, bounds: Bounds | None) -> dict[str, Any]:
     return _shown(mean_interval(tally, bounds=bounds, alpha=ALPHA) if tally.mean is not None else None)
 
 
-def _shown(found: Interval | None) -> dict[str, Any]:
+def _shown(found: Interval | Difference | None) -> dict[str, Any]:
     if found is None:
         return {"low": None, "high": None, "method": None}
     return {"low": found.low, "high": found.high, "method": found.method}

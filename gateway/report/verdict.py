@@ -160,6 +160,9 @@ def _uncovered(account: Account, one: Comparison) -> str | None:
 def _why_undecided(account: Account, found: Sequence[Comparison]) -> str | None:
     status = overall(found)
     if status == "collecting":
+        never = [one.reason for one in found if one.paired and one.found is None and one.reason is not None]
+        if never:
+            return "; ".join(dict.fromkeys(never))
         few = [one.variant for one in found if one.status == "collecting"]
         counted = sentence.counted(account)
         return (

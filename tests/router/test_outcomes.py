@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from router.outcomes import Value, agreements, changes, counted, in_time, inapplicable, values
+from router.outcomes import Value, changes, compared, counted, in_time, inapplicable, values
 from router.records import Feedback, Outcome, Prediction
 from router.snapshot import Metric
 
@@ -296,9 +297,13 @@ def test_a_shadow_agrees_when_both_predicted_the_same() -> None:
     primary = predicted(7)
     agreeing, other = predicted(7.0, "s", role="shadow"), predicted(8, "t", role="shadow")
     silent, failed = call("u", role="shadow"), predicted(7, "v", role="shadow", status=500)
-    assert agreements([agreeing, other, silent, failed, primary]) == ((agreeing, True), (other, False))
-    assert agreements([agreeing, call()]) == ()
-    assert agreements([agreeing]) == ()
+    assert agreed([agreeing, other, silent, failed, primary]) == [(agreeing, 1.0), (other, 0.0)]
+    assert agreed([agreeing, call()]) == []
+    assert agreed([agreeing]) == []
+
+
+def agreed(calls: Sequence[Prediction]) -> list[tuple[Prediction, float]]:
+    return [(shadow, value) for shadow, measure, value in compared(calls) if measure.key == "agreement"]
 
 
 def test_a_change_is_what_was_and_what_is() -> None:

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from router.records import LARGEST
-from router.scores import SCORES, AbsoluteError, Match, PercentageError, Score, SquaredError, score_of
+from router.scores import PAIR_MEASURES, SCORES, AbsoluteError, Match, PercentageError, Score, SquaredError, score_of
 from router.snapshot import Metric, decode, encode
 from tests.router.builders import snapshot_of
 
@@ -149,3 +149,34 @@ def test_bounds_too_wide_to_be_of_use_are_none(
         definition="d",
     )
     assert metric.bounds == bounds
+
+
+@pytest.mark.parametrize(
+    ("copy", "answer", "values"),
+    [
+        ("cat", "cat", {"agreement": 1}),
+        ("cat", "dog", {"agreement": 0}),
+        (True, 1, {"agreement": 0}),
+        (0.4, 0.6, {"agreement": 0, "difference": -0.2, "distance": 0.2, "beyond_tenth": 1, "flips": 1}),
+        (0.5, 0.51, {"agreement": 0, "difference": -0.01, "distance": 0.01, "beyond_tenth": 0, "flips": 0}),
+        (95, 100, {"agreement": 0, "difference": -5, "distance": 5, "beyond_tenth": 0}),
+        ([1, 2, 3, 4], [4, 3, 9, 8], {"agreement": 0, "overlap_at_10": 0.5}),
+        ([*range(20)], [*range(5, 20)], {"agreement": 0, "overlap_at_10": 0.5}),
+        ([], [], {"agreement": 1, "overlap_at_10": 1}),
+        ([1, 2], [1], {"agreement": 0, "overlap_at_10": 0.5}),
+    ],
+)
+def test_pairs_of_predictions_by_hand(copy: Any, answer: Any, values: dict[str, float]) -> None:
+    found = {one.key: one.value(copy, answer) for one in PAIR_MEASURES}
+    assert {key: value for key, value in found.items() if value is not None} == pytest.approx(values)
+
+
+@settings(max_examples=60)
+@given(VALUES, VALUES)
+@example(-LARGEST, LARGEST)
+def test_a_pair_measure_is_what_its_class_says(copy: Any, answer: Any) -> None:
+    """Values are bounded, and finite; predictions that are the same differ by nothing."""
+    for measure in PAIR_MEASURES:
+        found, same = measure.value(copy, answer), measure.value(answer, answer)
+        assert found is None or (measure.bounds[0] <= found <= measure.bounds[1] and isfinite(found))
+        assert same in (None, float(measure.key in {"agreement", "overlap_at_10"}))

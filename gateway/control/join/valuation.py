@@ -14,7 +14,7 @@ from gateway.store.counts.deltas import Deltas
 from gateway.store.rows.calls import StoredCall
 from gateway.store.rows.feedback_events import Event
 from router.exposure import exposed
-from router.outcomes import Value, agreements, changes, counted, in_time, values
+from router.outcomes import Value, changes, compared, counted, in_time, values
 from router.records import EXPOSED, Feedback
 from router.snapshot import Metric
 
@@ -47,10 +47,10 @@ class Valuation:
     ) -> None:
         """Count what ``new`` calls add to a request's ``old`` ones, given what has closed and what joined."""
         both = (*old, *new)
-        agreed = {shadow.variant for shadow, _ in agreements(old)}
-        for shadow, agrees in agreements(both):
-            if shadow.variant not in agreed:
-                deltas.agreement(shadow, agrees)
+        known = {shadow.variant for shadow, _, _ in compared(old)}
+        for shadow, measure, value in compared(both):
+            if shadow.variant not in known:
+                deltas.compared(shadow, measure, value)
         learned = feedback_of(joined)
         needed = self._definitions.exposure(new[0].route, new[0].at_ms)
         met = not needed or exposed(learned)
@@ -58,8 +58,7 @@ class Valuation:
             assert definition.metric is not None
             for call in new:
                 if counted(call, definition.metric):
-                    shown = met or definition.name == EXPOSED
-                    deltas.closed(call, definition.metric, units=(call.bucketed_unit,), exposed=shown)
+                    deltas.closed(call, definition.metric, exposed=met or definition.name == EXPOSED)
         by_metric: dict[str, list[Feedback]] = {definition.name: [] for definition in closed}
         for event in learned:
             by_metric.setdefault(event.metric, []).append(event)
@@ -96,9 +95,8 @@ class Valuation:
             if definition.closed(first.at_ms):
                 for call in calls:
                     if counted(call, definition.metric):
-                        units = (call.bucketed_unit,)
-                        deltas.closed(call, definition.metric, units=units, exposed=met)
-                        deltas.closed(call, definition.metric, -1, units=units, exposed=not met)
+                        deltas.closed(call, definition.metric, exposed=met)
+                        deltas.closed(call, definition.metric, -1, exposed=not met)
 
     def _values(self, definition: Definition, metric: Metric, at_ms: int, state: RequestState) -> Sequence[Value]:
         calls, events, closed, met = state

@@ -9,9 +9,10 @@ from typing import Any
 from gateway.cli.report_tables import of_route
 from gateway.control.plan.planner import evidence_of
 from gateway.report import report
-from gateway.store.counts.ledger import AGREEMENT, CALLS, Ledger, TallyKey, versioned
+from gateway.store.counts.ledger import CALLS, Ledger, TallyKey, versioned
 from gateway.store.schema.count_tables import faults, latency, signs
 from policies.types import Tally
+from router.scores import Agreement
 from router.snapshot import Backend, Snapshot
 from tests.gateway.admin.fake import Control, ask
 from tests.gateway.control.builders import Desk, at_desk, call, event, metric
@@ -137,7 +138,7 @@ def test_pairs_are_of_the_periods_in_which_both_had_their_present_versions() -> 
         key(2, "a", "2"): one,
         **{key(period, "s", "1", **shadow): one for period in (1, 2)},
         **{key(period, "s", "1", against="a", metric="k", phase="mature", **shadow): one for period in (1, 2)},
-        **{key(period, "s", "1", metric=AGREEMENT, **shadow): one for period in (1, 2)},
+        **{key(period, "s", "1", metric=Agreement.name, **shadow): one for period in (1, 2)},
     }
     left = Ledger("r", "e", tallies=tallies).of_versions({"a": "2", "s": "1"}).tallies
     assert {(one.period, one.variant, one.metric) for one in left} == {
@@ -145,5 +146,5 @@ def test_pairs_are_of_the_periods_in_which_both_had_their_present_versions() -> 
         (1, "s", CALLS),
         (2, "s", CALLS),
         (2, "s", "k"),
-        (2, "s", AGREEMENT),
+        (2, "s", Agreement.name),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -10,11 +10,12 @@ import pytest
 
 import policies
 from gateway.report import report
-from gateway.store.counts.ledger import AGREEMENT, Ledger
+from gateway.store.counts.ledger import Ledger
 from gateway.store.rows.feedback_status import STATUSES
 from policies import Evidence, Policy, Tally, Thompson, Weighted
 from policies.statistics.sequential import mean_interval
 from policies.types import Path
+from router.scores import Agreement
 from router.snapshot import RouteMirror, Snapshot
 from tests.gateway.ledgers import CORRECT, ERROR, Book, draft_route, route, shadow_route, snapshot
 
@@ -126,7 +127,7 @@ def test_a_metric_defined_anew_starts_without_its_old_values() -> None:
 def test_a_shadow_is_read_from_its_copies() -> None:
     book = Book().rate("old", "correct", 80, 100).rate("new", "correct", 90, 100, role="shadow")
     book.put(
-        "new", AGREEMENT, Tally.of_units([(1, 1)] * 85 + [(0, 1)] * 15), phase="live", role="shadow", against="old"
+        "new", Agreement.name, Tally.of_units([(1, 1)] * 85 + [(0, 1)] * 15), phase="live", role="shadow", against="old"
     )
     book.pairs("new", "correct", [1] * 12 + [-1] * 2 + [0] * 84).latencies("new", [5.0], "shadow")
     shadow = variant(of(book, given=snapshot(shadow_route())), "new")
@@ -140,6 +141,29 @@ def test_a_shadow_is_read_from_its_copies() -> None:
     assert (paired["against"], paired["n"], paired["incomplete"]) == ("old", 98, 2)
     assert paired["difference"] == pytest.approx(10 / 98)
     assert paired["low"] < 10 / 98 < paired["high"]
+
+
+def test_another_copy_of_the_baseline_shows_the_noise() -> None:
+    """No variant can be expected to agree with the baseline more often than the baseline does with itself."""
+    mirrors = tuple(RouteMirror(variant=name, share=1.0) for name in ("new", "third"))
+    given = snapshot(route("single", Weighted((("old", 1.0),)), variants=("old",), mirrors=mirrors))
+    backends = {**given.backends, "old": replace(given.backends["old"], version=given.backends["third"].version)}
+    book = Book().calls("new", 100, role="shadow").calls("third", 100, role="shadow")
+    for name, agreed in (("new", 80), ("third", 95)):
+        units = [(1, 1)] * agreed + [(0, 1)] * (100 - agreed)
+        book.put(name, Agreement.name, Tally.of_units(units), phase="live", role="shadow")
+    found = of(book, given=replace(given, backends=backends))
+    floor = variant(found, "new")["shadow"]["noise_floor"]
+    assert (floor["variant"], floor["n"], floor["mean"]) == ("third", 100, 0.95)
+    assert variant(found, "third")["shadow"]["noise_floor"] is None
+    assert variant(of(book, given=given), "new")["shadow"]["noise_floor"] is None
+
+
+def test_how_predictions_differ_is_shown_by_each_measure_of_their_kind() -> None:
+    book = Book().calls("new", 4, role="shadow")
+    book.put("new", "@difference", Tally.of_units([(1, 1), (-1, 1), (3, 1), (1, 1)]), phase="live", role="shadow")
+    shown = variant(of(book, given=snapshot(shadow_route())), "new")["shadow"]["predictions"]
+    assert shown == {"difference": {"n": 4, "mean": 1.0, "deviation": pytest.approx(2**0.5)}}
 
 
 def test_a_variant_that_answers_and_gets_copies_keeps_the_two_apart() -> None:

@@ -12,8 +12,9 @@ from gateway.report.comparison import Comparison
 from gateway.report.verdict import overall
 from gateway.report.verdict_status import Status
 from policies import Tally, Weighted
+from policies.statistics.paired import paired_difference
 from policies.statistics.preference import preference
-from policies.statistics.sequential import difference_interval, mean_interval
+from policies.statistics.sequential import difference_interval
 from router.snapshot import Snapshot
 from tests.gateway.ledgers import Book, draft_route, route, shadow_route, snapshot
 
@@ -146,17 +147,35 @@ def test_an_adaptive_policy_is_compared_by_an_interval_that_allows_for_it() -> N
 def test_a_shadow_is_compared_on_the_same_requests() -> None:
     differences = [1.0] * 60 + [-1.0] * 10 + [0.0] * 430
     found = verdict(Book().pairs("new", "correct", differences), snapshot(shadow_route()))
-    expected = mean_interval(Tally.of_units([(d, 1) for d in differences]), bounds=None)
+    expected = paired_difference(Tally.of_units([(d, 1) for d in differences]), bounds=(-1, 1))
     one = found["comparisons"][0]
     assert expected is not None
-    assert (one["paired"], one["low"], one["high"]) == (True, expected.low, expected.high)
-    assert found["status"] == "better"
+    assert (one["paired"], one["low"], one["high"], one["p"]) == (True, expected.low, expected.high, expected.p)
+    assert (one["method"], found["status"]) == ("paired_e_process", "better")
 
 
-def test_few_pairs_have_an_exact_interval_within_what_differences_can_be() -> None:
+def test_few_pairs_have_an_interval_within_what_differences_can_be() -> None:
     one = verdict(Book().pairs("new", "correct", [1.0] * 40), snapshot(shadow_route()))["comparisons"][0]
-    assert (one["method"], one["high"]) == ("exact", 1.0)
+    assert (one["status"], one["high"]) == ("better", 1.0)
     assert 0 < one["low"] < 1
+
+
+@pytest.mark.parametrize("metric", ["click", "revenue"])
+def test_copies_are_never_compared_by_what_only_clients_can_do(metric: str) -> None:
+    """No client ever saw a copy's answer: however long one waits, there are no pairs."""
+    given = snapshot(shadow_route(metrics=(metric,), primary_metric=metric))
+    found = verdict(Book().rate("old", metric, 80, 100).calls("new", 100, role="shadow"), given)
+    assert found["status"] == "collecting"
+    assert "never seen: it takes a label" in found["sentence"]
+    assert "never seen: it takes a label" in found["reason"]
+
+
+def test_pairs_say_what_an_ab_test_would_need() -> None:
+    """Both are right on half of the requests and differ on a tenth: ten times as many."""
+    book = Book().rate("old", "correct", 500, 1000).rate("new", "correct", 500, 1000, role="shadow")
+    found = verdict(book.pairs("new", "correct", [1.0, -1.0] * 50 + [0.0] * 900), snapshot(shadow_route()))
+    assert found["comparisons"][0]["ab_test_needs"] == pytest.approx(10)
+    assert found["sentence"].endswith("On the same requests this takes 1/10 of what an A/B test would need.")
 
 
 def test_rankers_are_compared_by_the_votes_of_units() -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from gateway.store.counts import tallies
-from gateway.store.counts.ledger import AGREEMENT, CALLS
+from gateway.store.counts.ledger import CALLS
 from gateway.store.rows.feedback_status import UNKNOWN
 from router.records import UNCOUNTED
+from router.scores import Agreement
 from tests.gateway.control.builders import (
     OTHER,
     T0,
@@ -297,7 +298,7 @@ def test_a_label_judges_a_shadow_whenever_its_row_comes(tmp_path: Path, store: s
         assert sums(ledger) == sums(ledger, "live") == {"a": (0.0, 1.0), "s": (1.0, 1.0)}
         assert sums(ledger, "closed") == {"a": (0.0, 1.0), "s": (0.0, 1.0)}
         assert sums(ledger, against="a") == {"s": (1.0, 1.0)}
-        assert ledger.pooled("s", "shadow", AGREEMENT, "live").mean == 0.0
+        assert ledger.pooled("s", "shadow", Agreement.name, "live").mean == 0.0
 
     at_desk(Desk(tmp_path, metric(), store=store), story)
 
