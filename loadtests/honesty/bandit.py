@@ -226,7 +226,7 @@ CASES: Final = (
     ),
     Case(
         "cycle",
-        "the worse has most traffic at the end, Thompson",
+        "the worse has most traffic at the end",
         "4% vs 6% times .4 to 4 each day, 100,000 requests",
         worse_leads,
         bound=0.05,

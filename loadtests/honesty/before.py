@@ -58,7 +58,7 @@ BEFORE: Final[Mapping[str, str]] = {
     "wrong: the worse of two called better, Thompson, 90% vs 95%, floor 0.1, batches of 100": "0",
     "g: thousands of requests until the verdict, Thompson (median), 5% vs 6%, floor 0.02": "250",
     "g: thousands of requests until the verdict, Thompson (median), 5% vs 6%, floor 0.1": "101",
-    "cycle: the worse has most traffic at the end, Thompson, 4% vs 6% times .4 to 4 each day, 100,000 requests": "0.005",
+    "cycle: the worse has most traffic at the end, 4% vs 6% times .4 to 4 each day, 100,000 requests": "0.005",
     "delay: mean share of the slower of two equals, less one half, feedback after 1 h and 23 h, window 24 h": "0.015",
     'k: the same, mature = "arrival", missing = 0 (now refused)': "0.369",
     "e: width over five periods of fresh units ÷ uncut, 20,000 units, 10%": "2.24",
