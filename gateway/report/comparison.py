@@ -194,15 +194,8 @@ def _by_preference(account: Account, metric: Metric, nothing: Comparison) -> Com
         nothing.variant, ("draft",), metric.name, metric.definition, "mature", account.route.baseline
     )
     votes = preference(tally, alpha=nothing.level)
-
-    def at(level: float) -> Difference | None:
-        if votes.share is None:
-            return None
-        found = preference(tally, alpha=level)  # votes are counted, not averaged: exact
-        return Difference(votes.share - 0.5, found.low - 0.5, found.high - 0.5, "exact")
-
     decided = votes.wins + votes.losses
-    return replace(nothing, units=(decided, decided), votes=votes, found=_with_p(at, nothing.level))
+    return replace(nothing, units=(decided, decided), votes=votes, found=votes.difference())
 
 
 def _on_the_same_requests(account: Account, metric: Metric, nothing: Comparison) -> Comparison:

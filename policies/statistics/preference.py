@@ -1,22 +1,37 @@
 """Which of two rankers users prefer, from the votes of units.
 
-Rule: one unit, one vote. Ties say how often the rankers cannot be told apart, but not which is better.
+Rule: one unit, one vote in a period. Ties say how often the rankers cannot be told apart, but not which is better.
+
+What makes the vote valid. Each request draws anew which ranker's item stands first, so between rankers that are alike
+the sign of a request's credit is a fair coin, whatever units, items and times do; and between rankers that are liked by
+as many units as are not, the sign of a unit's sum is one. Only closed windows vote. A unit that comes back may change
+its sign, though, and then the votes are no sequence of bets of which each is made once. Of a random walk, signs that
+are a factor 2 of its steps apart are half independent, so the number of looks that count as new grows with the
+logarithm of the votes cast by a unit. The stake is divided among them: E by 1 + 2·ln(values per unit). A unit that
+comes once costs nothing. Simulated with fixed groups of 20 to 1,000 units that vote up to 1,000 times each.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import exp, isfinite, lgamma, log, log1p
+from typing import Final
 
 from policies.statistics.bernoulli import rate_interval
+from policies.statistics.difference import Difference
 from policies.types import Tally
+
+#: The bet on the share of wins is mixed over Beta(10, 10): most of it between 30 and 70 %. From 50 to 5,000 votes no
+#: other mixture needs less than 9/10 of the votes that it needs.
+CONCENTRATION: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Preference:
     """How many units voted for a ranker, against it, and for both alike.
 
-    ``share`` is wins / (wins + losses), None without votes, and lies in [``low``, ``high``]; ``p`` is the exact
-    two-sided sign test of one half.
+    ``share`` is wins / (wins + losses), None without votes, and lies in [``low``, ``high``]; ``p`` is the always-valid
+    p-value of one half: it is at most α exactly where the interval excludes one half.
     """
 
     wins: int
@@ -27,26 +42,38 @@ class Preference:
     high: float
     p: float
 
+    def difference(self) -> Difference | None:
+        """Return the share of the votes less one half, as the result of a comparison; None without votes."""
+        if self.share is None:
+            return None
+        return Difference(self.share - 0.5, self.low - 0.5, self.high - 0.5, "paired_e_process", p=self.p)
+
 
 def preference(tally: Tally, *, alpha: float = 0.05) -> Preference:
     """Return the preference in a tally whose M is positive for a unit that prefers this ranker, negative for the other.
 
-    The interval holds at every look with probability of ever missing the truth at most ``alpha``; ``p`` is for one
-    look at a fixed number of votes. Both take votes to be final: a unit should vote when its window has closed.
-    Without votes the interval is [0, 1] and p is 1. Impossible counts are clamped to 0.
+    Interval and ``p`` hold at every look: the probability that the interval ever misses the truth, or that ``p`` ever
+    falls to ``alpha`` or below without a preference, is at most ``alpha``. Without votes the interval is [0, 1] and p
+    is 1. Impossible counts are clamped to 0.
 
     Raises ValueError if ``alpha`` is outside (0, 1).
-    Source: Chapelle, Joachims, Radlinski & Yue 2012, TOIS 30(1); the interval as in ``bernoulli.rate_interval``.
+    Source: Chapelle, Joachims, Radlinski & Yue 2012, TOIS 30(1), the vote; Robbins 1970, the mixture; the interval as
+    in ``bernoulli.rate_interval``, with the same mixture.
 
-    >>> found = preference(Tally(n=12, positive=8, negative=2))
-    >>> found.wins, found.losses, found.ties, found.share, round(found.p, 6)
-    (8, 2, 2, 0.8, 0.109375)
+    >>> found = preference(Tally(n=120, positive=80, negative=20, d=120))
+    >>> found.wins, found.losses, found.ties, found.share, found.p < 1e-6
+    (80, 20, 20, 0.8, True)
     """
-    from scipy.special import bdtr  # takes half a second, and few routes interleave
-
     wins, losses = max(tally.positive, 0), max(tally.negative, 0)
     votes = wins + losses
-    low, high = rate_interval(wins, losses, alpha=alpha)
+    again = _looks(tally)
+    spread = -2 * log(alpha / again) if 0 < alpha < 1 else 1.0
+    low, high = rate_interval(
+        wins,
+        losses,
+        alpha=alpha / again,
+        tightest_at=(2 * CONCENTRATION + 1) * (spread + log1p(spread)),
+    )
     return Preference(
         wins=wins,
         losses=losses,
@@ -54,5 +81,28 @@ def preference(tally: Tally, *, alpha: float = 0.05) -> Preference:
         share=wins / votes if votes else None,
         low=low,
         high=high,
-        p=min(1.0, 2 * float(bdtr(min(wins, losses), votes, 0.5))),
+        p=min(1.0, again * exp(-max(log_sign_e_value(wins, losses), 0.0))),
     )
+
+
+def log_sign_e_value(wins: int, losses: int, concentration: float = CONCENTRATION) -> float:
+    """Return log E, where E = 2ⁿ·B(wins + a, losses + a) / B(a, a) is what a bet against fair coins has won.
+
+    ``concentration`` is a > 0. With fair coins E is a nonnegative martingale of mean 1, so by Ville's inequality the
+    probability that it ever reaches 1 / α is at most α.
+
+    >>> round(exp(log_sign_e_value(60, 40, 1)), 6), round(exp(log_sign_e_value(60, 40, 10)), 5)
+    (0.91305, 2.18659)
+    """
+    a, n = concentration, wins + losses
+    return n * log(2) + _log_beta(wins + a, losses + a) - _log_beta(a, a)
+
+
+def _log_beta(a: float, b: float) -> float:
+    return lgamma(a) + lgamma(b) - lgamma(a + b)
+
+
+def _looks(tally: Tally) -> float:
+    """Return what the stake is divided by because units vote again; at least 1."""
+    values = tally.d / tally.n if tally.n > 0 and isfinite(tally.d) else 1.0
+    return 1 + 2 * log(max(values, 1.0))
