@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import ClassVar, Final, Protocol
 
 from policies.decision import Decision as Decision
 from policies.decision import Occasion as Occasion
@@ -146,6 +146,28 @@ class StretchTallies:
 
     def tally(self, variant: str, metric: str) -> Tally:
         return self.tallies.get((variant, metric), EMPTY)
+
+
+#: How many buckets units are put into.
+BUCKETS: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Buckets:
+    """ΣM and ΣD of a tally by bucket of units; a unit is in the same bucket of every tally.
+
+    Buckets add and subtract as their tallies do. For errors of what is no plain sum, and of sums over periods, in which
+    the same units come again. Sums are within 1e-9.
+    """
+
+    m: tuple[float, ...] = (0.0,) * BUCKETS
+    d: tuple[float, ...] = (0.0,) * BUCKETS
+
+    def __add__(self, other: Buckets) -> Buckets:
+        return Buckets(
+            tuple([one + two for one, two in zip(self.m, other.m, strict=True)]),
+            tuple([one + two for one, two in zip(self.d, other.d, strict=True)]),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ from gateway.store.rows import calls as recorded
 from gateway.store.schema import partitions, sql
 from gateway.store.schema.count_tables import (
     arrivals,
+    buckets,
     courses,
     declarations,
     epochs,
@@ -324,7 +325,10 @@ _TAKE_AWAY: Final = (
     ),
 )
 _CHUNKS: Final = (
-    _chunk(units, units.c.tally.in_(select(tallies.c.id).where(*_of(tallies, "b_removing")))),
+    *(
+        _chunk(table, table.c.tally.in_(select(tallies.c.id).where(*_of(tallies, "b_removing"))))
+        for table in (units, buckets)
+    ),
     _chunk(tallies, *_of(tallies, "b_removing")),
     # A period is named by its beginning: those of an epoch that is resumed meanwhile begin later.
     *(

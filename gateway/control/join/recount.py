@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from sqlalchemy import and_, bindparam, not_, or_, select, update
+from sqlalchemy import and_, bindparam, delete, not_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.counts import plans, tallies
@@ -25,8 +25,8 @@ from gateway.store.counts.tally_delta import TallyAddress, TallyDelta
 from gateway.store.rows import calls, feedback_events
 from gateway.store.rows.calls import StoredCall
 from gateway.store.schema import sql
+from gateway.store.schema.count_tables import buckets, units
 from gateway.store.schema.count_tables import tallies as table
-from gateway.store.schema.count_tables import units
 from gateway.store.schema.fleet_tables import numbers
 from policies.exact import plus, rounded, total
 from router.exposure import exposed
@@ -46,6 +46,8 @@ _BROKEN: Final = not_(and_(*(table.c[name].between(-_MOST, _MOST) for name in ("
 #: A tally of a value beyond the limit has a greater sum of squares than this.
 _SUSPECT: Final = or_(_BROKEN, table.c.m2 > LARGEST * LARGEST)
 _READ: Final = select(units.c.unit, units.c.m, units.c.d, units.c.rest).where(units.c.tally == bindparam("tally"))
+#: Of requests without a unit it would not be known in which bucket they are.
+_WITHOUT_BUCKETS: Final = delete(buckets).where(buckets.c.tally == bindparam("tally"))
 _SET: Final = (
     update(table)
     .where(table.c.id == bindparam("b_id"))
@@ -155,4 +157,5 @@ async def _write(connection: AsyncConnection, number: int, counted: _Counted) ->
     sums = {name: total(getattr(change, name)) for name in tallies.EXACT}
     row = {f"b_{name}": getattr(change, name) for name in tallies.SUMS if name not in sums}
     row |= {f"b_{name}": rounded(exact) for name, exact in sums.items()}
+    await connection.execute(_WITHOUT_BUCKETS, {"tally": number})
     await connection.execute(_SET, {"b_id": number, "b_rest": tallies.rests_of(sums), **row})

@@ -58,7 +58,8 @@ class Valuation:
             assert definition.metric is not None
             for call in new:
                 if counted(call, definition.metric):
-                    deltas.closed(call, definition.metric, exposed=met or definition.name == EXPOSED)
+                    shown = met or definition.name == EXPOSED
+                    deltas.closed(call, definition.metric, units=(call.bucketed_unit,), exposed=shown)
         by_metric: dict[str, list[Feedback]] = {definition.name: [] for definition in closed}
         for event in learned:
             by_metric.setdefault(event.metric, []).append(event)
@@ -95,8 +96,9 @@ class Valuation:
             if definition.closed(first.at_ms):
                 for call in calls:
                     if counted(call, definition.metric):
-                        deltas.closed(call, definition.metric, exposed=met)
-                        deltas.closed(call, definition.metric, -1, exposed=not met)
+                        units = (call.bucketed_unit,)
+                        deltas.closed(call, definition.metric, units=units, exposed=met)
+                        deltas.closed(call, definition.metric, -1, units=units, exposed=not met)
 
     def _values(self, definition: Definition, metric: Metric, at_ms: int, state: RequestState) -> Sequence[Value]:
         calls, events, closed, met = state

@@ -88,8 +88,8 @@ class Windows:
         span = calls.Span(definition.route, since, reached)
         asked = definition.name != EXPOSED and EXPOSED in self._definitions.names(definition.route)
         if not asked:
-            for shared, n in await calls.counted_in(connection, span, metric):
-                deltas.closed(shared, metric, n)
+            for shared, n, units in await calls.counted_in(connection, span, metric):
+                deltas.closed(shared, metric, n, units=units)
         if metric.missing is not None or asked or self._definitions.sharing:
             ids = await calls.ids_in(connection, span)
         elif metric.mature == "window":
@@ -109,7 +109,7 @@ class Windows:
             if asked:
                 for call in finished:
                     if counted(call, metric):
-                        deltas.closed(call, metric, exposed=met)
+                        deltas.closed(call, metric, units=(call.bucketed_unit,), exposed=met)
         await plans.close_definition(connection, definition, reached)
         self._definitions.close(definition, reached)
         return reached

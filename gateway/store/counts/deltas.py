@@ -17,6 +17,7 @@ from gateway.store.rows.calls import CallRow, StoredCall, by_shared_fields, wron
 from gateway.store.rows.feedback_status import Status
 from gateway.store.rows.recorded import ChangedValue, Recorded
 from gateway.store.rows.shared_fields import SharedFields
+from gateway.store.units.unit_buckets import BucketChanges, bucket_of, new_changes
 from policies.statistics.latency import bucket
 from router.outcomes import Value
 from router.records import UNCOUNTED, WRONG, Outcome, Role
@@ -119,6 +120,8 @@ class Deltas:
         self.units: defaultdict[TallyAddress, dict[str, list[float]]] = defaultdict(dict)
         #: The same where each prediction is a unit of its own: (address, before, after) → how often.
         self.alone: Counter[tuple[TallyAddress, float | None, float | None]] = Counter()
+        #: What the buckets of tallies change by, but for what ``units`` says.
+        self.buckets: defaultdict[TallyAddress, BucketChanges] = defaultdict(new_changes)
         self.arrivals: defaultdict[RoutePeriod, dict[str, Arrival]] = defaultdict(dict)
         self.stretches: Counter[tuple[RoutePeriod, int, str]] = Counter()
         self.latency: Counter[tuple[str, str, str, Role, int]] = Counter()
@@ -216,10 +219,19 @@ class Deltas:
         unit = shadow.counted_unit if measure.by_unit else None
         self._outcome(_address(shadow, "", measure.name, "", "live"), unit, None, value)
 
-    def closed(self, call: Origin, metric: Metric, n: int = 1, *, exposed: bool = True) -> None:
-        """Count calls whose window has closed, those that count apart from those that were not exposed."""
+    def closed(
+        self, call: Origin, metric: Metric, n: int = 1, *, units: Iterable[str | None], exposed: bool = True
+    ) -> None:
+        """Count calls whose window has closed, those that count apart from those that were not exposed.
+
+        ``units`` are theirs, where units are counted (``StoredCall.bucketed_unit``); with ``n`` -1 one is taken back.
+        """
         phase: Phase = "closed" if exposed else "unexposed"
-        self.alone[_address(call, "", metric.name, metric.definition, phase), None, 0.0] += n
+        address = _address(call, "", metric.name, metric.definition, phase)
+        self.alone[address, None, 0.0] += n
+        for unit in units if exposed else ():
+            if unit is not None:
+                self.buckets[address][bucket_of(unit)][0] += 1 if n > 0 else -1
 
     def outcome(self, call: StoredCall, metric: Metric, value: Value, live: Outcome, mature: Outcome) -> None:
         """Move the live and the mature tally of one value; ``call`` is any call of the request."""
@@ -244,7 +256,10 @@ class Deltas:
         before, after = mature
         if before != after:
             revision = _revision(call, value, self._finer_since_ms)
-            self._outcome(new_address((*whose, "mature", revision)), unit, before, after)
+            address = new_address((*whose, "mature", revision))
+            self._outcome(address, unit, before, after)
+            if unit is None and shared.by_unit:
+                _change(self.buckets[address][bucket_of(call.row.id)], before, after)
             self.matured.add(shared.route)
 
     def status(self, route: str, metric: str, status: Status, n: int = 1, delay_seconds: float | None = None) -> None:
@@ -280,15 +295,7 @@ class Deltas:
         if unit is None:
             self.alone[address, before, after] += 1
             return
-        more = self._unit(address, unit)
-        if before is not None:
-            more[0] -= 1
-            if before:
-                more.append(-before)
-        if after is not None:
-            more[0] += 1
-            if after:
-                more.append(after)
+        _change(self._unit(address, unit), before, after)
 
     def _unit(self, address: TallyAddress, unit: str) -> list[float]:
         units = self.units[address]
@@ -309,6 +316,18 @@ class Deltas:
             known = arrivals.get(unit)
             if known is None or at_ms < known.at_ms or (at_ms == known.at_ms and row.id < known.id):
                 arrivals[unit] = Arrival(at_ms, row.id, shared.revision, shared.variant)
+
+
+def _change(more: list[float], before: float | None, after: float | None) -> None:
+    """Add to what a count and a sum change by."""
+    if before is not None:
+        more[0] -= 1
+        if before:
+            more.append(-before)
+    if after is not None:
+        more[0] += 1
+        if after:
+            more.append(after)
 
 
 def address_of(call: StoredCall, value: Value, metric: Metric, phase: Phase, finer_since_ms: int = 0) -> TallyAddress:

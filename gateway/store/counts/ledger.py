@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, NamedTuple
 
 from policies.statistics.sample_ratio import START, SampleRatioState
-from policies.types import EMPTY, Evidence, Plan, Tally
+from policies.types import EMPTY, Buckets, Evidence, Plan, Tally
 from router.records import Role
 from router.scores import PAIR_MEASURES
 from router.snapshot import Metric
@@ -64,6 +64,17 @@ class TallyKey(NamedTuple):
     definition: str
     phase: Phase
     revision: int = 0
+
+
+class UnitsOf(NamedTuple):
+    """Whose units, of which mature values: as in ``TallyKey``, in any period."""
+
+    variant: str
+    version: str
+    role: Role
+    against: str
+    metric: str
+    definition: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +165,10 @@ class Ledger:
     (``outcomes.Inapplicable``).
 
     ``shares`` are those of each plan revision that a tally names, as far as its plan is stored.
+
+    ``buckets`` are those of tallies whose units are counted: mature ones, own and paired, and "closed". What an earlier
+    version began has none. ``few_units`` has (M, D) of every unit of mature values, periods pooled, in an order that
+    says nothing, where there are fewer than ``units.few_units.FEW`` of them. Planners ask for neither.
     """
 
     route: str
@@ -170,6 +185,8 @@ class Ledger:
     sample_ratio: SampleRatioState = START
     test_changed_ms: int | None = None
     shares: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    buckets: Mapping[TallyKey, Buckets] = field(default_factory=dict)
+    few_units: Mapping[UnitsOf, tuple[tuple[float, float], ...]] = field(default_factory=dict)
 
     def of_versions(self, versions: Mapping[str, str]) -> Ledger:
         """Return what is counted of these versions alone, by variant: all that plans, comparisons and verdicts see.
@@ -192,14 +209,21 @@ class Ledger:
                 if key[0] in names or not is_versioned(key[0])
             }
 
-        return replace(
-            self,
-            tallies=tallies
-            if not earlier
-            else {
+        if earlier:
+            tallies = {
                 key: tally
                 for key, tally in tallies.items()
                 if (key.period, key.against) not in earlier and not (key.metric in COMPARED and key.period in mixed)
+            }
+        changed = {variant for _, variant in earlier}
+        return replace(
+            self,
+            tallies=tallies,
+            buckets={key: found for key, found in self.buckets.items() if key in tallies},
+            few_units={
+                of: each
+                for of, each in self.few_units.items()
+                if versions.get(of.variant) == of.version and of.against not in changed
             },
             latency=plain(self.latency),
             faults=plain(self.faults),

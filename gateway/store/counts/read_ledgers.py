@@ -18,14 +18,26 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.counts import history, plans
 from gateway.store.counts.history import StoredPlan
-from gateway.store.counts.ledger import Ledger, Seen, Stretch, TallyKey, is_versioned, versioned
+from gateway.store.counts.ledger import Ledger, Seen, Stretch, TallyKey, UnitsOf, is_versioned, versioned
 from gateway.store.counts.reported import read_late
 from gateway.store.counts.tallies import SUMS, number
 from gateway.store.rows import calls
 from gateway.store.rows.calls import Span
 from gateway.store.schema import sql
-from gateway.store.schema.count_tables import faults, feedback_counts, forced, latency, moved, signs, stretches, tallies
+from gateway.store.schema.count_tables import (
+    buckets,
+    faults,
+    feedback_counts,
+    forced,
+    latency,
+    moved,
+    signs,
+    stretches,
+    tallies,
+)
 from gateway.store.schema.count_tables import plans as numbered
+from gateway.store.units import few_units
+from gateway.store.units.unit_buckets import buckets_of
 from policies.statistics.sample_ratio import START
 from policies.types import Tally
 
@@ -59,7 +71,7 @@ async def evidence(
     ``known`` are shares that were read before; it learns the others.
     """
     counted = await _rows(connection, _tallies(connection.dialect.name, True), places)
-    ledgers = {place: Ledger(*place, tallies=dict(map(_tally, rows))) for place, rows in counted.items()}
+    ledgers = {place: Ledger(*place, tallies=dict(_tally(row[1:]) for row in rows)) for place, rows in counted.items()}
     return await _with_shares(connection, ledgers, {} if known is None else known)
 
 
@@ -90,11 +102,15 @@ async def read(
     of_feedback = {(route, "") for route, _ in places}
     wrong = await _rows(connection, of_signs, of_feedback.union(places))
     watermark_ms = await number(connection, "watermark_ms")
-    summed = {place: dict(map(_tally, rows)) for place, rows in counted.items()}
+    few = await few_units.read(connection, _by_units(counted))
+    split = await _rows(connection, _unit_buckets(dialect), places)
+    summed = {place: dict(_tally(row[1:]) for row in rows) for place, rows in counted.items()}
     ledgers = {
         place: Ledger(
             *place,
             tallies=summed[place],
+            buckets={TallyKey._make(key): buckets_of(body) for *key, body in split[place]},
+            few_units={of: each for (*at, of), each in few.items() if tuple(at) == place},
             sample_ratio=sample_ratios.get(place, START),
             test_changed_ms=changed.get(place),
             stretches=tuple(
@@ -146,6 +162,19 @@ async def _rows(
 def _tally(row: tuple[Any, ...]) -> tuple[TallyKey, Tally]:
     """Return a row's tally; cached, because a bandit has thousands of stretches, and all but one are over."""
     return TallyKey._make(row[:_WIDTH]), Tally(*row[_WIDTH:])
+
+
+def _by_units(
+    counted: Mapping[RouteEpoch, Sequence[Any]],
+) -> dict[tuple[str, str, UnitsOf], dict[int, Tally]]:
+    """Return the mature tallies that may be of units, by number, those of all periods together."""
+    found: defaultdict[tuple[str, str, UnitsOf], dict[int, Tally]] = defaultdict(dict)
+    for place, rows in counted.items():
+        for row in rows:
+            key, tally = _tally(row[1:])
+            if key.phase == "mature" and not key.revision:
+                found[*place, UnitsOf._make(key[1:7])][row[0]] = tally
+    return found
 
 
 async def _with_shares(
@@ -212,8 +241,19 @@ def _here(dialect: str, table: Table, *columns: str) -> Select[Any]:
 
 @cache
 def _tallies(dialect: str, mature: bool) -> Select[Any]:
-    query = _here(dialect, tallies, *_KEY, *SUMS).where(tallies.c.n != 0)
+    query = _here(dialect, tallies, "id", *_KEY, *SUMS).where(tallies.c.n != 0)
     return query.where(tallies.c.phase == "mature") if mature else query
+
+
+@cache
+def _unit_buckets(dialect: str) -> Select[Any]:
+    wanted = sql.listed(dialect, Text(), Text())
+    return (
+        select(tallies.c.route, tallies.c.epoch, *(tallies.c[name] for name in _KEY), buckets.c.body)
+        .join(wanted, (tallies.c.route == wanted.c.c0) & (tallies.c.epoch == wanted.c.c1))
+        .join(buckets, buckets.c.tally == tallies.c.id)
+        .where(tallies.c.revision == 0, tallies.c.n != 0)
+    )
 
 
 @cache

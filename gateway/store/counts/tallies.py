@@ -39,6 +39,8 @@ from gateway.store.schema.count_tables import (
     units,
 )
 from gateway.store.schema.fleet_tables import numbers
+from gateway.store.units import unit_buckets
+from gateway.store.units.unit_buckets import BucketChanges, bucket_of, new_changes
 from policies.exact import Sum, plus, rounded, total
 from policies.types import EMPTY, Tally
 
@@ -107,8 +109,10 @@ async def apply(connection: AsyncConnection, deltas: Deltas, tally_cache: TallyC
     """Write everything that ``deltas`` sums up."""
     tally_cache.shrink()
     changes = deltas.changes()
-    ids = await _ids(connection, {*changes, *deltas.units}, tally_cache.ids)
+    ids = tally_cache.ids
+    begun = await _begin(connection, {*changes, *deltas.units}, ids)
     await _move_units(connection, deltas, ids, tally_cache, changes)
+    await unit_buckets.move(connection, _bucketed(deltas, ids), begun)
     await _move(connection, {ids[address]: change for address, change in changes.items()})
     began = await _arrive(connection, deltas.arrivals, tally_cache)
     began.update(deltas.stretches)
@@ -163,24 +167,39 @@ async def _note_newest(
         await sql.upsert(connection, newest_calls, [(*address, at_ms) for address, at_ms in later.items()])
 
 
-async def _ids(
+async def _begin(
     connection: AsyncConnection, addresses: Collection[TallyAddress], ids: dict[TallyAddress, int]
-) -> Mapping[TallyAddress, int]:
-    """Return the number of each tally, beginning those that are new; ``ids`` are known and learns the others."""
+) -> set[int]:
+    """Find out the number of each tally, and return those of tallies that begin; ``ids`` learns what it lacks."""
     missing = [address for address in addresses if address not in ids]
     if not missing:
-        return ids
-    # With one address of an epoch and a revision all of them are read: there will be others.
+        return set()
+    await _learn(connection, missing, ids)
+    new = [address for address in missing if address not in ids]
+    if new:
+        await sql.insert(connection, tallies, [(*address, *_BEGUN) for address in new])
+        await _learn(connection, new, ids)
+    return {ids[address] for address in new}
+
+
+async def _learn(connection: AsyncConnection, missing: Collection[TallyAddress], ids: dict[TallyAddress, int]) -> None:
+    """Read the numbers of stored tallies. With one of an epoch and a revision all are read: there will be others."""
     places = {(address.route, address.epoch, address.revision) for address in missing}
-    query = _addresses(connection.dialect.name)
-    for _ in range(2):
-        found = await connection.execute(query, sql.as_list(places))
-        ids.update({TallyAddress(*address): number for number, *address in found})
-        missing = [address for address in missing if address not in ids]
-        if not missing:
-            break
-        await sql.insert(connection, tallies, [(*address, *_BEGUN) for address in missing])
-    return ids
+    found = await connection.execute(_addresses(connection.dialect.name), sql.as_list(places))
+    ids.update({TallyAddress(*address): number for number, *address in found})
+
+
+def _bucketed(deltas: Deltas, ids: Mapping[TallyAddress, int]) -> Mapping[int, BucketChanges]:
+    """Return what the buckets of tallies change by, by their numbers."""
+    found = {ids[address]: inside for address, inside in deltas.buckets.items()}
+    for address, those in deltas.units.items():
+        if address.phase == "mature":
+            inside = found.setdefault(ids[address], new_changes())
+            for unit, (more_d, *terms) in those.items():
+                more = inside[bucket_of(unit)]
+                more[0] += more_d
+                more += terms
+    return found
 
 
 async def _move(connection: AsyncConnection, changes: Mapping[int, TallyDelta]) -> None:

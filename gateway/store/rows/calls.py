@@ -110,6 +110,12 @@ class StoredCall(NamedTuple):
         return self.row.unit if self.shared.by_unit else None
 
     @property
+    def bucketed_unit(self) -> str | None:
+        """Who is counted where units are counted, the request itself if it has none; None where they are not."""
+        own = self.row.id if self.row.unit is None else self.row.unit
+        return own if self.shared.by_unit else None
+
+    @property
     def predicted(self) -> bool:
         return self.row.prediction is not None
 
@@ -168,13 +174,16 @@ INSIDE: Final = (
 )
 
 
+CountedCalls = tuple[SharedFields, int, Sequence[str]]
 #: How many calls are searched for the first of each variant.
 LOOKED_AT: Final = 2_000
 
 _FIRST: Final = select(calls.c.kin, calls.c.at_ms).where(*INSIDE).order_by(calls.c.at_ms).limit(LOOKED_AT)
 _INSIDE: Final = select(calls).where(*INSIDE).order_by(calls.c.at_ms, calls.c.id, calls.c.kin)
 _BEYOND: Final = select(calls.c.at_ms).where(*INSIDE).order_by(calls.c.at_ms).offset(bindparam("limit")).limit(1)
-_COUNTED: Final = select(calls.c.kin, func.count()).where(*INSIDE, calls.c.open_by.is_(None)).group_by(calls.c.kin)
+_FINISHED: Final = (*INSIDE, calls.c.open_by.is_(None))
+_COUNTED: Final = select(calls.c.kin, func.count()).where(*_FINISHED).group_by(calls.c.kin)
+_UNITS: Final = select(calls.c.kin, func.coalesce(calls.c.unit, calls.c.id)).where(*_FINISHED)
 _DELETED: Final = delete(calls).where(
     calls.c.id == bindparam("b_id"), calls.c.kin == bindparam("b_kin"), calls.c.at_ms == bindparam("b_at_ms")
 )
@@ -302,11 +311,19 @@ async def ids_in(connection: AsyncConnection, span: Span) -> list[str]:
     return [row[0] for row in await connection.execute(query, span._asdict())]
 
 
-async def counted_in(connection: AsyncConnection, span: Span, metric: Metric) -> list[tuple[SharedFields, int]]:
-    """Return how many finished calls of a span could have a value, by their shared fields."""
+async def counted_in(connection: AsyncConnection, span: Span, metric: Metric) -> list[CountedCalls]:
+    """Return how many finished calls of a span could have a value, by their shared fields, and whose they are.
+
+    Where units are counted there is one for each call, its id where it has none; elsewhere nobody.
+    """
     rows = [(number, n) for number, n in await connection.execute(_COUNTED, span._asdict())]
     of_number = await shared_fields.numbered(connection, [number for number, _ in rows])
-    return [(of_number[number], n) for number, n in rows if counted(of_number[number], metric)]
+    units = defaultdict[int, list[str]](list)
+    if any(of_number[number].by_unit for number, _ in rows):
+        for number, unit in await sql.rows(connection, _UNITS, span._asdict()):
+            units[number].append(unit)
+    found = ((of_number[number], n, units[number]) for number, n in rows)
+    return [(shared, n, of if shared.by_unit else ()) for shared, n, of in found if counted(shared, metric)]
 
 
 def as_json(call: StoredCall) -> dict[str, Any]:

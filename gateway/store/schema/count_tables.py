@@ -118,6 +118,9 @@ units: Final = table(
     string("rest", null=True),
 )
 
+#: The units of a tally in buckets (``units/unit_buckets``), as JSON: the exact sum of each, then the count of each.
+buckets: Final = table("buckets", integer("tally", key=True), string("body"), wide=True)
+
 #: Each unit's first request of a period, by (at_ms, id).
 arrivals: Final = table(
     "arrivals",

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.schema.tables import metadata, schema_version
 
-VERSION: Final = 12
+VERSION: Final = 13
 
 
 class Step(NamedTuple):
@@ -58,6 +58,7 @@ _STRETCHES: Final = (
         SELECT (SELECT max(calls.at_ms) FROM calls WHERE calls.route = known.route) AS newest
         FROM (SELECT DISTINCT route FROM newest_calls) AS known) AS by_route""",
 )
+_BUCKETS: Final = "CREATE TABLE buckets (tally BIGINT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (tally))"
 _MORE: Final = "ALTER TABLE events ADD COLUMN more TEXT"
 _VERDICTS: Final = """CREATE TABLE verdicts (
     route TEXT NOT NULL, epoch TEXT NOT NULL, variant TEXT NOT NULL, status TEXT NOT NULL, at_ms BIGINT NOT NULL,
@@ -106,6 +107,7 @@ STEPS: Final[Mapping[int, Step]] = {
         (_VERDICTS, _LOOKS.format(float="FLOAT")),
     ),
     12: Step("keep since when a test is declared as it is", (f"{_DECLARATIONS} WITHOUT ROWID",), (_DECLARATIONS,)),
+    13: Step("keep units in buckets", (_BUCKETS,), (_BUCKETS,)),
 }
 
 #: PostgreSQL's lock is a number that every program knows: "turnout" in ASCII. With SQLite the transaction itself is the

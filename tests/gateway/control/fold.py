@@ -13,15 +13,25 @@ from fractions import Fraction
 from math import fsum
 from typing import Any
 
-from gateway.store.counts.ledger import CALLS, TallyKey
+from gateway.store.counts.ledger import CALLS, TallyKey, UnitsOf
 from gateway.store.rows.feedback_status import UNKNOWN
-from policies.types import Tally
+from gateway.store.units.unit_buckets import bucket_of, hash_of
+from policies.types import BUCKETS, Buckets, Tally
 from router.records import LARGEST, Feedback, Prediction
 from router.scores import PAIR_MEASURES
 from router.snapshot import Metric
 
-#: A unit's exact sum and its count of values.
-Values = dict[TallyKey, dict[str, tuple[Fraction, float]]]
+#: An exact sum and its count of values.
+Sum = tuple[Fraction, float]
+
+
+class Values(defaultdict[TallyKey, dict[str, Sum]]):
+    """The sum of each unit. ``buckets`` has those of units' buckets, ``drawn`` are tallies of calls without units."""
+
+    def __init__(self) -> None:
+        super().__init__(dict)
+        self.buckets: defaultdict[TallyKey, dict[int, Sum]] = defaultdict(dict)
+        self.drawn: set[TallyKey] = set()
 
 
 @dataclass
@@ -31,6 +41,8 @@ class Fold:
     tallies: dict[TallyKey, Tally]
     feedback: Counter[tuple[str, str, str]]
     arrivals: Counter[tuple[int, str]] = field(default_factory=Counter)
+    buckets: dict[TallyKey, Buckets] = field(default_factory=dict)
+    few_units: dict[UnitsOf, tuple[tuple[float, float], ...]] = field(default_factory=dict)
 
 
 def fold(
@@ -58,7 +70,7 @@ def fold(
         statuses.update(more)
     else:
         joined, statuses = judge(requests, events, metrics, watermark_ms, key_rule)
-    values: Values = defaultdict(dict)
+    values = Values()
     for prediction_id, rows in requests.items():
         whole = [row for row in rows if not (row.forced or row.uncounted or row.fault == "dropped")]
         for row in whole:
@@ -86,7 +98,32 @@ def fold(
                 continue
             weigh(values, whole, told, metric, closed)
     tallies = {key: tally_of(units.values(), moments=key.phase == "mature") for key, units in values.items()}
-    return Fold(tallies, statuses, arrive(requests.values()))
+    return Fold(tallies, statuses, arrive(requests.values()), bucketed(values), few(values))
+
+
+def bucketed(values: Values) -> dict[TallyKey, Buckets]:
+    """The buckets of tallies in which units alone are counted."""
+    found = {}
+    for key in values.buckets.keys() - values.drawn:
+        each = [values.buckets[key].get(bucket, (Fraction(0), 0.0)) for bucket in range(BUCKETS)]
+        found[key] = Buckets(tuple(float(m) for m, _ in each), tuple(d for _, d in each))
+    return found
+
+
+def few(values: Values) -> dict[UnitsOf, tuple[tuple[float, float], ...]]:
+    """Every unit of mature values, where each has a name."""
+    pooled: dict[UnitsOf, dict[str, Sum]] = defaultdict(dict)
+    for key, units in values.items():
+        if key.phase == "mature" and not key.revision:
+            of = pooled[UnitsOf(*key[1:7])]
+            for unit, (m, d) in units.items():
+                before = of.get(unit, (Fraction(0), 0.0))
+                of[unit] = (before[0] + m, before[1] + d)
+    named = {place: of for place, of in pooled.items() if all(unit.startswith("u:") for unit in of)}
+    return {
+        place: tuple((float(of[unit][0]), of[unit][1]) for unit in sorted(of, key=lambda unit: hash_of(unit[2:])))
+        for place, of in named.items()
+    }
 
 
 def tally_of(units: Collection[tuple[Fraction, float]], *, moments: bool) -> Tally:
@@ -280,6 +317,12 @@ def put(
     unit = unit or (f"u:{row.unit}" if row.by_unit and row.unit is not None else row.id)
     m, d = values[key].get(unit, (Fraction(0), 0.0))
     values[key][unit] = (m + Fraction(value), d + 1.0)
+    if not row.by_unit:
+        values.drawn.add(key)
+    elif phase in {"mature", "closed"}:
+        bucket = bucket_of(row.id if row.unit is None else row.unit)
+        m, d = values.buckets[key].get(bucket, (Fraction(0), 0.0))
+        values.buckets[key][bucket] = (m + Fraction(value), d + 1.0)
 
 
 def score(row: Prediction, event: Feedback, metric: Metric) -> float | None:

@@ -60,10 +60,11 @@ class Line:
 def requests(draw: Callable[[Any], Any]) -> list[Prediction]:
     """Some requests with all their calls."""
     rows: list[Prediction] = []
+    by_unit = draw(st.sampled_from([True, True, False, None]))
     for number in sorted(draw(st.sets(numbers, max_size=5))):
         shared = {
             "unit": draw(st.sampled_from(["u", "v", None])),
-            "by_unit": draw(st.booleans()),
+            "by_unit": draw(st.booleans()) if by_unit is None else by_unit,
             "key": draw(st.sampled_from(["k1", "k2", None])),
             "forced": draw(st.sampled_from([False, False, False, True])),
             "revision": draw(st.integers(1, 2)),
@@ -165,6 +166,8 @@ async def check(
     assert ledger.watermark_ms == watermark
     for key, tally in ledger.tallies.items():
         assert tally.d_max >= expected.tallies[key].d_max
+    assert {key: ledger.buckets.get(key) for key in expected.buckets} == expected.buckets
+    assert ledger.few_units == expected.few_units
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
