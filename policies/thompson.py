@@ -1,6 +1,8 @@
 """A bandit that gives each variant the probability that it is the best, and never less than a floor.
 
-Rule: learns from mature tallies only, so a variant whose feedback is slow is not taken for a bad one.
+Rule: learns from mature tallies only, so a variant whose feedback is slow is not taken for a bad one; and from how
+variants did beside each other at the same shares, so one that had its traffic in a good week is not taken for a good
+one. The probability of being best is what shares follow. It is no verdict: it makes no promise of how often it errs.
 """
 
 from __future__ import annotations
@@ -19,10 +21,12 @@ from policies.types import Evidence, Path, Plan, Policy, SettingProblem, Tally
 class Thompson(Policy):
     """Beta-Bernoulli Thompson sampling over ``variants``, maximising a ``reward`` that is scored 0/1.
 
-    The posterior of a variant is Beta(prior[0] + successes, prior[1] + failures). Its share is (1 − Kε)·π + ε, where
-    π is the exact probability that its rate is the highest of the K and ε is ``floor`` in [0, 1/K]. Drawing a variant
-    with that share has the same distribution as drawing from the posteriors for each request, and the propensity is
-    known exactly. Mixing keeps the order of the shares, and the floor; clipping and renormalising would fall below it.
+    The posterior of a variant is Beta(prior[0] + successes, prior[1] + failures), counted so that stretches of
+    different shares compare (``contrasts.effective_counts``); at constant shares these are plain sums. Its share is
+    (1 − Kε)·π + ε, where π is the exact probability that its rate is the highest of the K and ε is ``floor`` in
+    [0, 1/K]. Drawing a variant with that share has the same distribution as drawing from the posteriors for each
+    request, and the propensity is known exactly. Mixing keeps the order of the shares, and the floor; clipping and
+    renormalising would fall below it.
 
     Without ``sticky`` every request is drawn anew. With it a unit keeps its variant while the shares stay; its
     requests still count one by one, so the shares then move faster than the number of units alone would justify.
@@ -72,11 +76,19 @@ class Thompson(Policy):
         successes = min(max(tally.m, 0.0), trials) if trials else 0.0
         return self.prior[0] + successes, self.prior[1] + trials - successes
 
+    def posteriors(self, evidence: Evidence) -> tuple[tuple[float, float], ...]:
+        """Return (a, b) of each variant: from contrasts within stretches, or of pooled sums where there are none."""
+        if not evidence.stretches:
+            return tuple(self.posterior(evidence.tally(name, self.reward)) for name in self.variants)
+        from policies.statistics.contrasts import effective_counts  # numpy: never at import time
+
+        counts = effective_counts(evidence.stretches, self.variants, self.reward)
+        return tuple((self.prior[0] + successes, self.prior[1] + failures) for successes, failures in counts)
+
     def probability_best(self, evidence: Evidence) -> Mapping[str, float]:
         from policies.statistics.best_arm import probabilities_best  # numpy: never at import time
 
-        posteriors = [self.posterior(evidence.tally(name, self.reward)) for name in self.variants]
-        return dict(zip(self.variants, probabilities_best(posteriors), strict=True))
+        return dict(zip(self.variants, probabilities_best(self.posteriors(evidence)), strict=True))
 
     def plan(self, evidence: Evidence) -> Plan:
         kept = 1 - len(self.variants) * self.floor

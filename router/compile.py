@@ -15,14 +15,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
+from math import log
 from typing import Final, NamedTuple
 
-from policies.types import Evidence, Policy
+from policies.types import Evidence, Plan, Policy
 from router.assignment import AssignmentKey
 from router.config.config import Config, RouteConfig, digest
 from router.settings.backend import Backend
 from router.settings.route import RouteSettings, settings_of
 from router.snapshot import Route, Snapshot
+
+#: A plan that follows from evidence is new when a share moves by more than this in log odds: 0.5 to 0.55, 0.05 to
+#: 0.06. Each plan is a stretch, and what is learned in each stretch is kept for itself: there must not be too many.
+STEP: Final = 0.2
+
+#: The step doubles with every so many stretches. Log odds of shares span 13.8 (``SMALLEST``), which seven doublings
+#: exceed: so a route that learns for ever has less than 1,500 stretches.
+DOUBLES_AFTER: Final = 200
+
+#: Shares below this, and those as near to 1, are alike: nothing follows from a move among them.
+SMALLEST: Final = 1e-3
 
 
 def compile_snapshot(
@@ -60,14 +72,29 @@ def compile_snapshot(
 def replan(snapshot: Snapshot, config: Config, route: str, evidence: Evidence, revision: int) -> Snapshot:
     """Return the snapshot with one route's plan made again from ``evidence``, that of the route's epoch.
 
-    If the plan is the same, the same snapshot object is returned: there is nothing to publish.
+    If the plan is the same, or its shares moved by less than a step (``is_step``), the same snapshot object is
+    returned: there is nothing to publish.
     """
-    present = snapshot.routes[route]
-    plan = config.routes[route].policy.plan(evidence)
+    present, policy = snapshot.routes[route], config.routes[route].policy
+    plan = _next_plan(policy, present.plan, policy.plan(evidence), evidence)
     if plan == present.plan:
         return snapshot
     moved = replace(present, plan=plan, revision=revision)
     return replace(snapshot, revision=revision, routes={**snapshot.routes, route: moved})
+
+
+def is_step(before: Mapping[str, float], after: Mapping[str, float], stretches: int) -> bool:
+    """Return whether some variant's share moved by more than the step, with so many stretches behind.
+
+    >>> is_step({"a": 0.5, "b": 0.5}, {"a": 0.54, "b": 0.46}, 0)
+    False
+    >>> [is_step({"a": 0.5, "b": 0.5}, {"a": 0.56, "b": 0.44}, stretches) for stretches in (0, 200)]
+    [True, False]
+    """
+    if before.keys() != after.keys():
+        return True
+    step = STEP * 2 ** min(stretches / DOUBLES_AFTER, 60)
+    return any(abs(_log_odds(after[name]) - _log_odds(share)) > step for name, share in before.items())
 
 
 def with_plans_of(previous: Snapshot, fresh: Snapshot) -> Snapshot:
@@ -152,6 +179,18 @@ def identity_of(snapshot: Snapshot) -> str:
     return digest(whole | {"sinks": snapshot.sinks} if snapshot.sinks else whole)
 
 
+def _next_plan(policy: Policy, present: Plan, new: Plan, evidence: Evidence) -> Plan:
+    """Return the new plan, or the present one while the evidence has not moved the shares by a step."""
+    if policy.adaptive and not is_step(present.shares, new.shares, len(evidence.stretches)):
+        return present
+    return new
+
+
+def _log_odds(share: float) -> float:
+    clipped = min(max(share, SMALLEST), 1 - SMALLEST)
+    return log(clipped / (1 - clipped))
+
+
 _PLANNED: Final = frozenset({"plan", "period", "revision", "epoch", "carried"})
 
 
@@ -175,6 +214,8 @@ def _route(
     # Never a former period: the clock may have been set back, and two edits may fall into one millisecond.
     begins = now_ms if before is None else max(now_ms, before.period + 1)
     period = before.period if before is not None and goes_on else begins
+    if before is not None and goes_on:
+        plan = _next_plan(policy, before.plan, plan, evidence)
     same = before is not None and goes_on and before.plan == plan
     return Route(
         **settings_of(route),

@@ -31,7 +31,7 @@ Bounds = tuple[float, float]
 #: factor 2 apart: a bet on a difference that is off by 1.4 still gains 9/10 of the best. Weights: a difference of 5 to
 #: 50 % is what experiments are made for.
 LOG_ODDS: Final = (0.05, 0.1, 0.2, 0.4, 0.8)
-LOG_ODDS_WEIGHTS: Final = (0.1, 0.2, 0.3, 0.2, 0.2)
+LOG_ODDS_WEIGHTS: Final = (0.07, 0.18, 0.27, 0.23, 0.25)
 
 #: The same for other values, as differences of means divided by the standard deviation of the values.
 DEVIATIONS: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32)

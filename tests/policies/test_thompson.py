@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies import Thompson
-from policies.types import Evidence, Path, Tally
+from policies.types import Evidence, Path, StretchTallies, Tally
 from tests.policies.examples import rate_tally
 
 COUNTS = st.integers(0, 2_000).flatmap(lambda trials: st.tuples(st.integers(0, trials), st.just(trials)))
@@ -57,6 +57,39 @@ def test_the_better_variant_gets_more_as_evidence_grows() -> None:
     shares = [thompson().plan(learned(a=(n, 10 * n), b=(2 * n, 10 * n), c=(n, 10 * n))).shares["b"] for n in (0, 5, 50)]
     assert shares == sorted(shares)
     assert shares[-1] == pytest.approx(1 - 2 * 0.02, abs=1e-3)
+
+
+def stretch(share: float, a: tuple[int, int], b: tuple[int, int]) -> StretchTallies:
+    """A stretch in which "a" had this share, with (successes, trials) of both."""
+    tallies = {("a", "click"): rate_tally(*a), ("b", "click"): rate_tally(*b)}
+    return StretchTallies({"a": share, "b": 1 - share}, tallies)
+
+
+def of(*stretches: StretchTallies) -> Evidence:
+    pooled = {
+        key: sum((one.tallies[key] for one in stretches), Tally()) for one in stretches[:1] for key in one.tallies
+    }
+    return Evidence(pooled, stretches)
+
+
+def test_a_cycle_is_not_taken_for_quality() -> None:
+    """Both have 10 % at first and 40 % later, when "b" has most of the traffic."""
+    cycle = of(stretch(0.9, (90, 900), (10, 100)), stretch(0.1, (40, 100), (360, 900)))
+    policy = thompson(("a", "b"))
+    assert policy.plan(cycle).shares == pytest.approx({"a": 0.5, "b": 0.5}, abs=0.01)
+    assert policy.plan(Evidence(cycle.tallies)).shares["b"] > 0.97
+
+
+def test_at_constant_shares_stretches_teach_what_their_sum_does() -> None:
+    parts = of(stretch(0.3, (9, 90), (30, 210)), stretch(0.3, (50, 120), (100, 280)))
+    policy = thompson(("a", "b"))
+    assert policy.plan(parts).shares == pytest.approx(policy.plan(Evidence(parts.tallies)).shares, abs=1e-12)
+
+
+def test_a_newcomer_keeps_its_prior() -> None:
+    """Nothing is known of it, whatever the others did before."""
+    parts = of(stretch(0.3, (9, 90), (30, 210)), stretch(0.6, (50, 120), (40, 80)))
+    assert thompson(("a", "b", "c")).posteriors(parts)[2] == (1, 1)
 
 
 def test_only_the_reward_teaches() -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from policies.types import Evidence, Tally
-from router.compile import compile_snapshot, identity_of, replan
+from router.compile import compile_snapshot, identity_of, is_step, replan
 from router.snapshot import Route, Snapshot, decode, encode
 from tests.router.builders import SMALL, changed, config_of, route_of, snapshot_of, with_policy
 
@@ -238,6 +238,31 @@ def test_a_reload_of_an_adaptive_route_goes_on_in_its_period() -> None:
 def test_evidence_that_moves_nothing_leaves_the_very_same_snapshot() -> None:
     before = snapshot_of()
     assert replan(before, config_of(), "digits", SEEN, 2) is before
+
+
+def test_shares_move_in_steps() -> None:
+    """Each plan is a stretch whose evidence is kept for itself: there is none for every label."""
+
+    def seen(successes: int) -> Evidence:
+        of = {"v1": 50, "v2": successes}
+        return Evidence({(v, "click"): Tally.of_units([(1, 1)] * k + [(0, 1)] * 50) for v, k in of.items()})
+
+    config, before = config_of(BANDIT), snapshot_of(BANDIT)
+    assert replan(before, config, "digits", seen(51), 2) is before
+    after = replan(before, config, "digits", seen(60), 2)
+    assert after.routes["digits"].plan.shares["v2"] > 0.55
+    assert replan(after, config, "digits", seen(61), 3) is after
+    assert replan(after, config, "digits", seen(50), 3).routes["digits"].plan == before.routes["digits"].plan
+    again = compile_snapshot(config, previous=after, evidence=lambda _, __: seen(61), now_ms=9, revision=3)
+    assert again.routes["digits"] == after.routes["digits"]
+
+
+def test_steps_grow_so_that_stretches_stay_bounded() -> None:
+    """However the evidence turns, a route that learns for ever has less than 1,500 stretches."""
+    low, high = {"a": 0.0, "b": 1.0}, {"a": 1.0, "b": 0.0}
+    assert is_step(low, high, 1_000)
+    assert not is_step(low, high, 1_500)
+    assert is_step({"a": 1.0}, {"a": 0.5, "b": 0.5}, 10**9)
 
 
 def test_replanning_one_route_leaves_the_others_alone() -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, NamedTuple
 
 from policies.statistics.sample_ratio import START, SampleRatioState
-from policies.types import EMPTY, Buckets, Evidence, Plan, Tally
+from policies.types import EMPTY, Buckets, Evidence, Plan, StretchTallies, Tally
 from router.records import Role
 from router.scores import PAIR_MEASURES
 from router.snapshot import Metric
@@ -265,12 +265,34 @@ class Ledger:
     def evidence(self, definitions: Mapping[str, str]) -> Evidence:
         """Return what plans may learn from: mature tallies of answers, for the metrics as now defined (name → hash)."""
         pooled: dict[tuple[str, str], Tally] = {}
+        split: dict[tuple[int, int], dict[tuple[str, str], Tally]] = {}
+        served: dict[int, set[str]] = {}
         for key, tally in self.tallies.items():
-            if (
-                key.phase == "mature"
-                and key.against == ""
-                and key.role != "shadow"
-                and definitions.get(key.metric) == key.definition
-            ):
-                pooled[key.variant, key.metric] = pooled.get((key.variant, key.metric), EMPTY) + tally
-        return Evidence(pooled)
+            if key.against or key.role == "shadow":
+                continue
+            served.setdefault(key.period, set()).add(key.variant)
+            if key.phase == "mature" and definitions.get(key.metric) == key.definition:
+                name = key.variant, key.metric
+                pooled[name] = pooled.get(name, EMPTY) + tally
+                stretch = split.setdefault((key.period, key.revision), {})
+                stretch[name] = stretch.get(name, EMPTY) + tally
+        if not any(revision for _, revision in split):
+            return Evidence(pooled)
+        return Evidence(
+            pooled,
+            tuple(
+                # A share of a variant that served in another version, of which nothing is counted here, is left out.
+                StretchTallies({v: s for v, s in self._shares(*place).items() if v in served[place[0]]}, split[place])
+                for place in sorted(split)
+            ),
+        )
+
+    def _shares(self, period: int, revision: int) -> Mapping[str, float]:
+        """Return the shares in force, where they are known.
+
+        What was counted before revisions were is of a whole period: its shares are known if they never moved.
+        """
+        if revision:
+            return self.shares.get(revision, {})
+        given = [stretch.shares for stretch in self.stretches if stretch.period == period]
+        return given[0] if given and all(shares == given[0] for shares in given) else {}

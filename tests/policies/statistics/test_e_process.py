@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
-from math import exp, prod
+from math import exp, inf, log, nan, prod
 
+import numpy as np
 import pytest
+from scipy.special import expit, logit
 
 from policies.statistics.difference import Difference
-from policies.statistics.e_process import fresh_difference, log_e_values, pair_of
+from policies.statistics.e_process import LOG_ODDS, LOG_ODDS_WEIGHTS, fresh_difference, log_e_values, pair_of
 from policies.types import StretchTallies, Tally
+from tests.policies.statistics.tallies import allowed
 
 Bounds = tuple[float, float] | None
 
@@ -81,3 +84,81 @@ def test_swapping_the_variants_turns_the_difference_round(bounds: Bounds) -> Non
     assert one.p == pytest.approx(other.p, rel=1e-9)
     assert one.p < 1
     assert (one.difference, one.low, one.high) == pytest.approx((-other.difference, -other.high, -other.low))
+
+
+def test_it_is_the_product_of_likelihood_ratios_request_by_request() -> None:
+    """A batch twin: Π p_A(y) / (π·p_b(y) + (1 − π)·p_a(y)), one request after the other, for each difference."""
+    stretches = [
+        stretch(0.3, [1] * 20 + [0] * 160, [1] * 15 + [0] * 60),
+        stretch(0.8, [1] * 3 + [0] * 30, [0] * 90 + [1] * 20),
+    ]
+    rate = (35 + 0.5) / (255 + 1)  # of the first stretch by its own values, of the second by those of the first
+    total = 0.0
+    for sign, (size, weight) in product((1, -1), zip(LOG_ODDS, LOG_ODDS_WEIGHTS, strict=True)):
+        gain = 0.0
+        for share, one in zip((0.3, 0.8), stretches, strict=True):
+            a, b = expit(logit(rate) - share * sign * size), expit(logit(rate) + (1 - share) * sign * size)
+            mixture = share * b + (1 - share) * a
+            for p, name in ((a, "a"), (b, "b")):
+                tally = one.tally(name, "m")
+                gain += tally.m * log(p / mixture) + (tally.d - tally.m) * log((1 - p) / (1 - mixture))
+        total += weight * exp(gain) / 2
+    assert e_value(stretches, (0.0, 1.0)) == pytest.approx(total, rel=1e-9)
+
+
+def test_a_stretch_without_known_shares_bets_nothing() -> None:
+    known = stretch(0.5, [1] * 30 + [0] * 40, [1] * 50 + [0] * 20)
+    unknown = StretchTallies({}, known.tallies)
+    assert found([unknown, known], "b", "a") == found([known], "b", "a")
+    assert fresh_difference([unknown], "b", "a", "m", bounds=(0.0, 1.0)) is None
+    assert fresh_difference([], "b", "a", "m", bounds=(0.0, 1.0)) is None
+
+
+def test_a_cycle_of_the_rates_is_no_difference() -> None:
+    """Most of "b" was drawn while the rate was 0.4: pooled, it has 370 of 1,000 and "a" has 130."""
+    low = stretch(0.1, [1] * 90 + [0] * 810, [1] * 10 + [0] * 90)
+    same = found([low, stretch(0.9, [1] * 40 + [0] * 60, [1] * 360 + [0] * 540)], "b", "a")
+    assert same.difference == pytest.approx(0, abs=1e-12)
+    assert same.p == 1
+    assert same.low < 0 < same.high
+
+
+def test_a_difference_is_found_and_a_declared_one_sooner() -> None:
+    one = [stretch(0.5, [1] * 500 + [0] * 9_500, [1] * 600 + [0] * 9_400)]
+    undeclared, declared = (fresh_difference(one, "b", "a", "m", bounds=(0.0, 1.0), effect=e) for e in (None, 0.01))
+    assert undeclared is not None
+    assert declared is not None
+    assert declared.p < undeclared.p < 0.05
+    assert (undeclared.described, undeclared.withheld, undeclared.decides(0.05)) == (True, None, True)
+    assert undeclared.relative is not None
+    assert undeclared.relative[0] == pytest.approx(0.2)
+    assert undeclared.relative[1] < 0.2 < undeclared.relative[2]
+
+
+@pytest.mark.parametrize("bounds", [(0.0, 1.0), None])
+def test_impossible_tallies_are_left_out(bounds: Bounds) -> None:
+    def both(tally: Tally) -> StretchTallies:
+        return StretchTallies({"a": 0.5, "b": 0.5}, dict.fromkeys([("a", "m"), ("b", "m")], tally))
+
+    sound = stretch(0.5, [1] * 30 + [0] * 40, [1] * 50 + [0] * 20)
+    absurd = [Tally(-5, 3, 3, 1, 1, 1), Tally(1, nan, 1, 1, 1, 1), Tally(1, 1, 1, inf, 1, 1), Tally(0, 0, 0, 0, 0, 0)]
+    assert found([*map(both, absurd), sound], "b", "a", bounds) == found([sound], "b", "a", bounds)
+    assert 0 <= found([sound, both(Tally(1, 9, 1, 1, 1))], "b", "a", bounds).p <= 1
+
+
+@pytest.mark.parametrize(("bounds", "share"), [((0.0, 1.0), 0.05), ((0.0, 9.0), 0.2), (None, 0.5)])
+def test_equal_variants_are_hardly_ever_told_apart_at_any_look(bounds: Bounds, share: float) -> None:
+    """100 experiments of 2,000 requests whose rate cycles, looked at after every 200."""
+    rng, wrong = np.random.default_rng(5), 0
+    rates = 0.11 + 0.09 * np.sin(np.arange(2_000) / 150)
+    for _ in range(100):
+        values = (rng.random(2_000) < rates) * (1.0 if bounds == (0.0, 1.0) else rng.choice([1.0, 2.0, 9.0], 2_000))
+        to = rng.random(2_000) < share
+        sums = np.array([np.cumsum([side, values * side, values**2 * side], 1)[:, 199::200] for side in (~to, to)])
+        for look in range(10):
+            sides = [Tally(int(n), m, m2, n, n, m, d_max=1.0) for n, m, m2 in sums[:, :, look]]
+            tallies = {("a", "m"): sides[0], ("b", "m"): sides[1]}
+            if found([StretchTallies({"a": 1 - share, "b": share}, tallies)], "b", "a", bounds).decides(0.05):
+                wrong += 1
+                break
+    assert wrong <= 100 * allowed(0.05, 100)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 
 from gateway.store.counts import history, plans
-from gateway.store.counts.ledger import Ledger
+from gateway.store.counts.ledger import Ledger, Stretch, TallyKey
 from gateway.store.schema.tables import schema_version
 from policies.plans import Weighted
+from policies.types import Evidence, StretchTallies, Tally
 from tests.gateway.control.builders import T0, Desk, at_desk, call, event, metric, snapshot
 
 
@@ -98,6 +101,7 @@ def test_what_was_counted_before_stretches_stays_where_it_is(tmp_path: Path, sto
         await desk.record()
         async with desk.store.begin() as connection:
             for statement in (
+                *(f"DROP TABLE {name}" for name in ("verdicts", "looks", "declarations", "buckets")),
                 "DROP INDEX tallies_stretch",
                 "UPDATE tallies SET revision = 0",
                 "ALTER TABLE tallies DROP COLUMN revision",
@@ -118,3 +122,40 @@ def test_what_was_counted_before_stretches_stays_where_it_is(tmp_path: Path, sto
     desk = Desk(tmp_path, metric("value", mature="arrival"), store=store)
     at_desk(desk, older)
     at_desk(desk, newer)
+
+
+def key(period: int, variant: str, revision: int, **more: Any) -> TallyKey:
+    content = {"version": "1", "role": "primary", "against": "", "metric": "k", "definition": "d", "phase": "mature"}
+    merged: dict[str, Any] = content | more
+    return TallyKey(period=period, variant=variant, revision=revision, **merged)
+
+
+def test_plans_learn_from_stretches_in_order_with_the_shares_of_each() -> None:
+    """A variant that served in another version has no share: that nothing of it is counted says nothing of it."""
+    one = Tally.of_unit(1.0, 1.0)
+    ledger = Ledger(
+        "r",
+        "e",
+        tallies={
+            key(2, "b", 3): one + one,
+            key(2, "a", 3): one,
+            key(1, "a", 0): one,
+            key(1, "a", 1): one,
+            key(2, "b", 3, phase="live"): one,
+            key(2, "b", 3, definition="other"): one,
+            key(2, "b", 0, role="shadow"): one,
+            key(2, "b", 0, against="a"): one,
+        },
+        shares={1: {"a": 0.2, "b": 0.8}, 3: {"a": 0.4, "b": 0.6}},
+    )
+    evidence = ledger.evidence({"k": "d"})
+    assert evidence.tallies == {("a", "k"): one + one + one, ("b", "k"): one + one}
+    assert evidence.stretches == (
+        StretchTallies({}, {("a", "k"): one}),
+        StretchTallies({"a": 0.2}, {("a", "k"): one}),
+        StretchTallies({"a": 0.4, "b": 0.6}, {("a", "k"): one, ("b", "k"): one + one}),
+    )
+    kept = replace(ledger, stretches=(Stretch(1, 1, {"a": 0.2, "b": 0.8}, {"a": 1}),))
+    assert kept.evidence({"k": "d"}).stretches[0].shares == {"a": 0.2}
+    sticky = Ledger("r", "e", tallies={key(1, "a", 0): one})
+    assert sticky.evidence({"k": "d"}) == Evidence({("a", "k"): one})
