@@ -110,6 +110,10 @@ class Account:
         """Return the tally of calls: D calls, of which M failed."""
         return self.pooled(variant, roles, CALLS, "", "live")
 
+    def calls_by_period(self, variant: str, roles: tuple[Role, ...]) -> Mapping[int, Tally]:
+        """Return the same period by period: a comparison of failures is stratified too."""
+        return self._periods(variant, roles, CALLS, "", "live")
+
     @cached_property
     def requests(self) -> float:
         """How many requests were answered. A merged request has one call of each ranker, and is counted once."""
@@ -153,10 +157,14 @@ class Account:
 
     def periods(self, variant: str, metric: Metric) -> Mapping[int, Tally]:
         """Return a variant's mature answers, period by period: what a comparison is stratified by."""
+        return self._periods(variant, ANSWERING, metric.name, metric.definition, "mature")
+
+    def _periods(
+        self, variant: str, roles: tuple[Role, ...], metric: str, definition: str, phase: Phase
+    ) -> Mapping[int, Tally]:
         total: dict[int, Tally] = {}
-        for role in ANSWERING:
-            found = self.ledger.by_period(variant, role, metric.name, definition=metric.definition)
-            for period, tally in found.items():
+        for role in roles:
+            for period, tally in self._by_period.get((variant, role, "", metric, definition, phase), {}).items():
                 total[period] = total.get(period, EMPTY) + tally
         return total
 
@@ -172,10 +180,17 @@ class Account:
     @cached_property
     def _pooled(self) -> Mapping[_Place, Tally]:
         """Tallies added up over periods, so that each is one look-up instead of a search."""
-        total: dict[_Place, Tally] = {}
+        return {place: sum(found.values(), EMPTY) for place, found in self._by_period.items()}
+
+    @cached_property
+    def _by_period(self) -> Mapping[_Place, Mapping[int, Tally]]:
+        """Tallies of each place by period, those of its plan revisions added up."""
+        total: dict[_Place, dict[int, Tally]] = {}
         for key, tally in self.ledger.tallies.items():
             place = (key.variant, key.role, key.against, key.metric, key.definition, key.phase)
-            total[place] = total.get(place, EMPTY) + tally
+            found = total.setdefault(place, {})
+            known = found.get(key.period)
+            found[key.period] = tally if known is None else known + tally
         return total
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from gateway.moments import rfc3339
 from gateway.report.account import Account, account_of
 from gateway.report.comparison import ALPHA, Comparison, needs, progress
+from gateway.report.guardrails import FAILING, shown
 from gateway.report.problems import is_ongoing, problems_of, warning
 from gateway.report.sentence import METHODS
 from gateway.report.variants import earlier_versions, pending_seconds, unit_of_analysis, variants
@@ -43,6 +44,10 @@ def report(snapshot: Snapshot, ledger: Ledger, policy: Policy | None = None) -> 
     | .client_errors | 4xx of its backend: no failures, unless its ``client_errors`` is "fail"                       |
     | earlier_versions | those that ran in this epoch before: in none of the numbers of the present ones             |
     | verdict        | the primary metric, baseline against each other variant; they share ``alpha``                 |
+    | comparisons    | each variant and the baseline on each metric: ``p`` at most ``level`` decides, ``progress`` of |
+    |                | the evidence is there, about ``needs`` more units would decide; ``described``: no interval    |
+    | guardrails     | for each variant: ``state`` "broken", "clean" or "undecided"; the interval is of the          |
+    |                | difference from the baseline, or of the value where there is a ``limit``                      |
     | .warning       | which of the ``problems`` a reader must know first                                            |
     | problems       | what is wrong, in words: ``n`` of ``of``, since when, whether ongoing, and how to end it      |
     | feedback       | events of the route over all epochs by status; they add up to what was sent                   |
@@ -62,6 +67,9 @@ def report(snapshot: Snapshot, ledger: Ledger, policy: Policy | None = None) -> 
         "checks": {"sample_ratio": _sample_ratio(ratio)},
         "verdict": _verdict(account, judged, problems),
         "comparisons": [_comparison(one) for one in (*judged.comparisons, *judged.others)],
+        "guardrails": [
+            shown(one) for one in judged.guardrails if one.guardrail is not FAILING or one.state == "broken"
+        ],
         "problems": problems,
         **_counts(account),
         "watermark": _watermark(ledger),

@@ -7,15 +7,16 @@ Where lower is better, the sentence says so, so that it cannot be read the wrong
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final
 
-from gateway.report.account import Account
+from gateway.report.account import ANSWERING, Account
 from gateway.report.comparison import FEWEST_UNITS, Comparison
+from gateway.report.guardrails import Guarded
 from gateway.report.verdict_status import STATUSES
 from policies.statistics.difference import Method
 from policies.statistics.preference import Preference
 from policies.statistics.sequential import mean_interval
-from policies.types import Tally
 from router.snapshot import Metric
 
 #: Below this factor nothing is said of how much sooner pairs of answers decide than an A/B test.
@@ -119,9 +120,41 @@ def ratio_reason(account: Account, p: float) -> str:
     )
 
 
-def failing_reason(account: Account, variant: str, ours: Tally, theirs: Tally) -> str:
-    beside = "" if theirs.mean is None else f", {account.route.baseline} {theirs.mean:.1%} of its {theirs.d:,.0f}"
-    return f"{variant} fails {ours.mean or 0.0:.1%} of its {ours.d:,.0f} calls{beside}"
+def failing(account: Account, bounds: Sequence[Guarded]) -> Mapping[str, str]:
+    """Return the variants that broke guardrails, each with what it broke."""
+    found: dict[str, list[str]] = {}
+    for one in bounds:
+        if one.state == "broken":
+            said = broken(account, one)
+            if said not in found.setdefault(one.variant, []):
+                found[one.variant].append(said)
+    return {variant: "; ".join(said) for variant, said in found.items()}
+
+
+def broken(account: Account, one: Guarded) -> str:
+    """Say which guardrail a variant broke, with the numbers."""
+    variant, baseline = one.variant, account.route.baseline
+    value, theirs, name = one.reading.value or 0.0, one.reading.baseline, one.guardrail.metric
+    if name in ("failures", "client_errors"):
+        roles = account.roles(variant)
+        ours, base = account.calls(variant, roles), account.calls(baseline, ANSWERING)
+        does = "fails" if name == "failures" else "answers with a 4xx"
+        beside = "" if theirs is None else f", {baseline} {theirs:.1%} of its {base.d:,.0f}"
+        return f"{variant} {does} {value:.1%} of its {ours.d:,.0f} calls{beside}"
+    if name.startswith("latency"):
+        what, size = f"{name.rpartition('.p')[2]}th percentile of latency", "{:,.3g} ms".format
+    else:
+        metric = account.snapshot.metrics[name]
+        what, size = _quantity(metric) or f"share of {name}", partial(_sized, metric)
+    if one.guardrail.limit is not None:
+        edge = "above" if one.higher_is_worse else "below"
+        return f"{variant}'s {what} is {size(value)}, {edge} the limit of {size(one.guardrail.limit)}"
+    beside = "" if theirs is None else f", {baseline}'s {size(theirs)}"
+    return f"{variant}'s {what} is {size(value)}{beside}: worse by more than {size(one.guardrail.worse_by or 0.0)}"
+
+
+def _sized(metric: Metric, value: float) -> str:
+    return f"{value:.1%}" if metric.binary else f"{value:.3g}"
 
 
 def coverage_reason(account: Account, metric: Metric, variant: str, ours: float, theirs: float) -> str:

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from gateway.report import sentence
-from gateway.report.account import ANSWERING, SHADOWING, Account, share_interval
+from gateway.report.account import ANSWERING, Account
 from gateway.report.comparison import FEWEST_UNITS, Comparison, comparisons
+from gateway.report.guardrails import Guarded, guarded
 from gateway.report.verdict_status import Status
 from policies import Tally
 from policies.statistics.sample_ratio import SampleRatio, sample_ratio
@@ -25,18 +26,13 @@ LEAST_COVERAGE_GAP: Final = 0.01
 #: The chance of ever withholding a sound comparison because of its coverage, split over the two intervals.
 COVERAGE_ALPHA: Final = 0.01
 
-#: A variant that fails this share of its calls is failing, whatever the baseline does.
-FAILING_SHARE: Final = 0.5
-
-#: Shares of failures that are closer than this count as equal.
-LEAST_FAILURE_GAP: Final = 0.01
-
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """``reason`` says why the verdict decides nothing (yet); None when it decides.
 
-    ``comparisons`` are those of the primary metric, which it is about; ``others`` those of all other metrics.
+    ``comparisons`` are those of the primary metric, which it is about; ``others`` those of all other metrics. A variant
+    that broke one of ``guardrails`` is failing.
     """
 
     status: Status
@@ -44,6 +40,7 @@ class Verdict:
     sentence: str
     reason: str | None
     others: tuple[Comparison, ...] = ()
+    guardrails: tuple[Guarded, ...] = ()
 
 
 def sample_ratio_of(account: Account) -> SampleRatio | None:
@@ -55,18 +52,35 @@ def sample_ratio_of(account: Account) -> SampleRatio | None:
 
 
 def verdict(account: Account, ratio: SampleRatio | None) -> Verdict:
-    """Judge a route by its primary metric, its baseline against each other variant."""
+    """Judge a route by its primary metric, its baseline against each other variant, and by its guardrails."""
     metric = account.primary
+    bounds = guarded(account)
     if metric is None:
-        return Verdict("collecting", (), sentence.no_metric(account.route.name), "the route lists no metric")
+        return Verdict(
+            "collecting",
+            (),
+            sentence.no_metric(account.route.name),
+            "the route lists no metric",
+            guardrails=bounds,
+        )
     found = comparisons(account)
     if not any(one.primary for one in found):
         reason = f"nothing to compare: {account.route.baseline} is the only variant"
         return Verdict("collecting", (), sentence.alone(account, metric), reason)
+    return replace(_of_comparisons(account, metric, found, ratio, bounds), guardrails=bounds)
+
+
+def _of_comparisons(
+    account: Account,
+    metric: Metric,
+    found: Sequence[Comparison],
+    ratio: SampleRatio | None,
+    bounds: Sequence[Guarded],
+) -> Verdict:
     if ratio is not None and not ratio.ok:
         broken = sentence.ratio_reason(account, ratio.p)
         return _withheld(account, [_void(one, broken) for one in found])
-    failing = {one.variant: why for one in found if one.primary and (why := _failing(account, one))}
+    failing = sentence.failing(account, bounds)
     found = tuple(
         replace(one, status="failing", reason=failing[one.variant])
         if one.variant in failing
@@ -124,21 +138,6 @@ def _withheld(account: Account, found: Iterable[Comparison]) -> Verdict:
     reasons = [one.reason for one in judged if one.status == "invalid" and one.reason is not None]
     reason = "; ".join(dict.fromkeys(reasons))
     return Verdict("invalid", judged, sentence.untrusted(account.route.name, reason), reason, others)
-
-
-def _failing(account: Account, one: Comparison) -> str | None:
-    """Return why a variant is failing: it fails more calls than the baseline, not by chance, or half; None if not."""
-    baseline = account.route.baseline
-    sides = ((one.variant, SHADOWING if one.paired else ANSWERING), (baseline, ANSWERING))
-    ours, theirs = (account.calls(name, roles) for name, roles in sides)
-    if not ours.m or ours.mean is None:
-        return None
-    mine, other = (
-        share_interval(account, calls.m, [name], roles)
-        for calls, (name, roles) in zip((ours, theirs), sides, strict=True)
-    )
-    above = mine.low > other.high and ours.mean - (theirs.mean or 0.0) > LEAST_FAILURE_GAP
-    return sentence.failing_reason(account, one.variant, ours, theirs) if above or mine.low >= FAILING_SHARE else None
 
 
 def _uncovered(account: Account, one: Comparison) -> str | None:

@@ -26,10 +26,10 @@ class StatusMeaning(NamedTuple):
 #: By importance: of several comparisons, a sentence begins with the first of these that one of them has.
 STATUSES: Final[Mapping[Status, StatusMeaning]] = {
     "failing": StatusMeaning(
-        "the variant fails more of its calls than the baseline, or half of them: then it is not better, whatever its"
-        " other answers are worth",
+        "the variant broke a guardrail (it fails more of its calls than the baseline, or half of them, or breaks a"
+        " bound of the route's): then it is not better, whatever its answers are worth",
         "at least one variant is failing, and no comparison is invalid",
-        "{variant} fails too often to be judged.",
+        "{variant} broke a guardrail.",
     ),
     "better": StatusMeaning(
         "the interval of the difference lies on the better side of zero",

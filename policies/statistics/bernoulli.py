@@ -36,11 +36,26 @@ def rate_interval(
     """
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must lie in (0, 1), got {alpha}")
-    spread = -2 * log(alpha)
-    # Howard et al., Proposition 3: the mixture's variance that is best at ``tightest_at``. Not below a weight of 1e-3.
-    concentration = max(tightest_at / (spread + log1p(spread)) - 1, 1e-3)
+    concentration = _concentration(alpha, tightest_at)
     low = _lower(successes, failures, concentration, alpha)
     return low, 1 - _lower(failures, successes, concentration, alpha)
+
+
+def refutes_rate(
+    successes: float, failures: float, rate: float, *, alpha: float = 0.05, tightest_at: float = TIGHTEST_AT_TRIALS
+) -> bool:
+    """Return whether the trials refute a rate in (0, 1): whether it is outside of ``rate_interval``."""
+    bet = _log_bet(successes, failures, log(rate / (1 - rate)), _concentration(alpha, tightest_at))
+    return bet + log(alpha) > 0
+
+
+def _concentration(alpha: float, tightest_at: float) -> float:
+    """Return the weight of the Beta mixture that is best at so many trials; not below 1e-3.
+
+    Source: Howard et al. 2021, Proposition 3: the mixture's variance.
+    """
+    spread = -2 * log(alpha)
+    return max(tightest_at / (spread + log1p(spread)) - 1, 1e-3)
 
 
 def _lower(successes: float, failures: float, concentration: float, alpha: float) -> float:

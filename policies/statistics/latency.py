@@ -7,7 +7,9 @@ Rule: standard library only. Counts add up across workers and periods in any ord
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import ceil, exp, log
+from math import ceil, exp, inf, log
+
+from policies.statistics.bernoulli import refutes_rate
 
 #: Relative error of a quantile. DDSketch's own default.
 RELATIVE_ERROR = 0.01
@@ -51,6 +53,43 @@ def quantile(buckets: Mapping[int, int], q: float) -> float | None:
         if passed > rank:
             return _value(index)
     return None
+
+
+def quantile_interval(buckets: Mapping[int, int], q: float, *, alpha: float = 0.05) -> tuple[float, float] | None:
+    """Return (low, high) around the latency that a share ``q`` in (0, 1) stays below; None without counts.
+
+    At the true quantile, the calls below it are ``q`` of all: a latency is refuted when a bet against that, on the
+    calls at or below it, would have multiplied its stake by 1 / ``alpha``. So the interval holds at every look, for any
+    distribution, with probability of ever missing the truth at most alpha, where calls are independent. Its ends are
+    those of buckets: 2 % apart. Without an upper end that the calls support it is infinite. Negative counts are 0.
+
+    Raises ValueError if ``q`` or ``alpha`` is outside (0, 1).
+    Source: Howard & Ramdas 2022, "Sequential estimation of quantiles", Bernoulli 28(3), section 3; the bet as in
+    ``bernoulli.rate_interval``.
+
+    >>> low, high = quantile_interval({bucket(10.0): 900, bucket(500.0): 100}, 0.95)
+    >>> round(low), round(high)
+    (493, 503)
+    """
+    if not 0 < q < 1:
+        raise ValueError(f"q must lie in (0, 1), got {q}")
+    counts = sorted((index, count) for index, count in buckets.items() if count > 0)
+    total = sum(count for _, count in counts)
+    if not total:
+        return None
+
+    def refuted(below: int) -> bool:
+        return refutes_rate(below, total - below, q, alpha=alpha)
+
+    passed, low, high = 0, 0.0, inf
+    for index, count in counts:
+        if passed <= q * total and refuted(passed):  # too few lie below this bucket, or it would be wider
+            low = exp((index - 1) * _STEP)
+        passed += count
+        if passed >= q * total and refuted(passed):
+            high = exp(index * _STEP)
+            break
+    return low, high
 
 
 def _value(index: int) -> float:

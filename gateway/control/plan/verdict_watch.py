@@ -16,7 +16,7 @@ from typing import Final
 from gateway.control.event_log import EventLog, now_ms
 from gateway.control.opened import Opened
 from gateway.control.record.transaction import queue_events
-from gateway.report.account import Account
+from gateway.report.account import Account, account_of
 from gateway.report.verdict import Verdict, sample_ratio_of, verdict
 from gateway.store.counts.reported import Reported, read_reported, write_reported
 from gateway.store.rows.recorded import ChangedVerdict, Recorded
@@ -72,7 +72,7 @@ class VerdictWatch:
     async def _judge(self, opened: Opened, config: Config, snapshot: Snapshot, route: Route) -> None:
         ledger = await opened.store.ledger(route.name, route.epoch)
         known = config.routes.get(route.name) if config.hash == snapshot.config else None
-        account = Account(snapshot, ledger, None if known is None else known.policy)
+        account = account_of(snapshot, ledger, None if known is None else known.policy)
         judged = await asyncio.to_thread(_verdict, account)
         place, at_ms = (route.name, route.epoch), now_ms()
         async with opened.store.read() as connection:
