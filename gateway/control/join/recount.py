@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from sqlalchemy import and_, bindparam, delete, not_, or_, select, update
+from sqlalchemy import and_, bindparam, delete, not_, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.counts import plans, tallies
@@ -28,6 +28,7 @@ from gateway.store.schema import sql
 from gateway.store.schema.count_tables import buckets, units
 from gateway.store.schema.count_tables import tallies as table
 from gateway.store.schema.fleet_tables import numbers
+from gateway.store.schema.migrations import COUNT_ONCE
 from policies.exact import plus, rounded, total
 from router.exposure import exposed
 from router.outcomes import in_time, values
@@ -88,6 +89,7 @@ async def recount(connection: AsyncConnection) -> int:
             counted = await _count(connection, definitions, route, metric, ids)
             for address, number in ids.items():
                 await _write(connection, number, counted[address])
+        await connection.execute(text(COUNT_ONCE))
         logger.warning(
             "%d tallies held values beyond the limit, and are counted again from the stored rows", len(found)
         )

@@ -9,7 +9,7 @@ fresh computation gives, whatever was corrected on the way, and nothing that is 
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -40,6 +40,7 @@ from gateway.store.schema.count_tables import (
 )
 from gateway.store.schema.fleet_tables import numbers
 from gateway.store.units import unit_buckets
+from gateway.store.units.distinct import Flips, repeats
 from gateway.store.units.unit_buckets import BucketChanges, bucket_of, new_changes
 from policies.exact import Sum, plus, rounded, total
 from policies.types import EMPTY, Tally
@@ -85,6 +86,8 @@ class TallyCache:
     """
 
     ids: dict[TallyAddress, int] = field(default_factory=dict)
+    #: The numbers of a tally's periods, by its address in period 0; only where they are no stretches.
+    periods: defaultdict[TallyAddress, dict[int, int]] = field(default_factory=lambda: defaultdict(dict))
     units: dict[int, dict[str, Counted]] = field(default_factory=dict)
     arrivals: dict[RoutePeriod, dict[str, Arrival]] = field(default_factory=dict)
     #: Of each epoch, None before it was asked for.
@@ -97,6 +100,7 @@ class TallyCache:
         """Drop everything of each kind that has become too large."""
         if len(self.ids) > CACHED_ADDRESSES:
             self.ids.clear()
+            self.periods.clear()
         if self.units_bytes > CACHE_BYTES:
             self.units.clear()
             self.units_bytes = 0
@@ -110,7 +114,7 @@ async def apply(connection: AsyncConnection, deltas: Deltas, tally_cache: TallyC
     tally_cache.shrink()
     changes = deltas.changes()
     ids = tally_cache.ids
-    begun = await _begin(connection, {*changes, *deltas.units}, ids)
+    begun = await _begin(connection, {*changes, *deltas.units}, tally_cache)
     await _move_units(connection, deltas, ids, tally_cache, changes)
     await unit_buckets.move(connection, _bucketed(deltas, ids), begun)
     await _move(connection, {ids[address]: change for address, change in changes.items()})
@@ -167,26 +171,29 @@ async def _note_newest(
         await sql.upsert(connection, newest_calls, [(*address, at_ms) for address, at_ms in later.items()])
 
 
-async def _begin(
-    connection: AsyncConnection, addresses: Collection[TallyAddress], ids: dict[TallyAddress, int]
-) -> set[int]:
-    """Find out the number of each tally, and return those of tallies that begin; ``ids`` learns what it lacks."""
+async def _begin(connection: AsyncConnection, addresses: Collection[TallyAddress], tally_cache: TallyCache) -> set[int]:
+    """Find out the number of each tally, and return those of tallies that begin."""
+    ids = tally_cache.ids
     missing = [address for address in addresses if address not in ids]
     if not missing:
         return set()
-    await _learn(connection, missing, ids)
+    await _learn(connection, missing, tally_cache)
     new = [address for address in missing if address not in ids]
     if new:
         await sql.insert(connection, tallies, [(*address, *_BEGUN) for address in new])
-        await _learn(connection, new, ids)
+        await _learn(connection, new, tally_cache)
     return {ids[address] for address in new}
 
 
-async def _learn(connection: AsyncConnection, missing: Collection[TallyAddress], ids: dict[TallyAddress, int]) -> None:
+async def _learn(connection: AsyncConnection, missing: Collection[TallyAddress], tally_cache: TallyCache) -> None:
     """Read the numbers of stored tallies. With one of an epoch and a revision all are read: there will be others."""
     places = {(address.route, address.epoch, address.revision) for address in missing}
     found = await connection.execute(_addresses(connection.dialect.name), sql.as_list(places))
-    ids.update({TallyAddress(*address): number for number, *address in found})
+    for number, *of in found:
+        address = TallyAddress(*of)
+        tally_cache.ids[address] = number
+        if not address.revision:
+            tally_cache.periods[address._replace(period=0)][address.period] = number
 
 
 def _bucketed(deltas: Deltas, ids: Mapping[TallyAddress, int]) -> Mapping[int, BucketChanges]:
@@ -240,6 +247,7 @@ async def _move_units(
         for tally, unit, m, d, rest in await connection.execute(query, sql.as_list(missing)):
             tally_cache.units[tally][unit] = (exact_of(m, rest), d)
     rows: list[tuple[Any, ...]] = []
+    flips: dict[TallyAddress, Flips] = {}
     for address, those in deltas.units.items():
         tally, change = ids[address], changes[address]
         known = tally_cache.units[tally]
@@ -256,6 +264,15 @@ async def _move_units(
             before.append(old)
             after.append(new)
         replace(change, before, after)
+        if len(numbers := tally_cache.periods[everywhere := address._replace(period=0)]) > 1:
+            flipped = flips.setdefault(everywhere, Flips(numbers)).units
+            for unit, (_, had), (_, has) in zip(those, before, after, strict=True):
+                if (not had) != (not has):
+                    flipped[unit][address.period] = not had
+    for everywhere, more in zip(flips, await repeats(connection, list(flips.values())), strict=True):
+        for period, n in more.items():
+            if n:
+                changes[everywhere._replace(period=period)].repeats += n
     await sql.upsert(connection, units, rows)
 
 

@@ -39,11 +39,13 @@ new_address: Final[Callable[[_Address], TallyAddress]] = partial(tuple.__new__, 
 class TallyDelta:
     """What a tally changes by. Its lists are terms that are still to be summed (``policies.exact``).
 
-    Third moments are kept where ``moments`` says so.
+    Third moments are kept where ``moments`` says so. ``repeats`` is by how much more ``distinct`` changes than ``n``
+    (``units.distinct``).
     """
 
     moments: bool = False
     n: int = 0
+    repeats: int = 0
     d: float = 0.0
     d2: float = 0.0
     positive: int = 0
@@ -59,7 +61,7 @@ class TallyDelta:
 
     @property
     def distinct(self) -> int:
-        return self.n
+        return self.n + self.repeats
 
     def requests(self, value: float | None, n: int, sign: Literal[1, -1] = 1) -> None:
         """Add ``n`` requests of this value that are units of their own, or take them away."""

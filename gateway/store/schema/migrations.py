@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.schema.tables import metadata, schema_version
 
-VERSION: Final = 13
+VERSION: Final = 14
 
 
 class Step(NamedTuple):
@@ -59,6 +59,20 @@ _STRETCHES: Final = (
         FROM (SELECT DISTINCT route FROM newest_calls) AS known) AS by_route""",
 )
 _BUCKETS: Final = "CREATE TABLE buckets (tally BIGINT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (tally))"
+#: Counts each unit in the first period in which it has values (``units/distinct``), where that takes seconds at most.
+COUNT_ONCE: Final = """UPDATE tallies SET "distinct" = n - (
+    SELECT count(*) FROM units AS mine WHERE mine.tally = tallies.id AND mine.d <> 0 AND EXISTS (
+        SELECT 1 FROM tallies AS other JOIN units AS theirs ON theirs.tally = other.id
+        WHERE other.route = tallies.route AND other.epoch = tallies.epoch AND other.revision = tallies.revision
+        AND other.period < tallies.period AND other.variant = tallies.variant AND other.version = tallies.version
+        AND other.role = tallies.role AND other.against = tallies.against AND other.metric = tallies.metric
+        AND other.definition = tallies.definition AND other.phase = tallies.phase
+        AND theirs.unit = mine.unit AND theirs.d <> 0))
+    WHERE revision = 0 AND n <> 0 AND phase IN ('live', 'mature') AND EXISTS (
+        SELECT 1 FROM tallies AS earlier
+        WHERE earlier.route = tallies.route AND earlier.epoch = tallies.epoch AND earlier.revision = tallies.revision
+        AND earlier.period < tallies.period AND earlier.variant = tallies.variant AND earlier.metric = tallies.metric)
+    AND (SELECT sum(n) FROM tallies WHERE phase IN ('live', 'mature')) <= 1000000"""
 _MORE: Final = "ALTER TABLE events ADD COLUMN more TEXT"
 _VERDICTS: Final = """CREATE TABLE verdicts (
     route TEXT NOT NULL, epoch TEXT NOT NULL, variant TEXT NOT NULL, status TEXT NOT NULL, at_ms BIGINT NOT NULL,
@@ -108,6 +122,7 @@ STEPS: Final[Mapping[int, Step]] = {
     ),
     12: Step("keep since when a test is declared as it is", (f"{_DECLARATIONS} WITHOUT ROWID",), (_DECLARATIONS,)),
     13: Step("keep units in buckets", (_BUCKETS,), (_BUCKETS,)),
+    14: Step("count a unit once over periods", (COUNT_ONCE,), (COUNT_ONCE,)),
 }
 
 #: PostgreSQL's lock is a number that every program knows: "turnout" in ASCII. With SQLite the transaction itself is the

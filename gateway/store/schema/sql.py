@@ -116,17 +116,17 @@ def as_list(rows: Collection[tuple[Any, ...]]) -> dict[str, str]:
     return {"listed": orjson.dumps(list(rows)).decode()}
 
 
-def among(dialect: str, kind: TypeEngine[Any]) -> Select[Any]:
-    """Return the select for ``column.in_(…)`` whose values are the parameter ``listed``: ``as_values`` of them."""
+def among(dialect: str, kind: TypeEngine[Any], name: str = "listed") -> Select[Any]:
+    """Return the select for ``column.in_(…)`` whose values are the parameter ``name``: ``as_values`` of them."""
     if dialect == "sqlite":
-        return select(func.json_each(bindparam("listed")).table_valued("value").c.value)
-    each = func.jsonb_array_elements_text(cast(bindparam("listed"), postgresql.JSONB)).table_valued("value")
+        return select(func.json_each(bindparam(name)).table_valued("value").c.value)
+    each = func.jsonb_array_elements_text(cast(bindparam(name), postgresql.JSONB)).table_valued("value")
     return select(cast(each.c.value, kind))
 
 
-def as_values(values: Collection[str] | Collection[int]) -> dict[str, str]:
+def as_values(values: Collection[str] | Collection[int], name: str = "listed") -> dict[str, str]:
     """Return the parameters of a statement that reads ``among``."""
-    return {"listed": orjson.dumps(list(values)).decode()}
+    return {name: orjson.dumps(list(values)).decode()}
 
 
 @lru_cache(maxsize=128)

@@ -97,8 +97,17 @@ def fold(
                         put(values, row, "", metric.name, metric.definition, "unexposed", 0.0, unit=unit)
                 continue
             weigh(values, whole, told, metric, closed)
-    tallies = {key: tally_of(units.values(), moments=key.phase == "mature") for key, units in values.items()}
+    tallies = {
+        key: replace(tally_of(units.values(), moments=key.phase == "mature"), distinct=newly(key, values))
+        for key, units in values.items()
+    }
     return Fold(tallies, statuses, arrive(requests.values()), bucketed(values), few(values))
+
+
+def newly(key: TallyKey, values: Values) -> int:
+    """How many of a tally's units have no values in an earlier period."""
+    earlier = [units for other, units in values.items() if other.period < key.period and other[1:] == key[1:]]
+    return sum(not any(unit in units for units in earlier) for unit in values[key])
 
 
 def bucketed(values: Values) -> dict[TallyKey, Buckets]:
@@ -370,15 +379,15 @@ def equal(a: Any, b: Any) -> bool:
 
 def arrive(requests: Iterable[Sequence[Prediction]]) -> Counter[tuple[int, str]]:
     found: Counter[tuple[int, str]] = Counter()
-    first: dict[str, Prediction] = {}
+    first: dict[tuple[int, str], Prediction] = {}
     for rows in requests:
         for row in rows:
             if row.role != "primary" or row.forced or row.uncounted:
                 continue
             if not row.by_unit or row.unit is None:
                 found[row.revision, row.variant] += 1
-            elif row.unit not in first or (row.at_ms, row.id) < (first[row.unit].at_ms, first[row.unit].id):
-                first[row.unit] = row
+            elif (of := (row.period, row.unit)) not in first or (row.at_ms, row.id) < (first[of].at_ms, first[of].id):
+                first[of] = row
     for row in first.values():
         found[row.revision, row.variant] += 1
     return found

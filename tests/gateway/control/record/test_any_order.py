@@ -68,6 +68,7 @@ def requests(draw: Callable[[Any], Any]) -> list[Prediction]:
             "key": draw(st.sampled_from(["k1", "k2", None])),
             "forced": draw(st.sampled_from([False, False, False, True])),
             "revision": draw(st.integers(1, 2)),
+            "period": draw(st.sampled_from([1, 1, 2, 3])),
             "reason": draw(st.sampled_from(["unit", "unit", "unit", UNCOUNTED])),
         }
         prediction = st.sampled_from([{}, {"prediction": 1}, {"prediction": 2}, {"prediction": True}])
@@ -144,8 +145,10 @@ async def counted(desk: Desk) -> tuple[Any, Any, Any, Ledger]:
     async with desk.store.begin() as connection:
         feedback = dict(await tallies.feedback_total(connection))
         columns = (count_tables.stretches.c.revision, count_tables.stretches.c.variant, count_tables.stretches.c.n)
-        arrivals = {(r, v): n for r, v, n in await connection.execute(select(*columns)) if n}
-    return comparable(ledger.tallies), feedback, arrivals, ledger
+        arrivals = Counter[tuple[int, str]]()
+        for revision, variant, n in await connection.execute(select(*columns)):
+            arrivals[revision, variant] += n
+    return comparable(ledger.tallies), feedback, dict(+arrivals), ledger
 
 
 async def check(
