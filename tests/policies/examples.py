@@ -54,7 +54,8 @@ def rate_tally(successes: int, trials: int) -> Tally:
     """Return the tally of requests, each a unit, of which the given number succeeded."""
     if not trials:
         return EMPTY
-    return Tally(trials, successes, successes, trials, trials, successes, successes, 0, 1)
+    powers = (successes, successes, successes, trials)
+    return Tally(trials, successes, successes, trials, trials, successes, successes, 0, 1, *powers, trials)
 
 
 def occasions(count: int, *, salt: str = "route", per_unit: int = 1) -> list[Occasion]:

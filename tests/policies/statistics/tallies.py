@@ -10,8 +10,8 @@ from policies.types import Tally
 Array = npt.NDArray[np.float64]
 
 
-def tally_of(m: Array, d: Array) -> Tally:
-    """Return ``Tally.of_units(zip(m, d))``, fast."""
+def tally_of(m: Array, d: Array, distinct: int | None = None) -> Tally:
+    """Return ``Tally.of_units(zip(m, d))``, fast; of these units so many are new, by default all."""
     m, d = m[d > 0], d[d > 0]
     if not len(d):
         return Tally()
@@ -25,6 +25,11 @@ def tally_of(m: Array, d: Array) -> Tally:
         positive=int((m > 0).sum()),
         negative=int((m < 0).sum()),
         d_max=float(d.max()),
+        m3=float((m * m * m).sum()),
+        m2d=float((m * m * d).sum()),
+        md2=float((m * d * d).sum()),
+        d3=float((d * d * d).sum()),
+        distinct=len(d) if distinct is None else distinct,
     )
 
 

@@ -1,0 +1,313 @@
+"""The difference of two means over strata, and how sure it is: estimate, variance, effective size, skewness.
+
+Rule: sums only, one tally per side and stratum, and their buckets of units. Units are independent of each other; the
+values of one unit are not, nor what one unit does in several strata.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import fsum, inf, isfinite, sqrt
+from statistics import median
+from typing import Final, NamedTuple, Protocol
+
+from policies.types import Tally
+
+Bounds = tuple[float, float]
+
+#: On each side of a difference. With fewer units no estimate of a variance can be relied on.
+FEWEST_UNITS: Final = 100
+
+#: Units that the smaller side needs, as a multiple of the squared skewness of units. Kohavi et al. 2014 ask for 355 of
+#: an interval that is looked at once at equal shares. Simulated at 5 % share with a look at every 100 of 50,000 units,
+#: equal variants (rates of .5 to 50 %, users of 1 to 20 requests and of geometric² ones, revenue) were ever told apart
+#: in at most .042 of 1,000 experiments with 25, and in .05 and more with 10.
+SKEWNESS_FACTOR: Final = 25.0
+
+#: The variance of a side is its own and the pooled one, which weighs as much as this multiple of the units that the
+#: smaller side needs. A small side of skewed values without its large ones has both a low mean and a low variance.
+SHRINKAGE: Final = 2.0
+
+#: A bucket of units weighs at most as much as this many typical ones. So one unit weighs at most 2 / 65 of its side.
+HEAVIEST_BUCKET: Final = 2.0
+
+#: Covariances between strata are known from 64 buckets, and variances cannot fall below this share of their sum.
+LEAST_VARIANCE: Final = 0.5
+
+#: Sums beyond this are broken.
+LARGEST: Final = 1e75
+
+
+class BucketSums(Protocol):
+    """ΣM and ΣD by bucket of units: ``policies.types.Buckets``."""
+
+    @property
+    def m(self) -> Sequence[float]: ...
+
+    @property
+    def d(self) -> Sequence[float]: ...
+
+
+#: One stratum: the tallies of (baseline, variant).
+Pair = tuple[Tally, Tally]
+#: The buckets of the same.
+BucketPair = tuple[BucketSums, BucketSums]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """The difference of two means over strata.
+
+    ``means`` are those of baseline and variant, ``variances`` theirs and ``covariance`` that between them, so that the
+    difference has variance v₀ + v₁ − 2·c. It is known from so many ``degrees`` of freedom. ``size`` is the effective
+    number of units, 4·n₀·n₁ / (n₀ + n₁) in one stratum. ``units`` is how many different units there are, ``smaller``
+    how many the smaller side has, and ``needed`` how many it needs. ``capped`` is the largest share of a side that one
+    unit may weigh, where that bound changed the estimate.
+    """
+
+    means: tuple[float, float]
+    variances: tuple[float, float]
+    covariance: float
+    degrees: float
+    size: float
+    units: float
+    smaller: float
+    needed: float
+    capped: float | None = None
+
+    @property
+    def difference(self) -> float:
+        return self.means[1] - self.means[0]
+
+    @property
+    def variance(self) -> float:
+        return self.variances[0] + self.variances[1] - 2 * self.covariance
+
+    @property
+    def ready(self) -> bool:
+        """Whether there are enough units for the normal approximation."""
+        return self.smaller >= self.needed and self.variance > 0 and isfinite(self.variance)
+
+
+class _Side(NamedTuple):
+    """One side of one stratum: its mean, and sums of powers of the units' residuals, (M − D·mean) / mean of D."""
+
+    n: float
+    d: float
+    mean: float
+    squares: float
+    cubes: float
+
+
+def has_values(tally: Tally) -> bool:
+    """Return whether there are values, and sums whose third powers are numbers."""
+    sums = (tally.d, tally.m, tally.d2, tally.m2, tally.md)
+    return tally.n > 0 and tally.d > 0 and all(abs(each) < LARGEST for each in sums)
+
+
+def weights_of(counts: Sequence[tuple[float, float]]) -> list[float]:
+    """Return the weight of each stratum with (d₀, d₁) values, d₀·d₁ / (d₀ + d₁); they sum to 1.
+
+    Source: Cochran 1954; Mantel & Haenszel 1959.
+    """
+    raw = [one * (other / (one + other)) for one, other in counts]
+    total = fsum(raw)
+    return [weight / total for weight in raw]
+
+
+def estimate(
+    strata: Sequence[Pair],
+    buckets: Sequence[BucketPair] | None = None,
+    *,
+    bounds: Bounds | None = None,
+    independent: bool = False,
+) -> Estimate | None:
+    """Return the difference of the means ΣM / ΣD over the strata in which both sides have two units; None without any.
+
+    Each counts with its Cochran-Mantel-Haenszel weight: a ramp moves the shares while the world changes, and pooled
+    means would show the world's change as the variant's effect (Simpson).
+
+    A unit that comes in several strata makes their errors depend on each other. The variance within each stratum and
+    side is that of the units' residuals (delta method); the covariances between strata come from the ``buckets``, 64
+    sums over units that are in the same bucket in all strata. Without buckets the standard errors of the strata are
+    added, which covers any dependence. ``independent`` says that no unit comes twice.
+
+    Source: Deng, Knoblich & Lu, KDD 2018, "Applying the delta method in metric analytics"; the covariances, as the
+    delete-a-group jackknife.
+    """
+    chosen = [at for at, pair in enumerate(strata) if all(side.n >= 2 and has_values(side) for side in pair)]
+    if not chosen:
+        return None
+    pairs = [strata[at] for at in chosen]
+    known = None if buckets is None or len(buckets) != len(strata) else [buckets[at] for at in chosen]
+    weights = weights_of([(one.d, other.d) for one, other in pairs])
+    sides = tuple([_side(pair[at], bounds) for pair in pairs] for at in (0, 1))
+    units = tuple(_distinct([pair[at] for pair in pairs]) for at in (0, 1))
+
+    freedom = [sum(side.n - 1 for side in each) for each in sides]
+    squares = [fsum(side.squares for side in each) for each in sides]
+    pooled = fsum(squares) / sum(freedom)
+    cubes = fsum(side.cubes for each in sides for side in each) / sum(side.n for each in sides for side in each)
+    needed = float(FEWEST_UNITS)
+    if pooled > 0:
+        needed = max(needed, SKEWNESS_FACTOR * (cubes / pooled) ** 2 / pooled if abs(cubes) < inf else inf)
+
+    variances: list[list[float]] = []
+    for each, count in zip(sides, units, strict=True):
+        own = count / (count + SHRINKAGE * min(needed, 1e15))
+        variances.append(
+            [
+                weight**2 * (own * side.squares / (side.n - 1) + (1 - own) * pooled) / side.n
+                for weight, side in zip(weights, each, strict=True)
+            ]
+        )
+    means = tuple(fsum(w * side.mean for w, side in zip(weights, each, strict=True)) for each in sides)
+    totals, covariance, degrees = _over_strata(variances, weights, sides, known, independent)
+    variance = totals[0] + totals[1] - 2 * covariance
+    return Estimate(
+        (means[0], means[1]),
+        totals,
+        covariance,
+        degrees,
+        4 * pooled / variance if variance > 0 else 0.0,
+        sum(units),
+        min(units),
+        needed,
+    )
+
+
+def capped_estimate(strata: Sequence[Pair], buckets: Sequence[BucketPair] | None) -> Estimate | None:
+    """Return the same with a bound on what one unit may weigh; None where it changes nothing, or buckets are missing.
+
+    Each bucket of units weighs at most as much as two typical ones (``HEAVIEST_BUCKET``), and so does each unit. All
+    variances are those between the 64 buckets. How skewed units are is judged by the buckets that were not cut: those
+    that were are few, and a large deviation of one adds as much to the standard error as to the difference.
+    """
+    if buckets is None or len(buckets) != len(strata):
+        return None
+    chosen = [at for at, pair in enumerate(strata) if all(side.n >= 2 and has_values(side) for side in pair)]
+    cut = tuple(_bucket_weights([buckets[at][side].d for at in chosen]) for side in (0, 1))
+    shares = [max(share for each in cut if each for share in [each.heaviest])] if any(cut) else []
+    if not chosen or not shares:
+        return None
+    count = len(buckets[chosen[0]][0].d)
+    unit = tuple(each.factors if each else (1.0,) * count for each in cut)
+    sums = [
+        [
+            (
+                [f * m for f, m in zip(unit[side], buckets[at][side].m, strict=True)],
+                [f * d for f, d in zip(unit[side], buckets[at][side].d, strict=True)],
+            )
+            for at in chosen
+        ]
+        for side in (0, 1)
+    ]
+    if any(not fsum(d) > 0 for each in sums for _, d in each):
+        return None
+    weights = weights_of([(fsum(one[1]), fsum(other[1])) for one, other in zip(*sums, strict=True)])
+    means = [fsum(w * fsum(m) / fsum(d) for w, (m, d) in zip(weights, each, strict=True)) for each in sums]
+    parts = [
+        [
+            fsum(w * (m[at] - d[at] * fsum(m) / fsum(d)) / fsum(d) for w, (m, d) in zip(weights, each, strict=True))
+            for at in range(count)
+        ]
+        for each in sums
+    ]
+    grow = count / (count - 1)
+    variances = tuple(grow * fsum(part * part for part in each) for each in parts)
+    covariance = grow * fsum(one * other for one, other in zip(*parts, strict=True))
+    between = [other - one for one, other in zip(*parts, strict=True)]
+    rest = [part for part, *factors in zip(between, *unit, strict=True) if min(factors) == 1.0]
+    spread = fsum(part**2 for part in rest)
+    skewness = len(rest) * (fsum(part**3 for part in rest) / spread) ** 2 / spread if spread > 0 else inf
+    units = [_distinct([strata[at][side] for at in chosen]) for side in (0, 1)]
+    ready = len(rest) > count / 2 and SKEWNESS_FACTOR * skewness <= count
+    return Estimate(
+        (means[0], means[1]),
+        (variances[0], variances[1]),
+        covariance,
+        float(count - 1),
+        4 * units[0] * units[1] / sum(units),
+        sum(units),
+        min(units),
+        float(FEWEST_UNITS) if ready else inf,
+        max(shares),
+    )
+
+
+def _side(tally: Tally, bounds: Bounds | None) -> _Side:
+    mean, per_unit = tally.m / tally.d, tally.d / tally.n
+    squares = tally.m2 - 2 * mean * tally.md + mean * mean * tally.d2
+    # Sums of squares cancel: what is left below 1e-12 of them is their rounding.
+    if squares <= 1e-12 * (tally.m2 + mean * mean * tally.d2):
+        squares = 0.0
+    cubes = tally.m3 - 3 * mean * tally.m2d + 3 * mean * mean * tally.md2 - mean * mean * mean * tally.d3
+    # Σd³·Σd ≥ (Σd²)², so a tally below that has no third moments, or not of all its units.
+    if not (isfinite(cubes) and tally.d3 * tally.d >= tally.d2**2 * (1 - 1e-9)):
+        # No residual is larger than the bounds times the most values of a unit.
+        cubes = inf if bounds is None else squares * (bounds[1] - bounds[0]) * max(tally.d_max, per_unit)
+    return _Side(tally.n, tally.d, mean, squares / per_unit**2, cubes / (per_unit * per_unit * per_unit))
+
+
+def _distinct(tallies: Sequence[Tally]) -> float:
+    """Return how many different units these tallies have: at least as many as one of them."""
+    return max(sum(tally.distinct for tally in tallies), *(tally.n for tally in tallies), 0)
+
+
+def _over_strata(
+    variances: Sequence[Sequence[float]],
+    weights: Sequence[float],
+    sides: Sequence[Sequence[_Side]],
+    buckets: Sequence[BucketPair] | None,
+    independent: bool,
+) -> tuple[tuple[float, float], float, float]:
+    """Return the variances of both means, their covariance, and the degrees of freedom they are known from."""
+    alone = fsum(variances[0]), fsum(variances[1])
+    if independent or len(weights) == 1:
+        return alone, 0.0, inf
+    if buckets is None:
+        # Sides of one stratum are independent; those of different strata may depend in any way.
+        errors = [sqrt(one + other) for one, other in zip(*variances, strict=True)]
+        total = fsum(errors) ** 2
+        return alone, (sum(alone) - total) / 2, inf
+    parts = [
+        [
+            [weight * (m - side.mean * d) / side.d for m, d in zip(pair[at].m, pair[at].d, strict=True)]
+            for weight, side, pair in zip(weights, sides[at], buckets, strict=True)
+        ]
+        for at in (0, 1)
+    ]
+    count = len(parts[0][0])
+    grow = count / (count - 1)
+    sums = [[fsum(column) for column in zip(*each, strict=True)] for each in parts]
+    within = [[fsum(part * part for part in stratum) for stratum in each] for each in parts]
+    totals = [alone[at] + grow * (fsum(s * s for s in sums[at]) - fsum(within[at])) for at in (0, 1)]
+    # Sides of one stratum are independent, whatever their buckets say.
+    same = fsum(one * other for pair in zip(*parts, strict=True) for one, other in zip(*pair, strict=True))
+    covariance = grow * (fsum(one * other for one, other in zip(*sums, strict=True)) - same)
+    together = sum(alone)
+    least = LEAST_VARIANCE * together
+    if totals[0] + totals[1] - 2 * covariance < least:
+        return alone, (together - least) / 2, float(count - 1)
+    variance = totals[0] + totals[1] - 2 * covariance
+    exact = fsum(v * v for each in variances for v in each) / variance**2
+    degrees = (count - 1) / (1 - exact) if exact < 1 else inf
+    return (max(totals[0], 0.0), max(totals[1], 0.0)), covariance, max(degrees, count - 1.0)
+
+
+class _Cut(NamedTuple):
+    factors: tuple[float, ...]
+    heaviest: float
+
+
+def _bucket_weights(counts: Sequence[Sequence[float]]) -> _Cut | None:
+    """Return what the sums of each bucket are multiplied with, and the share of the heaviest; None if none is cut."""
+    totals = [fsum(column) for column in zip(*counts, strict=True)]
+    if not totals:
+        return None
+    most = HEAVIEST_BUCKET * median(totals)
+    if most <= 0 or max(totals) <= most:
+        return None
+    kept = [min(total, most) for total in totals]
+    return _Cut(tuple(min(1.0, most / total) if total > 0 else 1.0 for total in totals), most / fsum(kept))

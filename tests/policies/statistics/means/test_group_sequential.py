@@ -1,0 +1,75 @@
+"""Boundaries for a declared maximum: published ones, one by hand, and how often they are crossed."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from math import inf
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+
+from policies.statistics.means.group_sequential import boundary, inflation, sequential_p, spent
+from tests.policies.statistics.tallies import allowed
+
+
+def test_ldbounds_has_the_same_boundaries() -> None:
+    """ldbounds 2.0, spending as O'Brien and Fleming, two-sided .05, five equal looks."""
+    fractions = [0.2, 0.4, 0.6, 0.8, 1.0]
+    found = [boundary(fractions[:looks]) for looks in range(1, 6)]
+    assert found == pytest.approx([4.8769, 3.3569, 2.6803, 2.2898, 2.0310], abs=2e-4)
+
+
+def test_one_look_at_the_end_is_a_fixed_test() -> None:
+    assert boundary([1.0]) == pytest.approx(1.959964, abs=1e-6)
+    assert boundary([1.2]) == boundary([1.0])
+    assert spent(1.0, 0.05) == 0.05
+
+
+def test_the_second_of_two_looks_spends_what_is_left() -> None:
+    """By scipy's bivariate normal law: P(|Z₁| < b₁, |Z₂| < b₂) = 1 − α, with correlation √.5."""
+    from scipy.stats import multivariate_normal
+
+    one, two = boundary([0.5]), boundary([0.5, 1.0])
+    law = multivariate_normal([0, 0], [[1, 0.5**0.5], [0.5**0.5, 1]])
+    inside = law.cdf([one, two]) - law.cdf([-one, two]) - law.cdf([one, -two]) + law.cdf([-one, -two])
+    assert inside == pytest.approx(0.95, abs=1e-5)
+
+
+def test_looks_that_hardly_differ_and_looks_too_early_decide_nothing() -> None:
+    assert boundary([0.5, 0.501]) == inf
+    assert boundary([0.5, 0.501, 1.0]) == boundary([0.5, 1.0])
+    assert boundary([0.01]) == inf
+    assert boundary([]) == inf
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.01, 0.005])
+def test_p_is_the_alpha_at_which_the_look_decides(alpha: float) -> None:
+    fractions = [0.3, 0.6, 0.9]
+    assert sequential_p(fractions, boundary(fractions, alpha)) == pytest.approx(alpha, rel=1e-3)
+    assert sequential_p(fractions, 0.0) == 1.0
+    assert sequential_p(fractions, 50.0) < 1e-10
+
+
+def test_five_looks_take_three_percent_more_units_than_one() -> None:
+    assert 1.02 < inflation(5) < 1.03
+    assert inflation(1) == pytest.approx(1.0)
+
+
+def test_a_declared_maximum_errs_in_alpha_and_finds_almost_what_a_fixed_test_finds() -> None:
+    rng = np.random.default_rng(21)
+    fractions = np.sort(np.append(rng.random(9), 1.0))
+    steps = np.diff(np.concatenate([[0], fractions]))
+    noise = np.cumsum(rng.normal(size=(20_000, 10)) * np.sqrt(steps), axis=1)
+    bounds = np.array([boundary(fractions[:looks].tolist()) for looks in range(1, 11)])
+    crossed = (np.abs(noise / np.sqrt(fractions)) > bounds).any(axis=1).mean()
+    assert abs(crossed - 0.05) < allowed(0.05, 20_000) - 0.05
+    drift = NormalDist().inv_cdf(0.975) + NormalDist().inv_cdf(0.8)
+    found = (np.abs((noise + drift * fractions) / np.sqrt(fractions)) > bounds).any(axis=1).mean()
+    assert found / 0.8 > 0.93
+
+
+def test_boundaries_fall_from_look_to_look() -> None:
+    fractions = [0.1 * look for look in range(1, 11)]
+    found = [boundary(fractions[:looks]) for looks in range(1, 11)]
+    assert all(one > other for one, other in pairwise(found) if one < inf)
