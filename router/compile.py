@@ -191,7 +191,7 @@ def _log_odds(share: float) -> float:
     return log(clipped / (1 - clipped))
 
 
-_PLANNED: Final = frozenset({"plan", "period", "revision", "epoch", "carried"})
+_PLANNED: Final = frozenset({"plan", "period", "revision", "epoch", "carried", "assigned"})
 
 
 def _route(
@@ -223,6 +223,7 @@ def _route(
         salt=epoch.salt,
         epoch=epoch.name,
         carried=epoch.carried,
+        assigned=0 if before is None else before.assigned if before.salt == epoch.salt else period,
         period=period,
         revision=before.revision if before is not None and same else revision,
         settings=settings,

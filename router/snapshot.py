@@ -55,7 +55,8 @@ class Route(RouteSettings):
     are what is counted. ``settings`` is the hash of the policy's own settings: when it changes, the period ends.
     ``salt`` is hashed with the unit to choose: the file's salt hashed with the assignment key, or itself without a key.
     ``carried`` is an identity (``router.compile``) and the name under which the program before had its epoch: that of
-    the upgrade goes on under its name, and is resumed under it.
+    the upgrade goes on under its name, and is resumed under it. ``assigned`` is the period since which the salt is this
+    one; 0: from the beginning.
     """
 
     policy: str
@@ -68,6 +69,7 @@ class Route(RouteSettings):
     by_unit: bool
     settings: str = ""
     carried: tuple[str, str] | None = None
+    assigned: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,7 +34,9 @@ from gateway.store.counts.tallies import SLACK_MS, note_moved
 from gateway.store.rows import calls as recorded
 from gateway.store.schema import partitions, sql
 from gateway.store.schema.count_tables import (
+    ARRIVED_IN,
     arrivals,
+    assignments,
     buckets,
     courses,
     declarations,
@@ -183,6 +185,8 @@ async def _tallies(connection: AsyncConnection, before_ms: int, _: int) -> Expir
         place = {"b_route": ended.route, "b_epoch": ended.epoch, "b_removing": f"{REMOVING}{ended.epoch}"}
         for statement in _TAKE_AWAY:
             await connection.execute(statement, place)
+        # Its arrivals go by the chunk: one that is resumed meanwhile must not take units for known by them.
+        await sql.ensure(connection, assignments, [(ended.route, ended.epoch, ended.at_ms + SLACK_MS + 1)])
         await note_moved(connection, [ended.route])
         return Expired({}, 0)
     place = {"b_route": removing.route, "b_epoch": removing.epoch.removeprefix(REMOVING), "b_removing": removing.epoch}
@@ -331,8 +335,9 @@ _CHUNKS: Final = (
     ),
     _chunk(tallies, *_of(tallies, "b_removing")),
     # A period is named by its beginning: those of an epoch that is resumed meanwhile begin later.
+    _chunk(arrivals, *_of(arrivals), bindparam("last") >= ARRIVED_IN),
     *(
         _chunk(table, *_of(table), table.c.period <= bindparam("last"))
-        for table in (arrivals, stretches, plan_rows, plan_packs, shared_values)
+        for table in (stretches, plan_rows, plan_packs, shared_values)
     ),
 )

@@ -22,7 +22,7 @@ from gateway.store.counts import tallies
 from gateway.store.rows import outbox, set_aside_items
 from gateway.store.rows.outbox import About
 from gateway.store.schema import sql
-from gateway.store.schema.count_tables import arrivals, units
+from gateway.store.schema.count_tables import ARRIVED_IN, arrivals, units
 from gateway.store.schema.count_tables import tallies as counts
 from gateway.store.schema.row_tables import bodies, calls, feedback, feedback_targets
 
@@ -99,8 +99,9 @@ async def counted(store: Transactions, names: Sequence[str]) -> list[dict[str, A
 
 
 async def arrived(store: Transactions, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return when a unit was first seen, in each period."""
-    query = select(arrivals).where(arrivals.c.unit.in_(names)).order_by(arrivals.c.at_ms)
+    """Return when a unit was first seen, in each epoch."""
+    columns = (column for column in arrivals.c if column.name not in {"period", "in_period"})
+    query = select(*columns, ARRIVED_IN.label("period")).where(arrivals.c.unit.in_(names)).order_by(arrivals.c.at_ms)
     async with store.read() as connection:
         return [{"kind": "arrival", **_plain(row)} for row in await connection.execute(query)]
 

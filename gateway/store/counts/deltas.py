@@ -58,7 +58,7 @@ class Origin(Protocol):
 
 
 class RoutePeriod(NamedTuple):
-    """A route's period: within it a unit arrives once."""
+    """A route's period."""
 
     route: str
     epoch: str
@@ -66,10 +66,11 @@ class RoutePeriod(NamedTuple):
 
 
 class Arrival(NamedTuple):
-    """A unit's first request: the least of these is the first."""
+    """A unit's first request: the least of these is the first. It is counted under its period and revision."""
 
     at_ms: int
     id: str
+    period: int
     revision: int
     variant: str
 
@@ -315,7 +316,7 @@ class Deltas:
             assert unit is not None
             known = arrivals.get(unit)
             if known is None or at_ms < known.at_ms or (at_ms == known.at_ms and row.id < known.id):
-                arrivals[unit] = Arrival(at_ms, row.id, shared.revision, shared.variant)
+                arrivals[unit] = Arrival(at_ms, row.id, shared.period, shared.revision, shared.variant)
 
 
 def _change(more: list[float], before: float | None, after: float | None) -> None:

@@ -19,7 +19,7 @@ from gateway.store.counts.definitions import Definition, Definitions
 from gateway.store.counts.ledger import Epoch
 from gateway.store.counts.tallies import note_moved
 from gateway.store.schema import sql
-from gateway.store.schema.count_tables import definitions, epochs, events, newest_calls, plans
+from gateway.store.schema.count_tables import assignments, definitions, epochs, events, newest_calls, plans
 from policies.plans import decode_plan, encode_plan
 from router.records import EXPOSED
 from router.snapshot import KeyRule, Metric, Route
@@ -106,6 +106,7 @@ async def write_plans(connection: AsyncConnection, routes: Iterable[Route], now_
     of_now = [(*row[:3], _epoch(route)) for route in chosen if (row := known.get((route.name, route.epoch)))]
     await sql.upsert(connection, epochs, [row for row in of_now if row != known[row[0], row[1]]])
     await sql.ensure(connection, plans, [_plan(route, now_ms) for route in chosen])
+    await sql.ensure(connection, assignments, [(one.name, one.epoch, one.assigned) for one in chosen if one.assigned])
     await note_moved(connection, [route.name for route in chosen])  # what was given under them has its shares now
     return fresh
 

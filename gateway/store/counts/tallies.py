@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from math import isfinite
 from sys import getsizeof
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 from sqlalchemy import BigInteger, Select, Text, bindparam, case, select, update
@@ -25,7 +25,9 @@ from gateway.store.counts.deltas import Arrival, Deltas, RoutePeriod
 from gateway.store.counts.tally_delta import TallyAddress, TallyChanges, TallyDelta
 from gateway.store.schema import sql
 from gateway.store.schema.count_tables import (
+    ARRIVED_IN,
     arrivals,
+    assignments,
     counts,
     faults,
     feedback_counts,
@@ -78,6 +80,17 @@ _MOVE = (
 )
 
 
+class Assignment(NamedTuple):
+    """An epoch of a route while its units are hashed with one salt, since a period: so long a unit arrives once.
+
+    What it was given then is no new evidence about the shares in later periods: there it is given the same again.
+    """
+
+    route: str
+    epoch: str
+    since: int
+
+
 @dataclass(slots=True)
 class TallyCache:
     """Rows as they are in the store, kept because they will be needed again. Discarded when a transaction fails.
@@ -89,7 +102,7 @@ class TallyCache:
     #: The numbers of a tally's periods, by its address in period 0; only where they are no stretches.
     periods: defaultdict[TallyAddress, dict[int, int]] = field(default_factory=lambda: defaultdict(dict))
     units: dict[int, dict[str, Counted]] = field(default_factory=dict)
-    arrivals: dict[RoutePeriod, dict[str, Arrival]] = field(default_factory=dict)
+    arrivals: dict[Assignment, dict[str, Arrival]] = field(default_factory=dict)
     #: Of each epoch, None before it was asked for.
     newest: dict[tuple[str, str], int] | None = None
     #: About how much the units, and the arrivals, take.
@@ -310,37 +323,57 @@ async def _arrive(
 ) -> Counter[tuple[RoutePeriod, int, str]]:
     """Write the arrivals that are new, or earlier than those known, and return what the stretches change by."""
     changes: Counter[tuple[RoutePeriod, int, str]] = Counter()
+    first = await _by_assignment(connection, {period: those for period, those in seen.items() if those})
     missing = [
-        (*period, unit)
-        for period, first in seen.items()
-        for unit in first.keys() - tally_cache.arrivals.setdefault(period, {}).keys()
+        (*assigned, unit)
+        for assigned, those in first.items()
+        for unit in those.keys() - tally_cache.arrivals.setdefault(assigned, {}).keys()
     ]
     tally_cache.arrivals_bytes += sum([_ROW_BYTES + getsizeof(unit) for *_, unit in missing])
     await _recall_arrivals(connection, missing, tally_cache.arrivals)
     rows = []
-    for period, first in seen.items():
-        known = tally_cache.arrivals[period]
-        for unit, arrival in first.items():
+    for assigned, those in first.items():
+        known, place = tally_cache.arrivals[assigned], assigned[:2]
+        for unit, arrival in those.items():
             old = known.get(unit)
             if old is not None and old <= arrival:
                 continue
             if old is not None:
-                changes[period, old.revision, old.variant] -= 1
-            changes[period, arrival.revision, arrival.variant] += 1
+                changes[RoutePeriod(*place, old.period), old.revision, old.variant] -= 1
+            changes[RoutePeriod(*place, arrival.period), arrival.revision, arrival.variant] += 1
             known[unit] = arrival
-            rows.append((*period, unit, *arrival))
+            at_ms, id_, period, revision, variant = arrival
+            rows.append((*assigned, unit, at_ms, id_, revision, variant, period))
     await sql.upsert(connection, arrivals, rows)
     return changes
 
 
+async def _by_assignment(
+    connection: AsyncConnection, seen: Mapping[RoutePeriod, Mapping[str, Arrival]]
+) -> Mapping[Assignment, Mapping[str, Arrival]]:
+    """Return the first arrival of each unit while the salt was the same."""
+    if not seen:
+        return {}
+    began: defaultdict[tuple[str, str], list[int]] = defaultdict(lambda: [0])
+    for route, epoch, since in await connection.execute(select(assignments)):
+        began[route, epoch].append(since)
+    found: dict[Assignment, Mapping[str, Arrival]] = {}
+    for (route, epoch, period), those in seen.items():
+        assigned = Assignment(route, epoch, max(one for one in began[route, epoch] if one <= max(period, 0)))
+        known = found.get(assigned, {})
+        earlier = {unit: one for unit, one in those.items() if unit not in known or one < known[unit]}
+        found[assigned] = {**known, **earlier} if known else those
+    return found
+
+
 async def _recall_arrivals(
-    connection: AsyncConnection, missing: Collection[tuple[Any, ...]], known: dict[RoutePeriod, dict[str, Arrival]]
+    connection: AsyncConnection, missing: Collection[tuple[Any, ...]], known: dict[Assignment, dict[str, Arrival]]
 ) -> None:
     if not missing:
         return
     query = _arrivals(connection.dialect.name)
-    for route, epoch, period, unit, *rest in await connection.execute(query, sql.as_list(missing)):
-        known[RoutePeriod(route, epoch, period)][unit] = Arrival(*rest)
+    for route, epoch, since, unit, *rest in await connection.execute(query, sql.as_list(missing)):
+        known[Assignment(route, epoch, since)][unit] = Arrival(*rest)
 
 
 @cache
@@ -367,7 +400,8 @@ def _units(dialect: str) -> Select[Any]:
 @cache
 def _arrivals(dialect: str) -> Select[Any]:
     wanted = sql.listed(dialect, Text(), Text(), BigInteger(), Text())
-    return select(arrivals).join(
+    columns = (arrivals.c[name] for name in ("route", "epoch", "period", "unit", "at_ms", "id"))
+    return select(*columns, ARRIVED_IN, arrivals.c.revision, arrivals.c.variant).join(
         wanted,
         (arrivals.c.route == wanted.c.c0)
         & (arrivals.c.epoch == wanted.c.c1)

@@ -35,10 +35,11 @@ _BODY: Final = select(publications.c.body).where(publications.c.revision == bind
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A route's plan in a publication, and the epoch and settings that the plan is for; ``carried`` as in ``Route``."""
+    """A route's plan in a publication, and the epoch and settings that the plan is for; the rest as in ``Route``."""
 
     epoch: str
     carried: tuple[str, str] | None
+    assigned: int
     settings: str
     period: int
     revision: int
@@ -63,6 +64,7 @@ async def read(connection: AsyncConnection, revision: int) -> Mapping[str, Plann
         name: Planned(
             planned["epoch"],
             None if planned.get("carried") is None else tuple(planned["carried"]),
+            planned.get("assigned", 0),
             planned["settings"],
             planned["period"],
             planned["revision"],
@@ -113,6 +115,7 @@ def with_published(snapshot: Snapshot, revision: int, published: Mapping[str, Pl
                 route,
                 epoch=planned.epoch,
                 carried=planned.carried,
+                assigned=planned.assigned,
                 period=planned.period,
                 revision=planned.revision,
                 plan=planned.plan,
@@ -124,6 +127,7 @@ def _entry(route: Route) -> Mapping[str, Any]:
     return {
         "epoch": route.epoch,
         "carried": route.carried,
+        "assigned": route.assigned,
         "settings": route.settings,
         "period": route.period,
         "revision": route.revision,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import Index
+from sqlalchemy import Index, func
 
 from gateway.store.schema.table_columns import binary, counter, integer, number, serial, string, table
 
@@ -121,7 +121,9 @@ units: Final = table(
 #: The units of a tally in buckets (``units/unit_buckets``), as JSON: the exact sum of each, then the count of each.
 buckets: Final = table("buckets", integer("tally", key=True), string("body"), wide=True)
 
-#: Each unit's first request of a period, by (at_ms, id).
+#: Each unit's first request of an epoch while its salt was the same, by (at_ms, id). ``period`` is that since which it
+#: was the same (0: from the beginning, ``assignments``), ``in_period`` the request's own. NULL, by an older program: it
+#: is ``period``.
 arrivals: Final = table(
     "arrivals",
     string("route", key=True),
@@ -132,6 +134,13 @@ arrivals: Final = table(
     string("id"),
     integer("revision"),
     string("variant"),
+    integer("in_period", null=True),
+)
+ARRIVED_IN: Final = func.coalesce(arrivals.c.in_period, arrivals.c.period)
+
+#: The periods since which the units of an epoch are hashed with another salt than before, or are new once more.
+assignments: Final = table(
+    "assignments", string("route", key=True), string("epoch", key=True), integer("since", key=True)
 )
 
 stretches: Final = counter(

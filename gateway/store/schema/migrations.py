@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.schema.tables import metadata, schema_version
 
-VERSION: Final = 14
+VERSION: Final = 15
 
 
 class Step(NamedTuple):
@@ -73,6 +73,26 @@ COUNT_ONCE: Final = """UPDATE tallies SET "distinct" = n - (
         WHERE earlier.route = tallies.route AND earlier.epoch = tallies.epoch AND earlier.revision = tallies.revision
         AND earlier.period < tallies.period AND earlier.variant = tallies.variant AND earlier.metric = tallies.metric)
     AND (SELECT sum(n) FROM tallies WHERE phase IN ('live', 'mature')) <= 1000000"""
+#: A unit arrived once in each period, and now in an epoch: the first of its arrivals stays. What packed stretches have
+#: shown of it cannot be taken back, so there the check begins anew.
+_NEWCOMERS: Final = (
+    """CREATE TABLE later_arrivals AS SELECT route, epoch, period, unit, revision, variant FROM (
+        SELECT *, row_number() OVER (PARTITION BY route, epoch, unit ORDER BY at_ms, id, period) AS place
+        FROM arrivals) AS ranked WHERE place > 1""",
+    """UPDATE stretches SET n = stretches.n - later.n FROM (
+        SELECT route, epoch, period, revision, variant, count(*) AS n FROM later_arrivals
+        GROUP BY route, epoch, period, revision, variant) AS later
+        WHERE stretches.route = later.route AND stretches.epoch = later.epoch AND stretches.period = later.period
+        AND stretches.revision = later.revision AND stretches.variant = later.variant""",
+    "DELETE FROM courses WHERE (route, epoch) IN (SELECT route, epoch FROM later_arrivals)",
+    """DELETE FROM arrivals WHERE (route, epoch, period, unit) IN (
+        SELECT route, epoch, period, unit FROM later_arrivals)""",
+    "DROP TABLE later_arrivals",
+    "ALTER TABLE arrivals ADD COLUMN in_period BIGINT",
+    "UPDATE arrivals SET in_period = period, period = 0",
+)
+_ASSIGNMENTS: Final = """CREATE TABLE assignments (
+    route TEXT NOT NULL, epoch TEXT NOT NULL, since BIGINT NOT NULL, PRIMARY KEY (route, epoch, since))"""
 _MORE: Final = "ALTER TABLE events ADD COLUMN more TEXT"
 _VERDICTS: Final = """CREATE TABLE verdicts (
     route TEXT NOT NULL, epoch TEXT NOT NULL, variant TEXT NOT NULL, status TEXT NOT NULL, at_ms BIGINT NOT NULL,
@@ -123,6 +143,11 @@ STEPS: Final[Mapping[int, Step]] = {
     12: Step("keep since when a test is declared as it is", (f"{_DECLARATIONS} WITHOUT ROWID",), (_DECLARATIONS,)),
     13: Step("keep units in buckets", (_BUCKETS,), (_BUCKETS,)),
     14: Step("count a unit once over periods", (COUNT_ONCE,), (COUNT_ONCE,)),
+    15: Step(
+        "count a unit as new once in an epoch",
+        (f"{_ASSIGNMENTS} WITHOUT ROWID", *_NEWCOMERS),
+        (_ASSIGNMENTS, *_NEWCOMERS),
+    ),
 }
 
 #: PostgreSQL's lock is a number that every program knows: "turnout" in ASCII. With SQLite the transaction itself is the

@@ -379,15 +379,15 @@ def equal(a: Any, b: Any) -> bool:
 
 def arrive(requests: Iterable[Sequence[Prediction]]) -> Counter[tuple[int, str]]:
     found: Counter[tuple[int, str]] = Counter()
-    first: dict[tuple[int, str], Prediction] = {}
+    first: dict[str, Prediction] = {}
     for rows in requests:
         for row in rows:
             if row.role != "primary" or row.forced or row.uncounted:
                 continue
             if not row.by_unit or row.unit is None:
                 found[row.revision, row.variant] += 1
-            elif (of := (row.period, row.unit)) not in first or (row.at_ms, row.id) < (first[of].at_ms, first[of].id):
-                first[of] = row
+            elif row.unit not in first or (row.at_ms, row.id) < (first[row.unit].at_ms, first[row.unit].id):
+                first[row.unit] = row
     for row in first.values():
         found[row.revision, row.variant] += 1
     return found

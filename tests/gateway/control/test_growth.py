@@ -113,7 +113,7 @@ async def definitions(store: Store, n: int) -> None:
 async def units(store: Store, n: int) -> None:
     """Units that were seen before."""
     await fill(store, count_tables.units, [(1, f"u{i}", 1.0, 1.0, None) for i in range(n)])
-    await fill(store, count_tables.arrivals, [("r", "e", 1, f"u{i}", T0, "x", 1, "a") for i in range(n)])
+    await fill(store, count_tables.arrivals, [("r", "e", 0, f"u{i}", T0, "x", 1, "a", 1) for i in range(n)])
 
 
 async def orphans(store: Store, n: int) -> None:
