@@ -9,8 +9,9 @@ from loadtests.honesty.__main__ import main
 from loadtests.honesty.before import BEFORE
 from loadtests.honesty.cases import Case, Measured, median, share
 from loadtests.honesty.registry import CASES
+from loadtests.honesty.route import Design
 from loadtests.honesty.streams import binary, revenue, units
-from loadtests.honesty.verdicts import Design, first_decisions
+from loadtests.honesty.verdicts import first_decisions
 from policies.types import Tally
 
 

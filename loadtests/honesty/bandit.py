@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
 from typing import Final, Literal
 
 import numpy as np
-from scipy.special import digamma, ndtr, polygamma
+from scipy.special import digamma, logit, ndtr, polygamma
 
 from loadtests.honesty.cases import Array, Case, Measured, mean, median, share
-from loadtests.honesty.streams import Looks, of_counts
-from loadtests.honesty.verdicts import Decided, Design, Plans, first_decisions
+from loadtests.honesty.verdicts import LEAST_SCORE, Decided, Plans, fresh_decision, fresh_stretch
+from policies.types import StretchTallies
+from router.compile import STEP
 from router.outcomes import values
 from router.records import Feedback, Prediction
 from router.snapshot import Metric
-
-BANDIT: Final = Design(by_unit=False, adaptive=True)
 
 #: The rates of (baseline, variant) in a batch, by when it begins, as a share of the run in [0, 1).
 Rates = Callable[[float], tuple[float, float]]
@@ -38,22 +37,49 @@ def shares(successes: Array, failures: Array, floor: float) -> Array:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What bandits did: by run and batch, the variant's share, and requests and successes of (baseline, variant)."""
+
+    share: Array
+    n: Array
+    successes: Array
+
+    def scores(self) -> Array:
+        """Return how many standard errors the successes of the variant are above its share of them, by look.
+
+        It chooses at which looks a decision is asked for, and decides nothing.
+        """
+        n, won = self.n.sum(axis=2), self.successes.sum(axis=2)
+        rate = np.cumsum(won, axis=1) / np.cumsum(n, axis=1)
+        over = self.successes[..., 1] - rate * self.n[..., 1] - self.share * (won - rate * n)
+        spread = self.share * (1 - self.share) * (won * (1 - rate) ** 2 + (n - won) * rate**2)
+        found: Array = np.cumsum(over, axis=1) / np.sqrt(np.maximum(np.cumsum(spread, axis=1), 1e-300))
+        return found
+
+    def stretches(self, run: int, upto: int) -> list[StretchTallies]:
+        """Return the tallies of the first batches of a run by stretch: a plan is in force until the next."""
+        begins = np.flatnonzero(np.diff(self.share[run, :upto], prepend=-1.0))
+        n, won = (np.add.reduceat(of[run, :upto], begins, axis=0) for of in (self.n, self.successes))
+        return [fresh_stretch(float(self.share[run, at]), *sums) for at, *sums in zip(begins, n, won, strict=True)]
+
+
 def played(
     rates: Rates, floor: float, *, requests: int, batch: int, random: np.random.Generator, runs: int
-) -> tuple[Looks, Array]:
-    """Return looks at the pooled sums after each batch, and the variant's share in each, of shape (runs, batches)."""
+) -> Played:
+    """Return what bandits do that may make a plan after each batch, and do where the share moves by a step."""
     batches = requests // batch
-    n, successes = np.zeros((runs, batches, 2)), np.zeros((runs, batches, 2))
-    given = np.empty((runs, batches))
-    had, won = np.zeros((runs, 2)), np.zeros((runs, 2))
+    share, n, successes = np.zeros((runs, batches)), np.zeros((runs, batches, 2)), np.zeros((runs, batches, 2))
+    had, won, part = np.zeros((runs, 2)), np.zeros((runs, 2)), np.full(runs, 0.5)
     for at in range(batches):
-        given[:, at] = shares(won, had - won, floor)
-        variant = random.binomial(batch, given[:, at])
-        got = np.stack([batch - variant, variant], axis=1)
-        had = had + got
-        won = won + random.binomial(got, np.array(rates(at / batches)))
-        n[:, at], successes[:, at] = had, won
-    return of_counts(n, successes), given
+        share[:, at] = part
+        variant = random.binomial(batch, part)
+        n[:, at] = np.stack([batch - variant, variant], axis=1)
+        successes[:, at] = random.binomial(n[:, at].astype(int), np.array(rates(at / batches)))
+        had, won = had + n[:, at], won + successes[:, at]
+        planned = shares(won, had - won, floor)
+        part = np.where(np.abs(logit(planned) - logit(part)) > STEP, planned, part)
+    return Played(share, n, successes)
 
 
 def cycle(low: float, high: float, times: int) -> Rates:
@@ -81,8 +107,18 @@ def decided(
     batch: int = 100,
     only_worse: bool = False,
 ) -> Decided:
-    looks, _ = played(rates, floor, requests=requests, batch=batch, random=random, runs=runs)
-    return first_decisions(looks, BANDIT, only_worse=only_worse)
+    """Return the first decision of each run, when one looks after every batch."""
+    made = played(rates, floor, requests=requests, batch=batch, random=random, runs=runs)
+    scores, batches = made.scores(), requests // batch
+    asked = (scores <= -LEAST_SCORE) if only_worse else (np.abs(scores) >= LEAST_SCORE)
+    sign, look = np.zeros(runs, dtype=np.int64), np.full(runs, batches, dtype=np.int64)
+    for run in range(runs):
+        for at in np.flatnonzero(asked[run]):
+            found = fresh_decision(made.stretches(run, int(at) + 1))
+            if found:
+                sign[run], look[run] = found, at
+                break
+    return Decided(sign, look)
 
 
 def told_apart(rates: Rates, floor: float, requests: int, random: np.random.Generator, runs: int) -> Measured:
@@ -91,11 +127,27 @@ def told_apart(rates: Rates, floor: float, requests: int, random: np.random.Gene
 
 
 def until_decided(
-    rates: Rates, floor: float, requests: int, batch: int, random: np.random.Generator, runs: int
+    rates: tuple[float, float], floor: float, requests: int, random: np.random.Generator, runs: int
 ) -> Measured:
-    """Return the median number of requests until the verdict, in thousands."""
-    found = decided(rates, floor, requests, random, runs, batch=batch)
-    return median(np.where(found.sign > 0, (found.look + 1.0) * batch, inf), random, 1000)
+    """Return the median number of requests until the verdict, in thousands, with the product's own plans.
+
+    A plan is made, and looked at, after each 1,000 requests, or one hundredth more if that is more.
+    """
+    found = []
+    for _ in range(runs):
+        plans, done, last = Plans(floor), 0, 0
+        while done < requests:
+            batch = max(1000, done // 100)
+            done += batch
+            variant = int(random.binomial(batch, plans.part))
+            n = np.array((batch - variant, variant))
+            won = random.binomial(n, rates)
+            plans.after(n.astype(float), won.astype(float))
+            last = fresh_decision(plans.stretches())
+            if last:
+                break
+        found.append(float(done) if last > 0 else inf)
+    return median(found, random, 1000)
 
 
 def worse_leads(random: np.random.Generator, runs: int) -> Measured:
@@ -106,14 +158,14 @@ def worse_leads(random: np.random.Generator, runs: int) -> Measured:
     batch, batches, days = 250, 400, 10
     ended = []
     for _ in range(runs):
-        plans, part = Plans(floor=0.02), 0.5
+        plans = Plans(floor=0.02)
         for at in range(batches):
             factor = 0.4 * 10 ** ((1 - np.cos(2 * np.pi * days * at / batches)) / 2)
-            variant = int(random.binomial(batch, part))
+            variant = int(random.binomial(batch, plans.part))
             n = (batch - variant, variant)
             won = random.binomial(n, np.array((0.06, 0.04)) * factor)
-            part = plans.after(np.array(n, dtype=float), won.astype(float))
-        ended.append(part > 0.5)
+            plans.after(np.array(n, dtype=float), won.astype(float))
+        ended.append(plans.part > 0.5)
     return share(ended)
 
 
@@ -127,18 +179,19 @@ def share_of_slow(mature: Literal["window", "arrival"], random: np.random.Genera
     there, value = np.isfinite(worth), np.nan_to_num(worth)
     means = []
     for _ in range(runs):
-        plans, part, parts = Plans(floor=0.02), 0.5, []
+        plans, parts, begins, given = Plans(floor=0.02), [], [0], [0.5]
         sent = np.zeros((steps, 2, 2))  # by step, side, and whether there was a click
         for at in range(steps):
-            n = np.array((batch - (variant := int(random.binomial(batch, part))), variant))
+            n = np.array((batch - (variant := int(random.binomial(batch, plans.part))), variant))
             clicks = random.binomial(n, 0.05)
             sent[at] = np.stack([n - clicks, clicks], axis=1)
-            recent, older = sent[max(at + 1 - newest, 0) : at + 1][::-1], sent[: max(at + 1 - newest, 0)].sum(axis=0)
-            ages = len(recent)
-            had = (recent * there[:ages]).sum(axis=(0, 2)) + (older * there[-1]).sum(axis=1)
-            won = (recent * value[:ages]).sum(axis=(0, 2)) + (older * value[-1]).sum(axis=1)
-            part = plans.of_all(had, won)
-            parts.append(part)
+            age = np.minimum(at - np.arange(at + 1), newest - 1)
+            had, won = ((sent[: at + 1] * of[age]).sum(axis=2) for of in (there, value))
+            sums = zip(given, np.add.reduceat(had, begins), np.add.reduceat(won, begins), strict=True)
+            parts.append(plans.part)
+            if plans.learn([fresh_stretch(*each) for each in sums]) and at + 1 < steps:
+                begins.append(at + 1)
+                given.append(plans.part)
         means.append(np.mean(parts))
     return mean(means)
 
@@ -218,7 +271,7 @@ CASES: Final = (
             "g",
             "thousands of requests until the verdict, Thompson (median)",
             f"5% vs 6%, floor {floor:g}",
-            partial(until_decided, constant(0.05, 0.06), floor, 600_000, 500),
+            partial(until_decided, (0.05, 0.06), floor, 600_000),
             bound=bound,
             runs=300,
         )

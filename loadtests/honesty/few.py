@@ -8,7 +8,8 @@ from typing import Final
 import numpy as np
 
 from loadtests.honesty.cases import Case, Measured, median, share
-from loadtests.honesty.verdicts import Design, decision, mean_width
+from loadtests.honesty.route import Design
+from loadtests.honesty.verdicts import decision, mean_width
 from policies.types import Tally
 
 

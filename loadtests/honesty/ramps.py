@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from loadtests.honesty.cases import Array, Case, Measured, median, share
+from loadtests.honesty.route import Design
 from loadtests.honesty.streams import binary
-from loadtests.honesty.verdicts import Design, alarms, width
+from loadtests.honesty.verdicts import alarms, width
 
 
 def cut_to_uncut(random: np.random.Generator, runs: int) -> Measured:

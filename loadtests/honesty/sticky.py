@@ -9,8 +9,9 @@ from typing import Final
 import numpy as np
 
 from loadtests.honesty.cases import Case, Measured, share
+from loadtests.honesty.route import Design
 from loadtests.honesty.streams import Draw, binary, heavy, one_to_twenty, own_rates, revenue, rewards, units
-from loadtests.honesty.verdicts import Design, first_decisions, joined
+from loadtests.honesty.verdicts import first_decisions, joined
 
 #: How many units the A/A experiments run for.
 UNITS: Final = 50_000

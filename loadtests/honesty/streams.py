@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from gateway.store.units.few_units import FEW
 from loadtests.honesty.cases import Array
 from policies.types import Tally
 
@@ -44,6 +45,8 @@ class Looks:
     """Sums up to each look, by name, of the shape (runs, looks, 2): the baseline's, then the variant's."""
 
     sums: dict[str, Array]
+    #: M and D of the first units of each run as they came, by side; D is 0 for the other's: (2, runs, units) each.
+    each: tuple[Array, Array] | None = None
 
     @property
     def runs(self) -> int:
@@ -58,6 +61,23 @@ class Looks:
         found = {name: float(self.sums[name][run, look, side]) for name in _NAMES}
         whole: dict[str, Any] = {name: int(found[name]) if name in _COUNTS else found[name] for name in _NAMES}
         return Tally(**whole)
+
+    def few(self, run: int, look: int) -> dict[str, tuple[tuple[float, float], ...]]:
+        """Return every unit of a side, where there are so few that the store has them singly."""
+        found = {}
+        for side, name in enumerate(("old", "new")):
+            n = int(self.sums["n"][run, look, side])
+            if 0 < n < FEW:
+                found[name] = self._units(run, look, side, n)
+        return found
+
+    def _units(self, run: int, look: int, side: int, n: int) -> tuple[tuple[float, float], ...]:
+        if self.each is None:  # 0/1 values, one a unit, in an order that does not depend on them
+            right = np.random.default_rng(run).permutation(n) < self.sums["m"][run, look, side]
+            return tuple((float(one), 1.0) for one in right)
+        m, d = (of[side, run] for of in self.each)
+        there = np.flatnonzero(d > 0)[:n]
+        return tuple(zip(m[there].tolist(), d[there].tolist(), strict=True))
 
     def pair(self, run: int, look: int) -> tuple[Tally, Tally]:
         """Return (baseline, variant)."""
@@ -121,7 +141,9 @@ def units(
                 else:
                     each = _TERMS[name](m, d).reshape(shape[0], looks, batch).sum(axis=2)
                     sums[name][..., side] = each.cumsum(axis=1)
-        yield Looks(sums)
+        early = min(shape[1], int(2 * FEW / max(min(part, 1 - part), 1e-3)))
+        of = [np.where(treated[:, :early] == bool(side), sides[side][1][:, :early], 0.0) for side in (0, 1)]
+        yield Looks(sums, (np.stack([m[:, :early] for m, _ in sides]), np.stack(of)))
 
 
 def rewards(rate: tuple[float, float], requests: Callable[[np.random.Generator, tuple[int, int]], Array]) -> Draw:

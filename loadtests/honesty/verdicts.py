@@ -6,7 +6,7 @@ a test that may be looked at once would be far from deciding: no procedure that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Final
@@ -14,12 +14,16 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from gateway.report.comparison import ALPHA, compare
 from loadtests.honesty.cases import Array
-from loadtests.honesty.streams import Looks, of_counts
+from loadtests.honesty.route import METRIC, SIDES, Design, Stretch, Units, account_of, metric_of
+from loadtests.honesty.streams import Looks
+from policies.statistics.e_process import fresh_difference
 from policies.statistics.sample_ratio import sample_ratio
-from policies.statistics.sequential import Bounds, difference_interval, mean_interval
+from policies.statistics.sequential import difference_interval, mean_interval
 from policies.thompson import Thompson
-from policies.types import Evidence, Tally
+from policies.types import Evidence, StretchTallies, Tally
+from router.compile import is_step
 
 #: Below this many standard errors no look is asked for a decision: at .05 a test that may be looked at once asks 1.96.
 LEAST_SCORE: Final = 1.5
@@ -27,23 +31,18 @@ LEAST_SCORE: Final = 1.5
 Strata = Sequence[tuple[Tally, Tally]]
 
 
-@dataclass(frozen=True, slots=True)
-class Design:
-    """How a route assigns and what its metric is: what the product chooses the method by."""
+def decision(strata: Strata, design: Design, few: Mapping[str, Units] | None = None) -> int:
+    """Return +1 where the report says that the variant's mean is higher, -1 where lower, else 0.
 
-    bounds: Bounds | None = (0.0, 1.0)
-    by_unit: bool = True
-    adaptive: bool = False
-
-
-def decision(strata: Strata, design: Design) -> int:
-    """Return +1 where the variant's mean is shown to be higher, -1 where lower, else 0."""
-    found = difference_interval(
-        strata, bounds=design.bounds, adaptive=design.adaptive, by_unit=design.by_unit, alpha=0.05
-    )
-    if found is None:
+    ``strata`` are the tallies of (baseline, variant) by period, or by plan where every request is drawn anew.
+    """
+    account = account_of(design, [Stretch(pair, design.part) for pair in strata], few)
+    found = compare(account, metric_of(design), SIDES[1], ALPHA)
+    if found.error is not None:
+        raise RuntimeError(found.error)
+    if not found.decides or found.difference is None:
         return 0
-    return int(found.low > 0) - int(found.high < 0)
+    return 1 if found.difference > 0 else -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,6 @@ class Decided:
 def first_decisions(
     looks: Looks,
     design: Design,
-    judge: Callable[[Strata, Design], int] = decision,
     *,
     only_worse: bool = False,
     least: float = LEAST_SCORE,
@@ -69,7 +67,7 @@ def first_decisions(
     look = np.full(looks.runs, looks.looks, dtype=np.int64)
     for run in range(looks.runs):
         for at in np.flatnonzero(asked[run]):
-            found = judge([looks.pair(run, int(at))], design)
+            found = decision([looks.pair(run, int(at))], design, looks.few(run, int(at)))
             if found:
                 sign[run], look[run] = found, at
                 break
@@ -81,24 +79,57 @@ def joined(parts: Sequence[Decided]) -> Decided:
     return Decided(np.concatenate([p.sign for p in parts]), np.concatenate([p.look for p in parts]))
 
 
+def rate_tally(n: float, successes: float) -> Tally:
+    """Return the tally of requests that are units of their own, with values of 0 and 1."""
+    s = float(successes)
+    return Tally(int(n), s, s, n, n, s, int(s), 0, float(n > 0), s, s, s, n, int(n))
+
+
+def fresh_stretch(part: float, n: Array, successes: Array) -> StretchTallies:
+    """Return what came of a plan that gave the variant the share ``part``; by side, the baseline first."""
+    tallies = {
+        (name, METRIC): rate_tally(float(n[side]), float(successes[side])) for side, name in enumerate(SIDES) if n[side]
+    }
+    return StretchTallies(dict(zip(SIDES, (1 - part, part), strict=True)), tallies)
+
+
+def fresh_decision(stretches: Sequence[StretchTallies]) -> int:
+    """Return +1 where bets on fresh requests show that the variant's rate is higher, -1 where lower, else 0."""
+    found = fresh_difference(stretches, SIDES[1], SIDES[0], METRIC, bounds=(0.0, 1.0), alpha=ALPHA)
+    if found is None or not found.decides(ALPHA):
+        return 0
+    return 1 if found.difference > 0 else -1
+
+
 class Plans:
     """A Thompson policy of two variants over one run: the plans that the product makes of what came in."""
 
     def __init__(self, floor: float) -> None:
-        self._policy = Thompson(variants=("baseline", "variant"), reward="click", floor=floor)
-        self._had, self._won = np.zeros(2), np.zeros(2)
+        self._policy = Thompson(variants=SIDES, reward=METRIC, floor=floor)
+        self._closed: list[StretchTallies] = []
+        self._n, self._won = np.zeros(2), np.zeros(2)
+        self.part = 0.5
 
-    def after(self, n: Array, won: Array) -> float:
-        """Return the variant's share once ``n`` more requests of each side came in, of which ``won`` succeeded."""
-        return self.of_all(self._had + n, self._won + won)
+    def after(self, n: Array, won: Array) -> None:
+        """Count ``n`` more requests of each side, of which ``won`` succeeded, and plan."""
+        self._n, self._won = self._n + n, self._won + won
+        stretches = self.stretches()
+        if self.learn(stretches):
+            self._closed = list(stretches)
+            self._n, self._won = np.zeros(2), np.zeros(2)
 
-    def of_all(self, had: Array, won: Array) -> float:
-        """Return the variant's share when these are all sums there are."""
-        self._had, self._won = had, won
-        looks = of_counts(had.reshape(1, 1, 2), won.reshape(1, 1, 2))
-        baseline, variant = looks.pair(0, 0)
-        evidence = Evidence({("baseline", "click"): baseline, ("variant", "click"): variant})
-        return self._policy.plan(evidence).shares["variant"]
+    def learn(self, stretches: Sequence[StretchTallies]) -> bool:
+        """Plan from these; return whether the share moved by a step, so that another stretch begins."""
+        present = {SIDES[0]: 1 - self.part, SIDES[1]: self.part}
+        shares = self._policy.plan(Evidence(stretches=tuple(stretches))).shares
+        if not is_step(present, shares, len(stretches)):
+            return False
+        self.part = shares[SIDES[1]]
+        return True
+
+    def stretches(self) -> tuple[StretchTallies, ...]:
+        """Return what came in, by stretch."""
+        return (*self._closed, fresh_stretch(self.part, self._n, self._won))
 
 
 def width(strata: Strata, design: Design) -> float:
