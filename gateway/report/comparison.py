@@ -166,8 +166,10 @@ def needs(one: Comparison, smallest_effect: float | None = None) -> int | None:
 def paired(account: Account, variant: str, metric: Metric, against: str, level: float = ALPHA) -> Difference | None:
     """Return the mean difference of two scores of the same requests; None while there are no pairs."""
     tally = account.pooled(variant, SHADOWING, metric.name, metric.definition, "mature", against)
-    bounds = None if metric.bounds is None else metric.bounds[1] - metric.bounds[0]
-    return paired_difference(tally, bounds=None if bounds is None else (-bounds, bounds), alpha=level)
+    widest = (
+        None if metric.bounds is None else (metric.bounds[0] - metric.bounds[1], metric.bounds[1] - metric.bounds[0])
+    )
+    return paired_difference(tally, bounds=widest, symmetric=metric.binary, alpha=level)
 
 
 def _by_strata(account: Account, metric: Metric, nothing: Comparison) -> Comparison:

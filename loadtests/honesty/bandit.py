@@ -64,9 +64,7 @@ class Played:
         return [fresh_stretch(float(self.share[run, at]), *sums) for at, *sums in zip(begins, n, won, strict=True)]
 
 
-def played(
-    rates: Rates, floor: float, *, requests: int, batch: int, random: np.random.Generator, runs: int
-) -> Played:
+def played(rates: Rates, floor: float, *, requests: int, batch: int, random: np.random.Generator, runs: int) -> Played:
     """Return what bandits do that may make a plan after each batch, and do where the share moves by a step."""
     batches = requests // batch
     share, n, successes = np.zeros((runs, batches)), np.zeros((runs, batches, 2)), np.zeros((runs, batches, 2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from math import exp, inf, log, nan
 
@@ -110,3 +111,29 @@ def test_pairs_need_a_fraction_of_an_ab_test() -> None:
     pairs = Tally.of_units(discordant(50, 50, 900))
     assert times_the_sample(pairs, own, own) == pytest.approx(10)
     assert times_the_sample(Tally.of_units(discordant(0, 0, 9)), own, own) is None
+
+
+def test_a_loss_to_one_side_is_no_difference_until_it_is_known_how_skewed_it_is() -> None:
+    """One pair in twenty loses by a lognormal amount, and all others win a little: the mean difference is 0."""
+    random = np.random.default_rng(3)
+    wrong = {True: 0, False: 0}
+    for _ in range(60):
+        lost = np.exp(1.5 * random.standard_normal(3000)) * (random.random(3000) < 0.05)
+        m = lost - np.exp(1.5**2 / 2) * 0.05
+        for symmetric in wrong:
+            looks = [tally_of(m[:upto], np.ones(upto)) for upto in range(100, 3001, 100)]
+            found = [paired_difference(tally, bounds=None, symmetric=symmetric) for tally in looks]
+            wrong[symmetric] += any(one is not None and one.decides(0.05) for one in found)
+    assert wrong[True] > 10  # were it trusted
+    assert wrong[False] <= 3
+
+
+def test_without_moments_a_skewed_loss_is_withheld() -> None:
+    tally = Tally.of_units([(float(m), 1.0) for m in np.linspace(-1, 5, 200)])
+    known = paired_difference(tally, bounds=None, symmetric=False)
+    unknown = paired_difference(replace(tally, m3=0.0, m2d=0.0, md2=0.0, d3=0.0), bounds=None, symmetric=False)
+    assert known is not None
+    assert known.decides(0.001)
+    assert unknown is not None
+    assert (unknown.p, unknown.needs) == (1.0, None)
+    assert unknown.withheld is not None
