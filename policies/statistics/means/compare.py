@@ -92,13 +92,19 @@ def compare(
     return _withheld(_sequence(found, bounds, alpha, 1.0, expected_units, effect), found)
 
 
+def of_estimate(
+    found: Estimate, watch: Watch, bounds: Bounds | None, alpha: float, part: float = 1.0, method: Method = "asymptotic"
+) -> Difference:
+    """Return the difference that an estimate shows when it is watched so, with a ``part`` of alpha."""
+    z = _by_normal(abs(found.difference) / sqrt(found.variance), found.degrees)
+    return _banded(found, bounds, watch.critical(alpha * part), method, min(1.0, watch.p(z) / part))
+
+
 def _sequence(
     found: Estimate, bounds: Bounds | None, alpha: float, part: float, expected: float | None, effect: float | None
 ) -> Difference:
-    watch = _watch(found, expected, effect)
     method: Method = "asymptotic" if effect is None else "mixture"
-    z = _by_normal(abs(found.difference) / sqrt(found.variance), found.degrees)
-    return _banded(found, bounds, watch.critical(alpha * part), method, min(1.0, watch.p(z) / part))
+    return of_estimate(found, _watch(found, expected, effect), bounds, alpha, part, method)
 
 
 def _watch(found: Estimate, expected: float | None, effect: float | None) -> Watch:

@@ -7,7 +7,7 @@ values of one unit are not, nor what one unit does in several strata.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import fsum, inf, isfinite, sqrt
 from statistics import median
 from typing import Final, NamedTuple, Protocol
@@ -180,59 +180,77 @@ def estimate(
 def capped_estimate(strata: Sequence[Pair], buckets: Sequence[BucketPair] | None) -> Estimate | None:
     """Return the same with a bound on what one unit may weigh; None where it changes nothing, or buckets are missing.
 
-    Each bucket of units weighs at most as much as two typical ones (``HEAVIEST_BUCKET``), and so does each unit. All
-    variances are those between the 64 buckets. How skewed units are is judged by the buckets that were not cut: those
-    that were are few, and a large deviation of one adds as much to the standard error as to the difference.
+    Each bucket of units weighs at most as much as two typical ones (``HEAVIEST_BUCKET``), and so does each unit.
     """
     if buckets is None or len(buckets) != len(strata):
         return None
     chosen = [at for at, pair in enumerate(strata) if all(side.n >= 2 and has_values(side) for side in pair)]
-    cut = tuple(_bucket_weights([buckets[at][side].d for at in chosen]) for side in (0, 1))
-    shares = [max(share for each in cut if each for share in [each.heaviest])] if any(cut) else []
-    if not chosen or not shares:
+    found = by_buckets([buckets[at] for at in chosen])
+    if found is None or found.capped is None:
         return None
-    count = len(buckets[chosen[0]][0].d)
-    unit = tuple(each.factors if each else (1.0,) * count for each in cut)
+    units = [_distinct([strata[at][side] for at in chosen]) for side in (0, 1)]
+    return replace(
+        found,
+        size=4 * units[0] * units[1] / sum(units),
+        units=sum(units),
+        smaller=min(units),
+        needed=max(found.needed, FEWEST_UNITS),
+    )
+
+
+def by_buckets(buckets: Sequence[BucketPair]) -> Estimate | None:
+    """Return the difference of two means over strata from buckets alone; None where one side of a stratum has none.
+
+    Heavy buckets are cut, and all variances are those between the buckets. How skewed units are is judged by buckets
+    that were not cut: those that were are few, and a large deviation of one adds as much to the standard error as to
+    the difference. What is counted in ``units``, ``smaller`` and ``size`` are buckets; ``needed`` is 0 or infinite.
+    """
+    one, other = (_bucket_weights([pair[side].d for pair in buckets]) for side in (0, 1))
+    if one is None or other is None:
+        return None
+    factors = (one.factors, other.factors)
     sums = [
         [
             (
-                [f * m for f, m in zip(unit[side], buckets[at][side].m, strict=True)],
-                [f * d for f, d in zip(unit[side], buckets[at][side].d, strict=True)],
+                [f * m for f, m in zip(each, pair[side].m, strict=True)],
+                [f * d for f, d in zip(each, pair[side].d, strict=True)],
             )
-            for at in chosen
+            for pair in buckets
         ]
-        for side in (0, 1)
+        for side, each in enumerate(factors)
     ]
-    if any(not fsum(d) > 0 for each in sums for _, d in each):
+    totals = [[(fsum(m), fsum(d)) for m, d in each] for each in sums]
+    if any(not 0 < d < LARGEST or not abs(m) < LARGEST for each in totals for m, d in each):
         return None
-    weights = weights_of([(fsum(one[1]), fsum(other[1])) for one, other in zip(*sums, strict=True)])
-    means = [fsum(w * fsum(m) / fsum(d) for w, (m, d) in zip(weights, each, strict=True)) for each in sums]
+    weights = weights_of([(mine[1], theirs[1]) for mine, theirs in zip(*totals, strict=True)])
+    means = [fsum(w * m / d for w, (m, d) in zip(weights, each, strict=True)) for each in totals]
+    count = len(factors[0])
     parts = [
         [
-            fsum(w * (m[at] - d[at] * fsum(m) / fsum(d)) / fsum(d) for w, (m, d) in zip(weights, each, strict=True))
+            fsum(
+                w * (m[at] - d[at] * of_m / of_d) / of_d
+                for w, (m, d), (of_m, of_d) in zip(weights, each, total, strict=True)
+            )
             for at in range(count)
         ]
-        for each in sums
+        for each, total in zip(sums, totals, strict=True)
     ]
     grow = count / (count - 1)
-    variances = tuple(grow * fsum(part * part for part in each) for each in parts)
-    covariance = grow * fsum(one * other for one, other in zip(*parts, strict=True))
-    between = [other - one for one, other in zip(*parts, strict=True)]
-    rest = [part for part, *factors in zip(between, *unit, strict=True) if min(factors) == 1.0]
-    spread = fsum(part**2 for part in rest)
+    between = [theirs - mine for mine, theirs in zip(*parts, strict=True)]
+    rest = [part for part, *each in zip(between, *factors, strict=True) if min(each) == 1.0]
+    spread = fsum(part * part for part in rest)
     skewness = len(rest) * (fsum(part**3 for part in rest) / spread) ** 2 / spread if spread > 0 else inf
-    units = [_distinct([strata[at][side] for at in chosen]) for side in (0, 1)]
     ready = len(rest) > count / 2 and SKEWNESS_FACTOR * skewness <= count
     return Estimate(
         (means[0], means[1]),
-        (variances[0], variances[1]),
-        covariance,
+        (grow * fsum(part * part for part in parts[0]), grow * fsum(part * part for part in parts[1])),
+        grow * fsum(mine * theirs for mine, theirs in zip(*parts, strict=True)),
         float(count - 1),
-        4 * units[0] * units[1] / sum(units),
-        sum(units),
-        min(units),
-        float(FEWEST_UNITS) if ready else inf,
-        max(shares),
+        float(count),
+        2.0 * count,
+        float(count),
+        0.0 if ready else inf,
+        max(one.heaviest, other.heaviest) or None,
     )
 
 
@@ -302,12 +320,10 @@ class _Cut(NamedTuple):
 
 
 def _bucket_weights(counts: Sequence[Sequence[float]]) -> _Cut | None:
-    """Return what the sums of each bucket are multiplied with, and the share of the heaviest; None if none is cut."""
+    """Return by what the sums of each bucket are multiplied, and the share of a cut one; None without typical ones."""
     totals = [fsum(column) for column in zip(*counts, strict=True)]
-    if not totals:
+    most = HEAVIEST_BUCKET * median(totals) if totals else 0.0
+    if not 0 < most < LARGEST:
         return None
-    most = HEAVIEST_BUCKET * median(totals)
-    if most <= 0 or max(totals) <= most:
-        return None
-    kept = [min(total, most) for total in totals]
-    return _Cut(tuple(min(1.0, most / total) if total > 0 else 1.0 for total in totals), most / fsum(kept))
+    heaviest = most / fsum(min(total, most) for total in totals) if max(totals) > most else 0.0
+    return _Cut(tuple(min(1.0, most / total) if total > 0 else 1.0 for total in totals), heaviest)
