@@ -6,9 +6,10 @@ and the result holds the reason, so that the caller can count it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal, get_args
+from itertools import combinations
+from typing import Final, Literal, NamedTuple, get_args
 
 import orjson
 
@@ -20,6 +21,25 @@ from router.extract import MISSING, UNREADABLE, Pointer, identifier, pointer, te
 #: there, has an item without an id (text or a number) where ``item_id`` points, or nests too deep to be written again.
 Reason = Literal["not_json", "no_list", "not_a_list", "no_item_id", "too_deep"]
 REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
+
+
+class Placement(NamedTuple):
+    """How one merged list treated a ranker and another; fair drafts have the mean 0 of each ``value`` in [−1, 1].
+
+    ``measure``: "@first", whose item stood first in their first round (1 or −1); "@above", in how many more rounds the
+    ranker's item stood above than below, divided by the most rounds that the list has room for; and of two rankers
+    "@credited", whose items were more (1, 0 or −1).
+    """
+
+    ranker: str
+    other: str
+    measure: str
+    value: float
+
+
+FIRST: Final = "@first"
+ABOVE: Final = "@above"
+CREDITED: Final = "@credited"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +100,24 @@ def merge(plan: TeamDraft, occasion: Occasion, answers: Sequence[object]) -> Mer
     except TypeError:  # orjson writes at most 254 levels, though it reads 1,024
         return Merged(came[0], None, uncredited, "too_deep")
     return Merged(came[0], body, tuple(credited.get(index) for index in range(len(answers))), None, shown)
+
+
+def placements(items: Mapping[str, Sequence[str]], shown: Sequence[str]) -> Iterator[Placement]:
+    """Yield how a merged list treated each two rankers, in the order of their names, given their credited items."""
+    places = {item: place for place, item in enumerate(shown)}
+    for one, other in combinations(sorted(items), 2):
+        ours, theirs = items[one], items[other]
+        above = [
+            1 if places[mine] < places[its] else -1
+            for mine, its in zip(ours, theirs, strict=False)
+            if mine in places and its in places
+        ]
+        if above:
+            yield Placement(one, other, FIRST, float(above[0]))
+            # Not the mean over the rounds: drafts may end with a round because of how it was drawn.
+            yield Placement(one, other, ABOVE, sum(above) / max(len(shown) // 2, len(above)))
+        if len(items) == 2:
+            yield Placement(one, other, CREDITED, float((len(ours) > len(theirs)) - (len(ours) < len(theirs))))
 
 
 def _ranking(answer: object, items: Pointer, item_id: Pointer) -> _Ranking | Reason:

@@ -12,6 +12,7 @@ from gateway.moments import rfc3339
 from gateway.report.account import Account, account_of
 from gateway.report.comparison import ALPHA, Comparison, needs, progress
 from gateway.report.guardrails import FAILING, shown
+from gateway.report.interleaving import checks_as_json, interleaving_checks
 from gateway.report.problems import is_ongoing, problems_of, warning
 from gateway.report.sentence import METHODS
 from gateway.report.variants import earlier_versions, pending_seconds, unit_of_analysis, variants
@@ -64,7 +65,10 @@ def report(snapshot: Snapshot, ledger: Ledger, policy: Policy | None = None) -> 
         **_route(account),
         "variants": variants(account),
         "earlier_versions": earlier_versions(account, ledger),
-        "checks": {"sample_ratio": _sample_ratio(ratio)},
+        "checks": {
+            "sample_ratio": _sample_ratio(ratio),
+            "interleaving": checks_as_json(interleaving_checks(account)),
+        },
         "verdict": _verdict(account, judged, problems),
         "comparisons": [_comparison(one) for one in (*judged.comparisons, *judged.others)],
         "guardrails": [

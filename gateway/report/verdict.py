@@ -14,6 +14,7 @@ from gateway.report import sentence
 from gateway.report.account import ANSWERING, Account
 from gateway.report.comparison import FEWEST_UNITS, Comparison, comparisons
 from gateway.report.guardrails import Guarded, guarded
+from gateway.report.interleaving import interleaving_checks, unfair_reason
 from gateway.report.verdict_status import Status
 from policies import Tally
 from policies.statistics.sample_ratio import SampleRatio, sample_ratio
@@ -80,6 +81,8 @@ def _of_comparisons(
     if ratio is not None and not ratio.ok:
         broken = sentence.ratio_reason(account, ratio.p)
         return _withheld(account, [_void(one, broken) for one in found])
+    if (unfair := unfair_reason(interleaving_checks(account))) is not None:
+        return _withheld(account, [one if one.votes is None else _void(one, unfair) for one in found])
     failing = sentence.failing(account, bounds)
     found = tuple(
         replace(one, status="failing", reason=failing[one.variant])

@@ -98,6 +98,27 @@ def log_sign_e_value(wins: int, losses: int, concentration: float = CONCENTRATIO
     return n * log(2) + _log_beta(wins + a, losses + a) - _log_beta(a, a)
 
 
+def unfairness_p(tally: Tally) -> float:
+    """Return the always-valid p-value that values in [−1, 1], one of each draft, have the mean 0.
+
+    A fair draft gives each value the mean 0 whatever came before, so that by Hoeffding's lemma the bet
+    exp(λΣ − λ²n / 2) is a supermartingale for every λ; it is mixed over a normal λ. n counts the values other than 0:
+    without the zeros the mean is 0 as well. Coins (1 or −1) lose nothing. Without values, and of impossible sums, p is
+    1.
+
+    Source: Robbins 1970; Howard, Ramdas, McAuliffe & Sekhon 2021, Ann. Statist. 49(2).
+
+    >>> round(unfairness_p(Tally(m=20.0, positive=60, negative=40)), 3)
+    0.457
+    """
+    values = max(tally.positive, 0) + max(tally.negative, 0)
+    if not values or not isfinite(tally.m):
+        return 1.0
+    prior = 50.0
+    total = prior + values
+    return exp(min(0.0, 0.5 * log(total / prior) - tally.m**2 / (2 * total)))
+
+
 def _log_beta(a: float, b: float) -> float:
     return lgamma(a) + lgamma(b) - lgamma(a + b)
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from policies.plans import CompetitivePairs, Slot, TeamDraft, competitive_pairs, team_draft
 from policies.types import Occasion
+from router.merge import placements
 
 Lists = Sequence[Sequence[str]]
 Outcome = tuple[str, str]  # the items shown, and the ranker credited per slot ("-" for none)
@@ -113,6 +114,27 @@ def test_a_click_at_any_place_favours_no_ranker(lists: Lists, length: int) -> No
                 held[one, other, mine, 0] += 1
                 held[one, other, theirs, 1] += 1
     assert all(held[one, other, at, 0] == held[one, other, at, 1] for one, other, at, _ in list(held))
+
+
+@pytest.mark.parametrize(("lists", "length"), CASES)
+def test_what_must_be_even_of_a_draft_is(lists: Lists, length: int) -> None:
+    """Over all orders the mean of every measure is 0, of team drafts and of pairs, and never beyond 1."""
+    orders = list(permutations(range(len(lists))))
+    drawn = [
+        team_draft(lists, length, [*draw, orders[0]].__getitem__) for draw in product(orders, repeat=min(length, 4))
+    ]
+    pairs = [competitive_pairs(lists, length, order) for order in orders] if len(lists) == 2 else []
+    for merged in (drawn, pairs):
+        total: dict[tuple[str, str, str], list[float]] = {}
+        for slots in merged:
+            ids = [lists[slot.source][slot.position] for slot in slots]
+            items = {
+                str(one): [item for item, slot in zip(ids, slots, strict=True) if slot.credit == one]
+                for one in range(len(lists))
+            }
+            for *place, value in placements(items, ids):
+                total.setdefault(tuple(place), []).append(value)  # type: ignore[arg-type]
+        assert all(abs(sum(values)) < 1e-9 and max(map(abs, values)) <= 1 for values in total.values())
 
 
 @pytest.mark.parametrize(("lists", "length"), [case for case in CASES if len(case[0]) == 2])

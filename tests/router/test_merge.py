@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from policies.plans import TeamDraft
 from policies.types import Occasion
 from router.extract import MISSING, UNREADABLE, decode_json
-from router.merge import Merged, Reason, merge
+from router.merge import Merged, Reason, merge, placements
 
 PLAN = TeamDraft(("a", "b"), "/result/hits", "/id", 3)
 IDS = TeamDraft(("a", "b"), "", "", 3)
@@ -127,6 +127,15 @@ def test_the_answers_are_not_changed() -> None:
 def test_one_answer_per_ranker_is_asked_for_and_at_least_one_that_came(answers: list[object]) -> None:
     with pytest.raises(ValueError, match="answer"):
         merge(IDS, occasion(), answers)
+
+
+def test_how_a_list_treated_its_rankers_by_hand() -> None:
+    """Rounds x against p and y against q: x stood below, y above; c belongs to both, and z has no competitor."""
+    found = placements({"b": ("p", "q"), "a": ("x", "y", "z")}, ("p", "x", "c", "y", "q", "z"))
+    assert list(found) == [("a", "b", "@first", -1.0), ("a", "b", "@above", 0.0), ("a", "b", "@credited", 1.0)]
+    three = placements({"a": ("x",), "b": ("p",), "c": ()}, ("x", "p"))
+    assert list(three) == [("a", "b", "@first", 1.0), ("a", "b", "@above", 1.0)]
+    assert list(placements({"a": (), "b": ()}, ("c",))) == [("a", "b", "@credited", 0.0)]
 
 
 lists = st.lists(st.integers(0, 9) | st.sampled_from("abc"), max_size=8)

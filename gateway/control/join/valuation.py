@@ -14,6 +14,7 @@ from gateway.store.counts.deltas import Deltas
 from gateway.store.rows.calls import StoredCall
 from gateway.store.rows.feedback_events import Event
 from router.exposure import exposed
+from router.merge import placements
 from router.outcomes import Value, changes, compared, counted, in_time, values
 from router.records import EXPOSED, Feedback
 from router.snapshot import Metric
@@ -51,6 +52,8 @@ class Valuation:
         for shadow, measure, value in compared(both):
             if shadow.variant not in known:
                 deltas.compared(shadow, measure, value)
+        if len(both) > 1:
+            _place(old, both, deltas)
         learned = feedback_of(joined)
         needed = self._definitions.exposure(new[0].route, new[0].at_ms)
         met = not needed or exposed(learned)
@@ -109,6 +112,17 @@ class Valuation:
         if self._definitions.sharing:  # an event that counts for one prediction may be outside the window of another
             events = [event for event in events if in_time(event.event_ms, at_ms, metric)]
         return values(calls, events, metric, closed=closed)
+
+
+def _place(old: Sequence[StoredCall], both: Sequence[StoredCall], deltas: Deltas) -> None:
+    """Count how the merged list treated the rankers, with all of its rows in place of the ``old`` ones."""
+    for calls, sign in ((old, -1), (both, 1)):
+        rankers = {call.variant: call for call in calls if call.role == "draft" and not (call.forced or call.uncounted)}
+        shown = next((shown for call in rankers.values() if (shown := call.shown) is not None), None)
+        if shown is not None:
+            items = {name: credited for name, call in rankers.items() if (credited := call.items) is not None}
+            for placement in placements(items, shown):
+                deltas.placed(rankers[placement.ranker], placement, sign)
 
 
 def feedback_of(events: Iterable[Event]) -> list[Feedback]:

@@ -19,6 +19,7 @@ from gateway.store.rows.recorded import ChangedValue, Recorded
 from gateway.store.rows.shared_fields import SharedFields
 from gateway.store.units.unit_buckets import BucketChanges, bucket_of, new_changes
 from policies.statistics.latency import bucket
+from router.merge import Placement
 from router.outcomes import Value
 from router.records import UNCOUNTED, WRONG, Outcome, Role
 from router.scores import PairMeasure
@@ -219,6 +220,12 @@ class Deltas:
         """Count how a shadow's prediction compares with the primary's: by unit only where the measure says so."""
         unit = shadow.counted_unit if measure.by_unit else None
         self._outcome(_address(shadow, "", measure.name, "", "live"), unit, None, value)
+
+    def placed(self, ranker: StoredCall, placement: Placement, sign: int) -> None:
+        """Count how a merged list treated two rankers: by request, because each is drawn anew."""
+        address = _address(ranker, placement.other, placement.measure, "", "live")
+        before, after = (None, placement.value) if sign > 0 else (placement.value, None)
+        self.alone[address, before, after] += 1
 
     def closed(
         self, call: Origin, metric: Metric, n: int = 1, *, units: Iterable[str | None], exposed: bool = True

@@ -19,7 +19,8 @@ Phase = Literal["live", "mature", "closed", "unexposed"]
 
 #: A built-in metric: M = the variant's failures, D = calls; live only. The others are the pair measures of
 #: ``router.scores``: D = 1 where a shadow and the primary both predicted what the measure compares; live only. A user's
-#: metric cannot begin with "@".
+#: metric cannot begin with "@". How merged lists treated two rankers (``router.merge.Placement``) is kept so, too: D =
+#: 1 for each list, and ``against`` the other ranker, of which the name comes later.
 CALLS = "@calls"
 COMPARED: Final = frozenset(measure.name for measure in PAIR_MEASURES)
 

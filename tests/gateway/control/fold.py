@@ -83,6 +83,14 @@ def fold(
                     if worth is not None:
                         whose = None if measure.by_unit else row.id + row.variant
                         put(values, row, "", measure.name, "", "live", worth, unit=whose)
+        drafted = {row.variant: row for row in whole if row.role == "draft" and row.items is not None}
+        in_order = next((row.shown for row in whole if row.role == "draft" and row.shown is not None), None)
+        if {"a", "b"} <= set(drafted) and in_order is not None:
+            ours, theirs = drafted["a"].items or (), drafted["b"].items or ()
+            ups = [1 if in_order.index(x) < in_order.index(y) else -1 for x, y in zip(ours, theirs, strict=False)]
+            most = (len(ours) > len(theirs)) - (len(ours) < len(theirs))
+            for name, way in (("@first", ups[0]), ("@above", sum(ups) / (len(in_order) // 2)), ("@credited", most)):
+                put(values, drafted["a"], "b", name, "", "live", float(way), unit=prediction_id)
         if met is not None:
             every_ms = every["exposed"].window_ms
             told = [e for e in shown.get(prediction_id, ()) if e.value is not None]
