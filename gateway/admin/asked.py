@@ -16,6 +16,7 @@ from gateway.admin.guard import TOKEN_LINE
 LATEST_MS: Final = 253_402_300_799_999
 _MOST_DIGITS: Final = 15
 _MOST_NAME: Final = 64
+_MOST_NUMBERS: Final = 20
 
 
 def author(request: Request) -> str:
@@ -37,3 +38,20 @@ def number(request: Request, name: str, default: int, *, least: int = 0, most: i
     if given.isascii() and given.isdigit() and len(given) <= _MOST_DIGITS and least <= int(given) <= most:
         return int(given)
     raise HTTPException(400, f"{name} must be a whole number from {least:,} to {most:,}, got {given[:20]}")
+
+
+def positive_numbers(request: Request, name: str) -> list[float]:
+    """Return the numbers of a parameter, between commas; none without it. Raises HTTPException (400)."""
+    given = request.query_params.get(name)
+    if given is None:
+        return []
+    found = []
+    for word in given.split(",")[: _MOST_NUMBERS + 1]:
+        try:
+            found.append(float(word[:_MOST_NAME]))
+        except ValueError:
+            found.append(0.0)
+    if len(found) > _MOST_NUMBERS or not all(0 < one <= LATEST_MS for one in found):
+        said = f"at most {_MOST_NUMBERS} numbers greater than 0, as in 0.01,0.02"
+        raise HTTPException(400, f"{name} must be {said}, got {given[:_MOST_NAME]}")
+    return found

@@ -20,6 +20,7 @@ from gateway.cli.local.serve import demo, serve
 from gateway.cli.options import CONFIG_HELP
 from gateway.cli.remote.events import events
 from gateway.cli.remote.export import export
+from gateway.cli.remote.power import power
 from gateway.cli.remote.privacy import privacy
 from gateway.cli.remote.report import report
 
@@ -64,7 +65,7 @@ def options(
     context.obj = config
 
 
-for command in (serve, check, doctor, demo, report, events, explain, export, backup, restore, schema):
+for command in (serve, check, doctor, demo, report, power, events, explain, export, backup, restore, schema):
     app.command()(command)
 app.add_typer(dashboards, name="dashboards")
 app.add_typer(feedback, name="feedback")

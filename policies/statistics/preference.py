@@ -66,7 +66,7 @@ def preference(tally: Tally, *, alpha: float = 0.05) -> Preference:
     """
     wins, losses = max(tally.positive, 0), max(tally.negative, 0)
     votes = wins + losses
-    again = _looks(tally)
+    again = looks(tally)
     spread = -2 * log(alpha / again) if 0 < alpha < 1 else 1.0
     low, high = rate_interval(
         wins,
@@ -123,7 +123,7 @@ def _log_beta(a: float, b: float) -> float:
     return lgamma(a) + lgamma(b) - lgamma(a + b)
 
 
-def _looks(tally: Tally) -> float:
+def looks(tally: Tally) -> float:
     """Return what the stake is divided by because units vote again; at least 1."""
     values = tally.d / tally.n if tally.n > 0 and isfinite(tally.d) else 1.0
     return 1 + 2 * log(max(values, 1.0))

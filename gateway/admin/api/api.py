@@ -20,7 +20,7 @@ from starlette.routing import Route
 from gateway.admin.api.fleet_view import as_shown, sentences
 from gateway.admin.api.readings import Readings
 from gateway.admin.api.reports import Reports, StoreUnavailable, from_store
-from gateway.admin.asked import author, number
+from gateway.admin.asked import author, number, positive_numbers
 from gateway.admin.controller import Controller
 from gateway.admin.json_errors import problem, unknown
 from gateway.admin.metrics.metrics import Metrics
@@ -57,6 +57,7 @@ class API:
             Route("/api/v1/routes", _answering(self.list_routes)),
             Route("/api/v1/routes/{route}", _answering(self.one_route)),
             Route("/api/v1/routes/{route}/epochs", _answering(self.epochs)),
+            Route("/api/v1/routes/{route}/power", _answering(self.power)),
             Route("/api/v1/predictions/{prediction}", _answering(self.one_prediction)),
             Route("/api/v1/feedback", _answering(self.account)),
             Route("/api/v1/feedback/orphans", _answering(self.orphans)),
@@ -97,6 +98,15 @@ class API:
         name = request.path_params["route"]
         try:
             return _json({"route": name, "epochs": await self.reports.epochs(name)})
+        except KeyError:
+            return unknown("route", name, self.controller.in_force.snapshot.routes)
+
+    async def power(self, request: Request) -> Response:
+        """What a route's traffic can decide, and when, for ``?effects=`` and ``?days=``, each a list of numbers."""
+        name = request.path_params["route"]
+        effects, days = positive_numbers(request, "effects"), positive_numbers(request, "days")
+        try:
+            return _json(await self.reports.power(name, effects, days))
         except KeyError:
             return unknown("route", name, self.controller.in_force.snapshot.routes)
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple, TypeVar
 
 from gateway.control.plan.in_force import InForce
 from gateway.control.queries import Queries
 from gateway.report import report, update_watermark
+from gateway.report.account import account_of
 from gateway.report.past import as_it_was
 from gateway.report.problems import of_no_route
 from gateway.store.counts.ledger import Ledger
@@ -129,6 +130,19 @@ class Reports:
                 return await asyncio.to_thread(report, then, found[1]) | {"past": True}
         except TimeoutError as error:
             raise StoreUnavailable(f"the store did not answer within {DEADLINE_SECONDS:.0f} seconds") from error
+
+    async def power(self, route: str, effects: Sequence[float], days: Sequence[float]) -> dict[str, Any]:
+        """Return what a route can decide, and when, made anew each time. Raises KeyError, StoreUnavailable."""
+        from gateway.report.planning import planning  # loads scipy, and few ask
+
+        snapshot = self._in_force.snapshot
+        if route not in snapshot.routes:
+            raise KeyError(route)
+        ledgers = await from_store(self._queries, lambda ask: ask.ledgers([route]))
+        policy = self._policy(route)
+        async with self._turn:
+            account = account_of(snapshot, ledgers[route], policy)
+            return await asyncio.to_thread(planning, account, effects, days)
 
     async def epochs(self, route: str) -> list[dict[str, Any]]:
         """Return the epochs of a route, the one that began last first. Raises KeyError, StoreUnavailable."""

@@ -23,11 +23,13 @@ def check(
     no_secrets: Annotated[
         bool, typer.Option("--no-secrets", help="Do not read the files and variables it refers to, as in CI.")
     ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 for warnings as well, as in CI.")] = False,
 ) -> None:
     """List every problem of the configuration.
 
     Each comes with its line and, where there is one, a remedy. Exits with 1 if there is a problem, with 0 if there are
-    only warnings. What the file refers to must be there, unless --no-secrets says to check the file alone.
+    only warnings, unless --strict counts those as well. What the file refers to must be there, unless --no-secrets says
+    to check the file alone.
     """
     from gateway.process.configuration import load
     from router.config.config import ConfigError
@@ -44,7 +46,7 @@ def check(
     else:
         print_diagnostics(found)
         typer.echo(_counted(found) if valid is None else f"{path}: valid, {_holds(valid)}{_and_warnings(found)}")
-    raise typer.Exit(0 if valid is not None else PROBLEM)
+    raise typer.Exit(PROBLEM if valid is None or (strict and found) else 0)
 
 
 def schema() -> None:

@@ -66,6 +66,8 @@ def test_warnings_are_shown_and_are_no_problem(tmp_path: Path, capsys: pytest.Ca
     text = capsys.readouterr().out
     assert "warning:" in text
     assert text.splitlines()[-1].endswith("; 1 warning")
+    assert run(["check", "--strict", "-c", str(path)]) == PROBLEM
+    assert run(["check", "--strict", "-c", str(write_config(tmp_path))]) == 0
 
 
 def test_a_file_that_is_not_there_is_a_problem_like_any_other(

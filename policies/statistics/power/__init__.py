@@ -1,0 +1,1 @@
+"""How long a comparison takes. Loads numpy and scipy."""
