@@ -13,9 +13,14 @@ from math import fsum, inf, isfinite, log, log1p, sqrt
 from policies.statistics.bernoulli import rate_interval
 from policies.statistics.difference import Difference as Difference
 from policies.statistics.difference import Method as Method
-from policies.types import EMPTY, Tally
+from policies.statistics.means.mixture import undeclared
+from policies.statistics.means.strata import BucketSums, by_buckets, by_student, side_of
+from policies.types import BUCKETS, EMPTY, Buckets, Tally
 
 Bounds = tuple[float, float]
+
+#: A unit with more than this multiple of the average number of values is heavy.
+HEAVY = 10.0
 
 #: Fewer units than this (on each side of a difference) get no asymptotic interval: their sum is not close to normal.
 FEWEST_UNITS = 100
@@ -37,7 +42,9 @@ class Interval:
     method: Method
 
 
-def mean_interval(tally: Tally, *, bounds: Bounds | None, alpha: float = 0.05) -> Interval | None:
+def mean_interval(
+    tally: Tally, *, bounds: Bounds | None, alpha: float = 0.05, buckets: BucketSums | None = None
+) -> Interval | None:
     """Return where the mean ΣM / ΣD lies, at every look with probability of ever missing it at most ``alpha``.
 
     ``bounds`` are the finite (low, high) that every single value is known to lie in, None when none are known.
@@ -48,7 +55,10 @@ def mean_interval(tally: Tally, *, bounds: Bounds | None, alpha: float = 0.05) -
     most (p/q)·M/d + ((1−p)/(1−q))·(D−M)/d + 1 − D/d, whose expectation is 1 when E[M] = q·E[D]. That needs neither
     values of 0 and 1 nor units of one size, nor that the values of one unit are independent. The product over units is
     that of ΣM/d successes and Σ(D−M)/d failures, so one closed form serves all. A unit with D values weighs D/d
-    trials: a few very heavy units make the interval wide, as they should. ``d`` is taken as given, like the counts.
+    trials. ``d`` is taken as given, like the counts. Where one unit has more than ten times as many values as units
+    have on average (``HEAVY``), it would make the interval wide for good. Then it is the asymptotic one, once there are
+    enough units for values as skewed as theirs; or, if the ``buckets`` of the tally are given, that of the mean in
+    which no unit weighs more than two typical buckets of units; and the exact one before.
 
     The probability holds over all looks where requests are the units, or units are complete when they come in. While
     counts of units still grow it holds for each look; over all looks the error stayed below ``alpha`` in simulations.
@@ -72,7 +82,7 @@ def mean_interval(tally: Tally, *, bounds: Bounds | None, alpha: float = 0.05) -
     """
     _check(alpha, bounds)
     if bounds is not None:
-        return _exact_mean(tally, bounds, alpha)
+        return _with_a_heavy_unit(tally, bounds, alpha, buckets) or _exact_mean(tally, bounds, alpha)
     if not _is_varied(tally, bounds):
         return None
     mean, variance = _ratio(tally)
@@ -114,6 +124,26 @@ def difference_interval(
     pairs = [(one, other) for one, other in strata if _has_values(one) and _has_values(other)]
     found = None if adaptive else _asymptotic_difference(pairs, bounds, by_unit, alpha)
     return found or _difference_of_intervals(pairs, bounds, alpha)
+
+
+def _with_a_heavy_unit(tally: Tally, bounds: Bounds, alpha: float, buckets: BucketSums | None) -> Interval | None:
+    """Return the interval in which a heavy unit weighs less than the exact one makes it; None where there is none."""
+    if not _is_varied(tally, bounds) or not tally.d_max > HEAVY * tally.d / tally.n:
+        return None
+    side = side_of(tally, None)
+    if tally.n >= side.needed:
+        mean, variance = _ratio(tally)
+        z = undeclared(tally.n, side.needed).critical(alpha)
+    else:
+        # A mean is its difference from another that is known to be 0.
+        nothing = Buckets(d=(1.0,) * BUCKETS)
+        found = by_buckets([(nothing, buckets)]) if buckets is not None else None
+        if found is None or not found.ready:
+            return None
+        mean, variance = found.difference, found.variance
+        z = by_student(undeclared(tally.n, FEWEST_UNITS).critical(alpha), found.degrees)
+    margin = z * sqrt(variance)
+    return Interval(max(mean - margin, bounds[0]), min(mean + margin, bounds[1]), "asymptotic")
 
 
 def _exact_mean(tally: Tally, bounds: Bounds, alpha: float) -> Interval:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import ceil, expm1, fsum, isfinite, log1p, sqrt
+from math import ceil, fsum, isfinite, sqrt
 from typing import Final
 
 from policies.statistics.difference import Difference, Method
@@ -21,6 +21,8 @@ from policies.statistics.means.strata import (
     BucketPair,
     Estimate,
     Pair,
+    by_normal,
+    by_student,
     capped_estimate,
     estimate,
     has_values,
@@ -96,7 +98,7 @@ def of_estimate(
     found: Estimate, watch: Watch, bounds: Bounds | None, alpha: float, part: float = 1.0, method: Method = "asymptotic"
 ) -> Difference:
     """Return the difference that an estimate shows when it is watched so, with a ``part`` of alpha."""
-    z = _by_normal(abs(found.difference) / sqrt(found.variance), found.degrees)
+    z = by_normal(abs(found.difference) / sqrt(found.variance), found.degrees)
     return _banded(found, bounds, watch.critical(alpha * part), method, min(1.0, watch.p(z) / part))
 
 
@@ -115,20 +117,20 @@ def _watch(found: Estimate, expected: float | None, effect: float | None) -> Wat
 
 
 def _group_sequential(found: Estimate, bounds: Bounds | None, looks: Sequence[float], alpha: float) -> Difference:
-    z = _by_normal(abs(found.difference) / sqrt(found.variance), found.degrees) if found.variance > 0 else 0.0
+    z = by_normal(abs(found.difference) / sqrt(found.variance), found.degrees) if found.variance > 0 else 0.0
     result = _banded(found, bounds, boundary(looks, alpha), "group_sequential", sequential_p(looks, z))
     return result if found.ready else _withheld(result, found)
 
 
 def _banded(found: Estimate, bounds: Bounds | None, z: float, method: Method, p: float) -> Difference:
     """Return the interval of so many standard errors."""
-    by_student = _by_student(z, found.degrees)
-    margin = by_student * sqrt(max(found.variance, 0.0))
+    t = by_student(z, found.degrees)
+    margin = t * sqrt(max(found.variance, 0.0))
     low, high = found.difference - margin, found.difference + margin
     if bounds is not None:
         widest = bounds[1] - bounds[0]
         low, high = max(low, -widest), min(high, widest)
-    relative = _relative(found, by_student)
+    relative = _relative(found, t)
     return Difference(found.difference, low, high, method, p=p, relative=relative, capped=found.capped)
 
 
@@ -215,13 +217,3 @@ def _counted(tally: Tally, bounds: Bounds) -> Stakes:
     trials = tally.d / heaviest
     successes = min(max((tally.m - low * tally.d) / (high - low) / heaviest, 0.0), trials)
     return Stakes.on_counts(successes, trials - successes)
-
-
-def _by_normal(t: float, degrees: float) -> float:
-    """Return the normal quantile at the level of a Student ``t``. Source: Wallace 1959, Ann. Math. Statist. 30(4)."""
-    return sqrt(degrees * log1p(t * t / degrees)) if isfinite(degrees) else t
-
-
-def _by_student(z: float, degrees: float) -> float:
-    """Return the Student quantile at the level of a normal ``z``."""
-    return sqrt(degrees * expm1(z * z / degrees)) if isfinite(degrees) else z

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import fsum, inf, isfinite, sqrt
+from math import expm1, fsum, inf, isfinite, log1p, sqrt
 from statistics import median
 from typing import Final, NamedTuple, Protocol
 
@@ -90,7 +90,7 @@ class Estimate:
         return self.smaller >= self.needed and self.variance > 0 and isfinite(self.variance)
 
 
-class _Side(NamedTuple):
+class Side(NamedTuple):
     """One side of one stratum: its mean, and sums of powers of the units' residuals, (M − D·mean) / mean of D."""
 
     n: float
@@ -99,11 +99,33 @@ class _Side(NamedTuple):
     squares: float
     cubes: float
 
+    @property
+    def needed(self) -> float:
+        """How many units it takes for the sum of values as skewed as these to be normal: see ``SKEWNESS_FACTOR``."""
+        return needed_units(self.squares / max(self.n - 1, 1), self.cubes / self.n)
+
+
+def needed_units(square: float, cube: float) -> float:
+    """Return the number of units that residuals with this mean square and mean cube need."""
+    if not square > 0:
+        return float(FEWEST_UNITS)
+    return max(float(FEWEST_UNITS), SKEWNESS_FACTOR * (cube / square) ** 2 / square if abs(cube) < inf else inf)
+
 
 def has_values(tally: Tally) -> bool:
     """Return whether there are values, and sums whose third powers are numbers."""
     sums = (tally.d, tally.m, tally.d2, tally.m2, tally.md)
     return tally.n > 0 and tally.d > 0 and all(abs(each) < LARGEST for each in sums)
+
+
+def by_normal(t: float, degrees: float) -> float:
+    """Return the normal quantile at the level of a Student ``t``. Source: Wallace 1959, Ann. Math. Statist. 30(4)."""
+    return sqrt(degrees * log1p(t * t / degrees)) if isfinite(degrees) else t
+
+
+def by_student(z: float, degrees: float) -> float:
+    """Return the Student quantile at the level of a normal ``z``."""
+    return sqrt(degrees * expm1(min(z * z / degrees, 600.0))) if isfinite(degrees) else z
 
 
 def weights_of(counts: Sequence[tuple[float, float]]) -> list[float]:
@@ -142,16 +164,14 @@ def estimate(
     pairs = [strata[at] for at in chosen]
     known = None if buckets is None or len(buckets) != len(strata) else [buckets[at] for at in chosen]
     weights = weights_of([(one.d, other.d) for one, other in pairs])
-    sides = tuple([_side(pair[at], bounds) for pair in pairs] for at in (0, 1))
+    sides = tuple([side_of(pair[at], bounds) for pair in pairs] for at in (0, 1))
     units = tuple(_distinct([pair[at] for pair in pairs]) for at in (0, 1))
 
     freedom = [sum(side.n - 1 for side in each) for each in sides]
     squares = [fsum(side.squares for side in each) for each in sides]
     pooled = fsum(squares) / sum(freedom)
     cubes = fsum(side.cubes for each in sides for side in each) / sum(side.n for each in sides for side in each)
-    needed = float(FEWEST_UNITS)
-    if pooled > 0:
-        needed = max(needed, SKEWNESS_FACTOR * (cubes / pooled) ** 2 / pooled if abs(cubes) < inf else inf)
+    needed = needed_units(pooled, cubes)
 
     variances: list[list[float]] = []
     for each, count in zip(sides, units, strict=True):
@@ -254,7 +274,7 @@ def by_buckets(buckets: Sequence[BucketPair]) -> Estimate | None:
     )
 
 
-def _side(tally: Tally, bounds: Bounds | None) -> _Side:
+def side_of(tally: Tally, bounds: Bounds | None) -> Side:
     mean, per_unit = tally.m / tally.d, tally.d / tally.n
     squares = tally.m2 - 2 * mean * tally.md + mean * mean * tally.d2
     # Sums of squares cancel: what is left below 1e-12 of them is their rounding.
@@ -265,7 +285,7 @@ def _side(tally: Tally, bounds: Bounds | None) -> _Side:
     if not (isfinite(cubes) and tally.d3 * tally.d >= tally.d2**2 * (1 - 1e-9)):
         # No residual is larger than the bounds times the most values of a unit.
         cubes = inf if bounds is None else squares * (bounds[1] - bounds[0]) * max(tally.d_max, per_unit)
-    return _Side(tally.n, tally.d, mean, squares / per_unit**2, cubes / (per_unit * per_unit * per_unit))
+    return Side(tally.n, tally.d, mean, squares / per_unit**2, cubes / (per_unit * per_unit * per_unit))
 
 
 def _distinct(tallies: Sequence[Tally]) -> float:
@@ -276,7 +296,7 @@ def _distinct(tallies: Sequence[Tally]) -> float:
 def _over_strata(
     variances: Sequence[Sequence[float]],
     weights: Sequence[float],
-    sides: Sequence[Sequence[_Side]],
+    sides: Sequence[Sequence[Side]],
     buckets: Sequence[BucketPair] | None,
     independent: bool,
 ) -> tuple[tuple[float, float], float, float]:

@@ -16,7 +16,7 @@ from policies.statistics.sequential import (
     difference_interval,
     mean_interval,
 )
-from policies.types import Tally
+from policies.types import Buckets, Tally
 from tests.policies.examples import rate_tally
 from tests.policies.statistics.tallies import Array, allowed, tally_of
 
@@ -378,3 +378,39 @@ def test_many_units_at_once_are_tallied_as_one_by_one() -> None:
     """The simulations of this module depend on it."""
     m, d = users(np.random.default_rng(10), 50)
     assert tally_of(m, d) == Tally.of_units(zip(m.tolist(), d.tolist(), strict=True))
+
+
+# A heavy unit
+
+
+@pytest.mark.parametrize("right", [0.0, 600.0, 1_000.0])
+def test_one_unit_with_a_thousand_values_makes_the_interval_of_a_mean_not_wide(right: float) -> None:
+    rng = np.random.default_rng(11)
+    m, d, bucket = rng.binomial(5, 0.6, 2_000).astype(float), np.full(2_000, 5.0), rng.integers(0, 64, 2_000)
+    before = mean_interval(tally_of(m, d), bounds=UNIT)
+    m[0], d[0] = right, 1_000.0
+    sums = Buckets(tuple(np.bincount(bucket, m, 64).tolist()), tuple(np.bincount(bucket, d, 64).tolist()))
+    after = mean_interval(tally_of(m, d), bounds=UNIT, buckets=sums)
+    assert before is not None
+    assert after is not None
+    assert before.method == "exact"
+    assert after.high - after.low < 2 * (before.high - before.low)
+    assert after.low < 0.6 < after.high
+
+
+def test_watching_users_beside_a_heavy_unit_misses_in_at_most_alpha_over_all_looks() -> None:
+    rng = np.random.default_rng(12)
+    missed = 0
+    for _ in range(200):
+        d = rng.integers(1, 6, 1_000).astype(float)
+        d[0] = 500
+        m = rng.binomial(d.astype(int), rng.beta(1.2, 0.8, 1_000)).astype(float)
+        bucket = rng.integers(0, 64, 1_000)
+        for n in range(150, 1_001, 170):
+            sums = Buckets(
+                tuple(np.bincount(bucket[:n], m[:n], 64).tolist()), tuple(np.bincount(bucket[:n], d[:n], 64).tolist())
+            )
+            if misses(mean_interval(tally_of(m[:n], d[:n]), bounds=UNIT, buckets=sums), 0.6):
+                missed += 1
+                break
+    assert missed / 200 <= allowed(0.05, 200)
