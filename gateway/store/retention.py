@@ -43,6 +43,7 @@ from gateway.store.schema.count_tables import (
     epochs,
     faults,
     forced,
+    hours,
     latency,
     looks,
     newest_calls,
@@ -340,4 +341,5 @@ _CHUNKS: Final = (
         _chunk(table, *_of(table), table.c.period <= bindparam("last"))
         for table in (stretches, plan_rows, plan_packs, shared_values)
     ),
+    _chunk(hours, *_of(hours), hours.c.hour_ms <= bindparam("last")),
 )

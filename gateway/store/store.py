@@ -22,7 +22,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from gateway.files.regular import open_regular
 from gateway.store import prediction_view
-from gateway.store.counts import plans, read_ledgers, tallies
+from gateway.store.counts import hours, plans, read_ledgers, tallies
 from gateway.store.counts.ledger import Epoch, Ledger
 from gateway.store.counts.plans import LoggedEvent
 from gateway.store.counts.read_ledgers import LedgerVersions
@@ -269,6 +269,11 @@ class Store:
         """Return a route's plans, the newest first."""
         async with self.read() as connection:
             return await plans.plans_of(connection, route, limit)
+
+    async def series(self, route: str, metric: str, since_ms: int, now_ms: int) -> list[dict[str, Any]]:
+        """Return a route's calls or values by the hour, later by the day, as plain JSON values."""
+        async with self.read() as connection:
+            return await hours.series(connection, route, metric, since_ms, now_ms)
 
     async def recalled(self, limit: int) -> list[LoggedEvent]:
         """Return the last ``limit`` acts of people and the last ``limit`` other events, the newest first."""

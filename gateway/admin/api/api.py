@@ -7,6 +7,7 @@ changes anything. An endpoint is an entry of ``routes`` and its handler, which a
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import wraps
@@ -27,6 +28,8 @@ from gateway.admin.metrics.metrics import Metrics
 from gateway.control.acts import Act
 from gateway.control.progress import Progress
 from gateway.process.effective import effective
+from gateway.store.counts.hours import KEPT_MS
+from gateway.store.counts.ledger import CALLS
 from gateway.store.counts.plans import ACTS
 from gateway.store.rows.feedback_status import STATUSES, UNKNOWN
 from router.config.diagnostics import as_json
@@ -58,6 +61,7 @@ class API:
             Route("/api/v1/routes/{route}", _answering(self.one_route)),
             Route("/api/v1/routes/{route}/epochs", _answering(self.epochs)),
             Route("/api/v1/routes/{route}/power", _answering(self.power)),
+            Route("/api/v1/routes/{route}/series", _answering(self.series)),
             Route("/api/v1/predictions/{prediction}", _answering(self.one_prediction)),
             Route("/api/v1/feedback", _answering(self.account)),
             Route("/api/v1/feedback/orphans", _answering(self.orphans)),
@@ -109,6 +113,18 @@ class API:
             return _json(await self.reports.power(name, effects, days))
         except KeyError:
             return unknown("route", name, self.controller.in_force.snapshot.routes)
+
+    async def series(self, request: Request) -> Response:
+        """A route's calls by hour, after a week by day; with ``?metric=`` its mature values. ``?since=`` is in ms."""
+        name, metric = request.path_params["route"], request.query_params.get("metric", CALLS)
+        known, now_ms = self.controller.in_force.snapshot.routes, time.time_ns() // 1_000_000
+        if name not in known:
+            return unknown("route", name, known)
+        if metric not in (measured := (*known[name].metrics, CALLS)):
+            return unknown("metric", metric, measured)
+        since_ms = number(request, "since", now_ms - KEPT_MS)
+        found = await from_store(self.controller.queries, lambda ask: ask.store.series(name, metric, since_ms, now_ms))
+        return _json({"route": name, "metric": metric, "series": found})
 
     async def list_backends(self, request: Request) -> Response:
         """Every backend's replicas, and how many workers see each as fit, ejected or unhealthy."""

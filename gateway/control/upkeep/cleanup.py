@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Final
 
 from gateway.store import Store, reason
-from gateway.store.counts import history
+from gateway.store.counts import history, hours
 from gateway.store.fleet.lease import LeaseLost
 from gateway.store.retention import KINDS, Expired, Kind
 from gateway.store.schema import partitions
@@ -53,6 +53,7 @@ class Retention:
         self._behind = behind
         self._on_expired = on_expired
         self._exclusively = exclusively
+        self._hours_from: int | None = None
 
     async def sweep(self, kept: Gateway, now_ms: int) -> None:
         """Remove everything that is older than ``kept`` says, fold what is old, and make room for the days to come."""
@@ -79,6 +80,15 @@ class Retention:
                 failure = failure or error
         if failure is not None:
             raise failure
+
+    async def fold_hours(self, now_ms: int) -> None:
+        """Fold hours that are old into days: at the start, and after each day."""
+        while self._hours_from != hours.kept_from(now_ms) and self._behind() <= BEHIND_BYTES:
+            began = monotonic()
+            async with self._store.change() as connection:
+                if not await hours.fold(connection, now_ms):
+                    self._hours_from = hours.kept_from(now_ms)
+            await asyncio.sleep(max(PAUSE_SECONDS, 9 * (monotonic() - began)))
 
     async def _fold(self, route: str) -> None:
         more = True
@@ -116,6 +126,7 @@ async def keep_sweeping(retention: Retention, kept: Callable[[], Gateway], now_m
     chores: tuple[tuple[str, Callable[[], Awaitable[None]]], ...] = (
         ("what is old stays for now", lambda: retention.sweep(kept(), now_ms())),
         ("old plans are not folded for now", retention.fold),
+        ("old hours are not folded for now", lambda: retention.fold_hours(now_ms())),
     )
     failing, pause = set[str](), FIRST_SECONDS
     while True:

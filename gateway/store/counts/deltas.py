@@ -11,6 +11,7 @@ from functools import lru_cache, partial
 from operator import itemgetter
 from typing import Final, NamedTuple, Protocol
 
+from gateway.store.counts.hours import HOUR_MS
 from gateway.store.counts.ledger import CALLS, CHECKED, Phase, Seen, versioned
 from gateway.store.counts.tally_delta import TallyAddress, TallyChanges, new_address
 from gateway.store.rows.calls import CallRow, StoredCall, by_shared_fields, wrong_of
@@ -122,6 +123,8 @@ class Deltas:
         self.units: defaultdict[TallyAddress, dict[str, list[float]]] = defaultdict(dict)
         #: The same where each prediction is a unit of its own: (address, before, after) → how often.
         self.alone: Counter[tuple[TallyAddress, float | None, float | None]] = Counter()
+        #: What hours change by: (address, hour) → as in ``units``.
+        self.hours: defaultdict[tuple[TallyAddress, int], list[float]] = defaultdict(lambda: [0.0])
         #: What the buckets of tallies change by, but for what ``units`` says.
         self.buckets: defaultdict[TallyAddress, BucketChanges] = defaultdict(new_changes)
         self.arrivals: defaultdict[RoutePeriod, dict[str, Arrival]] = defaultdict(dict)
@@ -180,14 +183,15 @@ class Deltas:
         for index, n in buckets.items():
             self.latency[shared.route, shared.epoch, of, shared.role, index] += n
         address, value = _address(shared, "", CALLS, "", "live"), float(shared.failed)
+        first = oldest // HOUR_MS
+        alike = {first: len(rows)} if newest // HOUR_MS == first else Counter([row.at_ms // HOUR_MS for row in rows])
+        for hour, n in alike.items():
+            _count(self.hours[address, hour], n, value)
         for unit, n in Counter([row.unit for row in rows] if shared.by_unit else {None: len(rows)}).items():
             if unit is None:
                 self.alone[address, None, value] += n
             else:
-                more = self._unit(address, unit)
-                more[0] += n
-                if value:
-                    more.append(n)
+                _count(self._unit(address, unit), n, value)
 
     def sign(self, sign: Sign, n: int, at_ms: int, detail: str = "") -> None:
         """Count a sign of something wrong, seen ``n`` times at a time; negative where it was taken back."""
@@ -268,6 +272,8 @@ class Deltas:
             self._outcome(address, unit, before, after)
             if unit is None and shared.by_unit:
                 _change(self.buckets[address][bucket_of(call.row.id)], before, after)
+            if not against and call.row.at_ms >= self._finer_since_ms:
+                _change(self.hours[address, call.row.at_ms // HOUR_MS], before, after)
             self.matured.add(shared.route)
 
     def status(self, route: str, metric: str, status: Status, n: int = 1, delay_seconds: float | None = None) -> None:
@@ -324,6 +330,13 @@ class Deltas:
             known = arrivals.get(unit)
             if known is None or at_ms < known.at_ms or (at_ms == known.at_ms and row.id < known.id):
                 arrivals[unit] = Arrival(at_ms, row.id, shared.period, shared.revision, shared.variant)
+
+
+def _count(more: list[float], n: int, value: float) -> None:
+    """Add ``n`` calls of this value to what a count and a sum change by."""
+    more[0] += n
+    if value:
+        more.append(n * value)
 
 
 def _change(more: list[float], before: float | None, after: float | None) -> None:

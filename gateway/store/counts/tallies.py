@@ -21,6 +21,7 @@ import orjson
 from sqlalchemy import BigInteger, Select, Text, bindparam, case, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.store.counts import hours
 from gateway.store.counts.deltas import Arrival, Deltas, RoutePeriod
 from gateway.store.counts.tally_delta import TallyAddress, TallyChanges, TallyDelta
 from gateway.store.schema import sql
@@ -131,6 +132,7 @@ async def apply(connection: AsyncConnection, deltas: Deltas, tally_cache: TallyC
     await _move_units(connection, deltas, ids, tally_cache, changes)
     await unit_buckets.move(connection, _bucketed(deltas, ids), begun)
     await _move(connection, {ids[address]: change for address, change in changes.items()})
+    await hours.move(connection, deltas.hours)
     began = await _arrive(connection, deltas.arrivals, tally_cache)
     began.update(deltas.stretches)
     await sql.add(

@@ -121,6 +121,22 @@ units: Final = table(
 #: The units of a tally in buckets (``units/unit_buckets``), as JSON: the exact sum of each, then the count of each.
 buckets: Final = table("buckets", integer("tally", key=True), string("body"), wide=True)
 
+#: Calls and mature values by hour or day (``counts/hours``): how many there are, their sum, and what rounding left out.
+hours: Final = table(
+    "hours",
+    string("route", key=True),
+    string("epoch", key=True),
+    string("metric", key=True),
+    string("definition", key=True),
+    integer("hour_ms", key=True),
+    string("variant", key=True),
+    string("version", key=True),
+    string("role", key=True),
+    number("d"),
+    number("m"),
+    string("rest", null=True),
+)
+
 #: Each unit's first request of an epoch while its salt was the same, by (at_ms, id). ``period`` is that since which it
 #: was the same (0: from the beginning, ``assignments``), ``in_period`` the request's own. NULL, by an older program: it
 #: is ``period``.

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.schema.tables import metadata, schema_version
 
-VERSION: Final = 15
+VERSION: Final = 16
 
 
 class Step(NamedTuple):
@@ -93,6 +93,10 @@ _NEWCOMERS: Final = (
 )
 _ASSIGNMENTS: Final = """CREATE TABLE assignments (
     route TEXT NOT NULL, epoch TEXT NOT NULL, since BIGINT NOT NULL, PRIMARY KEY (route, epoch, since))"""
+_HOURS: Final = """CREATE TABLE hours (
+    route TEXT NOT NULL, epoch TEXT NOT NULL, metric TEXT NOT NULL, definition TEXT NOT NULL, hour_ms BIGINT NOT NULL,
+    variant TEXT NOT NULL, version TEXT NOT NULL, role TEXT NOT NULL, d FLOAT NOT NULL, m FLOAT NOT NULL, rest TEXT,
+    PRIMARY KEY (route, epoch, metric, definition, hour_ms, variant, version, role))"""
 _MORE: Final = "ALTER TABLE events ADD COLUMN more TEXT"
 _VERDICTS: Final = """CREATE TABLE verdicts (
     route TEXT NOT NULL, epoch TEXT NOT NULL, variant TEXT NOT NULL, status TEXT NOT NULL, at_ms BIGINT NOT NULL,
@@ -148,6 +152,7 @@ STEPS: Final[Mapping[int, Step]] = {
         (f"{_ASSIGNMENTS} WITHOUT ROWID", *_NEWCOMERS),
         (_ASSIGNMENTS, *_NEWCOMERS),
     ),
+    16: Step("keep calls and values by hour", (f"{_HOURS} WITHOUT ROWID",), (_HOURS,)),
 }
 
 #: PostgreSQL's lock is a number that every program knows: "turnout" in ASCII. With SQLite the transaction itself is the

@@ -191,6 +191,10 @@ class _Store(Store):
         self._fake.fail()
         return self._fake.counted
 
+    async def series(self, route: str, metric: str, since_ms: int, now_ms: int) -> list[dict[str, Any]]:
+        self._fake.fail()
+        return [{"asked": [route, metric, since_ms]}]
+
     async def orphans(self, route: str | None, limit: int) -> list[dict[str, Any]]:
         self._fake.fail()
         return [one for one in self._fake.orphaned if route in (None, one["route"])][:limit]

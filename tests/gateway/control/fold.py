@@ -13,6 +13,7 @@ from fractions import Fraction
 from math import fsum
 from typing import Any
 
+from gateway.store.counts.hours import HourKey
 from gateway.store.counts.ledger import CALLS, TallyKey, UnitsOf
 from gateway.store.rows.feedback_status import UNKNOWN
 from gateway.store.units.unit_buckets import bucket_of, hash_of
@@ -32,6 +33,7 @@ class Values(defaultdict[TallyKey, dict[str, Sum]]):
         super().__init__(dict)
         self.buckets: defaultdict[TallyKey, dict[int, Sum]] = defaultdict(dict)
         self.drawn: set[TallyKey] = set()
+        self.hours: defaultdict[HourKey, Sum] = defaultdict(lambda: (Fraction(0), 0.0))
 
 
 @dataclass
@@ -43,6 +45,7 @@ class Fold:
     arrivals: Counter[tuple[int, str]] = field(default_factory=Counter)
     buckets: dict[TallyKey, Buckets] = field(default_factory=dict)
     few_units: dict[UnitsOf, tuple[tuple[float, float], ...]] = field(default_factory=dict)
+    hours: dict[HourKey, tuple[float, float]] = field(default_factory=dict)
 
 
 def fold(
@@ -109,7 +112,11 @@ def fold(
         key: replace(tally_of(units.values(), moments=key.phase == "mature"), distinct=newly(key, values))
         for key, units in values.items()
     }
-    return Fold(tallies, statuses, arrive(requests.values()), bucketed(values), few(values))
+    return Fold(tallies, statuses, arrive(requests.values()), bucketed(values), few(values), hourly(values))
+
+
+def hourly(values: Values) -> dict[HourKey, tuple[float, float]]:
+    return {key: (d, float(m)) for key, (m, d) in values.hours.items()}
 
 
 def newly(key: TallyKey, values: Values) -> int:
@@ -334,6 +341,11 @@ def put(
     unit = unit or (f"u:{row.unit}" if row.by_unit and row.unit is not None else row.id)
     m, d = values[key].get(unit, (Fraction(0), 0.0))
     values[key][unit] = (m + Fraction(value), d + 1.0)
+    if not against and (phase == "mature" or metric == CALLS):
+        hour = row.at_ms - row.at_ms % 3_600_000
+        at = HourKey("r", "e", metric, definition, hour, row.variant, row.version, row.role)
+        m, d = values.hours[at]
+        values.hours[at] = (m + Fraction(value), d + 1.0)
     if not row.by_unit:
         values.drawn.add(key)
     elif phase in {"mature", "closed"}:

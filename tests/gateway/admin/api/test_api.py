@@ -328,6 +328,20 @@ def test_what_became_of_a_sinks_events_is_told_by_the_api_and_in_series() -> Non
     assert ask(fake, "/api/v1/sinks").status_code == 503
 
 
+def test_a_series_is_of_calls_or_of_a_metric_of_the_route() -> None:
+    fake = control()
+    path = "/api/v1/routes/digits/series"
+    assert ask(fake, f"{path}?since=7").json() == {
+        "route": "digits",
+        "metric": "@calls",
+        "series": [{"asked": ["digits", "@calls", 7]}],
+    }
+    assert ask(fake, f"{path}?metric=correct&since=7").json()["series"] == [{"asked": ["digits", "correct", 7]}]
+    missed = ask(fake, f"{path}?metric=corect")
+    assert (missed.status_code, "correct" in missed.text) == (404, True)
+    assert [ask(fake, one).status_code for one in ("/api/v1/routes/digit/series", f"{path}?since=x")] == [404, 400]
+
+
 def test_orphans_are_listed_by_route() -> None:
     fake = control()
     fake.orphaned = [{"route": "digits", "key": "7"}, {"route": None, "key": None}]

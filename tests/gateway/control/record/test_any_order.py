@@ -16,6 +16,7 @@ from sqlalchemy import select
 
 from gateway.journal.segments import FEEDBACK, PREDICTIONS
 from gateway.store.counts import tallies
+from gateway.store.counts.hours import HourKey
 from gateway.store.counts.ledger import Ledger, TallyKey
 from gateway.store.schema import count_tables
 from router.records import UNCOUNTED, Feedback, Prediction, feedback_line, mark_line
@@ -163,6 +164,8 @@ async def check(
                 desk.restart()
         await desk.record()
         found, feedback, arrivals, ledger = await counted(desk)
+        async with desk.store.begin() as connection:
+            hours = {HourKey(*row[:8]): row[8:10] for row in await connection.execute(select(count_tables.hours))}
     assert found == comparable(expected.tallies)
     assert feedback == dict(expected.feedback)
     assert arrivals == dict(expected.arrivals)
@@ -171,6 +174,7 @@ async def check(
         assert tally.d_max >= expected.tallies[key].d_max
     assert {key: ledger.buckets.get(key) for key in expected.buckets} == expected.buckets
     assert ledger.few_units == expected.few_units
+    assert {key: tuple(sums) for key, sums in hours.items() if tuple(sums) != (0, 0)} == expected.hours
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
