@@ -9,26 +9,23 @@ fresh computation gives, whatever was corrected on the way, and nothing that is 
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
 from math import isfinite
 from sys import getsizeof
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import orjson
 from sqlalchemy import BigInteger, Select, Text, bindparam, case, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.counts import hours
-from gateway.store.counts.deltas import Arrival, Deltas, RoutePeriod
+from gateway.store.counts.deltas import Deltas
 from gateway.store.counts.tally_delta import TallyAddress, TallyChanges, TallyDelta
 from gateway.store.schema import sql
 from gateway.store.schema.count_tables import (
-    ARRIVED_IN,
-    arrivals,
-    assignments,
     counts,
     faults,
     feedback_counts,
@@ -43,6 +40,7 @@ from gateway.store.schema.count_tables import (
 )
 from gateway.store.schema.fleet_tables import numbers
 from gateway.store.units import unit_buckets
+from gateway.store.units.arrived import ROW_BYTES, Arrived, arrive
 from gateway.store.units.distinct import Flips, repeats
 from gateway.store.units.unit_buckets import BucketChanges, bucket_of, new_changes
 from policies.exact import Sum, plus, rounded, total
@@ -54,8 +52,6 @@ NOTHING: Final[Counted] = ((), 0.0)
 
 #: How much of units, and of arrivals, is kept in memory: about 100,000 of them, of ordinary names.
 CACHE_BYTES: Final = 48 * 2**20
-#: What a row takes beside its unit's name.
-_ROW_BYTES: Final = 400
 CACHED_ADDRESSES: Final = 100_000
 
 #: How exactly it is known when an epoch's last call was made.
@@ -81,17 +77,6 @@ _MOVE = (
 )
 
 
-class Assignment(NamedTuple):
-    """An epoch of a route while its units are hashed with one salt, since a period: so long a unit arrives once.
-
-    What it was given then is no new evidence about the shares in later periods: there it is given the same again.
-    """
-
-    route: str
-    epoch: str
-    since: int
-
-
 @dataclass(slots=True)
 class TallyCache:
     """Rows as they are in the store, kept because they will be needed again. Discarded when a transaction fails.
@@ -103,12 +88,11 @@ class TallyCache:
     #: The numbers of a tally's periods, by its address in period 0; only where they are no stretches.
     periods: defaultdict[TallyAddress, dict[int, int]] = field(default_factory=lambda: defaultdict(dict))
     units: dict[int, dict[str, Counted]] = field(default_factory=dict)
-    arrivals: dict[Assignment, dict[str, Arrival]] = field(default_factory=dict)
+    arrivals: Arrived = field(default_factory=Arrived)
     #: Of each epoch, None before it was asked for.
     newest: dict[tuple[str, str], int] | None = None
-    #: About how much the units, and the arrivals, take.
+    #: About how much the units take.
     units_bytes: int = 0
-    arrivals_bytes: int = 0
 
     def shrink(self) -> None:
         """Drop everything of each kind that has become too large."""
@@ -118,9 +102,8 @@ class TallyCache:
         if self.units_bytes > CACHE_BYTES:
             self.units.clear()
             self.units_bytes = 0
-        if self.arrivals_bytes > CACHE_BYTES:
-            self.arrivals.clear()
-            self.arrivals_bytes = 0
+        if self.arrivals.size_bytes > CACHE_BYTES:
+            self.arrivals = Arrived()
 
 
 async def apply(connection: AsyncConnection, deltas: Deltas, tally_cache: TallyCache) -> None:
@@ -133,7 +116,7 @@ async def apply(connection: AsyncConnection, deltas: Deltas, tally_cache: TallyC
     await unit_buckets.move(connection, _bucketed(deltas, ids), begun)
     await _move(connection, {ids[address]: change for address, change in changes.items()})
     await hours.move(connection, deltas.hours)
-    began = await _arrive(connection, deltas.arrivals, tally_cache)
+    began = await arrive(connection, deltas.arrivals, tally_cache.arrivals)
     began.update(deltas.stretches)
     await sql.add(
         connection, stretches, [((*period, revision, variant), n) for (period, revision, variant), n in began.items()]
@@ -257,7 +240,7 @@ async def _move_units(
         for unit in those.keys() - tally_cache.units.setdefault(ids[address], {}).keys()
     ]
     if missing:
-        tally_cache.units_bytes += sum([_ROW_BYTES + getsizeof(unit) for _, unit in missing])
+        tally_cache.units_bytes += sum([ROW_BYTES + getsizeof(unit) for _, unit in missing])
         query = _units(connection.dialect.name)
         for tally, unit, m, d, rest in await connection.execute(query, sql.as_list(missing)):
             tally_cache.units[tally][unit] = (exact_of(m, rest), d)
@@ -318,66 +301,6 @@ def rests_of(exact: Mapping[str, Sum]) -> str | None:
     return orjson.dumps(left).decode() if left else None
 
 
-async def _arrive(
-    connection: AsyncConnection,
-    seen: Mapping[RoutePeriod, Mapping[str, Arrival]],
-    tally_cache: TallyCache,
-) -> Counter[tuple[RoutePeriod, int, str]]:
-    """Write the arrivals that are new, or earlier than those known, and return what the stretches change by."""
-    changes: Counter[tuple[RoutePeriod, int, str]] = Counter()
-    first = await _by_assignment(connection, {period: those for period, those in seen.items() if those})
-    missing = [
-        (*assigned, unit)
-        for assigned, those in first.items()
-        for unit in those.keys() - tally_cache.arrivals.setdefault(assigned, {}).keys()
-    ]
-    tally_cache.arrivals_bytes += sum([_ROW_BYTES + getsizeof(unit) for *_, unit in missing])
-    await _recall_arrivals(connection, missing, tally_cache.arrivals)
-    rows = []
-    for assigned, those in first.items():
-        known, place = tally_cache.arrivals[assigned], assigned[:2]
-        for unit, arrival in those.items():
-            old = known.get(unit)
-            if old is not None and old <= arrival:
-                continue
-            if old is not None:
-                changes[RoutePeriod(*place, old.period), old.revision, old.variant] -= 1
-            changes[RoutePeriod(*place, arrival.period), arrival.revision, arrival.variant] += 1
-            known[unit] = arrival
-            at_ms, id_, period, revision, variant = arrival
-            rows.append((*assigned, unit, at_ms, id_, revision, variant, period))
-    await sql.upsert(connection, arrivals, rows)
-    return changes
-
-
-async def _by_assignment(
-    connection: AsyncConnection, seen: Mapping[RoutePeriod, Mapping[str, Arrival]]
-) -> Mapping[Assignment, Mapping[str, Arrival]]:
-    """Return the first arrival of each unit while the salt was the same."""
-    if not seen:
-        return {}
-    began: defaultdict[tuple[str, str], list[int]] = defaultdict(lambda: [0])
-    for route, epoch, since in await connection.execute(select(assignments)):
-        began[route, epoch].append(since)
-    found: dict[Assignment, Mapping[str, Arrival]] = {}
-    for (route, epoch, period), those in seen.items():
-        assigned = Assignment(route, epoch, max(one for one in began[route, epoch] if one <= max(period, 0)))
-        known = found.get(assigned, {})
-        earlier = {unit: one for unit, one in those.items() if unit not in known or one < known[unit]}
-        found[assigned] = {**known, **earlier} if known else those
-    return found
-
-
-async def _recall_arrivals(
-    connection: AsyncConnection, missing: Collection[tuple[Any, ...]], known: dict[Assignment, dict[str, Arrival]]
-) -> None:
-    if not missing:
-        return
-    query = _arrivals(connection.dialect.name)
-    for route, epoch, since, unit, *rest in await connection.execute(query, sql.as_list(missing)):
-        known[Assignment(route, epoch, since)][unit] = Arrival(*rest)
-
-
 @cache
 def _addresses(dialect: str) -> Select[Any]:
     wanted = sql.listed(dialect, Text(), Text(), BigInteger())
@@ -397,16 +320,3 @@ def _sums(dialect: str) -> Select[Any]:
 def _units(dialect: str) -> Select[Any]:
     wanted = sql.listed(dialect, BigInteger(), Text())
     return select(units).join(wanted, (units.c.tally == wanted.c.c0) & (units.c.unit == wanted.c.c1))
-
-
-@cache
-def _arrivals(dialect: str) -> Select[Any]:
-    wanted = sql.listed(dialect, Text(), Text(), BigInteger(), Text())
-    columns = (arrivals.c[name] for name in ("route", "epoch", "period", "unit", "at_ms", "id"))
-    return select(*columns, ARRIVED_IN, arrivals.c.revision, arrivals.c.variant).join(
-        wanted,
-        (arrivals.c.route == wanted.c.c0)
-        & (arrivals.c.epoch == wanted.c.c1)
-        & (arrivals.c.period == wanted.c.c2)
-        & (arrivals.c.unit == wanted.c.c3),
-    )

@@ -212,7 +212,7 @@ def test_what_is_remembered_of_units_has_a_bound_in_bytes(
             cache = desk.recorder._committer.state.tally_cache
             names = sum(len(unit) for rows in cache.units.values() for unit in rows)
             assert names < cache.units_bytes < 60_000
-            assert cache.arrivals_bytes < 30_000
+            assert cache.arrivals.size_bytes < 30_000
         assert sums(ledger) == {"a": (60.0, 60.0)}
         assert [tally.n for key, tally in ledger.tallies.items() if (key.metric, key.phase) == ("k", "mature")] == [30]
 
