@@ -19,7 +19,7 @@ _HORIZONS: Final = (40.0, 160.0, 640.0)
 _STEPS: Final = 160
 
 
-class Bet(NamedTuple):
+class PlannedBet(NamedTuple):
     """A bet on the drift with its part of the stake: on plus and minus ``drift``, or on normally distributed ones.
 
     ``normal`` is the variance of those by time: at t the bet is as strong as a prior with the variance normal·t / t².
@@ -70,7 +70,7 @@ def _kernel(rise: Array, slope: Array | float, time: Array) -> Array:
     return found
 
 
-def boundary_of(bets: Sequence[Bet], alpha: float) -> Callable[[Array], Array]:
+def boundary_of(bets: Sequence[PlannedBet], alpha: float) -> Callable[[Array], Array]:
     """Return where the bets' stakes add up to 1 / α, by time."""
     weights, drifts, normals = (np.array(column) for column in zip(*bets, strict=True))
     on_normal = normals > 0

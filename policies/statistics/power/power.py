@@ -22,7 +22,7 @@ from policies.statistics.difference import Method
 from policies.statistics.means.mixture import ON_DECLARED, SMALL_AND_LARGE, TIGHTEST
 from policies.statistics.means.strata import FEWEST_UNITS
 from policies.statistics.paired import BEST_AT
-from policies.statistics.power.crossing import Bet, boundary_of, time_of
+from policies.statistics.power.crossing import PlannedBet, boundary_of, time_of
 from policies.statistics.preference import CONCENTRATION
 
 #: The chance of having decided by the units that a plan names.
@@ -125,7 +125,7 @@ def effect_found(contrast: Contrast, units: float, design: Design, *, power: flo
     return effect if units_needed(contrast, effect, design, power=power) <= 1.05 * units else inf
 
 
-def _bets(contrast: Contrast, effect: float, per_unit: float, design: Design) -> list[Bet]:
+def _bets(contrast: Contrast, effect: float, per_unit: float, design: Design) -> list[PlannedBet]:
     if design.method == "e_process":
         return _fresh_bets(contrast, effect, design)
     tuned: tuple[tuple[float, float], ...] = SMALL_AND_LARGE
@@ -136,14 +136,14 @@ def _bets(contrast: Contrast, effect: float, per_unit: float, design: Design) ->
         tuned = tuple((size, 1 / len(BEST_AT)) for size in BEST_AT)
     elif design.expected_units:
         tuned = ((design.expected_units * contrast.size, 1.0),)
-    bets = [Bet(weight, normal=TIGHTEST * contrast.size / per_unit / size) for size, weight in tuned]
+    bets = [PlannedBet(weight, normal=TIGHTEST * contrast.size / per_unit / size) for size, weight in tuned]
     if design.method == "mixture" and design.declared:
         bets = [bet._replace(weight=bet.weight * (1 - ON_DECLARED)) for bet in bets]
-        bets.append(Bet(ON_DECLARED, drift=design.declared / effect))
+        bets.append(PlannedBet(ON_DECLARED, drift=design.declared / effect))
     return bets
 
 
-def _fresh_bets(contrast: Contrast, effect: float, design: Design) -> list[Bet]:
+def _fresh_bets(contrast: Contrast, effect: float, design: Design) -> list[PlannedBet]:
     """Return the bets of ``e_process`` on differences of given sizes, as multiples of the effect."""
     if contrast.by_log_odds:
         rate = min(max(contrast.mean + (contrast.share or 0.5) * effect, 1e-9), 1 - 1e-9)
@@ -155,4 +155,4 @@ def _fresh_bets(contrast: Contrast, effect: float, design: Design) -> list[Bet]:
     if design.declared:
         sizes = [(size, weight * (1 - e_process.ON_DECLARED)) for size, weight in sizes]
         sizes.append((design.declared / one, e_process.ON_DECLARED))
-    return [Bet(weight, drift=size * one / effect) for size, weight in sizes]
+    return [PlannedBet(weight, drift=size * one / effect) for size, weight in sizes]

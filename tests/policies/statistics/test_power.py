@@ -11,7 +11,7 @@ from scipy.stats import invgauss, norm
 
 from policies.statistics.e_process import fresh_difference
 from policies.statistics.means.group_sequential import inflation
-from policies.statistics.power.crossing import Bet, boundary_of, crossed_by, time_of
+from policies.statistics.power.crossing import PlannedBet, boundary_of, crossed_by, time_of
 from policies.statistics.power.power import PLANNED_LOOKS, Contrast, Design, effect_found, units_needed
 from policies.types import StretchTallies, Tally
 
@@ -32,7 +32,7 @@ def test_a_bet_on_the_right_drift_is_won_after_an_inverse_gaussian_time(alpha: f
     """x − t/2 drifts by 1/2, and the bet is won when that reaches log(2/α)."""
     goal = log(2 / alpha)
     twin = invgauss(2 / goal, scale=goal**2).ppf(power)
-    assert time_of(boundary_of([Bet(1.0, drift=1.0)], alpha), power) == pytest.approx(twin, rel=2e-3)
+    assert time_of(boundary_of([PlannedBet(1.0, drift=1.0)], alpha), power) == pytest.approx(twin, rel=2e-3)
 
 
 def test_planned_looks_cost_what_ten_of_them_cost() -> None:
