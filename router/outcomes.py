@@ -17,7 +17,8 @@ Who is scored:
 - with ``cap`` a call is worth at most that, whatever its events add up to;
 - a number beyond ``LARGEST`` scores nothing, whether it is an event's value, a label or a prediction;
 - events and values score only what the client saw: the primary, or in a merged answer the rankers of the item named;
-- ``missing`` is the value of an answer (never of a shadow) whose window closes without an event.
+  where a fallback answered instead, nobody;
+- ``missing`` is the value of an answer that the client saw (never of a shadow), whose window closes without an event.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ Inapplicable = Literal[
     "not_merged",  # several rankers answered, and one's list passed unchanged: no ranker can have the credit
     "no_item",  # the answer is a merged list, and the event names no item: no ranker can be credited
     "item_not_shown",  # it names an item that was not shown (before rows had ``shown``: that no ranker is credited for)
+    "fallback_answered",  # the client saw a fallback's answer: what it did says nothing of the variant that failed
     "uncounted",  # nothing about the request counts (``records.UNCOUNTED``)
 ]
 
@@ -58,6 +60,8 @@ class Countable(Protocol):
     def forced(self) -> bool: ...
     @property
     def uncounted(self) -> bool: ...
+    @property
+    def served(self) -> str | None: ...
 
 
 class ScoredCall(Countable, Protocol):
@@ -118,11 +122,12 @@ def values(
     matured = closed or metric.mature == "arrival"
     if len(calls) == 1:  # most requests: there is nothing to make a pair with
         [call] = calls
-        if not counted(call, metric):
+        if not counted(call, metric) or not answered(call, metric):
             return ()
         value = _own_value(call, events, metric, closed=closed, matured=matured)
         return () if value.live is None else (value,)
-    own = [_own_value(call, events, metric, closed=closed, matured=matured) for call in calls if counted(call, metric)]
+    scored = [call for call in calls if counted(call, metric) and answered(call, metric)]
+    own = [_own_value(call, events, metric, closed=closed, matured=matured) for call in scored]
     pairs = _label_pairs(own) if metric.kind == "label" else _ranker_pairs(calls, events, metric, matured=matured)
     return tuple(value for value in (*own, *pairs) if value.live is not None)
 
@@ -132,10 +137,10 @@ def state(
 ) -> State:
     """Return the state of one request under one metric; the arguments are those of ``values``.
 
-    A request is "excluded" when it can get no value any more, or must not have one (its variant was forced, or it is
-    ``uncounted``).
+    A request is "excluded" when it can get no value any more, or must not have one (its variant was forced, a fallback
+    answered, or it is ``uncounted``).
     """
-    if not any(counted(call, metric) for call in calls):
+    if not any(counted(call, metric) and answered(call, metric) for call in calls):
         return "excluded"
     if not exposed:
         return "not_exposed"
@@ -185,6 +190,8 @@ def inapplicable(calls: Sequence[ScoredCall], event: Feedback, metric: Metric | 
         return "metric_not_listed"
     if metric.kind == "label" or metric.name == EXPOSED or event.retracts:
         return None
+    if not all(answered(call, metric) for call in calls):
+        return "fallback_answered"
     if len(calls) == 1 and calls[0].role == "primary":  # most requests
         return None
     rankers = [call for call in calls if call.role == "draft"]
@@ -203,6 +210,14 @@ def counted(call: Countable, metric: Metric) -> bool:
     if call.forced or call.uncounted or call.fault == "dropped":
         return False
     return call.role != "shadow" or metric.kind == "label"
+
+
+def answered(call: Countable, metric: Metric) -> bool:
+    """Return whether a metric may score a call by the answer that was sent: not if that was a fallback's.
+
+    A label judges what the call itself predicted, and ``exposed`` says that an answer was shown, whichever it was.
+    """
+    return call.served is None or metric.kind == "label" or metric.name == EXPOSED
 
 
 def compared(calls: Sequence[AnyCall]) -> tuple[tuple[AnyCall, PairMeasure, float], ...]:

@@ -251,6 +251,7 @@ _INAPPLICABLE: Final[dict[Inapplicable, tuple[str, str]]] = {
     "metric_not_listed": ("of a metric that the route does not list", "list it in the metrics of the route"),
     "not_merged": ("about lists that were not merged", "see why they were not: a ranker that failed, or its answer"),
     "no_item": ("without `item`, about a merged list", "the client must send the id of the item that was clicked"),
+    "fallback_answered": ("about the answer of a fallback", "the variant that it answered for fails: its log says why"),
     "item_not_shown": ("of an `item` that was not shown", "the client must send the id that item_id points at"),
 }
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from router.outcomes import Value, changes, compared, counted, in_time, inapplicable, values
+from router.outcomes import Value, changes, compared, counted, in_time, inapplicable, state, values
 from router.records import Feedback, Outcome, Prediction
 from router.snapshot import Metric
 
@@ -80,6 +80,30 @@ def test_null_is_a_prediction_and_none_is_none() -> None:
 
 def test_null_is_no_truth_but_takes_back_what_was_said() -> None:
     assert worth([predicted(None)], [event(None)], metric()) == {}
+
+
+def test_a_click_on_a_fallbacks_answer_is_credited_to_nobody() -> None:
+    """The variant that failed did not earn it, and the fallback was not drawn."""
+    calls, clicks = [call(fault="timeout", served="b")], metric("event", missing=0.0)
+    assert inapplicable(calls, event(1), clicks) == "fallback_answered"
+    assert worth(calls, [event(1)], clicks) == worth(calls, [], clicks) == {}
+    assert state(calls, [event(1)], clicks, closed=False) == state(calls, [], clicks, closed=True) == "excluded"
+    rankers = [drafted("a"), drafted("b")]
+    assert (
+        inapplicable([replace(one, served="c") for one in rankers], event(1, item="x"), clicks) == "fallback_answered"
+    )
+
+
+def test_a_label_judges_a_variant_whose_fallback_answered_by_what_it_did_itself() -> None:
+    calls, label = [call(fault="timeout", served="b")], metric()
+    assert inapplicable(calls, event(7), label) is None
+    assert worth(calls, [event(7)], label) == {("a", ""): 0.0}
+
+
+def test_an_exposure_is_about_whichever_answer_was_shown() -> None:
+    calls, exposed = [call(fault="timeout", served="b")], metric("event", name="exposed")
+    assert inapplicable(calls, event(1)._replace(metric="exposed"), exposed) is None
+    assert worth(calls, [event(1)], exposed) == {("a", ""): 1.0}
 
 
 @pytest.mark.parametrize("failure", [{"fault": "timeout"}, {"status": 503}, {"served": "b"}])

@@ -23,7 +23,7 @@ from gateway.store.rows.calls import StoredCall
 from gateway.store.rows.feedback_events import Event, new_event
 from gateway.store.rows.feedback_status import UNKNOWN
 from router.exposure import exposed
-from router.outcomes import in_time, inapplicable, values
+from router.outcomes import answered, in_time, inapplicable, values
 from router.records import EXPOSED, Feedback, new_outcome
 
 #: Stored events that are looked at together: some tens of megabytes.
@@ -232,6 +232,7 @@ class EventJoin:
                 or row.open_by is not None
                 or shared.role == "draft"
                 or shared.uncounted
+                or not answered(call, definition.metric)
                 or row.at_ms < definition.closed_until
                 or not in_time(learned.event_ms, row.at_ms, definition.metric)
             ):

@@ -21,7 +21,7 @@ from gateway.store.rows.shared_fields import SharedFields
 from gateway.store.units.unit_buckets import BucketChanges, bucket_of, new_changes
 from policies.statistics.latency import bucket
 from router.merge import Placement
-from router.outcomes import Value
+from router.outcomes import Countable, Value, answered
 from router.records import UNCOUNTED, WRONG, Outcome, Role
 from router.scores import PairMeasure
 from router.snapshot import Metric
@@ -42,7 +42,7 @@ _AT_MS: Final[Callable[[CallRow], int]] = itemgetter(CallRow._fields.index("at_m
 _NEVER_MS: Final = 2**62
 
 
-class Origin(Protocol):
+class Origin(Countable, Protocol):
     """What a value comes from: a prediction, or the fields that several share."""
 
     @property
@@ -55,8 +55,6 @@ class Origin(Protocol):
     def variant(self) -> str: ...
     @property
     def version(self) -> str: ...
-    @property
-    def role(self) -> Role: ...
 
 
 class RoutePeriod(NamedTuple):
@@ -234,10 +232,11 @@ class Deltas:
     def closed(
         self, call: Origin, metric: Metric, n: int = 1, *, units: Iterable[str | None], exposed: bool = True
     ) -> None:
-        """Count calls whose window has closed, those that count apart from those that were not exposed.
+        """Count calls whose window has closed, those that count apart from those whose own answer nobody was shown.
 
         ``units`` are theirs, where units are counted (``StoredCall.bucketed_unit``); with ``n`` -1 one is taken back.
         """
+        exposed = exposed and answered(call, metric)
         phase: Phase = "closed" if exposed else "unexposed"
         address = _address(call, "", metric.name, metric.definition, phase)
         self.alone[address, None, 0.0] += n

@@ -50,7 +50,8 @@ class TallyKey(NamedTuple):
     credit went to this ranker, to both alike, or to the other (only answers with a credited event have D = 1).
     ``phase``: "live" moves at once, "mature" when the window has closed, "closed" counts (in D, not by unit) the
     predictions whose window has closed, with or without a value: the denominator of coverage. "unexposed" counts those
-    whose window has closed and that do not count at all, because they were not exposed and the route asks for that.
+    whose window has closed and that do not count at all: they were not exposed and the route asks for that, or a
+    fallback's answer was sent.
 
     ``revision`` is the plan that chose, where every request is drawn anew: mature values of a variant's own are kept by
     stretch, within which the shares are constant. Elsewhere, and for calls from before stretches were kept, it is 0.

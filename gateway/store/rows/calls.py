@@ -101,6 +101,10 @@ class StoredCall(NamedTuple):
         return self.shared.uncounted
 
     @property
+    def served(self) -> str | None:
+        return self.shared.served
+
+    @property
     def failed(self) -> bool:
         return self.shared.failed
 

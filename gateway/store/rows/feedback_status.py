@@ -43,8 +43,8 @@ STATUSES: Final[Mapping[Status, Meaning]] = {
     "waiting": Meaning("its prediction is not known yet, and may still be recorded"),
     "orphaned": Meaning("no prediction was found for it in time", rare=True),
     "not_applicable": Meaning(
-        "it cannot count: its route does not list the metric, the answer is a merged list and `item` is none of it, or"
-        " its prediction is not counted",
+        "it cannot count: its route does not list the metric, the answer is a merged list and `item` is none of it, a"
+        " fallback answered, or its prediction is not counted",
         rare=True,
     ),
     "not_exposed": Meaning("its route has `require_exposure`, and no `exposed` event named its prediction"),

@@ -82,7 +82,7 @@ async def _copy(connection: AsyncConnection, table: Table, rows: Sequence[tuple[
 
 @lru_cache(maxsize=16)
 def _copy_statement(table: Table) -> str:
-    names = ", ".join(column.name for column in table.columns if column is not table.autoincrement_column)
+    names = ", ".join(f'"{column.name}"' for column in table.columns if column is not table.autoincrement_column)
     return f"COPY {table.name} ({names}) FROM STDIN"
 
 

@@ -265,8 +265,11 @@ def can_count(event: Feedback, rows: Sequence[Prediction], metrics: Mapping[str,
     """Whether an event may count for a request: in a merged answer it must name an item that was shown."""
     if event.metric not in metrics or rows[0].uncounted:
         return False
+    exempt = event.value is None or event.metric == "exposed" or metrics[event.metric].kind == "label"
+    if not exempt and any(row.served for row in rows):
+        return False
     rankers = [row for row in rows if row.role == "draft"]
-    if not rankers or event.value is None or event.metric == "exposed" or metrics[event.metric].kind == "label":
+    if not rankers or exempt:
         return True
     return any(event.item in (row.items or ()) or event.item in (row.shown or ()) for row in rankers)
 
@@ -281,8 +284,12 @@ def weigh(values: Values, rows: Sequence[Prediction], told: Sequence[Feedback], 
     for row in rows:
         if row.role == "shadow" and metric.kind != "label":
             continue
+        unseen = row.served is not None and metric.kind != "label" and metric.name != "exposed"
         if closed:
-            put(values, row, "", metric.name, metric.definition, "closed", 0.0, unit=row.id + row.role + row.variant)
+            phase = "unexposed" if unseen else "closed"
+            put(values, row, "", metric.name, metric.definition, phase, 0.0, unit=row.id + row.role + row.variant)
+        if unseen:
+            continue
         mine = [e for e in told if row.role != "draft" or metric.kind == "label" or e.item in (row.items or ())]
         value = merge([(e, score(row, e, metric)) for e in mine], metric)
         if not mine and row.role != "shadow" and closed:

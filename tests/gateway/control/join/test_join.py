@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.report import report
 from gateway.store.counts import tallies
 from gateway.store.counts.ledger import CALLS
 from gateway.store.rows.feedback_status import UNKNOWN
 from router.records import UNCOUNTED
 from router.scores import Agreement
+from router.snapshot import Backend
 from tests.gateway.control.builders import (
     OTHER,
     T0,
@@ -440,6 +443,31 @@ def test_calls_failures_faults_and_times_are_counted_by_variant_and_role(tmp_pat
         assert ledger.latency == {("a@1", "primary"): {0: 2}, ("s@1", "shadow"): {231: 1}}
 
     at_desk(Desk(tmp_path, store=store), story)
+
+
+def test_feedback_about_a_fallbacks_answer_counts_for_nobody_and_is_accounted_for(tmp_path: Path, store: str) -> None:
+    """Nor is its window an answer without feedback: it is in no denominator, and nothing waits for it."""
+
+    async def story(desk: Desk) -> None:
+        desk.journal.calls(
+            call(10, "a", status=502, served="b"),
+            call(11, "a"),
+            call(12, "a", status=502, served="b"),
+            call(13, "b"),
+        )
+        desk.journal.events(event(10, 1, at=20), event(11, 1, at=20), event(13, 1, at=20))
+        desk.journal.beat(5_000)
+        ledger = await desk.record()
+        assert sums(ledger) == {"a": (1, 1), "b": (1, 1)}
+        assert sums(ledger, "closed") == {"a": (0, 1), "b": (0, 1)}
+        assert statuses(ledger) == {"joined": 2, "not_applicable": 1}
+        assert ledger.signs["", "", "fallback_answered"].n == 1
+        backends = {name: Backend(name=name, urls=("http://127.0.0.1:1",), version="1", model="m") for name in "ab"}
+        [a, _] = report(replace(desk.snapshot, backends=backends), ledger)["variants"]
+        assert (a["predictions"], a["failures"]) == (3, 2)
+        assert {name: a["metrics"]["k"][name] for name in ("pending", "coverage")} == {"pending": 0, "coverage": 1.0}
+
+    at_desk(Desk(tmp_path, metric("event", missing=0.0), store=store), story)
 
 
 def test_a_prediction_is_shown_with_its_calls_feedback_and_outcomes(tmp_path: Path, store: str) -> None:

@@ -81,7 +81,9 @@ def requests(draw: Callable[[Any], Any]) -> list[Prediction]:
                 rows.append(call(number, ranker, role="draft", fault=fault, **merged, **{**shared, "forced": False}))
             continue
         variant = draw(st.sampled_from("ab"))
-        rows.append(call(number, variant, fault=draw(faults), **shared, **draw(prediction)))
+        fault = draw(faults)
+        served = draw(st.sampled_from([None, "z"])) if fault else None
+        rows.append(call(number, variant, fault=fault, served=served, **shared, **draw(prediction)))
         if draw(st.booleans()):
             fault = draw(st.sampled_from([None, None, "reset", "dropped"]))
             rows.append(call(number, "s", role="shadow", fault=fault, **shared, **draw(prediction)))
