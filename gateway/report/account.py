@@ -12,10 +12,10 @@ from functools import cached_property
 from typing import Final
 
 import policies
-from gateway.store.counts.ledger import CALLS, CHECKED, Ledger, Phase, Seen
+from gateway.store.counts.ledger import CALLS, CHECKED, Ledger, Look, Phase, Seen
 from policies import Policy, Tally
 from policies.statistics.sequential import Interval, mean_interval
-from policies.types import EMPTY
+from policies.types import EMPTY, Evidence
 from router.compile import versions_of
 from router.records import Role
 from router.snapshot import Metric, Route, Snapshot
@@ -104,7 +104,22 @@ class Account:
         """The probability that each variant is the best, by the policy itself. Empty where the policy computes none."""
         if self.policy is None or self.reward is None:
             return {}
-        return self.policy.probability_best(self.ledger.evidence({self.reward.name: self.reward.definition}))
+        return self.policy.probability_best(self.evidence)
+
+    @cached_property
+    def evidence(self) -> Evidence:
+        """What plans may learn from, of all metrics of the route."""
+        return self.ledger.evidence({metric.name: metric.definition for metric in self.metrics})
+
+    @cached_property
+    def began_ms(self) -> int | None:
+        """When the first period began of which something is counted; None if nothing is."""
+        return min((key.period for key in self.ledger.tallies), default=None)
+
+    def looks(self, metric: Metric, variant: str) -> tuple[Look, ...]:
+        """Return the looks that were made at a variant, in its present version."""
+        version = self.snapshot.backends[variant].version
+        return self.ledger.looks.get((metric.name, metric.definition, variant, version), ())
 
     def calls(self, variant: str, roles: tuple[Role, ...]) -> Tally:
         """Return the tally of calls: D calls, of which M failed."""

@@ -11,15 +11,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import ceil, exp, isfinite, log
+from math import ceil, isfinite, log
 from typing import Final
 
+from gateway.report import methods
 from gateway.report.account import ANSWERING, SHADOWING, Account
 from gateway.report.verdict_status import Status
 from policies.statistics.difference import Difference, Method
 from policies.statistics.paired import paired_difference, times_the_sample
 from policies.statistics.preference import Preference, preference
-from policies.statistics.sequential import difference_interval
 from policies.statistics.several import benjamini_hochberg_level, holm_level
 from router.snapshot import Metric
 
@@ -43,8 +43,9 @@ class Comparison:
     ``found`` is None while nothing can be said; of a preference it is the share of the votes less one half. ``votes``
     is that preference, None where answers are not merged. ``level`` is what the family of this comparison is held to:
     it decides where its p-value is at most that. ``times`` is how many times as many requests an A/B test would need
-    for an interval as narrow as that of the pairs; None where answers are not paired or it is not known. ``reason``
-    says why it decides nothing, or may not; ``error`` why it cannot be computed.
+    for an interval as narrow as that of the pairs; None where answers are not paired or it is not known. ``progress``
+    is how much of the evidence for a decision is there, ``needs`` about how many more units it takes. ``reason`` says
+    why it decides nothing, or may not; ``error`` why it cannot be computed.
     """
 
     variant: str
@@ -57,6 +58,8 @@ class Comparison:
     paired: bool = False
     votes: Preference | None = None
     times: float | None = None
+    progress: float | None = None
+    needs: int | None = None
     reason: str | None = None
     error: str | None = None
 
@@ -94,23 +97,29 @@ def comparisons(account: Account) -> tuple[Comparison, ...]:
         return ()
     rest = [metric for metric in account.metrics if metric.name != primary.name]
     return (
-        *_family(account, [(variant, primary) for variant in others], holm_level),
+        *_family(account, [(variant, primary) for variant in others], holm_level, alpha_of(account)),
         *_family(account, [(variant, metric) for metric in rest for variant in others], benjamini_hochberg_level),
     )
+
+
+def alpha_of(account: Account) -> float:
+    """Return the chance of ever being wrong about the primary metric."""
+    return ALPHA if account.route.test is None else account.route.test.alpha
 
 
 def _family(
     account: Account,
     places: Sequence[tuple[str, Metric]],
     level_of: Callable[[Sequence[float], float], float],
+    alpha: float = ALPHA,
 ) -> tuple[Comparison, ...]:
     """Compare, and judge all comparisons at the level of their family."""
-    level = ALPHA / max(len(places), 1)
+    level = alpha / max(len(places), 1)
     found = [compare(account, metric, variant, level) for variant, metric in places]
-    held_to = level_of([1.0 if one.found is None or one.withheld else one.found.p for one in found], ALPHA)
+    held_to = level_of([1.0 if one.found is None or one.withheld else one.found.p for one in found], alpha)
     if held_to != level:  # p-values are of no level, but intervals are
         found = [compare(account, metric, variant, held_to) for variant, metric in places]
-    return tuple(_judged(one, metric) for one, (_, metric) in zip(found, places, strict=True))
+    return tuple(_judged(account, one, metric) for one, (_, metric) in zip(found, places, strict=True))
 
 
 def compare(account: Account, metric: Metric, variant: str, level: float) -> Comparison:
@@ -132,25 +141,29 @@ def compare(account: Account, metric: Metric, variant: str, level: float) -> Com
         return replace(nothing, reason=said, error=said)
 
 
-def progress(one: Comparison, smallest_effect: float | None = None) -> float | None:
+def _progress(account: Account, one: Comparison, metric: Metric) -> float | None:
     """Return how much of the evidence for a decision is there, in [0, 1]; None where nothing is known.
 
     It is (target half-width / present half-width)², which grows as the number of units does. The target is the declared
-    smallest effect; without one it is the difference that is seen, if it stays. Where the interval is a description,
-    it is the share of the evidence that the level asks for.
+    smallest effect; without one it is the difference that is seen, if it stays. Where the interval is a description, it
+    is the share of the evidence that the level asks for; where a maximum is declared, the share of that.
     """
-    found = one.found
+    found, test = one.found, methods.declared_test(account, metric)
     if found is None:
         return None
     if one.decides:
         return 1.0
+    if methods.declared(account, metric) == "maximum" and not one.paired and one.votes is None:
+        share = methods.fraction(account, metric)
+        return None if share is None else min(share, 1.0)
     if found.described:
         return min(max(log(max(found.p, 1e-300)) / log(one.level), 0.0), 1.0)
-    half, target = (found.high - found.low) / 2, smallest_effect or abs(found.difference)
+    effect = None if test is None else test.smallest_effect
+    half, target = (found.high - found.low) / 2, effect or abs(found.difference)
     return min((target / half) ** 2, 1.0) if half > 0 and isfinite(half) else None
 
 
-def needs(one: Comparison, smallest_effect: float | None = None) -> int | None:
+def _needs(one: Comparison) -> int | None:
     """Return about how many more units, of both sides together, a decision takes; None where no number of them would.
 
     Evidence is taken to grow as it did so far.
@@ -159,7 +172,7 @@ def needs(one: Comparison, smallest_effect: float | None = None) -> int | None:
         return None
     if one.withheld is not None:
         return one.found.needs
-    have, done = sum(one.units), progress(one, smallest_effect)
+    have, done = sum(one.units), one.progress
     return None if done is None or done < FARTHEST or not have else ceil(have * (1 / done - 1))
 
 
@@ -173,22 +186,15 @@ def paired(account: Account, variant: str, metric: Metric, against: str, level: 
 
 
 def _by_strata(account: Account, metric: Metric, nothing: Comparison) -> Comparison:
-    baseline = account.route.baseline
-    ours, theirs = account.periods(nothing.variant, metric), account.periods(baseline, metric)
-    strata = [(theirs[period], ours[period]) for period in sorted(ours) if period in theirs]
-
-    def at(level: float) -> Difference | None:
-        found = difference_interval(
-            strata,
-            bounds=metric.bounds,
-            adaptive=account.adaptive,
-            by_unit=account.route.by_unit,
-            alpha=level,
-        )
-        return None if found is None else Difference(found.difference, found.low, found.high, found.method)
-
-    units = sum(t.distinct for t in ours.values()), sum(t.distinct for t in theirs.values())
-    return replace(nothing, units=units, found=_with_p(at, nothing.level))
+    sides = (account.own(name, metric, "mature", ANSWERING) for name in (nothing.variant, account.route.baseline))
+    ours, theirs = (side.distinct for side in sides)
+    found = methods.difference(account, metric, nothing.variant, nothing.level)
+    reason = None
+    if found is None and min(ours, theirs) >= FEWEST_UNITS:
+        reason = "values without known bounds take 100 on each side"
+        if not account.route.by_unit:
+            reason = "the shares that these requests were drawn with are not known"
+    return replace(nothing, units=(ours, theirs), found=found, reason=reason)
 
 
 def _by_preference(account: Account, metric: Metric, nothing: Comparison) -> Comparison:
@@ -216,24 +222,10 @@ def _on_the_same_requests(account: Account, metric: Metric, nothing: Comparison)
     )
 
 
-def _with_p(at: Callable[[float], Difference | None], level: float) -> Difference | None:
-    """Return the difference at a level, with its p-value: the smallest level at which its interval excludes 0."""
-    found = at(level)
-    if found is None:
-        return None
-    lowest, highest = log(1e-12), 0.0
-    for _ in range(24):
-        middle = (lowest + highest) / 2
-        one = at(exp(middle))
-        if one is not None and (one.low > 0 or one.high < 0):
-            highest = middle
-        else:
-            lowest = middle
-    return replace(found, p=exp(highest))
-
-
-def _judged(one: Comparison, metric: Metric) -> Comparison:
+def _judged(account: Account, one: Comparison, metric: Metric) -> Comparison:
     """Return the comparison with its status: a p-value that decides does so however few the units are."""
+    one = replace(one, progress=_progress(account, one, metric))
+    one = replace(one, needs=_needs(one))
     if one.found is None or one.withheld is not None:
         return replace(one, reason=one.reason or one.withheld)
     if one.decides:

@@ -6,15 +6,16 @@ says of one variant is computed in ``variants``, of a variant and the baseline i
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
 from gateway.moments import rfc3339
 from gateway.report.account import Account, account_of
-from gateway.report.comparison import ALPHA, Comparison, needs, progress
+from gateway.report.comparison import Comparison, alpha_of
 from gateway.report.guardrails import FAILING, shown
 from gateway.report.interleaving import checks_as_json, interleaving_checks
+from gateway.report.methods import METHODS
 from gateway.report.problems import is_ongoing, problems_of, warning
-from gateway.report.sentence import METHODS
 from gateway.report.variants import earlier_versions, pending_seconds, unit_of_analysis, variants
 from gateway.report.verdict import Verdict, sample_ratio_of, verdict
 from gateway.store.counts.ledger import Ledger
@@ -119,7 +120,7 @@ def _verdict(account: Account, judged: Verdict, problems: list[dict[str, Any]]) 
         "status": judged.status,
         "metric": None if account.primary is None else account.primary.name,
         "baseline": account.route.baseline,
-        "alpha": ALPHA,
+        "alpha": alpha_of(account),
         "comparisons": [_comparison(one) for one in judged.comparisons],
         "sentence": judged.sentence,
         "reason": judged.reason,
@@ -136,8 +137,8 @@ def _comparison(one: Comparison) -> dict[str, Any]:
         "primary": one.primary,
         "status": one.status,
         "difference": one.difference,
-        "low": one.low,
-        "high": one.high,
+        "low": _finite(one.low),
+        "high": _finite(one.high),
         "relative": None if relative is None else dict(zip(("difference", "low", "high"), relative, strict=True)),
         "method": one.method,
         "method_in_words": None if one.method is None else METHODS[one.method],
@@ -148,8 +149,8 @@ def _comparison(one: Comparison) -> dict[str, Any]:
         "units": {"variant": one.units[0], "baseline": one.units[1]},
         "withheld": one.withheld,
         "reason": one.reason,
-        "progress": progress(one),
-        "needs": needs(one),
+        "progress": one.progress,
+        "needs": one.needs,
     }
     if one.paired:
         shown["ab_test_needs"] = one.times
@@ -165,6 +166,10 @@ def _comparison(one: Comparison) -> dict[str, Any]:
             "p": votes.p,
         }
     return shown
+
+
+def _finite(bound: float | None) -> float | None:
+    return bound if bound is not None and isfinite(bound) else None
 
 
 def _counts(account: Account) -> dict[str, Any]:

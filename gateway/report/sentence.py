@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
 
+from gateway.moments import to_the_second
+from gateway.report import methods
 from gateway.report.account import ANSWERING, Account
-from gateway.report.comparison import FEWEST_UNITS, Comparison
+from gateway.report.comparison import FEWEST_UNITS, Comparison, alpha_of
 from gateway.report.guardrails import Guarded
 from gateway.report.verdict_status import STATUSES
-from policies.statistics.difference import Method
 from policies.statistics.preference import Preference
 from policies.statistics.sequential import mean_interval
 from router.snapshot import Metric
@@ -24,16 +25,12 @@ LEAST_TIMES: Final = 1.5
 
 SURE: Final = "95 % sure however often you look"
 
-#: How a comparison was made, as a reader of the report is told.
-METHODS: Final[Mapping[Method, str]] = {
-    "exact": "an exact interval for each side, valid at every look",
-    "asymptotic": "a confidence sequence, valid at every look once there are many units",
-    "mixture": "a confidence sequence that is tuned to the declared effect, valid at every look",
-    "betting": "bets on each unit's own mean, valid at every look for any number of units",
-    "e_process": "bets on every request by the logged shares, valid at every look however rates and shares move",
-    "paired_e_process": "bets on pairs of answers to the same request, valid at every look",
-    "group_sequential": "planned looks up to the declared maximum, valid at these looks",
-}
+#: Nothing is said of how long a decision takes before a route was counted for so long: its traffic has a daily cycle.
+LEAST_MS: Final = 3_600_000
+DAY_MS: Final = 86_400_000
+
+#: Longer than this, a decision is out of reach.
+FARTHEST_DAYS: Final = 1_000
 
 
 def counted(account: Account) -> str:
@@ -48,20 +45,31 @@ def counted(account: Account) -> str:
 
 
 def summary(
-    account: Account, metric: Metric, found: Sequence[Comparison], failing: Mapping[str, str] | None = None
+    account: Account,
+    metric: Metric,
+    found: Sequence[Comparison],
+    failing: Mapping[str, str],
+    others: Sequence[Comparison],
+    bounds: Sequence[Guarded],
 ) -> str:
     """Say what the comparisons found: the most important one in full, the others in a clause each.
 
-    ``failing`` has the variants whose answers are not judged, each with the reason.
+    ``failing`` has the variants whose answers are not judged, each with the reason; ``others`` are the comparisons of
+    all other metrics, ``bounds`` the guardrails.
     """
-    leading, *others = sorted(found, key=lambda one: _importance(one, metric))
-    if failing and leading.variant in failing:
+    leading, *following = sorted(found, key=lambda one: _importance(one, metric))
+    if leading.variant in failing:
         text = f"{failing[leading.variant]}. Whatever its answers are worth, it is no better than that."
     else:
         text = one_comparison(account, metric, leading)
+        if leading.method is not None and leading.status != "collecting":
+            text += f" Method: {methods.SHORT[leading.method]}."
+        text += _planned(account, metric)
+        text += _elsewhere(account, [one for one in others if one.variant == leading.variant])
+        text += _bounded(account, [one for one in bounds if one.variant == leading.variant])
     if account.adaptive:
         text = f"{_traffic(account)} {text}"
-    return " ".join([text, *(_clause(one, account.route.baseline) for one in others)])
+    return " ".join([text, *(_clause(one, account.route.baseline) for one in following)])
 
 
 def one_comparison(account: Account, metric: Metric, one: Comparison) -> str:
@@ -71,6 +79,8 @@ def one_comparison(account: Account, metric: Metric, one: Comparison) -> str:
         return f"{metric.name} of {one.variant} and {baseline} {one.error}."
     if one.paired and one.found is None and one.reason is not None:
         return f"{one.variant} cannot be compared with {baseline}: {one.reason}."
+    if one.withheld is not None:
+        return _withheld(account, metric, one)
     if one.status == "collecting" or one.difference is None:
         return _collecting(account, metric, one)
     if one.votes is not None:
@@ -79,7 +89,9 @@ def one_comparison(account: Account, metric: Metric, one: Comparison) -> str:
         return _undecided(account, metric, one)
     low, high = sorted(abs(bound) for bound in (one.low or 0.0, one.high or 0.0))
     size = _size(abs(one.difference), metric)
-    between = f"between {_bare(low, metric)} and {_bare(high, metric)}, {SURE}"
+    between = f"between {_bare(low, metric)} and {_bare(high, metric)}, {_sure(account, one)}"
+    if one.found is not None and one.found.described:
+        between = f"as it looks now; that it is {_turn(one)} is {_sure(account, one)}"
     quantity = _quantity(metric)
     if quantity is None:
         word = "more" if one.difference > 0 else "less"
@@ -88,6 +100,16 @@ def one_comparison(account: Account, metric: Metric, one: Comparison) -> str:
         turn = "higher" if one.difference > 0 else "lower"
         claim = f"{one.variant}'s {quantity} is {size} {turn} than {baseline}'s ({between})"
     return f"{claim}, over {_units(account, one)}.{_judgement(one, metric)}{_spared(one)}"
+
+
+def _turn(one: Comparison) -> str:
+    return "more" if (one.difference or 0.0) > 0 else "less"
+
+
+def _sure(account: Account, one: Comparison) -> str:
+    """Return how sure a decision is, and when one may look."""
+    when = "at its planned looks" if one.method == "group_sequential" else "however often you look"
+    return f"{100 * (1 - alpha_of(account)):.3g} % sure {when}"
 
 
 def alone(account: Account, metric: Metric) -> str:
@@ -172,9 +194,10 @@ def _collecting(account: Account, metric: Metric, one: Comparison) -> str:
         have = f"{ours} {what} have a result for both so far"
     else:
         have = f"{ours} and {theirs} {what} have a result so far"
+    takes = f"it takes at least {FEWEST_UNITS}" if one.reason is None else one.reason
     return (
         f"Not enough feedback yet to compare {one.variant} with {account.route.baseline}: {have}, "
-        f"and it takes at least {FEWEST_UNITS}.{_waiting(account, metric, one)}"
+        f"and {takes}.{_waiting(account, metric, one)}"
     )
 
 
@@ -188,13 +211,103 @@ def _waiting(account: Account, metric: Metric, one: Comparison) -> str:
 
 
 def _undecided(account: Account, metric: Metric, one: Comparison) -> str:
-    low, high = one.low or 0.0, one.high or 0.0
-    worst, best = (low, high) if metric.better == "higher" else (-high, -low)
+    described = one.found is not None and one.found.described
+    sure = "as it looks now, which decides nothing" if described else _sure(account, one)
     return (
         f"No difference yet between {one.variant} and {account.route.baseline}: {one.variant} is somewhere between "
-        f"{_size(abs(min(worst, 0.0)), metric)} worse and {_size(abs(max(best, 0.0)), metric)} better on {metric.name} "
-        f"({SURE}), over {_units(account, one)}.{_spared(one)}"
+        f"{_between(metric, one)} ({sure}), over {_units(account, one)}.{_spared(one)}{_more(account, metric, one)}"
     )
+
+
+def _between(metric: Metric, one: Comparison) -> str:
+    low, high = one.low or 0.0, one.high or 0.0
+    worst, best = (low, high) if metric.better == "higher" else (-high, -low)
+    first, last = "better" if worst > 0 else "worse", "worse" if best < 0 else "better"
+    return f"{_size(abs(worst), metric)} {first} and {_size(abs(best), metric)} {last} on {_named(metric)}"
+
+
+def _withheld(account: Account, metric: Metric, one: Comparison) -> str:
+    """Say why no decision may be taken from the numbers there are, and what would allow one."""
+    head = f"No verdict on {one.variant} and {account.route.baseline} by {_named(metric)}: {one.withheld}."
+    return f"{head} So far it is over {_units(account, one)}.{_more(account, metric, one)}"
+
+
+def _more(account: Account, metric: Metric, one: Comparison) -> str:
+    """Say what would make it decidable: how many more units, and at today's traffic how long that takes."""
+    if one.needs is None or (one.status == "collecting" and one.withheld is None):
+        return ""
+    what, test = counted(account), methods.declared_test(account, metric)
+    effect = None if test is None else test.smallest_effect
+    size = f"one of {_size(effect, metric)}" if effect else "one as large as it looks now"
+    lasts = _lasts(account, one)
+    if lasts == "":
+        return f" To decide {size} it takes about {_round(one.needs):,} more {what}."
+    return f" To decide {size} it takes about {_round(one.needs):,} more {what}: {lasts} at the traffic so far."
+
+
+def _lasts(account: Account, one: Comparison) -> str:
+    """Return how long the units that are needed take to come; empty where it is not known, or out of reach."""
+    began, now = account.began_ms, account.ledger.watermark_ms
+    if began is None or now is None or now - began < LEAST_MS or not sum(one.units) or one.needs is None:
+        return ""
+    days = one.needs * (now - began) / sum(one.units) / DAY_MS
+    if days > FARTHEST_DAYS:
+        return "years"
+    return f"{days:,.0f} days" if days >= 2 else f"{max(24 * days, 1):.0f} hours"
+
+
+def _round(number: int) -> int:
+    """Return a number to two digits: it is an estimate."""
+    unit = 10 ** max(len(str(number)) - 2, 0)
+    return int(-(-number // unit) * unit)
+
+
+def _planned(account: Account, metric: Metric) -> str:
+    """Say what was declared of the test, and that its promise is void where it was declared after the fact."""
+    test, changed = methods.declared_test(account, metric), account.ledger.test_changed_ms
+    said = ""
+    if test is not None and methods.method(account, metric) == "group_sequential":
+        share = min(methods.fraction(account, metric) or 0.0, 1.0)
+        until = f"{test.units:,} {counted(account)}" if test.units is not None else to_the_second(test.until or 0)
+        said = f" Planned for {until}, of which {share:.0%} is there."
+    if changed is not None:
+        said += (
+            f" The test was declared otherwise on {to_the_second(changed)}, when values were known: what was promised "
+            "of it does not hold for those."
+        )
+    return said
+
+
+def _elsewhere(account: Account, others: Sequence[Comparison]) -> str:
+    """Say which of the other metrics differ."""
+    found = [one for one in others if one.status in ("better", "worse") and one.difference is not None]
+    if not found:
+        return ""
+    said = []
+    for one in found:
+        metric = account.snapshot.metrics[one.metric]
+        turn = "higher" if (one.difference or 0.0) > 0 else "lower"
+        said.append(f"{_named(metric)} is {_size(abs(one.difference or 0.0), metric)} {turn}, which is {one.status}")
+    return f" Besides, {', and '.join(said)}."
+
+
+def _bounded(account: Account, bounds: Sequence[Guarded]) -> str:
+    """Say which of the declared guardrails a variant is known to hold, and of which that is not known."""
+    named: dict[str, list[str]] = {"clean": [], "undecided": []}
+    for one in bounds:
+        if one.guardrail in account.route.guardrails and one.state != "broken":
+            named[one.state].append(one.guardrail.metric)
+    said = [
+        f"{'within its bounds' if state == 'clean' else 'not yet known to be within its bounds'} on {', '.join(names)}"
+        for state, names in named.items()
+        if names
+    ]
+    return f" It is {', and '.join(said)}." if said else ""
+
+
+def _named(metric: Metric) -> str:
+    """Return a metric's name with its cap, where values are cut off."""
+    return metric.name if metric.cap is None else f"{metric.name} up to {metric.cap:g}"
 
 
 def _spared(one: Comparison) -> str:
@@ -207,7 +320,7 @@ def _spared(one: Comparison) -> str:
 def _preferred(account: Account, metric: Metric, one: Comparison, votes: Preference) -> str:
     voters = f"of the {votes.wins + votes.losses} {counted(account)} with a preference by {metric.name}"
     share = f"{votes.share or 0.0:.0%} prefer {one.variant}"
-    between = f"(between {votes.low:.0%} and {votes.high:.0%}, {SURE})"
+    between = f"(between {votes.low:.0%} and {votes.high:.0%}, {_sure(account, one)})"
     baseline = account.route.baseline
     if one.status == "no_difference_yet":
         return f"No difference yet between {one.variant} and {baseline}: {voters}, {share} {between}."
@@ -230,7 +343,7 @@ def _traffic(account: Account) -> str:
         return f"{sent}."
     # Never 100 %: a posterior probability is below 1.
     chance = "above 99.9%" if best > 0.999 else f"{best:.1%}"
-    return f"{sent}: the chance that it is the best is {chance}."
+    return f"{sent}: the bandit takes it for the best with probability {chance}, which is no verdict."
 
 
 def _clause(one: Comparison, baseline: str) -> str:
@@ -251,7 +364,7 @@ def _quantity(metric: Metric) -> str | None:
     """Return what is compared; None if it is the share that a variant gets right."""
     if metric.scorer is not None:
         return metric.scorer.noun
-    return f"{metric.name} rate" if metric.kind == "event" else f"mean {metric.name}"
+    return f"{metric.name} rate" if metric.kind == "event" else f"mean {_named(metric)}"
 
 
 def _size(value: float, metric: Metric) -> str:

@@ -93,7 +93,7 @@ def _of_comparisons(
     judged, others = _split(found)
     if any(one.status == "invalid" for one in judged):
         return _withheld(account, found)
-    text = sentence.summary(account, metric, judged, failing)
+    text = sentence.summary(account, metric, judged, failing, others, bounds)
     why_undecided = "; ".join(failing.values()) if failing else _why_undecided(account, judged)
     return Verdict(overall(judged), judged, text, why_undecided, others)
 
@@ -161,6 +161,9 @@ def _uncovered(account: Account, one: Comparison) -> str | None:
 
 def _why_undecided(account: Account, found: Sequence[Comparison]) -> str | None:
     status = overall(found)
+    withheld = [one.reason for one in found if one.reason is not None]
+    if withheld and status in ("collecting", "no_difference_yet"):
+        return "; ".join(dict.fromkeys(withheld))
     if status == "collecting":
         never = [one.reason for one in found if one.paired and one.found is None and one.reason is not None]
         if never:
@@ -171,5 +174,6 @@ def _why_undecided(account: Account, found: Sequence[Comparison]) -> str | None:
             f"too few {counted} with a closed window yet for {' and '.join(few)}: it takes {FEWEST_UNITS} on each side"
         )
     if status == "no_difference_yet":
-        return "the interval contains 0"
+        described = all(one.found is None or one.found.described for one in found)
+        return "the evidence does not suffice yet" if described else "the interval contains 0"
     return None

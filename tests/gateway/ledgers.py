@@ -94,6 +94,8 @@ class Book:
     faults: dict[tuple[str, Role, str], int] = field(default_factory=dict)
     latency: dict[tuple[str, Role], Mapping[int, int]] = field(default_factory=dict)
     forced: int = 0
+    #: Where every request is drawn anew: the shares of the one plan that drew.
+    shares: Mapping[str, float] = field(default_factory=dict)
 
     def put(
         self,
@@ -107,7 +109,8 @@ class Book:
         period: int = 1_000,
     ) -> Book:
         definition = METRICS[metric].definition if metric in METRICS else ""
-        key = TallyKey(period, variant, VERSIONS[variant], role, against, metric, definition, phase)
+        revision = 7 if self.shares and (phase, against, role) == ("mature", "", "primary") else 0
+        key = TallyKey(period, variant, VERSIONS[variant], role, against, metric, definition, phase, revision)
         self.tallies[key] = self.tallies.get(key, EMPTY) + tally
         return self
 
@@ -158,4 +161,5 @@ class Book:
             self.feedback,
             self.forced,
             watermark_ms=1_700_000_000_000,
+            shares={7: self.shares} if self.shares else {},
         )

@@ -166,6 +166,8 @@ class Ledger:
     under variant and role "" and over all epochs: the statuses that should be rare, and why an event could not count
     (``outcomes.Inapplicable``).
 
+    ``looks`` are those of tests with a declared maximum, by (metric, definition, variant, version), in order.
+
     ``shares`` are those of each plan revision that a tally names, as far as its plan is stored.
 
     ``buckets`` are those of tallies whose units are counted: mature ones, own and paired, and "closed". What an earlier
@@ -186,6 +188,7 @@ class Ledger:
     signs: Mapping[tuple[str, str, str], Seen] = field(default_factory=dict)
     sample_ratio: SampleRatioState = START
     test_changed_ms: int | None = None
+    looks: Mapping[tuple[str, str, str, str], tuple[Look, ...]] = field(default_factory=dict)
     shares: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     buckets: Mapping[TallyKey, Buckets] = field(default_factory=dict)
     few_units: Mapping[UnitsOf, tuple[tuple[float, float], ...]] = field(default_factory=dict)

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.store.counts import history, plans
 from gateway.store.counts.history import StoredPlan
 from gateway.store.counts.ledger import Ledger, Seen, Stretch, TallyKey, UnitsOf, is_versioned, versioned
-from gateway.store.counts.reported import read_late
+from gateway.store.counts.reported import read_late, read_looks
 from gateway.store.counts.tallies import SUMS, number
 from gateway.store.rows import calls
 from gateway.store.rows.calls import Span
@@ -92,7 +92,7 @@ async def read(
     chosen = await of(forced, "n")
     given = await _rows(connection, _stretches(dialect), places)
     late = {(place[0], row[1]) for place, rows in given.items() for row in rows if row[2] is None}
-    changed = await read_late(connection, places)
+    changed, looked = await read_late(connection, places), await read_looks(connection, places)
     packed, sample_ratios = await history.find(connection, late), await history.read_sample_ratios(connection, places)
     statuses: defaultdict[str, dict[tuple[str, str], int]] = defaultdict(dict)
     routes = sql.as_values([route for route, _ in places])
@@ -113,6 +113,7 @@ async def read(
             few_units={of: each for (*at, of), each in few.items() if tuple(at) == place},
             sample_ratio=sample_ratios.get(place, START),
             test_changed_ms=changed.get(place),
+            looks=looked[place],
             stretches=tuple(
                 _joined(given[place], {key[1]: plan for key, plan in packed.items() if key[0] == place[0]})
             ),

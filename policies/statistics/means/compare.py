@@ -102,6 +102,21 @@ def of_estimate(
     return _banded(found, bounds, watch.critical(alpha * part), method, min(1.0, watch.p(z) / part))
 
 
+def standardised(
+    strata: Sequence[Pair],
+    *,
+    bounds: Bounds | None,
+    buckets: Sequence[BucketPair] | None = None,
+    independent: bool = False,
+) -> float | None:
+    """Return the difference in standard errors, as a normal quantile: what a look sees. None with too few units."""
+    found = estimate(strata, buckets, bounds=bounds, independent=independent)
+    if found is None or not found.ready:
+        return None
+    z = by_normal(abs(found.difference) / sqrt(found.variance), found.degrees)
+    return z if found.difference > 0 else -z
+
+
 def _sequence(
     found: Estimate, bounds: Bounds | None, alpha: float, part: float, expected: float | None, effect: float | None
 ) -> Difference:

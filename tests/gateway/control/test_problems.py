@@ -275,7 +275,8 @@ def test_a_variant_whose_answers_fail_is_never_better(tmp_path: Path) -> None:
     snapshot, ledger = counted(case, tmp_path, requests=600)
     shown = report(snapshot, ledger)
     [compared] = shown["verdict"]["comparisons"]
-    assert compared["low"] > 0.1
+    means = {one["name"]: one["metrics"]["k"]["mature"]["mean"] for one in shown["variants"]}
+    assert means["b"] - means["a"] > 0.1
     assert (compared["status"], shown["verdict"]["status"]) == ("failing", "failing")
     assert "b fails 95.0% of its 300 calls, a 0.0% of its 300" in shown["verdict"]["reason"]
     assert "b fails 95.0%" in shown["verdict"]["sentence"]

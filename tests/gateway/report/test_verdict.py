@@ -12,9 +12,9 @@ from gateway.report.comparison import Comparison
 from gateway.report.verdict import overall
 from gateway.report.verdict_status import Status
 from policies import Tally, Weighted
+from policies.statistics.means.compare import compare
 from policies.statistics.paired import paired_difference
 from policies.statistics.preference import preference
-from policies.statistics.sequential import difference_interval
 from router.snapshot import Snapshot
 from tests.gateway.ledgers import Book, draft_route, route, shadow_route, snapshot
 
@@ -85,7 +85,7 @@ def test_comparisons_share_the_chance_of_an_error() -> None:
         if status != "better":
             book.put("third", "correct", Tally.of_units([(0, 1)] * 200))
         found = {one["variant"]: one for one in verdict(book, given)["comparisons"]}
-        expected = difference_interval([(sides[0], sides[1])], bounds=(0, 1), alpha=level)
+        expected = compare([(sides[0], sides[1])], bounds=(0, 1), alpha=level)
         assert expected is not None
         assert (found["third"]["status"], found["new"]["status"]) == (status, "no_difference_yet")
         assert (found["new"]["low"], found["new"]["high"]) == (expected.low, expected.high)
@@ -136,12 +136,34 @@ def test_a_statistic_that_fails_is_said_and_stops_nothing(monkeypatch: pytest.Mo
     assert found["comparisons"][1]["reason"] == "cannot be computed: ZeroDivisionError: no values"
 
 
-def test_an_adaptive_policy_is_compared_by_an_interval_that_allows_for_it() -> None:
-    book = Book().rate("old", "correct", 500, 1000).rate("new", "correct", 600, 1000)
-    fixed = verdict(book, snapshot(route("ab", by_unit=False)))["comparisons"][0]
-    adaptive = verdict(book, snapshot(route("thompson", by_unit=False)))["comparisons"][0]
-    assert adaptive["method"] == "exact"
-    assert adaptive["high"] - adaptive["low"] > fixed["high"] - fixed["low"]
+def test_requests_that_are_drawn_anew_are_compared_by_bets_whether_shares_move_or_not() -> None:
+    shares = {"old": 0.5, "new": 0.5}
+    book = Book(shares=shares).rate("old", "correct", 500, 1000).rate("new", "correct", 600, 1000)
+    for policy in ("ab", "thompson"):
+        [one] = verdict(book, snapshot(route(policy, by_unit=False)))["comparisons"]
+        assert (one["method"], one["described"], one["status"]) == ("e_process", True, "better")
+
+
+def test_what_is_missing_is_said_where_it_is_not_units() -> None:
+    drawn = Book().rate("old", "correct", 500, 1000).rate("new", "correct", 600, 1000)
+    found = verdict(drawn, snapshot(route(by_unit=False)))
+    assert found["reason"] == "the shares that these requests were drawn with are not known"
+    assert found["sentence"].endswith(f"1000 and 1000 requests have a result so far, and {found['reason']}.")
+    free = Book()
+    for name in ("old", "new"):
+        free.put(name, "error", Tally.of_units([(float(i % 7), 1) for i in range(50)]))
+    found = verdict(free, snapshot(route(metrics=("error",), primary_metric="error")))
+    assert found["reason"] == "values without known bounds take 100 on each side"
+
+
+def test_units_that_keep_their_variant_while_the_shares_move_have_no_verdict_and_it_says_why() -> None:
+    book = Book().rate("old", "correct", 300, 1000).rate("new", "correct", 600, 1000)
+    found = verdict(book, snapshot(route("thompson")))
+    [one] = found["comparisons"]
+    assert (one["status"], one["p"]) == ("collecting", None)
+    assert one["withheld"].startswith("units keep their variant while the shares follow the evidence")
+    assert "No verdict on new and old by correct: units keep their variant" in found["sentence"]
+    assert found["reason"] == one["withheld"]
 
 
 def test_a_shadow_is_compared_on_the_same_requests() -> None:
@@ -175,7 +197,7 @@ def test_pairs_say_what_an_ab_test_would_need() -> None:
     book = Book().rate("old", "correct", 500, 1000).rate("new", "correct", 500, 1000, role="shadow")
     found = verdict(book.pairs("new", "correct", [1.0, -1.0] * 50 + [0.0] * 900), snapshot(shadow_route()))
     assert found["comparisons"][0]["ab_test_needs"] == pytest.approx(10)
-    assert found["sentence"].endswith("On the same requests this takes 1/10 of what an A/B test would need.")
+    assert "On the same requests this takes 1/10 of what an A/B test would need." in found["sentence"]
 
 
 def test_rankers_are_compared_by_the_votes_of_units() -> None:

@@ -66,7 +66,7 @@ def test_a_route_shows_a_chart_and_the_same_numbers_as_text() -> None:
     text = ask(control(), "/routes/digits").text
     assert "<svg" in text
     assert "85.0 %" in text
-    assert "<td>+15.0 points (9.3 to 20.7)</td>" in text
+    assert "<td>+15.0 points (9.1 to 20.9)</td>" in text
 
 
 def test_a_shadow_and_a_preference_have_their_own_words() -> None:

@@ -363,7 +363,7 @@ def test_a_scrape_of_a_store_that_hangs_has_what_was_read_last_and_says_how_old_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """At 30d391e series were left out when 500 routes took longer than two seconds to read."""
-    monkeypatch.setattr(api, "SCRAPE_SECONDS", 0.05)
+    monkeypatch.setattr(api, "SCRAPE_SECONDS", 0.2)
     monkeypatch.setattr(reports, "FRESH_SECONDS", 0.0)
     fake = filled_control()
 

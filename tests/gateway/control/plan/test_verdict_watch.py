@@ -70,7 +70,8 @@ def test_a_verdict_is_reported_once_and_not_again_after_a_restart(tmp_path: Path
             store, recorder = control.opened.store, control.opened.recorder
             await judge(control)
             assert told(control) == []
-            clicked(house, control)
+            await control.in_force.save()  # the shares that requests are drawn with
+            clicked(house, control, 400)
             assert await recorder.drain(20)
             await judge(control)
             await judge(control)
