@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from loadtests.honesty import interleaving
 from loadtests.honesty.__main__ import main
 from loadtests.honesty.before import BEFORE
 from loadtests.honesty.cases import Case, Measured, median, share
@@ -12,6 +13,7 @@ from loadtests.honesty.registry import CASES
 from loadtests.honesty.route import Design
 from loadtests.honesty.streams import binary, revenue, units
 from loadtests.honesty.verdicts import first_decisions
+from policies.plans import CompetitivePairs, TeamDraft
 from policies.types import Tally
 
 
@@ -62,3 +64,20 @@ def test_every_line_has_its_own_name_and_prints_the_same_twice(capsys: pytest.Ca
 def test_options_that_mean_nothing_are_refused(option: list[str]) -> None:
     with pytest.raises(SystemExit):
         main(option)
+
+
+def test_pairs_keep_the_preference_and_leave_out_the_votes_of_a_coin() -> None:
+    """A small version of row p: the same queries and clicks, merged both ways, averaged over every order of a draft."""
+    rankers = interleaving.Rankers(own=(1.0, 0.4))
+    pairs, drafted = interleaving.chances(rankers, np.random.default_rng(1), 8)
+    assert pairs[0] - pairs[1] >= 0.85 * (drafted[0] - drafted[1]) > 0
+    assert pairs.sum() <= 0.8 * drafted.sum()
+
+
+def test_rankers_of_one_list_are_told_apart_by_no_click() -> None:
+    plans = [kind(("old", "new"), "", "", 6) for kind in (CompetitivePairs, TeamDraft)]
+    clicked = dict.fromkeys("abcdef", 0.3)
+    pairs, drafted = (interleaving.query(plan, ["abcdef", "abcdef"], clicked) for plan in plans)
+    assert pairs == (0.0, 0.0)
+    assert drafted[0] == pytest.approx(drafted[1])
+    assert drafted[0] == pytest.approx((1 - 0.7**6) / 2)

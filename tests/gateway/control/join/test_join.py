@@ -493,6 +493,29 @@ def test_a_prediction_is_shown_with_its_calls_feedback_and_outcomes(tmp_path: Pa
     at_desk(Desk(tmp_path, metric(), store=store), story)
 
 
+def test_a_conversion_credits_every_earlier_impression_of_its_item(tmp_path: Path, store: str) -> None:
+    """Zhang et al., KDD 2025: by key and item, with ``key_rule`` "all". The list of 13 did not have the item, 90 came
+    later, and 15 was another user's; of the lists that had it, one gave it to "a" and two to "b"."""
+
+    async def story(desk: Desk) -> None:
+        lists = {10: ("x", "y"), 11: ("y", "x"), 12: ("z", "x"), 13: ("p", "q"), 90: ("x", "y"), 15: ("x", "y")}
+        for number, (ours, theirs) in lists.items():
+            who: dict[str, Any] = {"unit": "u", "key": "v" if number == 15 else "u", "by_unit": True}
+            desk.journal.calls(
+                call(number, "a", role="draft", items=(ours,), shown=(ours, theirs), **who),
+                call(number, "b", role="draft", items=(theirs,), shown=(ours, theirs), **who),
+            )
+        desk.journal.events(keyed("u", 1, at=50, item="x", event_id="booking"))
+        desk.journal.beat(5_000)
+        ledger = await desk.record()
+        definition = desk.snapshot.metrics["k"].definition
+        votes = ledger.pooled("b", "draft", "k", "mature", against="a", definition=definition)
+        assert (votes.n, votes.m, votes.d, votes.positive) == (1, 1, 3, 1)
+        assert statuses(ledger) == {"joined": 1}
+
+    at_desk(Desk(tmp_path, metric("event"), by_unit=True, key_rule="all", store=store), story)
+
+
 def test_a_delay_is_reported_with_the_variant_whose_prediction_it_was(tmp_path: Path, store: str) -> None:
     async def story(desk: Desk) -> None:
         desk.journal.calls(call(10, "b"), call(10, "s", role="shadow"))
