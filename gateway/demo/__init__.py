@@ -16,9 +16,9 @@ from rich.console import Console
 
 from gateway.cli import output
 
-#: 125 requests a second over five routes keep one slow core busy at most, models included.
+#: 170 requests a second over six routes keep one slow core busy at most, models included.
 DEFAULT_SECONDS = 60.0
-DEFAULT_RATE = 125.0
+DEFAULT_RATE = 170.0
 
 
 def run(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import sqrt
+from types import MappingProxyType
 from typing import Any
 
 from gateway.demo.scenario import CANARY_SHARE, SCENES, Scene
@@ -58,7 +59,10 @@ class Balance:
 
 @dataclass(frozen=True, slots=True)
 class RouteResult:
-    """The result of one route. ``right`` is None when nothing was decided, else whether the truth agrees."""
+    """The result of one route. ``right`` is None when nothing was decided, else whether the truth agrees.
+
+    ``failing_after_seconds`` is when a variant was first reported as failing, from the first request on; None: never.
+    """
 
     route: str
     claim: str
@@ -66,13 +70,25 @@ class RouteResult:
     comparison: CheckedComparison | None
     share: float | None
     balances: tuple[Balance, ...]
+    failing_after_seconds: float | None = None
 
 
 def find(
-    reports: Mapping[str, Report], accounts: Mapping[str, UserCounts], truth: Mapping[str, float]
+    reports: Mapping[str, Report],
+    accounts: Mapping[str, UserCounts],
+    truth: Mapping[str, float],
+    failing_after: Mapping[str, float] = MappingProxyType({}),
 ) -> tuple[RouteResult, ...]:
     """Return the result of each route, in the order of the scenes."""
-    return tuple(_finding(scene, reports[scene.route], accounts[scene.route], truth) for scene in SCENES)
+    return tuple(
+        _finding(scene, reports[scene.route], accounts[scene.route], truth, failing_after.get(scene.route))
+        for scene in SCENES
+    )
+
+
+def failing(report: Report) -> bool:
+    """Return whether any variant is reported as failing."""
+    return any(one["status"] == "failing" for one in report["verdict"]["comparisons"])
 
 
 def complete(report: Report, account: UserCounts, scene: Scene) -> bool:
@@ -93,12 +109,22 @@ def as_json(findings: tuple[RouteResult, ...]) -> list[dict[str, Any]]:
     ]
 
 
-def _finding(scene: Scene, report: Report, account: UserCounts, truth: Mapping[str, float]) -> RouteResult:
+def _finding(
+    scene: Scene, report: Report, account: UserCounts, truth: Mapping[str, float], failing_after: float | None
+) -> RouteResult:
     comparison = _comparison(scene, report, truth)
-    right = {"better": True, "worse": False}.get(comparison.status) if comparison else None
+    right = (
+        {"better": not scene.fails, "worse": False, "failing": scene.fails}.get(comparison.status)
+        if comparison
+        else None
+    )
     share = next((float(v["share"]) for v in report["variants"] if v["name"] == scene.better), None)
     claim = " ".join(filter(None, (_moved(scene, report), _claim(scene, comparison), _split(scene, account))))
-    return RouteResult(scene.route, claim, right, comparison, share, _balances(scene, report, account))
+    if comparison is not None and comparison.status == "failing":
+        after = "" if failing_after is None else f", found {failing_after:.0f} s after the first request"
+        claim = f"{scene.better} is failing{after}: {report['verdict']['reason']}. So it is not better. {claim}"
+    balances = _balances(scene, report, account)
+    return RouteResult(scene.route, claim, right, comparison, share, balances, failing_after)
 
 
 def _comparison(scene: Scene, report: Report, truth: Mapping[str, float]) -> CheckedComparison | None:
@@ -114,7 +140,8 @@ def _comparison(scene: Scene, report: Report, truth: Mapping[str, float]) -> Che
 def _claim(scene: Scene, comparison: CheckedComparison | None) -> str:
     if comparison is None or comparison.difference is None or comparison.low is None or comparison.high is None:
         return f"too little was seen to compare {scene.better} with {scene.baseline}."
-    verb = {"better": "is better than", "worse": "is worse than"}.get(comparison.status, "is not yet told apart from")
+    verbs = {"better": "is better than", "worse": "is worse than", "failing": "against"}
+    verb = verbs.get(comparison.status, "is not yet told apart from")
     sentence = f"{scene.better} {verb} {scene.baseline}"
     if comparison.truth is None:
         low, share, high = (0.5 + bound for bound in (comparison.low, comparison.difference, comparison.high))

@@ -9,6 +9,7 @@ Source: Open Inference Protocol V2, https://github.com/kserve/open-inference-pro
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import socket
 import sys
@@ -23,7 +24,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gateway.demo.models import Model, read, rows
+from gateway.demo.models import Classifier, Model, read, rows
 
 
 def create(model: Model) -> Starlette:
@@ -42,7 +43,11 @@ def create(model: Model) -> Starlette:
     async def metadata(request: Request) -> Response:
         return named(request, {"name": model.model, "versions": [model.version], "platform": "sklearn"})
 
+    asked_for = itertools.count(1)
+
     async def infer(request: Request) -> Response:
+        if isinstance(model, Classifier) and model.fails_every and next(asked_for) % model.fails_every == 0:
+            return _json({"error": "this one fails, so that there is something to find"}, 502)
         try:
             asked = orjson.loads(await request.body())
             pixels = rows(asked["inputs"][0]["data"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,6 +53,8 @@ class Classifier:
     version: str
     title: str
     estimator: Any
+    #: One of so many requests is answered with 502; 0: none.
+    fails_every: int = 0
 
     def answer(self, pixels: Pixels) -> Tensor:
         return Tensor("digit", "INT64", [int(digit) for digit in self.estimator.predict(pixels)])
@@ -117,6 +119,13 @@ def train(digits: Digits) -> tuple[Model, ...]:
         Ranker("search_rows", "search", "1.0.0", "similar images by the ink in each row", _ink(catalogue), "rows"),
         Ranker("search_pixels", "search", "2.0.0", "similar images by every pixel", catalogue, "pixels"),
     )
+
+
+def faulty(models: tuple[Model, ...]) -> Classifier:
+    """Return the best classifier in a version that fails a tenth of its requests, as one behind a bad network does."""
+    best = next(model for model in models if isinstance(model, Classifier) and model.name == "digits_v3")
+    title = "the same, but answers 502 to every tenth request"
+    return replace(best, name="digits_v4", version="4.0.0", title=title, fails_every=10)
 
 
 def held_out_score(model: Model, digits: Digits) -> float:

@@ -1,4 +1,4 @@
-"""The demo's five routes: what each is for, which backend is truly better there, and the config that runs them.
+"""The demo's six routes: what each is for, which backend is truly better there, and the config that runs them.
 
 Rule: the routes are described here and nowhere else; traffic, view and findings read them. The config is one that an
 operator could have written.
@@ -22,7 +22,9 @@ CANARY_SHARE: Final = 0.2
 class Scene:
     """One route. ``better`` is compared with ``baseline`` and truly better, by its score on the held-out images.
 
-    ``traffic`` is its share of all requests, in (0, 1].
+    ``traffic`` is its share of all requests, in (0, 1]. ``secondary`` are metrics besides the one of the verdict, for
+    which users send the same label; ``declared`` are the tables of its test and its guardrails. Where it ``fails``,
+    ``better`` fails a tenth of its requests, and is not better in the end.
     """
 
     route: str
@@ -33,6 +35,9 @@ class Scene:
     traffic: float
     summary: str
     policy: str
+    secondary: tuple[str, ...] = ()
+    declared: str = ""
+    fails: bool = False
 
     @property
     def target(self) -> str:
@@ -47,7 +52,7 @@ SCENES: Final = (
         "correct",
         "digits_v2",
         "digits_v3",
-        0.16,
+        0.11,
         "version 2 answers, version 3 gets a copy of every request",
         'kind = "shadow"\nprimary = "digits_v2"\nshadows = { digits_v3 = 1.0 }',
     ),
@@ -57,9 +62,10 @@ SCENES: Final = (
         "correct",
         "digits_v1",
         "digits_v2",
-        0.16,
+        0.11,
         f"version 2 answers {CANARY_SHARE:.0%} of the users",
         f'kind = "canary"\nstable = "digits_v1"\ncandidate = "digits_v2"\nshare = {CANARY_SHARE}',
+        declared='guardrails = [{ metric = "latency_ms.p95", worse_by = 100 }]',
     ),
     Scene(
         "ab",
@@ -67,9 +73,11 @@ SCENES: Final = (
         "correct",
         "digits_v1",
         "digits_v3",
-        0.32,
+        0.23,
         "versions 1 and 3 answer half of the users each",
         'kind = "ab"\nshares = { digits_v1 = 0.5, digits_v3 = 0.5 }',
+        secondary=("off_by",),
+        declared='test = { smallest_effect = 0.05 }\nguardrails = [{ metric = "off_by", worse_by = 0.5 }]',
     ),
     Scene(
         "search",
@@ -77,7 +85,7 @@ SCENES: Final = (
         "click",
         "search_rows",
         "search_pixels",
-        0.16,
+        0.11,
         "two rankers share every list of results",
         'kind = "interleave"\nrankers = ["search_rows", "search_pixels"]\n'
         f'items = "/outputs/0/data"\nitem_id = ""\nlength = {SHOWN}',
@@ -88,9 +96,20 @@ SCENES: Final = (
         "correct",
         "digits_v1",
         "digits_v3",
-        0.2,
+        0.14,
         "Thompson sampling moves the traffic to the better version",
         'kind = "thompson"\nvariants = ["digits_v1", "digits_v3"]\nreward = "correct"',
+    ),
+    Scene(
+        "faulty",
+        "digits",
+        "correct",
+        "digits_v1",
+        "digits_v4",
+        0.3,
+        "version 4 is more often right, and fails a tenth of its requests",
+        'kind = "ab"\nshares = { digits_v1 = 0.5, digits_v4 = 0.5 }\nsticky = false',
+        fails=True,
     ),
 )
 
@@ -99,6 +118,13 @@ _METRICS: Final = f"""\
 [metrics.correct]
 kind = "label"
 score = "match"
+window = "{WINDOW_SECONDS}s"
+
+# The same label, by how far the digit is off: a second opinion, and a guardrail.
+[metrics.off_by]
+kind = "label"
+score = "absolute_error"
+range = [0, 9]
 window = "{WINDOW_SECONDS}s"
 
 # A user clicked on an item of the list; a list that nobody clicked on counts as 0.
@@ -134,12 +160,14 @@ def _route(scene: Scene) -> str:
         f"[routes.{scene.route}]",
         f'path = "{scene.target}"',
         'methods = ["POST"]',
-        'unit = "header:x-user-id"',
         "expose_variant = true",
-        f'metrics = ["{scene.metric}"]',
+        f"metrics = {[scene.metric, *scene.secondary]}",
+        *filter(None, [scene.declared]),
     ]
+    if not scene.fails:  # there each request is drawn anew
+        lines.append('unit = "header:x-user-id"')
     if scene.task == "digits":
         lines.append('prediction = "/outputs/0/data/0"')
-    if scene.route == "ab":
+    if scene.policy.startswith('kind = "ab"'):
         lines.append(f'baseline = "{scene.baseline}"')
     return "\n".join((*lines, "", f"[routes.{scene.route}.policy]", scene.policy, ""))

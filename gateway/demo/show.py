@@ -23,7 +23,7 @@ from rich.console import Console
 from gateway.cli.report_tables import of_route
 from gateway.demo import view
 from gateway.demo.findings import RouteResult, as_json, complete, find
-from gateway.demo.models import Digits, Model, held_out_score, load, save, train
+from gateway.demo.models import Digits, Model, faulty, held_out_score, load, save, train
 from gateway.demo.processes import Children, StartFailed, free_ports
 from gateway.demo.scenario import SCENES, WINDOW_SECONDS, config
 from gateway.demo.traffic import Traffic
@@ -67,6 +67,7 @@ class Show:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         digits = load()
         models = train(digits)
+        models = (*models, faulty(models))
         truth = {model.name: held_out_score(model, digits) for model in models}
         self.console.print(view.models_table(models, truth))
         with tempfile.TemporaryDirectory(prefix="turnout-demo-") as name:
@@ -78,7 +79,7 @@ class Show:
             except StartFailed as failure:
                 self.console.print(f"The demo failed: {failure}", style="red", markup=False, highlight=False)
                 return 1
-        return self._conclude(progress, find(progress.reports, progress.accounts, truth), truth)
+        return self._conclude(progress, find(progress.reports, progress.accounts, truth, progress.failing_after), truth)
 
     def _say_where(self, addresses: Addresses) -> None:
         self.console.print(
@@ -229,7 +230,7 @@ async def _read(admin: httpx.AsyncClient, progress: view.DemoProgress) -> None:
     """Read every route's report. Raises httpx.HTTPError."""
     for scene in SCENES:
         answer = await admin.get(f"/api/v1/routes/{scene.route}")
-        progress.reports[scene.route] = answer.raise_for_status().json()
+        progress.reported(scene.route, answer.raise_for_status().json())
 
 
 def _complete(progress: view.DemoProgress) -> bool:

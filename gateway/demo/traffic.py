@@ -158,6 +158,8 @@ class Traffic:
         """Schedule the label of one image: once, sometimes twice, sometimes wrong at first."""
         truth = {"prediction_id": prediction_id, "metric": scene.metric, "value": label}
         delay = self._chance.uniform(*DELAY_SECONDS)
+        for metric in scene.secondary:
+            self._schedule(scene, delay, {**truth, "metric": metric})
         if self._chance.random() < CORRECTED:
             self._schedule(scene, delay, {**truth, "value": (label + self._chance.randint(1, 9)) % 10})
             self._schedule(scene, delay + AGAIN_SECONDS, {**truth, "revision": 1})

@@ -5,6 +5,7 @@ Rule: shows what it is given; knows neither processes nor HTTP.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from gateway.demo.findings import Report, RouteResult
+from gateway.demo.findings import Report, RouteResult, failing
 from gateway.demo.models import Classifier, Model
 from gateway.demo.scenario import SCENES, Scene
 from gateway.demo.traffic import UserCounts
@@ -34,6 +35,14 @@ class DemoProgress:
     accounts: Mapping[str, UserCounts]
     done: float = 0.0
     reports: dict[str, Report] = field(default_factory=dict)
+    began: float = field(default_factory=time.monotonic)
+    failing_after: dict[str, float] = field(default_factory=dict)
+
+    def reported(self, route: str, report: Report) -> None:
+        """Keep a route's newest report, and when a variant was first reported as failing."""
+        self.reports[route] = report
+        if failing(report):
+            self.failing_after.setdefault(route, time.monotonic() - self.began)
 
 
 class Screen(Protocol):

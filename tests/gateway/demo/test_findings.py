@@ -10,7 +10,8 @@ from gateway.demo.findings import Balance, RouteResult, complete, find
 from gateway.demo.scenario import SCENES
 from gateway.demo.traffic import UserCounts
 
-TRUTH = {"digits_v1": 0.90, "digits_v2": 0.94, "digits_v3": 0.99, "search_rows": 0.72, "search_pixels": 0.93}
+TRUTH = {"digits_v1": 0.90, "digits_v2": 0.94, "digits_v3": 0.99, "digits_v4": 0.99}
+TRUTH |= {"search_rows": 0.72, "search_pixels": 0.93}
 SCENE = {scene.route: scene for scene in SCENES}
 
 
@@ -28,7 +29,7 @@ def report(
     comparison = {"variant": better, "status": status, "difference": difference, "low": low, "high": high}
     return {
         "variants": list(variants),
-        "verdict": {"comparisons": [comparison], "sentence": ""},
+        "verdict": {"comparisons": [comparison], "sentence": "", "reason": "digits_v4 fails 10 of 100 calls"},
         "feedback": {"joined": joined, "waiting": 0},
     }
 
@@ -53,6 +54,10 @@ REPORTS = {
     "bandit": report(
         variant("digits_v1", 0, share=0.04), variant("digits_v3", 3, share=0.96),
         better="digits_v3", status="worse", low=-0.3, difference=-0.2, high=-0.1,
+    ),
+    "faulty": report(
+        variant("digits_v1", 1), variant("digits_v4", 2),
+        better="digits_v4", status="failing", low=0.02, difference=0.09, high=0.16,
     ),
 }  # fmt: skip
 
@@ -88,7 +93,15 @@ def test_a_verdict_is_right_wrong_or_none(found: dict[str, RouteResult]) -> None
         "ab": True,
         "search": True,
         "bandit": False,
+        "faulty": True,
     }
+
+
+def test_what_fails_is_not_better_and_it_is_said_when_that_was_found(found: dict[str, RouteResult]) -> None:
+    begins = "digits_v4 is failing: digits_v4 fails 10 of 100 calls. So it is not better. digits_v4 against digits_v1: "
+    assert found["faulty"].claim.startswith(begins)
+    timed = find(REPORTS, accounts(), TRUTH, {"faulty": 8.4})[-1]
+    assert "is failing, found 8 s after the first request: " in timed.claim
 
 
 def test_merged_rankers_are_described_by_preference(found: dict[str, RouteResult]) -> None:

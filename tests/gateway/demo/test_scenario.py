@@ -6,15 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from gateway.demo.models import Model, held_out_score, load, train
+from gateway.demo import DEFAULT_RATE
+from gateway.demo.models import Model, faulty, held_out_score, load, train
 from gateway.demo.scenario import SCENES, WINDOW_SECONDS, Scene, config
 from gateway.demo.traffic import AGAIN_SECONDS, DELAY_SECONDS
+from gateway.report import report
 from router.config.config import Config, parse
+from tests.gateway.ledgers import Book, route, snapshot
 
 
 @pytest.fixture(scope="module")
 def models() -> tuple[Model, ...]:
-    return train(load())
+    trained = train(load())
+    return (*trained, faulty(trained))
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +41,8 @@ def test_the_routes_run_the_five_policies_that_choose(parsed: Config) -> None:
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.route)
 def test_a_scenes_variants_and_baseline_are_its_routes(scene: Scene, parsed: Config) -> None:
     route = parsed.routes[scene.route]
-    assert (route.path, route.metrics, route.baseline) == (scene.target, (scene.metric,), scene.baseline)
+    assert (route.path, route.baseline) == (scene.target, scene.baseline)
+    assert route.metrics == (scene.metric, *scene.secondary)
     assert scene.better in route.policy.variants
 
 
@@ -59,3 +64,12 @@ def test_the_routes_share_all_of_the_traffic() -> None:
 def test_all_feedback_falls_due_within_the_window() -> None:
     """A correction follows its label, and a busy machine needs some slack."""
     assert DELAY_SECONDS[1] + AGAIN_SECONDS + 2 <= WINDOW_SECONDS
+
+
+def test_what_fails_a_tenth_is_failing_by_what_comes_in_six_seconds() -> None:
+    """Within ten it is reported: users come one by one, and the reports are read every two seconds."""
+    [scene] = [scene for scene in SCENES if scene.fails]
+    each = round(6 * DEFAULT_RATE * scene.traffic / 2)
+    book = Book().rate("old", "correct", round(0.9 * each), each).calls("new", each, failed=each // 10)
+    given = snapshot(route(by_unit=False, unit=None))
+    assert report(given, book.ledger())["verdict"]["status"] == "failing"

@@ -33,7 +33,7 @@ def test_without_a_terminal_a_line_says_how_far_it_is(progress: DemoProgress) ->
     out = console(terminal=False)
     with screen(out) as showing:
         showing.show(progress)
-    assert shown(out) == "traffic:  12 of 60 s · 15 answers, 5 failures, 7 labels and clicks sent back\n"
+    assert shown(out) == "traffic:  12 of 60 s · 18 answers, 6 failures, 7 labels and clicks sent back\n"
 
 
 def test_without_a_terminal_a_line_comes_every_five_seconds_and_with_each_phase(progress: DemoProgress) -> None:
