@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from policies.statistics.difference import Difference
+from policies.statistics.means import strata as strata_module
 from policies.statistics.means.betting import Stakes, evidence_between
 from policies.statistics.means.compare import compare
 from policies.statistics.means.strata import Pair, estimate
@@ -326,3 +327,30 @@ def test_impossible_tallies_raise_nothing_and_decide_nothing_new(
 def test_alpha_must_be_a_probability() -> None:
     with pytest.raises(ValueError, match="alpha must lie in"):
         compare([], bounds=UNIT, alpha=1.5)
+
+
+# The gate
+
+
+def test_equal_revenue_at_a_small_share_is_told_apart_in_at_most_alpha_because_of_the_gate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """5 % of the users buy, for lognormal amounts; a canary of 5 % shows few large ones, so both sums are too low."""
+    rng = np.random.default_rng(22)
+    n, runs = 20_000, 60
+    experiments = []
+    for _ in range(runs):
+        spent = np.where(rng.random(n) < 0.05, rng.lognormal(0, 1.5, n), 0.0)
+        b = rng.random(n) < 0.05
+        looks = [(spent[:count], b[:count]) for count in np.geomspace(2_500, n, 8).astype(int)]
+        experiments.append(
+            [(tally_of(x[~mine], np.ones((~mine).sum())), tally_of(x[mine], np.ones(mine.sum()))) for x, mine in looks]
+        )
+
+    def wrong() -> float:
+        return float(np.mean([any(decided(compare([pair], bounds=None)) for pair in each) for each in experiments]))
+
+    assert wrong() <= allowed(0.05, runs)
+    monkeypatch.setattr(strata_module, "SKEWNESS_FACTOR", 0.0)
+    monkeypatch.setattr(strata_module, "SHRINKAGE", 0.0)
+    assert wrong() > allowed(0.05, runs)
