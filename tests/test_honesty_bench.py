@@ -12,7 +12,7 @@ from loadtests.honesty.cases import Case, Measured, median, share
 from loadtests.honesty.registry import CASES
 from loadtests.honesty.route import Design
 from loadtests.honesty.streams import binary, revenue, units
-from loadtests.honesty.verdicts import first_decisions
+from loadtests.honesty.verdicts import LEAST_SCORE, first_decisions
 from policies.plans import CompetitivePairs, TeamDraft
 from policies.types import Tally
 
@@ -42,7 +42,7 @@ def test_cumulative_sums_are_the_tallies_of_their_units() -> None:
 def test_a_skipped_look_never_decides() -> None:
     """The screen saves time and changes nothing."""
     looks = binary(np.random.default_rng(5), (0.05, 0.07), 0.5, runs=10, looks=40)
-    screened, whole = (first_decisions(looks, Design(), least=least) for least in (1.5, 0.0))
+    screened, whole = (first_decisions(looks, Design(), least=least) for least in (LEAST_SCORE, 0.0))
     assert screened.sign.tolist() == whole.sign.tolist()
     assert screened.look.tolist() == whole.look.tolist()
 

@@ -6,7 +6,8 @@ a test that may be looked at once would be far from deciding: no procedure that 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
 from typing import Final
@@ -14,19 +15,22 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from gateway.report.comparison import ALPHA, compare
+from gateway.report.comparison import ALPHA
 from loadtests.honesty.cases import Array
-from loadtests.honesty.route import METRIC, SIDES, Design, Stretch, Units, account_of, metric_of
+from loadtests.honesty.route import METRIC, SIDES, Design, Units
 from loadtests.honesty.streams import Looks
+from policies.statistics.difference import Difference
 from policies.statistics.e_process import fresh_difference
+from policies.statistics.means import betting
+from policies.statistics.means import compare as means
 from policies.statistics.sample_ratio import sample_ratio
-from policies.statistics.sequential import difference_interval, mean_interval
+from policies.statistics.sequential import mean_interval
 from policies.thompson import Thompson
 from policies.types import Evidence, StretchTallies, Tally
 from router.compile import is_step
 
 #: Below this many standard errors no look is asked for a decision: at .05 a test that may be looked at once asks 1.96.
-LEAST_SCORE: Final = 1.5
+LEAST_SCORE: Final = 1.8
 
 Strata = Sequence[tuple[Tally, Tally]]
 
@@ -36,13 +40,34 @@ def decision(strata: Strata, design: Design, few: Mapping[str, Units] | None = N
 
     ``strata`` are the tallies of (baseline, variant) by period, or by plan where every request is drawn anew.
     """
-    account = account_of(design, [Stretch(pair, design.part) for pair in strata], few)
-    found = compare(account, metric_of(design), SIDES[1], ALPHA)
-    if found.error is not None:
-        raise RuntimeError(found.error)
-    if not found.decides or found.difference is None:
+    found = difference(strata, design, few)
+    if found is None or not found.decides(ALPHA):
         return 0
     return 1 if found.difference > 0 else -1
+
+
+def difference(strata: Strata, design: Design, few: Mapping[str, Units] | None = None) -> Difference | None:
+    """Return what is found of the variant and the baseline; None while nothing can be said."""
+    if not design.by_unit:
+        stretches = [
+            StretchTallies(
+                dict(zip(SIDES, (1 - design.part, design.part), strict=True)),
+                {(name, METRIC): tally for name, tally in zip(SIDES, pair, strict=True)},
+            )
+            for pair in strata
+        ]
+        effect = None if design.test is None else design.test.smallest_effect
+        baseline, variant = SIDES
+        return fresh_difference(stretches, variant, baseline, METRIC, bounds=design.bounds, effect=effect, alpha=ALPHA)
+    both = (few or {}).get(SIDES[0]), (few or {}).get(SIDES[1])
+    return means.compare(
+        strata,
+        bounds=design.bounds,
+        alpha=ALPHA,
+        few=None if both[0] is None or both[1] is None else (both[0], both[1]),
+        expected_units=None if design.test is None else design.test.expected_units,
+        effect=None if design.test is None else design.test.smallest_effect,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +90,25 @@ def first_decisions(
     asked = (scores <= -least) if only_worse else (np.abs(scores) >= least)
     sign = np.zeros(looks.runs, dtype=np.int64)
     look = np.full(looks.runs, looks.looks, dtype=np.int64)
-    for run in range(looks.runs):
-        for at in np.flatnonzero(asked[run]):
-            found = decision([looks.pair(run, int(at))], design, looks.few(run, int(at)))
-            if found:
-                sign[run], look[run] = found, at
-                break
+    with without_intervals():
+        for run in range(looks.runs):
+            for at in np.flatnonzero(asked[run]):
+                found = decision([looks.pair(run, int(at))], design, looks.few(run, int(at)))
+                if found:
+                    sign[run], look[run] = found, at
+                    break
     return Decided(sign, look)
+
+
+@contextmanager
+def without_intervals() -> Iterator[None]:
+    """Leave out the intervals of few units: a decision is by p, and the search for the ends takes nine tenths."""
+    search = betting._reach
+    betting._reach = lambda evidence, farthest, wanted: farthest
+    try:
+        yield
+    finally:
+        betting._reach = search
 
 
 def joined(parts: Sequence[Decided]) -> Decided:
@@ -134,7 +171,7 @@ class Plans:
 
 def width(strata: Strata, design: Design) -> float:
     """Return how wide the interval of the difference is; infinite where there is none."""
-    found = difference_interval(strata, bounds=design.bounds, adaptive=design.adaptive, by_unit=design.by_unit)
+    found = difference(strata, design)
     return inf if found is None else found.high - found.low
 
 
