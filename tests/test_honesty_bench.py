@@ -11,7 +11,7 @@ from loadtests.honesty.before import BEFORE
 from loadtests.honesty.cases import Case, Measured, median, share
 from loadtests.honesty.registry import CASES
 from loadtests.honesty.route import Design
-from loadtests.honesty.streams import binary, revenue, units
+from loadtests.honesty.streams import binary, one_to_twenty, rewards, units
 from loadtests.honesty.verdicts import LEAST_SCORE, first_decisions
 from policies.plans import CompetitivePairs, TeamDraft
 from policies.types import Tally
@@ -22,7 +22,7 @@ def test_cumulative_sums_are_the_tallies_of_their_units() -> None:
     seen: list[tuple[np.ndarray, np.ndarray]] = []
 
     def draw(random: np.random.Generator, shape: tuple[int, int], side: int) -> tuple[np.ndarray, np.ndarray]:
-        made = revenue(1.5, buyers=(0.3, 0.3))(random, shape, side)
+        made = rewards((0.3, 0.3), one_to_twenty)(random, shape, side)
         seen.append(made)
         return made
 

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from loadtests.honesty import bandit, few, interleaving, ramps, sticky
+from loadtests.honesty import bandit, declared, few, interleaving, ramps, sticky
 from loadtests.honesty.cases import Case
 
-CASES: Final[tuple[Case, ...]] = (*sticky.CASES, *bandit.CASES, *ramps.CASES, *few.CASES, *interleaving.CASES)
+CASES: Final[tuple[Case, ...]] = (
+    *sticky.CASES,
+    *declared.CASES,
+    *bandit.CASES,
+    *ramps.CASES,
+    *few.CASES,
+    *interleaving.CASES,
+)

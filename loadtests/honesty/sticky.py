@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from math import ceil
 from typing import Final
@@ -10,7 +11,7 @@ import numpy as np
 
 from loadtests.honesty.cases import Case, Measured, share
 from loadtests.honesty.route import Design
-from loadtests.honesty.streams import Draw, binary, heavy, one_to_twenty, own_rates, revenue, rewards, units
+from loadtests.honesty.streams import Draw, Revenue, binary, growing, heavy, one_to_twenty, own_rates, rewards, units
 from loadtests.honesty.verdicts import first_decisions, joined
 
 #: How many units the A/A experiments run for.
@@ -39,6 +40,7 @@ def of_rates(
     design: Design = RATE,
 ) -> Measured:
     """Return how often a difference of rates is shown within ``total`` units, the last look at all of them."""
+    design = replace(design, part=part)
     parts = []
     count = ceil(total / batch)
     for start in range(0, runs, 500):
@@ -48,30 +50,52 @@ def of_rates(
 
 
 def of_units(
-    draw: Draw,
+    draw: Draw, part: float, total: int, random: np.random.Generator, runs: int, *, only_worse: bool = False
+) -> Measured:
+    """Return how often a difference is shown between users with several requests that ``draw`` makes."""
+    stream = units(random, draw, part, runs=runs, looks=total // BATCH, batch=BATCH)
+    return share(joined([first_decisions(looks, RATE, only_worse=only_worse) for looks in stream]).sign != 0)
+
+
+def of_revenue(
+    revenue: Revenue,
     part: float,
     total: int,
     random: np.random.Generator,
     runs: int,
     *,
+    looks: int = 500,
     only_worse: bool = False,
-    design: Design,
+    design: Design = MONEY,
 ) -> Measured:
-    """Return how often a difference is shown between units that ``draw`` makes."""
-    stream = units(random, draw, part, runs=runs, looks=total // BATCH, batch=BATCH)
-    decided = [first_decisions(looks, design, only_worse=only_worse) for looks in stream]
-    return share(joined(decided).sign != 0)
+    """Return how often a difference of revenue is shown."""
+    design = replace(design, part=part)
+    parts = []
+    for start in range(0, runs, 250):
+        made = revenue.looks(random, part, runs=min(250, runs - start), looks=looks, batch=total // looks)
+        parts.append(first_decisions(made, design, only_worse=only_worse))
+    return share(joined(parts).sign != 0)
+
+
+def of_growing(part: float, random: np.random.Generator, runs: int) -> Measured:
+    """Return how often equal variants are told apart while 2,000 users come again, to 25 requests each."""
+    parts = []
+    for start in range(0, runs, 50):
+        made = growing(random, 2000, part, runs=min(50, runs - start), looks=250, batch=200)
+        parts.append(first_decisions(made, RATE))
+    return share(joined(parts).sign != 0)
 
 
 def _equal_rates() -> list[Case]:
     return [
         Case(
-            "aa",
-            "equal rates called different",
+            group,
+            f"equal rates called different{words}",
             f"{rate:.1%} both, {part:.0%} share",
-            partial(of_rates, (rate, rate), part, UNITS),
+            partial(of_rates, (rate, rate), part, UNITS, design=design),
             bound=0.05,
         )
+        for group, words, design in (("aa", "", RATE), ("aa-fresh", ", drawn anew", replace(RATE, by_unit=False)))
         for rate in (0.005, 0.01, 0.05, 0.5)
         for part in (0.5, 0.05)
     ]
@@ -80,29 +104,50 @@ def _equal_rates() -> list[Case]:
 def _equal_revenue() -> list[Case]:
     return [
         Case(
-            "aa-revenue",
-            "equal revenue called different",
+            group,
+            f"equal {kind} called different{words}",
             f"σ {sigma:g}, {part:.0%} share",
-            partial(of_units, revenue(sigma), part, UNITS, design=MONEY),
+            partial(of_revenue, make(sigma), part, UNITS, design=design),
             bound=0.05,
         )
+        for group, words, design in (
+            ("aa-revenue", "", MONEY),
+            ("aa-fresh", ", drawn anew", replace(MONEY, by_unit=False)),
+        )
+        for kind, make in (("revenue", Revenue), ("capped revenue", Revenue.capped))
         for sigma in (1.0, 1.5, 2.0, 2.5)
         for part in (0.5, 0.05)
+        if (design is MONEY and make is Revenue) or sigma in (1.0, 2.5)
     ]
 
 
 def _equal_users() -> list[Case]:
-    return [
+    whole = [
         Case(
             "aa-users",
             "equal rates of users called different",
             f"{words}, {part:.0%} share",
-            partial(of_units, rewards((0.3, 0.3), requests), part, UNITS, design=RATE),
+            partial(of_units, draw, part, UNITS),
             bound=0.05,
         )
-        for words, requests in (("1 to 20 requests", one_to_twenty), ("geometric² requests", heavy))
+        for words, draw in (
+            ("1 to 20 requests", rewards((0.3, 0.3), one_to_twenty)),
+            ("geometric² requests", rewards((0.3, 0.3), heavy)),
+            ("geometric² requests, rates of their own", own_rates(heavy)),
+        )
         for part in (0.5, 0.05)
     ]
+    again = [
+        Case(
+            "aa-users",
+            "equal rates of users called different",
+            f"2,000 users come again to 25 requests each, {part:.0%} share",
+            partial(of_growing, part),
+            bound=0.05,
+        )
+        for part in (0.5, 0.2)
+    ]
+    return [*whole, *again]
 
 
 def _false_worse() -> list[Case]:
@@ -111,7 +156,7 @@ def _false_worse() -> list[Case]:
             "b",
             "equal revenue called worse",
             f"σ 1.5, {part:.0%} share",
-            partial(of_units, revenue(1.5), part, UNITS, only_worse=True, design=MONEY),
+            partial(of_revenue, Revenue(1.5), part, UNITS, only_worse=True),
             bound=0.05,
         )
         for part in (0.05, 0.1, 0.2)
@@ -120,7 +165,7 @@ def _false_worse() -> list[Case]:
         "c",
         "equal users called worse",
         "geometric² requests, rates of their own, 5% share",
-        partial(of_units, own_rates(heavy), 0.05, UNITS, only_worse=True, design=RATE),
+        partial(of_units, own_rates(heavy), 0.05, UNITS, only_worse=True),
         bound=0.05,
     )
     return [*money, users]
@@ -156,7 +201,7 @@ def _power() -> list[Case]:
                     group,
                     "a difference found, undeclared",
                     f"{rates[0]:.0%} vs {rates[1]:.0%}, {part:.0%} share, by {until}",
-                    partial(of_rates, rates, part, times * n),
+                    partial(of_rates, rates, part, times * n, batch=max(100, n // 500)),
                     sense="at least",
                     bound=target,
                 )

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtr, ndtri
 
 from gateway.store.units.few_units import FEW
 from loadtests.honesty.cases import Array
@@ -45,7 +46,8 @@ class Looks:
     """Sums up to each look, by name, of the shape (runs, looks, 2): the baseline's, then the variant's."""
 
     sums: dict[str, Array]
-    #: M and D of the first units of each run as they came, by side; D is 0 for the other's: (2, runs, units) each.
+    #: M and D of the first units of each run as they came, by side: (2, runs, units) each. D is 0 for those of the
+    #: other side. None: they follow from the sums. Empty: the store would have no unit singly.
     each: tuple[Array, Array] | None = None
 
     @property
@@ -65,9 +67,10 @@ class Looks:
     def few(self, run: int, look: int) -> dict[str, tuple[tuple[float, float], ...]]:
         """Return every unit of a side, where there are so few that the store has them singly."""
         found = {}
+        known = self.each is None or self.each[0].size > 0
         for side, name in enumerate(("old", "new")):
             n = int(self.sums["n"][run, look, side])
-            if 0 < n < FEW:
+            if known and 0 < n < FEW:
                 found[name] = self._units(run, look, side, n)
         return found
 
@@ -176,19 +179,63 @@ def heavy(random: np.random.Generator, shape: tuple[int, int]) -> Array:
     return random.geometric(0.4, shape).astype(float) ** 2
 
 
-def revenue(
-    sigma: float, *, buyers: tuple[float, float] = (0.05, 0.05), more: float = 1.0, cap: float = np.inf
-) -> Draw:
-    """Return units that buy with the side's rate, for a lognormal amount with this σ and median 20, capped."""
+@dataclass(frozen=True, slots=True)
+class Revenue:
+    """Units that buy with a side's rate, for a lognormal amount with this σ and median 20, at most ``cap``."""
 
-    def draw(random: np.random.Generator, shape: tuple[int, int], side: int) -> tuple[Array, Array]:
-        bought = random.random(shape) < buyers[side]
-        spent = np.zeros(shape)
-        amounts = 20 * np.exp(sigma * random.standard_normal(int(bought.sum())))
-        spent[bought] = np.minimum(amounts * (more if side else 1.0), cap)
-        return spent, np.ones(shape)
+    sigma: float
+    buyers: tuple[float, float] = (0.05, 0.05)
+    cap: float = np.inf
 
-    return draw
+    @classmethod
+    def capped(cls, sigma: float, buyers: tuple[float, float] = (0.05, 0.05)) -> Revenue:
+        """Return the same with a cap at the 99th percentile of buyers."""
+        return cls(sigma, buyers, 20 * float(np.exp(sigma * ndtri(0.99))))
+
+    def moments(self, side: int) -> tuple[float, float]:
+        """Return mean and variance of what a unit spends, without the cap's tail: exact for a lognormal."""
+        at, s, where = np.log(20.0), self.sigma, np.log(self.cap)
+        each = []
+        for power in (1, 2):
+            below = np.exp(power * at + power**2 * s**2 / 2) * ndtr((where - at) / s - power * s)
+            beyond = 0.0 if np.isinf(self.cap) else self.cap**power * ndtr((at - where) / s)
+            each.append(self.buyers[side] * float(below + beyond))
+        return each[0], each[1] - each[0] ** 2
+
+    def looks(self, random: np.random.Generator, part: float, *, runs: int, looks: int, batch: int = 100) -> Looks:
+        """Return the sums at every ``batch`` units, of which a share ``part`` gets the variant."""
+        n = np.empty((runs, looks, 2))
+        n[..., 1] = random.binomial(batch, part, (runs, looks))
+        n[..., 0] = batch - n[..., 1]
+        bought = random.binomial(n.astype(int), np.array(self.buyers))
+        amounts = np.minimum(20 * np.exp(self.sigma * random.standard_normal(int(bought.sum()))), self.cap)
+        place = np.repeat(np.arange(bought.size), bought.ravel())
+        powers = {
+            power: np.bincount(place, amounts**power, bought.size).reshape(n.shape).cumsum(axis=1)
+            for power in (1, 2, 3)
+        }
+        counts, buyers = n.cumsum(axis=1), bought.astype(float).cumsum(axis=1)
+        sums = dict.fromkeys(("n", "d", "d2", "d3", "distinct"), counts)
+        sums |= {"m": powers[1], "md": powers[1], "md2": powers[1], "m2": powers[2], "m2d": powers[2], "m3": powers[3]}
+        sums |= {"positive": buyers, "negative": np.zeros_like(counts), "d_max": (counts > 0).astype(float)}
+        return Looks({name: sums[name] for name in _NAMES})
+
+
+def growing(random: np.random.Generator, users: int, part: float, *, runs: int, looks: int, batch: int) -> Looks:
+    """Return looks at users who come again and again: each request is of any of them, with a rate of the user's own."""
+    shape = (runs, users)
+    treated, rate = random.random(shape) < part, random.beta(0.5, 2.0, shape)
+    m, d = np.zeros(shape), np.zeros(shape)
+    sums = {name: np.empty((runs, looks, 2)) for name in _NAMES}
+    for at in range(looks):
+        came = random.multinomial(batch, np.full(users, 1 / users), runs)
+        m, d = m + random.binomial(came, rate), d + came
+        for name in _NAMES:
+            each = d if name == "d_max" else _TERMS[name](m, d)
+            for side, there in enumerate((~treated, treated)):
+                of = np.where(there, each, 0.0)
+                sums[name][:, at, side] = of.max(axis=1) if name == "d_max" else of.sum(axis=1)
+    return Looks(sums, (np.empty((2, runs, 0)), np.empty((2, runs, 0))))
 
 
 def first(found: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:

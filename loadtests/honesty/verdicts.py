@@ -26,11 +26,12 @@ from policies.statistics.means import compare as means
 from policies.statistics.sample_ratio import sample_ratio
 from policies.statistics.sequential import mean_interval
 from policies.thompson import Thompson
-from policies.types import Evidence, StretchTallies, Tally
+from policies.types import Buckets, Evidence, StretchTallies, Tally
 from router.compile import is_step
 
-#: Below this many standard errors no look is asked for a decision: at .05 a test that may be looked at once asks 1.96.
-LEAST_SCORE: Final = 1.8
+#: Below this many standard errors no look is asked for a decision: at .05 a test that may be looked at once asks 1.96,
+#: and bets of 1 to 20 on the two signs of a known difference 2.45.
+LEAST_SCORE: Final = 2.1
 
 Strata = Sequence[tuple[Tally, Tally]]
 
@@ -46,8 +47,18 @@ def decision(strata: Strata, design: Design, few: Mapping[str, Units] | None = N
     return 1 if found.difference > 0 else -1
 
 
-def difference(strata: Strata, design: Design, few: Mapping[str, Units] | None = None) -> Difference | None:
-    """Return what is found of the variant and the baseline; None while nothing can be said."""
+def difference(
+    strata: Strata,
+    design: Design,
+    few: Mapping[str, Units] | None = None,
+    *,
+    buckets: Sequence[tuple[Buckets, Buckets]] | None = None,
+    looks: Sequence[float] | None = None,
+) -> Difference | None:
+    """Return what is found of the variant and the baseline; None while nothing can be said.
+
+    ``looks`` are the shares of a declared maximum that were there at each look so far.
+    """
     if not design.by_unit:
         stretches = [
             StretchTallies(
@@ -67,6 +78,8 @@ def difference(strata: Strata, design: Design, few: Mapping[str, Units] | None =
         few=None if both[0] is None or both[1] is None else (both[0], both[1]),
         expected_units=None if design.test is None else design.test.expected_units,
         effect=None if design.test is None else design.test.smallest_effect,
+        buckets=buckets,
+        looks=looks,
     )
 
 
