@@ -13,10 +13,11 @@ from math import inf, isfinite, sqrt
 from typing import Any, Final
 
 from gateway.moments import rfc3339
+from gateway.report import methods
 from gateway.report.account import ANSWERING, SHADOWING, Account
-from gateway.report.comparison import ALPHA
+from gateway.report.comparison import alpha_of
 from gateway.report.variants import unit_of_analysis
-from policies.statistics.difference import STICKY_MOVING, Declared, method_of
+from policies.statistics.difference import STICKY_MOVING
 from policies.statistics.means.strata import FEWEST_UNITS, estimate
 from policies.statistics.power.power import POWER, Contrast, Design, effect_found, units_needed
 from policies.statistics.preference import looks
@@ -64,7 +65,7 @@ def planning(account: Account, effects: Sequence[float] = (), days: Sequence[flo
     if metric is None or not others:
         return shown
     span = _span(account, metric)
-    alpha = (ALPHA if account.route.test is None else account.route.test.alpha) / len(others)
+    alpha = alpha_of(account) / len(others)
     since = None if span.began_ms is None else rfc3339(span.began_ms)
     return shown | {
         "alpha": alpha,
@@ -86,7 +87,8 @@ class _Span:
 class _Basis:
     """What one variant is planned by. ``mean`` is the baseline's; ``why`` says what is missing.
 
-    No difference in the direction that is planned for, the better one, is as large as ``whole``.
+    No difference in the direction that is planned for, the better one, is as large as ``whole``. The two have ``part``
+    of the units of all variants.
     """
 
     contrast: Contrast
@@ -95,6 +97,7 @@ class _Basis:
     mean: float | None = None
     why: str | None = None
     whole: float = inf
+    part: float = 1.0
 
     def relative(self, effect: float) -> float | None:
         return effect / abs(self.mean) if self.mean else None
@@ -144,12 +147,7 @@ def _basis(account: Account, metric: Metric, variant: str, span: _Span, alpha: f
     """Return what a variant is planned by; None where no method may decide."""
     baseline, test = account.route.baseline, account.route.test
     merged, paired = account.merged(variant, baseline), not account.answers(variant)
-    method = method_of(
-        by_unit=account.route.by_unit,
-        adaptive=account.adaptive,
-        paired=paired or merged,
-        declared=declared_as(test),
-    )
+    method = methods.method(account, metric, paired=paired or merged)
     if method is None:
         return None
     design = Design(
@@ -163,13 +161,6 @@ def _basis(account: Account, metric: Metric, variant: str, span: _Span, alpha: f
     if paired:
         return _of_pairs(account, metric, variant, span, design)
     return _of_sides(account, metric, variant, span, design)
-
-
-def declared_as(test: DeclaredTest | None) -> Declared:
-    """Return what was declared, as the table of methods names it."""
-    if test is None:
-        return "undeclared"
-    return "effect" if test.smallest_effect is not None else "maximum" if test.units or test.until else "undeclared"
 
 
 def _of_sides(account: Account, metric: Metric, variant: str, span: _Span, design: Design) -> _Basis:
@@ -203,7 +194,7 @@ def _of_sides(account: Account, metric: Metric, variant: str, span: _Span, desig
     whole = inf if metric.bounds is None else metric.bounds[1] - metric.bounds[0]
     if metric.binary:
         whole = 1 - contrast.mean
-    return _Basis(contrast, design, per_day, theirs.mean, why, whole)
+    return _Basis(contrast, design, per_day, theirs.mean, why, whole, sum(shares))
 
 
 def _of_pairs(account: Account, metric: Metric, variant: str, span: _Span, design: Design) -> _Basis:
@@ -279,10 +270,10 @@ def _maximum(basis: _Basis, span: _Span, test: DeclaredTest | None) -> dict[str,
     if test is None or basis.why or not (test.units or test.until) or span.began_ms is None:
         return None
     if test.units:
-        days = test.units / basis.units_per_day + span.delay_days
+        days = test.units * basis.part / basis.units_per_day + span.delay_days
     else:
         days = ((test.until or 0) - span.began_ms) / _DAY_MS
-    units = test.units or round(max(days - span.delay_days, 0.0) * basis.units_per_day)
+    units = test.units or round(max(days - span.delay_days, 0.0) * basis.units_per_day / basis.part)
     return _within(basis, span, days) | {"units": units}
 
 

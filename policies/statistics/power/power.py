@@ -28,9 +28,9 @@ from policies.statistics.preference import CONCENTRATION
 #: The chance of having decided by the units that a plan names.
 POWER: Final = 0.8
 
-#: How much larger a test with planned looks must be at most than one with a single look: with ten of them
-#: (``group_sequential.inflation``). With forty it is 1.05.
-PLANNED_LOOKS: Final = 1.04
+#: How much larger a test with five planned looks must be at most than one with a single look
+#: (``group_sequential.inflation``). With ten it is 1.04.
+PLANNED_LOOKS: Final = 1.025
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ def units_needed(contrast: Contrast, effect: float, design: Design, *, power: fl
 
     >>> even = Contrast(0.05, (0.0475, 0.0475), share=0.5, binary=True)
     >>> round(units_needed(even, 0.01, Design("group_sequential")))
-    16962
+    16718
     """
     variance = contrast.variance(effect)
     if not (effect and isfinite(effect) and isfinite(variance) and variance > 0 and contrast.least_units < inf):

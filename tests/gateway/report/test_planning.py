@@ -76,6 +76,9 @@ def test_of_several_variants_each_has_its_part_of_the_error() -> None:
     found = planned(even().rate("third", "correct", 500, 10_000), three, effects=[0.01])
     assert found["alpha"] == 0.025
     assert [one["units_per_day"] for one in found["variants"]] == pytest.approx([2400, 1800])
+    declared = replace(three, test=DeclaredTest(units=60_000))
+    found = planned(even().rate("third", "correct", 500, 10_000), declared)
+    assert [one["maximum"]["days"] for one in found["variants"]] == pytest.approx([21, 21])
 
 
 def test_each_way_of_comparing_is_planned_by_its_method() -> None:
