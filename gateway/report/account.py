@@ -15,7 +15,7 @@ import policies
 from gateway.store.counts.ledger import CALLS, CHECKED, Ledger, Look, Phase, Seen
 from policies import Policy, Tally
 from policies.statistics.sequential import Interval, mean_interval
-from policies.types import EMPTY, Evidence
+from policies.types import EMPTY, Buckets, Evidence
 from router.compile import versions_of
 from router.records import Role
 from router.snapshot import Metric, Route, Snapshot
@@ -182,6 +182,29 @@ class Account:
             for period, tally in self._by_period.get((variant, role, "", metric, definition, phase), {}).items():
                 total[period] = total.get(period, EMPTY) + tally
         return total
+
+    def buckets(self, variant: str, metric: Metric, phase: Phase) -> Mapping[int, Buckets]:
+        """Return the units of a variant's answers in buckets, by period; a period of which there are none is absent."""
+        total: dict[int, Buckets] = {}
+        for role in ANSWERING:
+            place = (variant, role, "", metric.name, metric.definition, phase)
+            for period, found in self._buckets.get(place, {}).items():
+                total[period] = total[period] + found if period in total else found
+        return total
+
+    @cached_property
+    def _buckets(self) -> Mapping[_Place, Mapping[int, Buckets]]:
+        total: dict[_Place, dict[int, Buckets]] = {}
+        for key, found in self.ledger.buckets.items():
+            place = (key.variant, key.role, key.against, key.metric, key.definition, key.phase)
+            of = total.setdefault(place, {})
+            of[key.period] = of[key.period] + found if key.period in of else found
+        return total
+
+    def closed_by_period(self, variant: str, metric: Metric) -> Mapping[int, float]:
+        """Return how many predictions that a variant answered have a closed window, by period."""
+        found = self._periods(variant, ANSWERING, metric.name, metric.definition, "closed")
+        return {period: tally.d for period, tally in found.items()}
 
     def opponents(self, variant: str, metric: Metric) -> tuple[str, ...]:
         """Return the variants that a shadow was paired with on this metric, the baseline first."""

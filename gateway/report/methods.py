@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from gateway.report.account import ANSWERING, Account
-from gateway.store.counts.ledger import Look, TallyKey, UnitsOf
+from gateway.report.account import Account
+from gateway.store.counts.ledger import Look, UnitsOf
 from policies.statistics.difference import STICKY_MOVING, Declared, Difference, Method, method_of
 from policies.statistics.means.compare import compare, standardised
 from policies.statistics.means.group_sequential import boundary, sequential_p
-from policies.types import Buckets, Tally
+from policies.types import Tally
 from router.settings.declared import DeclaredTest
 from router.snapshot import Metric
 
@@ -166,20 +166,11 @@ class _Given:
         both = [period for period in sorted(sides[1]) if period in sides[0]]
         names = account.route.baseline, variant
         self.strata: list[Pair] = [(sides[0][period], sides[1][period]) for period in both]
-        split = [(self._buckets(names[0], period), self._buckets(names[1], period)) for period in both]
-        known = [(one, other) for one, other in split if one is not None and other is not None]
-        self.buckets = known if known and len(known) == len(split) else None
+        split = [account.buckets(name, metric, "mature") for name in names]
+        known = [(split[0][period], split[1][period]) for period in both if all(period in side for side in split)]
+        self.buckets = known if known and len(known) == len(both) else None
         few = self._few(names[0]), self._few(names[1])
         self.few = None if few[0] is None or few[1] is None else (few[0], few[1])
-
-    def _buckets(self, variant: str, period: int) -> Buckets | None:
-        account, metric = self._account, self._metric
-        version = account.snapshot.backends[variant].version
-        for role in ANSWERING:
-            key = TallyKey(period, variant, version, role, "", metric.name, metric.definition, "mature")
-            if (found := account.ledger.buckets.get(key)) is not None:
-                return found
-        return None
 
     def _few(self, variant: str) -> Sequence[tuple[float, float]] | None:
         account, metric = self._account, self._metric

@@ -124,7 +124,8 @@ def alone(account: Account, metric: Metric) -> str:
     )
     quantity = _quantity(metric)
     does = f"gets {mean} right" if quantity is None else f"has a {quantity} of {mean}"
-    return f"{name} answers alone: it {does} (between {low} and {high}, {SURE}), over {tally.n} {counted(account)}."
+    over = f"{tally.distinct} {counted(account)}"
+    return f"{name} answers alone: it {does} (between {low} and {high}, {SURE}), over {over}."
 
 
 def no_metric(route: str) -> str:

@@ -51,7 +51,7 @@ def _variant(account: Account, name: str) -> dict[str, Any]:
         "predictions": count(calls.d),
         "failures": count(calls.m),
         "client_errors": 0 if (refused := account.seen(name, "client_error", roles)) is None else refused.n,
-        "units": calls.n,
+        "units": calls.distinct,
         "latency_ms": _latency(account.ledger, name, roles),
         "metrics": {metric.name: _metric(account, name, metric) for metric in account.metrics},
         "shadow": _shadow(account, name),
@@ -95,7 +95,7 @@ def _metric(account: Account, name: str, metric: Metric) -> dict[str, Any]:
             "n": count(mature.d),
             "mean": mature.mean,
             **_interval(mature, metric.bounds),
-            "units": mature.n,
+            "units": mature.distinct,
             "unit_of_analysis": unit_of_analysis(account),
         },
         "pending": count(max(calls - closed - unexposed, 0.0)),
@@ -196,7 +196,7 @@ def _paired(account: Account, name: str, metric: Metric) -> dict[str, Any]:
     return {
         "against": against,
         "n": count(tally.d),
-        "units": tally.n,
+        "units": tally.distinct,
         "difference": tally.mean,
         **_shown(paired(account, name, metric, against)),
         # Copied requests whose window has closed without a score on both sides: no label came, or one of them failed.

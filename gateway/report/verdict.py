@@ -6,6 +6,7 @@ whatever the intervals say. What each status means is in ``verdict_status``.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -17,8 +18,11 @@ from gateway.report.guardrails import Guarded, guarded
 from gateway.report.interleaving import interleaving_checks, unfair_reason
 from gateway.report.verdict_status import Status
 from policies import Tally
+from policies.statistics.means.coverage import coverage_gap
 from policies.statistics.sample_ratio import SampleRatio, sample_ratio
 from policies.statistics.sequential import mean_interval
+from policies.statistics.two_shares import Trials, share_gap
+from policies.types import EMPTY, Buckets
 from router.snapshot import Metric
 
 #: A smaller gap between coverages never withholds a verdict, even if it is certain.
@@ -26,6 +30,8 @@ LEAST_COVERAGE_GAP: Final = 0.01
 
 #: The chance of ever withholding a sound comparison because of its coverage, split over the two intervals.
 COVERAGE_ALPHA: Final = 0.01
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,16 +153,45 @@ def _uncovered(account: Account, one: Comparison) -> str | None:
     """Return why unequal coverage makes a comparison invalid (values are seldom missing by chance); None if not."""
     if one.paired or one.votes is not None:
         return None  # both sides answered the same requests, so what is missing is missing from both
-    metric = account.snapshot.metrics[one.metric]
-    sides = [coverage_tally(account, name, metric) for name in (one.variant, account.route.baseline)]
-    ours, theirs = (side.mean for side in sides)
+    metric, names = account.snapshot.metrics[one.metric], (account.route.baseline, one.variant)
+    theirs, ours = (coverage_tally(account, name, metric).mean for name in names)
     if ours is None or theirs is None or abs(ours - theirs) <= LEAST_COVERAGE_GAP:
         return None
-    intervals = [mean_interval(side, bounds=(0.0, 1.0), alpha=COVERAGE_ALPHA / 2) for side in sides]
-    mine, other = intervals
-    if mine is None or other is None or (mine.low <= other.high and other.low <= mine.high):
+    try:
+        apart = _is_covered_otherwise(account, metric, names)
+    except Exception:
+        logger.exception("the coverage of %s on route %s cannot be compared", metric.name, account.route.name)
         return None
-    return sentence.coverage_reason(account, metric, one.variant, ours, theirs)
+    return sentence.coverage_reason(account, metric, one.variant, ours, theirs) if apart else None
+
+
+def _is_covered_otherwise(account: Account, metric: Metric, names: tuple[str, str]) -> bool:
+    """Return whether the shares of predictions with a value differ, not by chance: (baseline, variant).
+
+    Requests are counted as they are. Units are compared in buckets, each of which weighs as much as two typical ones at
+    most, so that no heavy unit decides, nor hides what the others show.
+    """
+    if not account.route.by_unit:
+        closed = [account.closed_by_period(name, metric) for name in names]
+        valued = [account.periods(name, metric) for name in names]
+        trials = [
+            Trials(*(n for side in (0, 1) for n in (valued[side].get(period, EMPTY).d, closed[side][period])))
+            for period in sorted(closed[0].keys() & closed[1].keys())
+        ]
+        low, high = share_gap(trials, alpha=COVERAGE_ALPHA)
+        return low > 0 or high < 0
+    found = coverage_gap(*(_covered(account, name, metric) for name in names), alpha=COVERAGE_ALPHA)
+    if found is not None:
+        return found.decides(COVERAGE_ALPHA)
+    sides = [coverage_tally(account, name, metric) for name in names]
+    one, other = (mean_interval(side, bounds=(0.0, 1.0), alpha=COVERAGE_ALPHA / 2) for side in sides)
+    return one is not None and other is not None and (one.low > other.high or other.low > one.high)
+
+
+def _covered(account: Account, name: str, metric: Metric) -> tuple[Buckets, Buckets]:
+    """Return a variant's predictions with closed windows, and those of them with values, in buckets of units."""
+    closed, valued = account.buckets(name, metric, "closed"), account.buckets(name, metric, "mature")
+    return sum(closed.values(), Buckets()), sum(valued.values(), Buckets())
 
 
 def _why_undecided(account: Account, found: Sequence[Comparison]) -> str | None:

@@ -1,4 +1,4 @@
-"""Say when a verdict changes: in the log, in the list of events, and to the sinks.
+"""Say when a verdict changes: in the log, in the list of events, and to the sinks; and look at tests when they are due.
 
 Rule: a decider that changes no plan. What was reported is stored in the transaction that queues the events, so that
 nothing is reported twice, whoever holds the lease. What changes back and forth is reported at most every
@@ -16,9 +16,13 @@ from typing import Final
 from gateway.control.event_log import EventLog, now_ms
 from gateway.control.opened import Opened
 from gateway.control.record.transaction import queue_events
+from gateway.report import methods
 from gateway.report.account import Account, account_of
+from gateway.report.comparison import alpha_of
 from gateway.report.verdict import Verdict, sample_ratio_of, verdict
-from gateway.store.counts.reported import Reported, read_reported, write_reported
+from gateway.store.counts.ledger import Look
+from gateway.store.counts.reported import Reported, Tested, read_reported, write_looks, write_reported
+from gateway.store.counts.tallies import note_moved
 from gateway.store.rows.recorded import ChangedVerdict, Recorded
 from router.config.config import Config
 from router.snapshot import Route, Snapshot
@@ -72,9 +76,15 @@ class VerdictWatch:
     async def _judge(self, opened: Opened, config: Config, snapshot: Snapshot, route: Route) -> None:
         ledger = await opened.store.ledger(route.name, route.epoch)
         known = config.routes.get(route.name) if config.hash == snapshot.config else None
-        account = account_of(snapshot, ledger, None if known is None else known.policy)
-        judged = await asyncio.to_thread(_verdict, account)
-        place, at_ms = (route.name, route.epoch), now_ms()
+        policy = None if known is None else known.policy
+        at_ms, place = now_ms(), (route.name, route.epoch)
+        made = await asyncio.to_thread(due_looks, account_of(snapshot, ledger, policy), at_ms)
+        if made:
+            async with opened.store.change() as connection:
+                await write_looks(connection, [(place, *one) for one in made])
+                await note_moved(connection, [route.name])
+            ledger = await opened.store.ledger(route.name, route.epoch)
+        judged = await asyncio.to_thread(_verdict, account_of(snapshot, ledger, policy))
         async with opened.store.read() as connection:
             before = (await read_reported(connection, [place]))[place]
         changed = changes(route, judged, before, at_ms)
@@ -103,6 +113,20 @@ def changes(route: Route, judged: Verdict, before: Mapping[str, Reported], at_ms
                     at_ms, route.name, route.epoch, one.variant, one.metric, last.status, one.status, judged.sentence
                 )
             )
+    return found
+
+
+def due_looks(account: Account, at_ms: int) -> list[tuple[Tested, int, Look]]:
+    """Return the looks that are to be made now, each with what it is of and its number."""
+    metric, found = account.primary, list[tuple[Tested, int, Look]]()
+    if metric is None or methods.method(account, metric) != "group_sequential":
+        return found
+    others = [name for name in account.route.variants if name != account.route.baseline]
+    for variant in others:
+        look = methods.due_look(account, metric, variant, at_ms, alpha_of(account) / len(others))
+        if look is not None:
+            tested = metric.name, metric.definition, variant, account.snapshot.backends[variant].version
+            found.append((tested, len(account.looks(metric, variant)) + 1, look))
     return found
 
 

@@ -103,6 +103,20 @@ def test_units_that_are_no_users_are_called_units_and_requests_requests() -> Non
     assert "over 1000 and 1000 requests. Method" in sentence(book, route(by_unit=False))
 
 
+def test_people_who_come_back_in_each_period_are_counted_once() -> None:
+    """80 people over 40 edits of the shares are 80 people, never 3,200."""
+    book = Book()
+    for period in range(40):
+        for name, right in (("old", 24), ("new", 28)):
+            whole = Tally.of_units([(3, 3)] * right + [(0, 3)] * (40 - right))
+            whole = replace(whole, distinct=40 if period == 0 else 0)
+            book.put(name, "correct", whole, period=1_000 + period)
+    found = report(snapshot(route()), book.ledger())
+    assert found["comparisons"][0]["units"] == {"variant": 40, "baseline": 40}
+    assert [one["metrics"]["correct"]["mature"]["units"] for one in found["variants"]] == [40, 40]
+    assert "over 40 and 40 users" in found["verdict"]["sentence"]
+
+
 def test_a_shadow_was_judged_on_the_same_requests() -> None:
     book = Book().pairs("new", "correct", [1.0] * 60 + [-1.0] * 10 + [0.0] * 430)
     assert sentence(book, shadow_route()).endswith("over the same 500 users. Method: bets on pairs.")

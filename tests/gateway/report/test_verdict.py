@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from policies import Tally, Weighted
 from policies.statistics.means.compare import compare
 from policies.statistics.paired import paired_difference
 from policies.statistics.preference import preference
+from policies.types import Buckets
 from router.snapshot import Snapshot
 from tests.gateway.ledgers import Book, draft_route, route, shadow_route, snapshot
 
@@ -248,6 +250,39 @@ def test_coverage_of_heavy_users_is_not_taken_for_that_of_many() -> None:
     book.calls("new", 500, closed="correct").put("new", "correct", Tally.of_units([(1, 1)] * 250 + [(0, 1)] * 250))
     book.calls("new", 1, 500, closed="correct")
     assert verdict(book)["status"] == "no_difference_yet"
+
+
+def in_buckets(units: list[tuple[float, float]]) -> Buckets:
+    """Units, each given as (M, D), in the order of their buckets."""
+    m, d = [0.0] * 64, [0.0] * 64
+    for index, one in enumerate(units):
+        m[index % 64] += one[0]
+        d[index % 64] += one[1]
+    return Buckets(tuple(m), tuple(d))
+
+
+@pytest.mark.parametrize(("valued", "status"), [(0.6, "invalid"), (0.8, "no_difference_yet")])
+def test_one_heavy_unit_does_not_blind_the_coverage_gate(valued: float, status: Status) -> None:
+    """3,000 users with one request each and one with 1,000, whose values all came: the others show 60 against 80 %."""
+    book, split, chance = Book(), dict[Any, Buckets](), Random(16)
+    for name, share in (("old", 0.8), ("new", valued)):
+        heavy: list[tuple[float, float]] = [(500, 1000)] if name == "new" else [(0, 0)]
+        light: list[tuple[float, float]] = [
+            (index % 2, 1) if chance.random() < share else (0, 0) for index in range(3000)
+        ]
+        book.calls(name, 3000, closed="correct").put(name, "correct", Tally.of_units([*light, *heavy]))
+        if name == "new":
+            book.calls(name, 1, 1000, closed="correct")
+        for phase, units in (("closed", [(0.0, 1.0)] * 3000 + heavy), ("mature", [*light, *heavy])):
+            key = next(key for key in book.tallies if (key.variant, key.phase) == (name, phase))
+            split[key] = in_buckets(units)
+    found = report(snapshot(route()), replace(book.ledger(), buckets=split))["verdict"]
+    assert found["status"] == status
+
+
+def test_coverage_of_requests_is_counted_exactly() -> None:
+    book = missing("new", 2000, 1800, missing("old", 2000, 1900, Book(shares={"old": 0.5, "new": 0.5})))
+    assert verdict(book, snapshot(route(by_unit=False)))["status"] == "invalid"
 
 
 def test_pairs_and_votes_need_no_equal_coverage() -> None:

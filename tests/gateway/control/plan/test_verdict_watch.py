@@ -18,6 +18,7 @@ from gateway.report.verdict import Verdict
 from gateway.report.verdict_status import Status
 from gateway.store.counts.reported import Reported, read_reported
 from gateway.store.rows import outbox
+from tests.gateway.control.builders import call, event
 from tests.gateway.control.plan.test_planner import CONFIG
 from tests.gateway.control.test_control import House, clicked, recording, until
 from tests.gateway.ledgers import route
@@ -129,5 +130,42 @@ def test_a_route_is_judged_again_when_it_moved_and_not_too_soon(
             assert await look(EVERY_SECONDS - 1) == []
             assert await look(1) == ["r"]
             assert await look(EVERY_SECONDS) == []
+
+    asyncio.run(story())
+
+
+PLANNED = CONFIG.replace(
+    'policy = { kind = "thompson", variants = ["a", "b"], reward = "click" }',
+    'policy = { kind = "ab", shares = { a = 0.5, b = 0.5 } }\nbaseline = "a"\ntest = { units = 1000 }',
+)
+
+
+def test_a_test_with_a_declared_maximum_is_looked_at_when_it_is_due_and_decided_by_that_look(tmp_path: Path) -> None:
+    async def story() -> None:
+        house = House(tmp_path, PLANNED)
+        async with recording(house.control()) as control:
+            await until(lambda: control.queries.ready)
+            await control.in_force.save()
+            assert control.opened is not None
+            store, epoch = control.opened.store, control.in_force.snapshot.routes["r"].epoch
+            for days, numbers, looks in ((2, range(100), []), (5, range(100, 600), [0.6])):
+                for n in numbers:  # of eight requests a has four, of which one is clicked, and b four and three
+                    made = call(
+                        n, "ab"[n % 2], epoch=epoch, period=control.in_force.snapshot.routes["r"].period, revision=1
+                    )
+                    house.journal.calls(made)
+                    if n % 8 in (0, 1, 3, 5):
+                        house.journal.events(event(n, 1, at=n + 5, metric="click"))
+                house.journal.beat(days * 24 * 3_600_000)
+                assert await control.opened.recorder.drain(20)
+                await judge(control)
+                await judge(control)
+                found = (await store.ledger("r", epoch)).looks
+                assert [look.fraction for one in found.values() for look in one] == looks
+            [(tested, [look])] = found.items()
+            assert (tested[0], tested[2:]) == ("click", ("b", "1"))
+            assert look.decided
+            assert look.z > look.boundary
+            assert [(one["from"], one["to"]) for one in told(control)] == [("collecting", "better")]
 
     asyncio.run(story())
