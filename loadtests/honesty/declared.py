@@ -9,33 +9,30 @@ from typing import Final
 
 import numpy as np
 
+from gateway.report.methods import LOOKS
 from loadtests.honesty.cases import Case, Measured, share
 from loadtests.honesty.route import Design
 from loadtests.honesty.sticky import MONEY, RATE, of_rates, of_revenue, planned
 from loadtests.honesty.streams import Revenue, binary
-from loadtests.honesty.verdicts import difference
+from loadtests.honesty.verdicts import at_look
 from router.settings.declared import DeclaredTest
 
 RATES: Final = (0.05, 0.06)
 EFFECT: Final = RATES[1] - RATES[0]
 PLANNED: Final = planned(RATES, 0.5)
 
-#: How often a test with a declared maximum is looked at.
-LOOKS: Final = 10
-
 
 def of_maximum(rates: tuple[float, float], random: np.random.Generator, runs: int, *, relative: bool) -> Measured:
-    """Return how often a test that ends at the planned number finds a difference, at ten looks.
+    """Return how often a test that ends at the planned number finds a difference, at its planned looks.
 
     ``relative``: divided by how often a test that is looked at only once, at the end, does on the same data.
     """
-    looks = binary(random, rates, 0.5, runs=runs, looks=LOOKS, batch=PLANNED // LOOKS)
-    scores, fractions = looks.scores(), [(at + 1) / LOOKS for at in range(LOOKS)]
+    looks = binary(random, rates, 0.5, runs=runs, looks=len(LOOKS), batch=PLANNED // len(LOOKS))
+    scores, fractions = looks.scores(), list(LOOKS)
     found = np.zeros(runs, dtype=bool)
     for run in range(runs):
         for at in np.flatnonzero(np.abs(scores[run]) >= 1.8):
-            one = difference([looks.pair(run, int(at))], RATE, looks=fractions[: at + 1])
-            if one is not None and one.decides(0.05):
+            if at_look(looks.pair(run, int(at)), RATE, fractions[: at + 1]):
                 found[run] = True
                 break
     if not relative:
@@ -128,7 +125,7 @@ CASES: Final = (
     Case(
         "power",
         "a difference found, maximum declared ÷ fixed test",
-        f"5% vs 6%, 50% share, ten looks by n ({PLANNED:,})",
+        f"5% vs 6%, 50% share, planned looks by n ({PLANNED:,})",
         partial(of_maximum, RATES, relative=True),
         sense="at least",
         bound=0.93,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from loadtests.honesty import bandit, declared, few, interleaving, ramps, sticky
+from loadtests.honesty import bandit, declared, few, interleaving, ramps, shadows, sticky
 from loadtests.honesty.cases import Case
 
 CASES: Final[tuple[Case, ...]] = (
@@ -14,4 +14,5 @@ CASES: Final[tuple[Case, ...]] = (
     *ramps.CASES,
     *few.CASES,
     *interleaving.CASES,
+    *shadows.CASES,
 )

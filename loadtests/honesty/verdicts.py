@@ -11,17 +11,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
 from typing import Final
+from unittest.mock import patch
 
 import numpy as np
 import numpy.typing as npt
 
+from gateway.report import methods
 from gateway.report.comparison import ALPHA
 from loadtests.honesty.cases import Array
-from loadtests.honesty.route import METRIC, SIDES, Design, Units
+from loadtests.honesty.route import METRIC, SIDES, Design, Stretch, Units, account_of, metric_of
 from loadtests.honesty.streams import Looks
 from policies.statistics.difference import Difference
 from policies.statistics.e_process import fresh_difference
-from policies.statistics.means import betting
+from policies.statistics.means import betting, mixture
 from policies.statistics.means import compare as means
 from policies.statistics.sample_ratio import sample_ratio
 from policies.statistics.sequential import mean_interval
@@ -36,12 +38,18 @@ LEAST_SCORE: Final = 2.1
 Strata = Sequence[tuple[Tally, Tally]]
 
 
-def decision(strata: Strata, design: Design, few: Mapping[str, Units] | None = None) -> int:
+def decision(
+    strata: Strata,
+    design: Design,
+    few: Mapping[str, Units] | None = None,
+    *,
+    buckets: Sequence[tuple[Buckets, Buckets]] | None = None,
+) -> int:
     """Return +1 where the report says that the variant's mean is higher, -1 where lower, else 0.
 
     ``strata`` are the tallies of (baseline, variant) by period, or by plan where every request is drawn anew.
     """
-    found = difference(strata, design, few)
+    found = difference(strata, design, few, buckets=buckets)
     if found is None or not found.decides(ALPHA):
         return 0
     return 1 if found.difference > 0 else -1
@@ -53,34 +61,18 @@ def difference(
     few: Mapping[str, Units] | None = None,
     *,
     buckets: Sequence[tuple[Buckets, Buckets]] | None = None,
-    looks: Sequence[float] | None = None,
 ) -> Difference | None:
-    """Return what is found of the variant and the baseline; None while nothing can be said.
+    """Return what the report finds of the variant and the baseline; None while nothing can be said."""
+    known = [None] * len(strata) if buckets is None else buckets
+    stretches = [Stretch(pair, design.part, of) for pair, of in zip(strata, known, strict=True)]
+    account = account_of(design, stretches, few)
+    return methods.difference(account, metric_of(design), SIDES[1], ALPHA)
 
-    ``looks`` are the shares of a declared maximum that were there at each look so far.
-    """
-    if not design.by_unit:
-        stretches = [
-            StretchTallies(
-                dict(zip(SIDES, (1 - design.part, design.part), strict=True)),
-                {(name, METRIC): tally for name, tally in zip(SIDES, pair, strict=True)},
-            )
-            for pair in strata
-        ]
-        effect = None if design.test is None else design.test.smallest_effect
-        baseline, variant = SIDES
-        return fresh_difference(stretches, variant, baseline, METRIC, bounds=design.bounds, effect=effect, alpha=ALPHA)
-    both = (few or {}).get(SIDES[0]), (few or {}).get(SIDES[1])
-    return means.compare(
-        strata,
-        bounds=design.bounds,
-        alpha=ALPHA,
-        few=None if both[0] is None or both[1] is None else (both[0], both[1]),
-        expected_units=None if design.test is None else design.test.expected_units,
-        effect=None if design.test is None else design.test.smallest_effect,
-        buckets=buckets,
-        looks=looks,
-    )
+
+def at_look(pair: tuple[Tally, Tally], design: Design, looks: Sequence[float]) -> bool:
+    """Return whether a test with a declared maximum decides; ``looks`` are the shares of it at each look so far."""
+    found = means.compare([pair], bounds=design.bounds, alpha=ALPHA, looks=looks)
+    return found is not None and found.decides(ALPHA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +107,12 @@ def first_decisions(
 
 @contextmanager
 def without_intervals() -> Iterator[None]:
-    """Leave out the intervals of few units: a decision is by p, and the search for the ends takes nine tenths."""
-    search = betting._reach
-    betting._reach = lambda evidence, farthest, wanted: farthest
-    try:
+    """Leave out the ends of intervals: a decision is by p, and the search for them takes nine tenths of the time."""
+    with (
+        patch.object(betting, "_reach", lambda evidence, farthest, wanted: farthest),
+        patch.object(mixture.Watch, "critical", lambda watch, alpha: 1.0),
+    ):
         yield
-    finally:
-        betting._reach = search
 
 
 def joined(parts: Sequence[Decided]) -> Decided:
@@ -182,15 +173,15 @@ class Plans:
         return (*self._closed, fresh_stretch(self.part, self._n, self._won))
 
 
-def width(strata: Strata, design: Design) -> float:
+def width(strata: Strata, design: Design, buckets: Sequence[tuple[Buckets, Buckets]] | None = None) -> float:
     """Return how wide the interval of the difference is; infinite where there is none."""
-    found = difference(strata, design)
+    found = difference(strata, design, buckets=buckets)
     return inf if found is None else found.high - found.low
 
 
-def mean_width(tally: Tally, design: Design) -> float:
+def mean_width(tally: Tally, design: Design, buckets: Buckets | None = None) -> float:
     """Return how wide the interval of one variant's mean is; infinite where there is none."""
-    found = mean_interval(tally, bounds=design.bounds)
+    found = mean_interval(tally, bounds=design.bounds, buckets=buckets)
     return inf if found is None else found.high - found.low
 
 
