@@ -99,14 +99,24 @@ def is_step(before: Mapping[str, float], after: Mapping[str, float], stretches: 
 
 
 def with_plans_of(previous: Snapshot, fresh: Snapshot) -> Snapshot:
-    """Return ``fresh`` with the former plans of routes whose policy is unchanged: ``fresh`` has no evidence."""
+    """Return ``fresh`` with the former plans of routes whose policy and versions are unchanged.
+
+    ``fresh`` has no evidence. Of a new version there is none, so that it does not get what the one before deserved.
+    """
     routes = dict(fresh.routes)
     for name, route in fresh.routes.items():
         before = previous.routes.get(name)
-        if before is not None and (before.epoch, before.settings) == (route.epoch, route.settings):
+        if before is None or any(_version(previous, one) != _version(fresh, one) for one in route.variants):
+            continue
+        if (before.epoch, before.settings) == (route.epoch, route.settings):
             revision = before.revision if before.period == route.period else route.revision
             routes[name] = replace(route, plan=before.plan, revision=revision)
     return replace(fresh, routes=routes)
+
+
+def _version(snapshot: Snapshot, variant: str) -> str | None:
+    backend = snapshot.backends.get(variant)
+    return None if backend is None else backend.version
 
 
 class EpochName(NamedTuple):
