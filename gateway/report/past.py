@@ -31,6 +31,7 @@ def as_it_was(snapshot: Snapshot, epoch: Epoch, ledger: Ledger) -> Snapshot:
         by_unit=epoch.by_unit,
         prediction=epoch.prediction,
         epoch=epoch.epoch,
+        period=max((key.period for key in ledger.tallies), default=present.period),
         revision=epoch.revision,
         plan=epoch.plan,
         metrics=tuple(metrics),

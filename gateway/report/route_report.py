@@ -111,8 +111,9 @@ def _route(account: Account) -> dict[str, Any]:
 
 def _sample_ratio(ratio: SampleRatio | None) -> dict[str, Any]:
     if ratio is None:
-        return {"p": None, "ok": True, "applies": False}
-    return {"p": ratio.p, "ok": ratio.ok, "applies": True}
+        return {"p": None, "ok": True, "applies": False, "since": None, "set_aside_p": None}
+    since = None if ratio.aside is None else rfc3339(ratio.since)
+    return {"p": ratio.p, "ok": ratio.ok, "applies": True, "since": since, "set_aside_p": ratio.aside}
 
 
 def _verdict(account: Account, judged: Verdict, problems: list[dict[str, Any]]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from gateway.report.comparison import FEWEST_UNITS, Comparison, alpha_of
 from gateway.report.guardrails import Guarded
 from gateway.report.verdict_status import STATUSES
 from policies.statistics.preference import Preference
+from policies.statistics.sample_ratio import SampleRatio
 from policies.statistics.sequential import mean_interval
 from router.snapshot import Metric
 
@@ -134,6 +135,14 @@ def no_metric(route: str) -> str:
 
 def untrusted(route: str, reason: str) -> str:
     return f"The comparison on {route} cannot be trusted: {reason}."
+
+
+def set_aside(account: Account, ratio: SampleRatio) -> str:
+    """Say what a verdict leaves out because the shares were not met then."""
+    return (
+        f"What came before {to_the_second(ratio.since)} UTC is set aside: {counted(account)} did not reach the "
+        f"variants in the shares that were set then (p = {ratio.aside or 0.0:.2g})."
+    )
 
 
 def ratio_reason(account: Account, p: float) -> str:

@@ -19,7 +19,7 @@ from gateway.report.interleaving import interleaving_checks, unfair_reason
 from gateway.report.verdict_status import Status
 from policies import Tally
 from policies.statistics.means.coverage import coverage_gap
-from policies.statistics.sample_ratio import SampleRatio, sample_ratio
+from policies.statistics.sample_ratio import SampleRatio, by_period
 from policies.statistics.sequential import mean_interval
 from policies.statistics.two_shares import Trials, share_gap
 from policies.types import EMPTY, Buckets
@@ -55,11 +55,22 @@ def sample_ratio_of(account: Account) -> SampleRatio | None:
     if not account.randomised:
         return None
     ledger = account.ledger
-    return sample_ratio(((stretch.counts, stretch.shares) for stretch in ledger.stretches), ledger.sample_ratio)
+    given = ((stretch.period, (stretch.counts, stretch.shares)) for stretch in ledger.stretches)
+    return by_period(given, account.route.period, ledger.sample_ratio).found
 
 
 def verdict(account: Account, ratio: SampleRatio | None) -> Verdict:
-    """Judge a route by its primary metric, its baseline against each other variant, and by its guardrails."""
+    """Judge a route by its primary metric, its baseline against each other variant, and by its guardrails.
+
+    What was counted before an edit that followed an alarm of the sample ratio is set aside, and the sentence says so.
+    """
+    if ratio is None or ratio.aside is None:
+        return _verdict(account, ratio)
+    found = _verdict(replace(account, ledger=account.ledger.since(ratio.since)), ratio)
+    return replace(found, sentence=f"{found.sentence} {sentence.set_aside(account, ratio)}")
+
+
+def _verdict(account: Account, ratio: SampleRatio | None) -> Verdict:
     metric = account.primary
     bounds = guarded(account)
     if metric is None:

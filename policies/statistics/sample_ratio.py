@@ -7,7 +7,7 @@ counts can be trusted.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import exp, fsum, lgamma, log
 from typing import Final
 
@@ -24,10 +24,15 @@ Stretch = tuple[Mapping[str, int], Mapping[str, float]]
 
 @dataclass(frozen=True, slots=True)
 class SampleRatio:
-    """``p`` is an always-valid p-value for "the shares are as configured"; ``ok`` says that it gives no alarm."""
+    """``p`` is an always-valid p-value for "the shares are as configured"; ``ok`` says that it gives no alarm.
+
+    It is about the periods from ``since`` on (0: all). Those before are set aside, as the check failed with ``aside``.
+    """
 
     p: float
     ok: bool
+    since: int = 0
+    aside: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +40,8 @@ class SampleRatioState:
     """The state after some stretches, from which the check goes on without reading those again.
 
     ``stake`` is the logarithm of what betting against the shares has made of 1, ``best`` the highest it ever was;
-    ``observed`` and ``expected`` are units by variant. ``impossible``: a variant without a share got units.
+    ``observed`` and ``expected`` are units by variant. ``impossible``: a variant without a share got units. ``period``
+    is that of the last stretch; ``since`` and ``aside`` as of ``SampleRatio``.
     """
 
     stake: float = 0.0
@@ -43,11 +49,28 @@ class SampleRatioState:
     observed: Mapping[str, float] = field(default_factory=dict)
     expected: Mapping[str, float] = field(default_factory=dict)
     impossible: bool = False
+    period: int = 0
+    since: int = 0
+    aside: float | None = None
 
     @property
     def found(self) -> SampleRatio:
         p = 0.0 if self.impossible else exp(-self.best)
-        return SampleRatio(p, p >= ALARM_BELOW)
+        return SampleRatio(p, p >= ALARM_BELOW, self.since, self.aside)
+
+    def begin(self, period: int) -> SampleRatioState:
+        """Return the state when a period begins: the check begins anew where it had failed before the edit.
+
+        So the periods that count are those from the last edit on that came after an alarm. An edit that did not mend
+        the cause is followed by another alarm, and each span between alarms fails in at most one of a thousand sound
+        routes.
+        """
+        if period <= self.period:
+            return self
+        found = self.found
+        return (
+            replace(self, period=period) if found.ok else SampleRatioState(period=period, since=period, aside=found.p)
+        )
 
 
 #: Before any stretch.
@@ -81,6 +104,23 @@ def sample_ratio(stretches: Iterable[Stretch], since: SampleRatioState = START) 
     return accumulate(stretches, since).found
 
 
+def by_period(
+    stretches: Iterable[tuple[int, Stretch]], present: int, since: SampleRatioState = START
+) -> SampleRatioState:
+    """Return the state after stretches of (period, stretch), in order, in the ``present`` period.
+
+    >>> broken, halves = {"a": 1500, "b": 1800}, {"a": 0.5, "b": 0.5}
+    >>> by_period([(1, (broken, halves))], 1).found.ok
+    False
+    >>> by_period([(1, (broken, halves)), (2, ({"a": 10, "b": 9}, halves))], 2).found.since
+    2
+    """
+    state = since
+    for period, stretch in stretches:
+        state = accumulate([stretch], state.begin(period))
+    return state.begin(present)
+
+
 def accumulate(stretches: Iterable[Stretch], since: SampleRatioState = START) -> SampleRatioState:
     """Return the state after more stretches. However the stretches are cut, the result is the same to the last bit.
 
@@ -96,14 +136,14 @@ def accumulate(stretches: Iterable[Stretch], since: SampleRatioState = START) ->
         if not given:
             continue
         if any(name not in due for name in given):
-            return SampleRatioState(stake, best, observed, expected, impossible=True)
+            return replace(since, stake=stake, best=best, observed=observed, expected=expected, impossible=True)
         stake += _log_bet(given, due, _prior(due, observed, expected))
         best = max(best, stake)
         total = sum(given.values())
         for name, share in due.items():
             observed[name] = observed.get(name, 0.0) + given.get(name, 0)
             expected[name] = expected.get(name, 0.0) + total * share
-    return SampleRatioState(stake, best, observed, expected, since.impossible)
+    return replace(since, stake=stake, best=best, observed=observed, expected=expected)
 
 
 def _normalised(shares: Mapping[str, float]) -> dict[str, float]:

@@ -107,7 +107,7 @@ async def _fold_these(
     shares |= {plan.revision: plan.shares for plan in late.values()}
     since = (await read_sample_ratios(connection, [(route, epoch)])).get((route, epoch), START)
     in_order = [(given[revision], shares[revision]) for revision in sorted(given) if revision in shares]
-    state, body = await asyncio.to_thread(_folded, in_order, since, made)
+    state, body = await asyncio.to_thread(_folded, in_order, since.begin(period), made)
     if in_order:
         await sql.upsert(connection, courses, [(route, epoch, orjson.dumps(asdict(state)).decode())])
     await connection.execute(_SHOWN, place)

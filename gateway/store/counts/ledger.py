@@ -235,6 +235,26 @@ class Ledger:
             signs=plain(self.signs),
         )
 
+    def since(self, period: int) -> Ledger:
+        """Return what is counted of the periods from this one on: a verdict sets aside what was before.
+
+        Of how many units are different only a lower bound is known then.
+        """
+        kept = {key: tally for key, tally in self.tallies.items() if key.period >= period}
+        first: dict[TallyKey, int] = {}
+        for key in kept:
+            place = key._replace(period=0)
+            first[place] = min(first.get(place, key.period), key.period)
+        return replace(
+            self,
+            tallies={
+                key: replace(tally, distinct=tally.n) if first[key._replace(period=0)] == key.period else tally
+                for key, tally in kept.items()
+            },
+            buckets={key: buckets for key, buckets in self.buckets.items() if key.period >= period},
+            few_units={},  # of all periods together
+        )
+
     def pooled(
         self, variant: str, role: Role, metric: str, phase: Phase, *, against: str = "", definition: str = ""
     ) -> Tally:

@@ -253,9 +253,15 @@ def test_a_new_policy_is_reported_by_its_own_attributes(monkeypatch: pytest.Monk
 
 def test_the_sample_ratio_is_checked_where_the_policy_is_random() -> None:
     book = Book().stretch({"old": 500, "new": 520}, {"old": 0.5, "new": 0.5})
-    assert of(book)["checks"]["sample_ratio"] == {"p": 1.0, "ok": True, "applies": True}
+    assert of(book)["checks"]["sample_ratio"] == {
+        "p": 1.0,
+        "ok": True,
+        "applies": True,
+        "since": None,
+        "set_aside_p": None,
+    }
     fixed = of(Book(), given=snapshot(shadow_route()))["checks"]["sample_ratio"]
-    assert fixed == {"p": None, "ok": True, "applies": False}
+    assert fixed == {"p": None, "ok": True, "applies": False, "since": None, "set_aside_p": None}
 
 
 def test_a_policy_unknown_to_this_release_is_still_reported() -> None:

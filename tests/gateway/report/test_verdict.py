@@ -222,6 +222,22 @@ def test_wrong_shares_make_every_comparison_invalid() -> None:
     assert found["comparisons"][0]["low"] is not None  # shown for an investigation, but not judged
 
 
+def test_an_edit_after_the_alarm_sets_the_span_before_aside_and_the_verdict_says_so() -> None:
+    """Before it "new" got the users whom nothing pleases; what came since is sound, and judged alone."""
+    book = Book().rate("old", "correct", 900, 1000).rate("new", "correct", 100, 1000)
+    book.stretch({"old": 1500, "new": 1000}, {"old": 0.5, "new": 0.5})
+    book.rate("old", "correct", 500, 1000, period=2_000).rate("new", "correct", 800, 1000, period=2_000)
+    shown = report(snapshot(route(period=2_000)), book.ledger())
+    found = shown["verdict"]
+    assert found["status"] == "better"
+    assert found["comparisons"][0]["difference"] == pytest.approx(0.3, abs=0.01)
+    assert found["comparisons"][0]["units"] == {"variant": 1000, "baseline": 1000}
+    assert "What came before 1970-01-01 00:00:02 UTC is set aside: users did not reach" in found["sentence"]
+    ratio = shown["checks"]["sample_ratio"]
+    assert (ratio["ok"], ratio["p"], ratio["since"][:19]) == (True, 1.0, "1970-01-01T00:00:02")
+    assert ratio["set_aside_p"] < 0.001
+
+
 def missing(variant: str, of: int, valued: int, book: Book) -> Book:
     book.calls(variant, of, closed="correct")
     return book.put(variant, "correct", Tally.of_units([(1, 1)] * (valued // 2) + [(0, 1)] * (valued - valued // 2)))

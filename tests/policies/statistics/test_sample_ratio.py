@@ -21,6 +21,7 @@ from policies.statistics.sample_ratio import (
     _normalised,
     _prior,
     accumulate,
+    by_period,
     sample_ratio,
 )
 from tests.policies.statistics.tallies import allowed
@@ -194,3 +195,39 @@ def test_shares_at_the_edge_of_floating_point_give_a_p_all_the_same(
     stretches: list[tuple[dict[str, int], dict[str, float]]],
 ) -> None:
     assert 0 <= sample_ratio(stretches).p <= 1
+
+
+BROKEN: Stretch = ({"a": 700, "b": 1000}, HALVES)
+SOUND: Stretch = ({"a": 1000, "b": 1000}, HALVES)
+
+
+def test_the_check_recovers_with_the_first_edit_after_an_alarm() -> None:
+    during = by_period([(1, SOUND), (2, BROKEN)], 2).found
+    assert (during.ok, during.since, during.aside) == (False, 0, None)
+    after = by_period([(1, SOUND), (2, BROKEN)], 3).found
+    assert (after.ok, after.p, after.since, after.aside) == (True, 1.0, 3, during.p)
+    later = by_period([(1, SOUND), (2, BROKEN), (3, SOUND), (4, SOUND)], 4).found
+    assert (later.ok, later.since, later.aside) == (True, 3, during.p)
+
+
+def test_an_edit_that_mends_nothing_is_followed_by_another_alarm() -> None:
+    found = by_period([(1, BROKEN), (2, BROKEN)], 2).found
+    assert (found.ok, found.since) == (False, 2)
+    assert by_period([(1, BROKEN), (2, BROKEN), (3, SOUND)], 3).found.since == 3
+
+
+def test_without_an_alarm_edits_set_nothing_aside() -> None:
+    """A small tilt is found over many edits: evidence of sound periods is carried over them."""
+    tilted: Stretch = ({"a": 235, "b": 265}, HALVES)
+    assert by_period([(1, tilted)], 2).found.ok
+    found = by_period([(period, tilted) for period in range(1, 11)], 10).found
+    assert (found.ok, found.since) == (False, 0)
+
+
+def test_a_state_that_was_kept_goes_on_over_edits_as_a_walk_from_the_beginning_does() -> None:
+    every = [(1, SOUND), (2, BROKEN), (3, SOUND), (3, BROKEN), (4, SOUND)]
+    whole = by_period(every, 5)
+    for cut in range(len(every)):
+        kept = by_period(every[:cut], 0)
+        again = SampleRatioState(**orjson.loads(orjson.dumps(asdict(kept))))
+        assert by_period(every[cut:], 5, again) == whole
