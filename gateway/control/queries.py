@@ -16,6 +16,7 @@ from gateway.store import Store, StoreError
 from gateway.store.counts.ledger import Epoch, Ledger
 from gateway.store.export_batches import ExportBatch, exported
 from gateway.store.rows import calls
+from gateway.store.rows.bounded_reads import Drawn, newest_drawn
 from router.snapshot import Snapshot
 
 #: How far behind recording may be before an export pauses between batches, and for how long.
@@ -53,6 +54,11 @@ class Queries:
         """Return what a route was in an epoch and what is counted of it; None if the route had no such epoch."""
         found = await self.store.epoch(route, epoch)
         return None if found is None else (found, await self.store.ledger(route, epoch))
+
+    async def drawn(self, route: str, since: int) -> Sequence[Drawn]:
+        """Return the newest requests of a route's present epoch, in the periods from ``since`` on."""
+        async with self.store.read() as connection:
+            return await newest_drawn(connection, route, self._snapshot().routes[route].epoch, since)
 
     async def sinks(self) -> Sequence[Mapping[str, Any]]:
         """Return each sink of the snapshot, and what became of the events that were made for it."""

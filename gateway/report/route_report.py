@@ -6,6 +6,8 @@ says of one variant is computed in ``variants``, of a variant and the baseline i
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import asdict, replace
 from math import isfinite
 from typing import Any
 
@@ -17,8 +19,9 @@ from gateway.report.interleaving import checks_as_json, interleaving_checks
 from gateway.report.methods import METHODS
 from gateway.report.problems import is_ongoing, problems_of, warning
 from gateway.report.variants import earlier_versions, pending_seconds, unit_of_analysis, variants
-from gateway.report.verdict import Verdict, sample_ratio_of, verdict
+from gateway.report.verdict import Verdict, cause_of, sample_ratio_of, verdict
 from gateway.store.counts.ledger import Ledger
+from gateway.store.rows.bounded_reads import Drawn
 from gateway.store.rows.feedback_status import STATUSES
 from policies import Policy
 from policies.statistics.sample_ratio import SampleRatio
@@ -26,10 +29,13 @@ from router.records import UNCOUNTED
 from router.snapshot import Metric, Snapshot
 
 
-def report(snapshot: Snapshot, ledger: Ledger, policy: Policy | None = None) -> dict[str, Any]:
+def report(
+    snapshot: Snapshot, ledger: Ledger, policy: Policy | None = None, drawn: Iterable[Drawn] = ()
+) -> dict[str, Any]:
     """Return the report of the ledger's route, as plain JSON values.
 
-    ``policy`` is the route's policy with its settings; without it P(best) is null. Takes milliseconds to some tens of
+    ``policy`` is the route's policy with its settings; without it P(best) is null. ``drawn`` are some of its newest
+    requests: where the shares are off, they are looked at for the cause. Takes milliseconds to some tens of
     milliseconds: not for an event loop that carries traffic. Raises KeyError if the snapshot has no such route.
 
     | key            | meaning                                                                                       |
@@ -61,6 +67,8 @@ def report(snapshot: Snapshot, ledger: Ledger, policy: Policy | None = None) -> 
     """
     account = account_of(snapshot, ledger, policy)
     ratio, problems = sample_ratio_of(account), problems_of(account)
+    if ratio is not None and not ratio.ok:
+        ratio = replace(ratio, cause=cause_of(account, drawn))
     judged = verdict(account, ratio)
     return {
         **_route(account),
@@ -111,9 +119,17 @@ def _route(account: Account) -> dict[str, Any]:
 
 def _sample_ratio(ratio: SampleRatio | None) -> dict[str, Any]:
     if ratio is None:
-        return {"p": None, "ok": True, "applies": False, "since": None, "set_aside_p": None}
+        return {"p": None, "ok": True, "applies": False, "since": None, "set_aside_p": None, "cause": None}
     since = None if ratio.aside is None else rfc3339(ratio.since)
-    return {"p": ratio.p, "ok": ratio.ok, "applies": True, "since": since, "set_aside_p": ratio.aside}
+    cause = None if ratio.cause is None else asdict(ratio.cause)
+    return {
+        "p": ratio.p,
+        "ok": ratio.ok,
+        "applies": True,
+        "since": since,
+        "set_aside_p": ratio.aside,
+        "cause": cause,
+    }
 
 
 def _verdict(account: Account, judged: Verdict, problems: list[dict[str, Any]]) -> dict[str, Any]:

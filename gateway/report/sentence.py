@@ -145,10 +145,15 @@ def set_aside(account: Account, ratio: SampleRatio) -> str:
     )
 
 
-def ratio_reason(account: Account, p: float) -> str:
+def ratio_reason(account: Account, ratio: SampleRatio) -> str:
+    """Say that the shares were not met, and where most of that is if it was found."""
+    where, cause = "", ratio.cause
+    if cause is not None:
+        numbers = " to ".join(f"{cause.observed.get(name, 0):,}" for name in cause.expected)
+        where = f", most of it where {cause.feature} = {cause.value}: {numbers} ({' to '.join(cause.expected)})"
     return (
-        f"{counted(account)} did not reach the variants in the shares that were set (p = {p:.2g}), "
-        "so something in assignment or logging is broken"
+        f"{counted(account)} did not reach the variants in the shares that were set (p = {ratio.p:.2g}), "
+        f"so something in assignment or logging is broken{where}"
     )
 
 

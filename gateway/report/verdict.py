@@ -7,19 +7,23 @@ whatever the intervals say. What each status means is in ``verdict_status``.
 from __future__ import annotations
 
 import logging
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from gateway.moments import to_the_second
 from gateway.report import sentence
 from gateway.report.account import ANSWERING, Account
 from gateway.report.comparison import FEWEST_UNITS, Comparison, comparisons
 from gateway.report.guardrails import Guarded, guarded
 from gateway.report.interleaving import interleaving_checks, unfair_reason
 from gateway.report.verdict_status import Status
+from gateway.store.rows.bounded_reads import Drawn
+from gateway.store.rows.calls import json_of
 from policies import Tally
 from policies.statistics.means.coverage import coverage_gap
-from policies.statistics.sample_ratio import SampleRatio, by_period
+from policies.statistics.sample_ratio import Cause, SampleRatio, by_period, find_cause
 from policies.statistics.sequential import mean_interval
 from policies.statistics.two_shares import Trials, share_gap
 from policies.types import EMPTY, Buckets
@@ -59,6 +63,20 @@ def sample_ratio_of(account: Account) -> SampleRatio | None:
     return by_period(given, account.route.period, ledger.sample_ratio).found
 
 
+def cause_of(account: Account, drawn: Iterable[Drawn]) -> Cause | None:
+    """Return the feature's value, or the hour, in which most of the requests are whose variant was chosen too often."""
+    shares = {stretch.revision: stretch.shares for stretch in account.ledger.stretches}
+    whole, groups = Counter[tuple[int, str]](), defaultdict[tuple[str, str], Counter[tuple[int, str]]](Counter)
+    for one in drawn:
+        if one.revision in shares:
+            place = one.revision, one.variant
+            whole[place] += 1
+            hour = to_the_second(one.at_ms - one.at_ms % 3_600_000)[:16]
+            for name, value in (("the hour (UTC)", hour), *one.features.items()):
+                groups[name, value if isinstance(value, str) else json_of(value)][place] += 1
+    return find_cause(groups, whole, shares)
+
+
 def verdict(account: Account, ratio: SampleRatio | None) -> Verdict:
     """Judge a route by its primary metric, its baseline against each other variant, and by its guardrails.
 
@@ -96,7 +114,7 @@ def _of_comparisons(
     bounds: Sequence[Guarded],
 ) -> Verdict:
     if ratio is not None and not ratio.ok:
-        broken = sentence.ratio_reason(account, ratio.p)
+        broken = sentence.ratio_reason(account, ratio)
         return _withheld(account, [_void(one, broken) for one in found])
     if (unfair := unfair_reason(interleaving_checks(account))) is not None:
         return _withheld(account, [one if one.votes is None else _void(one, unfair) for one in found])

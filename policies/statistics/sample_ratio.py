@@ -22,17 +22,37 @@ CONCENTRATION = 300.0
 Stretch = tuple[Mapping[str, int], Mapping[str, float]]
 
 
+#: Units by (plan revision, variant), and the shares of each revision.
+Given = Mapping[tuple[int, str], int]
+SharesOf = Mapping[int, Mapping[str, float]]
+
+#: Groups of fewer units are not looked at.
+LEAST_UNITS: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Where most of a fault is: units for which ``feature`` is ``value``, by variant, and how many were expected."""
+
+    feature: str
+    value: str
+    observed: Mapping[str, int]
+    expected: Mapping[str, float]
+
+
 @dataclass(frozen=True, slots=True)
 class SampleRatio:
     """``p`` is an always-valid p-value for "the shares are as configured"; ``ok`` says that it gives no alarm.
 
     It is about the periods from ``since`` on (0: all). Those before are set aside, as the check failed with ``aside``.
+    ``cause`` is where a fault is, if that was looked up and found.
     """
 
     p: float
     ok: bool
     since: int = 0
     aside: float | None = None
+    cause: Cause | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +164,59 @@ def accumulate(stretches: Iterable[Stretch], since: SampleRatioState = START) ->
             observed[name] = observed.get(name, 0.0) + given.get(name, 0)
             expected[name] = expected.get(name, 0.0) + total * share
     return replace(since, stake=stake, best=best, observed=observed, expected=expected)
+
+
+def find_cause(groups: Mapping[tuple[str, str], Given], whole: Given, shares: SharesOf) -> Cause | None:
+    """Return the group, by (feature, value), in which most of a fault is; None if it is in no one of them.
+
+    Its own check must fail when corrected for how many groups were looked at (Bonferroni), at least half of the units
+    that are off must be in it, and it must be off by at least twice as much, relative to its units, as the rest is: a
+    fault that is everywhere has no cause among the groups. Of several, the one whose check fails most clearly.
+    """
+    looked_at = {place: given for place, given in groups.items() if sum(given.values()) >= LEAST_UNITS}
+    off, units = _off(whole, shares), sum(whole.values())
+    best: tuple[float, tuple[str, str]] | None = None
+    for place, given in looked_at.items():
+        stake = _stake(given, shares) - log(len(looked_at))
+        n, ours = sum(given.values()), _off(given, shares)
+        rest = {key: count - given.get(key, 0) for key, count in whole.items()}
+        theirs = _off(rest, shares) / (units - n) if units > n else 0.0
+        telling = exp(-max(stake, 0.0)) < ALARM_BELOW and ours >= off / 2 and ours / n >= 2 * theirs
+        if telling and units > n and (best is None or (stake, place) > best):
+            best = stake, place
+    if best is None:
+        return None
+    given = looked_at[best[1]]
+    observed: dict[str, int] = {}
+    for (_, variant), count in given.items():
+        observed[variant] = observed.get(variant, 0) + count
+    return Cause(*best[1], observed, _due(given, shares))
+
+
+def _due(given: Given, shares: SharesOf) -> dict[str, float]:
+    """Return how many units of each variant were expected."""
+    due: dict[str, float] = {}
+    for (revision, _), count in given.items():
+        for name, share in _normalised(shares.get(revision, {})).items():
+            due[name] = due.get(name, 0.0) + count * share
+    return due
+
+
+def _off(given: Given, shares: SharesOf) -> float:
+    """Return how many units are with another variant than was expected."""
+    off = _due(given, shares)
+    for (_, variant), count in given.items():
+        off[variant] = off.get(variant, 0.0) - count
+    return fsum(map(abs, off.values())) / 2
+
+
+def _stake(given: Given, shares: SharesOf) -> float:
+    """Return the logarithm of what betting against the shares makes of 1, over these units; infinite if impossible."""
+    counts: dict[int, dict[str, int]] = {}
+    for (revision, variant), count in given.items():
+        counts.setdefault(revision, {})[variant] = count
+    state = accumulate((counts[one], shares[one]) for one in sorted(counts) if one in shares)
+    return float("inf") if state.impossible else state.stake
 
 
 def _normalised(shares: Mapping[str, float]) -> dict[str, float]:

@@ -18,9 +18,11 @@ from gateway.report import report, update_watermark
 from gateway.report.account import account_of
 from gateway.report.past import as_it_was
 from gateway.report.problems import of_no_route
+from gateway.report.verdict import sample_ratio_of
 from gateway.store.counts.ledger import Ledger
 from gateway.store.counts.read_ledgers import LedgerVersions
 from policies import Policy
+from router.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -194,7 +196,18 @@ class Reports:
             return {name: report(snapshot, ledgers[name], policies[name]) for name in names}
 
         for name, one in (await asyncio.to_thread(made)).items():
+            if not one["checks"]["sample_ratio"]["ok"]:
+                try:
+                    one = await self._with_cause(snapshot, ledgers[name], policies[name])
+                except Exception as error:  # the report is right without it
+                    logger.warning("why the shares of %s are off cannot be looked up: %s", name, error)
             self._made[name] = _Made(of[name], _for_later(ledgers[name]), one)
+
+    async def _with_cause(self, snapshot: Snapshot, ledger: Ledger, policy: Policy | None) -> Report:
+        """Make the report of a route whose shares are not met, with where most of that is."""
+        ratio = sample_ratio_of(account_of(snapshot, ledger, policy))
+        drawn = () if ratio is None else await self._queries.drawn(ledger.route, ratio.since)
+        return await asyncio.to_thread(report, snapshot, ledger, policy, drawn)
 
     def _update_watermark(self, name: str) -> None:
         """The watermark moves all the time: what follows from it alone is updated without making the report anew."""

@@ -22,6 +22,7 @@ from gateway.store.counts.ledger import Ledger, Seen, Stretch, TallyKey, UnitsOf
 from gateway.store.counts.reported import read_late, read_looks
 from gateway.store.counts.tallies import SUMS, number
 from gateway.store.rows import calls
+from gateway.store.rows.bounded_reads import first_since
 from gateway.store.rows.calls import Span
 from gateway.store.schema import sql
 from gateway.store.schema.count_tables import (
@@ -144,7 +145,7 @@ async def with_oldest(connection: AsyncConnection, ledgers: Mapping[RouteEpoch, 
     oldest: dict[RouteEpoch, dict[tuple[str, str], int]] = {place: {} for place in ledgers}
     for (place, name), first_ms in zip(newest, await calls.first_in(connection, spans), strict=True):
         if first_ms is not None:
-            found = await calls.first_since(connection, *place, first_ms)
+            found = await first_since(connection, *place, first_ms)
             oldest[place] |= {(variant, name): at_ms for variant, at_ms in found.items()}
     return {place: replace(ledger, oldest_ms=oldest[place]) for place, ledger in ledgers.items()}
 

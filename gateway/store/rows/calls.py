@@ -179,10 +179,6 @@ INSIDE: Final = (
 
 
 CountedCalls = tuple[SharedFields, int, Sequence[str]]
-#: How many calls are searched for the first of each variant.
-LOOKED_AT: Final = 2_000
-
-_FIRST: Final = select(calls.c.kin, calls.c.at_ms).where(*INSIDE).order_by(calls.c.at_ms).limit(LOOKED_AT)
 _INSIDE: Final = select(calls).where(*INSIDE).order_by(calls.c.at_ms, calls.c.id, calls.c.kin)
 _BEYOND: Final = select(calls.c.at_ms).where(*INSIDE).order_by(calls.c.at_ms).offset(bindparam("limit")).limit(1)
 _FINISHED: Final = (*INSIDE, calls.c.open_by.is_(None))
@@ -290,18 +286,6 @@ async def first_in(connection: AsyncConnection, spans: Sequence[Span]) -> list[i
     rows = await connection.execute(_first_in(connection.dialect.name), sql.as_list(numbered))
     found = {row[0]: row[1] for row in rows}
     return [found[n] for n in range(len(spans))]
-
-
-async def first_since(connection: AsyncConnection, route: str, epoch: str, since_ms: int) -> dict[str, int]:
-    """Return when each variant of an epoch was first called since a time, among the first ``LOOKED_AT`` calls."""
-    span = Span(route, since_ms, 2**62)
-    first = [(number, at_ms) for number, at_ms in await connection.execute(_FIRST, span._asdict())]
-    of_number = await shared_fields.numbered(connection, {number for number, _ in first})
-    found: dict[str, int] = {}
-    for number, at_ms in first:
-        if of_number[number].epoch == epoch:
-            found.setdefault(of_number[number].variant, at_ms)
-    return found
 
 
 async def inside(connection: AsyncConnection, span: Span) -> list[StoredCall]:

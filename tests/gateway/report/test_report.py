@@ -259,9 +259,10 @@ def test_the_sample_ratio_is_checked_where_the_policy_is_random() -> None:
         "applies": True,
         "since": None,
         "set_aside_p": None,
+        "cause": None,
     }
     fixed = of(Book(), given=snapshot(shadow_route()))["checks"]["sample_ratio"]
-    assert fixed == {"p": None, "ok": True, "applies": False, "since": None, "set_aside_p": None}
+    assert fixed == {"p": None, "ok": True, "applies": False, "since": None, "set_aside_p": None, "cause": None}
 
 
 def test_a_policy_unknown_to_this_release_is_still_reported() -> None:

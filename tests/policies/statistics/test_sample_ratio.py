@@ -15,6 +15,7 @@ from scipy.stats import dirichlet_multinomial, multinomial
 from policies.statistics.sample_ratio import (
     ALARM_BELOW,
     CONCENTRATION,
+    Cause,
     SampleRatio,
     SampleRatioState,
     _log_bet,
@@ -22,6 +23,7 @@ from policies.statistics.sample_ratio import (
     _prior,
     accumulate,
     by_period,
+    find_cause,
     sample_ratio,
 )
 from tests.policies.statistics.tallies import allowed
@@ -231,3 +233,42 @@ def test_a_state_that_was_kept_goes_on_over_edits_as_a_walk_from_the_beginning_d
         kept = by_period(every[:cut], 0)
         again = SampleRatioState(**orjson.loads(orjson.dumps(asdict(kept))))
         assert by_period(every[cut:], 5, again) == whole
+
+
+def cells(**units: tuple[int, int]) -> dict[tuple[str, str], dict[tuple[int, str], int]]:
+    """Units of a and b in revision 7, by country."""
+    return {("country", name): {(7, "a"): a, (7, "b"): b} for name, (a, b) in units.items()}
+
+
+def whole_of(groups: dict[tuple[str, str], dict[tuple[int, str], int]]) -> dict[tuple[int, str], int]:
+    return {(7, name): sum(one[7, name] for one in groups.values()) for name in "ab"}
+
+
+def test_the_group_in_which_most_of_a_fault_is_is_its_cause() -> None:
+    groups = cells(de=(900, 1_400), fr=(1_000, 1_010), us=(2_030, 2_000))
+    found = find_cause(groups, whole_of(groups), {7: HALVES})
+    assert found == Cause("country", "de", {"a": 900, "b": 1_400}, {"a": 1_150.0, "b": 1_150.0})
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        cells(de=(900, 1_100), fr=(910, 1_110), us=(1_790, 2_200)),  # everywhere
+        cells(de=(1_000, 1_010), fr=(990, 1_000)),  # nowhere
+        cells(de=(20, 29), fr=(1_500, 1_500)),  # too few
+        cells(de=(900, 1_400)),  # all that there is
+        {},
+    ],
+)
+def test_a_fault_that_is_everywhere_or_nowhere_has_no_cause_among_the_groups(
+    groups: dict[tuple[str, str], dict[tuple[int, str], int]],
+) -> None:
+    assert find_cause(groups, whole_of(groups), {7: HALVES}) is None
+
+
+def test_causes_are_corrected_for_how_many_groups_were_looked_at() -> None:
+    """The same units alone alarm, and among a thousand countries do not."""
+    one = cells(de=(410, 570), fr=(500, 510))
+    assert find_cause(one, whole_of(one), {7: HALVES}) is not None
+    many = one | {("country", f"c{i}"): {(7, "a"): 30, (7, "b"): 30} for i in range(1_000)}
+    assert find_cause(many, whole_of(many), {7: HALVES}) is None

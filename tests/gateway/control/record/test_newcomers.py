@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from math import log
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,16 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from gateway.report import report
 from gateway.store import Store, unit_data
 from gateway.store.counts import plans, tallies
 from gateway.store.counts.deltas import Deltas
+from gateway.store.rows.bounded_reads import newest_drawn
 from gateway.store.schema import migrations, tables
 from policies.chance import chance
 from policies.statistics.sample_ratio import sample_ratio
-from tests.gateway.control.builders import Desk, at_desk, call, row, snapshot
+from router.snapshot import Backend
+from tests.gateway.control.builders import Desk, at_desk, call, metric, row, snapshot
 
 RAMP = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.4, 0.3, 0.2, 0.1)
 
@@ -115,6 +119,32 @@ def test_a_units_data_say_when_it_was_new(tmp_path: Path) -> None:
         assert "in_period" not in arrival
 
     at_desk(Desk(tmp_path), story)
+
+
+def test_the_report_says_where_the_shares_are_off(tmp_path: Path, store: str) -> None:
+    """Of each unit one request is looked at; forced ones and other epochs are left out."""
+
+    async def story(desk: Desk) -> None:
+        await in_force(desk, 1)
+        shared: dict[str, Any] = {"by_unit": True}
+        for u in range(1_200):
+            country = "de" if u < 400 else "fr"
+            variant = "b" if u < 320 else "ab"[u % 2]
+            for visit in (0, 1):
+                number = 2 * u + visit
+                desk.journal.calls(call(number, variant, unit=f"u{u}", features={"country": country}, **shared))
+        desk.journal.calls(call(5_000, "a", forced=True, unit="x", features={"country": "fr"}, **shared))
+        ledger = await desk.record()
+        async with desk.store.read() as connection:
+            drawn = await newest_drawn(connection, "r", "e", 0)
+        assert len(drawn) == 1_200
+        backends = {name: Backend(name=name, urls=("http://127.0.0.1:1",), version="1", model="m") for name in "ab"}
+        shown = report(replace(desk.snapshot, backends=backends), ledger, drawn=drawn)
+        cause = shown["checks"]["sample_ratio"]["cause"]
+        assert (cause["feature"], cause["value"], cause["observed"]) == ("country", "de", {"b": 360, "a": 40})
+        assert "most of it where country = de: 40 to 360 (a to b)" in shown["verdict"]["sentence"]
+
+    at_desk(Desk(tmp_path, metric("event"), store=store, by_unit=True), story)
 
 
 ARRIVED = (
