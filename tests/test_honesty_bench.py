@@ -8,7 +8,7 @@ import pytest
 from loadtests.honesty import interleaving
 from loadtests.honesty.__main__ import main
 from loadtests.honesty.before import BEFORE
-from loadtests.honesty.cases import Case, Measured, median, share
+from loadtests.honesty.cases import Array, Case, Measured, median, share
 from loadtests.honesty.registry import CASES
 from loadtests.honesty.route import Design
 from loadtests.honesty.streams import binary, one_to_twenty, rewards, units
@@ -19,15 +19,14 @@ from policies.types import Tally
 
 def test_cumulative_sums_are_the_tallies_of_their_units() -> None:
     """Whatever is drawn: each look holds what the store would after these units."""
-    seen: list[tuple[np.ndarray, np.ndarray]] = []
+    seen: list[tuple[Array, Array]] = []
 
-    def draw(random: np.random.Generator, shape: tuple[int, int], side: int) -> tuple[np.ndarray, np.ndarray]:
-        made = rewards((0.3, 0.3), one_to_twenty)(random, shape, side)
-        seen.append(made)
-        return made
+    def draw(random: np.random.Generator, shape: tuple[int, int]) -> tuple[Array, Array]:
+        seen.append(rewards(0.3, one_to_twenty)(random, shape))
+        return seen[-1]
 
     [looks] = units(np.random.default_rng(3), draw, 1.0, runs=2, looks=3, batch=10)
-    m, d = seen[1]
+    m, d = seen[0]
     for run in (0, 1):
         for look in range(3):
             upto = 10 * (look + 1)
@@ -81,3 +80,12 @@ def test_rankers_of_one_list_are_told_apart_by_no_click() -> None:
     assert pairs == (0.0, 0.0)
     assert drafted[0] == pytest.approx(drafted[1])
     assert drafted[0] == pytest.approx((1 - 0.7**6) / 2)
+
+
+@pytest.mark.parametrize(
+    ("group", "runs"), [("b", 15), ("e", 20), ("d", 60), ("f", 60), ("h", 15), ("j", 15), ("shadow", 10), ("a", 6)]
+)
+def test_a_small_version_keeps_its_promises(group: str, runs: int) -> None:
+    """Of each guard (skew, buckets, newcomers, few units, cap, pairs, bets on fresh requests) one group of lines."""
+    for case in (case for case in CASES if case.group == group):
+        assert case.judged(case.found(runs)) != "NO", case.name

@@ -131,8 +131,8 @@ def _equal_users() -> list[Case]:
             bound=0.05,
         )
         for words, draw in (
-            ("1 to 20 requests", rewards((0.3, 0.3), one_to_twenty)),
-            ("geometric² requests", rewards((0.3, 0.3), heavy)),
+            ("1 to 20 requests", rewards(0.3, one_to_twenty)),
+            ("geometric² requests", rewards(0.3, heavy)),
             ("geometric² requests, rates of their own", own_rates(heavy)),
         )
         for part in (0.5, 0.05)

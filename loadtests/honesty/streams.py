@@ -134,41 +134,46 @@ def buckets_of(m: Array, d: Array, bucket: npt.NDArray[np.int64]) -> Buckets:
     return Buckets(tuple(sums[0]), tuple(sums[1]))
 
 
-#: Draws (m, d) of units, each of the shape asked for; the number is the side.
-Draw = Callable[[np.random.Generator, tuple[int, int], int], tuple[Array, Array]]
+#: Draws (m, d) of units, each of the shape asked for.
+Draw = Callable[[np.random.Generator, tuple[int, int]], tuple[Array, Array]]
 
 
 def units(
     random: np.random.Generator, draw: Draw, part: float, *, runs: int, looks: int, batch: int = 100
 ) -> Iterator[Looks]:
-    """Yield looks at units that ``draw`` makes, some runs at a time: every unit is complete when it comes in."""
-    at_once = max(1, 2_000_000 // (looks * batch))
+    """Yield looks at units that ``draw`` makes, alike on both sides, some runs at a time.
+
+    Every unit is complete when it comes in.
+    """
+    at_once = max(1, 500_000 // (looks * batch))
     for start in range(0, runs, at_once):
         shape = (min(at_once, runs - start), looks * batch)
         treated = random.random(shape) < part
-        sides = [draw(random, shape, side) for side in (0, 1)]
+        m, d = draw(random, shape)
+        cut = (shape[0], looks, batch)
         sums = {name: np.empty((shape[0], looks, 2)) for name in _NAMES}
-        for side, (m, d) in enumerate(sides):
-            there = treated if side else ~treated
-            m, d = np.where(there, m, 0.0), np.where(there, d, 0.0)
-            for name in _NAMES:
-                if name == "d_max":
-                    highest = d.reshape(shape[0], looks, batch).max(axis=2)
-                    sums[name][..., side] = np.maximum.accumulate(highest, axis=1)
-                else:
-                    each = _TERMS[name](m, d).reshape(shape[0], looks, batch).sum(axis=2)
-                    sums[name][..., side] = each.cumsum(axis=1)
+        for name in _NAMES:
+            each = d if name == "d_max" else _TERMS[name](m, d)
+            of_variant = np.where(treated, each, 0.0).reshape(cut)
+            if name == "d_max":
+                of_baseline = np.where(treated, 0.0, each).reshape(cut)
+                for side, most in enumerate((of_baseline, of_variant)):
+                    sums[name][..., side] = np.maximum.accumulate(most.max(axis=2), axis=1)
+            else:
+                variant = of_variant.sum(axis=2)
+                sums[name][..., 1] = variant.cumsum(axis=1)
+                sums[name][..., 0] = (each.reshape(cut).sum(axis=2) - variant).cumsum(axis=1)
         early = min(shape[1], int(2 * FEW / max(min(part, 1 - part), 1e-3)))
-        of = [np.where(treated[:, :early] == bool(side), sides[side][1][:, :early], 0.0) for side in (0, 1)]
-        yield Looks(sums, (np.stack([m[:, :early] for m, _ in sides]), np.stack(of)))
+        of = [np.where(treated[:, :early] == bool(side), d[:, :early], 0.0) for side in (0, 1)]
+        yield Looks(sums, (np.stack([m[:, :early]] * 2), np.stack(of)))
 
 
-def rewards(rate: tuple[float, float], requests: Callable[[np.random.Generator, tuple[int, int]], Array]) -> Draw:
-    """Return units with several requests, each of which succeeds with the side's rate."""
+def rewards(rate: float, requests: Callable[[np.random.Generator, tuple[int, int]], Array]) -> Draw:
+    """Return units with several requests, each of which succeeds with this rate."""
 
-    def draw(random: np.random.Generator, shape: tuple[int, int], side: int) -> tuple[Array, Array]:
+    def draw(random: np.random.Generator, shape: tuple[int, int]) -> tuple[Array, Array]:
         d = requests(random, shape)
-        return random.binomial(d.astype(int), rate[side]).astype(float), d
+        return random.binomial(d.astype(int), rate).astype(float), d
 
     return draw
 
@@ -176,7 +181,7 @@ def rewards(rate: tuple[float, float], requests: Callable[[np.random.Generator, 
 def own_rates(requests: Callable[[np.random.Generator, tuple[int, int]], Array]) -> Draw:
     """Return units with several requests, each unit with a rate of its own: of mean .1, and mostly close to 0."""
 
-    def draw(random: np.random.Generator, shape: tuple[int, int], side: int) -> tuple[Array, Array]:
+    def draw(random: np.random.Generator, shape: tuple[int, int]) -> tuple[Array, Array]:
         d = requests(random, shape)
         return random.binomial(d.astype(int), random.beta(0.25, 2.25, shape)).astype(float), d
 
