@@ -224,6 +224,10 @@ def _free_bets(pair: Pair, mean: Array, deviation: Array, sizes: Array) -> tuple
     Given the values, each term is bounded by its own value, whatever that is: c = (1 − 2π) / (4·log((1 − π)/π)), which
     is 1/8 at a half. So heavy tails cost power, never validity.
 
+    Two variants may have the same mean and still differ: if the one with few requests varies more, c is too little.
+    So the price is never below ½·θ²·Σ(M − μD)²·(A − π)², the squares as they fell. That keeps the e-value exact for
+    variants that do not differ, and makes it hold for equal means in the limit of many requests.
+
     Source: Kearns & Saul 1998, "Large deviation methods for approximate probabilistic inference".
     """
     share = pair.share
@@ -233,10 +237,12 @@ def _free_bets(pair: Pair, mean: Array, deviation: Array, sizes: Array) -> tuple
     )
     each = pair.m - mean[:, None] * pair.d
     total = (each[:, 1] * (1 - share) - each[:, 0] * share)[:, None]
-    spread = pair.squares(mean).sum(1)[:, None]
     theta = sizes * (share * (1 - share) / (2 * c * deviation))[:, None]
-    cost = theta**2 * c[:, None] * spread
-    return (theta * total - cost).sum(0), (-theta * total - cost).sum(0)
+    squares = pair.squares(mean)
+    fallen = (squares[:, 1] * (1 - share) ** 2 + squares[:, 0] * share**2)[:, None] / 2
+    cost = np.maximum((theta**2 * c[:, None] * squares.sum(1)[:, None]).sum(0), (theta**2 * fallen).sum(0))
+    gain = (theta * total).sum(0)
+    return gain - cost, -gain - cost
 
 
 def _moments(pair: Pair) -> tuple[Array, Array]:
