@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from gateway.control.event_log import EventLog
+from gateway.control.plan.publisher import Publisher
 from gateway.store.counts.reported import note_declared
 from router.snapshot import Backend, DeclaredTest
 from tests.gateway.control.builders import T0, Desk, at_desk, call, event, metric, snapshot
@@ -56,5 +58,25 @@ def test_a_new_version_may_be_declared_for_and_an_old_one_stays_late(tmp_path: P
         assert (await desk.store.ledger("r", "e")).test_changed_ms is None
         assert await declare(desk, 70, FOR_AN_END, b="3") == []
         assert (await desk.store.ledger("r", "e")).test_changed_ms is None
+
+    at_desk(Desk(tmp_path, metric("value", mature="arrival")), story)
+
+
+def test_an_edit_that_comes_late_is_an_event(tmp_path: Path) -> None:
+    async def story(desk: Desk) -> None:
+        desk.journal.calls(call(1, "b"))
+        desk.journal.events(event(1, 1, 20))
+        await desk.record()
+        backends = {name: Backend(name=name, urls=(), version="1", model=name) for name in ("a", "b")}
+        first = replace(snapshot(), backends=backends)
+        log = EventLog()
+        publisher = Publisher(tmp_path, first, log)
+        await publisher.begin(desk.store)
+        for revision, test in ((2, None), (3, FOR_AN_EFFECT), (4, FOR_AN_EFFECT)):
+            route = replace(first.routes["r"], test=test, revision=revision)
+            await publisher.put_in_force(replace(first, revision=revision, config=f"c{revision}", routes={"r": route}))
+        [noted] = [one for one in log.newest if one["kind"] == "test_changed"]
+        assert noted["route"] == "r"
+        assert "after values were known" in noted["detail"]
 
     at_desk(Desk(tmp_path, metric("value", mature="arrival")), story)
