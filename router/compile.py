@@ -120,11 +120,12 @@ def _version(snapshot: Snapshot, variant: str) -> str | None:
 
 
 class EpochName(NamedTuple):
-    """A route's epoch, what ``Route.carried`` is from now on, and the salt that units are hashed with."""
+    """A route's epoch, what ``Route.carried`` is from now on, and the salts that units are hashed with."""
 
     name: str
     carried: tuple[str, str] | None
     salt: str
+    holdout_salt: str = ""
 
 
 def epochs_of(config: Config, *, previous: Snapshot | None, key: AssignmentKey | None) -> Mapping[str, EpochName]:
@@ -142,7 +143,8 @@ def epochs_of(config: Config, *, previous: Snapshot | None, key: AssignmentKey |
             was = _identity(before.policy, route.salt, before)
             carried = None if before.epoch == was else (was, before.epoch)
         epoch = carried[1] if carried is not None and carried[0] == identity else identity
-        found[name] = EpochName(epoch, carried, salt)
+        held = "" if route.holdout is None else f"holdout/{route.holdout}"  # no salt in a file has this of a name
+        found[name] = EpochName(epoch, carried, salt, key.salt(held) if held and key is not None else held)
     return found
 
 
@@ -220,6 +222,7 @@ def _route(
         previous is not None
         and before is not None
         and (before.epoch, before.settings, before.salt) == (epoch.name, settings, epoch.salt)
+        and (before.holdout_salt, before.holdout_share) == (epoch.holdout_salt, route.holdout_share)
         and versions_of(previous.backends, before.variants) == versions_of(config.backends, policy.variants)
     )
     # Never a former period: the clock may have been set back, and two edits may fall into one millisecond.
@@ -241,4 +244,5 @@ def _route(
         plan=plan,
         variants=policy.variants,
         by_unit=policy.by_unit and route.unit is not None,
+        holdout_salt=epoch.holdout_salt,
     )

@@ -192,7 +192,7 @@ def inapplicable(calls: Sequence[ScoredCall], event: Feedback, metric: Metric | 
         return None
     if not all(answered(call, metric) for call in calls):
         return "fallback_answered"
-    if len(calls) == 1 and calls[0].role == "primary":  # most requests
+    if len(calls) == 1 and calls[0].role != "draft":  # most requests
         return None
     rankers = [call for call in calls if call.role == "draft"]
     if not rankers:

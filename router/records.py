@@ -43,7 +43,7 @@ import orjson
 
 from router.extract import identifier
 
-Role = Literal["primary", "shadow", "draft"]
+Role = Literal["primary", "shadow", "draft", "holdout"]
 
 #: Why a call has no complete answer, or none that counts. The first seven are the variant's failure; the last two are
 #: not.

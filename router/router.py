@@ -9,12 +9,17 @@ from __future__ import annotations
 
 from typing import Final
 
+from policies.chance import chance
 from policies.decision import Decision, Occasion
 from policies.plans import TeamDraft, is_copied
 from router.extract import MISSING, writable
 from router.match import Facts, RouteTable
+from router.records import Role
 from router.snapshot import Backend, Metric, Route, Snapshot
 from router.unit import reference
+
+#: The reason of a decision for a unit that the route never treats, and the role of its calls.
+HOLDOUT: Final = "holdout"
 
 
 class Routing:
@@ -50,6 +55,11 @@ class Routing:
     def unit_missing(self) -> bool:
         """Whether the route names a unit and the request carries none."""
         return "no_unit" in self.missing
+
+    @property
+    def role(self) -> Role:
+        """The role of the one call that answers."""
+        return "holdout" if self.decision.reason == HOLDOUT else "primary"
 
     @property
     def draft(self) -> TeamDraft | None:
@@ -104,13 +114,16 @@ class Router:
             occasion = Occasion(route.salt, unit, request_id, features)
         else:
             occasion = Occasion(route.salt, unit, request_id)
-        if force is None:
+        mirrored: tuple[str, ...] = ()
+        if force is not None:
+            decision = _forced(route, force)
+        elif route.holdout_salt and unit is not None and _is_held_out(route, unit):
+            decision = Decision((route.baseline,), (), 1.0, HOLDOUT)
+        else:
             decision = route.plan.decide(occasion)
             mirrored = decision.mirrored
             if route.mirrors:
                 mirrored += _mirrors(route, facts, occasion, decision)
-        else:
-            decision, mirrored = _forced(route, force), ()
         return Routing(route, occasion, decision, mirrored, key, missing, force is not None)
 
 
@@ -149,6 +162,10 @@ def _mirrors(route: Route, facts: Facts, occasion: Occasion, decision: Decision)
         ):
             added += (variant,)
     return added
+
+
+def _is_held_out(route: Route, unit: str) -> bool:
+    return chance(route.holdout_salt, unit, HOLDOUT) < route.holdout_share
 
 
 def _forced(route: Route, variant: str) -> Decision:

@@ -56,7 +56,7 @@ class Route(RouteSettings):
     ``salt`` is hashed with the unit to choose: the file's salt hashed with the assignment key, or itself without a key.
     ``carried`` is an identity (``router.compile``) and the name under which the program before had its epoch: that of
     the upgrade goes on under its name, and is resumed under it. ``assigned`` is the period since which the salt is this
-    one; 0: from the beginning.
+    one; 0: from the beginning. ``holdout_salt`` is hashed with the unit for the holdout; "": the route has none.
     """
 
     policy: str
@@ -70,6 +70,7 @@ class Route(RouteSettings):
     settings: str = ""
     carried: tuple[str, str] | None = None
     assigned: int = 0
+    holdout_salt: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from gateway.report.guardrails import FAILING, shown
 from gateway.report.interleaving import checks_as_json, interleaving_checks
 from gateway.report.methods import METHODS
 from gateway.report.problems import is_ongoing, problems_of, warning
-from gateway.report.variants import earlier_versions, pending_seconds, unit_of_analysis, variants
+from gateway.report.variants import earlier_versions, holdout, pending_seconds, unit_of_analysis, variants
 from gateway.report.verdict import Verdict, cause_of, sample_ratio_of, verdict
 from gateway.store.counts.ledger import Ledger
 from gateway.store.rows.bounded_reads import Drawn
@@ -51,6 +51,7 @@ def report(
     | .p_best        | with ``evidence``: what an adaptive policy believes, and from what; null for others           |
     | .client_errors | 4xx of its backend: no failures, unless its ``client_errors`` is "fail"                       |
     | earlier_versions | those that ran in this epoch before: in none of the numbers of the present ones             |
+    | holdout        | units that are never treated beside all others, by metric; ``difference`` is treated less held |
     | verdict        | the primary metric, baseline against each other variant; they share ``alpha``                 |
     | comparisons    | each variant and the baseline on each metric: ``p`` at most ``level`` decides, ``progress`` of |
     |                | the evidence is there, about ``needs`` more units would decide; ``described``: no interval    |
@@ -74,6 +75,7 @@ def report(
         **_route(account),
         "variants": variants(account),
         "earlier_versions": earlier_versions(account, ledger),
+        "holdout": holdout(account, ledger),
         "checks": {
             "sample_ratio": _sample_ratio(ratio),
             "interleaving": checks_as_json(interleaving_checks(account)),

@@ -17,11 +17,15 @@ from gateway.store.counts.ledger import CALLS, Ledger
 from policies import Tally
 from policies.statistics.difference import Difference
 from policies.statistics.latency import quantile
+from policies.statistics.means.compare import compare
 from policies.statistics.sequential import Bounds, Interval, mean_interval
 from policies.types import EMPTY
 from router.records import Role
 from router.scores import PAIR_MEASURES, Agreement
 from router.snapshot import Metric
+
+#: The role of calls for units that the route never treats.
+HELD: Final = "holdout"
 
 QUANTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
@@ -217,6 +221,40 @@ def _beliefs(account: Account) -> Mapping[str, dict[str, Any]]:
             known = {"metric": metric.name, "successes": count(tally.m), "trials": count(tally.d)}
             believed[name] = {"p_best": account.best.get(name), "evidence": known}
     return believed
+
+
+def holdout(account: Account, ledger: Ledger) -> dict[str, Any] | None:
+    """Return how the units that the route never treats do beside all others, by metric; None without a holdout.
+
+    All versions of an epoch are counted (``ledger``), period by period. Only units that are counted are compared: of
+    requests drawn anew, and of merged lists, the means alone are shown.
+    """
+    route = account.route
+    held_calls = sum((t for key, t in ledger.tallies.items() if key.role == HELD and key.metric == CALLS), EMPTY)
+    if not route.holdout_salt and not held_calls.n:
+        return None
+    found = {}
+    for metric in account.metrics:
+        sides: tuple[dict[int, Tally], dict[int, Tally]] = ({}, {})
+        for key, tally in ledger.tallies.items():
+            is_mature = (key.metric, key.definition, key.phase) == (metric.name, metric.definition, "mature")
+            if is_mature and not key.against and key.role in (HELD, "primary"):
+                side = sides[key.role == "primary"]
+                side[key.period] = side.get(key.period, EMPTY) + tally
+        held, treated = sides
+        strata = [(held[period], treated[period]) for period in sorted(held) if period in treated]
+        apart = compare(strata, bounds=metric.bounds, alpha=ALPHA) if route.by_unit and strata else None
+        ours, theirs = (sum(side.values(), EMPTY) for side in sides)
+        found[metric.name] = {
+            "holdout": {"units": ours.n, "n": count(ours.d), "mean": ours.mean},
+            "treated": {"units": theirs.n, "n": count(theirs.d), "mean": theirs.mean},
+            "difference": None if apart is None else apart.difference,
+            "low": None if apart is None else apart.low,
+            "high": None if apart is None else apart.high,
+            "p": None if apart is None or apart.withheld is not None else apart.p,
+            "withheld": None if apart is None else apart.withheld,
+        }
+    return {"name": route.holdout, "share": route.holdout_share, "calls": count(held_calls.d), "metrics": found}
 
 
 def _interval(tally: Tally, bounds: Bounds | None) -> dict[str, Any]:

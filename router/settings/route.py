@@ -75,6 +75,12 @@ class RouteSettings:
     mirrors: Annotated[tuple[RouteMirror, ...], "tables"] = setting(
         (), "Backends that get copies of this route's requests; only for requests that may be sent twice."
     )
+    holdout: Text | None = setting(
+        None,
+        "The name of a holdout: some units always get the baseline, and are compared with all others as a whole. "
+        "Routes that name the same one hold the same units out. It needs a unit.",
+    )
+    holdout_share: Share = setting(0.05, "The share of units that the holdout keeps, in [0, 1].")
     fallback: Text | None = setting(None, "The backend that answers when the chosen variant fails.")
     strip_prefix: Prefix | None = setting(
         None, "What the path begins with here and not at the backends: it is cut off before a request goes on."

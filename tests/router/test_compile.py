@@ -94,6 +94,7 @@ NEW_PERIOD = [
     changed(SMALL, ("0.05", "0.2")),
     changed(SMALL, ('version = "2"', 'version = "2.1"')),
     changed(SMALL, ('candidate = "v2"', 'candidate = "v3"')),
+    changed(SMALL, ('unit = "header:x-user-id"', 'unit = "header:x-user-id"\nholdout = "all_year"')),
 ]
 
 

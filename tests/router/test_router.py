@@ -141,3 +141,35 @@ def test_who_answers_gets_no_copy_and_nobody_gets_two() -> None:
 def test_canary_is_what_the_small_file_serves() -> None:
     assert CANARY in SMALL
     assert routed(route_of(), x_user_id="u").decision.propensity in (0.05, 0.95)
+
+
+HELD = changed(SMALL, ('unit = "header:x-user-id"', 'unit = "header:x-user-id"\nholdout = "q4"\nholdout_share = 0.2'))
+UNITS = [f"u{number}" for number in range(2_000)]
+
+
+def held(route: Route) -> set[str]:
+    return {unit for unit in UNITS if routed(route, x_user_id=unit).decision.reason == "holdout"}
+
+
+def test_a_holdout_keeps_its_share_of_units_on_the_baseline() -> None:
+    route = replace(route_of(HELD), mirrors=(RouteMirror(variant="v3", share=1.0),))
+    kept = held(route)
+    assert abs(len(kept) - 400) < 4 * (2_000 * 0.2 * 0.8) ** 0.5
+    routing = routed(route, "another request", x_user_id=min(kept))
+    assert (routing.decision.answering, routing.mirrored, routing.role) == ((route.baseline,), (), "holdout")
+    assert routed(route, x_user_id=min(set(UNITS) - kept)).role == "primary"
+
+
+def test_routes_of_one_holdout_hold_the_same_units_out_and_chance_of_the_policy_is_another() -> None:
+    kept = held(route_of(HELD))
+    assert held(route_of(HELD + 'salt = "s"\n')) == kept
+    assert held(replace(route_of(HELD), holdout_share=0.3)) > kept
+    assert held(route_of(changed(HELD, ('"q4"', '"q5"')))) != kept
+    treated = [routed(route_of(HELD), x_user_id=unit).decision.answering for unit in UNITS if unit not in kept]
+    assert treated == [routed(route_of(), x_user_id=unit).decision.answering for unit in UNITS if unit not in kept]
+
+
+def test_a_request_without_a_unit_and_a_forced_one_are_not_held_out() -> None:
+    route = replace(route_of(HELD), holdout_share=1.0)
+    assert routed(route).decision.reason == "request"
+    assert routed(route, force="v2", x_user_id="u").decision.reason == "forced"

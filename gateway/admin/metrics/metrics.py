@@ -314,7 +314,7 @@ class Metrics:
         if shared.role == "draft":
             route = self._snapshot().routes.get(shared.route)
             return route is not None and route.variants[0] == shared.variant
-        return shared.role == "primary"
+        return shared.role in ("primary", "holdout")
 
     def _label(self, label: str, value: str) -> str:
         return self._names.reason(value) if label == "reason" else self._names.of(label, value)

@@ -281,7 +281,7 @@ def _variant(stored: Sequence[StoredCall], item: str | None) -> str | None:
     """Return whose answer an event is about."""
     for call in stored:
         shared = call[0]
-        if shared.role == "primary" or (shared.role == "draft" and item in (call.items or ())):
+        if shared.role in ("primary", "holdout") or (shared.role == "draft" and item in (call.items or ())):
             return shared.variant
     return None
 

@@ -177,7 +177,7 @@ async def relay(reply: Reply, body: bytes | AsyncIterator[bytes]) -> None:
             asked, shown = fallback, await call(generation.answering(fallback), routed, headers, body)
             served = fallback if shown.fault is None else None
     except LEFT as error:
-        reply.left((variant,), "primary", error, since(began))
+        reply.left((variant,), routed.routing.role, error, since(began))
         raise
     routed.waited += perf_counter() - began
     outcome = first.outcome()  # all but the status, which is that of the answer that the client gets
@@ -189,14 +189,14 @@ async def relay(reply: Reply, body: bytes | AsyncIterator[bytes]) -> None:
             shown.fault, asked, shown.detail, named=routed.routing.route.expose_variant
         )
         outcome["overhead_ms"] = routed.overhead_ms
-        line = routed.line(variant, "primary", outcome)
+        line = routed.line(variant, routed.routing.role, outcome)
         reply.send(line, status, [*problem_headers, *reply.own(variant)], content)
     elif shown.body is not None:
         status = outcome["status"] = shown.status or 502
         if served is None:
             read_answer(outcome, routed, variant, shown, shown.body, reply.counts)
         outcome["overhead_ms"] = routed.overhead_ms
-        line = routed.line(variant, "primary", outcome)
+        line = routed.line(variant, routed.routing.role, outcome)
         shown.headers.extend(reply.own(served or variant))
         reply.send(line, status, shown.headers, shown.body, shown.length)
     else:
@@ -213,7 +213,7 @@ async def _stream(reply: Reply, variant: str, shown: BackendCall, outcome: dict[
     assert shown.status is not None
     outcome |= {"status": shown.status, "overhead_ms": routed.overhead_ms}
     served = outcome.get("served")
-    if not reply.open(routed.line(variant, "primary", outcome | {"fault": "incomplete"}, "open")):
+    if not reply.open(routed.line(variant, routed.routing.role, outcome | {"fault": "incomplete"}, "open")):
         return
     shown.headers.extend(reply.own(served or variant))
     response.start(shown.status, shown.headers, length=answer.length)
@@ -227,7 +227,7 @@ async def _stream(reply: Reply, variant: str, shown: BackendCall, outcome: dict[
             outcome["latency_ms"] = since(began)
         if fault is None and reads:
             read_answer(outcome, routed, variant, shown, kept.whole(), reply.counts)
-        reply.close(routed.line(variant, "primary", outcome, "close"))
+        reply.close(routed.line(variant, routed.routing.role, outcome, "close"))
 
     try:
         last = await _pass_on(answer, response, kept)

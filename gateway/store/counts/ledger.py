@@ -293,7 +293,7 @@ class Ledger:
         split: dict[tuple[int, int], dict[tuple[str, str], Tally]] = {}
         served: dict[int, set[str]] = {}
         for key, tally in self.tallies.items():
-            if key.against or key.role == "shadow":
+            if key.against or key.role in ("shadow", "holdout"):
                 continue
             served.setdefault(key.period, set()).add(key.variant)
             if key.phase == "mature" and definitions.get(key.metric) == key.definition:

@@ -32,6 +32,8 @@ def route_findings(draft: Draft, route: RouteDraft) -> Iterator[Finding]:
     yield from _mirrors(route)
     if route.knows("key", "key_rule") and route.get("key") is None and route.get("key_rule") != "latest":
         yield wrong(route.path, "key_rule", "has no effect without key")
+    if route.knows("unit", "holdout") and route.get("holdout") is not None and route.get("unit") is None:
+        yield wrong(route.path, "holdout", "needs a unit: requests cannot be held out one by one")
     if isinstance(route.get("features"), tuple):
         yield from repeated((*route.path, "features"), route.get("features"), "names each reference once")
     hidden = draft.gateway.values.get("unit_key_file") is not None

@@ -430,6 +430,13 @@ MISTAKES = [
         "routes.digits.key_rule has no effect without key",
     ),
     (
+        changed(
+            with_policy('{ kind = "single", variant = "v1" }'),
+            ('unit = "header:x-user-id"', 'holdout = ‹"all_year"›'),
+        ),
+        "routes.digits.holdout needs a unit: requests cannot be held out one by one",
+    ),
+    (
         changed(SMALL, ("[metrics.correct]", "[metrics.‹exposed›]\nkind = 'event'\n[metrics.correct]")),
         "metrics.exposed: this name is kept for require_exposure",
     ),

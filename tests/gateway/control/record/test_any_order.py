@@ -83,7 +83,8 @@ def requests(draw: Callable[[Any], Any]) -> list[Prediction]:
         variant = draw(st.sampled_from("ab"))
         fault = draw(faults)
         served = draw(st.sampled_from([None, "z"])) if fault else None
-        rows.append(call(number, variant, fault=fault, served=served, **shared, **draw(prediction)))
+        role = draw(st.sampled_from(["primary", "primary", "primary", "holdout"]))
+        rows.append(call(number, variant, role=role, fault=fault, served=served, **shared, **draw(prediction)))
         if draw(st.booleans()):
             fault = draw(st.sampled_from([None, None, "reset", "dropped"]))
             rows.append(call(number, "s", role="shadow", fault=fault, **shared, **draw(prediction)))

@@ -78,6 +78,21 @@ def test_an_answer_passes_and_carries_the_id_of_its_row(tmp_path: Path) -> None:
     assert "turnout-variant" not in got.headers
 
 
+def test_the_row_of_a_unit_that_is_held_out_says_so(tmp_path: Path) -> None:
+    kept = {"unit": "query:u", "baseline": "a", "holdout": "q4", "holdout_salt": "holdout/q4", "holdout_share": 1.0}
+
+    async def main() -> None:
+        async with (
+            Model(seven) as model,
+            staged(tmp_path, snapshot(backend("a", model.url), route("r", only("a"), **kept))) as stage,
+        ):
+            await stage.ask("/r?u=ann", b"")
+        (row,) = stage.rows()
+        assert (row["role"], row["reason"], row["variant"], row["propensity"]) == ("holdout", "holdout", "a", 1.0)
+
+    play(main())
+
+
 def test_a_row_tells_the_whole_decision(tmp_path: Path) -> None:
     async def main() -> None:
         settings = {"unit": "header:x-user", "key": "query:case", "features": (("lang", "header:x-lang"),)}
