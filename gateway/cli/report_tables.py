@@ -6,7 +6,7 @@ are printed without lines and colours.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from rich import box
@@ -33,6 +33,10 @@ def of_route(report: Report, *, boxed: bool = True) -> RenderableType:
     """Return the whole report of one route, the verdict first."""
     parts: list[RenderableType] = [_title(report), Text(report["verdict"]["sentence"])]
     parts += [of_problem(one) for one in report["problems"]]
+    if report["comparisons"]:
+        parts.append(comparisons(report, boxed=boxed))
+    if report["guardrails"]:
+        parts.append(guardrails(report, boxed=boxed))
     parts.append(calls(report, boxed=boxed))
     parts += [quality(report, metric, boxed=boxed) for metric in report["definitions"]]
     if any("preference" in one for one in report["verdict"]["comparisons"]):
@@ -101,6 +105,62 @@ def quality(report: Report, metric: str, *, boxed: bool = True) -> RenderableTyp
             _percent(values["coverage"]),
         )
     return _indented(table)
+
+
+def comparisons(report: Report, *, boxed: bool = True) -> RenderableType:
+    """Return the table of all metrics and variants: differences from the baseline, and what decides them."""
+    head = f"less {report['verdict']['baseline']}"
+    table = _table((head, "metric", "status", "method", "difference", "band", "progress"), text=4, boxed=boxed)
+    for one in report["comparisons"]:
+        binary = report["definitions"][one["metric"]]["binary"] and "preference" not in one
+        show = _points if binary else _number
+        between = "–" if one["low"] is None else f"{show(one['low'])} to {show(one['high'])}"
+        table.add_row(
+            one["variant"],
+            one["metric"],
+            Text(one["status"].replace("_", " "), style=STYLES.get(one["status"], "")),
+            (one["method"] or "–").replace("_", " "),
+            _signed(one["difference"], bool(binary)),
+            f"{between}{' *' if one['described'] else ''}",
+            "–" if one["progress"] is None else f"{one['progress']:.0%}",
+        )
+    if not any(one["described"] for one in report["comparisons"]):
+        return _indented(table)
+    note = Text("* a description of where it lies now: bets on each request decide, not this band", style="dim")
+    return Group(_indented(table), Padding(note, (0, 0, 0, 2), expand=False))
+
+
+def guardrails(report: Report, *, boxed: bool = True) -> RenderableType:
+    """Return the table of guardrails: their bounds, and the states they are in."""
+    baseline = report["verdict"]["baseline"]
+    table = _table(("guardrail of", "on", "state", "bound", "value", baseline, "band"), text=3, boxed=boxed)
+    for one in report["guardrails"]:
+        show = _measure(report, one["metric"])
+        bound = f"{show(one['limit'])}" if one["limit"] is not None else f"worse by {show(one['worse_by'])}"
+        between = "–" if one["low"] is None or one["high"] is None else f"{show(one['low'])} to {show(one['high'])}"
+        style = {"broken": "red", "clean": "green"}.get(one["state"], "")
+        table.add_row(
+            one["variant"],
+            one["metric"],
+            Text(one["state"], style=style),
+            bound,
+            show(one["value"]),
+            show(one["baseline"]),
+            between,
+        )
+    return _indented(table)
+
+
+def _measure(report: Report, metric: str) -> Callable[[float | None], str]:
+    """Return how the numbers of a guardrail are written."""
+    if metric.startswith("latency"):
+        return _milliseconds
+    definition = report["definitions"].get(metric)
+    return _percent if definition is None or definition["binary"] else _number
+
+
+def _points(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
 
 
 def preferences(report: Report, *, boxed: bool = True) -> RenderableType:
@@ -222,4 +282,4 @@ def _count(value: float) -> str:
 
 
 def _milliseconds(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g} ms" if value < 1000 else f"{value / 1000:.3g} s"
+    return "–" if value is None else f"{value:.3g} ms" if abs(value) < 1000 else f"{value / 1000:.3g} s"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import policies
 from gateway.store.counts.ledger import CALLS, CHECKED, Ledger, Look, Phase, Seen
@@ -19,6 +19,9 @@ from policies.types import EMPTY, Buckets, Evidence
 from router.compile import versions_of
 from router.records import Role
 from router.snapshot import Metric, Route, Snapshot
+
+if TYPE_CHECKING:
+    from policies.statistics.e_process import MetricSums
 
 #: The roles in which a variant's answer is what the client sees.
 ANSWERING: Final[tuple[Role, ...]] = ("primary", "draft")
@@ -110,6 +113,11 @@ class Account:
     def evidence(self) -> Evidence:
         """What plans may learn from, of all metrics of the route."""
         return self.ledger.evidence({metric.name: metric.definition for metric in self.metrics})
+
+    @cached_property
+    def sums(self) -> dict[str, MetricSums]:
+        """The evidence's sums by metric, as far as comparisons made them."""
+        return {}
 
     @cached_property
     def began_ms(self) -> int | None:
@@ -218,18 +226,16 @@ class Account:
     @cached_property
     def _pooled(self) -> Mapping[_Place, Tally]:
         """Tallies added up over periods, so that each is one look-up instead of a search."""
-        return {place: sum(found.values(), EMPTY) for place, found in self._by_period.items()}
+        return {place: Tally.total(list(found.values())) for place, found in self._by_period.items()}
 
     @cached_property
     def _by_period(self) -> Mapping[_Place, Mapping[int, Tally]]:
         """Tallies of each place by period, those of its plan revisions added up."""
-        total: dict[_Place, dict[int, Tally]] = {}
+        parts: dict[_Place, dict[int, list[Tally]]] = {}
         for key, tally in self.ledger.tallies.items():
             place = (key.variant, key.role, key.against, key.metric, key.definition, key.phase)
-            found = total.setdefault(place, {})
-            known = found.get(key.period)
-            found[key.period] = tally if known is None else known + tally
-        return total
+            parts.setdefault(place, {}).setdefault(key.period, []).append(tally)
+        return {place: {period: Tally.total(each) for period, each in found.items()} for place, found in parts.items()}
 
 
 def account_of(snapshot: Snapshot, ledger: Ledger, policy: Policy | None = None) -> Account:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import inf
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 from gateway.report.account import ANSWERING, SHADOWING, Account, share_interval
 from gateway.report.comparison import compare
@@ -28,7 +28,10 @@ from router.snapshot import Metric
 
 logger = logging.getLogger(__name__)
 
-State = Literal["broken", "clean", "undecided"]
+State = Literal["broken", "undecided", "clean"]
+
+#: Every state, the worst first.
+STATES: Final[tuple[State, ...]] = get_args(State)
 
 #: A variant that fails this share of its calls is failing, whatever the baseline does.
 FAILING: Final = Guardrail(metric="failures", limit=0.5)

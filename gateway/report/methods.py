@@ -74,16 +74,21 @@ def difference(account: Account, metric: Metric, variant: str, level: float) -> 
     """Return how a variant that answers instead of the baseline differs from it; None while nothing can be said."""
     chosen, test = method(account, metric), declared_test(account, metric)
     if chosen == "e_process":
-        from policies.statistics.e_process import fresh_difference  # numpy and scipy, which other routes do not need
+        # Needs numpy and scipy, which other routes do not.
+        from policies.statistics.e_process import MetricSums, fresh_difference
 
+        stretches = account.evidence.stretches
+        if stretches and metric.name not in account.sums:
+            account.sums[metric.name] = MetricSums(stretches, metric.name)
         return fresh_difference(
-            account.evidence.stretches,
+            stretches,
             variant,
             account.route.baseline,
             metric.name,
             bounds=metric.bounds,
             effect=None if test is None else test.smallest_effect,
             alpha=level,
+            sums=account.sums.get(metric.name),
         )
     given = _Given(account, metric, variant)
     if chosen is None:

@@ -213,7 +213,7 @@ def _beliefs(account: Account) -> Mapping[str, dict[str, Any]]:
     metric = account.reward
     if metric is None:
         return {}
-    evidence = account.ledger.evidence({metric.name: metric.definition})
+    evidence = account.evidence
     believed: dict[str, dict[str, Any]] = {}
     for name in account.route.variants:
         if account.answers(name):

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from math import exp, isfinite, log, sqrt
+from operator import attrgetter
 from typing import Final
 
 import numpy as np
@@ -22,7 +23,7 @@ import numpy.typing as npt
 from scipy.special import expit, logit, ndtri
 
 from policies.statistics.difference import Difference
-from policies.types import StretchTallies, Tally
+from policies.types import EMPTY, StretchTallies
 
 Array = npt.NDArray[np.float64]
 Bounds = tuple[float, float]
@@ -58,6 +59,7 @@ def fresh_difference(
     bounds: Bounds | None,
     effect: float | None = None,
     alpha: float = 0.05,
+    sums: MetricSums | None = None,
 ) -> Difference | None:
     """Return how much higher the variant's mean is than the baseline's, and the p-value of no difference.
 
@@ -69,7 +71,8 @@ def fresh_difference(
     smallest difference of means that matters, if it was declared before the data came: most is then bet on it. The
     band is a description, at confidence 1 − ``alpha`` for one look: contrasts within stretches, each weighted by its
     overlap n₀·n₁ / (n₀ + n₁), so that a cycle of the rates while shares move is not taken for a difference. None
-    while no stretch of known shares has values of both variants.
+    while no stretch of known shares has values of both variants. ``sums`` are those of the stretches,
+    if they were made before.
 
     Source: Turner, Ly & Grünwald 2024, "Generic e-variables for exact sequential k-sample tests"; Li, Morgan &
     Zaslavsky 2018, JASA 113(521), overlap weights.
@@ -81,7 +84,7 @@ def fresh_difference(
     >>> round(found.difference, 3), round(found.low, 3), round(found.high, 3), found.method, found.p < 0.001
     (0.1, 0.056, 0.144, 'e_process', True)
     """
-    pair = pair_of(stretches, variant, baseline, metric)
+    pair = pair_of(stretches, variant, baseline, metric) if sums is None else sums.pair(variant, baseline)
     band = None if pair is None else _band(pair, alpha)
     if pair is None or band is None:
         return None
@@ -120,25 +123,42 @@ class Pair:
         return np.maximum(self.m2 - 2 * mean * self.md + mean**2 * self.d2, 0.0)
 
 
+class MetricSums:
+    """The sums of one metric by stretch and variant, as arrays: made once for all pairs of a route's variants."""
+
+    def __init__(self, stretches: Sequence[StretchTallies], metric: str) -> None:
+        self._places = {
+            name: at for at, name in enumerate(sorted({name for one in stretches for name, _ in one.tallies}))
+        }
+        names = list(self._places)
+        self._shares = np.array([[one.shares.get(name, 0.0) for name in names] for one in stretches], float)
+        rows = [_SUMS(one.tallies.get((name, metric), EMPTY)) for one in stretches for name in names]
+        self._sums = np.array(rows, float).reshape(len(stretches), len(names), len(_COLUMNS))
+
+    def pair(self, variant: str, baseline: str) -> Pair | None:
+        """Return the sums of two variants; None while no stretch of known shares has values of either."""
+        if variant not in self._places or baseline not in self._places:
+            return None
+        sides = [self._places[baseline], self._places[variant]]
+        shares, sums = self._shares[:, sides], self._sums[:, sides]
+        counts = sums[:, :, [_COLUMNS.index(name) for name in ("n", "d", "m2")]]
+        with np.errstate(invalid="ignore"):
+            known = np.isfinite(sums).all((1, 2)) & (counts >= 0).all((1, 2))
+            known &= (shares > 0).all(1) & (counts[:, :, 0].sum(1) > 0)
+        if not known.any():
+            return None
+        shares, sums = shares[known], sums[known]
+        share = np.clip(shares[:, 1] / shares.sum(1), _EDGE, 1 - _EDGE)
+        return Pair(share, *(sums[:, :, at] for at in range(len(_COLUMNS))))
+
+
+_COLUMNS: Final = tuple(field.name for field in fields(Pair)[1:])
+_SUMS: Final = attrgetter(*_COLUMNS)
+
+
 def pair_of(stretches: Sequence[StretchTallies], variant: str, baseline: str, metric: str) -> Pair | None:
     """Return the sums of two variants; None while no stretch of known shares has values of either."""
-    names = [field.name for field in fields(Pair)[1:]]
-    shares, rows = [], []
-    for stretch in stretches:
-        one, other = stretch.shares.get(baseline, 0.0), stretch.shares.get(variant, 0.0)
-        sides = stretch.tally(baseline, metric), stretch.tally(variant, metric)
-        if one > 0 and other > 0 and sum(side.n for side in sides) > 0 and all(map(_is_possible, sides)):
-            shares.append(min(max(other / (one + other), _EDGE), 1 - _EDGE))
-            rows.append([[getattr(side, name) for side in sides] for name in names])
-    if not rows:
-        return None
-    sums = np.array(rows, float).transpose(1, 0, 2)
-    return Pair(np.array(shares), *sums)
-
-
-def _is_possible(tally: Tally) -> bool:
-    sums = (tally.m, tally.m2, tally.d, tally.d2, tally.md, tally.d_max)
-    return tally.n >= 0 and tally.d >= 0 and tally.m2 >= 0 and all(map(isfinite, sums))
+    return MetricSums(stretches, metric).pair(variant, baseline) if stretches else None
 
 
 def log_e_values(pair: Pair, *, bounds: Bounds | None, effect: float | None = None) -> tuple[float, float]:

@@ -7,6 +7,7 @@ and its template.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 from importlib.resources import files
@@ -95,6 +96,8 @@ class Console:
         shown: dict[str, Any] = {
             "charts": charts(report),
             "difference": differences(report),
+            "comparisons": compared(report),
+            "guardrails": bounded(report),
             "out": out,
             "epochs": known,
         }
@@ -161,7 +164,7 @@ def differences(report: Report) -> dict[str, Any] | None:
         return None
     percent = report["definitions"][verdict["metric"]]["binary"]
     shades = {variant["name"]: index for index, variant in enumerate(report["variants"])}
-    known = [one for one in verdict["comparisons"] if one["difference"] is not None]
+    known = [one for one in verdict["comparisons"] if one["low"] is not None and one["high"] is not None]
     rows = [
         ForestRow(one["variant"], one["low"], one["difference"], one["high"], shades[one["variant"]]) for one in known
     ]
@@ -169,9 +172,55 @@ def differences(report: Report) -> dict[str, Any] | None:
     return {"forest": forest(rows, percent=percent, zero=True), "lines": lines}
 
 
+def compared(report: Report) -> list[dict[str, Any]]:
+    """Return each variant on each metric, with its difference as text."""
+    found = []
+    for one in report["comparisons"]:
+        points = report["definitions"][one["metric"]]["binary"] or "preference" in one
+        found.append(one | {"text": _difference_text(one, points)})
+    return found
+
+
+#: How the state of a guardrail looks: as a status of that meaning.
+GUARDRAIL_STYLES: Final = {"broken": "failing", "clean": "better", "undecided": "collecting"}
+
+
+def bounded(report: Report) -> list[dict[str, Any]]:
+    """Return each guardrail of each variant, with its numbers as text."""
+    found = []
+    for one in report["guardrails"]:
+        show = _measured(report, one["metric"])
+        worse = one["limit"] is None
+        bound = f"at most {show(one['worse_by'])} worse" if worse else f"limit {show(one['limit'])}"
+        ends = [show(one[end]) for end in ("low", "high")]
+        texts = {
+            "style": GUARDRAIL_STYLES[one["state"]],
+            "bound": bound,
+            "value_text": show(one["value"]),
+            "baseline_text": show(one["baseline"]),
+            "between": f"{'difference ' if worse else ''}{ends[0]} to {ends[1]}",
+        }
+        found.append(one | texts)
+    return found
+
+
+def _measured(report: Report, metric: str) -> Callable[[float | None], str]:
+    """Return how the numbers of a guardrail are written."""
+    definition = report["definitions"].get(metric)
+    if metric.startswith("latency"):
+        form = "{:.3g} ms".format
+    elif definition is None or definition["binary"]:
+        form = "{:.1%}".format
+    else:
+        form = "{:.3g}".format
+    return lambda value: "–" if value is None else form(value)
+
+
 def _difference_text(one: dict[str, Any], percent: bool) -> str:
     if one["difference"] is None:
         return "–"
+    if one["low"] is None or one["high"] is None:
+        return f"{100 * one['difference']:+.1f} points" if percent else f"{one['difference']:+.3g}"
     if percent:
         return f"{100 * one['difference']:+.1f} points ({100 * one['low']:.1f} to {100 * one['high']:.1f})"
     return f"{one['difference']:+.3g} ({one['low']:.3g} to {one['high']:.3g})"

@@ -22,6 +22,7 @@ from gateway.control.membership import FleetView
 from gateway.control.progress import Progress
 from gateway.proxy.client.health import STATES
 from gateway.proxy.log.worker_series import COUNTERS, GAUGES
+from gateway.report.guardrails import STATES as GUARDRAIL_STATES
 from gateway.report.verdict_status import STATUSES as VERDICTS
 from gateway.sinks.sinks import RESULTS
 from gateway.store.rows.calls import CallRow, StoredCall, by_shared_fields
@@ -278,11 +279,22 @@ class Metrics:
         if report["checks"]["sample_ratio"]["p"] is not None:
             series.sample_ratio_p.labels(route).set(report["checks"]["sample_ratio"]["p"])
         series.feedback_waiting.labels(route).set(report["feedback"]["waiting"])
-        for one in verdict["comparisons"]:
-            labels = (route, one["variant"], verdict["metric"])
+        for one in report["comparisons"]:
+            labels = (route, one["variant"], one["metric"])
             _set(series.difference, labels, one["difference"])
             _set(series.difference_low, labels, one["low"])
             _set(series.difference_high, labels, one["high"])
+            _set(series.progress, labels, one["progress"])
+        self._set_guardrails(report)
+
+    def _set_guardrails(self, report: Mapping[str, Any]) -> None:
+        worst: dict[tuple[str, str], int] = {}
+        for one in report["guardrails"]:
+            place = one["variant"], one["metric"]
+            worst[place] = min(worst.get(place, len(GUARDRAIL_STATES)), GUARDRAIL_STATES.index(one["state"]))
+        for place, rank in worst.items():
+            for at, state in enumerate(GUARDRAIL_STATES):
+                self.series.guardrail_state.labels(report["route"], *place, state).set(int(at == rank))
 
     def _set_problems(self, report: Mapping[str, Any]) -> None:
         shares: dict[str, float] = {}

@@ -200,10 +200,19 @@ class Series:
             "unexposed_predictions", "Predictions that do not count because their window closed unexposed.", _DIFFERENCE
         )
         self.difference = self._gauge(
-            "difference", "The variant less the baseline on the route's primary metric.", _DIFFERENCE
+            "difference", "The variant less the baseline on each of the route's metrics.", _DIFFERENCE
         )
         self.difference_low = self._gauge("difference_low", "Lower end of the difference's interval.", _DIFFERENCE)
         self.difference_high = self._gauge("difference_high", "Upper end of the difference's interval.", _DIFFERENCE)
+        self.progress = self._gauge(
+            "progress", "Share of the evidence that a decision on the variant and the metric takes.", _DIFFERENCE
+        )
+        self.guardrail_state = self._gauge(
+            "guardrail_state",
+            "1 for the state that a variant's guardrail on a metric or measure is in, 0 for the others: broken, "
+            "undecided, clean. Of several on one metric, the worst.",
+            ("route", "variant", "metric", "state"),
+        )
         self.agreement_ratio = self._gauge(
             "agreement_ratio", "Share of copied requests on which the shadow gave the primary's prediction.", _VARIANT
         )

@@ -289,7 +289,7 @@ class Ledger:
 
     def evidence(self, definitions: Mapping[str, str]) -> Evidence:
         """Return what plans may learn from: mature tallies of answers, for the metrics as now defined (name → hash)."""
-        pooled: dict[tuple[str, str], Tally] = {}
+        parts: dict[tuple[str, str], list[Tally]] = {}
         split: dict[tuple[int, int], dict[tuple[str, str], Tally]] = {}
         served: dict[int, set[str]] = {}
         for key, tally in self.tallies.items():
@@ -298,9 +298,11 @@ class Ledger:
             served.setdefault(key.period, set()).add(key.variant)
             if key.phase == "mature" and definitions.get(key.metric) == key.definition:
                 name = key.variant, key.metric
-                pooled[name] = pooled.get(name, EMPTY) + tally
+                parts.setdefault(name, []).append(tally)
                 stretch = split.setdefault((key.period, key.revision), {})
-                stretch[name] = stretch.get(name, EMPTY) + tally
+                known = stretch.get(name)
+                stretch[name] = tally if known is None else known + tally
+        pooled = {name: Tally.total(each) for name, each in parts.items()}
         if not any(revision for _, revision in split):
             return Evidence(pooled)
         return Evidence(

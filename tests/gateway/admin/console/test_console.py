@@ -9,8 +9,9 @@ from html.parser import HTMLParser
 import pytest
 
 from gateway.admin.console.forest import ForestRow, forest, steps
-from router.snapshot import Backend
-from tests.gateway.admin.fake import ask, control
+from router.snapshot import Backend, Guardrail
+from tests.gateway.admin.fake import Control, ask, control
+from tests.gateway.ledgers import Book, route, snapshot
 
 VOID = {"meta", "link", "path", "rect", "line", "circle", "br", "img", "input"}
 
@@ -172,3 +173,18 @@ def test_a_prediction_is_found_by_its_id() -> None:
     assert (found.status_code, found.headers["location"]) == (303, f"/predictions/{ID}")
     assert ask(control(), f"/predictions/{ID}").status_code == 404
     assert ask(replace(control(), store_ready=False), f"/predictions/{ID}").status_code == 503
+
+
+def test_a_route_shows_every_metric_its_method_and_its_guardrails() -> None:
+    book = Book()
+    for metric, old, new in (("correct", 700, 850), ("click", 400, 410)):
+        book.rate("old", metric, old, 1000).rate("new", metric, new, 1000)
+    book.latencies("old", [20.0] * 500).latencies("new", [20.0] * 500)
+    bound = Guardrail(metric="latency_ms.p95", limit=100.0)
+    given = snapshot(route(metrics=("correct", "click"), guardrails=(bound,)))
+    text = ask(Control(given, {"digits": book.ledger()}), "/routes/digits").text
+    assert "Every metric, compared with old" in text
+    assert 'click <span class="kind">secondary</span>' in text
+    assert "a confidence sequence, valid at every look once there are many units" in text
+    assert "limit 100 ms" in text
+    assert '<span class="status better">clean</span>' in text

@@ -20,7 +20,7 @@ from gateway.admin.metrics.workers import MOST_WRITERS, SILENT_SECONDS
 from gateway.compiled import build
 from gateway.store.rows.feedback_status import STATUSES
 from router.records import Prediction
-from router.snapshot import Snapshot
+from router.snapshot import Guardrail, Snapshot
 from tests.gateway.admin.fake import Control, ask, control
 from tests.gateway.admin.samples import (
     NOW_MS,
@@ -34,7 +34,7 @@ from tests.gateway.admin.samples import (
     writer,
 )
 from tests.gateway.control.builders import row
-from tests.gateway.ledgers import route, snapshot
+from tests.gateway.ledgers import Book, route, snapshot
 
 
 class Clock:
@@ -486,3 +486,24 @@ def test_the_age_of_the_oldest_pending_prediction_is_shown() -> None:
     refresh(metrics, fake)
     line = 'turnout_oldest_pending_seconds{metric="correct",route="bandit",variant="old"} 7.5'
     assert line in text(metrics)
+
+
+def test_every_metric_of_a_route_and_its_guardrails_have_series() -> None:
+    book = Book()
+    for metric, old, new in (("correct", 700, 850), ("click", 400, 410)):
+        book.rate("old", metric, old, 1000).rate("new", metric, new, 1000)
+    bounds = (Guardrail(metric="click", worse_by=0.2), Guardrail(metric="click", worse_by=0.0))
+    given = snapshot(route(metrics=("correct", "click"), guardrails=bounds))
+    text = ask(Control(given, {"digits": book.ledger()}), "/metrics").text
+    for metric, progress in (("correct", 1.0), ("click", None)):
+        assert f'turnout_difference{{metric="{metric}",route="digits",variant="new"}}' in text
+        line = f'turnout_progress{{metric="{metric}",route="digits",variant="new"}} '
+        assert line in text
+        assert progress is None or f"{line}{progress}" in text
+    states = {
+        (metric, state): f'{{metric="{metric}",route="digits",state="{state}",variant="new"}} '
+        for metric in ("failures", "click")
+        for state in ("broken", "clean", "undecided")
+    }
+    on = {place for place, labels in states.items() if f"turnout_guardrail_state{labels}1.0" in text}
+    assert on == {("failures", "clean"), ("click", "undecided")}  # of two on one metric, the worse
