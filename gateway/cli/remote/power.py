@@ -79,8 +79,9 @@ def _table(one: Mapping[str, Any], boxed: bool) -> RenderableType:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD if boxed else None, pad_edge=False, header_style="dim", show_edge=False)
-    for name, left in (("difference", False), ("relative", False), ("days", False), ("units", False), ("", True)):
-        table.add_column(name, justify="left" if left else "right")
+    for name in ("difference", "relative", "days", "units"):
+        table.add_column(name, justify="right")
+    table.add_column("")
     for row in one["effects"]:
         days = "never" if row["days"] is None else f"{row['days']:,.3g}" if row["days"] < 100 else f"{row['days']:,.0f}"
         units = "" if row["units"] is None else f"{row['units']:,}"
@@ -99,4 +100,4 @@ def _difference(row: Mapping[str, Any]) -> str:
 
 
 def _percent(share: float | None) -> str:
-    return "" if share is None else f"{share:.3g}" if share >= 10 else f"{share:.1%}"
+    return "" if share is None else f"{100 * share:.2g}%" if share < 0.1 else f"{share:.0%}"

@@ -112,17 +112,21 @@ def effect_found(contrast: Contrast, units: float, design: Design, *, power: flo
     highest = (1 - contrast.mean) * (1 - 1e-9) if contrast.binary and contrast.share is not None else inf
     if not contrast.least_units <= units < inf:
         return inf
-    effect = min(3.3 * sqrt(contrast.variance(0.0) / units), highest)
-    for _ in range(12):
+    effect, too_small, found = min(3.3 * sqrt(contrast.variance(0.0) / units), highest), 0.0, inf
+    for _ in range(16):
         needed = units_needed(contrast, effect, design, power=power)
-        if needed < inf and abs(needed / units - 1) < 0.005:
-            return effect
-        # The units needed fall almost with the square of the effect.
-        following = min(effect * (2.0 if needed == inf else sqrt(needed / units)), highest)
-        if following == effect or not following:
+        if needed <= 1.005 * units:
+            found = effect
+        else:
+            too_small = effect
+        if abs(needed / units - 1) < 0.005 or found < 1.005 * too_small or too_small >= highest:
             break
-        effect = following
-    return effect if units_needed(contrast, effect, design, power=power) <= 1.05 * units else inf
+        # The units needed fall almost with the square of the effect, but for what is too small to be ever found.
+        following = effect * (2.0 if needed == inf else sqrt(needed / units))
+        if not too_small < following < found:
+            following = sqrt(too_small * found) if found < inf and too_small else following
+        effect = min(following, highest)
+    return found
 
 
 def _bets(contrast: Contrast, effect: float, per_unit: float, design: Design) -> list[PlannedBet]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from math import inf, log
 
 import numpy as np
@@ -55,6 +56,14 @@ def test_the_effect_that_is_found_by_the_planned_units_is_the_one_planned_for(de
     assert 1.02 * 16_310 < units < 2.1 * 16_310
     assert units_needed(EVEN, 0.02, design) < 0.5 * units
     assert units_needed(EVEN, 0.01, replace(design, alpha=0.01)) > 1.2 * units
+
+
+def test_what_is_smaller_than_every_bet_is_not_found_however_long_it_takes() -> None:
+    """A bet on a log odds ratio of .05 loses where that is below .025."""
+    found = [effect_found(EVEN, units, Design("e_process")) for units in (1e5, 1e7, 1e9, 1e12)]
+    assert all(later < 1.02 * sooner for sooner, later in pairwise(found))
+    assert found[-1] == pytest.approx(found[-2], rel=0.02)
+    assert 0.8 * 0.025 < found[-1] / (0.05 * 0.95) < 1.3 * 0.025
 
 
 @pytest.mark.parametrize("design", DESIGNS)
