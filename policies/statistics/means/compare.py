@@ -68,7 +68,8 @@ def compare(
       ΣM / ΣD ("mixture" where an effect was declared). The variance is by unit.
     - Where one heavy unit makes that impossible, the same with a bound on each unit's weight; ``capped`` says so.
     - Below, values with bounds are compared by "betting": with ``few``, on the units' own means M / D, where each unit
-      counts once; without, "exact" on the values, where a unit with D values weighs D / (the most values of any).
+      counts once; without, and where the shares moved, "exact" on the values of each stratum, where a unit with D
+      values weighs D / (the most values of any).
     - Values without bounds are then withheld, with the reason and what is missing.
 
     Raises ValueError if ``alpha`` is outside (0, 1).
@@ -198,7 +199,8 @@ def _few_units(
     low, high = bounds
     width = high - low
     method: Method
-    if few is not None and all(few):
+    pairs = [pair for pair in strata if all(has_values(side) for side in pair)]
+    if few is not None and all(few) and not _shares_moved(pairs):
         method = "betting"
         sides = [
             (
@@ -209,7 +211,6 @@ def _few_units(
         weights = [1.0]
     else:
         method = "exact"
-        pairs = [pair for pair in strata if all(has_values(side) for side in pair)]
         pairs = sorted(pairs, key=lambda pair: pair[0].d * (pair[1].d / (pair[0].d + pair[1].d)))[-MOST_STRATA:]
         sides = [(_counted(one, bounds), _counted(other, bounds)) for one, other in pairs]
         weights = weights_of([(one.d, other.d) for one, other in pairs]) if pairs else []
@@ -222,6 +223,21 @@ def _few_units(
     return Difference(
         width * difference, width * below, width * above, method, p=min(1.0, p / ON_FEW_UNITS), needs=needs or None
     )
+
+
+def _shares_moved(pairs: Sequence[Pair]) -> bool:
+    """Return whether the variant's share of the units differed between periods by more than chance makes it.
+
+    Then what the world changed meanwhile would show as the variant's effect in means over all periods (Simpson). The
+    statistic is chi-square's, and the bound three standard deviations above its mean.
+    """
+    ours, all_ = sum(other.n for _, other in pairs), sum(one.n + other.n for one, other in pairs)
+    if len(pairs) < 2 or not 0 < ours < all_:
+        return False
+    share = ours / all_
+    apart = fsum((other.n - share * (one.n + other.n)) ** 2 / (one.n + other.n) for one, other in pairs)
+    degrees = len(pairs) - 1
+    return apart / (share * (1 - share)) > degrees + 3 * sqrt(2 * degrees)
 
 
 def _counted(tally: Tally, bounds: Bounds) -> Stakes:

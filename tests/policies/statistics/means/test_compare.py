@@ -265,6 +265,19 @@ def test_few_equal_users_are_told_apart_in_at_most_alpha_over_all_looks() -> Non
     assert wrong / 150 <= allowed(0.05, 150)
 
 
+def test_few_users_on_a_ramp_are_not_pooled_over_a_world_that_changes() -> None:
+    """One value a user and day: all right on the first day at a share of 10 %, all wrong on the second at 50 %."""
+    days = [(rate_tally(54, 54), rate_tally(6, 6)), (rate_tally(0, 30), rate_tally(0, 30))]
+    few = ([(1.0, 1.0)] * 54 + [(0.0, 1.0)] * 30, [(1.0, 1.0)] * 6 + [(0.0, 1.0)] * 30)
+    pooled = compare([(days[0][0] + days[1][0], days[0][1] + days[1][1])], bounds=UNIT, few=few)
+    found = compare(days, bounds=UNIT, few=few)
+    assert pooled is not None
+    assert found is not None
+    assert (decided(pooled), pooled.method) == (True, "betting")
+    assert (decided(found), found.method) == (False, "exact")
+    assert found.difference == pytest.approx(0)
+
+
 # Relative differences, declared maxima, impossible input
 
 
