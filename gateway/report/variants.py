@@ -19,7 +19,7 @@ from policies.statistics.difference import Difference
 from policies.statistics.latency import quantile
 from policies.statistics.means.compare import compare
 from policies.statistics.sequential import Bounds, Interval, mean_interval
-from policies.types import EMPTY
+from policies.types import EMPTY, Buckets
 from router.records import Role
 from router.scores import PAIR_MEASURES, Agreement
 from router.snapshot import Metric
@@ -27,6 +27,7 @@ from router.snapshot import Metric
 #: The role of calls for units that the route never treats.
 HELD: Final = "holdout"
 
+NO_BUCKETS: Final[Mapping[int, Buckets]] = {}
 QUANTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
@@ -98,7 +99,7 @@ def _metric(account: Account, name: str, metric: Metric) -> dict[str, Any]:
         "mature": {
             "n": count(mature.d),
             "mean": mature.mean,
-            **_interval(mature, metric.bounds),
+            **_interval(mature, metric.bounds, account.buckets(name, metric, "mature")),
             "units": mature.distinct,
             "unit_of_analysis": unit_of_analysis(account),
         },
@@ -257,9 +258,15 @@ def holdout(account: Account, ledger: Ledger) -> dict[str, Any] | None:
     return {"name": route.holdout, "share": route.holdout_share, "calls": count(held_calls.d), "metrics": found}
 
 
-def _interval(tally: Tally, bounds: Bounds | None) -> dict[str, Any]:
-    """Return the interval of a mean; nulls where nothing was counted, or too little for a valid interval."""
-    return _shown(mean_interval(tally, bounds=bounds, alpha=ALPHA) if tally.mean is not None else None)
+def _interval(tally: Tally, bounds: Bounds | None, periods: Mapping[int, Buckets] = NO_BUCKETS) -> dict[str, Any]:
+    """Return the interval of a mean; nulls where nothing was counted, or too little for a valid interval.
+
+    ``periods`` are the same units in buckets, by period: with them no heavy unit makes it wide.
+    """
+    if tally.mean is None:
+        return _shown(None)
+    known = sum(periods.values(), Buckets()) if periods else None
+    return _shown(mean_interval(tally, bounds=bounds, alpha=ALPHA, buckets=known))
 
 
 def _shown(found: Interval | Difference | None) -> dict[str, Any]:

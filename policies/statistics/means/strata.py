@@ -16,7 +16,8 @@ from policies.types import Tally
 
 Bounds = tuple[float, float]
 
-#: On each side of a difference. With fewer units no estimate of a variance can be relied on.
+#: On each side of a difference. With fewer units no estimate of a variance can be relied on. Of units with different
+#: numbers of values it takes so many in effect, (ΣD)² / ΣD²: one that makes most of the requests is few.
 FEWEST_UNITS: Final = 100
 
 #: Units that the smaller side needs, as a multiple of the squared skewness of units. Kohavi et al. 2014 ask for 355 of
@@ -91,25 +92,30 @@ class Estimate:
 
 
 class Side(NamedTuple):
-    """One side of one stratum: its mean, and sums of powers of the units' residuals, (M − D·mean) / mean of D."""
+    """One side of one stratum: its mean, and sums of powers of the units' residuals, (M − D·mean) / mean of D.
+
+    ``uneven`` is n·ΣD² / (ΣD)²: how many units count as one, because some weigh more than others.
+    """
 
     n: float
     d: float
     mean: float
     squares: float
     cubes: float
+    uneven: float
 
     @property
     def needed(self) -> float:
         """How many units it takes for the sum of values as skewed as these to be normal: see ``SKEWNESS_FACTOR``."""
-        return needed_units(self.squares / max(self.n - 1, 1), self.cubes / self.n)
+        return needed_units(self.squares / max(self.n - 1, 1), self.cubes / self.n, self.uneven)
 
 
-def needed_units(square: float, cube: float) -> float:
-    """Return the number of units that residuals with this mean square and mean cube need."""
+def needed_units(square: float, cube: float, uneven: float) -> float:
+    """Return the number of units that residuals with this mean square and mean cube need, of units so uneven."""
+    least = FEWEST_UNITS * max(uneven, 1.0)
     if not square > 0:
-        return float(FEWEST_UNITS)
-    return max(float(FEWEST_UNITS), SKEWNESS_FACTOR * (cube / square) ** 2 / square if abs(cube) < inf else inf)
+        return least
+    return max(least, SKEWNESS_FACTOR * (cube / square) ** 2 / square if abs(cube) < inf else inf)
 
 
 def has_values(tally: Tally) -> bool:
@@ -171,7 +177,13 @@ def estimate(
     squares = [fsum(side.squares for side in each) for each in sides]
     pooled = fsum(squares) / sum(freedom)
     cubes = fsum(side.cubes for each in sides for side in each) / sum(side.n for each in sides for side in each)
-    needed = needed_units(pooled, cubes)
+    uneven = max(
+        fsum(side.uneven * side.d * side.d / side.n for side in each)
+        * sum(side.n for side in each)
+        / fsum(side.d for side in each) ** 2
+        for each in sides
+    )
+    needed = needed_units(pooled, cubes, uneven)
 
     variances: list[list[float]] = []
     for each, count in zip(sides, units, strict=True):
@@ -285,7 +297,14 @@ def side_of(tally: Tally, bounds: Bounds | None) -> Side:
     if not (isfinite(cubes) and tally.d3 * tally.d >= tally.d2**2 * (1 - 1e-9)):
         # No residual is larger than the bounds times the most values of a unit.
         cubes = inf if bounds is None else squares * (bounds[1] - bounds[0]) * max(tally.d_max, per_unit)
-    return Side(tally.n, tally.d, mean, squares / per_unit**2, cubes / (per_unit * per_unit * per_unit))
+    return Side(
+        tally.n,
+        tally.d,
+        mean,
+        squares / per_unit**2,
+        cubes / (per_unit * per_unit * per_unit),
+        tally.n * tally.d2 / tally.d / tally.d,
+    )
 
 
 def _distinct(tallies: Sequence[Tally]) -> float:

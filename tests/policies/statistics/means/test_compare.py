@@ -82,6 +82,14 @@ def test_a_rate_of_one_in_twenty_needs_25_times_its_squared_skewness() -> None:
     assert found.needed == pytest.approx(25 * 0.81 / 0.0475, rel=1e-3)
 
 
+def test_uneven_units_count_for_fewer() -> None:
+    """Half the units have 1 value, half 9: (n · Σd²) / (Σd)² = 2 · 82 / 100, so it takes 164 for each 100."""
+    units = [(float(i % 2), 1.0) for i in range(200)] + [(4.0 + i % 2, 9.0) for i in range(200)]
+    found = estimate([(Tally.of_units(units), Tally.of_units(units))])
+    assert found is not None
+    assert found.needed == pytest.approx(164)
+
+
 def test_tallies_of_an_old_store_have_no_third_moments_and_count_as_the_most_skewed() -> None:
     """A 0/1 value's residual is at most 1, so |Σr³| ≤ Σr²: the squared skewness is at most 1 / (p(1 − p))."""
     old = Tally(n=10000, m=500, m2=500, d=10000, d2=10000, md=500, positive=500, d_max=1)
