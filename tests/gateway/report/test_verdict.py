@@ -301,6 +301,41 @@ def test_coverage_of_requests_is_counted_exactly() -> None:
     assert verdict(book, snapshot(route(by_unit=False)))["status"] == "invalid"
 
 
+def test_guard_maturity_values_whose_windows_are_open_decide_nothing() -> None:
+    """Good news comes first: early values would make the faster variant better."""
+    book = Book().rate("old", "correct", 500, 1000).rate("new", "correct", 500, 1000)
+    book.put("new", "correct", Tally.of_units([(1, 1)] * 5000), phase="live")
+    assert verdict(book)["status"] == "no_difference_yet"
+
+
+def test_guard_clustering_the_values_of_one_user_are_no_independent_proof() -> None:
+    """220 users of 50 alike values each: 55 against 45 % of 5,500 values a side, of 110 users that is chance."""
+    book = Book().rate("old", "correct", 50, 110, each=50).rate("new", "correct", 60, 110, each=50)
+    assert verdict(book)["status"] == "no_difference_yet"
+    alone = Book().rate("old", "correct", 2500, 5500).rate("new", "correct", 3000, 5500)
+    assert verdict(alone)["status"] == "better"
+
+
+def test_guard_skew_a_few_large_values_decide_nothing_until_there_are_enough_or_they_are_capped() -> None:
+    """5 % of the users buy, and what they spend is lognormal with σ 1.5: of 40,000 a twentieth get the variant."""
+    chance, largest = Random(4), 50.0
+
+    def spend() -> tuple[float, float]:
+        return (chance.lognormvariate(3, 1.5) if chance.random() < 0.05 else 0.0, 1.0)
+
+    sides = {name: [spend() for _ in range(n)] for name, n in (("old", 38_000), ("new", 2_000))}
+    free, capped = Book(), Book()
+    for name, units in sides.items():
+        free.put(name, "revenue", Tally.of_units(units))
+        capped.put(name, "revenue", Tally.of_units([(min(m, largest), d) for m, d in units]))
+    given = snapshot(route(metrics=("revenue",), primary_metric="revenue"))
+    found = verdict(free, given)
+    assert found["status"] == "collecting"
+    assert "so few large values decide the mean" in found["sentence"]
+    assert found["comparisons"][0]["needs"] > 0
+    assert verdict(capped, given)["status"] == "no_difference_yet"
+
+
 def test_pairs_and_votes_need_no_equal_coverage() -> None:
     book = Book().calls("old", 900, closed="correct").calls("new", 900, closed="correct", role="shadow")
     book.pairs("new", "correct", [0.0] * 300).rate("old", "correct", 500, 600)
