@@ -15,11 +15,10 @@ from gateway.moments import rfc3339
 from gateway.report.account import Account, account_of
 from gateway.report.comparison import Comparison, alpha_of
 from gateway.report.guardrails import FAILING, shown
-from gateway.report.interleaving import checks_as_json, interleaving_checks
 from gateway.report.methods import METHODS
 from gateway.report.problems import is_ongoing, problems_of, warning
 from gateway.report.variants import earlier_versions, holdout, pending_seconds, unit_of_analysis, variants
-from gateway.report.verdict import Verdict, cause_of, sample_ratio_of, verdict
+from gateway.report.verdict import Verdict, cause_of, checks_as_json, interleaving_checks, sample_ratio_of, verdict
 from gateway.store.counts.ledger import Ledger
 from gateway.store.rows.bounded_reads import Drawn
 from gateway.store.rows.feedback_status import STATUSES

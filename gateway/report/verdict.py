@@ -10,23 +10,25 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from itertools import combinations
+from typing import Any, Final
 
 from gateway.moments import to_the_second
 from gateway.report import sentence
 from gateway.report.account import ANSWERING, Account
 from gateway.report.comparison import FEWEST_UNITS, Comparison, comparisons
 from gateway.report.guardrails import Guarded, guarded
-from gateway.report.interleaving import interleaving_checks, unfair_reason
 from gateway.report.verdict_status import Status
 from gateway.store.rows.bounded_reads import Drawn
 from gateway.store.rows.calls import json_of
 from policies import Tally
 from policies.statistics.means.coverage import coverage_gap
+from policies.statistics.preference import unfairness_p
 from policies.statistics.sample_ratio import Cause, SampleRatio, by_period, find_cause
 from policies.statistics.sequential import mean_interval
 from policies.statistics.two_shares import Trials, share_gap
 from policies.types import EMPTY, Buckets
+from router.merge import ABOVE, CREDITED, FIRST
 from router.snapshot import Metric
 
 #: A smaller gap between coverages never withholds a verdict, even if it is certain.
@@ -36,6 +38,17 @@ LEAST_COVERAGE_GAP: Final = 0.01
 COVERAGE_ALPHA: Final = 0.01
 
 logger = logging.getLogger(__name__)
+
+
+#: The chance of ever calling fair drafts of a route unfair.
+DRAFT_ALARM: Final = 0.001
+
+#: What each measure says of a ranker whose mean differs from 0: "more often" or "less often".
+_DRAFT_MEASURES: Final = {
+    FIRST: "its item stood first {often} than that of {other}",
+    ABOVE: "its items stood above those of {other} {often} than below",
+    CREDITED: "it had the larger number of credited items {often} than {other}",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,3 +254,62 @@ def _why_undecided(account: Account, found: Sequence[Comparison]) -> str | None:
         described = all(one.found is None or one.found.described for one in found)
         return "the evidence does not suffice yet" if described else "the interval contains 0"
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class DraftCheck:
+    """One measure of two rankers over ``n`` lists: its mean in [−1, 1], and the always-valid p-value of 0."""
+
+    measure: str
+    ranker: str
+    other: str
+    n: int
+    mean: float | None
+    p: float
+    ok: bool
+
+
+def interleaving_checks(account: Account) -> tuple[DraftCheck, ...]:
+    """Return what must be even of each two rankers; empty where no lists were merged in a known order."""
+    found = []
+    for one, other in combinations(sorted(account.variants), 2):
+        for measure in _DRAFT_MEASURES:
+            tally = account.pooled(one, ("draft",), measure, "", "live", other)
+            if tally.n > 0:
+                found.append((measure, one, other, tally))
+    level = DRAFT_ALARM / max(len(found), 1)
+    return tuple(
+        DraftCheck(measure, one, other, tally.n, tally.mean, p, p > level)
+        for measure, one, other, tally in found
+        for p in (unfairness_p(tally),)
+    )
+
+
+def unfair_reason(checks: Sequence[DraftCheck]) -> str | None:
+    """Return why no preference can be trusted, by the check that says it most clearly; None if all is even."""
+    worst = min((check for check in checks if not check.ok), key=lambda check: check.p, default=None)
+    if worst is None:
+        return None
+    often = "more often" if (worst.mean or 0.0) > 0 else "less often"
+    what = _DRAFT_MEASURES[worst.measure].format(other=worst.other, often=often)
+    return f"interleaving is not fair: of {worst.ranker}, in {worst.n:,} lists, {what} (p = {worst.p:.2g})"
+
+
+def checks_as_json(checks: Sequence[DraftCheck]) -> dict[str, Any]:
+    """Return the checks as the report shows them."""
+    return {
+        "applies": bool(checks),
+        "ok": all(check.ok for check in checks),
+        "tests": [
+            {
+                "measure": check.measure.removeprefix("@"),
+                "variant": check.ranker,
+                "against": check.other,
+                "n": check.n,
+                "mean": check.mean,
+                "p": check.p,
+                "ok": check.ok,
+            }
+            for check in checks
+        ],
+    }

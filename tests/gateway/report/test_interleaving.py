@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from gateway.report.account import Account
-from gateway.report.interleaving import interleaving_checks
 from gateway.report.route_report import report
+from gateway.report.verdict import interleaving_checks
 from policies.statistics.preference import unfairness_p
 from policies.types import Tally
 from tests.gateway.ledgers import Book, draft_route, snapshot
