@@ -77,6 +77,7 @@ def fresh_difference(
     Source: Turner, Ly & Grünwald 2024, "Generic e-variables for exact sequential k-sample tests"; Li, Morgan &
     Zaslavsky 2018, JASA 113(521), overlap weights.
 
+    >>> from policies.types import Tally
     >>> def of(successes: int, n: int) -> Tally:
     ...     return Tally(n, successes, successes, n, n, successes, d_max=1)
     >>> one = StretchTallies({"a": 0.5, "b": 0.5}, {("a", "click"): of(400, 1000), ("b", "click"): of(500, 1000)})

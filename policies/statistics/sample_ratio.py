@@ -117,7 +117,7 @@ def sample_ratio(stretches: Iterable[Stretch], since: SampleRatioState = START) 
     ``since`` is what the stretches before these have shown.
 
     >>> sample_ratio([({"a": 500, "b": 500}, {"a": 0.5, "b": 0.5})])
-    SampleRatio(p=1.0, ok=True)
+    SampleRatio(p=1.0, ok=True, since=0, aside=None, cause=None)
     >>> sample_ratio([({"a": 1500, "b": 1800}, {"a": 0.5, "b": 0.5})]).ok
     False
     """
