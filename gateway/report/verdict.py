@@ -24,10 +24,11 @@ from gateway.store.rows.calls import json_of
 from policies import Tally
 from policies.statistics.means.coverage import coverage_gap
 from policies.statistics.preference import unfairness_p
-from policies.statistics.sample_ratio import Cause, SampleRatio, by_period, find_cause
+from policies.statistics.sample_ratio import ALARM_BELOW, Cause, SampleRatio, by_period, find_cause
 from policies.statistics.sequential import mean_interval
 from policies.statistics.two_shares import Trials, share_gap
 from policies.types import EMPTY, Buckets
+from router.exposure import exposure
 from router.merge import ABOVE, CREDITED, FIRST
 from router.snapshot import Metric
 
@@ -135,7 +136,7 @@ def _of_comparisons(
     found = tuple(
         replace(one, status="failing", reason=failing[one.variant])
         if one.variant in failing
-        else _void(one, _uncovered(account, one))
+        else _void(one, _uncovered(account, one) or _unequally_shown(account, one))
         for one in found
     )
     judged, others = _split(found)
@@ -205,6 +206,32 @@ def _uncovered(account: Account, one: Comparison) -> str | None:
         logger.exception("the coverage of %s on route %s cannot be compared", metric.name, account.route.name)
         return None
     return sentence.coverage_reason(account, metric, one.variant, ours, theirs) if apart else None
+
+
+def _unequally_shown(account: Account, one: Comparison) -> str | None:
+    """Return why unequal exposure makes a comparison invalid: then those who count are others; None if it is equal.
+
+    It is the sample ratio of exposed units: where assignment is sound, they are as unequal as the shares of units that
+    were exposed. Of a unit that is in several periods only one is independent: the largest period is looked at.
+    """
+    if not account.route.require_exposure or one.paired or one.votes is not None:
+        return None
+    metric, names = exposure(account.metrics), (account.route.baseline, one.variant)
+    shown = [account.periods(name, metric) for name in names]
+    called = [account.calls_by_period(name, ANSWERING) for name in names]
+    periods = called[0].keys() & called[1].keys()
+    if not periods:
+        return None
+    period = max(periods, key=lambda one: (min(side[one].n for side in called), one))
+    trials = Trials(*(n for side in (0, 1) for n in (shown[side].get(period, EMPTY).positive, called[side][period].n)))
+    low, high = share_gap([trials], alpha=ALARM_BELOW)
+    if low <= 0 <= high:
+        return None
+    theirs, ours = trials.k0 / trials.n0, trials.k1 / trials.n1
+    return (
+        f"{ours:.1%} of the {sentence.counted(account)} of {one.variant} were exposed and {theirs:.1%} of those of "
+        f"{account.route.baseline}, so the exposed ones were not split by chance alone"
+    )
 
 
 def _is_covered_otherwise(account: Account, metric: Metric, names: tuple[str, str]) -> bool:

@@ -9,12 +9,14 @@ from typing import Any
 from gateway.cli.report_tables import of_route
 from gateway.control.plan.planner import evidence_of
 from gateway.report import report
+from gateway.store.counts import plans
 from gateway.store.counts.ledger import CALLS, Ledger, TallyKey, versioned
 from gateway.store.schema.count_tables import faults, latency, signs
 from policies.types import Tally
 from router.scores import Agreement
 from router.snapshot import Backend, Snapshot
 from tests.gateway.admin.fake import Control, ask
+from tests.gateway.control import builders
 from tests.gateway.control.builders import Desk, at_desk, call, event, metric
 
 CLICK = metric("event", "k", missing=0.0)
@@ -88,10 +90,14 @@ def test_a_new_version_is_compared_with_what_ran_beside_it(tmp_path: Path) -> No
     """In period 1 everyone clicks; a's clicks of that time say nothing about b's version of period 2."""
 
     async def story(desk: Desk) -> tuple[Snapshot, Ledger]:
+        async with desk.store.begin() as connection:
+            for period in (1, 2):
+                [route] = builders.snapshot(period=period, revision=period).routes.values()
+                await plans.write_plans(connection, [route], 0)
         for number in range(800):
             variant, late = "ab"[number % 2], number >= 400
             version = "2" if variant == "b" and late else "1"
-            desk.journal.calls(call(number, variant, period=1 + late, version=version))
+            desk.journal.calls(call(number, variant, period=1 + late, revision=1 + late, version=version))
             if not late or number % 8 < 2:
                 desk.journal.events(event(number, 1, at=number))
         desk.journal.beat(30_000)

@@ -12,13 +12,15 @@ from gateway.report import comparison, report
 from gateway.report.comparison import Comparison
 from gateway.report.verdict import overall
 from gateway.report.verdict_status import Status
+from gateway.store.counts.ledger import TallyKey
 from policies import Tally, Weighted
 from policies.statistics.means.compare import compare
 from policies.statistics.paired import paired_difference
 from policies.statistics.preference import preference
 from policies.types import Buckets
+from router.exposure import exposure
 from router.snapshot import Snapshot
-from tests.gateway.ledgers import Book, draft_route, route, shadow_route, snapshot
+from tests.gateway.ledgers import CORRECT, VERSIONS, Book, draft_route, route, shadow_route, snapshot
 
 THREE = Weighted((("old", 0.34), ("new", 0.33), ("third", 0.33)))
 
@@ -236,6 +238,21 @@ def test_an_edit_after_the_alarm_sets_the_span_before_aside_and_the_verdict_says
     ratio = shown["checks"]["sample_ratio"]
     assert (ratio["ok"], ratio["p"], ratio["since"][:19]) == (True, 1.0, "1970-01-01T00:00:02")
     assert ratio["set_aside_p"] < 0.001
+
+
+@pytest.mark.parametrize(("shown", "status"), [(1500, "invalid"), (1880, "better")])
+def test_units_that_are_unequally_exposed_withhold_the_verdict(shown: int, status: str) -> None:
+    """A slower page loses the impatient users before it is shown: those who stay are no random part."""
+    metric = exposure((CORRECT,))
+    book = Book().rate("old", "correct", 500, 1900).rate("new", "correct", 900, 1900)
+    for variant, n in (("old", 1900), ("new", shown)):
+        book.calls(variant, 100)
+        key = TallyKey(1_000, variant, VERSIONS[variant], "primary", "", metric.name, metric.definition, "mature")
+        book.tallies[key] = Tally.of_units([(1, 1)] * n)
+    found = verdict(book, snapshot(route(require_exposure=True)))
+    assert found["status"] == status
+    assert ("75.0% of the users of new were exposed and 95.0% of those of old" in found["sentence"]) == (shown == 1500)
+    assert verdict(book, snapshot(route()))["status"] == "better"
 
 
 def missing(variant: str, of: int, valued: int, book: Book) -> Book:
