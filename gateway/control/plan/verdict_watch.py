@@ -29,8 +29,10 @@ from router.snapshot import Route, Snapshot
 
 logger = logging.getLogger(__name__)
 
-#: A route is judged again at most so often, and all routes together take about so much of each call.
+#: A route is judged again at most so often, after so many times as long as it took, and all routes together take about
+#: so much of each call: recording needs the processor more.
 EVERY_SECONDS: Final = 5.0
+REST: Final = 50
 BUDGET_SECONDS: Final = 0.05
 
 #: A variant's next change is reported no sooner than this after the last, unless its new status is urgent.
@@ -50,7 +52,7 @@ class VerdictWatch:
         self._event_log = event_log
         self._snapshot = snapshot
         self._clock = clock
-        #: By route: when it was judged, and of what: while that is the same, so is its verdict.
+        #: By route: when it may be judged again, and of what it was: while that is the same, so is its verdict.
         self._judged: dict[str, tuple[float, tuple[object, ...]]] = {}
 
     async def __call__(self, opened: Opened, config: Config, matured: Set[str]) -> None:
@@ -60,16 +62,15 @@ class VerdictWatch:
         self._judged = {name: one for name, one in self._judged.items() if name in snapshot.routes}
         for name, route in snapshot.routes.items():
             of: tuple[object, ...] = versions.moved.get(name, 0), snapshot.config, route.epoch, route.revision
-            at, before = self._judged.get(name, (-EVERY_SECONDS, ()))
-            if of != before and begun - at >= EVERY_SECONDS:
-                waiting.append((at, name, of))
+            due, before = self._judged.get(name, (begun, ()))
+            if of != before and begun >= due:
+                waiting.append((due, name, of))
         for _, name, of in sorted(waiting):
-            self._judged[name] = self._clock(), of
-            try:
-                await self._judge(opened, config, snapshot, snapshot.routes[name])
-            except Exception:
-                self._judged[name] = self._clock(), ()  # it is tried again, in its turn
-                raise
+            start = self._clock()
+            self._judged[name] = start + EVERY_SECONDS, ()  # if it fails it is tried again, in its turn
+            await self._judge(opened, config, snapshot, snapshot.routes[name])
+            took = self._clock() - start
+            self._judged[name] = start + max(EVERY_SECONDS, REST * took), of
             if self._clock() - begun > BUDGET_SECONDS:
                 return
 

@@ -142,6 +142,16 @@ def test_a_metric_has_a_bound_in_its_own_direction(complaints: int, state: str) 
         assert states(falls, declared)["new correct"] == state
 
 
+def test_a_bandits_metric_is_bounded_by_a_band_that_holds_at_every_look() -> None:
+    """Two points more complaints than a bound of one: at one look sure enough, at every look not."""
+    bound = Guardrail(metric="complaint", worse_by=0.01)
+    for complaints, state in ((1000, "undecided"), (1500, "broken"), (700, "clean")):
+        book = Book(shares={"old": 0.5, "new": 0.5}).rate("old", "complaint", 800, 8000)
+        book.rate("new", "complaint", complaints, 8000)
+        found = states(book, bound, metrics=("correct", "complaint"), policy="thompson", by_unit=False)
+        assert found["new complaint"] == state
+
+
 def test_a_broken_guardrail_makes_a_better_variant_failing_with_the_number() -> None:
     book = Book().rate("old", "correct", 700, 1000).rate("new", "correct", 850, 1000)
     book.latencies("old", [20.0] * 1000).latencies("new", [400.0] * 1000)

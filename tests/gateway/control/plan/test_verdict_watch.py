@@ -11,7 +11,7 @@ import pytest
 
 from gateway.control.control import Control
 from gateway.control.plan import verdict_watch
-from gateway.control.plan.verdict_watch import EVERY_SECONDS, QUIET_MS, VerdictWatch, changes
+from gateway.control.plan.verdict_watch import EVERY_SECONDS, QUIET_MS, REST, VerdictWatch, changes
 from gateway.report.account import Account
 from gateway.report.comparison import Comparison
 from gateway.report.verdict import Verdict
@@ -103,10 +103,12 @@ def test_a_route_is_judged_again_when_it_moved_and_not_too_soon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def story() -> None:
-        house, now, seen = House(tmp_path), [100.0], list[str]()
+        house, now, lasts, seen = House(tmp_path), [100.0], [0.0], list[str]()
+        more = list[float]()
 
         def found(account: Account) -> Verdict:
             seen.append(account.route.name)
+            now[0] += lasts[0]
             return judged("worse")
 
         monkeypatch.setattr(verdict_watch, "_verdict", found)
@@ -130,6 +132,12 @@ def test_a_route_is_judged_again_when_it_moved_and_not_too_soon(
             assert await look(EVERY_SECONDS - 1) == []
             assert await look(1) == ["r"]
             assert await look(EVERY_SECONDS) == []
+            lasts[0] = 1.0  # one whose judgement takes long rests as many times as long
+            for seconds, expected in ((EVERY_SECONDS, ["r"]), (EVERY_SECONDS, []), (REST, ["r"])):
+                clicked(house, control, 60 + len(more))
+                more.append(seconds)
+                assert await control.opened.recorder.drain(20)
+                assert await look(seconds) == expected
 
     asyncio.run(story())
 
