@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from router.settings.declared import DeclaredTest, Guardrail
 from router.settings.keys import Bounds, Methods, PointerText, ReferenceText, Share, Text, described, setting
 
 #: Which of the predictions that share a key an event is about.
 KeyRule = Literal["latest", "first", "all"]
+
+#: The share of units that a holdout keeps, unless the file says another.
+HELD_OUT: Final = 0.05
 
 RoutePath = Annotated[str, "route_path"]
 Prefix = Annotated[str, "prefix"]
@@ -80,7 +83,7 @@ class RouteSettings:
         "The name of a holdout: some units always get the baseline, and are compared with all others as a whole. "
         "Routes that name the same one hold the same units out. It needs a unit.",
     )
-    holdout_share: Share = setting(0.05, "The share of units that the holdout keeps, in [0, 1].")
+    holdout_share: Share = setting(HELD_OUT, "The share of units that the holdout keeps, in [0, 1].")
     fallback: Text | None = setting(None, "The backend that answers when the chosen variant fails.")
     strip_prefix: Prefix | None = setting(
         None, "What the path begins with here and not at the backends: it is cut off before a request goes on."

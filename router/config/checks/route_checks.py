@@ -18,6 +18,7 @@ from router.config.findings import Finding, did_you_mean, dotted, quoted, repeat
 from router.config.tables import TableDraft
 from router.match import overlap
 from router.scores import better_of, score_of, scored_01
+from router.settings.route import HELD_OUT
 
 
 def route_findings(draft: Draft, route: RouteDraft) -> Iterator[Finding]:
@@ -34,6 +35,8 @@ def route_findings(draft: Draft, route: RouteDraft) -> Iterator[Finding]:
         yield wrong(route.path, "key_rule", "has no effect without key")
     if route.knows("unit", "holdout") and route.get("holdout") is not None and route.get("unit") is None:
         yield wrong(route.path, "holdout", "needs a unit: requests cannot be held out one by one")
+    if route.get("holdout") is None and route.knows("holdout") and route.get("holdout_share") not in (None, HELD_OUT):
+        yield wrong(route.path, "holdout_share", "has no effect without holdout")
     if isinstance(route.get("features"), tuple):
         yield from repeated((*route.path, "features"), route.get("features"), "names each reference once")
     hidden = draft.gateway.values.get("unit_key_file") is not None

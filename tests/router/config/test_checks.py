@@ -437,6 +437,10 @@ MISTAKES = [
         "routes.digits.holdout needs a unit: requests cannot be held out one by one",
     ),
     (
+        changed(SMALL, ('metrics = ["correct"', 'holdout_share = ‹0.1›\nmetrics = ["correct"')),
+        "routes.digits.holdout_share has no effect without holdout",
+    ),
+    (
         changed(SMALL, ("[metrics.correct]", "[metrics.‹exposed›]\nkind = 'event'\n[metrics.correct]")),
         "metrics.exposed: this name is kept for require_exposure",
     ),
