@@ -6,7 +6,6 @@ says of one variant is computed in ``variants``, of a variant and the baseline i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict, replace
 from math import isfinite
 from typing import Any
@@ -18,24 +17,23 @@ from gateway.report.guardrails import FAILING, shown
 from gateway.report.methods import METHODS
 from gateway.report.problems import is_ongoing, problems_of, warning
 from gateway.report.variants import earlier_versions, holdout, pending_seconds, unit_of_analysis, variants
-from gateway.report.verdict import Verdict, cause_of, checks_as_json, interleaving_checks, sample_ratio_of, verdict
+from gateway.report.verdict import Verdict, checks_as_json, interleaving_checks, sample_ratio_of, verdict
 from gateway.store.counts.ledger import Ledger
-from gateway.store.rows.bounded_reads import Drawn
 from gateway.store.rows.feedback_status import STATUSES
 from policies import Policy
-from policies.statistics.sample_ratio import SampleRatio
+from policies.statistics.sample_ratio import Cause, SampleRatio
 from router.records import UNCOUNTED
 from router.snapshot import Metric, Snapshot
 
 
 def report(
-    snapshot: Snapshot, ledger: Ledger, policy: Policy | None = None, drawn: Iterable[Drawn] = ()
+    snapshot: Snapshot, ledger: Ledger, policy: Policy | None = None, cause: Cause | None = None
 ) -> dict[str, Any]:
     """Return the report of the ledger's route, as plain JSON values.
 
-    ``policy`` is the route's policy with its settings; without it P(best) is null. ``drawn`` are some of its newest
-    requests: where the shares are off, they are looked at for the cause. Takes milliseconds to some tens of
-    milliseconds: not for an event loop that carries traffic. Raises KeyError if the snapshot has no such route.
+    ``policy`` is the route's policy with its settings; without it P(best) is null. ``cause`` is where the shares
+    are off most, if that was looked for. Takes milliseconds to some tens of milliseconds: not for an event loop that
+    carries traffic. Raises KeyError if the snapshot has no such route.
 
     | key            | meaning                                                                                       |
     |----------------|-----------------------------------------------------------------------------------------------|
@@ -68,7 +66,7 @@ def report(
     account = account_of(snapshot, ledger, policy)
     ratio, problems = sample_ratio_of(account), problems_of(account)
     if ratio is not None and not ratio.ok:
-        ratio = replace(ratio, cause=cause_of(account, drawn))
+        ratio = replace(ratio, cause=cause)
     judged = verdict(account, ratio)
     return {
         **_route(account),

@@ -18,15 +18,19 @@ from gateway.report import report, update_watermark
 from gateway.report.account import account_of
 from gateway.report.past import as_it_was
 from gateway.report.problems import of_no_route
-from gateway.report.verdict import sample_ratio_of
+from gateway.report.verdict import cause_of, sample_ratio_of
 from gateway.store.counts.ledger import Ledger
 from gateway.store.counts.read_ledgers import LedgerVersions
 from policies import Policy
+from policies.statistics.sample_ratio import Cause
 from router.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 
 FRESH_SECONDS: Final = 1.0
+
+#: Where most of an uneven sample ratio is takes some tenths of a second to find, and seldom changes.
+CAUSE_SECONDS: Final = 60.0
 DEADLINE_SECONDS: Final = 10.0
 
 #: Reports that are made together: of one transaction, and of one turn of a thread.
@@ -75,6 +79,8 @@ class Reports:
         self._queries = queries
         self._clock = clock
         self._made: dict[str, _Made] = {}
+        #: Of routes whose shares are not met: the epoch, since when, when it was looked up, and what was found.
+        self._causes: dict[str, tuple[str, int, float, Cause | None]] = {}
         self._making: dict[str | None, asyncio.Task[None]] = {}
         self._versions: LedgerVersions = LedgerVersions({}, None)
         self._looked = -FRESH_SECONDS
@@ -184,6 +190,7 @@ class Reports:
         self._looked = self._clock()
         for gone in self._made.keys() - self._in_force.snapshot.routes.keys():
             del self._made[gone]
+            self._causes.pop(gone, None)
 
     async def _make_these(self, names: list[str]) -> None:
         """Make reports. Counts may move between ``_look`` and here: then the next look has them made again."""
@@ -198,16 +205,22 @@ class Reports:
         for name, one in (await asyncio.to_thread(made)).items():
             if not one["checks"]["sample_ratio"]["ok"]:
                 try:
-                    one = await self._with_cause(snapshot, ledgers[name], policies[name])
+                    cause = await self._cause(snapshot, ledgers[name], policies[name])
+                    one = await asyncio.to_thread(report, snapshot, ledgers[name], policies[name], cause)
                 except Exception as error:  # the report is right without it
                     logger.warning("why the shares of %s are off cannot be looked up: %s", name, error)
             self._made[name] = _Made(of[name], _for_later(ledgers[name]), one)
 
-    async def _with_cause(self, snapshot: Snapshot, ledger: Ledger, policy: Policy | None) -> Report:
-        """Make the report of a route whose shares are not met, with where most of that is."""
-        ratio = sample_ratio_of(account_of(snapshot, ledger, policy))
-        drawn = () if ratio is None else await self._queries.drawn(ledger.route, ratio.since)
-        return await asyncio.to_thread(report, snapshot, ledger, policy, drawn)
+    async def _cause(self, snapshot: Snapshot, ledger: Ledger, policy: Policy | None) -> Cause | None:
+        """Return where most of it is that a route's shares are not met, looked up every ``CAUSE_SECONDS``."""
+        account = account_of(snapshot, ledger, policy)
+        since = 0 if (ratio := sample_ratio_of(account)) is None else ratio.since
+        known = self._causes.get(ledger.route)
+        if known is None or known[:2] != (ledger.epoch, since) or self._clock() - known[2] >= CAUSE_SECONDS:
+            drawn = await self._queries.drawn(ledger.route, since)
+            cause = await asyncio.to_thread(cause_of, account, drawn)
+            known = self._causes[ledger.route] = ledger.epoch, since, self._clock(), cause
+        return known[3]
 
     def _update_watermark(self, name: str) -> None:
         """The watermark moves all the time: what follows from it alone is updated without making the report anew."""

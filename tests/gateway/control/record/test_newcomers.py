@@ -13,6 +13,8 @@ import pytest
 from sqlalchemy import text
 
 from gateway.report import report
+from gateway.report.account import account_of
+from gateway.report.verdict import cause_of
 from gateway.store import Store, unit_data
 from gateway.store.counts import plans, tallies
 from gateway.store.counts.deltas import Deltas
@@ -139,7 +141,8 @@ def test_the_report_says_where_the_shares_are_off(tmp_path: Path, store: str) ->
             drawn = await newest_drawn(connection, "r", "e", 0)
         assert len(drawn) == 1_200
         backends = {name: Backend(name=name, urls=("http://127.0.0.1:1",), version="1", model="m") for name in "ab"}
-        shown = report(replace(desk.snapshot, backends=backends), ledger, drawn=drawn)
+        served = replace(desk.snapshot, backends=backends)
+        shown = report(served, ledger, cause=cause_of(account_of(served, ledger), drawn))
         cause = shown["checks"]["sample_ratio"]["cause"]
         assert (cause["feature"], cause["value"], cause["observed"]) == ("country", "de", {"b": 360, "a": 40})
         assert "most of it where country = de: 40 to 360 (a to b)" in shown["verdict"]["sentence"]
