@@ -123,6 +123,20 @@ CASES: Final = (
     *_equal(),
     *_power(),
     Case(
+        "o",
+        "a difference found, effect declared",
+        f"90% vs 95%, 50% share, by n ({planned((0.9, 0.95), 0.5):,})",
+        partial(
+            of_rates,
+            (0.9, 0.95),
+            0.5,
+            planned((0.9, 0.95), 0.5),
+            design=replace(RATE, test=DeclaredTest(smallest_effect=0.05)),
+        ),
+        sense="at least",
+        bound=0.55,
+    ),
+    Case(
         "power",
         "a difference found, maximum declared ÷ fixed test",
         f"5% vs 6%, 50% share, planned looks by n ({PLANNED:,})",
