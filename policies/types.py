@@ -139,6 +139,14 @@ class Tally:
         return self.m / self.d if self.d else None
 
 
+def distinct_share(tally: Tally) -> float:
+    """Return how many different units there are for each that ``n`` counts, in (0, 1]; 1 where that is not known.
+
+    What one unit does in several periods goes together: of counts over periods so much is independent.
+    """
+    return min(tally.distinct / tally.n, 1.0) if tally.n > 0 and tally.distinct > 0 else 1.0
+
+
 EMPTY = Tally()
 _NAMES: Final = tuple(one.name for one in fields(Tally))
 _FIELDS: Final = attrgetter(*_NAMES)

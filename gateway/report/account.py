@@ -125,7 +125,12 @@ class Account:
         return min((key.period for key in self.ledger.tallies), default=None)
 
     def looks(self, metric: Metric, variant: str) -> tuple[Look, ...]:
-        """Return the looks that were made at a variant, in its present version."""
+        """Return the looks that were made at a variant in its present version, beside the baseline in its own."""
+        began = min(self._periods(self.route.baseline, ANSWERING, CALLS, "", "live"), default=0)
+        return tuple(look for look in self.looks_stored(metric, variant) if look.at_ms >= began)
+
+    def looks_stored(self, metric: Metric, variant: str) -> tuple[Look, ...]:
+        """Return the same, beside the baseline in any version."""
         version = self.snapshot.backends[variant].version
         return self.ledger.looks.get((metric.name, metric.definition, variant, version), ())
 

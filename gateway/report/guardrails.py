@@ -12,7 +12,8 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from math import inf
+from math import inf, sqrt
+from statistics import NormalDist
 from typing import Any, Final, Literal, NamedTuple, get_args
 
 from gateway.report.account import ANSWERING, SHADOWING, Account, share_interval
@@ -20,7 +21,7 @@ from gateway.report.comparison import compare
 from policies.statistics.latency import quantile, quantile_interval
 from policies.statistics.sequential import difference_interval, mean_interval
 from policies.statistics.two_shares import Trials, share_gap
-from policies.types import EMPTY, Tally
+from policies.types import EMPTY, Tally, distinct_share
 from router.records import Role
 from router.settings.declared import MEASURES as DECLARED
 from router.settings.declared import Guardrail, guardrails_in_force
@@ -134,10 +135,16 @@ def _by_units(pairs: list[tuple[Tally, Tally]], alpha: float) -> tuple[float, fl
     heavy unit can move it: a share of calls that is larger by x raises that of units by at most x times their calls.
     """
     by_sums = difference_interval(pairs, bounds=(0.0, 1.0), alpha=(1 - ON_UNITS) * alpha)
-    low, _ = share_gap(
-        [Trials(one.positive, one.n, other.positive, other.n) for one, other in pairs], alpha=ON_UNITS * alpha
-    )
     one, other = (sum((pair[side] for pair in pairs), EMPTY) for side in (0, 1))
+    # A unit that comes in several periods is no new trial in each.
+    once = [distinct_share(side) for side in (one, other)]
+    low, _ = share_gap(
+        [
+            Trials(*(n * part for side, part in zip(pair, once, strict=True) for n in (side.positive, side.n)))
+            for pair in pairs
+        ],
+        alpha=ON_UNITS * alpha,
+    )
     calls = (one.d + other.d) / (one.n + other.n) if one.n + other.n > 0 else 1.0
     low = low / max(calls, 1.0) if low > 0 else low
     if by_sums is None:
@@ -192,8 +199,27 @@ def _metric(metric: Metric, account: Account, guardrail: Guardrail, variant: str
         return Measured(ours.mean, theirs.mean)
     low, high = one.found.low, one.found.high
     if one.found.described:  # of one look: bets have no interval, so it is made wide enough for many
-        low, high = (one.found.difference + WIDER * (end - one.found.difference) for end in (low, high))
+        least = _least_margin(metric, (ours, theirs), alpha)
+        low = one.found.difference - max(WIDER * (one.found.difference - low), least)
+        high = one.found.difference + max(WIDER * (high - one.found.difference), least)
     return Measured(ours.mean, theirs.mean, low, high)
+
+
+def _least_margin(metric: Metric, sides: tuple[Tally, Tally], alpha: float) -> float:
+    """Return how far off a difference of bounded values may be however little they varied so far; 0 without bounds.
+
+    To each side z² values are added that vary as much as the bounds allow half of them to: that no request of thirty
+    had a rare event says little of how rare it is. Source: Agresti & Coull 1998, American Statistician 52(2).
+    """
+    if metric.bounds is None:
+        return 0.0
+    z = WIDER * NormalDist().inv_cdf(1 - alpha / 2)
+    more, width, variance = z * z, metric.bounds[1] - metric.bounds[0], 0.0
+    for side in sides:
+        mean = side.mean or 0.0
+        squares = max(side.m2 - 2 * mean * side.md + mean * mean * side.d2, 0.0)
+        variance += (squares + more / 2 * width * width) / (side.d + more) ** 2
+    return z * sqrt(variance)
 
 
 def _roles(account: Account, variant: str) -> tuple[Role, ...]:

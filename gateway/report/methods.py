@@ -13,9 +13,9 @@ from typing import Final
 from gateway.report.account import Account
 from gateway.store.counts.ledger import Look, UnitsOf
 from policies.statistics.difference import STICKY_MOVING, Declared, Difference, Method, method_of
-from policies.statistics.means.compare import compare, standardised
+from policies.statistics.means.compare import compare, shares_moved, standardised
 from policies.statistics.means.group_sequential import boundary, sequential_p
-from policies.types import Tally
+from policies.types import EMPTY, Tally
 from router.settings.declared import DeclaredTest
 from router.snapshot import Metric
 
@@ -175,7 +175,10 @@ class _Given:
         known = [(split[0][period], split[1][period]) for period in both if all(period in side for side in split)]
         self.buckets = known if known and len(known) == len(both) else None
         few = self._few(names[0]), self._few(names[1])
-        self.few = None if few[0] is None or few[1] is None else (few[0], few[1])
+        everywhere = [tuple(side.get(period, EMPTY) for side in sides) for period in sides[0].keys() | sides[1].keys()]
+        # Units are of all periods together: also of those before the other side's present version.
+        pooled = not shares_moved([(one, other) for one, other in everywhere])
+        self.few = (few[0], few[1]) if few[0] is not None and few[1] is not None and pooled else None
 
     def _few(self, variant: str) -> Sequence[tuple[float, float]] | None:
         account, metric = self._account, self._metric

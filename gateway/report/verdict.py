@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, Final
@@ -96,10 +96,17 @@ def verdict(account: Account, ratio: SampleRatio | None) -> Verdict:
 
     What was counted before an edit that followed an alarm of the sample ratio is set aside, and the sentence says so.
     """
+    found = _verdict(in_force(account, ratio), ratio)
     if ratio is None or ratio.aside is None:
-        return _verdict(account, ratio)
-    found = _verdict(replace(account, ledger=account.ledger.since(ratio.since)), ratio)
+        return found
     return replace(found, sentence=f"{found.sentence} {sentence.set_aside(account, ratio)}")
+
+
+def in_force(account: Account, ratio: SampleRatio | None) -> Account:
+    """Return the account without what is set aside."""
+    if ratio is None or ratio.aside is None:
+        return account
+    return replace(account, ledger=account.ledger.since(ratio.since))
 
 
 def _verdict(account: Account, ratio: SampleRatio | None) -> Verdict:
@@ -167,7 +174,7 @@ def coverage_tally(account: Account, variant: str, metric: Metric) -> Tally:
     Closed windows are not counted by unit. A unit can have no more of them than it has calls, so the most calls of any
     unit bound how heavy one unit may be: that keeps the interval exact however alike a unit's values are.
     """
-    calls, closed = account.calls(variant, ANSWERING), account.own(variant, metric, "closed", ANSWERING).d
+    calls, closed = account.calls(variant, ANSWERING), sum(_answered(account, variant, metric).values())
     valued = min(account.own(variant, metric, "mature", ANSWERING).d, closed)
     heaviest = max(calls.d_max, 1.0) if account.route.by_unit else 1.0
     return Tally(n=max(calls.n, 1), m=valued, d=closed, d_max=heaviest)
@@ -241,7 +248,7 @@ def _is_covered_otherwise(account: Account, metric: Metric, names: tuple[str, st
     most, so that no heavy unit decides, nor hides what the others show.
     """
     if not account.route.by_unit:
-        closed = [account.closed_by_period(name, metric) for name in names]
+        closed = [_answered(account, name, metric) for name in names]
         valued = [account.periods(name, metric) for name in names]
         trials = [
             Trials(*(n for side in (0, 1) for n in (valued[side].get(period, EMPTY).d, closed[side][period])))
@@ -255,6 +262,17 @@ def _is_covered_otherwise(account: Account, metric: Metric, names: tuple[str, st
     sides = [coverage_tally(account, name, metric) for name in names]
     one, other = (mean_interval(side, bounds=(0.0, 1.0), alpha=COVERAGE_ALPHA / 2) for side in sides)
     return one is not None and other is not None and (one.low > other.high or other.low > one.high)
+
+
+def _answered(account: Account, variant: str, metric: Metric) -> Mapping[int, float]:
+    """Return by period the predictions that coverage is a share of: those with a closed window.
+
+    A value that counts on arrival may be of an open window. So where requests are counted as they are, it is one of all
+    that the variant answered: the share of closed ones would vary by more than chance does.
+    """
+    if metric.mature == "arrival" and not account.route.by_unit:
+        return {period: tally.d for period, tally in account.calls_by_period(variant, ANSWERING).items()}
+    return account.closed_by_period(variant, metric)
 
 
 def _covered(account: Account, name: str, metric: Metric) -> tuple[Buckets, Buckets]:

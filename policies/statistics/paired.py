@@ -17,7 +17,7 @@ from typing import Final
 
 from policies.statistics.difference import Difference
 from policies.statistics.sequential import mean_interval
-from policies.types import Tally
+from policies.types import Tally, distinct_share
 
 Bounds = tuple[float, float]
 
@@ -61,7 +61,7 @@ def paired_difference(
     sums = (tally.m, tally.m2, tally.d, tally.d2, tally.md)
     if not (tally.n > 0 and tally.d > 0 and all(map(isfinite, sums))):
         return None
-    differing = max(tally.positive, 0) + max(tally.negative, 0)
+    differing: float = max(tally.positive, 0) + max(tally.negative, 0)
     mean = tally.m / tally.d
     widest = (-inf, inf) if bounds is None else bounds
     if not differing or tally.m2 <= 0:
@@ -69,10 +69,13 @@ def paired_difference(
         rare = mean_interval(tally, bounds=bounds, alpha=alpha) if bounds is not None else None
         low, high = widest if rare is None else (rare.low, rare.high)
         return Difference(mean, low, high, "paired_e_process")
+    # A unit that comes in several periods tends to differ alike in each: of its terms so much is independent.
+    once = distinct_share(tally)
+    differing = differing * once
     # Two units more, as different as the mean one, to either side: ten pairs that are all alike are no certainty.
-    m2, d2 = tally.m2 * (1 + 2 / differing), tally.d2 * (1 + 2 / tally.n)
-    low, high = _inside(mean, widest, replace(tally, m2=m2, d2=d2), _least(differing, alpha))
-    p = exp(-max(log_bet(tally.m * tally.m / m2, differing), 0.0))
+    m2, d2 = tally.m2 * (1 + 2 / differing), tally.d2 * (1 + 2 / (tally.n * once))
+    low, high = _inside(mean, widest, replace(tally, m2=m2, d2=d2), _least(differing, alpha) / once)
+    p = exp(-max(log_bet(once * tally.m * tally.m / m2, differing), 0.0))
     found = Difference(mean, low, high, "paired_e_process", p=p)
     needed = 0.0 if symmetric else _needed(tally, mean)
     if tally.n >= needed:

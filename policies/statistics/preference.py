@@ -1,6 +1,7 @@
 """Which of two rankers users prefer, from the votes of units.
 
-Rule: one unit, one vote in a period. Ties say how often the rankers cannot be told apart, but not which is better.
+Rule: one unit, one vote in a period, and its votes of all periods together weigh as much as one. Ties say how often the
+rankers cannot be told apart, but not which is better.
 
 What makes the vote valid. Each request draws anew which ranker's item stands first, so between rankers that are alike
 the sign of a request's credit is a fair coin, whatever units, items and times do; and between rankers that are liked by
@@ -19,7 +20,7 @@ from typing import Final
 
 from policies.statistics.bernoulli import rate_interval
 from policies.statistics.difference import Difference
-from policies.types import Tally
+from policies.types import Tally, distinct_share
 
 #: The bet on the share of wins is mixed over Beta(10, 10): most of it between 30 and 70 %. From 50 to 5,000 votes no
 #: other mixture needs less than 9/10 of the votes that it needs.
@@ -66,11 +67,11 @@ def preference(tally: Tally, *, alpha: float = 0.05) -> Preference:
     """
     wins, losses = max(tally.positive, 0), max(tally.negative, 0)
     votes = wins + losses
-    again = looks(tally)
+    again, once = looks(tally), distinct_share(tally)
     spread = -2 * log(alpha / again) if 0 < alpha < 1 else 1.0
     low, high = rate_interval(
-        wins,
-        losses,
+        wins * once,
+        losses * once,
         alpha=alpha / again,
         tightest_at=(2 * CONCENTRATION + 1) * (spread + log1p(spread)),
     )
@@ -81,11 +82,11 @@ def preference(tally: Tally, *, alpha: float = 0.05) -> Preference:
         share=wins / votes if votes else None,
         low=low,
         high=high,
-        p=min(1.0, again * exp(-max(log_sign_e_value(wins, losses), 0.0))),
+        p=min(1.0, again * exp(-max(log_sign_e_value(wins * once, losses * once), 0.0))),
     )
 
 
-def log_sign_e_value(wins: int, losses: int, concentration: float = CONCENTRATION) -> float:
+def log_sign_e_value(wins: float, losses: float, concentration: float = CONCENTRATION) -> float:
     """Return log E, where E = 2ⁿ·B(wins + a, losses + a) / B(a, a) is what a bet against fair coins has won.
 
     ``concentration`` is a > 0. With fair coins E is a nonnegative martingale of mean 1, so by Ville's inequality the
@@ -125,5 +126,5 @@ def _log_beta(a: float, b: float) -> float:
 
 def looks(tally: Tally) -> float:
     """Return what the stake is divided by because units vote again; at least 1."""
-    values = tally.d / tally.n if tally.n > 0 and isfinite(tally.d) else 1.0
+    values = tally.d / (tally.n * distinct_share(tally)) if tally.n > 0 and isfinite(tally.d) else 1.0
     return 1 + 2 * log(max(values, 1.0))

@@ -19,7 +19,7 @@ from gateway.control.record.transaction import queue_events
 from gateway.report import methods
 from gateway.report.account import Account, account_of
 from gateway.report.comparison import alpha_of
-from gateway.report.verdict import Verdict, sample_ratio_of, verdict
+from gateway.report.verdict import Verdict, in_force, sample_ratio_of, verdict
 from gateway.store.counts.ledger import Look
 from gateway.store.counts.reported import Reported, Tested, read_reported, write_looks, write_reported
 from gateway.store.counts.tallies import note_moved
@@ -118,16 +118,17 @@ def changes(route: Route, judged: Verdict, before: Mapping[str, Reported], at_ms
 
 
 def due_looks(account: Account, at_ms: int) -> list[tuple[Tested, int, Look]]:
-    """Return the looks that are to be made now, each with what it is of and its number."""
-    metric, found = account.primary, list[tuple[Tested, int, Look]]()
-    if metric is None or methods.method(account, metric) != "group_sequential":
+    """Return the looks that are to be made now, each with what it is of and its number; none in an alarm."""
+    metric, ratio, found = account.primary, sample_ratio_of(account), list[tuple[Tested, int, Look]]()
+    if metric is None or methods.method(account, metric) != "group_sequential" or not (ratio is None or ratio.ok):
         return found
+    valid = in_force(account, ratio)
     others = [name for name in account.route.variants if name != account.route.baseline]
     for variant in others:
-        look = methods.due_look(account, metric, variant, at_ms, alpha_of(account) / len(others))
+        look = methods.due_look(valid, metric, variant, at_ms, alpha_of(account) / len(others))
         if look is not None:
             tested = metric.name, metric.definition, variant, account.snapshot.backends[variant].version
-            found.append((tested, len(account.looks(metric, variant)) + 1, look))
+            found.append((tested, len(account.looks_stored(metric, variant)) + 1, look))
     return found
 
 

@@ -253,6 +253,7 @@ class Ledger:
             },
             buckets={key: buckets for key, buckets in self.buckets.items() if key.period >= period},
             few_units={},  # of all periods together
+            looks={of: tuple(one for one in looks if one.at_ms >= period) for of, looks in self.looks.items()},
         )
 
     def pooled(

@@ -200,7 +200,7 @@ def _few_units(
     width = high - low
     method: Method
     pairs = [pair for pair in strata if all(has_values(side) for side in pair)]
-    if few is not None and all(few) and not _shares_moved(pairs):
+    if few is not None and all(few) and not shares_moved(pairs):
         method = "betting"
         sides = [
             (
@@ -225,7 +225,7 @@ def _few_units(
     )
 
 
-def _shares_moved(pairs: Sequence[Pair]) -> bool:
+def shares_moved(pairs: Sequence[Pair]) -> bool:
     """Return whether the variant's share of the units differed between periods by more than chance makes it.
 
     Then what the world changed meanwhile would show as the variant's effect in means over all periods (Simpson). The
