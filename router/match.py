@@ -17,9 +17,18 @@ from typing import Final, Protocol
 
 from router.snapshot import Route
 
-#: How paths are cut into segments: by the standard, and by servers that also take %2f and backslashes for a slash, and
-#: several in a row for one.
-_SLASHES: Final = (re.compile("/"), re.compile(r"(?:/|%2f|\\|%5c)+", re.IGNORECASE))
+#: How paths are cut into segments: by the standard, and by servers that take several slashes in a row for one.
+_PLAIN: Final = (re.compile("/"), re.compile("/+"))
+#: And by servers that also take for a slash what is one once it is decoded, or a backslash, or both.
+_SLASHES: Final = (
+    *_PLAIN,
+    *(
+        re.compile(f"(?:{slash}){several}", re.IGNORECASE)
+        for slash in ("/|%2f", r"/|\\", r"/|%2f|\\|%5c")
+        for several in ("", "+")
+    ),
+)
+_OTHER_SLASH: Final = re.compile(r"%2f|\\|%5c", re.IGNORECASE)
 _DOT: Final = re.compile("%2e", re.IGNORECASE)
 #: The prefix of the gateway's own paths.
 _OWN: Final = "/-/"
@@ -82,7 +91,7 @@ class RouteTable:
     def _stays(self, route: Route, path: str, facts: Facts) -> bool:
         """Return whether every reading of a path stays beneath the route's prefix, and belongs to this route."""
         least = route.path.count("/") - 1
-        for slashes in _SLASHES:
+        for slashes in _SLASHES if _OTHER_SLASH.search(path) else _PLAIN:
             segments = slashes.split(path)[1:]
             if any(map(_dots, segments)):
                 read = _resolved(segments, least)
@@ -108,7 +117,7 @@ def has_dots(path: str) -> bool:
     >>> has_dots("/a/%2E./b"), has_dots("/a.b/..c")
     (True, False)
     """
-    return any(_dots(segment) for slashes in _SLASHES for segment in slashes.split(path))
+    return any(map(_dots, _SLASHES[-1].split(path)))
 
 
 def _dots(segment: str) -> int:
