@@ -25,6 +25,8 @@ Report = Mapping[str, Any]
 class CheckedComparison:
     """A variant less the baseline, as reported; ``truth`` is the same difference on the held-out images.
 
+    ``described``: low and high only describe where it lies now.
+
     For merged rankers the difference is the share of the votes less one half; of its truth only the sign is known.
     """
 
@@ -35,6 +37,7 @@ class CheckedComparison:
     low: float | None
     high: float | None
     truth: float | None
+    described: bool = False
 
     @property
     def covers(self) -> bool | None:
@@ -132,9 +135,9 @@ def _comparison(scene: Scene, report: Report, truth: Mapping[str, float]) -> Che
     if found is None:
         return None
     expected = truth[scene.better] - truth[scene.baseline] if scene.task == "digits" else None
-    return CheckedComparison(
-        scene.better, scene.baseline, found["status"], found["difference"], found["low"], found["high"], expected
-    )
+    numbers = found["difference"], found["low"], found["high"]
+    described = bool(found.get("described"))
+    return CheckedComparison(scene.better, scene.baseline, found["status"], *numbers, expected, described)
 
 
 def _claim(scene: Scene, comparison: CheckedComparison | None) -> str:
@@ -150,8 +153,9 @@ def _claim(scene: Scene, comparison: CheckedComparison | None) -> str:
         )
     low, difference, high = (100 * bound for bound in (comparison.low, comparison.difference, comparison.high))
     inside = "inside" if comparison.covers else "OUTSIDE"
+    promise = "as it looks now" if comparison.described else "95 % certain, however often one looks"
     return (
-        f"{sentence}: {difference:+.1f} points of accuracy (95 % certain, however often one looks: {low:+.1f} to "
+        f"{sentence}: {difference:+.1f} points of accuracy ({promise}: {low:+.1f} to "
         f"{high:+.1f}); the held-out difference, {100 * comparison.truth:+.1f}, lies {inside}."
     )
 
