@@ -231,6 +231,7 @@ def shares_moved(pairs: Sequence[Pair]) -> bool:
     Then what the world changed meanwhile would show as the variant's effect in means over all periods (Simpson). The
     statistic is chi-square's, and the bound three standard deviations above its mean.
     """
+    pairs = [(one, other) for one, other in pairs if one.n + other.n > 0]  # a correction may have emptied a period
     ours, all_ = sum(other.n for _, other in pairs), sum(one.n + other.n for one, other in pairs)
     if len(pairs) < 2 or not 0 < ours < all_:
         return False

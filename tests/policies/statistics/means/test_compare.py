@@ -12,7 +12,7 @@ import pytest
 from policies.statistics.difference import Difference
 from policies.statistics.means import strata as strata_module
 from policies.statistics.means.betting import Stakes, evidence_between
-from policies.statistics.means.compare import compare
+from policies.statistics.means.compare import compare, shares_moved
 from policies.statistics.means.strata import Pair, estimate
 from policies.types import Tally
 from tests.policies.examples import rate_tally
@@ -375,3 +375,10 @@ def test_equal_revenue_at_a_small_share_is_told_apart_in_at_most_alpha_because_o
     monkeypatch.setattr(strata_module, "SKEWNESS_FACTOR", 0.0)
     monkeypatch.setattr(strata_module, "SHRINKAGE", 0.0)
     assert wrong() > allowed(0.05, runs)
+
+
+def test_a_period_that_a_correction_emptied_is_no_period() -> None:
+    """A comparison of few users over two periods, of which one has lost every value, is that of the other."""
+    one = Tally.of_units([(1.0, 1.0)] * 20), Tally.of_units([(0.0, 1.0)] * 20)
+    assert not shares_moved([one, (Tally(), Tally())])
+    assert not shares_moved([(Tally(), Tally()), (Tally(), Tally())])
