@@ -218,6 +218,11 @@ def _few_units(
         return None
     part = alpha * ON_FEW_UNITS
     below, above, p = betting_difference(sides, part)
+    if len(sides) > 1:
+        # The p-value takes the difference to be the same in each period. The interval must not: each has its own part.
+        each = [betting_difference([side], part / len(sides)) for side in sides]
+        below, above = (fsum(w * one[end] for w, one in zip(weights, each, strict=True)) for end in (0, 1))
+        p = 1.0 if below <= 0 <= above else p
     difference = fsum(w * (other.mean - one.mean) for w, (one, other) in zip(weights, sides, strict=True))
     needs = None if found is None or not isfinite(found.needed) else max(ceil(found.needed - found.smaller), 0)
     return Difference(

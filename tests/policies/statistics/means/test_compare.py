@@ -382,3 +382,12 @@ def test_a_period_that_a_correction_emptied_is_no_period() -> None:
     one = Tally.of_units([(1.0, 1.0)] * 20), Tally.of_units([(0.0, 1.0)] * 20)
     assert not shares_moved([one, (Tally(), Tally())])
     assert not shares_moved([(Tally(), Tally()), (Tally(), Tally())])
+
+
+def test_periods_whose_differences_cancel_decide_nothing() -> None:
+    """Few users, all better in one period and all worse in the next: their mean difference is 0."""
+    right, wrong = Tally.of_units([(1.0, 1.0)] * 20), Tally.of_units([(0.0, 1.0)] * 20)
+    found = compare([(right, wrong), (wrong, right)], bounds=(0.0, 1.0))
+    assert found is not None
+    assert not found.decides(0.05)
+    assert -1 <= found.low <= found.difference <= found.high <= 1
