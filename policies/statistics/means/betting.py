@@ -76,44 +76,31 @@ def evidence_between(baseline: Stakes, variant: Stakes, difference: float) -> fl
     return _smallest(both, low, high)
 
 
-def betting_difference(strata: Sequence[tuple[Stakes, Stakes]], alpha: float) -> tuple[float, float, float]:
-    """Return (low, high, p): where the difference of two means lies, and an always-valid p of no difference.
-
-    ``strata`` are (baseline, variant). Evidence over several is the mean of theirs, which is an e-value whether or not
-    the same units come in all; the interval takes the difference to be the same in each. Without values on both sides
-    of any it is (-1, 1, 1).
+def betting_interval(baseline: Stakes, variant: Stakes, alpha: float) -> tuple[float, float]:
+    """Return where the difference of two means lies; (-1, 1) where a side has no values.
 
     Source: the bets, Waudby-Smith & Ramdas 2024, JRSS B 86(1); that the infimum over the nuisance mean is an e-value,
     Turner, Ly & Grünwald 2024, "Generic e-variables for exact sequential k-sample tests".
     """
-    strata = [pair for pair in strata if pair[0].values and pair[1].values]
-    if not strata:
-        return -1.0, 1.0, 1.0
-
-    def evidence(difference: float) -> float:
-        each = [evidence_between(baseline, variant, difference) for baseline, variant in strata]
-        most = max(each)
-        if len(each) == 1 or most == inf:
-            return most
-        return most + log(fsum(exp(one - most) for one in each) / len(each))
-
-    values = [one.values * (other.values / (one.values + other.values)) for one, other in strata]
-    weighed = fsum(v * (other.mean - one.mean) for v, (one, other) in zip(values, strata, strict=True))
-    seen = weighed / fsum(values)
-    low = seen - _reach(lambda step: evidence(seen - step), 1 + seen, -log(alpha))
-    high = seen + _reach(lambda step: evidence(seen + step), 1 - seen, -log(alpha))
-    return low, high, min(1.0, exp(-min(evidence(0.0), 700.0)))
+    if not (baseline.values and variant.values):
+        return -1.0, 1.0
+    seen, wanted = variant.mean - baseline.mean, -log(alpha)
+    low = seen - _reach(lambda step: evidence_between(baseline, variant, seen - step), 1 + seen, wanted)
+    high = seen + _reach(lambda step: evidence_between(baseline, variant, seen + step), 1 - seen, wanted)
+    return low, high
 
 
-def betting_interval(stakes: Stakes, alpha: float) -> tuple[float, float]:
-    """Return where one mean lies; (0, 1) without values."""
-    if not stakes.values:
-        return 0.0, 1.0
-    mean = stakes.mean
-    return (
-        mean - _reach(lambda step: stakes.evidence(mean - step)[0], mean, -log(alpha)),
-        mean + _reach(lambda step: stakes.evidence(mean + step)[0], 1 - mean, -log(alpha)),
-    )
+def betting_p(strata: Sequence[tuple[Stakes, Stakes]]) -> float:
+    """Return an always-valid p of no difference in any stratum of (baseline, variant); 1 without values on both sides.
+
+    Evidence over several is the mean of theirs, which is an e-value whether or not the same units come in all.
+    """
+    each = [evidence_between(one, other, 0.0) for one, other in strata if one.values and other.values]
+    if not each:
+        return 1.0
+    most = max(each)
+    evidence = most if len(each) == 1 or most == inf else most + log(fsum(exp(e - most) for e in each) / len(each))
+    return min(1.0, exp(-min(evidence, 700.0)))
 
 
 #: Where nothing is shown the evidence is below 0: the logarithm of what bets on all sides cost.

@@ -12,7 +12,7 @@ from math import ceil, fsum, isfinite, sqrt
 from typing import Final
 
 from policies.statistics.difference import Difference, Method
-from policies.statistics.means.betting import Stakes, betting_difference
+from policies.statistics.means.betting import Stakes, betting_interval, betting_p
 from policies.statistics.means.group_sequential import boundary, sequential_p
 from policies.statistics.means.mixture import Watch, declared, undeclared
 from policies.statistics.means.strata import (
@@ -217,12 +217,10 @@ def _few_units(
     if not sides or not all(one.values and other.values for one, other in sides):
         return None
     part = alpha * ON_FEW_UNITS
-    below, above, p = betting_difference(sides, part)
-    if len(sides) > 1:
-        # The p-value takes the difference to be the same in each period. The interval must not: each has its own part.
-        each = [betting_difference([side], part / len(sides)) for side in sides]
-        below, above = (fsum(w * one[end] for w, one in zip(weights, each, strict=True)) for end in (0, 1))
-        p = 1.0 if below <= 0 <= above else p
+    each = [betting_interval(*side, part / len(sides)) for side in sides]
+    below, above = (fsum(w * one[end] for w, one in zip(weights, each, strict=True)) for end in (0, 1))
+    # The p-value is of no difference in any period: differences that cancel are none on the whole.
+    p = 1.0 if len(sides) > 1 and below <= 0 <= above else betting_p(sides)
     difference = fsum(w * (other.mean - one.mean) for w, (one, other) in zip(weights, sides, strict=True))
     needs = None if found is None or not isfinite(found.needed) else max(ceil(found.needed - found.smaller), 0)
     return Difference(
