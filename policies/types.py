@@ -138,6 +138,14 @@ class Tally:
         """ΣM / ΣD: the mean value; None with no values."""
         return self.m / self.d if self.d else None
 
+    def squares(self, mean: float) -> float:
+        """Return Σ(M − mean·D)² over units: how far they are from a mean."""
+        return self.m2 - 2 * mean * self.md + mean * mean * self.d2
+
+    def cubes(self, mean: float) -> float:
+        """Return Σ(M − mean·D)³ over units; it says nothing where there are no third moments."""
+        return self.m3 - 3 * mean * self.m2d + 3 * mean * mean * self.md2 - mean * mean * mean * self.d3
+
 
 def distinct_share(tally: Tally) -> float:
     """Return how many different units there are for each that ``n`` counts, in (0, 1]; 1 where that is not known.

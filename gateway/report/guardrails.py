@@ -17,7 +17,7 @@ from statistics import NormalDist
 from typing import Any, Final, Literal, NamedTuple, get_args
 
 from gateway.report.account import ANSWERING, SHADOWING, Account, share_interval
-from gateway.report.comparison import compare
+from gateway.report.comparison import FEWEST_UNITS, compare
 from policies.statistics.latency import quantile, quantile_interval
 from policies.statistics.sequential import difference_interval, mean_interval
 from policies.statistics.two_shares import Trials, share_gap
@@ -43,9 +43,6 @@ ON_UNITS: Final = 0.8
 #: By so much a band of one look is widened where it has to hold at every look: to 3.9 standard errors at 5 %. A mean is
 #: ever farther off in less than 1 % of samples, over looks from any number of values to a hundred times as many.
 WIDER: Final = 2.0
-
-#: A metric of which fewer units are known than this is not called within its bounds.
-FEWEST_UNITS: Final = 30
 
 
 class Measured(NamedTuple):
@@ -217,7 +214,7 @@ def _least_margin(metric: Metric, sides: tuple[Tally, Tally], alpha: float) -> f
     more, width, variance = z * z, metric.bounds[1] - metric.bounds[0], 0.0
     for side in sides:
         mean = side.mean or 0.0
-        squares = max(side.m2 - 2 * mean * side.md + mean * mean * side.d2, 0.0)
+        squares = max(side.squares(mean), 0.0)
         variance += (squares + more / 2 * width * width) / (side.d + more) ** 2
     return z * sqrt(variance)
 

@@ -19,9 +19,9 @@ from gateway.report.comparison import alpha_of
 from gateway.report.variants import unit_of_analysis
 from policies.statistics.difference import STICKY_MOVING
 from policies.statistics.means.strata import FEWEST_UNITS, estimate
+from policies.statistics.paired import unit_variance
 from policies.statistics.power.power import POWER, Contrast, Design, effect_found, units_needed
 from policies.statistics.preference import looks
-from policies.types import Tally
 from router.snapshot import DeclaredTest, Metric
 
 #: What is planned for unless one says otherwise: effects as shares of the baseline's mean, and days.
@@ -202,7 +202,7 @@ def _of_pairs(account: Account, metric: Metric, variant: str, span: _Span, desig
     baseline = account.route.baseline
     pairs = account.pooled(variant, SHADOWING, metric.name, metric.definition, "mature", baseline)
     differing = max(pairs.positive, 0) + max(pairs.negative, 0)
-    variance = _variance(pairs)
+    variance = unit_variance(pairs) or 0.0
     why = None
     if pairs.n < 2 or not span.days:
         why = "no pair of values is mature yet"
@@ -275,12 +275,3 @@ def _maximum(basis: _Basis, span: _Span, test: DeclaredTest | None) -> dict[str,
         days = ((test.until or 0) - span.began_ms) / _DAY_MS
     units = test.units or round(max(days - span.delay_days, 0.0) * basis.units_per_day / basis.part)
     return _within(basis, span, days) | {"units": units}
-
-
-def _variance(tally: Tally) -> float:
-    """Return the variance of one unit's part in the mean ΣM / ΣD (delta method); 0 where nothing is known."""
-    if tally.n < 2 or tally.d <= 0:
-        return 0.0
-    ratio = tally.m / tally.d
-    squares = (tally.m2 - 2 * ratio * tally.md + ratio**2 * tally.d2) * tally.n / tally.d**2
-    return squares if isfinite(squares) and squares > 0 else 0.0

@@ -112,7 +112,7 @@ def times_the_sample(pairs: Tally, one: Tally, other: Tally) -> float | None:
     >>> round(times_the_sample(Tally(1000, 0, 100, 1000, 1000, 0), own, own), 1)
     10.0
     """
-    found = [_variance(tally) for tally in (pairs, one, other)]
+    found = [unit_variance(tally) for tally in (pairs, one, other)]
     if None in found or not found[0]:
         return None
     paired, *unpaired = (variance or 0.0 for variance in found)
@@ -121,20 +121,18 @@ def times_the_sample(pairs: Tally, one: Tally, other: Tally) -> float | None:
 
 def _needed(tally: Tally, mean: float) -> float:
     """Return how many units values as skewed as these need; infinite where the sums do not say."""
-    squares = tally.m2 - 2 * mean * tally.md + mean * mean * tally.d2
-    cubes = tally.m3 - 3 * mean * tally.m2d + 3 * mean * mean * tally.md2 - mean * mean * mean * tally.d3
+    squares, cubes = tally.squares(mean), tally.cubes(mean)
     if not (squares > 0 and isfinite(cubes)) or tally.d3 <= 0:
         return inf
     return SKEWNESS_FACTOR * tally.n * (cubes / squares) ** 2 / squares
 
 
-def _variance(tally: Tally) -> float | None:
-    """Return the variance of M − D·ΣM/ΣD over units, per mean D squared; None below two units."""
+def unit_variance(tally: Tally) -> float | None:
+    """Return the variance of M − D·ΣM/ΣD over units, per mean D squared (delta method); None below two units."""
     sums = (tally.m, tally.m2, tally.d, tally.d2, tally.md)
     if tally.n < 2 or tally.d <= 0 or not all(map(isfinite, sums)):
         return None
-    mean = tally.m / tally.d
-    return max(tally.m2 - 2 * mean * tally.md + mean * mean * tally.d2, 0.0) * tally.n / tally.d**2
+    return max(tally.squares(tally.m / tally.d), 0.0) * tally.n / tally.d**2
 
 
 def _least(differing: float, alpha: float) -> float:

@@ -14,7 +14,7 @@ from policies.statistics.bernoulli import rate_interval
 from policies.statistics.difference import Difference as Difference
 from policies.statistics.difference import Method as Method
 from policies.statistics.means.mixture import undeclared
-from policies.statistics.means.strata import BucketSums, by_buckets, by_student, side_of
+from policies.statistics.means.strata import FEWEST_UNITS, BucketSums, by_buckets, by_student, side_of
 from policies.types import BUCKETS, EMPTY, Buckets, Tally
 
 Bounds = tuple[float, float]
@@ -22,11 +22,9 @@ Bounds = tuple[float, float]
 #: A unit with more than this multiple of the average number of values is heavy.
 HEAVY = 10.0
 
-#: Fewer units than this (on each side of a difference) get no asymptotic interval: their sum is not close to normal.
-FEWEST_UNITS = 100
-
-#: Nor do values whose variation depends on fewer units than this: with 1 % of the traffic and a rate of 5 %, a variant
-#: shows one success in its first 100 units once in 27 times, and its estimated variance then excludes the truth.
+#: Values whose variation depends on fewer units than this get no asymptotic interval: with 1 % of the traffic and a
+#: rate of 5 %, a variant shows one success in its first 100 units once in 27 times, and its estimated variance then
+#: excludes the truth.
 FEWEST_EVENTS = 10
 
 #: Asymptotic intervals are tightest at this many units: the size of a whole experiment, as GrowthBook chose it.
@@ -230,7 +228,7 @@ def _ratio(tally: Tally) -> tuple[float, float]:
     Needs two units. Source: Deng, Knoblich & Lu, KDD 2018, "Applying the delta method in metric analytics".
     """
     mean = tally.m / tally.d
-    squares = tally.m2 - 2 * mean * tally.md + mean * mean * tally.d2
+    squares = tally.squares(mean)
     # Sums of squares cancel: what is left below 1e-12 of them is their rounding.
     if squares <= 1e-12 * (tally.m2 + mean * mean * tally.d2):
         squares = 0.0

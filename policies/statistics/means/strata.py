@@ -288,11 +288,11 @@ def by_buckets(buckets: Sequence[BucketPair]) -> Estimate | None:
 
 def side_of(tally: Tally, bounds: Bounds | None) -> Side:
     mean, per_unit = tally.m / tally.d, tally.d / tally.n
-    squares = tally.m2 - 2 * mean * tally.md + mean * mean * tally.d2
+    squares = tally.squares(mean)
     # Sums of squares cancel: what is left below 1e-12 of them is their rounding.
     if squares <= 1e-12 * (tally.m2 + mean * mean * tally.d2):
         squares = 0.0
-    cubes = tally.m3 - 3 * mean * tally.m2d + 3 * mean * mean * tally.md2 - mean * mean * mean * tally.d3
+    cubes = tally.cubes(mean)
     # Σd³·Σd ≥ (Σd²)², so a tally below that has no third moments, or not of all its units.
     if not (isfinite(cubes) and tally.d3 * tally.d >= tally.d2**2 * (1 - 1e-9)):
         # No residual is larger than the bounds times the most values of a unit.
