@@ -20,8 +20,8 @@ from gateway.store.counts import plans, tallies
 from gateway.store.counts.definitions import Definitions
 from gateway.store.counts.deltas import FINER_SINCE, address_of
 from gateway.store.counts.ledger import Phase
-from gateway.store.counts.tallies import NOTHING, Counted, exact_of, replace, rest_of
-from gateway.store.counts.tally_delta import TallyAddress, TallyDelta
+from gateway.store.counts.tallies import NOTHING, Counted, replace
+from gateway.store.counts.tally_delta import TallyAddress, TallyDelta, exact_of, rest_of
 from gateway.store.rows import calls, feedback_events
 from gateway.store.rows.calls import StoredCall
 from gateway.store.schema import sql

@@ -11,15 +11,14 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, Final, NamedTuple
 
-import orjson
 from sqlalchemy import BigInteger, Select, Text, bindparam, delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.counts.ledger import CALLS
-from gateway.store.counts.tally_delta import TallyAddress
+from gateway.store.counts.tally_delta import TallyAddress, exact_of, rest_of
 from gateway.store.schema import sql
 from gateway.store.schema.count_tables import hours
-from policies.exact import Sum, rounded, total
+from policies.exact import rounded, total
 
 HOUR_MS: Final = 3_600_000
 DAY_MS: Final = 24 * HOUR_MS
@@ -64,7 +63,7 @@ async def fold(connection: AsyncConnection, now_ms: int) -> bool:
     for key, d, m, rest in rows:
         day = days[key._replace(hour_ms=key.hour_ms - key.hour_ms % DAY_MS)]
         day[0] += d
-        day += _exact(m, rest)
+        day += exact_of(m, rest)
     await _add(connection, days)
     if rows:
         gone = [{f"b_{name}": part for name, part in zip(_KEY, key, strict=True)} for key, *_ in rows]
@@ -88,7 +87,7 @@ async def series(
         if key.hour_ms < young:
             key = key._replace(hour_ms=key.hour_ms - key.hour_ms % DAY_MS)
         found[key][0] += d
-        found[key] += _exact(m, rest)
+        found[key] += exact_of(m, rest)
     in_order = sorted(found, key=lambda key: (key.hour_ms, *key))
     return [_shown(key, found[key], young) for key in in_order if found[key][0]]
 
@@ -119,17 +118,13 @@ async def _add(connection: AsyncConnection, changes: Mapping[HourKey, list[float
     for *of, d, m, rest in await sql.rows(
         connection, _listed(connection.dialect.name), sql.as_list(list(map(tuple, changes)))
     ):
-        stored[HourKey(*of)] = (d, _exact(m, rest))
+        stored[HourKey(*of)] = (d, exact_of(m, rest))
     rows = []
     for key, (more, *terms) in changes.items():
         d, before = stored.get(key, (0.0, ()))
         m = total((*before, *terms))
-        rows.append((*key, d + more, rounded(m), orjson.dumps(m[1:]).decode() if len(m) > 1 else None))
+        rows.append((*key, d + more, rounded(m), rest_of(m)))
     await sql.upsert(connection, hours, rows)
-
-
-def _exact(m: float, rest: str | None) -> Sum:
-    return (m,) if rest is None else (m, *orjson.loads(rest))
 
 
 _KEY: Final = HourKey._fields

@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.counts import hours
 from gateway.store.counts.deltas import Deltas
-from gateway.store.counts.tally_delta import TallyAddress, TallyChanges, TallyDelta
+from gateway.store.counts.tally_delta import TallyAddress, TallyChanges, TallyDelta, exact_of, rest_of
 from gateway.store.schema import sql
 from gateway.store.schema.count_tables import (
     counts,
@@ -281,18 +281,6 @@ def replace(change: TallyDelta, before: Sequence[Counted], after: Sequence[Count
     change.units(new, [d for _, d in after])
     change.m += [-one for m, _ in before for one in m]
     change.m += [one for m, _ in after for one in m]
-
-
-def exact_of(m: float, rest: str | None) -> Sum:
-    """Return the exact sum that a unit's row has."""
-    if rest is not None:
-        return total((m, *orjson.loads(rest)))
-    return (m,) if m else ()
-
-
-def rest_of(m: Sum) -> str | None:
-    """Return what a row has beside a rounded sum."""
-    return orjson.dumps(m[1:]).decode() if len(m) > 1 else None
 
 
 def rests_of(exact: Mapping[str, Sum]) -> str | None:

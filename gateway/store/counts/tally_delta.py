@@ -1,4 +1,4 @@
-"""Which tally, and what it changes by: terms of sums that are still to be added up.
+"""Which tally, and what it changes by: terms of sums that are still to be added up; and how a row has an exact sum.
 
 Rule: only sums and differences, as in ``deltas``, which collects them for a transaction.
 """
@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Literal, NamedTuple
 
+import orjson
+
 from gateway.store.counts.ledger import Phase
+from policies.exact import Sum, total
 from router.records import Role
 
 
@@ -118,3 +121,15 @@ class TallyChanges(dict[TallyAddress, TallyDelta]):
 
 #: Below it a cube times the number of lines in a transaction is exact.
 _WHOLE: Final = 2.0**12
+
+
+def exact_of(m: float, rest: str | None) -> Sum:
+    """Return the exact sum that a row has."""
+    if rest is not None:
+        return total((m, *orjson.loads(rest)))
+    return (m,) if m else ()
+
+
+def rest_of(m: Sum) -> str | None:
+    """Return what a row has beside a rounded sum."""
+    return orjson.dumps(m[1:]).decode() if len(m) > 1 else None
