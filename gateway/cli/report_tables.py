@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gateway.moments import age, to_the_second
+from router.settings.declared import in_milliseconds
 
 Report = Mapping[str, Any]
 
@@ -153,7 +154,7 @@ def guardrails(report: Report, *, boxed: bool = True) -> RenderableType:
 
 def _measure(report: Report, metric: str) -> Callable[[float | None], str]:
     """Return how the numbers of a guardrail are written."""
-    if metric.startswith("latency"):
+    if in_milliseconds(metric):
         return _milliseconds
     definition = report["definitions"].get(metric)
     return _percent if definition is None or definition["binary"] else _number

@@ -19,6 +19,7 @@ from gateway.report.verdict_status import STATUSES
 from policies.statistics.preference import Preference
 from policies.statistics.sample_ratio import SampleRatio
 from policies.statistics.sequential import mean_interval
+from router.settings.declared import in_milliseconds
 from router.snapshot import Metric
 
 #: Below this factor nothing is said of how much sooner pairs of answers decide than an A/B test.
@@ -120,9 +121,7 @@ def alone(account: Account, metric: Metric) -> str:
     found = mean_interval(tally, bounds=metric.bounds) if tally.mean is not None else None
     if tally.mean is None or found is None:
         return f"{name} answers alone, and there is not enough feedback yet to say how well."
-    mean, low, high = (
-        f"{value:.1%}" if metric.binary else f"{value:.3g}" for value in (tally.mean, found.low, found.high)
-    )
+    mean, low, high = (_sized(metric, value) for value in (tally.mean, found.low, found.high))
     quantity = _quantity(metric)
     does = f"gets {mean} right" if quantity is None else f"has a {quantity} of {mean}"
     over = f"{tally.distinct} {counted(account)}"
@@ -178,7 +177,7 @@ def broken(account: Account, one: Guarded) -> str:
         does = "fails" if name == "failures" else "answers with a 4xx"
         beside = "" if theirs is None else f", {baseline} {theirs:.1%} of its {base.d:,.0f}"
         return f"{variant} {does} {value:.1%} of its {ours.d:,.0f} calls{beside}"
-    if name.startswith("latency"):
+    if in_milliseconds(name):
         what, size = f"{name.rpartition('.p')[2]}th percentile of latency", "{:,.3g} ms".format
     else:
         metric = account.snapshot.metrics[name]

@@ -82,6 +82,13 @@ MEASURES: Final = {
     **{f"latency_ms.p{p}": Measure(0.0, float("inf"), p / 100) for p in (50, 90, 95, 99)},
 }
 
+
+def in_milliseconds(metric: str) -> bool:
+    """Return whether a guardrail's metric is a built-in measure of time."""
+    measure = MEASURES.get(metric)
+    return measure is not None and measure.quantile is not None
+
+
 #: The guardrail of every route that compares variants, unless it declares one on failures itself: a point more
 #: failures than the baseline's. A smaller gap is often one backend's bad minute.
 FAILURES: Final = Guardrail(metric="failures", worse_by=0.01)

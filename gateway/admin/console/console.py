@@ -28,6 +28,7 @@ from gateway.admin.metrics.replicas import out_of_use
 from gateway.moments import age, to_the_second
 from gateway.report.verdict_status import STATUSES
 from gateway.store.counts.plans import ACTS
+from router.settings.declared import in_milliseconds
 
 STATUS_WORDS: Final = {status: status.replace("_", " ") for status in STATUSES}
 
@@ -207,7 +208,7 @@ def bounded(report: Report) -> list[dict[str, Any]]:
 def _measured(report: Report, metric: str) -> Callable[[float | None], str]:
     """Return how the numbers of a guardrail are written."""
     definition = report["definitions"].get(metric)
-    if metric.startswith("latency"):
+    if in_milliseconds(metric):
         form = "{:.3g} ms".format
     elif definition is None or definition["binary"]:
         form = "{:.1%}".format

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from router.config.diagnostics import Diagnostic
-from router.settings.declared import FAILURES, Guardrail, guardrails_in_force
+from router.settings.declared import FAILURES, MEASURES, Guardrail, guardrails_in_force, in_milliseconds
 from tests.router.builders import ROUTE, SMALL, changed, config_of, diagnostics_of, with_policy
 
 TEST = "routes.digits.test"
@@ -242,3 +242,13 @@ def test_failures_are_guarded_everywhere_and_as_declared_where_they_are() -> Non
     assert guardrails_in_force(()) == (FAILURES,)
     assert guardrails_in_force((slow,)) == (FAILURES, slow)
     assert guardrails_in_force((slow, own)) == (slow, own)
+
+
+def test_only_the_built_in_measures_of_time_are_in_milliseconds() -> None:
+    """A metric of one's own may be called "latency_score", and is shown as any other."""
+    assert [name for name in (*MEASURES, "latency_score", "latency") if in_milliseconds(name)] == [
+        "latency_ms.p50",
+        "latency_ms.p90",
+        "latency_ms.p95",
+        "latency_ms.p99",
+    ]
