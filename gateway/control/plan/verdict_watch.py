@@ -79,13 +79,15 @@ class VerdictWatch:
         known = config.routes.get(route.name) if config.hash == snapshot.config else None
         policy = None if known is None else known.policy
         at_ms, place = now_ms(), (route.name, route.epoch)
-        made = await asyncio.to_thread(due_looks, account_of(snapshot, ledger, policy), at_ms)
+        account = await asyncio.to_thread(account_of, snapshot, ledger, policy)
+        made = await asyncio.to_thread(due_looks, account, at_ms)
         if made:
             async with opened.store.change() as connection:
                 await write_looks(connection, [(place, *one) for one in made])
                 await note_moved(connection, [route.name])
             ledger = await opened.store.ledger(route.name, route.epoch)
-        judged = await asyncio.to_thread(_verdict, account_of(snapshot, ledger, policy))
+            account = await asyncio.to_thread(account_of, snapshot, ledger, policy)
+        judged = await asyncio.to_thread(_verdict, account)
         async with opened.store.read() as connection:
             before = (await read_reported(connection, [place]))[place]
         changed = changes(route, judged, before, at_ms)
