@@ -225,13 +225,15 @@ def compared(calls: Sequence[AnyCall]) -> tuple[tuple[AnyCall, PairMeasure, floa
     primary = next((call for call in calls if call.role == "primary"), None)
     if primary is None or len(calls) == 1 or not _comparable(primary):
         return ()
-    return tuple(
-        (call, measure, value)
-        for call in calls
-        if call.role == "shadow" and _comparable(call)
-        for measure in PAIR_MEASURES
-        if (value := measure.value(call.prediction, primary.prediction)) is not None
-    )
+    # A stored call parses its prediction each time that it is asked for.
+    found, answer = list[tuple[AnyCall, PairMeasure, float]](), primary.prediction
+    for call in calls:
+        if call.role == "shadow" and _comparable(call):
+            copy = call.prediction
+            for measure in PAIR_MEASURES:
+                if (value := measure.value(copy, answer)) is not None:
+                    found.append((call, measure, value))
+    return tuple(found)
 
 
 def _own_value(call: ScoredCall, events: Sequence[Feedback], metric: Metric, *, closed: bool, matured: bool) -> Value:

@@ -366,6 +366,5 @@ def _revision(call: StoredCall, value: Value, finer_since_ms: int) -> int:
 
 
 def _address(call: Origin, against: str, metric: str, definition: str, phase: Phase) -> TallyAddress:
-    return TallyAddress(
-        call.route, call.epoch, call.period, call.variant, call.version, call.role, against, metric, definition, phase
-    )
+    whose = (call.route, call.epoch, call.period, call.variant, call.version, call.role)
+    return new_address((*whose, against, metric, definition, phase, 0))
