@@ -11,6 +11,7 @@ from math import fsum
 from typing import ClassVar
 
 from policies.plans import Weighted
+from policies.rollouts.standing import START, Standing
 from policies.settings import share_problems
 from policies.types import Evidence, Path, Plan, Policy, SettingProblem
 
@@ -52,7 +53,7 @@ class AB(Policy):
             problems.append(SettingProblem(("shares",), f"must sum to 1, got {total:.12g}"))
         return tuple(problems)
 
-    def plan(self, evidence: Evidence) -> Plan:
+    def plan(self, evidence: Evidence, standing: Standing = START) -> Plan:
         return Weighted(tuple((name, float(share)) for name, share in self.shares.items()), sticky=self.sticky)
 
     @property

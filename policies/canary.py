@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from policies.plans import Weighted
+from policies.rollouts.standing import START, Standing
 from policies.settings import share_problems
 from policies.types import Evidence, Path, Plan, Policy, SettingProblem
 
@@ -41,7 +42,7 @@ class Canary(Policy):
             problems = (SettingProblem(("candidate",), message), *problems)
         return problems
 
-    def plan(self, evidence: Evidence) -> Plan:
+    def plan(self, evidence: Evidence, standing: Standing = START) -> Plan:
         weights = ((self.stable, 1.0 - self.share), (self.candidate, float(self.share)))
         return Weighted(weights, sticky=self.sticky)
 

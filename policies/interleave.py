@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from policies.plans import CompetitivePairs, TeamDraft
+from policies.rollouts.standing import START, Standing
 from policies.settings import distinct_problems, pointer_problems
 from policies.types import Evidence, Path, Plan, Policy, SettingProblem
 
@@ -53,7 +54,7 @@ class Interleave(Policy):
             problems.append(SettingProblem(("method",), message))
         return tuple(problems)
 
-    def plan(self, evidence: Evidence) -> Plan:
+    def plan(self, evidence: Evidence, standing: Standing = START) -> Plan:
         paired = len(self.rankers) == 2 if self.method is None else self.method == "pairs"
         drafted = CompetitivePairs if paired else TeamDraft
         return drafted(self.rankers, self.items, self.item_id, self.length)

@@ -217,6 +217,43 @@ def competitive_pairs(lists: Sequence[Sequence[str]], length: int, order: Sequen
     return merging.filled(order)
 
 
+def held(plan: Plan, holds: Mapping[str, str], baseline: str, floor: float) -> Plan:
+    """Return a plan without the variants that are held "out", and with no more than ``floor`` for those at "floor".
+
+    The others keep their proportions; no unit of theirs moves from one to another. Where they had nothing, the
+    baseline gets the rest, or the first that is not held. A ranker that is left alone answers alone. Where every
+    variant is out, the plan stays as it is: one has to answer.
+
+    >>> held(Weighted((("v1", 0.5), ("v2", 0.25), ("v3", 0.25))), {"v3": "out"}, "v1", 0.01).shares
+    {'v1': 0.6666666666666666, 'v2': 0.3333333333333333, 'v3': 0.0}
+    """
+    out = {name for name, how in holds.items() if how == "out"}
+    if isinstance(plan, TeamDraft):
+        left = tuple(name for name in plan.rankers if name not in out)
+        if not left or left == plan.rankers:
+            return plan
+        if len(left) == 1:
+            return Weighted(((left[0], 1.0),), sticky=False)
+        return TeamDraft(left, plan.items, plan.item_id, plan.length)
+    if not isinstance(plan, Weighted):
+        return plan
+    mirrors = tuple(mirror for mirror in plan.mirrors if mirror.variant not in out)
+    fixed = {name: 0.0 if name in out else min(share, floor) for name, share in plan.weights if name in holds}
+    free = [name for name, _ in plan.weights if name not in fixed]
+    if not free:
+        return Weighted(plan.weights, plan.sticky, mirrors)
+    rest, left_over = fsum(share for name, share in plan.weights if name in free), 1 - fsum(fixed.values())
+    heir = baseline if baseline in free else free[0]
+    weights = tuple(
+        (
+            name,
+            fixed[name] if name in fixed else share / rest * left_over if rest > 0 else float(name == heir) * left_over,
+        )
+        for name, share in plan.weights
+    )
+    return Weighted(weights, plan.sticky, mirrors)
+
+
 def encode_plan(plan: Plan) -> dict[str, Any]:
     """Return the plan as plain JSON values; ``decode_plan`` is the inverse.
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from policies.plans import Mirror, Weighted
+from policies.rollouts.standing import START, Standing
 from policies.settings import share_problems
 from policies.types import Evidence, Path, Plan, Policy, SettingProblem
 
@@ -45,6 +46,6 @@ class Shadow(Policy):
             problems.extend(share_problems(("shadows", name), share))
         return tuple(problems)
 
-    def plan(self, evidence: Evidence) -> Plan:
+    def plan(self, evidence: Evidence, standing: Standing = START) -> Plan:
         mirrors = tuple(Mirror(name, share) for name, share in self.shadows.items())
         return Weighted(((self.primary, 1.0),), mirrors=mirrors)

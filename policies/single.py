@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from policies.plans import Weighted
+from policies.rollouts.standing import START, Standing
 from policies.types import Evidence, Path, Plan, Policy
 
 
@@ -27,5 +28,5 @@ class Single(Policy):
     def references(self) -> tuple[tuple[Path, str], ...]:
         return ((("variant",), self.variant),)
 
-    def plan(self, evidence: Evidence) -> Plan:
+    def plan(self, evidence: Evidence, standing: Standing = START) -> Plan:
         return Weighted(((self.variant, 1.0),))

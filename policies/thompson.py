@@ -13,6 +13,7 @@ from math import isfinite
 from typing import ClassVar
 
 from policies.plans import Weighted
+from policies.rollouts.standing import START, Standing
 from policies.settings import distinct_problems, positive_problems
 from policies.types import Evidence, Path, Plan, Policy, SettingProblem, Tally
 
@@ -90,7 +91,7 @@ class Thompson(Policy):
 
         return dict(zip(self.variants, probabilities_best(self.posteriors(evidence)), strict=True))
 
-    def plan(self, evidence: Evidence) -> Plan:
+    def plan(self, evidence: Evidence, standing: Standing = START) -> Plan:
         kept = 1 - len(self.variants) * self.floor
         best = self.probability_best(evidence)
         return Weighted(tuple((name, kept * p + self.floor) for name, p in best.items()), sticky=self.sticky)

@@ -14,6 +14,7 @@ from typing import ClassVar, Final, Protocol
 
 from policies.decision import Decision as Decision
 from policies.decision import Occasion as Occasion
+from policies.rollouts.standing import START, Command, Findings, Moved, Refused, Standing
 
 Path = tuple[str | int, ...]
 
@@ -240,14 +241,28 @@ class Policy(ABC):
     randomised: ClassVar[bool] = False
     #: True when the route must name the baseline because no variant is the natural one.
     needs_baseline: ClassVar[bool] = False
+    #: What a variant gets at most that is held at its "floor".
+    floor: float = 0.01
 
     @abstractmethod
     def references(self) -> tuple[tuple[Path, str], ...]:
         """Every backend this policy names, each with the path of the setting that names it, the baseline first."""
 
     @abstractmethod
-    def plan(self, evidence: Evidence) -> Plan:
-        """Make the plan for this evidence. May be slow and may import numpy; never runs on the request path."""
+    def plan(self, evidence: Evidence, standing: Standing = START) -> Plan:
+        """Make the plan for this evidence. May be slow and may import numpy; never runs on the request path.
+
+        Only a policy that has steps reads ``standing``: what is held out of a plan is taken out afterwards
+        (``policies.plans.held``).
+        """
+
+    def advance(self, standing: Standing, findings: Findings, now_ms: int) -> Moved | None:
+        """Return where the route stands now that this is known, and what happened; None if it stays."""
+        return None
+
+    def act(self, standing: Standing, command: Command, findings: Findings, now_ms: int) -> Moved | Refused:
+        """Return where the route stands after an act, or why that does not apply."""
+        return Refused(f"a route with the policy {self.kind} has nothing to {command.verb}")
 
     def problems(self) -> tuple[SettingProblem, ...]:
         """Everything wrong with these settings on their own; names of backends and metrics are checked elsewhere."""

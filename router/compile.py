@@ -18,6 +18,8 @@ from dataclasses import fields, replace
 from math import log
 from typing import Final, NamedTuple
 
+from policies.plans import held
+from policies.rollouts.standing import START, Standing
 from policies.types import Evidence, Plan, Policy
 from router.assignment import AssignmentKey
 from router.config.config import Config, RouteConfig, digest
@@ -46,16 +48,30 @@ def compile_snapshot(
     now_ms: int,
     revision: int,
     key: AssignmentKey | None = None,
+    standings: Mapping[str, Standing] | None = None,
 ) -> Snapshot:
     """Return the snapshot of a config. ``evidence`` is asked for the evidence of each (route, epoch).
+
+    ``standings`` are those that are stored, by route; None where the store is not known: then those of ``previous``.
 
     ``previous`` is the snapshot in force, whose periods and revisions continue where nothing changed. ``now_ms`` is the
     period of routes that begin a new one, ``revision`` this snapshot's number, higher than any before. Without a
     ``key`` the salts are used as written in the file.
     """
     epochs = epochs_of(config, previous=previous, key=key)
+    if standings is None:
+        standings = {} if previous is None else {name: route.standing for name, route in previous.routes.items()}
     routes = {
-        name: _route(config, route, previous, epochs[name], evidence(name, epochs[name].name), now_ms, revision)
+        name: _route(
+            config,
+            route,
+            previous,
+            epochs[name],
+            evidence(name, epochs[name].name),
+            standings.get(name, START),
+            now_ms,
+            revision,
+        )
         for name, route in config.routes.items()
     }
     return Snapshot(
@@ -70,17 +86,31 @@ def compile_snapshot(
     )
 
 
-def replan(snapshot: Snapshot, config: Config, route: str, evidence: Evidence, revision: int) -> Snapshot:
+def replan(
+    snapshot: Snapshot,
+    config: Config,
+    route: str,
+    evidence: Evidence,
+    revision: int,
+    standing: Standing | None = None,
+    now_ms: int = 0,
+) -> Snapshot:
     """Return the snapshot with one route's plan made again from ``evidence``, that of the route's epoch.
 
-    If the plan is the same, or its shares moved by less than a step (``is_step``), the same snapshot object is
-    returned: there is nothing to publish.
+    ``standing`` is the route's new one, if it moved: what that changes of the shares begins a period, at ``now_ms``. If
+    nothing is new, or shares moved by less than a step (``is_step``), the same snapshot object is returned: there is
+    nothing to publish.
     """
     present, policy = snapshot.routes[route], config.routes[route].policy
-    plan = _next_plan(policy, present.plan, policy.plan(evidence), evidence)
-    if plan == present.plan:
+    standing = present.standing if standing is None else standing
+    plan = _plan(policy, config.routes[route].baseline, evidence, standing, present)
+    if (plan, standing) == (present.plan, present.standing):
         return snapshot
-    moved = replace(present, plan=plan, revision=revision)
+    period = present.period
+    if _moves_shares(policy, present, plan, standing):
+        period = max(now_ms, period + 1)
+    new = revision if plan != present.plan or period != present.period else present.revision
+    moved = replace(present, plan=plan, standing=standing, period=period, revision=new)
     return replace(snapshot, revision=revision, routes={**snapshot.routes, route: moved})
 
 
@@ -110,7 +140,7 @@ def with_plans_of(previous: Snapshot, fresh: Snapshot) -> Snapshot:
             continue
         if (before.epoch, before.settings) == (route.epoch, route.settings):
             revision = before.revision if before.period == route.period else route.revision
-            routes[name] = replace(route, plan=before.plan, revision=revision)
+            routes[name] = replace(route, plan=before.plan, standing=before.standing, revision=revision)
     return replace(fresh, routes=routes)
 
 
@@ -192,11 +222,24 @@ def identity_of(snapshot: Snapshot) -> str:
     return digest(whole | {"sinks": snapshot.sinks} if snapshot.sinks else whole)
 
 
-def _next_plan(policy: Policy, present: Plan, new: Plan, evidence: Evidence) -> Plan:
-    """Return the new plan, or the present one while the evidence has not moved the shares by a step."""
-    if policy.adaptive and not is_step(present.shares, new.shares, len(evidence.stretches)):
-        return present
+def _plan(policy: Policy, baseline: str, evidence: Evidence, standing: Standing, present: Route | None) -> Plan:
+    """Return the plan of a policy, with what is held; ``present`` is the route that goes on, None if it begins anew.
+
+    Its plan stays while evidence has not moved the shares by a step, and while a policy that learns is paused.
+    """
+    if standing.policy not in ("", policy.kind):
+        standing = START  # of the policy that the route had before
+    new = held(policy.plan(evidence, standing), standing.held, baseline, policy.floor)
+    if present is None or not policy.adaptive or standing.held != present.standing.held:
+        return new
+    if standing.state == "paused" or not is_step(present.plan.shares, new.shares, len(evidence.stretches)):
+        return present.plan
     return new
+
+
+def _moves_shares(policy: Policy, before: Route, plan: Plan, standing: Standing) -> bool:
+    """Return whether a standing, and not what was learned, changes the shares: then a period begins."""
+    return plan != before.plan and (not policy.adaptive or standing.held != before.standing.held)
 
 
 def _log_odds(share: float) -> float:
@@ -204,7 +247,7 @@ def _log_odds(share: float) -> float:
     return log(clipped / (1 - clipped))
 
 
-_PLANNED: Final = frozenset({"plan", "period", "revision", "epoch", "carried", "assigned"})
+_PLANNED: Final = frozenset({"plan", "period", "revision", "epoch", "carried", "assigned", "standing"})
 
 
 def _route(
@@ -213,11 +256,12 @@ def _route(
     previous: Snapshot | None,
     epoch: EpochName,
     evidence: Evidence,
+    standing: Standing,
     now_ms: int,
     revision: int,
 ) -> Route:
     policy, before = route.policy, None if previous is None else previous.routes.get(route.name)
-    settings, plan = policy_settings(policy), policy.plan(evidence)
+    settings = policy_settings(policy)
     goes_on = (
         previous is not None
         and before is not None
@@ -225,11 +269,11 @@ def _route(
         and (before.holdout_salt, before.holdout_share) == (epoch.holdout_salt, route.holdout_share)
         and versions_of(previous.backends, before.variants) == versions_of(config.backends, policy.variants)
     )
+    plan = _plan(policy, route.baseline, evidence, standing, before if goes_on else None)
+    goes_on = goes_on and not (before is not None and _moves_shares(policy, before, plan, standing))
     # Never a former period: the clock may have been set back, and two edits may fall into one millisecond.
     begins = now_ms if before is None else max(now_ms, before.period + 1)
     period = before.period if before is not None and goes_on else begins
-    if before is not None and goes_on:
-        plan = _next_plan(policy, before.plan, plan, evidence)
     same = before is not None and goes_on and before.plan == plan
     return Route(
         **settings_of(route),
@@ -242,6 +286,7 @@ def _route(
         revision=before.revision if before is not None and same else revision,
         settings=settings,
         plan=plan,
+        standing=standing,
         variants=policy.variants,
         by_unit=policy.by_unit and route.unit is not None,
         holdout_salt=epoch.holdout_salt,

@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from policies.plans import decode_plan, encode_plan
+from policies.rollouts.standing import START, Standing, decode_standing, encode_standing
 from policies.types import Plan
 from router.settings.backend import Backend, ClientErrors
 from router.settings.declared import DeclaredTest, Guardrail
@@ -57,6 +58,7 @@ class Route(RouteSettings):
     ``carried`` is an identity (``router.compile``) and the name under which the program before had its epoch: that of
     the upgrade goes on under its name, and is resumed under it. ``assigned`` is the period since which the salt is this
     one; 0: from the beginning. ``holdout_salt`` is hashed with the unit for the holdout; "": the route has none.
+    ``standing`` is where the route stands that moves by itself or by hand.
     """
 
     policy: str
@@ -71,6 +73,7 @@ class Route(RouteSettings):
     carried: tuple[str, str] | None = None
     assigned: int = 0
     holdout_salt: str = ""
+    standing: Standing = START
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +149,8 @@ def decode(data: bytes, known: KnownRoutes | None = None) -> Snapshot:
 
 
 def _encode_route(route: Route) -> dict[str, Any]:
-    return {f.name: getattr(route, f.name) for f in fields(route)} | {"plan": encode_plan(route.plan)}
+    planned = {"plan": encode_plan(route.plan), "standing": encode_standing(route.standing)}
+    return {f.name: getattr(route, f.name) for f in fields(route)} | planned
 
 
 def _decode_routes(said: list[dict[str, Any]], known: KnownRoutes) -> dict[str, Route]:
@@ -161,14 +165,22 @@ def _decode_routes(said: list[dict[str, Any]], known: KnownRoutes) -> dict[str, 
 
 def _decode_route(said: Mapping[str, Any]) -> Route:
     value = dict(said)
-    plan = decode_plan(value.pop("plan"))
+    plan, standing = decode_plan(value.pop("plan")), decode_standing(value.pop("standing", {}))
     mirrors = tuple(RouteMirror(**_tuples(mirror)) for mirror in value.pop("mirrors"))
     captured = value.pop("capture", None)
     capture = None if captured is None else Capture(**_tuples(captured))
     declared = value.pop("test", None)
     test = None if declared is None else DeclaredTest(**declared)
     guardrails = tuple(Guardrail(**one) for one in value.pop("guardrails", ()))
-    return Route(**_tuples(value), plan=plan, mirrors=mirrors, capture=capture, test=test, guardrails=guardrails)
+    return Route(
+        **_tuples(value),
+        plan=plan,
+        standing=standing,
+        mirrors=mirrors,
+        capture=capture,
+        test=test,
+        guardrails=guardrails,
+    )
 
 
 def _tuples(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,7 +28,9 @@ MOST_LINES: Final = 100
 MOST_CHARACTERS: Final = 200
 
 #: Fields that follow from the rest, or move by themselves.
-_DERIVED: Final = frozenset({"plan", "period", "revision", "epoch", "carried", "assigned", "settings", "salt"})
+_DERIVED: Final = frozenset(
+    {"plan", "period", "revision", "epoch", "carried", "assigned", "settings", "salt", "standing"}
+)
 
 
 class Act(NamedTuple):

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from gateway.moments import rfc3339
 from policies import encode_plan
+from policies.rollouts.standing import encode_standing
 from router.snapshot import Backend, Metric, Route, Sink, Snapshot
 
 HIDDEN: Final = "***"
@@ -82,6 +83,7 @@ def _route(route: Route, assignment: str) -> dict[str, Any]:
     shown = {field.name: getattr(route, field.name) for field in fields(route)}
     shown["salt"] = HIDDEN if assignment else route.salt
     shown["plan"] = encode_plan(route.plan)
+    shown["standing"] = encode_standing(route.standing)
     shown["shares"] = dict(route.plan.shares)
     shown["mirrors"] = [asdict(mirror) for mirror in route.mirrors]
     shown["guardrails"] = [asdict(guardrail) for guardrail in route.guardrails]

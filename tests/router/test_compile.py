@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from policies.rollouts.standing import Standing
 from policies.types import Evidence, Tally
 from router.compile import compile_snapshot, identity_of, is_step, replan
 from router.snapshot import Route, Snapshot, decode, encode
@@ -272,3 +273,42 @@ def test_replanning_one_route_leaves_the_others_alone() -> None:
     after = replan(before, config_of(text), "digits", SEEN, 2)
     assert after.routes["other"] is before.routes["other"]
     assert replace(after, revision=1, routes=before.routes) == before
+
+
+OUT = Standing(number=1, policy="canary", held={"v2": "out"})
+
+
+def test_a_standing_that_moves_shares_begins_a_period_and_one_that_moves_none_does_not() -> None:
+    before, config = snapshot_of(), config_of()
+    after = replan(before, config, "digits", Evidence(), 2, OUT, 5_000)
+    assert (after.routes["digits"].plan.shares, after.routes["digits"].period) == ({"v1": 1.0, "v2": 0.0}, 5_000)
+    noted = replan(after, config, "digits", Evidence(), 3, replace(OUT, number=2, detail={"seen": 1}), 6_000)
+    assert noted.routes["digits"] == replace(after.routes["digits"], standing=noted.routes["digits"].standing)
+    assert replan(noted, config, "digits", Evidence(), 4) is noted
+
+
+def test_a_reload_keeps_what_is_held_whether_the_store_is_known_or_not() -> None:
+    """An edit of another route must not bring back a variant that was taken out."""
+    before = replan(snapshot_of(), config_of(), "digits", Evidence(), 2, OUT, 5_000)
+    for standings in (None, {"digits": OUT}):
+        after = compile_snapshot(
+            config_of(),
+            previous=before,
+            evidence=lambda *_: Evidence(),
+            now_ms=9_000,
+            revision=3,
+            standings=standings,
+        )
+        assert after.routes == before.routes
+
+
+def test_what_is_held_of_another_kind_of_policy_is_not_held_here() -> None:
+    before = replan(snapshot_of(), config_of(), "digits", Evidence(), 2, replace(OUT, policy="ab"), 5_000)
+    assert before.routes["digits"].plan.shares == {"v1": 0.95, "v2": 0.05}
+
+
+def test_a_bandit_that_is_paused_keeps_its_plan() -> None:
+    before, paused = snapshot_of(BANDIT), Standing(number=1, policy="thompson", state="paused")
+    after = replan(before, config_of(BANDIT), "digits", SEEN, 2, paused, 5_000)
+    assert after.routes["digits"].plan == before.routes["digits"].plan
+    assert after.routes["digits"].period == before.routes["digits"].period

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policies.rollouts.standing import Standing
 from policies.types import Evidence
 from router.compile import compile_snapshot
 from router.config.config import load
@@ -38,6 +39,15 @@ def test_a_snapshot_from_before_tests_guardrails_and_caps_is_read() -> None:
     for metric in value["metrics"]:
         assert metric.pop("cap") is None
     assert decode(orjson.dumps(value)) == snapshot_of()
+
+
+def test_a_snapshot_from_before_standings_is_read_and_one_with_a_standing_too() -> None:
+    value = orjson.loads(encode(snapshot_of()))
+    assert all(route.pop("standing") == {} for route in value["routes"])
+    assert decode(orjson.dumps(value)) == snapshot_of()
+    route = replace(snapshot_of().routes["digits"], standing=Standing(number=3, held={"v2": "out"}))
+    moved = replace(snapshot_of(), routes={"digits": route})
+    assert decode(encode(moved)) == moved
 
 
 def test_what_is_decoded_is_made_of_values_that_cannot_change() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 import policies
 from policies.plans import Weighted
+from policies.rollouts.standing import START, Standing
 from policies.types import Evidence, Path, Plan, Policy, SettingProblem
 from router.config.schema import json_schema
 from router.router import Router
@@ -34,7 +35,7 @@ class Weekday(Policy):
     def problems(self) -> tuple[SettingProblem, ...]:
         return () if self.keep > 0 else (SettingProblem(("keep",), f"must be positive, got {self.keep}"),)
 
-    def plan(self, evidence: Evidence) -> Plan:
+    def plan(self, evidence: Evidence, standing: Standing = START) -> Plan:
         return Weighted(((self.main, self.keep), (self.spare, 1 - self.keep)))
 
 

@@ -16,6 +16,7 @@ from gateway.files.assignment_key import keep
 from gateway.report import report
 from gateway.store.counts.ledger import CALLS, Ledger, TallyKey
 from policies import Tally, Weighted
+from policies.rollouts.standing import START, Standing
 from policies.types import Evidence, Plan, Policy, SettingProblem
 from policies.types import Path as SettingPath
 from router.compile import compile_snapshot
@@ -45,7 +46,7 @@ class Coin(Policy):
     def problems(self) -> tuple[SettingProblem, ...]:
         return () if 0 <= self.bias <= 1 else (SettingProblem(("bias",), f"must lie in [0, 1], got {self.bias}"),)
 
-    def plan(self, evidence: Evidence) -> Plan:
+    def plan(self, evidence: Evidence, standing: Standing = START) -> Plan:
         return Weighted(((self.tails, 1 - self.bias), (self.heads, self.bias)))
 
 

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.store.schema import sql
 from gateway.store.schema.fleet_tables import publications
 from policies.plans import decode_plan, encode_plan
+from policies.rollouts.standing import START, Standing, decode_standing, encode_standing
 from policies.types import Plan
 from router.snapshot import Route, Snapshot
 
@@ -44,6 +45,7 @@ class Planned:
     period: int
     revision: int
     plan: Plan
+    standing: Standing = START
 
 
 async def newest(connection: AsyncConnection) -> tuple[int, str]:
@@ -69,6 +71,7 @@ async def read(connection: AsyncConnection, revision: int) -> Mapping[str, Plann
             planned["period"],
             planned["revision"],
             decode_plan(planned["plan"]),
+            decode_standing(planned.get("standing", {})),
         )
         for name, planned in orjson.loads(body).items()
     }
@@ -119,6 +122,7 @@ def with_published(snapshot: Snapshot, revision: int, published: Mapping[str, Pl
                 period=planned.period,
                 revision=planned.revision,
                 plan=planned.plan,
+                standing=planned.standing,
             )
     return replace(snapshot, revision=revision, routes=routes)
 
@@ -132,4 +136,5 @@ def _entry(route: Route) -> Mapping[str, Any]:
         "period": route.period,
         "revision": route.revision,
         "plan": encode_plan(route.plan),
+        "standing": encode_standing(route.standing),
     }

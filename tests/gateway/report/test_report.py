@@ -13,6 +13,7 @@ from gateway.report import report
 from gateway.store.counts.ledger import Ledger
 from gateway.store.rows.feedback_status import STATUSES
 from policies import Evidence, Policy, Tally, Thompson, Weighted
+from policies.rollouts.standing import START, Standing
 from policies.statistics.sequential import mean_interval
 from policies.types import Path
 from router.scores import Agreement
@@ -231,7 +232,7 @@ class Toy(Policy):
     def references(self) -> tuple[tuple[Path, str], ...]:
         return (("one",), self.one), (("other",), self.other)
 
-    def plan(self, evidence: Evidence) -> Weighted:
+    def plan(self, evidence: Evidence, standing: Standing = START) -> Weighted:
         return Weighted(((self.one, 0.5), (self.other, 0.5)), sticky=False)
 
 

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from gateway.control.plan.planner import plan
 from gateway.store.counts.ledger import Ledger, TallyKey
+from policies.rollouts.standing import START, Standing
 from policies.types import Evidence, Path, Plan, Policy, Tally
 from router.compile import compile_snapshot
 from router.config.config import Config, parse
@@ -45,7 +46,7 @@ class Broken(Policy):
     def references(self) -> tuple[tuple[Path, str], ...]:
         return ((("variant",), "a"),)
 
-    def plan(self, evidence: Evidence) -> Plan:
+    def plan(self, evidence: Evidence, standing: Standing = START) -> Plan:
         raise ZeroDivisionError("no evidence")
 
 
