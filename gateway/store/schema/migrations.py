@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.schema.tables import metadata, schema_version
 
-VERSION: Final = 16
+VERSION: Final = 17
 
 
 class Step(NamedTuple):
@@ -111,6 +111,15 @@ _DECLARATIONS: Final = """CREATE TABLE declarations (
     route TEXT NOT NULL, epoch TEXT NOT NULL, at_ms BIGINT NOT NULL, body TEXT NOT NULL, late BIGINT NOT NULL,
     PRIMARY KEY (route, epoch, at_ms))"""
 
+_AUDIT: Final = (
+    """CREATE TABLE audit (
+    number BIGINT NOT NULL, at_ms BIGINT NOT NULL, who TEXT NOT NULL, via TEXT NOT NULL, act TEXT NOT NULL, route TEXT,
+    changed TEXT NOT NULL, why TEXT, body TEXT NOT NULL, hash TEXT NOT NULL, PRIMARY KEY (number))""",
+    "CREATE INDEX audit_act ON audit (act, number)",
+)
+_AUDIT_HEAD: Final = """CREATE TABLE audit_head (
+    name TEXT NOT NULL, number BIGINT NOT NULL, hash TEXT NOT NULL, PRIMARY KEY (name))"""
+
 #: Version → the step that leads to it. Steps are never edited once released, and they only ever add: a node of the
 #: version before may still be running beside the one that migrates.
 STEPS: Final[Mapping[int, Step]] = {
@@ -153,6 +162,7 @@ STEPS: Final[Mapping[int, Step]] = {
         (_ASSIGNMENTS, *_NEWCOMERS),
     ),
     16: Step("keep calls and values by hour", (f"{_HOURS} WITHOUT ROWID",), (_HOURS,)),
+    17: Step("keep who did what", (*_AUDIT, f"{_AUDIT_HEAD} WITHOUT ROWID"), (*_AUDIT, _AUDIT_HEAD)),
 }
 
 #: PostgreSQL's lock is a number that every program knows: "turnout" in ASCII. With SQLite the transaction itself is the

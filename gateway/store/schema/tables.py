@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.store.schema import count_tables, fleet_tables, row_tables
+from gateway.store.schema import access_tables, count_tables, fleet_tables, row_tables
 from gateway.store.schema.table_columns import integer, metadata, table
 
 schema_version: Final = table("schema_version", integer("version", key=True))
 
-__all__ = ["count_tables", "fleet_tables", "metadata", "row_tables", "schema_version"]
+__all__ = ["access_tables", "count_tables", "fleet_tables", "metadata", "row_tables", "schema_version"]
