@@ -255,3 +255,8 @@ declarations: Final = table(
     string("body"),
     integer("late"),
 )
+
+#: Where each thing stands that moves by itself or by hand (``gateway.store.standings``); ``body`` is JSON.
+standings: Final = table(
+    "standings", string("kind", key=True), string("name", key=True), string("body"), integer("at_ms")
+)

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.schema.tables import metadata, schema_version
 
-VERSION: Final = 17
+VERSION: Final = 18
 
 
 class Step(NamedTuple):
@@ -119,6 +119,8 @@ _AUDIT: Final = (
 )
 _AUDIT_HEAD: Final = """CREATE TABLE audit_head (
     name TEXT NOT NULL, number BIGINT NOT NULL, hash TEXT NOT NULL, PRIMARY KEY (name))"""
+_STANDINGS: Final = """CREATE TABLE standings (
+    kind TEXT NOT NULL, name TEXT NOT NULL, body TEXT NOT NULL, at_ms BIGINT NOT NULL, PRIMARY KEY (kind, name))"""
 
 #: Version → the step that leads to it. Steps are never edited once released, and they only ever add: a node of the
 #: version before may still be running beside the one that migrates.
@@ -163,6 +165,7 @@ STEPS: Final[Mapping[int, Step]] = {
     ),
     16: Step("keep calls and values by hour", (f"{_HOURS} WITHOUT ROWID",), (_HOURS,)),
     17: Step("keep who did what", (*_AUDIT, f"{_AUDIT_HEAD} WITHOUT ROWID"), (*_AUDIT, _AUDIT_HEAD)),
+    18: Step("keep where rollouts and triggers stand", (f"{_STANDINGS} WITHOUT ROWID",), (_STANDINGS,)),
 }
 
 #: PostgreSQL's lock is a number that every program knows: "turnout" in ASCII. With SQLite the transaction itself is the
