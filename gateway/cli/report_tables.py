@@ -6,7 +6,7 @@ are printed without lines and colours.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from rich import box
@@ -15,8 +15,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from gateway import amounts
+from gateway.amounts import chance, milliseconds, number, percent
 from gateway.moments import age, to_the_second
-from router.settings.declared import in_milliseconds
 
 Report = Mapping[str, Any]
 
@@ -44,6 +45,8 @@ def of_route(report: Report, *, boxed: bool = True) -> RenderableType:
         parts.append(preferences(report, boxed=boxed))
     if any(variant["shadow"] for variant in report["variants"]):
         parts.append(copies(report, boxed=boxed))
+    if report["holdout"] is not None:
+        parts.append(held(report, boxed=boxed))
     parts.append(Text(_footer(report), style="dim"))
     return Group(*parts)
 
@@ -72,22 +75,24 @@ def calls(report: Report, *, boxed: bool = True) -> RenderableType:
         row = [
             variant["name"],
             variant["version"],
-            "shadow" if variant["role"] == "shadow" else _percent(variant["share"]),
+            "shadow" if variant["role"] == "shadow" else percent(variant["share"]),
             _count(variant["predictions"]),
             _count(variant["failures"]),
             _count(variant["client_errors"]),
-            *(_milliseconds(latency[name]) for name in ("p50", "p95", "p99")),
+            *(milliseconds(latency[name]) for name in ("p50", "p95", "p99")),
         ]
-        table.add_row(*row, *([_percent(variant["p_best"])] if report["adaptive"] else []))
+        table.add_row(*row, *([chance(variant["p_best"])] if report["adaptive"] else []))
     return _indented(table)
 
 
 def quality(report: Report, metric: str, *, boxed: bool = True) -> RenderableType:
     """Return the table of one metric: the values of closed windows with their interval, and the live ones."""
-    definition, units = report["definitions"][metric], f"{report['unit_of_analysis']}s"
-    show = _percent if definition["binary"] else _number
+    show = percent if report["definitions"][metric]["binary"] else number
+    counts = report["counted_in"], "values"
     table = _table(
-        (metric, "mean", "interval", units, "values", "live", "pending", "oldest", "coverage"), text=1, boxed=boxed
+        (amounts.named(report, metric), "mean", "interval", *counts, "live", "pending", "oldest", "coverage"),
+        text=1,
+        boxed=boxed,
     )
     for variant in report["variants"]:
         values = variant["metrics"][metric]
@@ -103,7 +108,7 @@ def quality(report: Report, metric: str, *, boxed: bool = True) -> RenderableTyp
             show(values["live"]["mean"]),
             _count(values["pending"]),
             "–" if values["oldest_pending_seconds"] is None else age(values["oldest_pending_seconds"]),
-            _percent(values["coverage"]),
+            percent(values["coverage"]),
         )
     return _indented(table)
 
@@ -113,55 +118,37 @@ def comparisons(report: Report, *, boxed: bool = True) -> RenderableType:
     head = f"less {report['verdict']['baseline']}"
     table = _table((head, "metric", "status", "method", "difference", "band", "progress"), text=4, boxed=boxed)
     for one in report["comparisons"]:
-        binary = report["definitions"][one["metric"]]["binary"] and "preference" not in one
-        show = _points if binary else _number
-        between = "–" if one["low"] is None else f"{show(one['low'])} to {show(one['high'])}"
         table.add_row(
             one["variant"],
-            one["metric"],
+            amounts.named(report, one["metric"]),
             Text(one["status"].replace("_", " "), style=STYLES.get(one["status"], "")),
             (one["method"] or "–").replace("_", " "),
-            _signed(one["difference"], bool(binary)),
-            f"{between}{' *' if one['described'] else ''}",
+            amounts.difference(report, one),
+            f"{amounts.band(report, one)}{' *' if one['described'] else ''}",
             "–" if one["progress"] is None else f"{one['progress']:.0%}",
         )
-    if not any(one["described"] for one in report["comparisons"]):
-        return _indented(table)
-    note = Text("* a description of where it lies now: bets on each request decide, not this band", style="dim")
-    return Group(_indented(table), Padding(note, (0, 0, 0, 2), expand=False))
+    said, described = amounts.notes(report), amounts.described(report)
+    if any("preference" in one for one in report["comparisons"]):
+        said.insert(0, "differences of a preference are of its share of votes from one half")
+    return _noted(table, [*([] if described is None else [described]), *said])
 
 
 def guardrails(report: Report, *, boxed: bool = True) -> RenderableType:
     """Return the table of guardrails: their bounds, and the states they are in."""
     baseline = report["verdict"]["baseline"]
-    table = _table(("guardrail of", "on", "state", "bound", "value", baseline, "band"), text=3, boxed=boxed)
+    table = _table(("guardrail of", "on", "state", "bound", "value", baseline, "band"), text=4, boxed=boxed)
     for one in report["guardrails"]:
-        show = _measure(report, one["metric"])
-        bound = f"{show(one['limit'])}" if one["limit"] is not None else f"worse by {show(one['worse_by'])}"
-        between = "–" if one["low"] is None or one["high"] is None else f"{show(one['low'])} to {show(one['high'])}"
-        style = {"broken": "red", "clean": "green"}.get(one["state"], "")
+        text = amounts.guardrail(report, one)
         table.add_row(
             one["variant"],
             one["metric"],
-            Text(one["state"], style=style),
-            bound,
-            show(one["value"]),
-            show(one["baseline"]),
-            between,
+            Text(one["state"], style={"broken": "red", "clean": "green"}.get(one["state"], "")),
+            *(text[name] for name in ("bound", "value", "baseline", "band")),
         )
-    return _indented(table)
-
-
-def _measure(report: Report, metric: str) -> Callable[[float | None], str]:
-    """Return how the numbers of a guardrail are written."""
-    if in_milliseconds(metric):
-        return _milliseconds
-    definition = report["definitions"].get(metric)
-    return _percent if definition is None or definition["binary"] else _number
-
-
-def _points(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}"
+    said = [f"{one['variant']}, {one['metric']}: {one['reason']}" for one in report["guardrails"] if one["reason"]]
+    if any(one["limit"] is None for one in report["guardrails"]):
+        said.insert(0, f"a band with signs is of the difference from {baseline}")
+    return _noted(table, said)
 
 
 def preferences(report: Report, *, boxed: bool = True) -> RenderableType:
@@ -176,8 +163,8 @@ def preferences(report: Report, *, boxed: bool = True) -> RenderableType:
                 one["variant"],
                 verdict["metric"],
                 *(_count(votes[name]) for name in ("wins", "losses", "ties")),
-                _percent(votes["share"]),
-                f"{_percent(votes['low'])} to {_percent(votes['high'])}",
+                percent(votes["share"]),
+                f"{percent(votes['low'])} to {percent(votes['high'])}",
                 f"{votes['p']:.2g}",
             )
     return _indented(table)
@@ -188,6 +175,7 @@ def copies(report: Report, *, boxed: bool = True) -> RenderableType:
     table = _table(
         ("copies of", "calls", "failed", "agreement", "interval", "difference", "pairs"), text=1, boxed=boxed
     )
+    said: list[str] = []
     for variant in report["variants"]:
         shadow = variant["shadow"]
         if not shadow:
@@ -195,21 +183,41 @@ def copies(report: Report, *, boxed: bool = True) -> RenderableType:
         agreement, paired = shadow["agreement"], next(iter(shadow["paired"].items()), None)
         difference, pairs = "–", "–"
         if paired is not None:
-            binary = report["definitions"][paired[0]]["binary"]
-            difference, pairs = _signed(paired[1]["difference"], binary), _count(paired[1]["n"])
+            difference = amounts.difference(report, {"metric": paired[0], **paired[1]})
+            pairs = _count(paired[1]["n"])
         between = "–"
         if agreement["low"] is not None:
-            between = f"{_percent(agreement['low'])} to {_percent(agreement['high'])}"
+            between = f"{percent(agreement['low'])} to {percent(agreement['high'])}"
         table.add_row(
             variant["name"],
             _count(shadow["calls"]),
             _count(shadow["failures"]),
-            _percent(agreement["mean"]),
+            percent(agreement["mean"]),
             between,
             difference,
             pairs,
         )
-    return _indented(table)
+        said += [
+            f"{variant['name']}: {one}" for one in (amounts.noise_floor(variant), *amounts.measured(variant)) if one
+        ]
+    return _noted(table, said)
+
+
+def held(report: Report, *, boxed: bool = True) -> RenderableType:
+    """Return the table of the holdout: the units that the route never treats beside all others, by metric."""
+    one = report["holdout"]
+    what = report["counted_in"]
+    columns = ("metric", f"{what} held out", "mean", f"{what} treated", "mean", "treated less held out", "band")
+    table = _table((f"holdout {one['name'] or ''}".strip(), *columns[1:]), text=1, boxed=boxed)
+    said = []
+    for metric, found in one["metrics"].items():
+        show, of = amounts.value_of(report, metric), {"metric": metric, **found}
+        sides = [
+            cell for side in ("holdout", "treated") for cell in (_count(of[side]["units"]), show(of[side]["mean"]))
+        ]
+        table.add_row(amounts.named(report, metric), *sides, amounts.difference(report, of), amounts.band(report, of))
+        said += [f"{metric}: {found['withheld']}"] if found["withheld"] else []
+    return _noted(table, said)
 
 
 def _title(report: Report) -> Text:
@@ -237,6 +245,11 @@ def _footer(report: Report) -> str:
     ratio = report["checks"]["sample_ratio"]
     if ratio["p"] is not None:
         lines.append(f"shares as set: {'yes' if ratio['ok'] else 'NO'} (p = {ratio['p']:.2g})")
+    drafts = report["checks"]["interleaving"]
+    if drafts["applies"]:
+        lines.append(f"merged lists even: {'yes' if drafts['ok'] else 'NO'}{_uneven(report)}")
+    if (declared := amounts.declared(report)) is not None:
+        lines.insert(0, f"declared: {declared}")
     if report["earlier_versions"]:
         earlier = (
             f"{one['name']} {one['version']} ({_count(one['predictions'])} calls)" for one in report["earlier_versions"]
@@ -249,6 +262,16 @@ def _footer(report: Report) -> str:
             f"requests left out, of more new units than max_new_units_per_client: {_count(report['uncounted'])}"
         )
     return "\n".join(lines)
+
+
+def _uneven(report: Report) -> str:
+    """Return the checks of merged lists that found something, each in a clause."""
+    said = [
+        f"{one['measure']} of {one['variant']} against {one['against']} {one['mean']:+.3f} in {one['n']:,} lists "
+        f"(p = {one['p']:.2g})"
+        for one in amounts.unfair(report)
+    ]
+    return f": {'; '.join(said)}" if said else ""
 
 
 def _table(columns: tuple[str, ...], *, text: int, boxed: bool) -> Table:
@@ -264,23 +287,11 @@ def _indented(table: Table) -> RenderableType:
     return Padding(table, (1, 0, 0, 2), expand=False)
 
 
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}%"
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g}"
-
-
-def _signed(value: float | None, binary: bool) -> str:
-    if value is None:
-        return "–"
-    return f"{100 * value:+.1f} points" if binary else f"{value:+.3g}"
+def _noted(table: Table, notes: Sequence[str]) -> RenderableType:
+    """Return a table with sentences below it."""
+    below = (Padding(Text(one, style="dim"), (0, 0, 0, 2), expand=False) for one in notes)
+    return Group(_indented(table), *below)
 
 
 def _count(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
-
-
-def _milliseconds(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g} ms" if abs(value) < 1000 else f"{value / 1000:.3g} s"

@@ -16,6 +16,7 @@ from gateway.report.comparison import Comparison, alpha_of
 from gateway.report.guardrails import FAILING, shown
 from gateway.report.methods import METHODS
 from gateway.report.problems import is_ongoing, problems_of, warning
+from gateway.report.sentence import counted, days_needed
 from gateway.report.variants import earlier_versions, holdout, pending_seconds, unit_of_analysis, variants
 from gateway.report.verdict import Verdict, checks_as_json, interleaving_checks, sample_ratio_of, verdict
 from gateway.store.counts.ledger import Ledger
@@ -37,6 +38,8 @@ def report(
 
     | key            | meaning                                                                                       |
     |----------------|-----------------------------------------------------------------------------------------------|
+    | counted_in     | what units are called: "users", "units" or "requests"                                         |
+    | test           | what was declared of the primary metric's test, and when that changed; null if nothing was    |
     | past           | whether this is about an epoch that has ended                                                 |
     | variants       | one entry each, of its present version; ``role`` says whether its own numbers are of answers   |
     |                | or of copies ("shadow")                                                                       |
@@ -51,7 +54,8 @@ def report(
     | holdout        | units that are never treated beside all others, by metric; ``difference`` is treated less held |
     | verdict        | the primary metric, baseline against each other variant; they share ``alpha``                 |
     | comparisons    | each variant and the baseline on each metric: ``p`` at most ``level`` decides, ``progress`` of |
-    |                | the evidence is there, about ``needs`` more units would decide; ``described``: no interval    |
+    |                | the evidence is there, about ``needs`` more units would decide, in ``needs_days`` at the      |
+    |                | traffic so far; ``described``: an interval that decides nothing                               |
     | guardrails     | for each variant: ``state`` "broken", "clean" or "undecided"; the interval is of the          |
     |                | difference from the baseline, or of the value where there is a ``limit``                      |
     | .warning       | which of the ``problems`` a reader must know first                                            |
@@ -78,7 +82,7 @@ def report(
             "interleaving": checks_as_json(interleaving_checks(account)),
         },
         "verdict": _verdict(account, judged, problems),
-        "comparisons": [_comparison(one) for one in (*judged.comparisons, *judged.others)],
+        "comparisons": [_comparison(account, one) for one in (*judged.comparisons, *judged.others)],
         "guardrails": [
             shown(one) for one in judged.guardrails if one.guardrail is not FAILING or one.state == "broken"
         ],
@@ -112,7 +116,25 @@ def _route(account: Account) -> dict[str, Any]:
         "revision": route.revision,
         "adaptive": account.adaptive,
         "unit_of_analysis": unit_of_analysis(account),
+        "counted_in": counted(account),
+        "test": _test(account),
         "definitions": {metric.name: _definition(metric) for metric in account.metrics},
+    }
+
+
+def _test(account: Account) -> dict[str, Any] | None:
+    """Return what was declared of the test; ``changed``: since when, if values were known before that."""
+    test, changed = account.route.test, account.ledger.test_changed_ms
+    if test is None or account.primary is None:
+        return None
+    return {
+        "metric": account.primary.name,
+        "smallest_effect": test.smallest_effect,
+        "units": test.units,
+        "until": None if test.until is None else rfc3339(test.until),
+        "expected_units": test.expected_units,
+        "alpha": test.alpha,
+        "changed": None if changed is None else rfc3339(changed),
     }
 
 
@@ -137,14 +159,14 @@ def _verdict(account: Account, judged: Verdict, problems: list[dict[str, Any]]) 
         "metric": None if account.primary is None else account.primary.name,
         "baseline": account.route.baseline,
         "alpha": alpha_of(account),
-        "comparisons": [_comparison(one) for one in judged.comparisons],
+        "comparisons": [_comparison(account, one) for one in judged.comparisons],
         "sentence": judged.sentence,
         "reason": judged.reason,
         "warning": warning(problems),
     }
 
 
-def _comparison(one: Comparison) -> dict[str, Any]:
+def _comparison(account: Account, one: Comparison) -> dict[str, Any]:
     found = one.found
     relative = None if found is None else found.relative
     shown: dict[str, Any] = {
@@ -167,6 +189,7 @@ def _comparison(one: Comparison) -> dict[str, Any]:
         "reason": one.reason,
         "progress": one.progress,
         "needs": one.needs,
+        "needs_days": days_needed(account, one),
     }
     if one.paired:
         shown["ab_test_needs"] = one.times
@@ -229,6 +252,7 @@ def _definition(metric: Metric) -> dict[str, Any]:
         "better": metric.better,
         "binary": metric.binary,
         "window_ms": metric.window_ms,
+        "cap": metric.cap,
     }
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
 
+from gateway.amounts import FARTHEST_DAYS, MANY_TIMES, duration, rounded
 from gateway.moments import to_the_second
 from gateway.report import methods
 from gateway.report.account import ANSWERING, Account
@@ -30,9 +31,6 @@ SURE: Final = "95 % sure however often you look"
 #: Nothing is said of how long a decision takes before a route was counted for so long: its traffic has a daily cycle.
 LEAST_MS: Final = 3_600_000
 DAY_MS: Final = 86_400_000
-
-#: Longer than this, a decision is out of reach.
-FARTHEST_DAYS: Final = 1_000
 
 
 def counted(account: Account) -> str:
@@ -124,7 +122,7 @@ def alone(account: Account, metric: Metric) -> str:
     mean, low, high = (_sized(metric, value) for value in (tally.mean, found.low, found.high))
     quantity = _quantity(metric)
     does = f"gets {mean} right" if quantity is None else f"has a {quantity} of {mean}"
-    over = f"{tally.distinct} {counted(account)}"
+    over = f"{tally.distinct:,} {counted(account)}"
     return f"{name} answers alone: it {does} (between {low} and {high}, {SURE}), over {over}."
 
 
@@ -203,11 +201,11 @@ def coverage_reason(account: Account, metric: Metric, variant: str, ours: float,
 def _collecting(account: Account, metric: Metric, one: Comparison) -> str:
     what, (ours, theirs) = counted(account), one.units
     if one.votes is not None:
-        have = f"{ours} of the {what} have a preference so far"
+        have = f"{ours:,} of the {what} have a preference so far"
     elif one.paired:
-        have = f"{ours} {what} have a result for both so far"
+        have = f"{ours:,} {what} have a result for both so far"
     else:
-        have = f"{ours} and {theirs} {what} have a result so far"
+        have = f"{ours:,} and {theirs:,} {what} have a result so far"
     takes = f"it takes at least {FEWEST_UNITS}" if one.reason is None else one.reason
     return (
         f"Not enough feedback yet to compare {one.variant} with {account.route.baseline}: {have}, "
@@ -253,27 +251,22 @@ def _more(account: Account, metric: Metric, one: Comparison) -> str:
     what, test = counted(account), methods.declared_test(account, metric)
     effect = None if test is None else test.smallest_effect
     size = f"one of {_size(effect, metric)}" if effect else "one as large as it looks now"
-    lasts = _lasts(account, one)
-    if lasts == "":
-        return f" To decide {size} it takes about {_round(one.needs):,} more {what}."
-    return f" To decide {size} it takes about {_round(one.needs):,} more {what}: {lasts} at the traffic so far."
+    days, have = days_needed(account, one), sum(one.units)
+    if days is not None and days > FARTHEST_DAYS:
+        takes = f"about {rounded(one.needs):,} more {what}, which take years" if effect else "years"
+        return f" To decide {size} is out of reach at today's traffic: it takes {takes}."
+    if days is None and not effect and one.needs > MANY_TIMES * have:
+        return f" {size.capitalize()} is out of reach so far: it takes more than {MANY_TIMES} times as many {what}."
+    lasts = "" if days is None else f": {duration(days)} at the traffic so far"
+    return f" To decide {size} it takes about {rounded(one.needs):,} more {what}{lasts}."
 
 
-def _lasts(account: Account, one: Comparison) -> str:
-    """Return how long the units that are needed take to come; empty where it is not known, or out of reach."""
+def days_needed(account: Account, one: Comparison) -> float | None:
+    """Return how many days the units that are needed take to come; None where that is not known."""
     began, now = account.began_ms, account.ledger.watermark_ms
     if began is None or now is None or now - began < LEAST_MS or not sum(one.units) or one.needs is None:
-        return ""
-    days = one.needs * (now - began) / sum(one.units) / DAY_MS
-    if days > FARTHEST_DAYS:
-        return "years"
-    return f"{days:,.0f} days" if days >= 2 else f"{max(24 * days, 1):.0f} hours"
-
-
-def _round(number: int) -> int:
-    """Return a number to two digits: it is an estimate."""
-    unit = 10 ** max(len(str(number)) - 2, 0)
-    return int(-(-number // unit) * unit)
+        return None
+    return one.needs * (now - began) / sum(one.units) / DAY_MS
 
 
 def _planned(account: Account, metric: Metric) -> str:
@@ -328,11 +321,13 @@ def _spared(one: Comparison) -> str:
     """Say how many more requests an A/B test would need, where answers are paired and that is a matter of factors."""
     if one.times is None or one.times < LEAST_TIMES:
         return ""
-    return f" On the same requests this takes 1/{one.times:.0f} of what an A/B test would need."
+    return (
+        f" As both answer the same requests, this takes 1/{one.times:.0f} of the requests that an A/B test would need."
+    )
 
 
 def _preferred(account: Account, metric: Metric, one: Comparison, votes: Preference) -> str:
-    voters = f"of the {votes.wins + votes.losses} {counted(account)} with a preference by {metric.name}"
+    voters = f"of the {votes.wins + votes.losses:,} {counted(account)} with a preference by {metric.name}"
     share = f"{votes.share or 0.0:.0%} prefer {one.variant}"
     between = f"(between {votes.low:.0%} and {votes.high:.0%}, {_sure(account, one)})"
     baseline = account.route.baseline
@@ -391,4 +386,4 @@ def _bare(value: float, metric: Metric) -> str:
 
 def _units(account: Account, one: Comparison) -> str:
     what, (ours, theirs) = counted(account), one.units
-    return f"the same {ours} {what}" if one.paired else f"{ours} and {theirs} {what}"
+    return f"the same {ours:,} {what}" if one.paired else f"{ours:,} and {theirs:,} {what}"

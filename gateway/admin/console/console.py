@@ -7,7 +7,7 @@ and its template.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from importlib.resources import files
@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from gateway import nearest
+from gateway import amounts, nearest
 from gateway.admin.api.reports import Report, Reports, StoreUnavailable, from_store
 from gateway.admin.console.forest import ForestRow, forest
 from gateway.admin.controller import Controller
@@ -28,7 +28,6 @@ from gateway.admin.metrics.replicas import out_of_use
 from gateway.moments import age, to_the_second
 from gateway.report.verdict_status import STATUSES
 from gateway.store.counts.plans import ACTS
-from router.settings.declared import in_milliseconds
 
 STATUS_WORDS: Final = {status: status.replace("_", " ") for status in STATUSES}
 
@@ -47,6 +46,7 @@ _pages = Environment(
 )
 _pages.globals["style_tag"] = _STYLE_TAG
 _pages.globals["words"] = STATUS_WORDS
+_pages.globals["amounts"] = amounts
 _pages.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.1f} %"
 _pages.filters["count"] = lambda value: f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 _pages.filters["at"] = to_the_second
@@ -99,6 +99,7 @@ class Console:
             "difference": differences(report),
             "comparisons": compared(report),
             "guardrails": bounded(report),
+            "held": held(report),
             "out": out,
             "epochs": known,
         }
@@ -169,16 +170,16 @@ def differences(report: Report) -> dict[str, Any] | None:
     rows = [
         ForestRow(one["variant"], one["low"], one["difference"], one["high"], shades[one["variant"]]) for one in known
     ]
-    lines = [one | {"text": _difference_text(one, percent)} for one in verdict["comparisons"]]
+    lines = [one | {"text": difference_text(report, one)} for one in verdict["comparisons"]]
     return {"forest": forest(rows, percent=percent, zero=True), "lines": lines}
 
 
 def compared(report: Report) -> list[dict[str, Any]]:
-    """Return each variant on each metric, with its difference as text."""
+    """Return each variant on each metric, with its numbers as text."""
     found = []
     for one in report["comparisons"]:
-        points = report["definitions"][one["metric"]]["binary"] or "preference" in one
-        found.append(one | {"text": _difference_text(one, points)})
+        texts = {"text": difference_text(report, one), "named": amounts.named(report, one["metric"])}
+        found.append(one | texts | {"needs_text": amounts.needs(report, one)})
     return found
 
 
@@ -188,40 +189,24 @@ GUARDRAIL_STYLES: Final = {"broken": "failing", "clean": "better", "undecided": 
 
 def bounded(report: Report) -> list[dict[str, Any]]:
     """Return each guardrail of each variant, with its numbers as text."""
+    return [
+        one | {"style": GUARDRAIL_STYLES[one["state"]], "text": amounts.guardrail(report, one)}
+        for one in report["guardrails"]
+    ]
+
+
+def held(report: Report) -> list[dict[str, Any]]:
+    """Return the holdout beside the treated units, by metric, as text; empty without a holdout."""
     found = []
-    for one in report["guardrails"]:
-        show = _measured(report, one["metric"])
-        worse = one["limit"] is None
-        bound = f"at most {show(one['worse_by'])} worse" if worse else f"limit {show(one['limit'])}"
-        ends = [show(one[end]) for end in ("low", "high")]
-        texts = {
-            "style": GUARDRAIL_STYLES[one["state"]],
-            "bound": bound,
-            "value_text": show(one["value"]),
-            "baseline_text": show(one["baseline"]),
-            "between": f"{'difference ' if worse else ''}{ends[0]} to {ends[1]}",
-        }
-        found.append(one | texts)
+    for metric, one in (report["holdout"] or {"metrics": {}})["metrics"].items():
+        show = amounts.value_of(report, metric)
+        sides = [{"units": one[side]["units"], "mean": show(one[side]["mean"])} for side in ("holdout", "treated")]
+        text = difference_text(report, {"metric": metric, **one})
+        found.append({"metric": amounts.named(report, metric), "sides": sides, "text": text, "why": one["withheld"]})
     return found
 
 
-def _measured(report: Report, metric: str) -> Callable[[float | None], str]:
-    """Return how the numbers of a guardrail are written."""
-    definition = report["definitions"].get(metric)
-    if in_milliseconds(metric):
-        form = "{:.3g} ms".format
-    elif definition is None or definition["binary"]:
-        form = "{:.1%}".format
-    else:
-        form = "{:.3g}".format
-    return lambda value: "–" if value is None else form(value)
-
-
-def _difference_text(one: dict[str, Any], percent: bool) -> str:
-    if one["difference"] is None:
-        return "–"
-    if one["low"] is None or one["high"] is None:
-        return f"{100 * one['difference']:+.1f} points" if percent else f"{one['difference']:+.3g}"
-    if percent:
-        return f"{100 * one['difference']:+.1f} points ({100 * one['low']:.1f} to {100 * one['high']:.1f})"
-    return f"{one['difference']:+.3g} ({one['low']:.3g} to {one['high']:.3g})"
+def difference_text(report: Report, one: Mapping[str, Any]) -> str:
+    """Return a difference with its interval."""
+    apart = amounts.difference(report, one)
+    return apart if one["low"] is None or one["high"] is None else f"{apart} ({amounts.band(report, one)})"

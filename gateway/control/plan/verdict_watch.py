@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Set
+from dataclasses import replace
 from time import monotonic
 from typing import Final
 
@@ -19,10 +20,11 @@ from gateway.control.record.transaction import queue_events
 from gateway.report import methods
 from gateway.report.account import Account, account_of
 from gateway.report.comparison import alpha_of
-from gateway.report.verdict import Verdict, in_force, sample_ratio_of, verdict
+from gateway.report.verdict import Verdict, cause_of, in_force, sample_ratio_of, verdict
 from gateway.store.counts.ledger import Look
 from gateway.store.counts.reported import Reported, Tested, read_reported, write_looks, write_reported
 from gateway.store.counts.tallies import note_moved
+from gateway.store.rows.bounded_reads import newest_drawn
 from gateway.store.rows.recorded import ChangedVerdict, Recorded
 from router.config.config import Config
 from router.snapshot import Route, Snapshot
@@ -93,6 +95,9 @@ class VerdictWatch:
         changed = changes(route, judged, before, at_ms)
         if not changed:
             return
+        if any(one.after == "invalid" for one in changed):
+            judged = await _with_cause(opened, account, judged)
+            changed = changes(route, judged, before, at_ms)
         async with opened.store.change() as connection:
             said = {(*place, one.variant): Reported(one.after, at_ms) for one in changed}
             await write_reported(connection, said)
@@ -132,6 +137,21 @@ def due_looks(account: Account, at_ms: int) -> list[tuple[Tested, int, Look]]:
             tested = metric.name, metric.definition, variant, account.snapshot.backends[variant].version
             found.append((tested, len(account.looks_stored(metric, variant)) + 1, look))
     return found
+
+
+async def _with_cause(opened: Opened, account: Account, judged: Verdict) -> Verdict:
+    """Return an invalid verdict with the cause in its sentence, where shares are not met and it can be found."""
+    ratio = sample_ratio_of(account)
+    if ratio is None or ratio.ok:
+        return judged
+    try:
+        async with opened.store.read() as connection:
+            drawn = await newest_drawn(connection, account.route.name, account.route.epoch, ratio.since)
+        cause = await asyncio.to_thread(cause_of, account, drawn)
+        return await asyncio.to_thread(verdict, account, replace(ratio, cause=cause))
+    except Exception as error:  # the verdict is right without it
+        logger.warning("why the shares of %s are off cannot be looked up: %s", account.route.name, error)
+        return judged
 
 
 def _verdict(account: Account) -> Verdict:

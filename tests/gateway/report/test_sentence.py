@@ -28,14 +28,16 @@ def of(metric: str) -> Route:
 def test_better_at_being_right() -> None:
     book = Book().rate("old", "correct", 700, 1000).rate("new", "correct", 850, 1000)
     assert sentence(book) == (
-        f"new gets 15.0 points more right than old (between 9.1 and 20.9, {SURE}), over 1000 and 1000 users.{SEQUENCE}"
+        f"new gets 15.0 points more right than old (between 9.1 and 20.9, {SURE}), "
+        f"over 1,000 and 1,000 users.{SEQUENCE}"
     )
 
 
 def test_worse_at_being_right() -> None:
     book = Book().rate("old", "correct", 850, 1000).rate("new", "correct", 700, 1000)
     assert sentence(book) == (
-        f"new gets 15.0 points less right than old (between 9.1 and 20.9, {SURE}), over 1000 and 1000 users.{SEQUENCE}"
+        f"new gets 15.0 points less right than old (between 9.1 and 20.9, {SURE}), "
+        f"over 1,000 and 1,000 users.{SEQUENCE}"
     )
 
 
@@ -52,8 +54,8 @@ def test_no_difference_says_what_is_still_possible_both_ways() -> None:
     book = Book().rate("old", "correct", 800, 1000).rate("new", "correct", 810, 1000)
     assert sentence(book) == (
         "No difference yet between new and old: new is somewhere between 4.7 points worse and 6.7 points better "
-        f"on correct ({SURE}), over 1000 and 1000 users. To decide one as large as it looks now it takes about 62,000 "
-        f"more users: years at the traffic so far.{SEQUENCE}"
+        f"on correct ({SURE}), over 1,000 and 1,000 users. To decide one as large as it looks now is out of "
+        f"reach at today's traffic: it takes years.{SEQUENCE}"
     )
 
 
@@ -98,9 +100,9 @@ def test_an_error_is_called_by_what_its_score_measures() -> None:
 
 def test_units_that_are_no_users_are_called_units_and_requests_requests() -> None:
     book = Book().rate("old", "correct", 700, 1000).rate("new", "correct", 850, 1000)
-    assert "over 1000 and 1000 units. Method" in sentence(book, route(unit="cookie:device"))
+    assert "over 1,000 and 1,000 units. Method" in sentence(book, route(unit="cookie:device"))
     book = Book(shares=HALVES).rate("old", "correct", 700, 1000).rate("new", "correct", 850, 1000)
-    assert "over 1000 and 1000 requests. Method" in sentence(book, route(by_unit=False))
+    assert "over 1,000 and 1,000 requests. Method" in sentence(book, route(by_unit=False))
 
 
 def test_people_who_come_back_in_each_period_are_counted_once() -> None:
@@ -161,7 +163,7 @@ def test_a_bandit_says_where_its_traffic_went() -> None:
     given = snapshot(route("thompson", plan, by_unit=False))
     assert sentence(book, given) == (
         "new now gets 84% of the requests. new gets 15.0 points more right than old (as it looks now; that it is more "
-        f"is {SURE}), over 1000 and 1000 requests. Method: bets on every request."
+        f"is {SURE}), over 1,000 and 1,000 requests. Method: bets on every request."
     )
     policy = Thompson(variants=("old", "new"), reward="correct")
     said = report(given, book.ledger(), policy)["verdict"]["sentence"]
@@ -182,13 +184,13 @@ def test_what_was_declared_is_said_and_that_it_came_too_late() -> None:
     book = Book().rate("old", "correct", 700, 1000).rate("new", "correct", 710, 1000)
     planned = route(test=DeclaredTest(units=20_000))
     assert sentence(book, planned).endswith(
-        "the first of its planned looks is made at 20% of what was declared. So far it is over 1000 and 1000 users. "
+        "the first of its planned looks is made at 20% of what was declared. So far it is over 1,000 and 1,000 users. "
         "Planned for 20,000 users, of which 10% is there."
     )
     meant = route(test=DeclaredTest(smallest_effect=0.02, alpha=0.01))
     said = sentence(book, meant)
     assert "99 % sure however often you look" in said
-    assert "To decide one of 2.0 points it takes about " in said
+    assert "To decide one of 2.0 points is out of reach at today's traffic: it takes about " in said
     assert said.endswith("Method: confidence sequence for the declared effect.")
     late = report(snapshot(meant), replace(book.ledger(), test_changed_ms=1_700_000_000_000))["verdict"]["sentence"]
     assert late.endswith(

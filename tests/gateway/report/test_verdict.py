@@ -152,7 +152,7 @@ def test_what_is_missing_is_said_where_it_is_not_units() -> None:
     drawn = Book().rate("old", "correct", 500, 1000).rate("new", "correct", 600, 1000)
     found = verdict(drawn, snapshot(route(by_unit=False)))
     assert found["reason"] == "the shares that these requests were drawn with are not known"
-    assert found["sentence"].endswith(f"1000 and 1000 requests have a result so far, and {found['reason']}.")
+    assert found["sentence"].endswith(f"1,000 and 1,000 requests have a result so far, and {found['reason']}.")
     free = Book()
     for name in ("old", "new"):
         free.put(name, "error", Tally.of_units([(float(i % 7), 1) for i in range(50)]))
@@ -201,7 +201,10 @@ def test_pairs_say_what_an_ab_test_would_need() -> None:
     book = Book().rate("old", "correct", 500, 1000).rate("new", "correct", 500, 1000, role="shadow")
     found = verdict(book.pairs("new", "correct", [1.0, -1.0] * 50 + [0.0] * 900), snapshot(shadow_route()))
     assert found["comparisons"][0]["ab_test_needs"] == pytest.approx(10)
-    assert "On the same requests this takes 1/10 of what an A/B test would need." in found["sentence"]
+    assert (
+        "As both answer the same requests, this takes 1/10 of the requests that an A/B test would need."
+        in found["sentence"]
+    )
 
 
 def test_rankers_are_compared_by_the_votes_of_units() -> None:

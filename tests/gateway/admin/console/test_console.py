@@ -67,7 +67,7 @@ def test_a_route_shows_a_chart_and_the_same_numbers_as_text() -> None:
     text = ask(control(), "/routes/digits").text
     assert "<svg" in text
     assert "85.0 %" in text
-    assert "<td>+15.0 points (9.1 to 20.9)</td>" in text
+    assert "<td>+15.0 points (+9.1 to +20.9 points)</td>" in text
 
 
 def test_a_shadow_and_a_preference_have_their_own_words() -> None:
@@ -186,5 +186,5 @@ def test_a_route_shows_every_metric_its_method_and_its_guardrails() -> None:
     assert "Every metric, compared with old" in text
     assert 'click <span class="kind">secondary</span>' in text
     assert "a confidence sequence, valid at every look once there are many units" in text
-    assert "limit 100 ms" in text
+    assert "at most 100 ms" in text
     assert '<span class="status better">clean</span>' in text

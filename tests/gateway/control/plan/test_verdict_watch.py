@@ -177,3 +177,29 @@ def test_a_test_with_a_declared_maximum_is_looked_at_when_it_is_due_and_decided_
             assert [(one["from"], one["to"]) for one in told(control)] == [("collecting", "better")]
 
     asyncio.run(story())
+
+
+def test_a_verdict_that_becomes_invalid_is_reported_with_the_cause(tmp_path: Path) -> None:
+    """Requests of one region all reach a; those of the other are split as set."""
+
+    async def story() -> None:
+        house = House(tmp_path, PLANNED.replace("test = { units = 1000 }\n", ""))
+        async with recording(house.control()) as control:
+            await until(lambda: control.queries.ready)
+            await control.in_force.save()
+            assert control.opened is not None
+            placed = control.in_force.snapshot.routes["r"]
+            where: dict[str, Any] = {"epoch": placed.epoch, "period": placed.period, "revision": placed.revision}
+            for n in range(400):
+                eu = n % 2 == 0
+                variant = "a" if eu else "ab"[n // 2 % 2]
+                house.journal.calls(call(n, variant, features={"region": "eu" if eu else "us"}, **where))
+                house.journal.events(event(n, 1, at=n + 5, metric="click"))
+            house.journal.beat(2 * 24 * 3_600_000)
+            assert await control.opened.recorder.drain(20)
+            await judge(control)
+            [one] = told(control)
+            assert (one["from"], one["to"]) == ("collecting", "invalid")
+            assert "most of it where region = eu: 200 to 0 (a to b)" in one["detail"]
+
+    asyncio.run(story())
