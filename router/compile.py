@@ -83,6 +83,7 @@ def compile_snapshot(
         routes=routes,
         sinks=config.sinks,
         assignment="" if key is None else key.name,
+        tokens=() if previous is None else previous.tokens,
     )
 
 

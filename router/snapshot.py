@@ -23,6 +23,7 @@ from router.settings.gateway import NEW_UNITS, Gateway
 from router.settings.metric import Metric
 from router.settings.route import Capture, KeyRule, RouteMirror, RouteSettings
 from router.settings.sink import EventType, Sink
+from router.settings.tokens import NamedToken
 
 __all__ = [
     "NEW_UNITS",
@@ -35,6 +36,7 @@ __all__ = [
     "Guardrail",
     "KeyRule",
     "Metric",
+    "NamedToken",
     "Route",
     "RouteMirror",
     "Sink",
@@ -81,7 +83,7 @@ class Snapshot:
     """One revision of everything a worker needs, with which the controller continues too while the file is invalid.
 
     ``config`` is the hash of the operator's file, as parsed, and ``assignment`` the name of the assignment key ("":
-    none). The two determine everything but the plans.
+    none). The two determine everything but the plans and ``tokens``, those that are valid beside those in files.
     """
 
     revision: int
@@ -92,6 +94,7 @@ class Snapshot:
     routes: Mapping[str, Route] = field(default_factory=dict)
     sinks: Mapping[str, Sink] = field(default_factory=dict)
     assignment: str = ""
+    tokens: tuple[NamedToken, ...] = ()
 
     @property
     def source(self) -> tuple[str, str]:
@@ -112,6 +115,7 @@ def encode(snapshot: Snapshot) -> bytes:
             "metrics": list(snapshot.metrics.values()),
             "routes": [_encode_route(route) for route in snapshot.routes.values()],
             "sinks": list(snapshot.sinks.values()),
+            "tokens": snapshot.tokens,
         },
         option=orjson.OPT_INDENT_2,
     )
@@ -143,6 +147,7 @@ def decode(data: bytes, known: KnownRoutes | None = None) -> Snapshot:
             routes=_decode_routes(value["routes"], {} if known is None else known),
             sinks={s["name"]: Sink(**_tuples(s)) for s in value.get("sinks", ())},
             assignment=value.get("assignment", ""),
+            tokens=tuple(NamedToken(**token) for token in value.get("tokens", ())),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not a snapshot: {error!r}") from error

@@ -24,6 +24,7 @@ from gateway.admin.api.reports import Reports
 from gateway.admin.console.console import Console
 from gateway.admin.controller import Controller
 from gateway.admin.guard import Guard
+from gateway.admin.identity import Identities
 from gateway.admin.json_errors import problem
 from gateway.admin.metrics.metrics import Metrics
 from router.snapshot import Snapshot
@@ -35,6 +36,7 @@ def create(control: Controller, metrics: Metrics | None = None) -> Starlette:
     ``app.state.metrics`` are the metrics that it shows.
     """
     metrics = metrics or new_metrics(lambda: control.in_force.snapshot)
+    identities = Identities(metrics.series.admin_ignored_users.inc)
     reports = Reports(control.in_force, control.queries, clock=time.monotonic)
     app = Starlette(
         routes=[
@@ -43,7 +45,7 @@ def create(control: Controller, metrics: Metrics | None = None) -> Starlette:
             ExportAPI(control.in_force, control.queries).route(),
             *Console(control, reports, metrics).routes(),
         ],
-        middleware=[Middleware(Guard, gateway=lambda: control.in_force.snapshot.gateway)],
+        middleware=[Middleware(Guard, snapshot=lambda: control.in_force.snapshot, identities=identities)],
         exception_handlers={HTTPException: _refused},
     )
     app.router.redirect_slashes = False

@@ -5,12 +5,14 @@ Rule: a parameter is either read or refused with a 400 that says which values ar
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from gateway.admin.guard import TOKEN_LINE
+from gateway.admin.guard import SCOPE, WHO
+from router.settings.tokens import Scope
 
 #: The last millisecond of the year 9999: the largest number that any parameter needs.
 LATEST_MS: Final = 253_402_300_799_999
@@ -19,15 +21,43 @@ _MOST_NAME: Final = 64
 _MOST_NUMBERS: Final = 20
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who asks, from where, and what the sender may do.
+
+    ``who`` names one user or token wherever a request comes from; ``known`` says whether that was proved. Where the
+    admin port asks for no token, it is what the command line says of its user, and may be anybody.
+    """
+
+    who: str
+    scope: Scope
+    known: bool
+    address: str | None = None
+    said: str | None = None
+
+    @property
+    def sentence(self) -> str:
+        """All of it, as events show it."""
+        found = [] if self.said is None else [f"{self.said} by the command line"]
+        if self.known:
+            found.append(self.who)
+        if self.address is not None:
+            found.append(f"from {self.address}")
+        return ", ".join(found)
+
+
+def asker(request: Request) -> Asked:
+    """Return who sends the request."""
+    given = request.headers.get("turnout-user", "")
+    said = given if given.isprintable() and 0 < len(given) <= _MOST_NAME else None
+    address = None if request.client is None else request.client.host
+    who, scope = request.scope.get(WHO, ""), request.scope.get(SCOPE, "read")
+    return Asked(who or said or address or "unknown", scope, bool(who), address, said)
+
+
 def author(request: Request) -> str:
     """Return who sends the request, as far as that is known: the command line's user, the token, the address."""
-    said = request.headers.get("turnout-user", "")
-    found = [f"{said} by the command line"] if said.isprintable() and 0 < len(said) <= _MOST_NAME else []
-    if TOKEN_LINE in request.scope:
-        found.append(f"token {request.scope[TOKEN_LINE]} of admin_token_file")
-    if request.client is not None:
-        found.append(f"from {request.client.host}")
-    return ", ".join(found)
+    return asker(request).sentence
 
 
 def number(request: Request, name: str, default: int, *, least: int = 0, most: int = LATEST_MS) -> int:

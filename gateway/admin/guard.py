@@ -3,10 +3,12 @@
 Rule: one ASGI layer around everything. It fails closed: with a token file that cannot be read, every request is
 refused.
 
-- With ``admin_token_file`` every path needs a token except ``/livez`` and ``/readyz``: ``/metrics`` too, since labels
-  name routes and models, unless ``metrics_open`` says otherwise. A token of ``admin_read_token_file`` reads and changes
-  nothing. It is sent as ``Authorization: Bearer``, or as the password of Basic with any user name, which is what
-  browsers can ask for. The files are read again when they change, so tokens can be rotated without a restart.
+- With ``admin_token_file``, ``admin_token_required`` or ``trusted_user_header`` every path needs a token or a user
+  (``identity``) except ``/livez`` and ``/readyz``: ``/metrics`` too, since labels name routes and models, unless
+  ``metrics_open`` says otherwise. What each request needs is a table (``scopes``). A token of ``admin_read_token_file``
+  reads and changes nothing. A token is sent as ``Authorization: Bearer``, or as the password of Basic with any user
+  name, which is what browsers can ask for. The files are read again when they change, so tokens can be rotated without
+  a restart.
 - At most ``MOST_REQUESTS`` are under way at once; one more gets 503, and health is answered all the same. At most
   ``AT_A_TIME`` handlers run at once, and none for a client that hung up while it waited: recording runs on the same
   loop, and many requests must not delay it.
@@ -18,8 +20,6 @@ refused.
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import contextlib
 import logging
 from collections.abc import Callable
@@ -31,9 +31,11 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.admin.identity import Identities
 from gateway.admin.json_errors import problem
-from gateway.files.secret import SecretMissing, TokenFile, is_one_of
-from router.snapshot import Gateway
+from gateway.admin.scopes import SAFE_METHODS, needed
+from router.settings.tokens import RANKS
+from router.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +44,6 @@ OPEN_PATHS: Final = frozenset({"/livez", "/readyz"})
 MOST_REQUESTS: Final = 64
 #: How many handlers run at once, each until its answer begins.
 AT_A_TIME: Final = 4
-SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 #: Pages may load their own style sheet and images, and nothing else: no script, no frame, no other host.
 HEADERS: Final = {
@@ -55,20 +56,23 @@ HEADERS: Final = {
     "cache-control": "no-store",
 }
 
-#: The key in a request's scope for which token of ``admin_token_file`` it came with: the first is 1.
-TOKEN_LINE: Final = "turnout.token_line"
+#: The keys in a request's scope for who sent it ("": that is not known) and what the sender may do.
+WHO: Final = "turnout.who"
+SCOPE: Final = "turnout.scope"
 
-_CHALLENGE: Final = {"www-authenticate": 'Basic realm="turnout", charset="UTF-8", Bearer realm="turnout"'}
+_WHAT_DOES: Final = {
+    "operate": "a token of admin_token_file does, or one with the scope operate",
+    "admin": "a token of admin_token_file does, or one with the scope admin",
+}
 
 
 class Guard:
-    """Wraps an ASGI app. ``gateway`` gives the settings in force, asked at each request."""
+    """Wraps an ASGI app. ``snapshot`` gives what is in force, asked at each request."""
 
-    def __init__(self, app: ASGIApp, gateway: Callable[[], Gateway]) -> None:
+    def __init__(self, app: ASGIApp, snapshot: Callable[[], Snapshot], identities: Identities) -> None:
         self._app = app
-        self._gateway = gateway
-        self._changing = TokenFile()
-        self._reading = TokenFile()
+        self._snapshot = snapshot
+        self.identities = identities
         self._under_way = 0
         self._turns = asyncio.Semaphore(AT_A_TIME)
 
@@ -113,7 +117,8 @@ class Guard:
             self._under_way -= 1
 
     def _refusal(self, scope: Scope) -> Response | None:
-        gateway, headers = self._gateway(), Headers(scope=scope)
+        snapshot, headers = self._snapshot(), Headers(scope=scope)
+        gateway = snapshot.gateway
         host = headers.get("host", "")
         if is_loopback(hostname(gateway.admin)) and not is_loopback(hostname(host)):
             detail = f'this port answers to localhost and 127.0.0.1, not to "{host[:100]}"'
@@ -122,29 +127,27 @@ class Guard:
             return None
         if self._under_way > MOST_REQUESTS:
             return problem(503, f"{MOST_REQUESTS} requests are under way", headers={"retry-after": "1"})
-        if gateway.admin_token_file is not None and not (gateway.metrics_open and scope["path"] == "/metrics"):
-            refused = self._unauthorised(gateway, scope, headers.get("authorization", ""))
+        if not (gateway.metrics_open and scope["path"] == "/metrics"):
+            refused = self._unauthorised(snapshot, scope, headers)
             if refused is not None:
                 return refused
         if scope["method"] not in SAFE_METHODS and _is_cross_site(headers, host):
             return problem(403, "a page of another site may not change anything here")
         return None
 
-    def _unauthorised(self, gateway: Gateway, scope: Scope, authorization: str) -> Response | None:
-        changing = _read(self._changing, gateway.admin_token_file)
-        reading = _read(self._reading, gateway.admin_read_token_file)
-        given = credential(authorization)
-        changes, reads = is_one_of(given, changing), is_one_of(given, reading)
-        if changes:
-            scope[TOKEN_LINE] = 1 + sum(index for index, one in enumerate(changing) if is_one_of(given, (one,)))
-        if changes or (reads and scope["method"] in SAFE_METHODS):
+    def _unauthorised(self, snapshot: Snapshot, scope: Scope, headers: Headers) -> Response | None:
+        needs = needed(scope["method"], scope["path"])
+        if needs == "signed":
             return None
-        if reads:
-            return problem(403, "this token reads and changes nothing; a token of admin_token_file does")
-        if not changing:
-            return problem(503, "the admin token file cannot be read, so nobody is let in")
-        detail = "this needs the admin token, as Authorization: Bearer TOKEN or as the password of Basic"
-        return problem(401, detail, headers=_CHALLENGE)
+        found = self.identities.of(snapshot, scope, headers)
+        if isinstance(found, Response):
+            return found
+        scope[WHO], scope[SCOPE] = found.who, found.scope
+        if RANKS[found.scope] >= RANKS[needs]:
+            return None
+        if found.scope == "read":
+            return problem(403, f"{found.word} reads and changes nothing; {_WHAT_DOES[needs]}")
+        return problem(403, f"{found.word} has the scope {found.scope}, and this needs {needs}")
 
 
 async def _is_gone(receive: Receive) -> bool:
@@ -158,31 +161,6 @@ async def _is_gone(receive: Receive) -> bool:
         if asking.result()["type"] == "http.disconnect":
             return True
     return False
-
-
-def _read(file: TokenFile, path: str | None) -> tuple[bytes, ...]:
-    """Return the tokens of a file; none if there is no file or it cannot be read: then no token is valid."""
-    if path is None:
-        return ()
-    try:
-        return file.read(path)
-    except SecretMissing as error:
-        logger.error("tokens cannot be read: %s", error)
-        return ()
-
-
-def credential(authorization: str) -> bytes | None:
-    """Return the token in an Authorization header, None if it has none in a scheme that is known here."""
-    scheme, _, rest = authorization.partition(" ")
-    if scheme.lower() == "bearer":
-        return rest.strip().encode()
-    if scheme.lower() != "basic":
-        return None
-    try:
-        _, separator, password = base64.b64decode(rest.strip(), validate=True).partition(b":")
-    except (binascii.Error, ValueError):
-        return None
-    return password if separator else None
 
 
 def hostname(authority: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from types import GenericAlias, UnionType
-from typing import Annotated, Any, Final, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -20,6 +20,7 @@ from router.extract import Pointer
 from router.records import LARGEST
 from router.settings.keys import Bounds
 from router.settings.placeholders import placeholders
+from router.settings.tokens import MOST_USER
 from router.unit import TOKEN, reference
 
 
@@ -132,6 +133,12 @@ def _headers(name: Callable[[str], str], value: Callable[[str], str]) -> Any:
 def _line(text: str) -> str:
     if not text or text != text.strip() or not text.isprintable():
         raise ValueError("must be one line of text, without spaces at its ends")
+    return text
+
+
+def _user(text: str) -> str:
+    if len(text) > MOST_USER or text.startswith("token ") or not text.isprintable() or text != text.strip() or not text:
+        raise ValueError(f'must be a user\'s name of at most {MOST_USER} characters, or "*"')
     return text
 
 
@@ -266,6 +273,10 @@ KINDS: Final = {
     "pointer": spelled(Pointer, "(/.*)?", keep=True),
     "reference": _Reference,
     "features": _Features,
+    "header_name": spelled(_token),
+    "trusted_users": Annotated[
+        mapping(spelled(_user), Literal["read", "operate", "admin"]), AfterValidator(lambda given: tuple(given.items()))
+    ],
     "matched_headers": _headers(_token, _header_value),
     "request_headers": _headers(_request_header, _sent_value),
     "sink_headers": _headers(_event_header, _sent_value),

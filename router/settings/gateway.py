@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
 from router.settings.keys import Bounds, Duration, Positive, Text, Whole, setting
+from router.settings.tokens import Scope
 
 Address = Annotated[str, "address"]
+HeaderName = Annotated[str, "header_name"]
 Network = Annotated[str, "network"]
 Origin = Annotated[str, "origin"]
 StoreAddress = Annotated[str, "store"]
+TrustedUsers = Annotated[tuple[tuple[str, Scope], ...], "trusted_users"]
 
 #: The default of max_new_units_per_client where clients' addresses are known: new units counted within a minute.
 NEW_UNITS: Final = 600
@@ -44,6 +47,21 @@ class Gateway:
     admin_read_token_file: Text | None = setting(
         None, "A file with tokens that read on the admin port and change nothing."
     )
+    admin_token_required: bool = setting(
+        False,
+        "Whether the admin port asks for a token though there is no admin_token_file: one that `turnout token create` "
+        "made.",
+    )
+    trusted_user_header: HeaderName | None = setting(
+        None,
+        "The header in which an authenticating proxy, one of trusted_proxies, names the user of the admin port, as in "
+        '"X-Forwarded-User". From any other address it is ignored and counted.',
+    )
+    trusted_users: TrustedUsers = setting(
+        (),
+        'What each of these users may do: "read", "operate" or "admin"; "*" is every other user. Without an entry: '
+        "nothing.",
+    )
     admin_open: bool = setting(
         False,
         "Whether an admin port that other machines reach is served without a token; if not, it is refused.",
@@ -56,6 +74,11 @@ class Gateway:
     admin_tls_key_file: Text | None = setting(None, "The certificate's private key (PEM).", restart=True)
     feedback_token_file: Text | None = setting(
         None, "A file with tokens, one a line, of which feedback must carry one; without it, it is open."
+    )
+    feedback_token_required: bool = setting(
+        False,
+        "Whether feedback must carry a token though there is no feedback_token_file: one of scope feedback that "
+        "`turnout token create` made.",
     )
     feedback_origins: tuple[Origin, ...] = setting(
         (), 'The sites whose pages may send feedback, as in ["https://shop.example"]; pages of others get 403.'
@@ -83,7 +106,7 @@ class Gateway:
     trusted_proxies: tuple[Network, ...] = setting(
         (),
         "Addresses and networks of the proxies in front of listen. Their X-Forwarded-For, -Proto and -Host are passed "
-        "on; those of other clients are replaced.",
+        "on; those of other clients are replaced. On the admin port theirs alone is the trusted_user_header.",
     )
     # None: NEW_UNITS if trusted_proxies is set, else no bound.
     max_new_units_per_client: Whole | None = setting(

@@ -258,6 +258,10 @@ class Series:
         self.datagrams_refused = self._counter(
             "datagrams_refused_total", "Reports of workers that could not be understood."
         )
+        self.admin_ignored_users = self._counter(
+            "admin_ignored_users_total",
+            "Requests of the admin port whose user was ignored, since no proxy of trusted_proxies named it.",
+        )
         self.config_last_reload_successful = self._gauge(
             "config_last_reload_successful", "1 when the configuration as last read is in force, 0 when it was refused."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 #: More than the 10 s after which the API reports that the store is slow.
 TIMEOUT_SECONDS: Final = 15.0
+
+#: The environment variable with the token to send; without it, tokens are read from the files that the config names.
+TOKEN_VARIABLE: Final = "TURNOUT_TOKEN"
 
 
 def report(
@@ -174,9 +178,11 @@ def _trusted(gateway: Gateway) -> ssl.SSLContext | bool:
 
 
 def _authorization(gateway: Gateway) -> dict[str, str]:
-    """Return the header with the first admin token that can be read, or else the first token for reading."""
+    """Return the header with the token in TURNOUT_TOKEN, else the first in the files: of admins, or for reading."""
     from gateway.files.secret import SecretMissing, tokens
 
+    if given := os.environ.get(TOKEN_VARIABLE, "").strip():
+        return {"authorization": f"Bearer {given}"}
     files = [path for path in (gateway.admin_token_file, gateway.admin_read_token_file) if path is not None]
     missing: SecretMissing | None = None
     for path in files:
@@ -203,8 +209,8 @@ def _user() -> dict[str, str]:
 def _refused(answer: Any, gateway: Gateway) -> tuple[str, str | None]:
     """Return the sentence with which the admin port refused, and a hint."""
     if answer.status_code == 401:
-        source = gateway.admin_token_file
-        hint = f"it was read from {source}" if source else "set gateway.admin_token_file as the running gateway has it"
+        source = TOKEN_VARIABLE if os.environ.get(TOKEN_VARIABLE, "").strip() else gateway.admin_token_file
+        hint = f"it was read from {source}" if source else f"set {TOKEN_VARIABLE}, or gateway.admin_token_file"
         return "the admin port does not take the token" if source else "the admin port wants a token", hint
     try:
         detail = str(answer.json()["detail"])

@@ -44,8 +44,10 @@ _USELESS_WITHOUT: Final = (
     ("tls_client_ca_file", "tls_cert_file"),
     ("admin_tls_key_file", "admin_tls_cert_file"),
     ("admin_read_token_file", "admin_token_file"),
-    ("metrics_open", "admin_token_file"),
+    ("trusted_users", "trusted_user_header"),
 )
+#: What makes the admin port ask who somebody is.
+_ADMIN_ASKS: Final = ("admin_token_file", "admin_token_required", "trusted_user_header")
 
 
 def _gateway(gateway: TableDraft) -> Iterator[Finding]:
@@ -57,6 +59,8 @@ def _gateway(gateway: TableDraft) -> Iterator[Finding]:
     for name, needed in _USELESS_WITHOUT:
         if has(name) and not has(needed) and needed not in gateway.broken:
             yield wrong(gateway.path, name, f"needs {needed}, or it has no effect")
+    if has("metrics_open") and not any(has(one) or one in gateway.broken for one in _ADMIN_ASKS):
+        yield wrong(gateway.path, "metrics_open", "needs admin_token_file, or it has no effect")
     if has("store_password_file") and has("store") == "sqlite":
         yield wrong(gateway.path, "store_password_file", 'has no effect with store = "sqlite"')
     listen, admin = has("listen"), has("admin")
@@ -66,22 +70,29 @@ def _gateway(gateway: TableDraft) -> Iterator[Finding]:
     if head is not None and target is not None and target > head:
         message = f"must be at most max_header_bytes, {head}, got {target}: a target is part of the head"
         yield wrong(gateway.path, "max_target_bytes", message)
-    if has("admin_open") and has("admin_token_file"):
-        yield wrong(gateway.path, "admin_open", "has no effect with admin_token_file")
-    if _is_open(gateway, "listen", "feedback_token_file"):
+    for asked in _ADMIN_ASKS:
+        if has("admin_open") and has(asked):
+            yield wrong(gateway.path, "admin_open", f"has no effect with {asked}")
+    if has("trusted_user_header") and not has("trusted_proxies") and "trusted_proxies" not in gateway.broken:
+        message = "needs trusted_proxies, the addresses of the proxies whose word it is, or it has no effect"
+        yield wrong(gateway.path, "trusted_user_header", message)
+    if has("trusted_user_header") and not has("trusted_users") and "trusted_users" not in gateway.broken:
+        message = 'needs trusted_users, which says what each may do, as in { "*" = "read" }; without it, nothing'
+        yield wrong(gateway.path, "trusted_user_header", message)
+    if _is_open(gateway, "listen", "feedback_token_file", "feedback_token_required"):
         words = "is open to other machines, and anybody who reaches it may send feedback"
         message = f"{words}; name a file with a token in feedback_token_file"
         yield wrong(gateway.path, "listen", message, warning=True)
-    if _is_open(gateway, "admin", "admin_token_file") and not has("admin_open") and "admin_open" not in gateway.broken:
+    if _is_open(gateway, "admin", *_ADMIN_ASKS) and not has("admin_open") and "admin_open" not in gateway.broken:
         words = "is open to other machines, and anybody who reaches it may read, reload and change"
         hint = "or write admin_open = true, where something else keeps others away"
         yield wrong(gateway.path, "admin", f"{words}; name a file with a token in admin_token_file", hint)
 
 
-def _is_open(gateway: TableDraft, name: str, token: str) -> bool:
-    """Return whether other machines can surely reach this address, and no token is required there."""
+def _is_open(gateway: TableDraft, name: str, *settings: str) -> bool:
+    """Return whether other machines can surely reach this address, and none of these asks who somebody is."""
     where: str | None = gateway.values.get(name)
-    asks = gateway.values.get(token) or token in gateway.broken
+    asks = any(gateway.values.get(one) or one in gateway.broken for one in settings)
     return where is not None and not asks and not spellings.is_loopback(where)
 
 

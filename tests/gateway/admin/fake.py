@@ -257,4 +257,5 @@ async def asking(
 ) -> httpx.Response:
     transport = httpx.ASGITransport(create(fake.parts), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url=f"http://{host}") as client:
-        return await client.request(method, path, headers=headers)
+        sent = [(name.encode(), value.encode("latin-1")) for name, value in (headers or {}).items()]
+        return await client.request(method, path, headers=sent)

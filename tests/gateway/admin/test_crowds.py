@@ -8,6 +8,7 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from gateway.admin.guard import AT_A_TIME, MOST_REQUESTS, Guard
+from gateway.admin.identity import Identities
 from loadtests.hangups import hang_up
 from tests.gateway.admin.fake import ask, control
 from tests.gateway.cli.running import admin_port
@@ -20,7 +21,7 @@ class Crowd:
 
     def __init__(self) -> None:
         self.now = self.most = self.answered = 0
-        self.guard = Guard(self.app, gateway=lambda: control().snapshot.gateway)
+        self.guard = Guard(self.app, lambda: control().snapshot, Identities())
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.now += 1

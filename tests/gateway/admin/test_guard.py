@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.admin.guard import credential, hostname, is_loopback
+from gateway.admin.guard import hostname, is_loopback
+from gateway.admin.identity import credential
 from tests.gateway.admin.fake import ask, control
 
 PATHS = ["/", "/routes/digits", "/api/v1/routes", "/api/v1/config", "/api/v1/events", "/metrics", "/static/console.css"]
