@@ -22,6 +22,7 @@ from starlette.routing import Route
 from gateway import amounts, nearest
 from gateway.admin.api.reports import Report, Reports, StoreUnavailable, from_store
 from gateway.admin.console.forest import ForestRow, forest
+from gateway.admin.console.labels import labelled
 from gateway.admin.controller import Controller
 from gateway.admin.metrics.metrics import Metrics
 from gateway.admin.metrics.replicas import out_of_use
@@ -134,7 +135,7 @@ class Console:
 
     def _page(self, template: str, status: int = 200, **values: Any) -> Response:
         values |= {"snapshot": self.controller.in_force.snapshot, "progress": self.controller.readiness.progress()}
-        return HTMLResponse(_pages.get_template(template).render(**values), status)
+        return HTMLResponse(labelled(_pages.get_template(template).render(**values)), status)
 
 
 def charts(report: Report) -> list[dict[str, Any]]:

@@ -28,6 +28,7 @@ from gateway.sinks.sinks import RESULTS
 from gateway.store.rows.calls import CallRow, StoredCall, by_shared_fields
 from gateway.store.rows.feedback_status import STATUSES, UNKNOWN
 from gateway.store.rows.shared_fields import SharedFields
+from policies.rollouts.standing import State
 from router.records import EXPOSED, VARIANT_FAULTS, Fault, Role
 from router.settings.backend import replica_name
 from router.snapshot import Snapshot
@@ -193,6 +194,7 @@ class Metrics:
         for route in snapshot.routes.values():
             for variant, share in route.plan.shares.items():
                 series.share.labels(route.name, variant).set(share)
+        self._refresh_standings(snapshot)
         gauges, revisions = self._workers.gauges(), self._workers.revisions()
         series.workers.set(len(revisions))
         series.worker_plan_revision.clear()
@@ -205,6 +207,22 @@ class Metrics:
             for these in values[labels]:
                 place = name, tuple(sorted(zip(labels, these, strict=True)))
                 gauge.labels(*these).set(gauges.get(place, 0.0))
+
+    def _refresh_standings(self, snapshot: Snapshot) -> None:
+        """Set where the routes stand that ever moved."""
+        series = self.series
+        whole = (series.rollout_step, series.rollout_state, series.rollout_changed_timestamp_seconds)
+        for gauge in (*whole, series.rollout_held_up):
+            gauge.clear()
+        for route in snapshot.routes.values():
+            if not (now := route.standing).number:
+                continue
+            series.rollout_step.labels(route.name).set(now.step + 1)
+            series.rollout_changed_timestamp_seconds.labels(route.name).set(now.changed_ms / 1000)
+            for state in get_args(State):
+                series.rollout_state.labels(route.name, state).set(int(state == now.state))
+            if (said := now.detail.get("said")) is not None:
+                series.rollout_held_up.labels(route.name, str(said)).set(1)
 
     def refresh_fleet(self, fleet: FleetView | None) -> None:
         """Set what this node knows of the other nodes. Without a fleet (None) these series stay empty."""

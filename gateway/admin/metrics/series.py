@@ -92,6 +92,7 @@ class Series:
         self._declare_health()
         self._declare_fleet()
         self._declare_sinks()
+        self._declare_rollouts()
 
     def _counter(self, name: str, help_text: str, labels: tuple[str, ...] = ()) -> Counter:
         return self._by_library(Counter(f"turnout_{name}", help_text, labels, registry=self.registry))
@@ -319,6 +320,23 @@ class Series:
             "sink_ready",
             "1 when the sink takes events, 0 when it is in trouble; said by the node that sends.",
             ("sink",),
+        )
+
+    def _declare_rollouts(self) -> None:
+        self.rollout_step = self._gauge("rollout_step", "The step that a route is at, counted from 1.", ("route",))
+        self.rollout_state = self._gauge(
+            "rollout_state",
+            "1 for the state that a route is in which moves by itself or by hand, 0 for the others: running, paused, "
+            "rolled_back, done.",
+            ("route", "state"),
+        )
+        self.rollout_changed_timestamp_seconds = self._gauge(
+            "rollout_changed_timestamp_seconds", "Unix time at which a route's step or state last changed.", ("route",)
+        )
+        self.rollout_held_up = self._gauge(
+            "rollout_held_up",
+            "1 while a route cannot be judged, by the reason: no_data, measuring_error, baseline_failing.",
+            ("route", "reason"),
         )
 
     def exposition(self, accept: str) -> tuple[bytes, str]:

@@ -12,6 +12,7 @@ from gateway.store.counts.ledger import Seen
 from gateway.store.fleet.nodes import ABSENT_MS, Node
 from gateway.store.rows.feedback_status import STATUSES
 from policies import Tally, Thompson, Weighted
+from policies.rollouts.standing import Standing
 from router.records import Prediction
 from tests.gateway.admin.fake import Control, control
 from tests.gateway.control.builders import row
@@ -72,7 +73,9 @@ def filled_control() -> Control:
     """The routes of ``control()`` and a bandit: every kind of number that a report can hold."""
     fake = control()
     bandit = route("thompson", Weighted((("old", 0.2), ("new", 0.8)), sticky=False), name="bandit", by_unit=False)
-    fake.snapshot = snapshot(*fake.snapshot.routes.values(), bandit)
+    stood = Standing(number=3, policy="ab", state="paused", changed_ms=NOW_MS, detail={"said": "no_data"})
+    ab = replace(fake.snapshot.routes["digits"], standing=stood)
+    fake.snapshot = snapshot(*{**fake.snapshot.routes, "digits": ab}.values(), bandit)
     book = Book(route="bandit").rate("old", "correct", 70, 100).rate("new", "correct", 90, 100)
     learned = book.stretch({"old": 100, "new": 100}, {"old": 0.5, "new": 0.5}).ledger()
     assert learned.watermark_ms is not None

@@ -154,6 +154,7 @@ def test_every_series_of_traffic_or_quality_is_on_the_dashboard_or_listed_here_w
         "turnout_sink_lag_seconds",
         "turnout_sink_pending_bytes",
         "turnout_sink_ready",
+        "turnout_rollout_changed_timestamp_seconds",  # an annotation and an alert
     }
 
 
@@ -235,8 +236,20 @@ FIRING = {
         "0+5x20",
         "5x20",
     ),
+    "TurnoutRolloutStuck": ("turnout_rollout_held_up{instance='i', route='r', reason='no_data'}", "1x20", "_x20"),
+    "TurnoutRolledBack": ("turnout_rollout_state{instance='i', route='r', state='rolled_back'}", "1x20", "0x20"),
 }
 TWO_SERIES = {
+    "TurnoutPausedTooLong": (
+        {
+            "turnout_rollout_state{instance='i', route='r', state='paused'}": "1x20",
+            "turnout_rollout_changed_timestamp_seconds{instance='i', route='r'}": "-90000x20",
+        },
+        {
+            "turnout_rollout_state{instance='i', route='r', state='paused'}": "1x20",
+            "turnout_rollout_changed_timestamp_seconds{instance='i', route='r'}": "0x20",
+        },
+    ),
     "TurnoutJournalFull": (
         {"turnout_journal_shed_total{instance='i'}": "0+1x20", "turnout_journal_refused_total{instance='i'}": "0x20"},
         {"turnout_journal_shed_total{instance='i'}": "4x20", "turnout_journal_refused_total{instance='i'}": "0x20"},

@@ -67,7 +67,7 @@ def test_a_route_shows_a_chart_and_the_same_numbers_as_text() -> None:
     text = ask(control(), "/routes/digits").text
     assert "<svg" in text
     assert "85.0 %" in text
-    assert "<td>+15.0 points (+9.1 to +20.9 points)</td>" in text
+    assert ">+15.0 points (+9.1 to +20.9 points)</td>" in text
 
 
 def test_a_shadow_and_a_preference_have_their_own_words() -> None:
@@ -188,3 +188,15 @@ def test_a_route_shows_every_metric_its_method_and_its_guardrails() -> None:
     assert "a confidence sequence, valid at every look once there are many units" in text
     assert "at most 100 ms" in text
     assert '<span class="status better">clean</span>' in text
+
+
+@pytest.mark.parametrize("path", ["/", "/routes/digits", "/routes/shadowed", "/routes/search", "/events"])
+def test_every_cell_names_its_column_for_screens_without_columns(path: str) -> None:
+    """A narrow screen shows rows as lists: a cell without its heading would be a bare number."""
+    text = ask(control(), path).text
+    for table in re.findall(r"<table>.*?</table>", text, re.DOTALL):
+        headings = {re.sub("<[^>]+>", "", one).strip() for one in re.findall(r"<th scope=.col.[^>]*>(.*?)</th>", table)}
+        for row in re.findall(r"<tr(?: class=.sub.)?>(.*?)</tr>", table.partition("</thead>")[2], re.DOTALL):
+            cells = re.findall(r"<td(?![^>]*colspan)[^>]*>", row)
+            found = [re.search(r'data-label="([^"]*)"', cell) for cell in cells]
+            assert all(one is not None and one[1] in headings for one in found), row
