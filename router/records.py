@@ -84,6 +84,9 @@ LARGEST: Final = 1e15
 #: was chosen as for any request.
 UNCOUNTED: Final = "uncounted"
 
+#: The logged reason of a request of a route that a person froze to one variant. It is ``forced``, so it counts nowhere.
+FROZEN: Final = "frozen"
+
 #: The metric whose events say that a user was shown a prediction.
 EXPOSED: Final = "exposed"
 

@@ -1,12 +1,14 @@
 """route(request) → Routing: where a request enters the experiment, and the one reference that is swapped.
 
-Rule: reads the snapshot once per request; no I/O, no clock. The result is complete: the caller needs nothing else from
+Rule: reads the snapshot once per request; no I/O, no clock. A route that a person froze to a variant (``freeze``) gets
+that one, whatever its plan, its holdout and the client say. The result is complete: the caller needs nothing else from
 the snapshot. There are two calls per request: ``match`` returns its route; then, with the body if ``needs_body`` asks
 for it, ``route`` decides. The route carries everything, so a swap in between does not affect the request.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from policies.chance import chance
@@ -14,7 +16,7 @@ from policies.decision import Decision, Occasion
 from policies.plans import TeamDraft, is_copied
 from router.extract import MISSING, writable
 from router.match import Facts, RouteTable
-from router.records import Role
+from router.records import FROZEN, Role
 from router.snapshot import Backend, Metric, Route, Snapshot
 from router.unit import reference
 
@@ -27,8 +29,8 @@ class Routing:
 
     ``mirrored`` is the decision's mirrors and the route's together, answering variants left out. ``missing`` are words
     (``records.WRONG``) for what the route names and the request does not carry, or where its body could not be read:
-    without a unit the request itself is randomised. ``forced`` says that the client chose the variant: the propensity
-    then means nothing and is logged as null.
+    without a unit the request itself is randomised. ``forced`` says that the client chose the variant, or a person who
+    froze the route: the propensity then means nothing and is logged as null.
     """
 
     __slots__ = ("decision", "forced", "key", "mirrored", "missing", "occasion", "route")
@@ -62,6 +64,14 @@ class Routing:
         return "holdout" if self.decision.reason == HOLDOUT else "primary"
 
     @property
+    def fallback(self) -> str | None:
+        """The variant that is asked if the chosen one fails: none of those that a person froze the route away from."""
+        fallback = self.route.fallback
+        if fallback is not None and self.decision.reason == FROZEN and fallback in self.route.variants:
+            return None
+        return fallback
+
+    @property
     def draft(self) -> TeamDraft | None:
         """The plan that merges the answers, when several variants answer; else None."""
         plan = self.route.plan
@@ -71,9 +81,10 @@ class Routing:
 class Router:
     """Holds the snapshot in force. ``swap`` replaces it whole; requests in flight keep the one they began with."""
 
-    __slots__ = ("_reading_bodies", "_table", "snapshot")
+    __slots__ = ("_frozen", "_reading_bodies", "_table", "overrides", "snapshot")
 
     def __init__(self, snapshot: Snapshot) -> None:
+        self.overrides: Mapping[str, str] = {}
         self.swap(snapshot)
 
     def swap(self, snapshot: Snapshot) -> None:
@@ -81,6 +92,16 @@ class Router:
         table = RouteTable(snapshot.routes.values())
         self._reading_bodies = frozenset(name for name, route in snapshot.routes.items() if needs_body(route))
         self.snapshot, self._table = snapshot, table
+        self._frozen = _decisions(snapshot, self.overrides)
+
+    def freeze(self, overrides: Mapping[str, str]) -> list[str]:
+        """Give each of these routes, by name, its one variant from the next request on, and the others their plans.
+
+        What names no route, or no variant of it, changes nothing until a snapshot has it: these are returned.
+        """
+        self.overrides = overrides
+        self._frozen = _decisions(self.snapshot, overrides)
+        return [name for name in overrides if name not in self._frozen]
 
     def needs_body(self, route: Route) -> bool:
         """Return whether the body must be read before deciding; the route is one that ``match`` has just returned."""
@@ -115,7 +136,10 @@ class Router:
         else:
             occasion = Occasion(route.salt, unit, request_id)
         mirrored: tuple[str, ...] = ()
-        if force is not None:
+        forced = force is not None
+        if self._frozen and (frozen := self._frozen_for(route)) is not None:
+            decision, forced = frozen, True
+        elif force is not None:
             decision = _forced(route, force)
         elif route.holdout_salt and unit is not None and _is_held_out(route, unit):
             decision = Decision((route.baseline,), (), 1.0, HOLDOUT)
@@ -124,7 +148,12 @@ class Router:
             mirrored = decision.mirrored
             if route.mirrors:
                 mirrored += _mirrors(route, facts, occasion, decision)
-        return Routing(route, occasion, decision, mirrored, key, missing, force is not None)
+        return Routing(route, occasion, decision, mirrored, key, missing, forced)
+
+    def _frozen_for(self, route: Route) -> Decision | None:
+        frozen = self._frozen.get(route.name)
+        # A route that was matched in the snapshot before may not have the variant.
+        return frozen if frozen is not None and frozen.answering[0] in route.variants else None
 
 
 def needs_body(route: Route) -> bool:
@@ -166,6 +195,14 @@ def _mirrors(route: Route, facts: Facts, occasion: Occasion, decision: Decision)
 
 def _is_held_out(route: Route, unit: str) -> bool:
     return chance(route.holdout_salt, unit, HOLDOUT) < route.holdout_share
+
+
+def _decisions(snapshot: Snapshot, overrides: Mapping[str, str]) -> dict[str, Decision]:
+    return {
+        name: Decision((variant,), (), 1.0, FROZEN)
+        for name, variant in overrides.items()
+        if (route := snapshot.routes.get(name)) is not None and variant in route.variants
+    }
 
 
 def _forced(route: Route, variant: str) -> Decision:

@@ -15,6 +15,7 @@ from gateway.cli.local.db import db
 from gateway.cli.local.doctor import doctor
 from gateway.cli.local.explain import explain
 from gateway.cli.local.feedback import feedback
+from gateway.cli.local.freeze import freeze, unfreeze
 from gateway.cli.local.journal import journal
 from gateway.cli.local.serve import demo, serve
 from gateway.cli.options import CONFIG_HELP
@@ -65,7 +66,10 @@ def options(
     context.obj = config
 
 
-for command in (serve, check, doctor, demo, report, power, events, explain, export, backup, restore, schema):
+COMMANDS = (serve, check, doctor, demo, report, power, events, explain, export, backup, restore, schema)
+ACTS = (freeze, unfreeze)
+
+for command in (*COMMANDS, *ACTS):
     app.command()(command)
 app.add_typer(dashboards, name="dashboards")
 app.add_typer(feedback, name="feedback")

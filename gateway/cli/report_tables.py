@@ -257,6 +257,8 @@ def _footer(report: Report) -> str:
         lines.append(f"earlier versions, in none of these numbers: {' · '.join(earlier)}")
     if report["forced"]:
         lines.append(f"forced requests, left out: {_count(report['forced'])}")
+    if report["frozen"]:
+        lines.append(f"requests while the route was frozen, left out: {_count(report['frozen'])}")
     if report["uncounted"]:
         lines.append(
             f"requests left out, of more new units than max_new_units_per_client: {_count(report['uncounted'])}"

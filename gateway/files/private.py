@@ -17,6 +17,7 @@ from typing import Final
 _MADE: Final = (
     "turnout.db*",
     "snapshot.json",
+    "overrides.json",
     "journal",
     "imports",
     "quarantine.jsonl*",

@@ -42,12 +42,17 @@ def read_regular(path: Path) -> bytes:
         return file.read()
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file, atomically replacing one that is there. Raises OSError, and then the old one stays."""
+def replace_file(path: Path, content: bytes, *, owner: tuple[int, int] | None = None) -> None:
+    """Write a file, atomically replacing one that is there. Raises OSError, and then the old one stays.
+
+    ``owner`` is the user and the group it is to belong to, where that is not who writes it.
+    """
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         with open(fd, "wb") as file:
+            if owner is not None:
+                os.fchown(file.fileno(), *owner)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -1,8 +1,8 @@
 """A worker: one process that carries traffic by the newest snapshot there is.
 
 Rule: fail static. Once it serves, nothing but a signal stops it: without a controller, a store or a readable snapshot
-it goes on with what it has. It reads ``snapshot.json``, appends to the journal, and sends its gauges to the controller
-once a second; it waits for clients and backends only, never for the control plane.
+it goes on with what it has. It reads ``snapshot.json`` and ``overrides.json``, appends to the journal, and sends its
+gauges to the controller once a second; it waits for clients and backends only, never for the control plane.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any, Final
 import orjson
 
 from gateway.files import tls
+from gateway.files.overrides import OverridesFile, frozen
 from gateway.files.published import NEXT, SNAPSHOT, SnapshotFile
 from gateway.files.secret import SecretMissing
 from gateway.journal.appender import Appender
@@ -48,6 +49,7 @@ from gateway.proxy.log.worker_series import (
     IN_FLIGHT,
     IN_FLIGHT_LIMIT,
     JOURNAL_BYTES,
+    OVERRIDE_ERRORS,
     SHED,
     SLOW_CLIENTS,
     SNAPSHOT_ERRORS,
@@ -103,6 +105,7 @@ class Worker:
         assert snapshot is not None
         gateway = snapshot.gateway
         self._router = Router(snapshot)
+        self._overrides, self._override_trouble = OverridesFile(post.data_dir), ""
         self._counts = Counts()
         self._buffers = Buffers(gateway.max_buffer_bytes)
         self._backends = Backends(snapshot, self._counts, self._buffers)
@@ -129,6 +132,7 @@ class Worker:
         self._renewing: asyncio.Task[None] | None = None
         self._edge = Edge(self._handle, gateway, ssl=context, buffers=self._buffers)
         self._bound(snapshot)
+        self._look_at_overrides()
 
     def _open_journal(self, gateway: Gateway) -> None:
         """Set up what writes this worker's segments; the first line of each kind makes its first segment."""
@@ -168,6 +172,7 @@ class Worker:
                 with contextlib.suppress(OSError):  # the supervisor does not wait for it any more
                     os.write(ready, b".")
             chores = [
+                asyncio.create_task(_every(_POLL_SECONDS, self._look_at_overrides)),
                 asyncio.create_task(_every(_POLL_SECONDS, self._poll)),
                 asyncio.create_task(_every(_BEAT_SECONDS, lambda: self._beat(metrics))),
             ]
@@ -260,6 +265,26 @@ class Worker:
         self._new_units.swap(snapshot.gateway)
         self._bound(snapshot)
         logger.log(level, "revision %d is in force", snapshot.revision)
+
+    def _look_at_overrides(self) -> None:
+        """Freeze what a person froze since the last look; keep what is frozen if the file cannot be used."""
+        try:
+            found = self._overrides.read()
+        except (OSError, ValueError) as error:
+            self._counts.add(OVERRIDE_ERRORS)
+            if str(error) != self._override_trouble:
+                self._override_trouble = str(error)
+                logger.error("overrides refused, those that were read before stay in force: %s", error)
+            return
+        if found is None:
+            return
+        self._override_trouble = ""
+        wanted = frozen(found)
+        if wanted == self._router.overrides:
+            return
+        if ignored := self._router.freeze(wanted):
+            logger.warning("ignored in overrides, being no routes or not with this variant: %s", ", ".join(ignored))
+        logger.info("frozen: %s", ", ".join(f"{name} to {to}" for name, to in wanted.items()) or "nothing")
 
     def _refresh(self) -> None:
         """Read secrets and certificates again whose files have changed, as they do when they are rotated."""

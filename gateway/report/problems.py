@@ -15,7 +15,7 @@ from gateway.report.account import ANSWERING, SHADOWING, Account, share_interval
 from gateway.store.counts.ledger import Seen
 from gateway.store.rows.feedback_status import UNKNOWN, Status
 from router.outcomes import Inapplicable
-from router.records import UNCOUNTED
+from router.records import FROZEN, UNCOUNTED
 from router.snapshot import Metric
 
 #: Fewer cases are not reported.
@@ -267,6 +267,13 @@ def _uncounted(account: Account) -> Iterator[Found]:
         yield Found(None, seen.n, account.checked_requests + seen.n, seen, what, mend)
 
 
+def _frozen(account: Account) -> Iterator[Found]:
+    seen = account.seen_in_requests(FROZEN)
+    if seen is not None and is_ongoing(rfc3339(seen.last_ms), account.ledger.watermark_ms):
+        what = "requests are answered while the route is frozen, and count in no number"
+        yield Found(None, seen.n, account.checked_requests + seen.n, seen, what, "`turnout unfreeze` ends it")
+
+
 def _uncovered(account: Account) -> Iterator[Found]:
     for variant in account.variants:
         for metric in account.metrics:
@@ -311,6 +318,7 @@ PROBLEMS: tuple[Problem, ...] = (
     Problem("failures", 0.01, _failures),
     Problem("client_errors", 0.0, _client_errors),
     Problem("no_unit", 0.05, _no_unit),
+    Problem("frozen", 0.0, _frozen),
     Problem("uncounted", 0.01, _uncounted),
     Problem("no_prediction", 0.01, _no_prediction),
     Problem("other_version", 0.01, _other_version),

@@ -23,7 +23,7 @@ from gateway.store.counts.ledger import Ledger
 from gateway.store.rows.feedback_status import STATUSES
 from policies import Policy
 from policies.statistics.sample_ratio import Cause, SampleRatio
-from router.records import UNCOUNTED
+from router.records import FROZEN, UNCOUNTED
 from router.snapshot import Metric, Snapshot
 
 
@@ -64,6 +64,7 @@ def report(
     | accounting     | the same by metric                                                                            |
     | faults         | calls without a complete answer, by variant, role and fault                                   |
     | forced         | requests whose client chose the variant: in none of the other numbers                         |
+    | frozen         | requests of a route that a person froze to one variant: in none of the other numbers          |
     | uncounted      | requests of units beyond ``max_new_units_per_client``: in none of the other numbers           |
     | watermark      | RFC 3339: everything before it is counted; null before any heartbeat                          |
     """
@@ -213,12 +214,13 @@ def _finite(bound: float | None) -> float | None:
 
 def _counts(account: Account) -> dict[str, Any]:
     """Return how many events and requests there were, by what became of them."""
-    ledger, uncounted = account.ledger, account.seen_in_requests(UNCOUNTED)
+    ledger, uncounted, frozen = account.ledger, account.seen_in_requests(UNCOUNTED), account.seen_in_requests(FROZEN)
     return {
         "feedback": _feedback(ledger),
         "accounting": _accounting(ledger),
         "faults": _faults(ledger),
         "forced": ledger.forced,
+        "frozen": 0 if frozen is None else frozen.n,
         "uncounted": 0 if uncounted is None else uncounted.n,
     }
 

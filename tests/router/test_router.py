@@ -173,3 +173,71 @@ def test_a_request_without_a_unit_and_a_forced_one_are_not_held_out() -> None:
     route = replace(route_of(HELD), holdout_share=1.0)
     assert routed(route).decision.reason == "request"
     assert routed(route, force="v2", x_user_id="u").decision.reason == "forced"
+
+
+# Frozen by a person.
+
+
+def test_a_frozen_route_has_one_variant_whatever_plan_holdout_mirror_and_client_say() -> None:
+    held_out = (
+        ROUTE + 'holdout = "h"\nholdout_share = 0.5\nmirrors = [{ variant = "v3", share = 1.0 }]\nallow_force = true\n'
+    )
+    router = Router(snapshot_of(changed(SMALL, (ROUTE, held_out))))
+    [route] = router.snapshot.routes.values()
+    assert router.freeze({"digits": "v2"}) == []
+    for number in range(20):
+        for force in (None, "v1", "nonsense"):
+            routing = router.route(route, request(x_user_id=f"u{number}"), f"p{number}", force=force)
+            assert routing.decision == Decision(("v2",), (), 1.0, "frozen")
+            assert (routing.mirrored, routing.forced, routing.role, routing.draft) == ((), True, "primary", None)
+    router.freeze({})
+    decisions = {router.route(route, request(x_user_id=f"u{n}"), f"p{n}").decision.reason for n in range(20)}
+    assert decisions == {"unit", "holdout"}
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        '{ kind = "single", variant = "v1" }',
+        '{ kind = "shadow", primary = "v1", shadows = { v2 = 1.0 } }',
+        '{ kind = "ab", shares = { v1 = 0.5, v2 = 0.5 } }',
+        '{ kind = "interleave", rankers = ["v1", "v2"], items = "/i", length = 3 }',
+        '{ kind = "thompson", variants = ["v1", "v2"], reward = "click" }',
+    ],
+)
+def test_under_every_policy_each_variant_can_be_frozen_and_answers_alone(policy: str) -> None:
+    router = Router(
+        snapshot_of(with_policy(policy, changed(ROUTE, ('["correct", "click"]', '["click"]')) + 'baseline = "v1"\n'))
+    )
+    [route] = router.snapshot.routes.values()
+    for variant in route.variants:
+        assert router.freeze({"digits": variant}) == []
+        routing = router.route(route, request(x_user_id="u"), "p")
+        assert (routing.decision.answering, routing.mirrored, routing.draft) == ((variant,), (), None)
+
+
+def test_a_freeze_of_what_is_not_there_changes_nothing_and_is_told() -> None:
+    router = Router(snapshot_of())
+    assert router.freeze({"digits": "v9", "nowhere": "v1"}) == ["digits", "nowhere"]
+    [route] = router.snapshot.routes.values()
+    assert router.route(route, request(x_user_id="u"), "p").decision.reason == "unit"
+
+
+def test_a_freeze_holds_through_a_swap_and_takes_hold_of_what_comes_with_it() -> None:
+    router = Router(snapshot_of())
+    [before] = router.snapshot.routes.values()
+    router.freeze({"digits": "v3"})
+    router.swap(snapshot_of(changed(SMALL, ('candidate = "v2"', 'candidate = "v3"'))))
+    [after] = router.snapshot.routes.values()
+    assert router.route(after, request(x_user_id="u"), "p").decision.answering == ("v3",)
+    # A request that was matched before has no such variant.
+    assert router.route(before, request(x_user_id="u"), "p").decision.reason == "unit"
+
+
+def test_a_frozen_route_falls_back_on_no_variant_that_it_was_frozen_away_from() -> None:
+    for fallback, expected in (("v2", None), ("v3", "v3")):
+        router = Router(snapshot_of(changed(SMALL, (ROUTE, ROUTE + f'fallback = "{fallback}"\n'))))
+        [route] = router.snapshot.routes.values()
+        assert router.route(route, request(x_user_id="u"), "p").fallback == fallback
+        router.freeze({"digits": "v1"})
+        assert router.route(route, request(x_user_id="u"), "p").fallback == expected

@@ -145,7 +145,7 @@ def answering(
         httpx.Client(
             trust_env=False,
             timeout=seconds,
-            headers=_authorization(gateway) | _user(),
+            headers=_authorization(gateway) | ({"turnout-user": name} if (name := user()) else {}),
             verify=_trusted(gateway),
         ) as client,
         client.stream(method, _base(gateway) + where, **more) as answer,
@@ -195,15 +195,18 @@ def _authorization(gateway: Gateway) -> dict[str, str]:
     return {}
 
 
-def _user() -> dict[str, str]:
-    """Return the user of this command, for the list of who changed what: the gateway takes the name unverified."""
+def user() -> str:
+    """Return the user of this command, for the list of who changed what: the gateway takes the name unverified.
+
+    Without a name that can be sent, it is empty.
+    """
     import getpass
 
     try:
         name = getpass.getuser()
     except (OSError, KeyError, ImportError):  # no user has this number, and the environment names none
-        return {}
-    return {"turnout-user": name} if name.isascii() and name.isprintable() else {}
+        return ""
+    return name if name.isascii() and name.isprintable() else ""
 
 
 def _refused(answer: Any, gateway: Gateway) -> tuple[str, str | None]:

@@ -165,7 +165,7 @@ async def relay(reply: Reply, body: bytes | AsyncIterator[bytes]) -> None:
     """Call the variant that was chosen and answer the client; ``body`` must be whole where the route has a fallback."""
     routed = reply.routed
     generation = routed.generation
-    variant, fallback = routed.routing.decision.answering[0], routed.routing.route.fallback
+    variant, fallback = routed.routing.decision.answering[0], routed.routing.fallback
     began = perf_counter()
     asked, served = variant, None
     try:

@@ -101,7 +101,7 @@ class RoutedRequest:
         row["id"] = self.id
         row["at_ms"] = self.at_ms
         row["reason"] = UNCOUNTED if self.uncounted else "mirror" if shadow else decision.reason
-        # The propensity of a forced variant means nothing, and a copy has none of its own.
+        # The propensity of a forced or frozen variant means nothing, and a copy has none of its own.
         row["propensity"] = None if shadow or routing.forced else decision.propensity
         if occasion.unit is not None:
             unit_key = self.generation.unit_key

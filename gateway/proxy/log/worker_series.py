@@ -133,6 +133,9 @@ JOURNAL_REFUSED: Final = _counter(
 SNAPSHOT_ERRORS: Final = _counter(
     "snapshot_errors", "Times a worker could not read the published snapshot and kept its own."
 )
+OVERRIDE_ERRORS: Final = _counter(
+    "override_errors", "Times a worker could not read overrides.json and kept what it had read before."
+)
 
 REPLICAS: Final = _gauge(
     "replicas",

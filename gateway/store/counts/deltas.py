@@ -22,7 +22,7 @@ from gateway.store.units.unit_buckets import BucketChanges, bucket_of, new_chang
 from policies.statistics.latency import bucket
 from router.merge import Placement
 from router.outcomes import Countable, Value, answered
-from router.records import UNCOUNTED, WRONG, Outcome, Role
+from router.records import FROZEN, UNCOUNTED, WRONG, Outcome, Role
 from router.scores import PairMeasure
 from router.snapshot import Metric
 
@@ -155,7 +155,11 @@ class Deltas:
         if newest > self.newest.get((shared.route, shared.epoch), -1):
             self.newest[shared.route, shared.epoch] = newest
         if shared.forced:
-            if shared.role == "primary":
+            if shared.role == "primary" and shared.reason == FROZEN:
+                frozen = Sign(shared.route, shared.epoch, of, shared.role, FROZEN)
+                self.sign(frozen, len(rows), oldest)
+                self.sign(frozen, 0, newest)
+            elif shared.role == "primary":
                 self.forced[shared.route, shared.epoch] += len(rows)
             return
         if shared.uncounted:

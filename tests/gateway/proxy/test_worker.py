@@ -20,6 +20,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from gateway.files.overrides import OVERRIDES, act
 from gateway.files.published import SNAPSHOT, publish
 from gateway.process.lifeline import VARIABLE
 from policies.plans import Mirror, Weighted
@@ -522,5 +523,64 @@ def test_a_certificate_that_is_renewed_is_taken_over_and_nobody_is_refused(tmp_p
                         break
                     except ssl.SSLCertVerificationError:  # the old one still
                         await asyncio.sleep(0.05)
+
+    play(main())
+
+
+# Overrides.
+
+
+def froze(stage: Stage, content: bytes) -> None:
+    (stage.directory / "new").write_bytes(content)
+    os.replace(stage.directory / "new", stage.directory / OVERRIDES)
+
+
+def test_a_freeze_is_in_force_without_a_controller_and_after_a_damaged_file(tmp_path: Path) -> None:
+    """Nothing but the file is needed; what cannot be read changes nothing, and is counted once."""
+
+    async def main() -> None:
+        plan = Weighted((("a", 1.0), ("b", 0.0)), mirrors=(Mirror("c", 1.0),))
+        async with (
+            Model(one) as a,
+            Model(two) as b,
+            Model(two) as c,
+            staged(
+                tmp_path,
+                snapshot(backend("a", a.url), backend("b", b.url), backend("c", c.url), route("r", plan)),
+            ) as stage,
+        ):
+            assert (await stage.ask("/r")).body == b"one"
+            await stage.eventually(lambda: len(c.asked) == 1)
+            act(tmp_path, {"r": "b"}, who="me")
+
+            async def answered(body: bytes) -> None:
+                while (await stage.ask("/r")).body != body:
+                    await asyncio.sleep(0.02)
+
+            await answered(b"two")
+            copies = len(c.asked)
+            for content in (b"{", b'{"format": 9}', b'{"format": 1, "routes": {"r": 5}}'):
+                froze(stage, content)
+                await asyncio.sleep(0.3)
+                assert (await stage.ask("/r")).body == b"two"
+            assert len(c.asked) == copies
+            act(tmp_path, {"r": None})
+            await answered(b"one")
+        assert stage.counters == {("override_errors",): 3}
+        answers = [row for row in stage.rows() if row["role"] == "primary"]
+        reasons = {(row["variant"], row["reason"], row["propensity"], row.get("forced", False)) for row in answers}
+        assert reasons == {("a", "request", 1.0, False), ("b", "frozen", None, True)}
+
+    play(main())
+
+
+def test_a_worker_that_starts_begins_frozen(tmp_path: Path) -> None:
+    act(tmp_path, {"r": "b"})
+
+    async def main() -> None:
+        plan = Weighted((("a", 1.0), ("b", 0.0)))
+        parts = (backend("a", "http://127.0.0.1:1"), route("r", plan))
+        async with Model(two) as b, staged(tmp_path, snapshot(*parts, backend("b", b.url))) as stage:
+            assert (await stage.ask("/r")).body == b"two"
 
     play(main())

@@ -400,6 +400,26 @@ def test_forced_requests_are_counted_apart_and_nowhere_else(tmp_path: Path, stor
     at_desk(Desk(tmp_path, metric(missing=0.0), store=store), story)
 
 
+def test_requests_of_a_frozen_route_are_counted_under_a_word_of_their_own_and_nowhere_else(
+    tmp_path: Path, store: str
+) -> None:
+    async def story(desk: Desk) -> None:
+        frozen: dict[str, Any] = {"forced": True, "reason": "frozen", "propensity": None}
+        desk.journal.calls(call(10, prediction=7, latency_ms=3.0, unit="u", by_unit=True, **frozen))
+        desk.journal.calls(call(11, fault="refused", **frozen))
+        desk.journal.events(event(10, 7, at=20))
+        desk.journal.beat(2_000)
+        ledger = await desk.record()
+        assert (ledger.forced, {key[1:]: seen.n for key, seen in ledger.signs.items()}) == (
+            0,
+            {("primary", "frozen"): 2},
+        )
+        assert (ledger.tallies, ledger.latency, ledger.faults, ledger.stretches) == ({}, {}, {}, ())
+        assert statuses(ledger) == {"joined": 1}
+
+    at_desk(Desk(tmp_path, metric(missing=0.0), store=store), story)
+
+
 def test_requests_of_too_many_new_units_are_counted_apart_and_nowhere_else(tmp_path: Path, store: str) -> None:
     """Nor do their copies, and feedback about them is about nothing that counts."""
 

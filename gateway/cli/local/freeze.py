@@ -1,0 +1,182 @@
+"""``turnout freeze`` and ``turnout unfreeze``: one variant of a route answers everything, whatever else is decided.
+
+Rule: it works with the store and the controller dead, and with a configuration that is not valid any more: all it needs
+is the data directory of this node, with the snapshot that its workers route by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from gateway.cli.options import ConfigOption, JsonOption, RouteArgument, RouteOption, chosen, one_route
+from gateway.cli.output import fail, print_json
+
+if TYPE_CHECKING:
+    from gateway.files.overrides import Overrides
+    from router.snapshot import Snapshot
+
+#: What this command calls how it was asked for.
+VIA: Final = "file"
+
+AllOption = Annotated[bool, typer.Option("--all", help="Every route of the gateway.")]
+WhyOption = Annotated[str, typer.Option("--why", metavar="TEXT", help="The reason, for the record.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and change nothing.")]
+DataDirOption = Annotated[
+    Path | None,
+    typer.Option("--data-dir", metavar="DIR", help="The gateway's data directory (the one in the configuration)."),
+]
+
+
+def freeze(
+    context: typer.Context,
+    route: RouteArgument = None,
+    option: RouteOption = None,
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="VARIANT", help="The variant that answers everything.")
+    ] = None,
+    everything: AllOption = False,
+    why: WhyOption = "",
+    dry_run: DryRunOption = False,
+    data_dir: DataDirOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Send every request of a route to one variant, within a second.
+
+    It wins over the policy, the holdout and a variant that a client asks for. No copies are sent, and what is answered
+    meanwhile is logged with the reason "frozen" and counts in no number. With --all every route is frozen to its
+    baseline. `turnout unfreeze` ends it.
+    """
+    name = one_route(context, route, option)
+    _one_of(context, name, everything)
+    if (to is None) is (name is not None):
+        said = "names the variant that answers" if to is None else "cannot be with --all: each route has its baseline"
+        raise typer.BadParameter(said, context, param_hint="--to")
+    folder = _data_dir(chosen(context, config), data_dir)
+    snapshot = _snapshot(folder)
+    if name is None:
+        wanted = {one.name: one.baseline for one in snapshot.routes.values()}
+    else:
+        wanted = {name: _variant(snapshot, name, str(to))}
+    _act(folder, dict(wanted), why, dry_run=dry_run, as_json=as_json)
+
+
+def unfreeze(
+    context: typer.Context,
+    route: RouteArgument = None,
+    option: RouteOption = None,
+    everything: AllOption = False,
+    why: WhyOption = "",
+    dry_run: DryRunOption = False,
+    data_dir: DataDirOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """End a freeze: the route is as its policy says again."""
+    from gateway.files.overrides import frozen
+    from gateway.nearest import unknown
+
+    name = one_route(context, route, option)
+    _one_of(context, name, everything)
+    folder = _data_dir(chosen(context, config), data_dir)
+    held = frozen(_overrides(folder))
+    if name is not None and name not in held:
+        raise fail(f"{name} is not frozen" if name in _snapshot(folder).routes else unknown("frozen route", name, held))
+    _act(folder, dict.fromkeys(held if name is None else [name]), why, dry_run=dry_run, as_json=as_json)
+
+
+def _one_of(context: typer.Context, route: str | None, everything: bool) -> None:
+    if (route is None) is not everything:
+        raise typer.BadParameter("name a route, or give --all", context, param_hint="ROUTE")
+
+
+def _act(folder: Path, variants: Mapping[str, str | None], why: str, *, dry_run: bool, as_json: bool) -> None:
+    from gateway.cli.remote.report import user
+    from gateway.files.overrides import OVERRIDES, act
+
+    if not dry_run:
+        try:
+            act(folder, variants, who=f"{user() or 'somebody'} by the command line", why=why, via=VIA)
+        except OSError as error:
+            raise fail(*_unwritable(folder, error)) from None
+    if as_json:
+        print_json({"frozen": variants, "via": VIA, "path": str(folder / OVERRIDES), "dry_run": dry_run})
+        return
+    if not variants:
+        typer.echo("no route is frozen")
+    for name, to in variants.items():
+        would = "would be" if dry_run else "is"
+        typer.echo(f"{name} {would} {'as its policy says again' if to is None else f'frozen to {to}'}")
+
+
+def _variant(snapshot: Snapshot, route: str, to: str) -> str:
+    from gateway.nearest import unknown
+
+    if route not in snapshot.routes:
+        raise fail(unknown("route", route, snapshot.routes))
+    if to not in snapshot.routes[route].variants:
+        raise fail(f"route {route}: {unknown('variant', to, snapshot.routes[route].variants)}")
+    return to
+
+
+def _snapshot(folder: Path) -> Snapshot:
+    """Return what the workers route by. Exits with 1 if there is none here."""
+    from gateway.files.published import SNAPSHOT
+    from gateway.files.regular import read_regular
+    from router.snapshot import decode
+
+    hint = "run it on the node, as the user that turnout serve runs as; --data-dir names its directory"
+    try:
+        return decode(read_regular(folder / SNAPSHOT))
+    except OSError as error:
+        raise fail(f"{folder / SNAPSHOT} cannot be read: {error.strerror}", hint) from None
+    except ValueError as error:
+        raise fail(f"{folder / SNAPSHOT}: {error}", hint) from None
+
+
+def _overrides(folder: Path) -> Overrides:
+    from gateway.files.overrides import read_overrides
+
+    try:
+        return read_overrides(folder)
+    except OSError as error:
+        raise fail(*_unwritable(folder, error)) from None
+    except ValueError as error:
+        hint = "`turnout freeze` writes it anew; what was frozen before stays so until then"
+        raise fail(str(error), hint) from None
+
+
+def _unwritable(folder: Path, error: OSError) -> tuple[str, str]:
+    said = f"{error.filename or folder}: {error.strerror or error}"
+    return said, "run it on the node, as the user that turnout serve runs as"
+
+
+def _data_dir(config: Path, given: Path | None) -> Path:
+    """Return the data directory, also where the rest of the configuration is not valid."""
+    from router.config.config import ConfigError, load
+
+    if given is not None:
+        return given
+    try:
+        return Path(load(config, secrets=False).gateway.data_dir)
+    except ConfigError:
+        found = _stated(config)
+    if found is None:
+        raise fail(f"{config} does not say where the data directory is", "name it with --data-dir DIR")
+    return found
+
+
+def _stated(config: Path) -> Path | None:
+    import tomllib
+
+    from router.snapshot import Gateway
+
+    try:
+        gateway: Any = tomllib.loads(config.read_text(encoding="utf-8-sig")).get("gateway", {})
+        return Path(gateway.get("data_dir", Gateway().data_dir))
+    except (OSError, ValueError, AttributeError, TypeError):
+        return None
