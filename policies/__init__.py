@@ -11,12 +11,13 @@ from policies.canary import Canary
 from policies.chance import chance, pick
 from policies.interleave import Interleave
 from policies.plans import CompetitivePairs, Mirror, Slot, TeamDraft, Weighted, decode_plan, encode_plan
+from policies.rollouts.rollout import Rollout
 from policies.shadow import Shadow
 from policies.single import Single
 from policies.thompson import Thompson
 from policies.types import Decision, Evidence, Occasion, Plan, Policy, SettingProblem, Tally
 
-POLICIES: tuple[type[Policy], ...] = (Single, Shadow, Canary, AB, Interleave, Thompson)
+POLICIES: tuple[type[Policy], ...] = (Single, Shadow, Canary, Rollout, AB, Interleave, Thompson)
 
 __all__ = [
     "AB",
@@ -30,6 +31,7 @@ __all__ = [
     "Occasion",
     "Plan",
     "Policy",
+    "Rollout",
     "SettingProblem",
     "Shadow",
     "Single",

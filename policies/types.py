@@ -9,12 +9,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from hashlib import blake2b
 from operator import attrgetter
 from typing import ClassVar, Final, Protocol
 
 from policies.decision import Decision as Decision
 from policies.decision import Occasion as Occasion
+from policies.rollouts import holds
+from policies.rollouts.holds import Subject
 from policies.rollouts.standing import START, Command, Findings, Moved, Refused, Standing
+from policies.rollouts.waits import Wait
 
 Path = tuple[str | int, ...]
 
@@ -241,6 +245,8 @@ class Policy(ABC):
     randomised: ClassVar[bool] = False
     #: True when the route must name the baseline because no variant is the natural one.
     needs_baseline: ClassVar[bool] = False
+    #: True when it moves in steps by itself: then its plan follows from the standing.
+    stepped: ClassVar[bool] = False
     #: What a variant gets at most that is held at its "floor".
     floor: float = 0.01
 
@@ -256,13 +262,25 @@ class Policy(ABC):
         (``policies.plans.held``).
         """
 
+    def reconciled(self, standing: Standing, versions: Mapping[str, str], baseline: str, now_ms: int) -> Moved | None:
+        """Return what an edit of the file changes by itself, given the versions that variants have now; None: nothing.
+
+        ``advance`` and ``act`` begin with it. A plan that is made together with an edit follows from what it returns.
+        """
+        findings = Findings(versions=versions, baseline=baseline)
+        return holds.reconciled(self._subject(baseline), standing, findings, now_ms)
+
     def advance(self, standing: Standing, findings: Findings, now_ms: int) -> Moved | None:
         """Return where the route stands now that this is known, and what happened; None if it stays."""
-        return None
+        return holds.advance(self._subject(findings.baseline), standing, findings, now_ms)
 
     def act(self, standing: Standing, command: Command, findings: Findings, now_ms: int) -> Moved | Refused:
         """Return where the route stands after an act, or why that does not apply."""
-        return Refused(f"a route with the policy {self.kind} has nothing to {command.verb}")
+        return holds.act(self._subject(findings.baseline), standing, command, findings, now_ms)
+
+    def waits_for(self, standing: Standing, findings: Findings, now_ms: int) -> tuple[Wait, ...]:
+        """Return what a route that moves by itself waits for, and until when."""
+        return holds.waits_for(standing)
 
     def problems(self) -> tuple[SettingProblem, ...]:
         """Everything wrong with these settings on their own; names of backends and metrics are checked elsewhere."""
@@ -271,6 +289,23 @@ class Policy(ABC):
     def probability_best(self, evidence: Evidence) -> Mapping[str, float]:
         """The probability that each variant is the best at ``reward``, if the policy uses that; else empty."""
         return {}
+
+    @property
+    def gates(self) -> tuple[tuple[Path, str], ...]:
+        """Every guardrail that it waits for, by its metric, each with the path of the setting that names it."""
+        return ()
+
+    @property
+    def compared(self) -> tuple[Path, ...]:
+        """The paths of settings that need to know where a prediction stands in an answer."""
+        return ()
+
+    def _subject(self, baseline: str) -> Subject:
+        settings = blake2b(repr(self).encode(), digest_size=8).hexdigest()
+        named = baseline or self.baseline or self.variants[0]
+        return Subject(
+            kind=self.kind, variants=self.variants, baseline=named, adaptive=self.adaptive, settings=settings
+        )
 
     @property
     def variants(self) -> tuple[str, ...]:

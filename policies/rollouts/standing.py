@@ -43,14 +43,23 @@ class Standing:
 START: Final = Standing()
 
 
+def evidence_since(standing: Standing) -> int:
+    """Return since when guardrails are judged: what came before a restart does not count again. 0: from the first."""
+    began: int = standing.detail.get("began_ms", 0)
+    return began
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """A guardrail's state for a variant; ``low`` and ``high`` are null where the interval has no such end."""
+    """A guardrail's state for a variant; ``low`` and ``high`` are null where the interval has no such end.
+
+    ``action`` is None where the file says none: then a rollout does what it does ``on_failure``, and others nothing.
+    """
 
     metric: str
     variant: str
     state: Literal["broken", "undecided", "clean"]
-    action: Action
+    action: Action | None = None
     value: float | None = None
     baseline: float | None = None
     low: float | None = None
@@ -66,9 +75,14 @@ class Findings:
     ``units`` have at least one call that counts, ``pairs`` are copies that were compared with the answer. ``last_ms``
     is the event time of a variant's newest call. ``agreement`` is (value, low, high) of copies and answers. ``burning``
     are variants that fail fast, each with a sentence. ``errors`` are sentences about what cannot be measured now.
-    ``failing`` says why the baseline itself fails; None if it does not.
+    ``failing`` says why the baseline itself fails; None if it does not. ``baseline`` is the route's, "" for the
+    policy's own; ``versions`` are those that the variants have now, empty where they are not known.
+
+    Guardrails are judged on what came since ``evidence_since(standing)``.
     """
 
+    baseline: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
     units: Mapping[str, int] = field(default_factory=dict)
     calls: Mapping[str, int] = field(default_factory=dict)
     pairs: Mapping[str, int] = field(default_factory=dict)

@@ -7,6 +7,7 @@ is converted silently.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import is_dataclass
 from datetime import UTC, date, datetime
 from types import GenericAlias, UnionType
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
@@ -25,12 +26,16 @@ from router.unit import TOKEN, reference
 
 
 def type_of(declared: Any) -> Any:
-    """Return the pydantic type that reads a key whose value is declared as ``declared``.
+    """Return the pydantic type that reads a key whose value is declared as ``declared``: of a dataclass, its table.
 
     Raises KeyError if the declaration names an unknown kind.
     """
     origin, inside = get_origin(declared), get_args(declared)
+    if is_dataclass(declared):
+        return KINDS["table"]
     if origin in (Union, UnionType):
+        if bool in inside:
+            return _SWITCH
         return Union[tuple(map(type_of, inside))]  # noqa: UP007
     if origin is tuple:
         return GenericAlias(tuple, tuple(map(type_of, inside)))
@@ -230,6 +235,16 @@ def _bounds(given: object) -> object:
     raise ValueError("must be two numbers, [low, high], the lower one first")
 
 
+def _switch(given: object) -> object:
+    if not isinstance(given, bool | dict):
+        raise ValueError("must be true, false or a table")
+    return given
+
+
+#: What is on or off, or has settings of its own.
+_SWITCH: Final = Annotated[
+    Any, BeforeValidator(_switch), WithJsonSchema({"oneOf": [{"type": "boolean"}, {"type": "object"}]})
+]
 Text = Annotated[str, Field(min_length=1)]
 Share = Annotated[float, AfterValidator(_share), WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1})]
 Duration = spelled(spellings.duration_ms, spellings.DURATION)
@@ -260,6 +275,7 @@ KINDS: Final = {
     "alpha": Annotated[float, AfterValidator(_alpha), WithJsonSchema(_over_0(MOST_ALPHA))],
     "moment": Annotated[int, BeforeValidator(_moment), WithJsonSchema({"type": "string"})],
     "duration": Duration,
+    "count": Annotated[int, Field(ge=1)],
     "address": spelled(spellings.address, keep=True),
     "network": spelled(spellings.network, keep=True),
     "origin": spelled(spellings.origin),

@@ -24,7 +24,7 @@ from router.config.file import (
     policy_table,
 )
 from router.config.spellings import NAME
-from router.config.tables import Setting, Table
+from router.config.tables import Setting, Table, nested
 
 
 def json_schema() -> dict[str, Any]:
@@ -97,6 +97,8 @@ def _setting(setting: Setting) -> dict[str, Any]:
     present = [branch for branch in schema.get("anyOf", ()) if branch != {"type": "null"}]
     if len(present) == 1:
         schema = {**{name: value for name, value in schema.items() if name != "anyOf"}, **present[0]}
+    if setting.made is not None:
+        schema = _nested(schema, _table(nested(setting.made)))
     if setting.description:
         schema["description"] = setting.description
     if not setting.required and setting.default not in (None, (), {}):
@@ -104,6 +106,15 @@ def _setting(setting: Setting) -> dict[str, Any]:
     if setting.written is not None:
         schema["default"] = setting.written
     return schema
+
+
+def _nested(schema: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a setting with the table that it is, or that it is a list of, or that it may be."""
+    if schema.get("type") == "array":
+        return {**schema, "items": table}
+    if "oneOf" in schema:
+        return {"oneOf": [table if one.get("type") == "object" else one for one in schema["oneOf"]]}
+    return table
 
 
 def _plain(value: Any) -> Any:

@@ -39,6 +39,7 @@ class Setting:
     default: Any = REQUIRED
     secret: bool = False
     written: Any = None
+    made: type | None = None
 
     @cached_property
     def adapter(self) -> TypeAdapter[Any]:
@@ -83,6 +84,7 @@ def table_of(owner: type, description: str, *, every: bool = False) -> Table:
                 f.metadata.get("description", description),
                 f.metadata.get("default", _default(f)),
                 secret=f.metadata.get("secret", False),
+                made=_made(hints[f.name]),
             )
             for f in fields(owner)
             if f.init and (every or "description" in f.metadata)
@@ -123,6 +125,11 @@ def read(table: Table, given: object, path: Path) -> TableDraft:
     return reading
 
 
+def nested(made: type) -> Table:
+    """Return the table that becomes a value of the dataclass ``made``."""
+    return table_of(made, " ".join((made.__doc__ or "").split("\n\n")[0].split()), every=True)
+
+
 def stand_in(kind: Any) -> Any:
     """Return an empty value of a type, for a setting that could not be read."""
     origin = get_origin(kind) or kind
@@ -135,10 +142,40 @@ def stand_in(kind: Any) -> Any:
 
 def _read_value(reading: TableDraft, name: str, setting: Setting, key: str, given: object) -> None:
     try:
-        reading.values[name] = setting.adapter.validate_python(_frozen(given))
+        value = setting.adapter.validate_python(_frozen(given))
     except ValidationError as error:
         reading.broken.add(name)
         reading.findings.extend(_finding((*reading.path, key), setting, detail) for detail in error.errors())
+        return
+    if setting.made is None:
+        reading.values[name] = value
+    elif isinstance(value, tuple):
+        made = [_read_nested(reading, name, setting.made, item, (key, index)) for index, item in enumerate(value)]
+        reading.values[name] = tuple(made)
+    elif isinstance(value, dict):
+        reading.values[name] = _read_nested(reading, name, setting.made, value, (key,))
+    else:
+        reading.values[name] = value
+    if name in reading.broken:
+        del reading.values[name]
+
+
+def _read_nested(reading: TableDraft, name: str, made: type, given: object, below: Path) -> Any:
+    """Return a table of the setting ``name`` as the value that it becomes; None where it is not right."""
+    inner = read(nested(made), given, (*reading.path, *below))
+    reading.findings.extend(inner.findings)
+    if inner.broken or inner.findings:
+        reading.broken.add(name)
+    return None if inner.broken else made(**inner.values)
+
+
+def _made(declared: Any) -> type | None:
+    """Return the dataclass that a declared type is, or is made of; one with a kind of its own is read elsewhere."""
+    if get_origin(declared) is Annotated:
+        return None
+    if isinstance(declared, type) and dataclasses.is_dataclass(declared):
+        return declared
+    return next((made for made in map(_made, get_args(declared)) if made is not None), None)
 
 
 def _finding(path: Path, setting: Setting, detail: ErrorDetails) -> Finding:

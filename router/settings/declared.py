@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Final, NamedTuple
 
+from policies.rollouts.standing import Action
 from router.settings.keys import Positive, Text, described, setting
 
 PositiveNumber = Annotated[float, "positive_number"]
@@ -65,6 +66,12 @@ class Guardrail:
         None, "What a variant's own value may reach: the most if lower is better, else the least."
     )
     alpha: Alpha = setting(0.05, "The chance of ever calling a guardrail broken that holds.")
+    action: Action | None = setting(
+        None,
+        "What follows when it is broken: rollback, the variant gets nothing; floor, the least share of a bandit; "
+        "pause, shares stay until a person resumes; warn, an event. Without it a rollout does what its on_failure "
+        "says, and other policies nothing.",
+    )
 
 
 class Measure(NamedTuple):

@@ -10,6 +10,7 @@ from dataclasses import MISSING, Field, fields
 from itertools import product
 from typing import Any, get_type_hints
 
+from policies.rollouts.ladder import Stage
 from policies.types import EMPTY, Evidence, Occasion, Policy, Tally
 
 #: Values to try for a required setting of a type. A text is tried as a name first, then as an empty pointer.
@@ -20,6 +21,7 @@ CANDIDATES: Mapping[object, tuple[Any, ...]] = {
     tuple[str, ...]: (("a", "b", "c"), ("a", "b")),
     tuple[float, float]: ((1.0, 1.0),),
     Mapping[str, float]: ({"a": 0.5, "b": 0.25, "c": 0.25},),
+    tuple[Stage, ...]: ((Stage(share=0.25, hold=60_000), Stage(share=1.0)),),
     dict[str, float]: ({"a": 0.5, "b": 0.25, "c": 0.25},),
 }
 

@@ -14,7 +14,7 @@ from router.config.draft import Draft, RouteDraft
 from router.config.findings import Finding, did_you_mean, dotted, listed, quoted, wrong
 from router.config.tables import TableDraft
 from router.scores import score_of
-from router.settings.declared import MEASURES
+from router.settings.declared import FAILURES, MEASURES
 from router.snapshot import Metric
 
 #: What makes the values of a metric, and so its bounds and whether it may be left out.
@@ -39,6 +39,8 @@ def comparison_findings(draft: Draft, route: RouteDraft, policy: Policy, merging
         yield from _alone(route.test) if alone else _test(draft, route, route.test, moving=moving)
     for index, guardrail in enumerate(route.guardrails):
         yield from _alone(guardrail) if alone else _guardrail(draft, route, guardrail, route.guardrails[:index])
+        yield from _action(guardrail, policy)
+    yield from _gates(route, policy)
 
 
 def _metrics(draft: Draft, route: RouteDraft) -> Iterator[tuple[Path, str, TableDraft]]:
@@ -140,6 +142,34 @@ def _guardrail(
             words = f"bounds {quoted(name)} from below, as higher is better unless the metric says otherwise"
             hint = f'write better = "lower", or "higher", in [metrics.{name}]'
             yield wrong(path, "metric", words, hint, warning=True)
+
+
+def _action(guardrail: TableDraft, policy: Policy) -> Iterator[Finding]:
+    """Yield an action that the policy has no use for."""
+    action = guardrail.values.get("action")
+    if action == "floor" and not policy.adaptive:
+        words = f"is for policies that learn, and {quoted(policy.kind)} gives each variant the share that the file says"
+        yield wrong(guardrail.path, "action", f'"floor" {words}', 'write "rollback", "pause" or "warn"')
+    elif action == "pause" and not (policy.adaptive or policy.stepped):
+        words = f'"pause" has no effect: the shares of {quoted(policy.kind)} do not move by themselves'
+        yield wrong(guardrail.path, "action", words, 'write "rollback" or "warn"')
+
+
+def _gates(route: RouteDraft, policy: Policy) -> Iterator[Finding]:
+    """Yield what a policy waits for and would never get."""
+    bounded = {one.values.get("metric") for one in route.guardrails} | {FAILURES.metric}
+    for path, metric in policy.gates:
+        where: Path = (*route.path, "policy", *path)
+        if metric not in bounded:
+            message = f"{dotted(where)} names no guardrail of the route, got {quoted(metric)}: it would wait for ever"
+            hint = did_you_mean(metric, [name for name in bounded if name is not None])
+            yield Finding(where, message, hint or f"add [[{dotted((*route.path, 'guardrails'))}]] for it")
+    if not route.knows("prediction") or route.get("prediction") is not None:
+        return
+    for path in policy.compared:
+        where = (*route.path, "policy", *path)
+        message = f"{dotted(where)} compares predictions, and the route does not say where they stand in an answer"
+        yield Finding(where, message, 'as in prediction = "/outputs/0/data/0"')
 
 
 def _bound(guardrail: TableDraft, name: str, bounds: tuple[float, float] | None) -> Iterator[Finding]:

@@ -185,7 +185,7 @@ def _policy(draft: Draft, route: RouteDraft, policy: Policy) -> Iterator[Finding
     plan, merging = _plan(policy)
     yield from _labels(draft, route, merging)
     yield from comparison_findings(draft, route, policy, merging)
-    if plan is not None and not own and not route.unsure:
+    if plan is not None and not own and not route.unsure and not policy.stepped:
         yield from _idle(route, plan, merging)
     sticky = not route.unsure and policy.randomised and policy.by_unit
     if sticky and route.knows("unit") and route.get("unit") is None:

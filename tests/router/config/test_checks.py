@@ -377,7 +377,7 @@ MISTAKES = [
     (changed(SMALL, ("0.05", "‹5.0›")), f"{POLICY}.share must lie in [0, 1], got 5.0"),
     (
         changed(SMALL, ('"canary"', '‹"canry"›')),
-        f'{POLICY}.kind must be "single", "shadow", "canary", "ab", "interleave" or "thompson", got "canry"',
+        f'{POLICY}.kind must be "single", "shadow", "canary", "rollout", "ab", "interleave" or "thompson", got "canry"',
     ),
     (changed(SMALL, ('candidate = "v2"', 'candidate = ‹"v4"›')), f'{POLICY}.candidate: unknown backend "v4"'),
     (

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from policies import POLICIES
 from router.config.config import Config, load, parse
-from router.config.file import BACKEND, COMMON, FILE, GATEWAY, MIRROR, ROUTE, metric_table, policy_table
+from router.config.file import BACKEND, COMMON, FILE, GATEWAY, GUARDRAIL, MIRROR, ROUTE, metric_table, policy_table
+from router.config.tables import Table, nested
 from router.snapshot import Gateway
 
 EXAMPLE = Path(__file__).parents[3] / "config.example.toml"
-TABLES = (FILE, GATEWAY, BACKEND, metric_table(), MIRROR, ROUTE, *map(policy_table, POLICIES))
+TABLES = (FILE, GATEWAY, BACKEND, metric_table(), MIRROR, GUARDRAIL, ROUTE, *map(policy_table, POLICIES))
+
+
+def within(table: Table) -> Iterator[Table]:
+    """Yield a table and those inside it."""
+    yield table
+    for setting in table.settings.values():
+        if setting.made is not None:
+            yield from within(nested(setting.made))
 
 
 def example() -> Config:
@@ -28,7 +38,9 @@ def test_it_shows_every_policy() -> None:
     assert {route.policy.kind for route in example().routes.values()} == {policy.kind for policy in POLICIES}
 
 
-@pytest.mark.parametrize("key", sorted({name for table in TABLES for name in table.settings}))
+@pytest.mark.parametrize(
+    "key", sorted({name for outer in TABLES for table in within(outer) for name in table.settings})
+)
 def test_it_shows_every_key(key: str) -> None:
     assert re.search(rf"(^|[\s#{{.\[]){key}( = |\]|\.)", EXAMPLE.read_text(), re.MULTILINE), key
 

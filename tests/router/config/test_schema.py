@@ -70,7 +70,7 @@ def test_every_kind_of_policy_is_in_it_with_its_own_keys() -> None:
         if name.startswith("policy_")
     }
     assert kinds["canary"] == {"kind", "stable", "candidate", "share", "sticky", "salt"}
-    assert list(kinds) == ["single", "shadow", "canary", "ab", "interleave", "thompson"]
+    assert list(kinds) == ["single", "shadow", "canary", "rollout", "ab", "interleave", "thompson"]
 
 
 def test_a_reference_resolves() -> None:
