@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from gateway.admin.guard import SCOPE, WHO
+from gateway.control.acts import Act
 from router.settings.tokens import Scope
 
 #: The last millisecond of the year 9999: the largest number that any parameter needs.
@@ -53,6 +54,12 @@ def asker(request: Request) -> Asked:
     address = None if request.client is None else request.client.host
     who, scope = request.scope.get(WHO, ""), request.scope.get(SCOPE, "read")
     return Asked(who or said or address or "unknown", scope, bool(who), address, said)
+
+
+def act_of(request: Request) -> Act:
+    """Return who asks for what the request does."""
+    asked = asker(request)
+    return Act("api", asked.sentence, asked.who)
 
 
 def author(request: Request) -> str:

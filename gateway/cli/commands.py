@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from gateway.cli.access.audit import audit
 from gateway.cli.local.assignment import assignment
 from gateway.cli.local.backup import backup, restore
 from gateway.cli.local.check import check, schema
@@ -77,3 +78,4 @@ app.add_typer(journal, name="journal")
 app.add_typer(db, name="db")
 app.add_typer(privacy, name="privacy")
 app.add_typer(assignment, name="assignment")
+app.add_typer(audit, name="audit")

@@ -34,10 +34,14 @@ _DERIVED: Final = frozenset(
 
 
 class Act(NamedTuple):
-    """Who did something, as far as that is known, and how it was asked for."""
+    """Who did something, as far as that is known, and how it was asked for.
+
+    ``author`` says all that is known; ``who`` is the user or the token alone, None where nobody had to say so.
+    """
 
     via: Via
     author: str | None = None
+    who: str | None = None
 
 
 def owner_of(path: Path) -> str | None:

@@ -22,6 +22,7 @@ from gateway.control.queries import Queries
 from gateway.control.readiness import Readiness
 from gateway.control.record.recorder import Recorder
 from gateway.control.record.tail import Tail
+from gateway.control.upkeep.audit_head import AuditHead
 from gateway.control.upkeep.cleanup import Retention, keep_sweeping
 from gateway.control.upkeep.erasure import Erasures
 from gateway.control.upkeep.full_disk import FullDisk
@@ -77,6 +78,7 @@ class Control:
             journal, lambda: self.in_force.snapshot.gateway, lambda: self.readiness.lag()[1], self.event_log
         )
         self.tail = Tail(journal, observer.observe_calls)
+        self.audit_head = AuditHead(data_dir, lambda: self.opened, self.event_log)
         self.opened: Opened | None = None
         self._data_dir = data_dir
         self._journal = journal
@@ -95,6 +97,7 @@ class Control:
             self.tail.run(),
             self.full_disk.keep_reserve(),
             self.readiness.keep_noting(),
+            self.audit_head.keep(),
         )
         self._tasks = [asyncio.create_task(loop) for loop in loops]
         return [*self._tasks, self._recording]
@@ -191,6 +194,8 @@ class Control:
             await asyncio.wait([self._delivering])
         with suppress(Exception):
             await self.in_force.save()
+        with suppress(Exception):
+            await self.audit_head.step()
         if member is not None:
             with suppress(Exception):
                 await member.leave()

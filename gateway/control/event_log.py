@@ -40,6 +40,7 @@ _TROUBLE: Final = frozenset(
         "admin_unavailable",
         "metrics_socket_unavailable",
         "sink_unavailable",
+        "audit_altered",
     }
 )
 

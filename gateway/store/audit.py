@@ -13,10 +13,12 @@ write both the database and every such copy has written the whole chain anew.
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -24,6 +26,7 @@ from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.files.regular import read_regular
 from gateway.store.fleet.lease import NOW_MS
 from gateway.store.schema import sql
 from gateway.store.schema.access_tables import audit, audit_head
@@ -38,6 +41,7 @@ MOST_BODY_BYTES: Final = 2**15
 #: The most entries in one answer.
 MOST_LISTED: Final = 1_000
 
+_HASH: Final = re.compile("[0-9a-f]{64}")
 _PAGE: Final = 500
 _BELOW_ALL: Final = -(2**63)
 _NAME: Final = "audit"
@@ -150,6 +154,28 @@ async def head(connection: AsyncConnection) -> Head:
     """Return the head as it is stored."""
     found = (await connection.execute(_HEAD)).first()
     return Head() if found is None else Head(*found)
+
+
+async def hash_of(connection: AsyncConnection, number: int) -> str | None:
+    """Return the hash of an entry, None if there is no such entry."""
+    found: str | None = (await connection.execute(select(audit.c.hash).where(audit.c.number == number))).scalar()
+    return found
+
+
+def head_of(text: str) -> Head:
+    """Return the head that ``str`` wrote. Raises ValueError if it is none."""
+    number, colon, digits = text.strip().partition(":")
+    if not (colon and number.isascii() and number.isdigit() and len(number) < 19 and _HASH.fullmatch(digits)):
+        raise ValueError("must be the number of an entry, a colon and its hash of 64 hex digits")
+    return Head(int(number), digits)
+
+
+def read_head(path: Path) -> Head:
+    """Return the head in a file, that of no entry if there is no such file or it holds none."""
+    try:
+        return head_of(read_regular(path).decode("ascii", "replace"))
+    except (OSError, ValueError):
+        return Head()
 
 
 async def listed(

@@ -101,7 +101,7 @@ class Store:
                 file = data_dir / FILE
                 lock = _lock(data_dir / f"{FILE}.lock")
                 await asyncio.to_thread(_probe, file)
-                engine, reading = _sqlite(file), _sqlite(file, reading=True)
+                engine, reading = sqlite_engine(file), sqlite_engine(file, reading=True)
             else:
                 engine = postgresql_engine(store, password)
                 reading = postgresql_engine(store, password, reading=True)
@@ -294,7 +294,7 @@ async def _vacuumed(driver: Any) -> None:
         await driver.set_autocommit(False)
 
 
-def _sqlite(path: Path, *, reading: bool = False) -> AsyncEngine:
+def sqlite_engine(path: Path, *, reading: bool = False) -> AsyncEngine:
     # In a URI "?" and "%" have a meaning, so the path is quoted; the driver gets the URI exactly as it is written here.
     url = URL.create("sqlite+aiosqlite", database=str(path))
     if reading:

@@ -21,11 +21,10 @@ from starlette.routing import Route
 from gateway.admin.api.fleet_view import as_shown, sentences
 from gateway.admin.api.readings import Readings
 from gateway.admin.api.reports import Reports, StoreUnavailable, from_store
-from gateway.admin.asked import author, number, positive_numbers
+from gateway.admin.asked import act_of, number, positive_numbers
 from gateway.admin.controller import Controller
 from gateway.admin.json_errors import problem, unknown
 from gateway.admin.metrics.metrics import Metrics
-from gateway.control.acts import Act
 from gateway.control.progress import Progress
 from gateway.process.effective import effective
 from gateway.store.counts.hours import KEPT_MS
@@ -57,24 +56,24 @@ class API:
 
     def routes(self) -> list[Route]:
         return [
-            Route("/api/v1/routes", _answering(self.list_routes)),
-            Route("/api/v1/routes/{route}", _answering(self.one_route)),
-            Route("/api/v1/routes/{route}/epochs", _answering(self.epochs)),
-            Route("/api/v1/routes/{route}/power", _answering(self.power)),
-            Route("/api/v1/routes/{route}/series", _answering(self.series)),
-            Route("/api/v1/predictions/{prediction}", _answering(self.one_prediction)),
-            Route("/api/v1/feedback", _answering(self.account)),
-            Route("/api/v1/feedback/orphans", _answering(self.orphans)),
-            Route("/api/v1/feedback/set-aside", _answering(self.set_aside)),
-            Route("/api/v1/backends", _answering(self.list_backends)),
-            Route("/api/v1/sinks", _answering(self.sinks)),
-            Route("/api/v1/config", _answering(self.config)),
-            Route("/api/v1/fleet", _answering(self.fleet)),
-            Route("/api/v1/events", _answering(self.events)),
-            Route("/-/reload", _answering(self.reload), methods=["POST"]),
-            Route("/metrics", _answering(self.scrape)),
-            Route("/livez", _answering(self.livez)),
-            Route("/readyz", _answering(self.readyz)),
+            Route("/api/v1/routes", answering(self.list_routes)),
+            Route("/api/v1/routes/{route}", answering(self.one_route)),
+            Route("/api/v1/routes/{route}/epochs", answering(self.epochs)),
+            Route("/api/v1/routes/{route}/power", answering(self.power)),
+            Route("/api/v1/routes/{route}/series", answering(self.series)),
+            Route("/api/v1/predictions/{prediction}", answering(self.one_prediction)),
+            Route("/api/v1/feedback", answering(self.account)),
+            Route("/api/v1/feedback/orphans", answering(self.orphans)),
+            Route("/api/v1/feedback/set-aside", answering(self.set_aside)),
+            Route("/api/v1/backends", answering(self.list_backends)),
+            Route("/api/v1/sinks", answering(self.sinks)),
+            Route("/api/v1/config", answering(self.config)),
+            Route("/api/v1/fleet", answering(self.fleet)),
+            Route("/api/v1/events", answering(self.events)),
+            Route("/-/reload", answering(self.reload), methods=["POST"]),
+            Route("/metrics", answering(self.scrape)),
+            Route("/livez", answering(self.livez)),
+            Route("/readyz", answering(self.readyz)),
         ]
 
     async def list_routes(self, request: Request) -> Response:
@@ -196,8 +195,7 @@ class API:
     async def reload(self, request: Request) -> Response:
         """Read the file again: in force as a whole, or refused as a whole with every problem."""
         async with asyncio.timeout(RELOAD_SECONDS):
-            act = Act("api", author(request))
-            result = await self.controller.in_force.reload(act)
+            result = await self.controller.in_force.reload(act_of(request))
         if result.ok:
             return _json({"revision": result.revision})
         count = sum(one.severity == "error" for one in result.problems)
@@ -244,7 +242,7 @@ class API:
         return PlainTextResponse(text, 200 if ready else 503)
 
 
-def _answering(handler: Handler) -> Handler:
+def answering(handler: Handler) -> Handler:
     """Answer 503, which says that traffic goes on, where the store does not answer in time or at all."""
 
     @wraps(handler)

@@ -14,9 +14,8 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from gateway.admin.asked import author
+from gateway.admin.asked import act_of
 from gateway.admin.json_errors import problem
-from gateway.control.acts import Act
 from gateway.control.upkeep.erasure import Erasures
 
 #: Units erased at once share the cost of writing the store anew.
@@ -42,7 +41,7 @@ class PrivacyAPI:
         if isinstance(units, Response):
             return units
         try:
-            return _json(await self.erasures.erase(units, Act("api", author(request))))
+            return _json(await self.erasures.erase(units, act_of(request)))
         except Exception as error:  # whatever a database driver raises; the answer must not name the unit
             return _failed(error)
 

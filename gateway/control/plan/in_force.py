@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Set
+from collections.abc import Awaitable, Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from gateway.control.acts import Act, described, difference, digest_of, owner_of
+from gateway.control.acts import Act, digest_of, owner_of
 from gateway.control.agreement import FleetKey
 from gateway.control.event_log import EventLog, now_ms
-from gateway.control.membership import FleetWatch
+from gateway.control.membership import FleetWatch, name_of
 from gateway.control.opened import Opened
+from gateway.control.plan import edits
 from gateway.control.plan.first import first
 from gateway.control.plan.planner import compiled, plan
 from gateway.control.plan.publisher import Publisher
@@ -29,6 +30,7 @@ from gateway.control.plan.reload import read
 from gateway.control.plan.verdict_watch import VerdictWatch
 from gateway.files import assignment_key
 from gateway.store import reason
+from gateway.store.audit import Entry
 from router.config.config import Config
 from router.config.diagnostics import Diagnostic
 from router.snapshot import Snapshot
@@ -106,8 +108,17 @@ class InForce:
         """Go on where the store's plans ended, and plan every route by its evidence. Raises what the store raises."""
         await self._publisher.begin(opened.store, opened.member)
         opened.recorder.adopt(self.snapshot, now_ms())
+        await self._note_begun(opened)
         self.opened = opened
         self._to_plan |= self.snapshot.routes.keys()
+
+    async def _note_begun(self, opened: Opened) -> None:
+        """Have the audit log say so if this node was started with another file than it had."""
+        digest = await asyncio.to_thread(digest_of, self.config_path)
+        async with opened.store.read() as connection:
+            entry = await edits.begun(connection, self.snapshot, self.config_path, digest, self._node)
+        if entry is not None:
+            self._publisher.note_entries((entry,))
 
     async def save(self) -> None:
         """Store what could not be stored before. Raises what the store raises."""
@@ -142,21 +153,42 @@ class InForce:
                 stays = f"revision {was.revision} stays in force"
                 self._event_log.note("config_unchanged", None, stays, **by)
             else:
-                await self._put_in_force(fresh)
-                await self._note_edit(was, of, config, act, by)
+                entries = await self._entries(was, of, fresh, config, act, digest)
+                await self._put_in_force(fresh, entries)
+                self._note_edit(was, act, by, entries)
             self._to_plan |= fresh.routes.keys()
             self._on_reload(ok=True, at_ms=now_ms())
             return ReloadResult(True, self.snapshot.revision, config.warnings)
 
-    async def _note_edit(self, was: Snapshot, of: Config | None, config: Config, act: Act, by: dict[str, Any]) -> None:
-        now = self.snapshot
-        if now.config != was.config or now.assignment == was.assignment:
-            changed = await asyncio.to_thread(_changed, was, of, now, config)
-            self._event_log.note("config_reloaded", None, f"revision {now.revision} is in force", **by, diff=changed)
-        if now.assignment != was.assignment:
-            said = f"key {was.assignment or '-'} until now, {now.assignment or '-'} from now on: units move"
+    async def _entries(
+        self, was: Snapshot, of: Config | None, fresh: Snapshot, config: Config, act: Act, digest: str | None
+    ) -> list[Entry]:
+        """Return what the audit log says of an edit: what changed in the file, and a new key."""
+        entries = []
+        if fresh.config != was.config or fresh.assignment == was.assignment:
+            entries.append(await asyncio.to_thread(edits.edited, was, of, fresh, config, act, digest, self._node))
+        if fresh.assignment != was.assignment:
             author = owner_of(Path(config.gateway.assignment_key_file or self.data_dir / assignment_key.FILE))
-            self._event_log.note("assignment_changed", None, said, via=act.via, author=author)
+            entries.append(edits.rekeyed(was, fresh, author, act))
+        return entries
+
+    @property
+    def _node(self) -> str:
+        """This node's name in its fleet, "" where it is alone."""
+        if self.snapshot.gateway.store == "sqlite":
+            return ""
+        try:
+            return name_of(self.data_dir)
+        except OSError:  # a full disk keeps no edit from being put in force
+            return ""
+
+    def _note_edit(self, was: Snapshot, act: Act, by: dict[str, Any], entries: Sequence[Entry]) -> None:
+        for one in entries:
+            if one.act == edits.EDITED:
+                in_force = f"revision {self.snapshot.revision} is in force"
+                self._event_log.note(one.act, None, in_force, **by, diff=one.body["diff"])
+            else:
+                self._event_log.note(one.act, None, one.changed, via=act.via, author=one.who)
 
     def _note_refused(self, problems: tuple[Diagnostic, ...], **by: Any) -> None:
         errors = [problem for problem in problems if problem.severity == "error"]
@@ -243,14 +275,8 @@ class InForce:
         key = await self._fleet_key.fetch(self.opened.store)
         return key is not None and key.name != self.snapshot.assignment
 
-    async def _put_in_force(self, fresh: Snapshot) -> None:
+    async def _put_in_force(self, fresh: Snapshot, entries: Sequence[Entry] = ()) -> None:
         before = self.snapshot
-        await self._publisher.put_in_force(fresh)
+        await self._publisher.put_in_force(fresh, entries)
         if self.opened is not None and fresh.config != before.config:
             self.opened.recorder.adopt(fresh, now_ms())
-
-
-def _changed(before: Snapshot, of: Config | None, after: Snapshot, config: Config) -> list[str]:
-    """What an edit changed; a policy's own settings can be compared only where both files are known."""
-    known = of is not None and of.hash == before.config
-    return difference(described(before, of if known else None), described(after, config if known else None))

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.control.event_log import EventLog, now_ms
 from gateway.control.membership import Member
 from gateway.files.published import SNAPSHOT, fingerprint, publish
-from gateway.store import Store, StoreError, reason
+from gateway.store import Store, StoreError, audit, reason
+from gateway.store.audit import Entry
 from gateway.store.counts import plans
 from gateway.store.counts.reported import note_declared
 from gateway.store.fleet import nodes, publications
@@ -35,6 +37,9 @@ logger = logging.getLogger(__name__)
 
 #: A moved plan is noted when a share has moved this far since the last note: a bandit's plan moves all the time.
 NOTED_SHARE: Final = 0.05
+
+#: Entries of the audit log that wait for the store; with more, the oldest are lost, and the log of the process says so.
+MOST_UNAUDITED: Final = 1_000
 
 #: How often a number is tried: each time, another node was given it at the same moment.
 _ATTEMPTS: Final = 20
@@ -51,6 +56,8 @@ class Publisher:
         self._path = data_dir / SNAPSHOT
         self._event_log = event_log
         self._unsaved = True
+        #: Entries of the audit log that are not stored yet. More than so many are never waited for: reloads are rare.
+        self._unaudited: deque[Entry] = deque(maxlen=MOST_UNAUDITED)
         self._newest_stored = 0
         self._published = _seen(self._path)
         #: Routes whose plans are in the store, as they are there.
@@ -82,12 +89,14 @@ class Publisher:
             self._newest_stored = await plans.newest_revision(connection)
         self.store, self.member = store, member
 
-    async def put_in_force(self, fresh: Snapshot) -> None:
+    async def put_in_force(self, fresh: Snapshot, entries: Sequence[Entry] = ()) -> None:
         """Store the plans, publish the snapshot, and switch to it. Raises OSError if it cannot be published.
 
-        Plans of the planner that cannot be stored are not published: raises what the store raises.
+        ``entries`` of the audit log are stored with the plans. Plans of the planner that cannot be stored are not
+        published: raises what the store raises.
         """
         self._unsaved = True
+        self.note_entries(entries)
         if self.store is not None:
             try:
                 fresh = await self._stored(self.store, fresh)
@@ -97,6 +106,12 @@ class Publisher:
                     raise
                 logger.error("plans could not be stored, they will be: %s", reason(error))
         await self._switch_to(fresh)
+
+    def note_entries(self, entries: Sequence[Entry]) -> None:
+        """Have entries of the audit log stored with what is stored next."""
+        if len(self._unaudited) + len(entries) > MOST_UNAUDITED:
+            logger.error("the store is away for too long: edits are missing in the audit log")
+        self._unaudited.extend(entries)
 
     async def keep_in_step(self) -> bool:
         """Copy the newest plans of this configuration if another node made them; return whether it did.
@@ -135,10 +150,13 @@ class Publisher:
                 await self.put_in_force(_renumbered(self.snapshot, taken, self.next_revision))
             else:
                 await self._store_plans(store, self.snapshot)
-        if unsaved := self._event_log.unsaved():
+        unsaved, entries = self._event_log.unsaved(), len(self._unaudited)
+        if unsaved or entries:
             async with store.begin() as connection:
                 await plans.write_events(connection, unsaved)
+                await self._append_entries(connection)
             self._event_log.saved(unsaved)
+            self._audited(entries)
 
     async def _stored(self, store: Store, fresh: Snapshot) -> Snapshot:
         """Store the plans; return the snapshot to publish: another node's, if that was first."""
@@ -149,9 +167,12 @@ class Publisher:
         if planned and self.member.holds:
             async with store.change() as connection:
                 return await self._number(connection, fresh, self.member.node)
+        entries = len(self._unaudited)
         for _ in range(_ATTEMPTS):
             with suppress(IntegrityError):  # another node was given the number at the same moment
-                return await self._agreed(store, self.member, fresh)
+                agreed = await self._agreed(store, self.member, fresh)
+                self._audited(entries)
+                return agreed
         raise StoreError("others are given every number first")
 
     async def _agreed(self, store: Store, member: Member, fresh: Snapshot) -> Snapshot:
@@ -165,8 +186,11 @@ class Publisher:
                 node for node in await nodes.all_nodes(connection) if node.name != member.node and not node.absent
             ]
             if newest and (present == identity or any(node.config == identity for node in others)):
-                return with_published(fresh, newest, await publications.read(connection, newest))
-            return await self._number(connection, fresh, member.node)
+                agreed = with_published(fresh, newest, await publications.read(connection, newest))
+            else:
+                agreed = await self._number(connection, fresh, member.node)
+            await self._append_entries(connection)
+            return agreed
 
     async def _number(self, connection: AsyncConnection, fresh: Snapshot, node: str) -> Snapshot:
         newest, _ = await publications.newest(connection)
@@ -185,8 +209,11 @@ class Publisher:
         self._published = _seen(self._path)
 
     async def _store_plans(self, store: Store, snapshot: Snapshot) -> None:
+        entries = len(self._unaudited)
         async with store.begin() as connection:
             written = await self._write(connection, snapshot)
+            await self._append_entries(connection)
+        self._audited(entries)
         self._newest_stored = max(self._newest_stored, snapshot.revision)
         self._unsaved, self._written = False, snapshot.routes
         self._note_stored(*written)
@@ -197,6 +224,15 @@ class Publisher:
         began = await plans.write_plans(connection, fresh, now_ms())
         declared = [route for route in fresh if _declared(self._written.get(route.name)) != _declared(route)]
         return began, await note_declared(connection, declared, snapshot.backends, now_ms())
+
+    async def _append_entries(self, connection: AsyncConnection) -> None:
+        """Append what waits for it, at the end of a transaction; ``_audited`` follows its commit."""
+        for entry in tuple(self._unaudited):
+            await audit.append(connection, entry, now_ms())
+
+    def _audited(self, entries: int) -> None:
+        for _ in range(min(entries, len(self._unaudited))):
+            self._unaudited.popleft()
 
     def _note_stored(self, began: Iterable[Route], late: Iterable[str]) -> None:
         for route in began:

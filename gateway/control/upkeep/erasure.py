@@ -11,6 +11,7 @@ others shipped is recorded: so it must be asked last.
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -19,7 +20,7 @@ from time import monotonic
 from typing import Any, Final
 
 from gateway.control.acts import Act
-from gateway.control.event_log import EventLog
+from gateway.control.event_log import EventLog, now_ms
 from gateway.control.membership import Member
 from gateway.control.opened import Opened
 from gateway.control.record.recorder import Recorder
@@ -27,9 +28,12 @@ from gateway.files.pseudonym import names_of
 from gateway.journal import rolling
 from gateway.journal.quarantine import QUARANTINE
 from gateway.journal.segments import FEEDBACK, LINKS, PREDICTIONS, segments
-from gateway.store import Store, StoreError, unit_data
+from gateway.store import Store, StoreError, audit, unit_data
+from gateway.store.audit import Entry
 from gateway.store.unit_data import Erased
 from router.snapshot import Gateway
+
+logger = logging.getLogger(__name__)
 
 #: Workers look once a second, and the recorder must catch up.
 DRAIN_SECONDS: Final = 60.0
@@ -68,7 +72,17 @@ class Erasures:
         counts = ", ".join(f"{n} {what.replace('_', ' ')}" for what, n in erased.items())
         said = f"{len(units)} unit{'s' * (len(units) != 1)} erased: {counts}"
         self._event_log.note("units_erased", None, said, via=act.via, author=act.author)
+        await self._audit(Entry(who=act.who or act.author or "unknown", via=act.via, act="units_erased", changed=said))
         return erased
+
+    async def _audit(self, entry: Entry) -> None:
+        """Keep that units were erased, and not which: an entry is never removed."""
+        try:
+            if self.opened is not None:
+                async with self.opened.store.begin() as connection:
+                    await audit.append(connection, entry, now_ms())
+        except Exception as error:  # what is erased is erased, and the answer must say so
+            logger.error("an erasure is missing in the audit log: %s", type(error).__name__)
 
     def known(self, unit: str) -> AsyncIterator[Mapping[str, Any]]:
         """Yield everything that is stored of a unit. Raises what the store raises, and OSError or ValueError."""

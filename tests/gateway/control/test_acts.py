@@ -162,6 +162,7 @@ def test_an_act_at_the_admin_port_says_who_asked_for_it(tmp_path: Path) -> None:
     fake = control(admin_token_file=str(token))
     sent = {"authorization": "Bearer hush", "turnout-user": "alice"}
     assert ask(fake, "/-/reload", method="POST", headers=sent).status_code == 200
-    assert fake.acts == [Act("api", "alice by the command line, token 2 of admin_token_file, from 127.0.0.1")]
+    who = "token 2 of admin_token_file"
+    assert fake.acts == [Act("api", f"alice by the command line, {who}, from 127.0.0.1", who)]
     assert ask(fake, "/-/reload", method="POST", headers={**sent, "turnout-user": "a" * 100}).status_code == 200
-    assert fake.acts[1] == Act("api", "token 2 of admin_token_file, from 127.0.0.1")
+    assert fake.acts[1] == Act("api", f"{who}, from 127.0.0.1", who)
