@@ -22,6 +22,7 @@ from gateway.admin.api.export import ExportAPI
 from gateway.admin.api.privacy import PrivacyAPI
 from gateway.admin.api.readings import readings
 from gateway.admin.api.reports import Reports
+from gateway.admin.api.sinks_api import SinksAPI
 from gateway.admin.console.console import Console
 from gateway.admin.controller import Controller
 from gateway.admin.guard import Guard
@@ -42,6 +43,7 @@ def create(control: Controller, metrics: Metrics | None = None) -> Starlette:
     app = Starlette(
         routes=[
             *API(control, reports, metrics, readings(control.queries, reports, metrics, clock=time.monotonic)).routes(),
+            *SinksAPI(control).routes(),
             *PrivacyAPI(control.erasures).routes(),
             *AccessAPI(control.queries).routes(),
             ExportAPI(control.in_force, control.queries).route(),

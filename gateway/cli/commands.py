@@ -25,6 +25,7 @@ from gateway.cli.remote.export import export
 from gateway.cli.remote.power import power
 from gateway.cli.remote.privacy import privacy
 from gateway.cli.remote.report import report
+from gateway.cli.remote.sink import sink
 
 HELP = """A gateway in front of model servers that learns which version is better.
 
@@ -79,3 +80,4 @@ app.add_typer(db, name="db")
 app.add_typer(privacy, name="privacy")
 app.add_typer(assignment, name="assignment")
 app.add_typer(audit, name="audit")
+app.add_typer(sink, name="sink")

@@ -14,10 +14,13 @@ from pathlib import Path
 
 from gateway.files import assignment_key, tls
 from gateway.files.pseudonym import read_keys
+from gateway.files.secret import secret
+from gateway.sinks.signature import signing_keys
 from router.config import config
 from router.config.config import Config, ConfigError
 from router.config.diagnostics import locate
 from router.config.findings import Finding
+from router.settings.placeholders import fill
 from router.snapshot import Gateway
 
 
@@ -31,6 +34,7 @@ def load(path: Path, *, secrets: bool = True) -> Config:
     findings = [*_store(gateway), *_tracing(gateway)]
     if secrets:
         findings += [*_tls(gateway), *_authorities(found), *_unit_keys(gateway), *_assignment_key(gateway)]
+        findings += _signing_secrets(found)
     if not findings:
         return found
     try:
@@ -85,6 +89,15 @@ def _assignment_key(gateway: Gateway) -> Iterator[Finding]:
             assignment_key.read(Path(gateway.assignment_key_file))
         except assignment_key.KeyUnusable as error:
             yield Finding(("gateway", "assignment_key_file"), f"gateway.assignment_key_file: {error}")
+
+
+def _signing_secrets(found: Config) -> Iterator[Finding]:
+    for name, sink in found.sinks.items():
+        if sink.secret is not None:
+            try:
+                signing_keys(fill(sink.secret, secret))
+            except ValueError as error:
+                yield Finding(("sinks", name, "secret"), f"sinks.{name}.secret: {error}", secret=True)
 
 
 def _tracing(gateway: Gateway) -> Iterator[Finding]:

@@ -60,6 +60,7 @@ def _sink(sink: Sink) -> dict[str, Any]:
     shown = asdict(sink)
     shown["url"] = None if sink.url is None else without_credentials(sink.url)
     shown["headers"] = {name: _header(value) for name, value in sink.headers}
+    shown["secret"] = None if sink.secret is None else _header(sink.secret)
     return shown
 
 

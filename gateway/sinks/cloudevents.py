@@ -13,6 +13,7 @@ event has the same id.
 | outcome  | change of a value: ``live`` and ``mature``, before and after | of its own                     |
 | body     | request of which something was captured                 | … + ".body"                         |
 | verdict  | change of a variant's verdict                           | of its own                          |
+| rollout, act, trigger | what moved, was done, or fired             | what announced it                   |
 
 Source: CloudEvents 1.0.2, section "Context Attributes"; its JSON format, section 3; its Distributed Tracing extension.
 """
@@ -34,7 +35,7 @@ from gateway.store.rows import calls
 from gateway.store.rows.bodies import Body
 from gateway.store.rows.calls import StoredCall
 from gateway.store.rows.feedback_events import Event as FeedbackEvent
-from gateway.store.rows.recorded import ChangedValue, ChangedVerdict, Recorded
+from gateway.store.rows.recorded import Announced, ChangedValue, ChangedVerdict, Recorded
 from router.records import CALL_FIELDS
 from router.snapshot import EventType, Sink
 
@@ -51,11 +52,22 @@ def events(sink: Sink, recorded: Recorded, now_ms: int) -> Iterator[bytes]:
     wanted, routes = frozenset(sink.events), frozenset(sink.routes)
     for kind, route, make in _events(recorded, now_ms):
         if kind in wanted and (not routes or route in routes):
-            try:
-                yield orjson.dumps({**make(), "type": f"{sink.type_prefix}{kind}"})
-            except Exception:
-                logger.exception("a %s event of route %s cannot be written", kind, route)
-                yield b""
+            yield _written(sink, kind, route, make)
+    for judged in recorded.verdicts:
+        if "verdict" in wanted and (not routes or judged.route in routes):
+            yield _written(sink, "verdict", judged.route, partial(_verdict, sink, judged))
+    for one in recorded.announced:
+        asked = one.kind in wanted and (not routes or one.route is None or one.route in routes)
+        if asked or sink.name in one.named:
+            yield _written(sink, one.kind, one.route, partial(_announced, sink, one))
+
+
+def _written(sink: Sink, kind: EventType, route: str | None, make: Callable[[], Event]) -> bytes:
+    try:
+        return orjson.dumps({**make(), "type": f"{sink.type_prefix}{kind}"})
+    except Exception:
+        logger.exception("a %s event of route %s cannot be written", kind, route)
+        return b""
 
 
 Event = dict[str, Any]
@@ -82,8 +94,6 @@ def _events(recorded: Recorded, now_ms: int) -> Iterator[Unmade]:
         yield "feedback", event.counted, partial(_feedback, event, now_ms)
     for changed in recorded.outcomes:
         yield "outcome", changed.call.route, partial(_outcome, changed, now_ms)
-    for judged in recorded.verdicts:
-        yield "verdict", judged.route, partial(_verdict, judged)
 
 
 def _content_of(call: StoredCall) -> Content:
@@ -195,7 +205,7 @@ def _outcome(changed: ChangedValue, now_ms: int) -> Event:
     return _event(new_id(now_ms), call.route, call.id, now_ms, data, variant=value.variant)
 
 
-def _verdict(judged: ChangedVerdict) -> Event:
+def _verdict(sink: Sink, judged: ChangedVerdict) -> Event:
     data = {
         "route": judged.route,
         "epoch": judged.epoch,
@@ -203,19 +213,33 @@ def _verdict(judged: ChangedVerdict) -> Event:
         "metric": judged.metric,
         "status": {"before": judged.before, "after": judged.after},
         "sentence": judged.sentence,
+        "link": _page(sink, judged.route),
     }
     return _event(new_id(judged.at_ms), judged.route, None, judged.at_ms, data, variant=judged.variant)
 
 
-def _event(id_: str, route: str, subject: str | None, at_ms: int, data: Mapping[str, Any], **extensions: str) -> Event:
-    event: Event = {"specversion": SPECVERSION, "id": id_, "source": f"/turnout/routes/{quote(route)}"}
+def _announced(sink: Sink, one: Announced) -> Event:
+    data = {"route": one.route, **one.data, "link": _page(sink, one.route)}
+    return _event(one.id, one.route, None, one.at_ms, data)
+
+
+def _page(sink: Sink, route: str | None) -> str:
+    """Return the url of the page of a route, or of all."""
+    return f"{sink.pages}/" if route is None else f"{sink.pages}/routes/{quote(route)}"
+
+
+def _event(
+    id_: str, route: str | None, subject: str | None, at_ms: int, data: Mapping[str, Any], **extensions: str
+) -> Event:
+    source = "/turnout" if route is None else f"/turnout/routes/{quote(route)}"
+    event: Event = {"specversion": SPECVERSION, "id": id_, "source": source}
     if subject is not None:
         event["subject"] = subject
     return {
         **event,
         "time": rfc3339(at_ms),
         "datacontenttype": "application/json",
-        "route": route,
+        **({} if route is None else {"route": route}),
         **extensions,
         "data": data,
     }

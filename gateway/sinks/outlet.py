@@ -11,11 +11,18 @@ from typing import Protocol
 
 
 class Trouble(Exception):
-    """Events cannot be delivered at present. The receiver asks for ``after_seconds`` of pause before the next try."""
+    """Events cannot be delivered at present. The receiver asks for ``after_seconds`` of pause before the next try.
 
-    def __init__(self, reason: str, after_seconds: float = 0.0) -> None:
+    ``status`` is that of its answer, if it answered; ``gone`` says that it wants no events any more.
+    """
+
+    def __init__(
+        self, reason: str, after_seconds: float = 0.0, *, status: int | None = None, gone: bool = False
+    ) -> None:
         super().__init__(reason)
         self.after_seconds = after_seconds
+        self.status = status
+        self.gone = gone
 
 
 class Outlet(Protocol):

@@ -56,12 +56,12 @@ class Sender:
                     await self._close()  # a connection that failed in the middle is not used again
                     self._in_trouble(str(error))
                     await asyncio.sleep(max(pause, error.after_seconds))
-                    pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+                    pause = min(pause * 2, self._longest_pause())
                 except Exception as error:
                     # The store failed: the recorder reports that.
                     logger.debug("the outbox of %s cannot be used", self._sink, exc_info=error)
                     await asyncio.sleep(pause)
-                    pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+                    pause = min(pause * 2, self._longest_pause())
                 else:
                     if not delivered:
                         await asyncio.sleep(LOOK_SECONDS)
@@ -98,6 +98,9 @@ class Sender:
         except Exception as error:
             logger.exception("sinks.%s cannot be sent to", self._sink)
             raise Trouble(f"it cannot be sent: {type(error).__name__}") from error
+
+    def _longest_pause(self) -> float:
+        return LONGEST_PAUSE_SECONDS
 
     async def _close(self) -> None:
         outlet, self._outlet = self._outlet, None

@@ -12,21 +12,25 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from gateway.sinks.courier import Courier, target
 from gateway.sinks.outlet import Outlet
 from gateway.sinks.sender import LOOK_SECONDS, Sender
 from gateway.sinks.stdout import Stdout
 from gateway.store import Store
-from gateway.store.rows import outbox
+from gateway.store.rows import deliveries, outbox
 from router.snapshot import Sink
+
+if TYPE_CHECKING:
+    from gateway.sinks.webhook import Webhook
 
 logger = logging.getLogger(__name__)
 
 #: How often the senders are compared with the sinks in force.
 STEP_SECONDS: Final = 0.5
 
-RESULTS: Final = ("made", "delivered", "refused", "dropped", "erased", "pending")
+RESULTS: Final = ("made", "delivered", "refused", "dropped", "erased", "dead", "pending")
 
 
 class Sinks:
@@ -69,6 +73,9 @@ class Sinks:
         """Return each sink with the counts of its events, as plain JSON values. Raises errors of the store."""
         async with self._store.read() as connection:
             counts, oldest_ms = await outbox.counted(connection), await outbox.oldest_ms(connection)
+            disabled = {
+                name for name, sink in sinks.items() if await deliveries.disabled(connection, name, target(sink))
+            }
         shown = []
         for name, sink in sinks.items():
             running, results = self._running.get(name), counts.get(name, Counter())
@@ -81,9 +88,16 @@ class Sinks:
                     "oldest_seconds": max(0, now_ms - oldest_ms.get(name, now_ms)) / 1000,
                     "sending": running is not None,
                     "trouble": None if running is None else running[1].trouble,
+                    "disabled": name in disabled,
                 }
             )
         return shown
+
+    def _sender(self, sink: Sink) -> Sender:
+        note = partial(self._note, sink.name)
+        if sink.kind == "webhook":
+            return Courier(self._store, sink, partial(_webhook, sink), note)
+        return Sender(self._store, sink.name, Stdout if sink.kind == "stdout" else partial(_events, sink), note)
 
     async def _waiting(self) -> bool:
         """Return whether events wait for a sink that can be reached."""
@@ -100,7 +114,7 @@ class Sinks:
         await self._end([name for name, (sink, _, _) in self._running.items() if wanted.get(name) != sink])
         for name, sink in wanted.items():
             if name not in self._running:
-                sender = Sender(self._store, name, _made(sink), partial(self._note, name))
+                sender = self._sender(sink)
                 self._running[name] = sink, sender, asyncio.create_task(sender.run())
         if ours is not None and self._dropped_for != frozenset(ours):
             await self._drop_others(frozenset(wanted))
@@ -123,9 +137,13 @@ class Sinks:
         await asyncio.gather(*ended, return_exceptions=True)
 
 
-def _made(sink: Sink) -> Callable[[], Outlet]:
-    if sink.kind == "stdout":
-        return Stdout
-    from gateway.sinks.webhook import Webhook  # imports httpx, which takes a good part of the start: only if needed
+def _events(sink: Sink) -> Outlet:
+    from gateway.sinks.http_events import HttpEvents  # imports httpx, which takes a good part of the start
 
-    return lambda: Webhook(sink)
+    return HttpEvents(sink)
+
+
+def _webhook(sink: Sink) -> Webhook:
+    from gateway.sinks.webhook import Webhook
+
+    return Webhook(sink)

@@ -28,7 +28,7 @@ from router.settings.declared import DeclaredTest, Guardrail
 from router.settings.gateway import Gateway
 from router.settings.placeholders import Placeholder, placeholders
 from router.settings.route import Capture, RouteMirror, RouteSettings
-from router.settings.sink import Sink
+from router.settings.sink import DEFAULT_EVENTS, Sink
 from router.snapshot import Metric
 
 #: The largest file that is read. One that is written by hand has at most a hundredth of it.
@@ -104,7 +104,7 @@ def parse(text: str, filename: str, *, environ: Mapping[str, str] | None = None)
         backends={name: _backend(name, reading.values) for name, reading in draft.backends.items()},
         metrics={name: _metric(name, reading.values) for name, reading in draft.metrics.items()},
         routes={name: _route(route, route.policy) for name, route in draft.routes.items() if route.policy is not None},
-        sinks={name: Sink(name=name, **reading.values) for name, reading in draft.sinks.items()},
+        sinks={name: _sink(name, reading.values, draft.gateway.values) for name, reading in draft.sinks.items()},
         hash=digest(document),
         warnings=diagnostics,
     )
@@ -128,6 +128,12 @@ def _backend(name: str, values: dict[str, Any]) -> Backend:
     url, urls = values.pop("url"), values.pop("urls")
     model = values.pop("model") or name
     return Backend(name=name, urls=urls or (url,), model=model, **values)
+
+
+def _sink(name: str, values: dict[str, Any], gateway: dict[str, Any]) -> Sink:
+    pages = gateway["admin_url"] or f"http{'s' if gateway['admin_tls_cert_file'] else ''}://{gateway['admin']}"
+    events = values["events"] or (() if values["kind"] == "webhook" else DEFAULT_EVENTS)
+    return Sink(name=name, pages=pages, **{**values, "events": events})
 
 
 def _metric(name: str, values: dict[str, Any]) -> Metric:
@@ -195,6 +201,9 @@ def _environment(draft: Draft, document: dict[str, Any], environ: Mapping[str, s
                 for header, value in document[section][name][headers].items():
                     where: Path = (section, name, headers, header)
                     named += [(where, placeholder, True) for placeholder in placeholders(value)]
+    for name, reading in draft.sinks.items():
+        place: Path = ("sinks", name, "secret")
+        named += [(place, placeholder, False) for placeholder in placeholders(reading.values.get("secret") or "")]
     for path, placeholder, in_header in named:
         problem = _secret_problem(placeholder, environ, in_header=in_header)
         if problem is not None:

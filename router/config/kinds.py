@@ -20,7 +20,7 @@ from router.config.findings import quoted
 from router.extract import Pointer
 from router.records import LARGEST
 from router.settings.keys import Bounds
-from router.settings.placeholders import placeholders
+from router.settings.placeholders import fill, placeholders
 from router.settings.tokens import MOST_USER
 from router.unit import TOKEN, reference
 
@@ -156,6 +156,12 @@ def _header_value(text: str) -> str:
 def _sent_value(text: str) -> str:
     placeholders(text)
     return _header_value(text)
+
+
+def _secret(text: str) -> str:
+    if not placeholders(text) or fill(text, lambda _: "").strip():
+        raise ValueError('must refer to the secret, as "${NAME}" or "${file:PATH}", and not hold it')
+    return text
 
 
 def _store(text: str) -> str:
@@ -296,6 +302,7 @@ KINDS: Final = {
     "matched_headers": _headers(_token, _header_value),
     "request_headers": _headers(_request_header, _sent_value),
     "sink_headers": _headers(_event_header, _sent_value),
+    "secret": spelled(_secret),
     "table": dict[str, Any],
     "tables": tuple[Any, ...],
 }

@@ -126,6 +126,21 @@ def sink_url(text: str) -> str:
     return text
 
 
+def is_private(url: str) -> bool:
+    """Return whether a URL surely leads to this machine or a private network; a name may still resolve to one.
+
+    >>> is_private("http://169.254.169.254/"), is_private("https://localhost/"), is_private("https://a.example/")
+    (True, True, False)
+    """
+    host = (urlsplit(url).hostname or "").partition("%")[0]
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+    mapped = getattr(address, "ipv4_mapped", None)
+    return not (mapped or address).is_global or address.is_multicast
+
+
 def origin(text: str) -> str:
     """Return the origin of a site as browsers write it.
 

@@ -68,6 +68,10 @@ class Gateway:
         own=True,
     )
     metrics_open: bool = setting(False, "Whether /metrics on the admin port needs no token.", own=True)
+    admin_url: Origin | None = setting(
+        None,
+        'Where people reach the admin port, as in "https://turnout.example", for links in events; without it, admin.',
+    )
     admin_tls_cert_file: Text | None = setting(
         None, "The certificate chain (PEM) with which the admin port speaks TLS.", restart=True
     )

@@ -66,7 +66,6 @@ class API:
             Route("/api/v1/feedback/orphans", answering(self.orphans)),
             Route("/api/v1/feedback/set-aside", answering(self.set_aside)),
             Route("/api/v1/backends", answering(self.list_backends)),
-            Route("/api/v1/sinks", answering(self.sinks)),
             Route("/api/v1/config", answering(self.config)),
             Route("/api/v1/fleet", answering(self.fleet)),
             Route("/api/v1/events", answering(self.events)),
@@ -168,10 +167,6 @@ class API:
         limit = number(request, "limit", MOST_ORPHANS, least=1, most=MOST_ORPHANS)
         found = await from_store(self.controller.queries, lambda ask: ask.store.set_aside(limit))
         return _json({"set_aside": found})
-
-    async def sinks(self, request: Request) -> Response:
-        """Every sink, and what became of its events: those made are those that wait and those that came to an end."""
-        return _json({"sinks": await from_store(self.controller.queries, lambda ask: ask.sinks())})
 
     async def config(self, request: Request) -> Response:
         """The configuration in force, without secrets."""

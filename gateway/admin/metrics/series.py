@@ -310,8 +310,8 @@ class Series:
     def _declare_sinks(self) -> None:
         self.sink_events = self._gauge(
             "sink_events",
-            "Events of a sink by what became of them: as many were made as are delivered, refused, dropped, erased or "
-            "pending.",
+            "Events of a sink by what became of them: as many were made as are delivered, refused, dropped, erased, "
+            "dead or pending.",
             ("sink", "result"),
         )
         self.sink_pending_bytes = self._gauge("sink_pending_bytes", "Events that wait for a sink.", ("sink",))

@@ -23,6 +23,7 @@ from gateway.store.counts.deltas import Deltas
 from gateway.store.fleet import shipped
 from gateway.store.rows import bodies, calls, outbox
 from gateway.store.rows.feedback_status import UNKNOWN
+from gateway.store.rows.outbox import Made
 from gateway.store.rows.recorded import Recorded
 from router.exposure import exposure
 from router.snapshot import Sink, Snapshot
@@ -80,7 +81,11 @@ async def queue_events(connection: AsyncConnection, recorded: Recorded, sinks: M
     """Queue events for the sinks; return how many found no room, by each sink that there were any for."""
     now_ms = time_ns() // 1_000_000
     made = {
-        name: (await asyncio.to_thread(list, events(sink, recorded, now_ms)), sink.max_pending_bytes)
+        name: Made(
+            await asyncio.to_thread(list, events(sink, recorded, now_ms)),
+            sink.max_pending_bytes,
+            sink.kind == "webhook",
+        )
         for name, sink in sinks.items()
     }
     return await outbox.add(connection, made, now_ms)

@@ -25,7 +25,17 @@ from router.records import EXPOSED
 from router.snapshot import KeyRule, Metric, Route
 
 #: Actions of people, as opposed to automatic changes.
-ACTS: Final = frozenset({"config_reloaded", "config_unchanged", "config_refused", "assignment_changed", "units_erased"})
+ACTS: Final = frozenset(
+    {
+        "config_reloaded",
+        "config_unchanged",
+        "config_refused",
+        "assignment_changed",
+        "units_erased",
+        "sink_replayed",
+        "sink_enabled",
+    }
+)
 
 #: What may happen every second: one entry for each route, in memory alone. What it was is in the plans.
 FOLDED: Final = frozenset({"plan_moved"})

@@ -2,7 +2,8 @@
 
 Rule: an event is written in the transaction that records what it is about, and deleted in the one that counts its
 result. So the counts of all results, with those that are pending, add up to the number of events ever made. A sink's
-events are bounded in bytes: those beyond the bound are dropped and counted.
+events are bounded in bytes: those beyond the bound are dropped and counted. A sink whose events are sent each on its
+own has one event in a row, and an event that failed waits until it is due again, while others pass it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from gateway.store.schema import sql
 from gateway.store.schema.row_tables import outbox, sink_counts
 
 #: What is counted of events: how many were made, what became of them, and what is pending.
-Count = Literal["made", "delivered", "refused", "dropped", "erased", "pending", "pending_bytes"]
+Count = Literal["made", "delivered", "refused", "dropped", "erased", "dead", "pending", "pending_bytes"]
 
 #: The most events and bytes in one row, which are sent, counted and deleted together.
 MOST_EVENTS: Final = 500
@@ -31,11 +32,22 @@ PAGE: Final = 20
 
 
 class OutboxBatch(NamedTuple):
-    """Events that wait together, in their order."""
+    """Events that wait together, in their order. ``tries`` of them have failed, the first at ``tried_ms``."""
 
     seq: int
     sink: str
     lines: tuple[bytes, ...]
+    made_ms: int
+    tries: int
+    tried_ms: int | None
+
+
+class Made(NamedTuple):
+    """Events for a sink, as JSON lines; ``most_bytes`` may wait for it in all. ``alone``: each in a row of its own."""
+
+    lines: Sequence[bytes]
+    most_bytes: int
+    alone: bool = False
 
 
 class About(NamedTuple):
@@ -48,11 +60,15 @@ class About(NamedTuple):
 
 Counts = Counter[tuple[str, Count]]
 
-_NEXT: Final = (
-    select(outbox.c.seq, outbox.c.sink, outbox.c.events)
-    .where(outbox.c.sink == bindparam("sink"))
-    .order_by(outbox.c.seq)
-    .limit(1)
+_WHOLE: Final = select(
+    *(outbox.c.seq, outbox.c.sink, outbox.c.at_ms, outbox.c.events, outbox.c.tries, outbox.c.tried_ms)
+).where(outbox.c.sink == bindparam("sink"))
+_NEXT: Final = _WHOLE.order_by(outbox.c.seq).limit(1)
+_DUE: Final = _WHOLE.where(outbox.c.due_ms <= bindparam("now_ms")).order_by(outbox.c.due_ms, outbox.c.seq).limit(1)
+_FAILED: Final = (
+    update(outbox)
+    .where(outbox.c.seq == bindparam("b_seq"))
+    .values(tries=bindparam("b_tries"), tried_ms=bindparam("b_tried_ms"), due_ms=bindparam("b_due_ms"))
 )
 _OLDEST: Final = select(func.min(outbox.c.seq)).group_by(outbox.c.sink)
 _MADE: Final = select(outbox.c.sink, outbox.c.at_ms).where(outbox.c.seq.in_(_OLDEST))
@@ -72,30 +88,28 @@ _REWRITTEN: Final = (
 )
 
 
-async def add(
-    connection: AsyncConnection, made: Mapping[str, tuple[Sequence[bytes], int]], at_ms: int
-) -> Mapping[str, int]:
-    """Add events: by sink, JSON lines and how many bytes may wait in all. Return how many were dropped, by sink.
+async def add(connection: AsyncConnection, made: Mapping[str, Made], at_ms: int) -> Mapping[str, int]:
+    """Add events by sink. Return how many were dropped, by sink.
 
     An empty line is an event that could not be written: it is dropped, too. Sinks without events are left out.
     """
-    made = {sink: given for sink, given in made.items() if given[0]}
+    made = {sink: given for sink, given in made.items() if given.lines}
     if not made:
         return {}
     waiting = {str(sink): int(n) for sink, n in await connection.execute(_WAITING)}
     rows, counts = [], Counts()
-    for sink, (lines, most_bytes) in made.items():
+    for sink, (lines, most_bytes, alone) in made.items():
         written = [line for line in lines if line]
         counts[sink, "made"] += len(lines)
         counts[sink, "dropped"] += len(lines) - len(written)
-        for batch in _batches(written):
+        for batch in _batches(written, 1 if alone else MOST_EVENTS):
             content = b"\n".join(batch)
             if waiting.get(sink, 0) + counts[sink, "pending_bytes"] + len(content) > most_bytes:
                 counts[sink, "dropped"] += len(batch)
                 continue
             counts[sink, "pending"] += len(batch)
             counts[sink, "pending_bytes"] += len(content)
-            rows.append((sink, at_ms, len(batch), len(content), content))
+            rows.append((sink, at_ms, len(batch), len(content), content, 0, None, 0))
     await sql.insert(connection, outbox, rows)
     await sql.add(connection, sink_counts, counts.items())
     return {sink: counts[sink, "dropped"] for sink in made}
@@ -103,23 +117,35 @@ async def add(
 
 async def first(connection: AsyncConnection, sink: str) -> OutboxBatch | None:
     """Return the oldest events that wait for a sink, None without any."""
-    row = (await connection.execute(_NEXT, {"sink": sink})).first()
-    return None if row is None else OutboxBatch(row.seq, row.sink, _lines(row))
+    return _batch((await connection.execute(_NEXT, {"sink": sink})).first())
 
 
-async def finish(connection: AsyncConnection, batch: OutboxBatch, refused: int) -> None:
-    """Delete a batch that was sent, and count its events: ``refused`` of them, the others delivered."""
+async def first_due(connection: AsyncConnection, sink: str, now_ms: int) -> OutboxBatch | None:
+    """Return the event that is to be sent next, None while none is due: those that never failed come first."""
+    return _batch((await connection.execute(_DUE, {"sink": sink, "now_ms": now_ms})).first())
+
+
+async def postpone(connection: AsyncConnection, batch: OutboxBatch, now_ms: int, due_ms: int) -> None:
+    """Note that a try failed; the next one is due at ``due_ms``."""
+    tried_ms = now_ms if batch.tried_ms is None else batch.tried_ms
+    given = {"b_seq": batch.seq, "b_tries": batch.tries + 1, "b_tried_ms": tried_ms, "b_due_ms": due_ms}
+    await connection.execute(_FAILED, given)
+
+
+async def finish(
+    connection: AsyncConnection, batch: OutboxBatch, refused: int, end: Literal["delivered", "dead"] = "delivered"
+) -> bool:
+    """Delete a batch and count its events: ``refused`` of them, the others at their ``end``; return if it was there."""
     sink, which = batch.sink, {"b_seq": batch.seq}
     row = (await connection.execute(_FOUND, which)).first()
     if row is None:
-        return
+        return False
     # Events that were erased meanwhile are counted as erased, although they were sent.
     refused = min(refused, row.n)
     await connection.execute(_DELETED, which)
     gone = {(sink, "pending"): -row.n, (sink, "pending_bytes"): -row.bytes}
-    await sql.add(
-        connection, sink_counts, {**gone, (sink, "delivered"): row.n - refused, (sink, "refused"): refused}.items()
-    )
+    await sql.add(connection, sink_counts, {**gone, (sink, end): row.n - refused, (sink, "refused"): refused}.items())
+    return True
 
 
 async def drop(connection: AsyncConnection, keep: Collection[str]) -> set[str]:
@@ -178,6 +204,10 @@ async def erase(connection: AsyncConnection, about: About, after: int) -> tuple[
     return erased, rows[-1].seq if len(rows) == PAGE else None
 
 
+def _batch(row: Any) -> OutboxBatch | None:
+    return None if row is None else OutboxBatch(row.seq, row.sink, _lines(row), int(row.at_ms), row.tries, row.tried_ms)
+
+
 def _lines(row: Any) -> tuple[bytes, ...]:
     return tuple(bytes(row.events).split(b"\n"))
 
@@ -195,11 +225,11 @@ def _is_about(event: Mapping[str, Any], about: About) -> bool:
     return unmatched or subject in about.ids
 
 
-def _batches(lines: Iterable[bytes]) -> Iterator[Sequence[bytes]]:
+def _batches(lines: Iterable[bytes], most: int) -> Iterator[Sequence[bytes]]:
     batch: list[bytes] = []
     size = 0
     for line in lines:
-        if batch and (len(batch) == MOST_EVENTS or size + len(line) > MOST_BYTES):
+        if batch and (len(batch) == most or size + len(line) > MOST_BYTES):
             yield batch
             batch, size = [], 0
         batch.append(line)

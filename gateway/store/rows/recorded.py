@@ -6,9 +6,9 @@ beyond the transaction, and without sinks nothing is collected.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from gateway.store.rows.bodies import Body
 from gateway.store.rows.calls import StoredCall
@@ -48,6 +48,20 @@ class ChangedVerdict(NamedTuple):
     sentence: str
 
 
+class Announced(NamedTuple):
+    """That a rollout moved, somebody acted, or a trigger fired; ``data`` is plain JSON.
+
+    ``id`` is the event's, the same if it is announced again. The sinks in ``named`` get it whatever kinds they ask for.
+    """
+
+    kind: Literal["rollout", "act", "trigger"]
+    at_ms: int
+    id: str
+    route: str | None
+    data: Mapping[str, Any]
+    named: frozenset[str] = frozenset()
+
+
 @dataclass(slots=True)
 class Recorded:
     """What a transaction has recorded so far; ``events`` are feedback events whose status has changed."""
@@ -57,3 +71,4 @@ class Recorded:
     outcomes: list[ChangedValue] = field(default_factory=list)
     bodies: Sequence[Body] = ()
     verdicts: Sequence[ChangedVerdict] = ()
+    announced: Sequence[Announced] = ()

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.schema.tables import metadata, schema_version
 
-VERSION: Final = 18
+VERSION: Final = 19
 
 
 class Step(NamedTuple):
@@ -121,6 +121,24 @@ _AUDIT_HEAD: Final = """CREATE TABLE audit_head (
     name TEXT NOT NULL, number BIGINT NOT NULL, hash TEXT NOT NULL, PRIMARY KEY (name))"""
 _STANDINGS: Final = """CREATE TABLE standings (
     kind TEXT NOT NULL, name TEXT NOT NULL, body TEXT NOT NULL, at_ms BIGINT NOT NULL, PRIMARY KEY (kind, name))"""
+_DEAD_LETTERS: Final = """CREATE TABLE dead_letters (
+    seq {serial}, sink TEXT NOT NULL, made_ms BIGINT NOT NULL, died_ms BIGINT NOT NULL, tries BIGINT NOT NULL,
+    why TEXT NOT NULL, event TEXT NOT NULL, content {binary} NOT NULL)"""
+_DELIVERIES: Final = """CREATE TABLE deliveries (
+    seq {serial}, sink TEXT NOT NULL, at_ms BIGINT NOT NULL, event TEXT NOT NULL, status BIGINT,
+    took_ms BIGINT NOT NULL, why TEXT)"""
+_DISABLED: Final = """CREATE TABLE disabled_sinks (
+    sink TEXT NOT NULL, target TEXT NOT NULL, at_ms BIGINT NOT NULL, why TEXT NOT NULL, PRIMARY KEY (sink))"""
+_TRIES: Final = (
+    "ALTER TABLE outbox ADD COLUMN tries BIGINT NOT NULL DEFAULT 0",
+    "ALTER TABLE outbox ADD COLUMN tried_ms BIGINT",
+    "ALTER TABLE outbox ADD COLUMN due_ms BIGINT NOT NULL DEFAULT 0",
+    "CREATE INDEX outbox_due ON outbox (sink, due_ms, seq)",
+)
+_WEBHOOK_INDEXES: Final = (
+    "CREATE INDEX deliveries_sink ON deliveries (sink, seq)",
+    "CREATE INDEX dead_letters_sink ON dead_letters (sink, seq)",
+)
 
 #: Version → the step that leads to it. Steps are never edited once released, and they only ever add: a node of the
 #: version before may still be running beside the one that migrates.
@@ -166,6 +184,24 @@ STEPS: Final[Mapping[int, Step]] = {
     16: Step("keep calls and values by hour", (f"{_HOURS} WITHOUT ROWID",), (_HOURS,)),
     17: Step("keep who did what", (*_AUDIT, f"{_AUDIT_HEAD} WITHOUT ROWID"), (*_AUDIT, _AUDIT_HEAD)),
     18: Step("keep where rollouts and triggers stand", (f"{_STANDINGS} WITHOUT ROWID",), (_STANDINGS,)),
+    19: Step(
+        "keep how webhooks were delivered",
+        (
+            *_TRIES,
+            *(one.format(serial="INTEGER NOT NULL PRIMARY KEY", binary="BLOB") for one in (_DELIVERIES, _DEAD_LETTERS)),
+            f"{_DISABLED} WITHOUT ROWID",
+            *_WEBHOOK_INDEXES,
+        ),
+        (
+            *_TRIES,
+            *(
+                one.format(serial="BIGSERIAL NOT NULL PRIMARY KEY", binary="BYTEA")
+                for one in (_DELIVERIES, _DEAD_LETTERS)
+            ),
+            _DISABLED,
+            *_WEBHOOK_INDEXES,
+        ),
+    ),
 }
 
 #: PostgreSQL's lock is a number that every program knows: "turnout" in ASCII. With SQLite the transaction itself is the

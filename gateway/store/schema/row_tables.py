@@ -169,9 +169,45 @@ outbox: Final = table(
     integer("n"),
     integer("bytes"),
     binary("events"),
+    integer("tries", begins=0),
+    integer("tried_ms", null=True),
+    integer("due_ms", begins=0),
     sqlite_autoincrement=True,
 )
 Index("outbox_sink", outbox.c.sink, outbox.c.seq)
+Index("outbox_due", outbox.c.sink, outbox.c.due_ms, outbox.c.seq)
 
-#: What became of a sink's events: how many were made, and of those delivered, refused, dropped, erased and pending.
+#: The last tries to deliver events of webhooks: what was answered (``status`` NULL: nothing), or why it failed.
+deliveries: Final = table(
+    "deliveries",
+    serial("seq"),
+    string("sink"),
+    integer("at_ms"),
+    string("event"),
+    integer("status", null=True),
+    integer("took_ms"),
+    string("why", null=True),
+)
+Index("deliveries_sink", deliveries.c.sink, deliveries.c.seq)
+
+#: Events of webhooks that could not be delivered, and are not tried any more.
+dead_letters: Final = table(
+    "dead_letters",
+    serial("seq"),
+    string("sink"),
+    integer("made_ms"),
+    integer("died_ms"),
+    integer("tries"),
+    string("why"),
+    string("event"),
+    binary("content"),
+)
+Index("dead_letters_sink", dead_letters.c.sink, dead_letters.c.seq)
+
+#: Webhooks whose receiver wants no events any more. ``target`` is a hash of the url that was asked.
+disabled_sinks: Final = table(
+    "disabled_sinks", string("sink", key=True), string("target"), integer("at_ms"), string("why")
+)
+
+#: What became of a sink's events: how many were made, and of those delivered, refused, dropped, erased, dead, pending.
 sink_counts: Final = counter("sink_counts", string("sink", key=True), string("result", key=True))

@@ -17,6 +17,7 @@ from router.config.file import BACKEND, SINK
 from router.config.findings import Finding, dotted, listed, quoted, repeated, unknown, wrong
 from router.config.tables import TableDraft
 from router.scores import score_of, scored_01
+from router.settings.sink import WEBHOOK_EVENTS
 
 
 def findings_of(draft: Draft) -> Iterator[Finding]:
@@ -217,18 +218,25 @@ def _cap(
         yield wrong(path, "missing", f"must be at most cap, {cap:g}, got {missing:g}")
 
 
-#: Settings that have no meaning for a sink that writes to standard output.
-_SENT: Final = ("url", "mode", "headers", "timeout_ms", "tls_ca_file")
+#: Settings that have no meaning for a kind of sink.
+_MEANINGLESS: Final = {
+    "stdout": ("url", "mode", "headers", "timeout_ms", "tls_ca_file", "secret", "allow_private"),
+    "cloudevents": ("secret", "allow_private"),
+    "webhook": ("mode",),
+}
 
 
 def _sink(draft: Draft, sink: TableDraft) -> Iterator[Finding]:
     if "kind" in sink.broken:
         return
-    values = sink.values
-    if values["kind"] == "stdout":
-        for name in _SENT:
-            if values.get(name) not in (None, SINK.settings[name].default):
-                yield wrong(sink.path, name, 'has no effect with kind = "stdout"')
+    values, kind = sink.values, sink.values["kind"]
+    for name in _MEANINGLESS[kind]:
+        if values.get(name) not in (None, SINK.settings[name].default):
+            yield wrong(sink.path, name, f'has no effect with kind = "{kind}"')
+    if kind == "webhook":
+        yield from _webhook(sink)
+    if kind == "stdout":
+        pass
     elif values.get("url") is None and "url" not in sink.broken:
         yield Finding(sink.path, f"{dotted(sink.path)} needs url, where events are sent", at="table")
     elif values.get("tls_ca_file") and not (values.get("url") or "https:").startswith("https:"):
@@ -242,3 +250,23 @@ def _sink(draft: Draft, sink: TableDraft) -> Iterator[Finding]:
     chosen = [route for route in draft.routes.values() if not named or route.name in named]
     if "body" in (values.get("events") or ()) and chosen and all(route.capture is None for route in chosen):
         yield wrong(sink.path, "events", "names body, and none of the routes captures any: add [routes.NAME.capture]")
+
+
+def _webhook(sink: TableDraft) -> Iterator[Finding]:
+    values = sink.values
+    if values.get("secret") is None and "secret" not in sink.broken:
+        hint = 'secret = "${NAME}", with a value made by: echo whsec_$(openssl rand -base64 32)'
+        yield Finding(sink.path, f"{dotted(sink.path)} needs secret, which its requests are signed with", hint, "table")
+    for index, kind in enumerate(values.get("events") or ()):
+        if kind not in WEBHOOK_EVENTS:
+            message = (
+                f'{dotted((*sink.path, "events", index))} must be {listed(WEBHOOK_EVENTS)} for a webhook, got "{kind}"'
+            )
+            yield Finding((*sink.path, "events", index), message, 'others need kind = "cloudevents"')
+    for name, _ in values.get("headers") or ():
+        if name.startswith("webhook-"):
+            yield wrong(sink.path, "headers", f"must not have {name}, which says what is sent")
+    url = values.get("url")
+    if url and not values.get("allow_private") and "allow_private" not in sink.broken and spellings.is_private(url):
+        hint = "write allow_private = true if it is meant"
+        yield wrong(sink.path, "url", f"must be a host of the public internet, got {quoted(url)}", hint)

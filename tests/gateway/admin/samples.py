@@ -148,11 +148,13 @@ SINK: Final = {
     "refused": 1,
     "dropped": 2,
     "erased": 0,
+    "dead": 0,
     "pending": 2,
     "pending_bytes": 700,
     "oldest_seconds": 1.5,
     "sending": True,
     "trouble": "it answers 503",
+    "disabled": False,
 }
 
 

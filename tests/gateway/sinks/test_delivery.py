@@ -15,10 +15,10 @@ import orjson
 import pytest
 
 from gateway.sinks import sender
+from gateway.sinks.http_events import HttpEvents
 from gateway.sinks.outlet import Trouble
 from gateway.sinks.sinks import Sinks
 from gateway.sinks.stdout import Stdout
-from gateway.sinks.webhook import Webhook
 from router.snapshot import Sink
 from tests.gateway.control.builders import Desk, at_desk, call, metric, uuid
 from tests.gateway.sinks.builders import Receiver, sink
@@ -171,10 +171,10 @@ def test_a_receiver_that_never_answers_is_given_up_in_time(tmp_path: Path) -> No
 
     async def story() -> None:
         with Backend(hang) as backend:
-            webhook = Webhook(sink(url=backend.url, timeout_ms=100))
+            outlet = HttpEvents(sink(url=backend.url, timeout_ms=100))
             with pytest.raises(Trouble, match="no answer within 100 ms"):
-                await webhook.send([b"{}"])
-            await webhook.close()
+                await outlet.send([b"{}"])
+            await outlet.close()
 
     asyncio.run(story())
 
@@ -184,7 +184,7 @@ def test_a_secret_that_cannot_be_sent_is_named_and_not_shown(tmp_path: Path, sec
     file = tmp_path / "token"
     file.write_text(secret)
     with pytest.raises(Trouble) as trouble:
-        Webhook(sink(url="http://127.0.0.1:9/", headers=(("authorization", f"Bearer ${{file:{file}}}"),)))
+        HttpEvents(sink(url="http://127.0.0.1:9/", headers=(("authorization", f"Bearer ${{file:{file}}}"),)))
     assert "authorization" in str(trouble.value)
     assert "s3" not in str(trouble.value)
 

@@ -216,6 +216,35 @@ MISTAKES = [
         'sinks.lake.headers.ce-id must not be a header that says what an event is, got "ce-id"',
     ),
     (
+        in_sink('kind = "cloudevents"\nurl = "http://a/"\nsecret = ‹"${HOOK}"›'),
+        'sinks.lake.secret has no effect with kind = "cloudevents"',
+    ),
+    (
+        changed(in_sink('kind = "webhook"\nurl = "https://a.example/"'), ("[sinks.lake]", "‹[sinks.lake]›")),
+        "sinks.lake needs secret, which its requests are signed with",
+    ),
+    (
+        in_sink('kind = "webhook"\nurl = "https://a.example/"\nsecret = ‹"whsec_MfKQ9r8GKYqr"›'),
+        'sinks.lake.secret must refer to the secret, as "${NAME}" or "${file:PATH}", and not hold it',
+    ),
+    (
+        in_sink('kind = "webhook"\nsecret = "${HOOK}"\nurl = ‹"hook"›'),
+        'sinks.lake.url must be a URL such as "http://127.0.0.1:8090/events" or "https://broker.example/default", '
+        'got "hook"',
+    ),
+    (
+        in_sink('kind = "webhook"\nsecret = "${HOOK}"\nurl = ‹"http://169.254.169.254/"›'),
+        'sinks.lake.url must be a host of the public internet, got "http://169.254.169.254/"',
+    ),
+    (
+        in_sink('kind = "webhook"\nsecret = "${HOOK}"\nurl = "https://a.example/"\nevents = ["act", ‹"request"›]'),
+        'sinks.lake.events[1] must be "verdict", "rollout", "act" or "trigger" for a webhook, got "request"',
+    ),
+    (
+        in_sink('kind = "webhook"\nsecret = "${HOOK}"\nurl = "https://a.example/"\nheaders = ‹{ webhook-id = "1" }›'),
+        "sinks.lake.headers must not have webhook-id, which says what is sent",
+    ),
+    (
         in_sink('kind = "cloudevents"\nurl = "http://a/"\nmax_pending_bytes = ‹5›'),
         "sinks.lake.max_pending_bytes must be at least 1048576, got 5",
     ),
