@@ -115,6 +115,19 @@ def replan(
     return replace(snapshot, revision=revision, routes={**snapshot.routes, route: moved})
 
 
+def with_periods(snapshot: Snapshot, since: Mapping[str, int], now_ms: int, revision: int) -> Snapshot:
+    """Return the snapshot in which each of these routes has a period that began no earlier than this.
+
+    A person's freeze begins a period, and so does its end. If all have one, the same snapshot object is returned.
+    """
+    routes = {
+        name: replace(route, period=max(now_ms, since[name], route.period + 1), revision=revision)
+        for name, route in snapshot.routes.items()
+        if since.get(name, 0) > route.period
+    }
+    return replace(snapshot, revision=revision, routes={**snapshot.routes, **routes}) if routes else snapshot
+
+
 def is_step(before: Mapping[str, float], after: Mapping[str, float], stretches: int) -> bool:
     """Return whether some variant's share moved by more than the step, with so many stretches behind.
 

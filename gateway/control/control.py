@@ -94,6 +94,7 @@ class Control:
         loops = (
             self.in_force.keep_deciding(),
             self.in_force.keep_in_step(),
+            self.in_force.freezes.keep(),
             self.tail.run(),
             self.full_disk.keep_reserve(),
             self.readiness.keep_noting(),

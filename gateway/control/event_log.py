@@ -71,11 +71,24 @@ class EventLog:
             if not self._fold(event):
                 return
         else:
-            (self._acts if kind in ACTS else self._others).append(event.shown)
+            self._keep(event)
             self._unsaved.append(event)
-        level = logging.WARNING if kind in _TROUBLE else logging.INFO
-        by = f" (by {fields['author']})" if fields.get("author") else ""
-        logger.log(level, "%s %s%s%s", kind, "" if route is None else f"route={route} ", detail, by)
+        self._log(event, fields.get("author"))
+
+    def show(self, stored: Iterable[LoggedEvent]) -> None:
+        """Show events that are in the store already: what a transaction wrote is shown after its commit."""
+        for event in stored:
+            self._keep(event)
+            self._log(event, event.shown.get("author"))
+
+    def _keep(self, event: LoggedEvent) -> None:
+        (self._acts if event.kind in ACTS else self._others).append(event.shown)
+
+    def _log(self, event: LoggedEvent, author: str | None) -> None:
+        level = logging.WARNING if event.kind in _TROUBLE else logging.INFO
+        by = f" (by {author})" if author else ""
+        place = "" if event.route is None else f"route={event.route} "
+        logger.log(level, "%s %s%s%s", event.kind, place, event.detail, by)
 
     def _fold(self, event: LoggedEvent) -> bool:
         """Count the event in its route's entry of this kind; return whether it is time to log it."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -35,6 +36,7 @@ class Override:
     """The last act about a route: frozen to the variant ``to``, or not frozen any more (None).
 
     ``at_ms`` is by the store's clock if ``recorded``, that is, once the act is in the store; else by this machine's.
+    ``id`` tells one act from another.
     """
 
     to: str | None
@@ -42,13 +44,14 @@ class Override:
     who: str = ""
     why: str = ""
     via: str = ""
+    id: str = ""
     recorded: bool = False
 
 
 #: The last act about each route that was ever frozen.
 Overrides = Mapping[str, Override]
 
-_TEXTS: Final = dict.fromkeys(("who", "why", "via"), str)
+_TEXTS: Final = dict.fromkeys(("who", "why", "via", "id"), str)
 _KINDS: Final[Mapping[str, Any]] = {"to": (str, type(None)), "at_ms": int, **_TEXTS, "recorded": bool}
 
 
@@ -123,17 +126,22 @@ def act(data_dir: Path, variants: Mapping[str, str | None], **of: Any) -> Overri
 
     Raises OSError, and then nothing changed.
     """
-    now_ms = time.time_ns() // 1_000_000
+    at_ms, id_ = now_ms(), secrets.token_hex(8)
 
     def changed(before: Overrides) -> Overrides:
         fresh = dict(before)
         for name, to in variants.items():
             # It stands also where a clock was set back since the act before.
             last_ms = before[name].at_ms if name in before else 0
-            fresh[name] = Override(to=to, at_ms=max(now_ms, last_ms + 1), **of)
+            fresh[name] = Override(to=to, at_ms=max(at_ms, last_ms + 1), id=id_, **of)
         return fresh
 
     return change(data_dir, changed)
+
+
+def now_ms() -> int:
+    """Return the wall clock in Unix milliseconds."""
+    return time.time_ns() // 1_000_000
 
 
 def encode(overrides: Overrides) -> bytes:

@@ -1,7 +1,8 @@
 """Where each thing stands that moves by itself or by hand: routes, overrides, triggers, filled slots.
 
 Rule: the newest body alone, as its writer made it; how it came to be is in the events that the same transaction writes.
-Whoever writes one begins with ``Store.change``, so that in a fleet only the holder of the lease does.
+Whoever writes one begins with ``Store.change``, so that in a fleet only the holder of the lease does; an override is
+any node's to write, and is locked first (``lock_standings``).
 """
 
 from __future__ import annotations
@@ -37,6 +38,13 @@ async def read_standing(connection: AsyncConnection, kind: Kind, name: str) -> S
     """Return what is stored of one name; None if nothing ever was."""
     row = (await connection.execute(_ONE, {"kind": kind, "name": name})).first()
     return None if row is None else Stood(orjson.loads(row.body), row.at_ms)
+
+
+async def lock_standings(connection: AsyncConnection, kind: Kind, names: Collection[str]) -> None:
+    """Keep others from writing these until the transaction ends; one that nothing is stored of gets an empty body."""
+    await sql.ensure(connection, standings, [(kind, name, "{}", 0) for name in sorted(names)])
+    for name in sorted(names):  # always in this order: two that lock the same never wait for each other
+        await connection.execute(_ONE.with_for_update(), {"kind": kind, "name": name})
 
 
 async def write_standings(

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence, Set
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -24,6 +25,7 @@ from gateway.control.membership import FleetWatch, name_of
 from gateway.control.opened import Opened
 from gateway.control.plan import edits
 from gateway.control.plan.first import first
+from gateway.control.plan.freezes import Freezes
 from gateway.control.plan.planner import compiled, plan
 from gateway.control.plan.publisher import Publisher
 from gateway.control.plan.reload import read
@@ -31,6 +33,7 @@ from gateway.control.plan.verdict_watch import VerdictWatch
 from gateway.files import assignment_key
 from gateway.store import reason
 from gateway.store.audit import Entry
+from router.compile import with_periods
 from router.config.config import Config
 from router.config.diagnostics import Diagnostic
 from router.snapshot import Snapshot
@@ -79,10 +82,15 @@ class InForce:
             self._note_refused(begun.problems)
         self._fleet_key = FleetKey(data_dir)
         self._watch = FleetWatch(event_log)
+        self.freezes = Freezes(data_dir, event_log, lambda: self.opened, lambda: self.snapshot)
         self._turn = asyncio.Lock()
         self._to_plan: set[str] = set()  # routes whose plans may not follow their evidence
         self._reloads: set[asyncio.Task[ReloadResult]] = set()
-        self._deciders: tuple[Decider, ...] = (self._plan, VerdictWatch(event_log, lambda: self.snapshot))
+        self._deciders: tuple[Decider, ...] = (
+            self._begin_periods,
+            self._plan,
+            VerdictWatch(event_log, lambda: self.snapshot),
+        )
 
     @property
     def snapshot(self) -> Snapshot:
@@ -218,6 +226,25 @@ class InForce:
                     failure = failure or error
             if failure is not None:
                 raise failure
+
+    async def freeze(self, variants: Mapping[str, str | None], **of: str) -> bool:
+        """Freeze each route to its variant (None: unfreeze it), here at once and soon at every node.
+
+        Return whether the store has it; if not, it will. ``of`` are who, why and via. Raises OSError if the node's file
+        cannot be written: then nothing changed.
+        """
+        recorded = await self.freezes.act(variants, **of)
+        async with self._turn:
+            if self.opened is not None and self.config is not None and self.opened.holds:
+                with suppress(Exception):  # the next pass does it
+                    await self._begin_periods(self.opened, self.config, frozenset())
+        return recorded
+
+    async def _begin_periods(self, opened: Opened, config: Config, matured: Set[str]) -> None:
+        """Begin a period of each route that was frozen or unfrozen: what comes after is compared by itself."""
+        fresh = with_periods(self.snapshot, self.freezes.acted_ms, now_ms(), self._publisher.next_revision)
+        if fresh is not self.snapshot:
+            await self._put_in_force(fresh)
 
     async def _plan(self, opened: Opened, config: Config, matured: Set[str]) -> None:
         """Make new plans where mature tallies moved."""

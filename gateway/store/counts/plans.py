@@ -34,6 +34,7 @@ ACTS: Final = frozenset(
         "units_erased",
         "sink_replayed",
         "sink_enabled",
+        "act",
     }
 )
 
