@@ -15,7 +15,7 @@ import policies
 from gateway.store.counts.ledger import CALLS, CHECKED, Ledger, Look, Phase, Seen
 from policies import Policy, Tally
 from policies.statistics.sequential import Interval, mean_interval
-from policies.types import EMPTY, Buckets, Evidence
+from policies.types import EMPTY, Buckets, Evidence, distinct_share
 from router.compile import versions_of
 from router.records import Role
 from router.snapshot import Metric, Route, Snapshot
@@ -266,11 +266,13 @@ def share_interval(
     """Return the interval of a share: ``n`` of the calls of these variants.
 
     Such calls are not counted by unit. A unit can have no more of them than it has calls, so the most calls of any unit
-    bound how heavy one unit may be: that keeps the interval exact however alike a unit's calls are.
+    bound how heavy one unit may be: that keeps the interval exact however alike a unit's calls are. What units do in
+    several periods goes together too.
     """
     calls = sum((account.calls(variant, roles) for variant in variants), EMPTY)
     heaviest = max(calls.d_max, 1.0) if account.route.by_unit else 1.0
-    tally = Tally(n=max(calls.n, 1), m=min(n, calls.d), d=calls.d, d_max=heaviest)
+    part = distinct_share(calls) if account.route.by_unit else 1.0
+    tally = Tally(n=max(calls.n, 1), m=part * min(n, calls.d), d=part * calls.d, d_max=heaviest)
     found = mean_interval(tally, bounds=(0.0, 1.0), alpha=alpha)
     assert found is not None  # with bounds there always is one
     return found

@@ -107,6 +107,17 @@ def difference(account: Account, metric: Metric, variant: str, level: float) -> 
     )
 
 
+def at_every_look(account: Account, metric: Metric, variant: str, level: float) -> Difference | None:
+    """Return the difference of sticky units with an interval for every look, whatever was declared of its test.
+
+    None while nothing can be said, and where shares follow the evidence.
+    """
+    if account.adaptive:
+        return None
+    given = _Given(account, metric, variant)
+    return compare(given.strata, bounds=metric.bounds, alpha=level, buckets=given.buckets, few=given.few)
+
+
 def fraction(account: Account, metric: Metric) -> float | None:
     """Return which share of the declared maximum is there; None without one, or before anything is known."""
     test = declared_test(account, metric)

@@ -13,7 +13,7 @@ probability above α. With more than two variants the pair is looked at alone, i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from math import exp, isfinite, log, sqrt
 from operator import attrgetter
 from typing import Final
@@ -94,6 +94,35 @@ def fresh_difference(
     agrees = difference != 0 and (up > down) == (difference > 0)
     p = min(1.0, exp(-max(float(np.logaddexp(up, down)) - log(2), 0.0))) if agrees else 1.0
     return Difference(difference, low, high, "e_process", p=p, relative=relative, described=True)
+
+
+def beyond(pair: Pair, margin: float, *, bounds: Bounds | None, alpha: float) -> tuple[bool, bool]:
+    """Return whether the variant's mean is higher than the baseline's by more than ``margin``, and whether by less.
+
+    They are bets on a higher and on a lower mean, where ``margin`` is taken off each value of the variant. Where the
+    difference is at most the margin at every moment, the probability that the first is ever True is at most ``alpha``;
+    likewise the second, where it is at least the margin. How boldly is bet follows from how much values varied, as if
+    some more had varied as much as bounds allow: that no request of thirty had a rare event says little of how rare it
+    is.
+    """
+    mean, deviation = _moments(pair)
+    sizes = np.broadcast_to(np.array(DEVIATIONS), (len(mean), len(DEVIATIONS)))
+    weights = np.full(len(DEVIATIONS), 1 / len(DEVIATIONS))
+    m, m2, md = pair.m.copy(), pair.m2.copy(), pair.md.copy()
+    m[:, 1] -= margin * pair.d[:, 1]
+    m2[:, 1] += margin * margin * pair.d2[:, 1] - 2 * margin * pair.md[:, 1]
+    md[:, 1] -= margin * pair.d2[:, 1]
+    less = replace(pair, m=m, m2=m2, md=md)
+    mean = mean - margin * pair.share
+    if bounds is None:
+        gains = _free_bets(less, mean, deviation, sizes)
+    else:
+        n = np.maximum(_known(np.cumsum(pair.n.sum(1)), np.ones(len(mean)), pair.d.sum(1)), 1.0)
+        more = -2 * log(alpha)
+        deviation = np.sqrt((n * deviation**2 + more * (bounds[1] - bounds[0]) ** 2 / 4) / (n + more))
+        wider = min(bounds[0], bounds[0] - margin), max(bounds[1], bounds[1] - margin)
+        gains = _bounded_bets(less, wider, mean, deviation, sizes)
+    return _mixed(gains[0], weights) > -log(alpha), _mixed(gains[1], weights) > -log(alpha)
 
 
 @dataclass(frozen=True, slots=True)

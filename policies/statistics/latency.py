@@ -55,13 +55,17 @@ def quantile(buckets: Mapping[int, int], q: float) -> float | None:
     return None
 
 
-def quantile_interval(buckets: Mapping[int, int], q: float, *, alpha: float = 0.05) -> tuple[float, float] | None:
+def quantile_interval(
+    buckets: Mapping[int, int], q: float, *, alpha: float = 0.05, weight: float = 1.0
+) -> tuple[float, float] | None:
     """Return (low, high) around the latency that a share ``q`` in (0, 1) stays below; None without counts.
 
     At the true quantile, the calls below it are ``q`` of all: a latency is refuted when a bet against that, on the
     calls at or below it, would have multiplied its stake by 1 / ``alpha``. So the interval holds at every look, for any
     distribution, with probability of ever missing the truth at most alpha, where calls are independent. Its ends are
     those of buckets: 2 % apart. Without an upper end that the calls support it is infinite. Negative counts are 0.
+
+    Where calls go together, as those of one unit, each counts as ``weight`` ≤ 1 of a trial.
 
     Raises ValueError if ``q`` or ``alpha`` is outside (0, 1).
     Source: Howard & Ramdas 2022, "Sequential estimation of quantiles", Bernoulli 28(3), section 3; the bet as in
@@ -79,7 +83,7 @@ def quantile_interval(buckets: Mapping[int, int], q: float, *, alpha: float = 0.
         return None
 
     def refuted(below: int) -> bool:
-        return refutes_rate(below, total - below, q, alpha=alpha)
+        return refutes_rate(weight * below, weight * (total - below), q, alpha=alpha)
 
     passed, low, high = 0, 0.0, inf
     for index, count in counts:

@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.report import guardrails, report
+from gateway.report import report
 from gateway.report.account import account_of
-from gateway.report.guardrails import MEASURES, guarded
-from gateway.store.counts.ledger import CALLS, Ledger, Seen
+from gateway.report.guardrails import FAILING, MEASURES, guarded, judging, lasting
+from gateway.store.counts.ledger import CALLS, Ledger, Seen, TallyKey
 from policies import Tally
+from policies.statistics.burn import Count, FailureWatch, watched
+from policies.types import EMPTY
 from router.settings.declared import MEASURES as DECLARED
 from router.settings.declared import Guardrail
-from tests.gateway.ledgers import Book, route, snapshot
+from tests.gateway.ledgers import VERSIONS, Book, route, snapshot
 
 Units = list[tuple[float, float]]
 
@@ -165,9 +167,116 @@ def test_a_guardrail_that_cannot_be_computed_says_so_and_stops_nothing(monkeypat
     def broken(*_: Any) -> Any:
         raise ZeroDivisionError("no calls")
 
-    monkeypatch.setattr(guardrails, "MEASURES", {**MEASURES, "failures": broken})
+    monkeypatch.setattr(judging, "MEASURES", {**MEASURES, "failures": broken})
     book = Book().rate("old", "correct", 700, 1000).rate("new", "correct", 850, 1000)
     found = report(snapshot(route()), book.ledger())
     assert found["verdict"]["status"] == "better"
     assert found["guardrails"][0]["state"] == "undecided"
     assert found["guardrails"][0]["reason"] == "cannot be computed: ZeroDivisionError: no calls"
+
+
+def ramped(book: Book, cycle: tuple[float, float], *, refused: tuple[float, float] = (0, 0)) -> Ledger:
+    """1 % of the traffic while the first rate of calls is refused, then 50 % while the second is: of both alike."""
+    signs, latency = dict[tuple[str, str, str], Seen](), dict[str, list[float]]()
+    for period, (share, rate) in enumerate(zip((0.01, 0.5), cycle, strict=True), 1):
+        for name, part, more in (("old", 1 - share, refused[0]), ("new", share, refused[1])):
+            n = int(20_000 * part)
+            calls(book, name, [(0, 1)] * n, period=period)
+            key, k = (name, "primary", "client_error"), int(n * (rate + more))
+            signs[key] = Seen(k, 1, 2) + signs.get(key, Seen(0, 1, 2))
+            latency[name] = latency.get(name, []) + [500.0] * k + [20.0] * (n - k)
+    for name, each in latency.items():
+        book.latencies(name, each)
+    return replace(book.ledger(), signs=signs)
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_ramp_while_clients_err_more_and_calls_are_slower_breaks_nothing(fresh: bool) -> None:
+    """Pooled, the variant has 10 % of 4xx and the baseline 4 %; its 95th percentile is 500 ms to 20 ms (Simpson)."""
+    bounds = (Guardrail(metric="client_errors", worse_by=0.02), Guardrail(metric="latency_ms.p95", worse_by=50.0))
+    found = states(ramped(Book(), (0.01, 0.1)), *bounds, by_unit=not fresh)
+    assert (found["new client_errors"], found["new latency_ms.p95"]) == ("undecided", "undecided")
+    found = states(ramped(Book(), (0.01, 0.01), refused=(0.0, 0.5)), *bounds, by_unit=not fresh)
+    assert (found["new client_errors"], found["new latency_ms.p95"]) == ("broken", "broken")
+
+
+def test_a_heavy_client_that_is_refused_and_slow_breaks_nothing() -> None:
+    bounds = (Guardrail(metric="client_errors", worse_by=0.02), Guardrail(metric="latency_ms.p95", worse_by=50.0))
+    book = calls(calls(Book(), "old", [(0, 2)] * 2000), "new", [(0, 2)] * 2000 + [(0, 1000)])
+    book.latencies("old", [20.0] * 4000).latencies("new", [20.0] * 4000 + [900.0] * 1000)
+    signs = {("new", "primary", "client_error"): Seen(1000, 1, 2)}
+    found = states(replace(book.ledger(), signs=signs), *bounds)
+    assert (found["new client_errors"], found["new latency_ms.p95"]) == ("undecided", "undecided")
+
+
+def test_a_bandits_shares_that_move_during_an_outage_of_both_break_nothing() -> None:
+    """It gives the variant 5 % of its requests, then 50 % while a fifth of all calls fail."""
+    tallies: dict[TallyKey, Tally] = {}
+    plans = {7: (0.05, 0.01), 8: (0.5, 0.2)}
+    for revision, (share, rate) in plans.items():
+        for name, part in (("old", 1 - share), ("new", share)):
+            n = int(4000 * part)
+            values = Tally.of_units([(1, 1)] * (n // 2) + [(0, 1)] * (n - n // 2))
+            tallies[TallyKey(1, name, VERSIONS[name], "primary", "", "correct", "d-correct", "mature", revision)] = (
+                values
+            )
+            made = Tally.of_units([(1, 1)] * int(n * rate) + [(0, 1)] * (n - int(n * rate)))
+            of_calls = TallyKey(1, name, VERSIONS[name], "primary", "", CALLS, "", "live")
+            tallies[of_calls] = tallies.get(of_calls, EMPTY) + made
+    shares = {revision: {"old": 1 - share, "new": share} for revision, (share, _) in plans.items()}
+    ledger = Ledger("digits", "e1", tallies, shares=shares, watermark_ms=1_700_000_000_000)
+    assert states(ledger, policy="thompson", by_unit=False)["new failures"] == "undecided"
+
+
+def test_units_that_come_again_in_each_period_are_few_units() -> None:
+    """90 of 200 users have 4 % of failures and more, in each of ten periods: as if they were 2,000 users."""
+    units = [(2.0, 20.0)] * 90 + [(0.0, 20.0)] * 110
+    for distinct, state in ((200, "undecided"), (2000, "broken")):
+        book = calls(Book(), "old", [(0, 20)] * 2000)
+        for period in range(10):
+            one = Tally.of_units(units)
+            book.put("new", CALLS, replace(one, distinct=distinct // 10), phase="live", period=period)
+        assert states(book, Guardrail(metric="failures", limit=0.037))["new failures"] == state
+
+
+def held(book: Book, *declared: Guardrail, seconds: float, watch: FailureWatch | None = None) -> dict[str, bool]:
+    """Which guardrails would be in the same state without any ten seconds, so long after the first period began."""
+    ledger = replace(book.ledger(), watermark_ms=1000 + round(seconds * 1000))
+    account = account_of(snapshot(route(guardrails=declared)), ledger)
+    return {
+        one.guardrail.metric: lasting(account, one, watch)
+        for one in guarded(account)
+        if one.state != "undecided" and one.guardrail is not FAILING
+    }
+
+
+def test_what_a_restart_broke_is_not_acted_on() -> None:
+    """5 s of failures in 200 s: 2.5 points, where one is allowed; a real difference of that size is known as one."""
+    restart = calls(calls(Book(), "old", [(0, 1)] * 20_000), "new", [(1, 1)] * 500 + [(0, 1)] * 19_500)
+    assert held(restart, seconds=200) == {"failures": False}
+    assert held(restart, seconds=2000) == {"failures": True}
+    for spread in (False, True):
+        totals, watch = dict.fromkeys(("old", "new"), Count()), None
+        for second in range(201):
+            failed = 2.5 if spread else 100 * (50 <= second < 55)
+            watch = watched(watch, 1000, 1000 + 1000 * second, totals, "old")
+            totals = {
+                "old": totals["old"].and_also(Count(100, 0, 100, 0)),
+                "new": totals["new"].and_also(Count(100, 0, 100, failed)),
+            }
+        assert held(restart, seconds=200, watch=watch) == {"failures": spread}
+
+
+def test_what_is_clean_only_because_the_baseline_was_down_is_not_passed() -> None:
+    """The variant fails 1.5 points more, where one is allowed; with 5 s in 500 s in which the baseline failed, half."""
+    book = calls(calls(Book(), "old", [(1, 1)] * 1000 + [(0, 1)] * 99_000), "new", [(1, 1)] * 1500 + [(0, 1)] * 98_500)
+    assert held(book, seconds=500) == {"failures": False}
+    assert held(book, seconds=10_000) == {"failures": True}
+
+
+def test_slow_calls_of_ten_seconds_are_taken_off_a_latency() -> None:
+    book = calls(calls(Book(), "old", [(0, 1)] * 5000), "new", [(0, 1)] * 5000)
+    book.latencies("old", [20.0] * 5000).latencies("new", [20.0] * 4500 + [900.0] * 500)
+    bound = Guardrail(metric="latency_ms.p95", worse_by=50.0)
+    assert held(book, bound, seconds=150)["latency_ms.p95"] is False
+    assert held(book, bound, seconds=1000)["latency_ms.p95"] is True
