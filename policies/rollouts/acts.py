@@ -13,7 +13,7 @@ from policies.rollouts.advance import begin, edited, enter, roll_back, step_word
 from policies.rollouts.harm import accepting, baseline_fails, broken_now
 from policies.rollouts.history import Changes
 from policies.rollouts.holds import worded
-from policies.rollouts.ladder import Ladder, Stage
+from policies.rollouts.ladder import Ladder, Stage, position
 from policies.rollouts.standing import Command, Findings, Moved, Refused, Standing
 from policies.rollouts.waits import held_ms
 from policies.rollouts.words import moment
@@ -25,7 +25,7 @@ def act(
     """Return what an act changes, or why it does not apply."""
     changes = Changes(standing, kind, findings, now_ms)
     edited(ladder, kind, changes)
-    now = changes.standing
+    now, at = changes.standing, position(ladder.steps, changes.standing)
     refused = _refusal(ladder, now, command)
     if refused is not None:
         return Refused(refused)
@@ -36,24 +36,24 @@ def act(
     match command.verb:
         case "approve":
             given = [*now.detail.get("approvals", ()), {"who": who, "at_ms": now_ms, "ticket": command.ticket}]
-            why = f"{who} approved {step_words(ladder, now.step)}"
+            why = f"{who} approved {step_words(ladder, at)}"
             changes.make(
                 "approved", why, "act", variant=ladder.candidate, by=command, detail=changes.note(approvals=given)
             )
         case "advance":
-            last = now.step + 1 == len(ladder.steps)
-            to = "the rollout is done" if last else f"next {step_words(ladder, now.step + 1)}"
-            why = f"{who} ended {step_words(ladder, now.step)}: {to}{spite}"
-            enter(ladder, changes, now.step + 1, "done" if last else "advanced", why, "act", by=command, **more)
+            last = at + 1 == len(ladder.steps)
+            to = "the rollout is done" if last else f"next {step_words(ladder, at + 1)}"
+            why = f"{who} ended {step_words(ladder, at)}: {to}{spite}"
+            enter(ladder, changes, at + 1, "done" if last else "advanced", why, "act", by=command, **more)
         case "promote":
             why = f"{who} promoted {ladder.candidate}: it answers everything{spite}"
             enter(ladder, changes, len(ladder.steps) - 1, "promoted", why, "act", by=command, **more)
         case "pause":
-            why = f"{who} paused {step_words(ladder, now.step)}"
+            why = f"{who} paused {step_words(ladder, at)}"
             detail = changes.note(because=why, by_hand=hand)
             changes.make("paused", why, "act", variant=ladder.candidate, by=command, state="paused", detail=detail)
         case "resume":
-            why = f"{who} resumed {step_words(ladder, now.step)}{accepting(broken)}"
+            why = f"{who} resumed {step_words(ladder, at)}{accepting(broken)}"
             over: dict[str, Any] = {"because": None, "metric": None, "by_hand": None, "accepted": accepted or None}
             detail = changes.note(limit_from=held_ms(now, now_ms), **over)
             changes.make("resumed", why, "act", variant=ladder.candidate, by=command, state="running", detail=detail)
@@ -78,7 +78,8 @@ def _accepted(ladder: Ladder, now: Standing, broken: list[list[str]]) -> list[li
 
 def _refusal(ladder: Ladder, now: Standing, command: Command) -> str | None:
     """Return why an act does not apply; None if it does."""
-    stage, state = ladder.steps[now.step], worded(now)
+    at, state = position(ladder.steps, now), worded(now)
+    stage = ladder.steps[at]
     match command.verb:
         case "rollback":
             return f"it is {state} already" if now.state == "rolled_back" else None
@@ -94,13 +95,13 @@ def _refusal(ladder: Ladder, now: Standing, command: Command) -> str | None:
             return "it is not paused" if now.state == "running" else None
         case "approve":
             return _no_approval(ladder, now, stage, command)
-        case "promote" if now.step + 1 == len(ladder.steps):
+        case "promote" if at + 1 == len(ladder.steps):
             return f"{ladder.candidate} answers everything already, in the last step; advance ends it"
         case "promote":
-            lacking = [at for at in range(now.step, len(ladder.steps)) if _lacks(ladder.steps[at], now, at, command)]
+            lacking = [at for at in range(at, len(ladder.steps)) if _lacks(ladder.steps[at], now, at, command)]
             if lacking:
                 return f"{step_words(ladder, lacking[0])} asks for approvals of its own, so no one person promotes"
-        case "advance" if _lacks(stage, now, now.step, command):
+        case "advance" if _lacks(stage, now, at, command):
             return f"{_needs(ladder, now, stage)}; approve it first"
     return None
 

@@ -30,8 +30,8 @@ def advance(ladder: Ladder, kind: str, standing: Standing, findings: Findings, n
     if not ladder.steps:
         return None
     edited(ladder, kind, changes)
-    if changes.standing.state in ("rolled_back", "done"):
-        return changes.moved()
+    if changes.events or changes.standing.state in ("rolled_back", "done"):
+        return changes.moved()  # after an edit, what is known is about what was before it
     _say(ladder, changes)
     if not _harmed(ladder, changes) and changes.standing.state == "running":
         _judge(ladder, changes)
@@ -218,7 +218,7 @@ def _harmed(ladder: Ladder, changes: Changes) -> bool:
     harm = next(one for one in found if one.action in (worst, "floor"))
     why = f"{ladder.candidate} {harm.why}"
     if worst == "rollback":
-        if changes.standing.detail.get("said") != "baseline_failing":
+        if baseline_fails(changes.findings, ladder.stable) is None:
             roll_back(ladder, changes, f"rolled back to {ladder.stable}: {why}", "evidence", metric=harm.metric)
     elif changes.standing.state == "running":
         _pause(ladder, changes, "paused", why, metric=harm.metric)

@@ -38,10 +38,11 @@ def days_of(text: str) -> frozenset[int]:
     """
     found = set[int]()
     for part in text.lower().replace(" ", "").split(","):
-        first, _, last = part.partition("-")
-        if first not in DAYS or (last or first) not in DAYS:
+        first, dash, last = part.partition("-")
+        last = last if dash else first
+        if first not in DAYS or last not in DAYS:
             raise ValueError(f'must be days such as "mon-thu" or "mon,wed,fri", got "{text}"')
-        begin, end = DAYS.index(first), DAYS.index(last or first)
+        begin, end = DAYS.index(first), DAYS.index(last)
         found |= {(begin + ahead) % 7 for ahead in range((end - begin) % 7 + 1)}
     return frozenset(found)
 

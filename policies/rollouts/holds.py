@@ -159,16 +159,16 @@ def _edited(subject: Subject, changes: Changes) -> None:
         detail = changes.note(by_hand=None, because=None)
         changes.make("freed", why, "edit", state="running", held={}, of={}, detail=detail)
         return
-    for name in tuple(now.held) if versions else ():
-        version = versions.get(name)
-        if version == now.of.get(name):
-            continue
+    for name in tuple(now.held):
+        version, of_it = versions.get(name), now.of.get(name)
+        if name in subject.variants and (not version or not of_it or version == of_it):
+            continue  # the same version, or one that is not known
         now = changes.standing
         held = {other: how for other, how in now.held.items() if other != name}
         of = {other: said for other, said in now.of.items() if other != name}
         state = "running" if now.state == "rolled_back" and not held else now.state
         detail = changes.note(by_hand=None, because=None) if state != now.state else changes.note()
         why = f"{name} is free again: " + (
-            "it is in the policy no more" if version is None else f"its version is {version} now"
+            "the policy has it no more" if name not in subject.variants else f"its version is {version} now"
         )
         changes.make("freed", why, "edit", variant=name, state=state, held=held, of=of, detail=detail)

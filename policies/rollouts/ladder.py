@@ -14,8 +14,12 @@ from policies.rollouts import calendar
 from policies.rollouts.calendar import ChangeWindow
 from policies.rollouts.keys import Count, Duration, setting
 from policies.rollouts.standing import START, Standing
+from policies.rollouts.words import lasting, percent
 
 DAY_MS: Final = 86_400_000
+
+#: A sample that takes longer is said to be out of reach.
+MOST_DAYS: Final = 90
 
 #: From this share on a step takes whole days, so that each hour of the day counts alike.
 WHOLE_DAYS_FROM: Final = 0.25
@@ -185,3 +189,19 @@ def days_to_reach(ladder: Ladder, per_day: float) -> Mapping[int, float]:
         if wanted and share:
             found[index] = wanted / (per_day * share) if per_day > 0 else float("inf")
     return found
+
+
+def unreachable(ladder: Ladder, per_day: float) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Yield the samples that a step cannot reach before ``at_most``, or within months, at so many units a day."""
+    for index, days in days_to_reach(ladder, per_day).items():
+        stage = ladder.steps[index]
+        most = MOST_DAYS if stage.at_most is None else stage.at_most / DAY_MS
+        if days > most:
+            key, count = ("units", stage.units) if stage.shadow is None else ("pairs", stage.pairs)
+            share = stage.share if stage.shadow is None else stage.shadow
+            takes = f"{days:,.0f} days" if days < float("inf") else "for ever"
+            limit = "" if stage.at_most is None else f", and at_most is {lasting(stage.at_most)}"
+            words = (
+                f"asks for {count:,}, which take {takes} at {percent(share or 0)} of {per_day:,.0f} {key} a day{limit}"
+            )
+            yield ("steps", index, key), words

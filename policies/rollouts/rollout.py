@@ -14,7 +14,7 @@ from typing import ClassVar
 from policies.plans import Mirror, Weighted
 from policies.rollouts import acts, advance
 from policies.rollouts.history import Changes
-from policies.rollouts.ladder import Ladder, Stage, mistakes, position
+from policies.rollouts.ladder import Ladder, Stage, mistakes, position, unreachable
 from policies.rollouts.standing import START, Command, Findings, Moved, Refused, Standing
 from policies.rollouts.waits import Wait, waits_for
 from policies.types import Evidence, Path, Plan, Policy, SettingProblem
@@ -40,6 +40,9 @@ class Rollout(Ladder, Policy):
 
     def problems(self) -> tuple[SettingProblem, ...]:
         return tuple(SettingProblem(path, words) for path, words in mistakes(self))
+
+    def unreachable(self, per_day: float) -> tuple[SettingProblem, ...]:
+        return tuple(SettingProblem(path, words) for path, words in unreachable(self, per_day))
 
     def plan(self, evidence: Evidence, standing: Standing = START) -> Plan:
         if standing.of and self.candidate not in standing.of:
