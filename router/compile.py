@@ -2,9 +2,10 @@
 
 Rule: an identity is a hash of meaning. An *epoch* is named by the hash of what makes numbers comparable, so going back
 to an old config resumes its epoch. Which variants and versions there are is inside it: each version has tallies of its
-own. A *period* begins when the epoch, the policy's own settings, the assignment key, the set of variants or the version
-of one change, and is kept only in the previous snapshot; a new plan that an adaptive policy makes from new evidence
-begins none. A route's *revision* is the snapshot revision at which its plan, epoch or period last changed.
+own. A *period* begins when the epoch, the policy's own settings, the assignment key, the set of variants, the version
+of one or the step of a rollout change, and is kept only in the previous snapshot; a new plan that an adaptive policy
+makes from new evidence begins none. A route's *revision* is the snapshot revision at which its plan, epoch or period
+last changed.
 
 An epoch hashes the salt as written in the file, so a new assignment key changes no epoch. It assigns every unit anew,
 independently of the old assignment: each period on its own is a fair experiment, and comparisons never cross periods
@@ -98,18 +99,18 @@ def replan(
 ) -> Snapshot:
     """Return the snapshot with one route's plan made again from ``evidence``, that of the route's epoch.
 
-    ``standing`` is the route's new one, if it moved: what that changes of the shares begins a period, at ``now_ms``. If
-    nothing is new, or shares moved by less than a step (``is_step``), the same snapshot object is returned: there is
-    nothing to publish.
+    ``standing`` is the route's new one, if it moved: what that changes of the shares begins a period, at ``now_ms``,
+    and so does a step. If nothing is new, or shares moved by less than a step (``is_step``), the same snapshot object
+    is returned: there is nothing to publish.
     """
-    present, policy = snapshot.routes[route], config.routes[route].policy
+    present, of = snapshot.routes[route], config.routes[route]
     standing = present.standing if standing is None else standing
-    plan = _plan(policy, config.routes[route].baseline, evidence, standing, present)
+    plan = _plan(of, versions_of(config.backends, of.policy.variants), evidence, standing, present)
     if (plan, standing) == (present.plan, present.standing):
         return snapshot
     period = present.period
-    if _moves_shares(policy, present, plan, standing):
-        period = max(now_ms, period + 1)
+    if _begins_period(of.policy, present, plan, standing):
+        period = max(now_ms, standing.since_ms, period + 1)
     new = revision if plan != present.plan or period != present.period else present.revision
     moved = replace(present, plan=plan, standing=standing, period=period, revision=new)
     return replace(snapshot, revision=revision, routes={**snapshot.routes, route: moved})
@@ -236,13 +237,19 @@ def identity_of(snapshot: Snapshot) -> str:
     return digest(whole | {"sinks": snapshot.sinks} if snapshot.sinks else whole)
 
 
-def _plan(policy: Policy, baseline: str, evidence: Evidence, standing: Standing, present: Route | None) -> Plan:
-    """Return the plan of a policy, with what is held; ``present`` is the route that goes on, None if it begins anew.
+def _plan(
+    route: RouteConfig, versions: Mapping[str, str], evidence: Evidence, standing: Standing, present: Route | None
+) -> Plan:
+    """Return a route's plan, and what is held; ``present`` is the route that goes on, None if it begins anew.
 
-    Its plan stays while evidence has not moved the shares by a step, and while a policy that learns is paused.
+    A standing that is of another policy, candidate or version is taken as the edit leaves it: what was done to one
+    version is not done to another, and another candidate begins at the first step. The plan stays while evidence has
+    not moved the shares by a step, and while a policy that learns is paused.
     """
-    if standing.policy not in ("", policy.kind):
-        standing = START  # of the policy that the route had before
+    policy, baseline = route.policy, route.baseline
+    if standing != START:
+        edited = policy.reconciled(standing, versions, baseline, standing.changed_ms)
+        standing = standing if edited is None else edited.standing
     new = held(policy.plan(evidence, standing), standing.held, baseline, policy.floor)
     if present is None or not policy.adaptive or standing.held != present.standing.held:
         return new
@@ -251,9 +258,11 @@ def _plan(policy: Policy, baseline: str, evidence: Evidence, standing: Standing,
     return new
 
 
-def _moves_shares(policy: Policy, before: Route, plan: Plan, standing: Standing) -> bool:
-    """Return whether a standing, and not what was learned, changes the shares: then a period begins."""
-    return plan != before.plan and (not policy.adaptive or standing.held != before.standing.held)
+def _begins_period(policy: Policy, before: Route, plan: Plan, standing: Standing) -> bool:
+    """Return whether a new step, or a standing and not what was learned, moves the shares: that begins a period."""
+    if policy.adaptive:
+        return plan != before.plan and standing.held != before.standing.held
+    return plan != before.plan or standing.since_ms != before.standing.since_ms
 
 
 def _log_odds(share: float) -> float:
@@ -283,10 +292,11 @@ def _route(
         and (before.holdout_salt, before.holdout_share) == (epoch.holdout_salt, route.holdout_share)
         and versions_of(previous.backends, before.variants) == versions_of(config.backends, policy.variants)
     )
-    plan = _plan(policy, route.baseline, evidence, standing, before if goes_on else None)
-    goes_on = goes_on and not (before is not None and _moves_shares(policy, before, plan, standing))
+    versions = versions_of(config.backends, policy.variants)
+    plan = _plan(route, versions, evidence, standing, before if goes_on else None)
+    goes_on = goes_on and not (before is not None and _begins_period(policy, before, plan, standing))
     # Never a former period: the clock may have been set back, and two edits may fall into one millisecond.
-    begins = now_ms if before is None else max(now_ms, before.period + 1)
+    begins = max(now_ms, standing.since_ms) if before is None else max(now_ms, standing.since_ms, before.period + 1)
     period = before.period if before is not None and goes_on else begins
     same = before is not None and goes_on and before.plan == plan
     return Route(

@@ -129,6 +129,11 @@ class Member:
         return self._fencing is not None
 
     @property
+    def fencing(self) -> int | None:
+        """The number under which this node holds the lease; None while it does not."""
+        return self._fencing
+
+    @property
     def alone(self) -> bool:
         """Whether no other node is present."""
         return not any(node.name != self.node and not node.absent for node in self._nodes)

@@ -26,3 +26,8 @@ class Opened:
     def holds(self) -> bool:
         """Whether this node may join, plan and deliver: always, unless another node of the fleet holds the lease."""
         return self.member is None or self.member.holds
+
+    @property
+    def tenure(self) -> int | None:
+        """What is another number once another node may have held the lease meanwhile; None while this one does not."""
+        return 0 if self.member is None else self.member.fencing

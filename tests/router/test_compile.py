@@ -275,7 +275,7 @@ def test_replanning_one_route_leaves_the_others_alone() -> None:
     assert replace(after, revision=1, routes=before.routes) == before
 
 
-OUT = Standing(number=1, policy="canary", held={"v2": "out"})
+OUT = Standing(number=1, policy="canary", held={"v2": "out"}, of={"v2": "2"})
 
 
 def test_a_standing_that_moves_shares_begins_a_period_and_one_that_moves_none_does_not() -> None:
@@ -305,6 +305,34 @@ def test_a_reload_keeps_what_is_held_whether_the_store_is_known_or_not() -> None
 def test_what_is_held_of_another_kind_of_policy_is_not_held_here() -> None:
     before = replan(snapshot_of(), config_of(), "digits", Evidence(), 2, replace(OUT, policy="ab"), 5_000)
     assert before.routes["digits"].plan.shares == {"v1": 0.95, "v2": 0.05}
+
+
+def test_what_is_held_of_one_version_is_not_held_of_the_next() -> None:
+    """From the first request after the edit, not from when the controller has noted it."""
+    before = replan(snapshot_of(), config_of(), "digits", Evidence(), 2, OUT, 5_000)
+    newer = config_of(changed(SMALL, ('version = "2"', 'version = "2.1"')))
+    after = compile_snapshot(newer, previous=before, evidence=lambda *_: Evidence(), now_ms=9_000, revision=3)
+    assert after.routes["digits"].plan.shares == {"v1": 0.95, "v2": 0.05}
+
+
+ROLLOUT = with_policy(
+    '{ kind = "rollout", stable = "v1", candidate = "v2", steps = [{ share = 0.1, hold = "1h" }, { share = 1.0 }] }'
+)
+
+
+def test_a_step_of_a_rollout_begins_a_period_and_another_version_begins_at_the_first_step() -> None:
+    """Counts of a step are those of its periods, so the first step begins one too."""
+    before, config = snapshot_of(ROLLOUT), config_of(ROLLOUT)
+    of = {"v1": "1", "v2": "2"}
+    began = Standing(number=1, policy="rollout", since_ms=5_000, of=of)
+    first = replan(before, config, "digits", Evidence(), 2, began, 5_000)
+    assert (first.routes["digits"].period, first.routes["digits"].plan) == (5_000, before.routes["digits"].plan)
+    second = replan(first, config, "digits", Evidence(), 3, replace(began, number=2, step=1, since_ms=6_000), 5_900)
+    assert (second.routes["digits"].period, second.routes["digits"].plan.shares) == (6_000, {"v2": 1.0})
+    newer = config_of(changed(ROLLOUT, ('version = "2"', 'version = "2.1"')))
+    after = compile_snapshot(newer, previous=second, evidence=lambda *_: Evidence(), now_ms=9_000, revision=4)
+    assert after.routes["digits"].plan.shares == {"v1": 0.9, "v2": 0.1}
+    assert after.routes["digits"].period == 9_000
 
 
 def test_a_bandit_that_is_paused_keeps_its_plan() -> None:

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import monotonic
 from typing import Any, Final, Protocol
 
 from gateway.control.acts import Act, digest_of, owner_of
@@ -26,13 +27,16 @@ from gateway.control.opened import Opened
 from gateway.control.plan import edits
 from gateway.control.plan.first import first
 from gateway.control.plan.freezes import Freezes
-from gateway.control.plan.planner import compiled, plan
+from gateway.control.plan.planner import compiled, plan, standings_of
 from gateway.control.plan.publisher import Publisher
 from gateway.control.plan.reload import read
 from gateway.control.plan.verdict_watch import VerdictWatch
+from gateway.control.steer.moves import store_moves
+from gateway.control.steer.steering import Doing, Known, NotHere, Steering
 from gateway.files import assignment_key
 from gateway.store import reason
 from gateway.store.audit import Entry
+from policies.rollouts.standing import Moved, Refused, Standing
 from router.compile import with_periods
 from router.config.config import Config
 from router.config.diagnostics import Diagnostic
@@ -41,6 +45,8 @@ from router.snapshot import Snapshot
 logger = logging.getLogger(__name__)
 
 DECIDE_SECONDS: Final = 1.0
+#: How often it is looked at what fails fast: what is broken at five requests a second has to be out within two.
+GLANCE_SECONDS: Final = 0.25
 #: How often the newest plans of other nodes are looked for: so within a second they are in force everywhere.
 STEP_SECONDS: Final = 0.5
 
@@ -84,12 +90,17 @@ class InForce:
         self._watch = FleetWatch(event_log)
         self.freezes = Freezes(data_dir, event_log, lambda: self.opened, lambda: self.snapshot)
         self._turn = asyncio.Lock()
-        self._to_plan: set[str] = set()  # routes whose plans may not follow their evidence
+        self._to_plan: set[str] = set()  # routes whose plans may not follow their evidence, or where they stand
+        #: Where routes stand, as it is stored; None: another node may have moved them, so it is read again.
+        self._standings: dict[str, Standing] | None = None
+        self._tenure: int | None = None
+        self.steering = Steering(lambda: self.snapshot, self._stored_standings, self._settle)
         self._reloads: set[asyncio.Task[ReloadResult]] = set()
         self._deciders: tuple[Decider, ...] = (
             self._begin_periods,
             self._plan,
-            VerdictWatch(event_log, lambda: self.snapshot),
+            VerdictWatch(event_log, lambda: self.snapshot, self.steering.learn),
+            self.steering,
         )
 
     @property
@@ -118,7 +129,7 @@ class InForce:
         opened.recorder.adopt(self.snapshot, now_ms())
         await self._note_begun(opened)
         self.opened = opened
-        self._to_plan |= self.snapshot.routes.keys()
+        self._plan_all()
 
     async def _note_begun(self, opened: Opened) -> None:
         """Have the audit log say so if this node was started with another file than it had."""
@@ -164,7 +175,7 @@ class InForce:
                 entries = await self._entries(was, of, fresh, config, act, digest)
                 await self._put_in_force(fresh, entries)
                 self._note_edit(was, act, by, entries)
-            self._to_plan |= fresh.routes.keys()
+            self._plan_all()
             self._on_reload(ok=True, at_ms=now_ms())
             return ReloadResult(True, self.snapshot.revision, config.warnings)
 
@@ -218,6 +229,7 @@ class InForce:
             await self._publisher.save(opened.store)
             if not opened.holds:
                 return  # a node that becomes the holder plans every route then
+            await self._read_standings(opened)
             matured, failure = opened.recorder.take_matured(), None
             for decider in self._deciders:
                 try:
@@ -255,7 +267,8 @@ class InForce:
         if not routes:
             return
         try:
-            planned = await plan(self.snapshot, config, routes, opened.store.evidence, self._publisher.next_revision)
+            revision, standings = self._publisher.next_revision, self._standings
+            planned = await plan(self.snapshot, config, routes, opened.store.evidence, revision, standings)
             for route, why in planned.failures.items():
                 self._event_log.note("plan_failed", route, f"{why}; its last plan stays in force")
             if planned.snapshot is not self.snapshot:
@@ -264,12 +277,75 @@ class InForce:
             self._to_plan |= routes
             raise
 
+    async def act(self, route: str, doing: Doing, via: str) -> Moved | Refused:
+        """Let a person's act move a route: ``doing`` is given what is known of it, and nothing moves it meanwhile.
+
+        Raises KeyError without such a route, NotHere at a node that may not change what is stored, and what the store
+        raises: then nothing was done.
+        """
+        async with self._turn:
+            moved = doing(await self._known(route))
+            if isinstance(moved, Moved):
+                await self._settle({route: moved}, via)
+            return moved
+
+    async def known(self, route: str) -> Known:
+        """Return what an act on a route would be judged by. Raises what ``act`` raises."""
+        async with self._turn:
+            return await self._known(route)
+
+    async def _known(self, route: str) -> Known:
+        opened, config = self.opened, self.config
+        if opened is None or config is None:
+            raise NotHere("the store is not open yet")
+        if not opened.holds:
+            raise NotHere("another node of the fleet holds the lease: ask there")
+        await self._read_standings(opened)
+        return await self.steering.known(opened, config, route)
+
+    async def _settle(self, moves: Mapping[str, Moved], via: str = "controller") -> None:
+        """Store moves with all that belongs to them, tell of them, and put in force what follows.
+
+        If that cannot be published, the next pass does it: a plan follows from where its route stands in the store.
+        """
+        if self.opened is None or self.config is None:
+            return
+        try:
+            logged = await store_moves(self.opened.store, moves, self.snapshot.sinks, now_ms(), via)
+        except BaseException:
+            self._standings = None  # it may be stored all the same
+            self._to_plan |= moves.keys()
+            raise
+        self._standings = {**(self._standings or {}), **{name: one.standing for name, one in moves.items()}}
+        self._event_log.show(logged)
+        self._to_plan |= moves.keys()
+        await self._plan(self.opened, self.config, frozenset())
+
+    async def _read_standings(self, opened: Opened) -> None:
+        if self._tenure != opened.tenure:
+            self._plan_all()
+            self._tenure = opened.tenure
+        if self._standings is None:
+            self._standings = await standings_of(opened.store)
+
+    def _stored_standings(self) -> Mapping[str, Standing]:
+        return self._standings or {}
+
+    def _plan_all(self) -> None:
+        """Plan every route in the next pass, as it stands in the store then."""
+        self._standings = None
+        self._to_plan |= self.snapshot.routes.keys()
+
     async def keep_deciding(self) -> None:
-        """Decide about once a second, for ever."""
-        failing = False
+        """Decide about once a second, and glance at what fails fast meanwhile, for ever."""
+        failing, decided = False, 0.0
         while True:
-            await asyncio.sleep(DECIDE_SECONDS)
+            await asyncio.sleep(GLANCE_SECONDS)
             try:
+                if monotonic() - decided < DECIDE_SECONDS:
+                    await self.glance()
+                    continue
+                decided = monotonic()
                 await self.decide()
                 failing = False
             except Exception as error:
@@ -277,6 +353,13 @@ class InForce:
                     logger.error("no plans can be made, the last ones stay in force: %s", reason(error))
                     logger.debug("no plans can be made", exc_info=error)
                 failing = True
+
+    async def glance(self) -> None:
+        """Take out what fails fast. Raises what the store raises."""
+        async with self._turn:
+            opened, config = self.opened, self.config
+            if opened is not None and config is not None and opened.holds and self._standings is not None:
+                await self.steering.glance(opened, config)
 
     async def keep_in_step(self) -> None:
         """Put the newest plans and the key of the fleet in force, for ever."""
@@ -293,7 +376,7 @@ class InForce:
             except Exception as error:
                 logger.debug("not in step with the fleet", exc_info=error)
             if self._watch.look(member.view(self.identity), self.snapshot.revision):
-                self._to_plan |= self.snapshot.routes.keys()
+                self._plan_all()
 
     async def _takes_fleet_key(self) -> bool:
         """Take over the fleet's assignment key if it is new; return whether the snapshot is of another key."""

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
 from gateway.control.event_log import now_ms
 from gateway.store import Store
 from gateway.store.counts.ledger import Ledger
+from gateway.store.standings import read_standings
+from policies.rollouts.standing import START, Standing, decode_standing
 from policies.types import Evidence
 from router.assignment import AssignmentKey
 from router.compile import compile_snapshot, epochs_of, replan, versions_of, with_plans_of
@@ -38,15 +40,21 @@ async def plan(
     routes: Collection[str],
     ledgers: Callable[[Collection[tuple[str, str]]], Awaitable[Mapping[tuple[str, str], Ledger]]],
     revision: int,
+    standings: Mapping[str, Standing] | None = None,
 ) -> NewPlans:
-    """Plan these routes anew; ``ledgers`` is asked once, for what is counted of routes and epochs.
+    """Plan these routes anew, with their ``standings`` (None: as they are in the snapshot).
 
-    Raises what ``ledgers`` raises; what a policy raises is among the failures.
+    ``ledgers`` is asked once, for what is counted of the routes that learn from it, and their epochs. Raises what it
+    raises; what a policy raises is among the failures.
     """
     names = sorted(set(routes) & snapshot.routes.keys() & config.routes.keys())
-    places = {(name, snapshot.routes[name].epoch) for name in names}
+    learning = {name for name in names if config.routes[name].policy.adaptive}
+    places = {(name, snapshot.routes[name].epoch) for name in learning}
     counted = await ledgers(places) if places else {}
-    return await asyncio.to_thread(_plan, snapshot, config, counted, revision)
+    known = {place[0]: ledger for place, ledger in counted.items()}
+    if len(names) > 1 or learning:
+        return await asyncio.to_thread(_plan, snapshot, config, names, known, revision, standings)
+    return _plan(snapshot, config, names, known, revision, standings)
 
 
 async def compiled(
@@ -57,13 +65,13 @@ async def compiled(
     Without a store, or with one that cannot be read, plans that need not change stay as in ``previous``.
     """
     evidence: dict[tuple[str, str], Evidence] = {}
-    known = False
+    standings: Mapping[str, Standing] | None = None
     if store is not None:
         with suppress(Exception):  # an edit is not refused because the store is in trouble
             places = {(name, epoch.name) for name, epoch in epochs_of(config, previous=previous, key=key).items()}
             for place, ledger in (await store.evidence(places)).items():
                 evidence[place] = evidence_of(ledger, config)
-            known = True
+            standings = await standings_of(store)
     fresh = await asyncio.to_thread(
         compile_snapshot,
         config,
@@ -72,15 +80,42 @@ async def compiled(
         now_ms=now_ms(),
         revision=revision,
         key=key,
+        standings=standings,
     )
-    return fresh if known else with_plans_of(previous, fresh)
+    return fresh if standings is not None else with_plans_of(previous, fresh)
 
 
-def _plan(snapshot: Snapshot, config: Config, counted: Mapping[tuple[str, str], Ledger], revision: int) -> NewPlans:
-    failures: dict[str, str] = {}
-    for (name, _), ledger in sorted(counted.items()):
+async def standings_of(store: Store) -> dict[str, Standing]:
+    """Return where routes stand, as it is stored. One that cannot be read is as if nothing ever moved it: it is logged.
+
+    Raises what the store raises.
+    """
+    async with store.read() as connection:
+        stored = await read_standings(connection, "route")
+    found = {}
+    for name, one in stored.items():
         try:
-            snapshot = replan(snapshot, config, name, evidence_of(ledger, snapshot), revision)
+            found[name] = decode_standing(one.body)
+        except ValueError as error:
+            logger.error("where route %s stands cannot be read, it begins anew: %s", name, error)
+    return found
+
+
+def _plan(
+    snapshot: Snapshot,
+    config: Config,
+    names: Iterable[str],
+    counted: Mapping[str, Ledger],
+    revision: int,
+    standings: Mapping[str, Standing] | None,
+) -> NewPlans:
+    failures: dict[str, str] = {}
+    at_ms = now_ms()
+    for name in names:
+        try:
+            evidence = evidence_of(counted[name], snapshot) if name in counted else Evidence()
+            standing = None if standings is None else standings.get(name, START)
+            snapshot = replan(snapshot, config, name, evidence, revision, standing, at_ms)
         except Exception as error:
             logger.error("route %s cannot be planned, its last plan stays: %r", name, error)
             logger.debug("route %s cannot be planned", name, exc_info=error)

@@ -45,13 +45,25 @@ URGENT: Final = frozenset({"failing", "invalid"})
 FIRST: Final = "collecting"
 
 
+#: Called with what a verdict was made of, and the verdict.
+Heard = Callable[[Account, Verdict], None]
+
+
 class VerdictWatch:
-    """Judges the routes whose counts moved, and reports what changed. ``clock`` is monotonic, in seconds."""
+    """Judges the routes whose counts moved, and reports what changed. ``clock`` is monotonic, in seconds.
+
+    ``heard`` is called with each verdict, in a thread.
+    """
 
     def __init__(
-        self, event_log: EventLog, snapshot: Callable[[], Snapshot], clock: Callable[[], float] = monotonic
+        self,
+        event_log: EventLog,
+        snapshot: Callable[[], Snapshot],
+        heard: Heard = lambda *_: None,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self._event_log = event_log
+        self._heard = heard
         self._snapshot = snapshot
         self._clock = clock
         #: By route: when it may be judged again, and of what it was: while that is the same, so is its verdict.
@@ -90,6 +102,7 @@ class VerdictWatch:
             ledger = await opened.store.ledger(route.name, route.epoch)
             account = await asyncio.to_thread(account_of, snapshot, ledger, policy)
         judged = await asyncio.to_thread(_verdict, account)
+        await asyncio.to_thread(self._tell, account, judged)
         async with opened.store.read() as connection:
             before = (await read_reported(connection, [place]))[place]
         changed = changes(route, judged, before, at_ms)
@@ -106,6 +119,12 @@ class VerdictWatch:
             detail = f"{one.variant}: {one.before} → {one.after}. {one.sentence}"
             more = {"variant": one.variant, "from": one.before, "to": one.after}
             self._event_log.note("verdict_changed", route.name, detail, **more)
+
+    def _tell(self, account: Account, judged: Verdict) -> None:
+        try:
+            self._heard(account, judged)
+        except Exception:
+            logger.exception("what is known of route %s cannot be passed on", account.route.name)
 
 
 def changes(route: Route, judged: Verdict, before: Mapping[str, Reported], at_ms: int) -> list[ChangedVerdict]:

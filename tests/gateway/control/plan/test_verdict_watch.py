@@ -116,7 +116,7 @@ def test_a_route_is_judged_again_when_it_moved_and_not_too_soon(
             await until(lambda: control.queries.ready)
             assert control.opened is not None
             assert control.in_force.config is not None
-            watch = VerdictWatch(control.event_log, lambda: control.in_force.snapshot, lambda: now[0])
+            watch = VerdictWatch(control.event_log, lambda: control.in_force.snapshot, clock=lambda: now[0])
 
             async def look(seconds: float) -> list[str]:
                 now[0] += seconds
