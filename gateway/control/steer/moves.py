@@ -16,7 +16,7 @@ from gateway.control.record.transaction import queue_events
 from gateway.store import LoggedEvent, Store
 from gateway.store.audit import Entry, append
 from gateway.store.counts.plans import write_events
-from gateway.store.rows.recorded import Recorded
+from gateway.store.rows.recorded import Announced, Recorded
 from gateway.store.standings import read_standing, write_standings
 from policies.rollouts.standing import Moved, encode_standing
 from router.snapshot import Sink
@@ -25,7 +25,8 @@ from router.snapshot import Sink
 BY_ITSELF: Final = "turnout"
 
 #: Kinds of the log of events: what a route did by itself or by an edit, and what a person did.
-ROLLOUT, ACT = "rollout", "act"
+ROLLOUT: Final = "rollout"
+ACT: Final = "act"
 
 
 class Told(NamedTuple):
@@ -64,7 +65,7 @@ async def store_moves(
             connection, "route", {name: encode_standing(moved.standing) for name, moved in moves.items()}, at_ms
         )
         await write_events(connection, logged)
-        await queue_events(connection, Recorded(), sinks)
+        await queue_events(connection, Recorded(announced=[_announced(one) for one in told]), sinks)
         for one in told:  # last: it locks the head of the chain
             await append(connection, _entry(one), at_ms)
     return logged
@@ -94,6 +95,14 @@ def _logged(one: Told) -> LoggedEvent:
     return LoggedEvent(
         event["at_ms"], ACT if by_hand else ROLLOUT, one.route, event["why"], orjson.dumps(kept).decode()
     )
+
+
+def _announced(one: Told) -> Announced:
+    """Return the event for sinks; its id is that of the change, however often it is told."""
+    event, at_ms = one.event, one.event["at_ms"]
+    data = {"number": one.number, "change": event["kind"], "sentence": event["why"], **event}
+    data |= {"via": one.via} if one.by_hand else {}
+    return Announced(ACT if one.by_hand else ROLLOUT, at_ms, f"{one.route}.{one.number}.{at_ms}", one.route, data)
 
 
 def _entry(one: Told) -> Entry:
