@@ -67,6 +67,12 @@ def value_of(report: Report, metric: str) -> Show:
     return percent if definition is None or definition["binary"] else number
 
 
+def lower_is_better(report: Report, metric: str) -> bool:
+    """Return whether a higher value is worse; so it is of everything that a guardrail bounds besides metrics."""
+    definition = report["definitions"].get(metric)
+    return definition is None or definition["better"] == "lower"
+
+
 def difference(report: Report, one: Mapping[str, Any]) -> str:
     """Return how far a variant is from the baseline, in a comparison of the report."""
     if one["difference"] is None:
@@ -87,7 +93,7 @@ def guardrail(report: Report, one: Mapping[str, Any]) -> dict[str, str]:
     show = value_of(report, one["metric"])
     texts = {"value": show(one["value"]), "baseline": show(one["baseline"])}
     if one["limit"] is not None:
-        least = not in_milliseconds(one["metric"]) and _better(report, one["metric"]) == "higher"
+        least = not lower_is_better(report, one["metric"])
         known = one["low"] is not None and one["high"] is not None
         between = f"{show(one['low'])} to {show(one['high'])}" if known else NONE
         return texts | {"bound": f"{'at least' if least else 'at most'} {show(one['limit'])}", "band": between}
@@ -190,11 +196,6 @@ def rounded(number: int) -> int:
     """Return a number to two digits, upwards: it is an estimate."""
     unit = 10 ** max(len(str(number)) - 2, 0)
     return int(-(-number // unit) * unit)
-
-
-def _better(report: Report, metric: str) -> str:
-    definition = report["definitions"].get(metric)
-    return "lower" if definition is None else str(definition["better"])
 
 
 def _in_points(report: Report, one: Mapping[str, Any]) -> bool:

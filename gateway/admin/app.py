@@ -24,6 +24,8 @@ from gateway.admin.api.readings import readings
 from gateway.admin.api.reports import Reports
 from gateway.admin.api.sinks_api import SinksAPI
 from gateway.admin.console.console import Console
+from gateway.admin.console.pages import Pages
+from gateway.admin.console.records import Records
 from gateway.admin.controller import Controller
 from gateway.admin.guard import Guard
 from gateway.admin.identity import Identities
@@ -40,6 +42,7 @@ def create(control: Controller, metrics: Metrics | None = None) -> Starlette:
     metrics = metrics or new_metrics(lambda: control.in_force.snapshot)
     identities = Identities(metrics.series.admin_ignored_users.inc)
     reports = Reports(control.in_force, control.queries, clock=time.monotonic)
+    pages = Pages(control)
     app = Starlette(
         routes=[
             *API(control, reports, metrics, readings(control.queries, reports, metrics, clock=time.monotonic)).routes(),
@@ -47,7 +50,8 @@ def create(control: Controller, metrics: Metrics | None = None) -> Starlette:
             *PrivacyAPI(control.erasures).routes(),
             *AccessAPI(control.queries).routes(),
             ExportAPI(control.in_force, control.queries).route(),
-            *Console(control, reports, metrics).routes(),
+            *Console(control, reports, metrics, pages).routes(),
+            *Records(control, pages).routes(),
         ],
         middleware=[Middleware(Guard, snapshot=lambda: control.in_force.snapshot, identities=identities)],
         exception_handlers={HTTPException: _refused},

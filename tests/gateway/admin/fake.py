@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.admin.app import create
 from gateway.admin.controller import Controller
@@ -160,6 +162,12 @@ class _Store(Store):
     def __init__(self, fake: Control) -> None:
         self._fake = fake
 
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A connection to empty tables."""
+        self._fake.fail()
+        yield _Empty()
+
     async def ledger_versions(self) -> LedgerVersions:
         await asyncio.sleep(self._fake.slow)
         self._fake.fail()
@@ -202,6 +210,14 @@ class _Store(Store):
     async def set_aside(self, limit: int) -> list[dict[str, Any]]:
         self._fake.fail()
         return self._fake.aside[:limit]
+
+
+class _Empty(AsyncConnection):
+    def __init__(self) -> None:
+        """A connection to no database."""
+
+    async def execute(self, *_: object) -> Any:  # type: ignore[override]
+        return []
 
 
 def json_line(row: Mapping[str, Any]) -> bytes:
