@@ -127,7 +127,9 @@ class Account:
     def looks(self, metric: Metric, variant: str) -> tuple[Look, ...]:
         """Return the looks that were made at a variant in its present version, beside the baseline in its own."""
         began = min(self._periods(self.route.baseline, ANSWERING, CALLS, "", "live"), default=0)
-        return tuple(look for look in self.looks_stored(metric, variant) if look.at_ms >= began)
+        beside = "", self.snapshot.backends[self.route.baseline].version
+        stored = self.looks_stored(metric, variant)
+        return tuple(look for look in stored if look.at_ms >= began and look.beside in beside)
 
     def looks_stored(self, metric: Metric, variant: str) -> tuple[Look, ...]:
         """Return the same, beside the baseline in any version."""

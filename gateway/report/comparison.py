@@ -154,7 +154,7 @@ def _progress(account: Account, one: Comparison, metric: Metric) -> float | None
     if one.decides:
         return 1.0
     if methods.declared(account, metric) == "maximum" and not one.paired and one.votes is None:
-        share = methods.fraction(account, metric)
+        share = methods.fraction(account, metric, one.variant)
         return None if share is None else min(share, 1.0)
     if found.described:
         return min(max(log(max(found.p, 1e-300)) / log(one.level), 0.0), 1.0)

@@ -118,14 +118,25 @@ def at_every_look(account: Account, metric: Metric, variant: str, level: float) 
     return compare(given.strata, bounds=metric.bounds, alpha=level, buckets=given.buckets, few=given.few)
 
 
-def fraction(account: Account, metric: Metric) -> float | None:
-    """Return which share of the declared maximum is there; None without one, or before anything is known."""
+def fraction(account: Account, metric: Metric, variant: str | None = None) -> float | None:
+    """Return which share of the declared maximum is there; None without one, or before anything is known.
+
+    With ``variant`` the share counts from the first period that it and the baseline have in common: what was before
+    says nothing about the two.
+    """
     test = declared_test(account, metric)
     if test is None:
         return None
+    began, now = account.began_ms, account.ledger.watermark_ms
+    if variant is not None:
+        sides = account.periods(account.route.baseline, metric), account.periods(variant, metric)
+        common = min(sides[0].keys() & sides[1].keys(), default=None)
+        if common is None:
+            return None
+        if began is not None and common > began:
+            account, began = replace(account, ledger=account.ledger.since(common)), common
     if test.units is not None:
         return sum(account.own(name, metric, "mature").distinct for name in account.route.variants) / test.units
-    began, now = account.began_ms, account.ledger.watermark_ms
     if test.until is None or began is None or now is None:
         return None
     return min(max((now - began) / max(test.until - began, 1), 0.0), 1.0)
@@ -135,22 +146,28 @@ def due_look(account: Account, metric: Metric, variant: str, at_ms: int, alpha: 
     """Return the look that is to be made now of a test with a declared maximum; None where none is."""
     if method(account, metric) != "group_sequential" or not account.answers(variant):
         return None
-    looks, now = account.looks(metric, variant), fraction(account, metric)
+    looks, now = account.looks(metric, variant), fraction(account, metric, variant)
     last = looks[-1].fraction if looks else 0.0
     if now is None or not any(last < planned <= now for planned in LOOKS):
         return None
     given = _Given(account, metric, variant)
-    z = standardised(given.strata, bounds=metric.bounds, buckets=given.buckets, independent=not account.route.by_unit)
-    if z is None:
+    seen = standardised(
+        given.strata, bounds=metric.bounds, buckets=given.buckets, independent=not account.route.by_unit
+    )
+    if seen is None:
         return None  # too few units for a look: it is made once there are enough
-    edge = boundary([*(look.fraction for look in looks), now], alpha)
-    return Look(at_ms, now, z, min(edge, 1e300), abs(z) > edge)
+    z, information = seen
+    edge = boundary(
+        [*(look.fraction for look in looks), now], alpha, [*(look.information for look in looks), information]
+    )
+    beside = account.snapshot.backends[account.route.baseline].version
+    return Look(at_ms, now, z, min(edge, 1e300), abs(z) > edge, information, beside)
 
 
 def _at_looks(account: Account, metric: Metric, variant: str, given: _Given, level: float) -> Difference | None:
     """Return the present difference, with the p-value of the looks that were made: between looks nothing is decided."""
-    looks, now = account.looks(metric, variant), fraction(account, metric) or 0.0
-    fractions = [look.fraction for look in looks]
+    looks, now = account.looks(metric, variant), fraction(account, metric, variant) or 0.0
+    fractions, known = [look.fraction for look in looks], [look.information for look in looks]
     found = compare(
         given.strata,
         bounds=metric.bounds,
@@ -158,10 +175,11 @@ def _at_looks(account: Account, metric: Metric, variant: str, given: _Given, lev
         buckets=given.buckets,
         independent=not account.route.by_unit,
         looks=fractions or [max(now, 1e-9)],
+        information=known[:-1] if known else (),
     )
     if found is None:
         return None
-    ps = [sequential_p(fractions[:at], abs(look.z)) for at, look in enumerate(looks, 1)]
+    ps = [sequential_p(fractions[:at], abs(look.z), known[:at]) for at, look in enumerate(looks, 1)]
     best = min(range(len(ps)), key=ps.__getitem__, default=None)
     if best is None:
         waits = f"the first of its planned looks is made at {LOOKS[0]:.0%} of what was declared"

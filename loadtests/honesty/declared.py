@@ -22,17 +22,32 @@ EFFECT: Final = RATES[1] - RATES[0]
 PLANNED: Final = planned(RATES, 0.5)
 
 
-def of_maximum(rates: tuple[float, float], random: np.random.Generator, runs: int, *, relative: bool) -> Measured:
+#: Which share of all units is there at each look, in percent: as planned; or, with a declared end, where traffic grows
+#: tenfold until then, or almost ends after the first look.
+EVEN: Final = (20, 40, 60, 80, 100)
+GROWING: Final = (4, 12, 28, 58, 100)
+ENDING: Final = (80, 90, 96, 98, 100)
+
+
+def of_maximum(
+    rates: tuple[float, float],
+    random: np.random.Generator,
+    runs: int,
+    *,
+    relative: bool,
+    known: tuple[int, ...] = EVEN,
+) -> Measured:
     """Return how often a test that ends at the planned number finds a difference, at its planned looks.
 
     ``relative``: divided by how often a test that is looked at only once, at the end, does on the same data.
     """
-    looks = binary(random, rates, 0.5, runs=runs, looks=len(LOOKS), batch=PLANNED // len(LOOKS))
-    scores, fractions = looks.scores(), list(LOOKS)
+    looks = binary(random, rates, 0.5, runs=runs, looks=50, batch=PLANNED // 50)
+    places, fractions = [of // 2 - 1 for of in known], list(LOOKS)
+    scores = looks.scores()[:, places]
     found = np.zeros(runs, dtype=bool)
     for run in range(runs):
         for at in np.flatnonzero(np.abs(scores[run]) >= 1.8):
-            if at_look(looks.pair(run, int(at)), RATE, fractions[: at + 1]):
+            if at_look([looks.pair(run, place) for place in places[: at + 1]], RATE, fractions[: at + 1]):
                 found[run] = True
                 break
     if not relative:
@@ -87,13 +102,20 @@ def _equal() -> list[Case]:
     rate = 0.05
     return [
         *found,
-        Case(
-            "aa-declared",
-            "equal rates called different, maximum declared",
-            "5% both, 50% share",
-            partial(of_maximum, (rate, rate), relative=False),
-            bound=0.05,
-            runs=4000,
+        *(
+            Case(
+                "aa-declared",
+                "equal rates called different, maximum declared",
+                f"5% both, 50% share{words}",
+                partial(of_maximum, (rate, rate), relative=False, known=known),
+                bound=0.05,
+                runs=4000,
+            )
+            for words, known in (
+                ("", EVEN),
+                (", traffic grows tenfold until the end", GROWING),
+                (", traffic almost ends after the first look", ENDING),
+            )
         ),
     ]
 
@@ -136,14 +158,17 @@ CASES: Final = (
         sense="at least",
         bound=0.55,
     ),
-    Case(
-        "power",
-        "a difference found, maximum declared ÷ fixed test",
-        f"5% vs 6%, 50% share, planned looks by n ({PLANNED:,})",
-        partial(of_maximum, RATES, relative=True),
-        sense="at least",
-        bound=0.93,
-        runs=2000,
+    *(
+        Case(
+            "power",
+            "a difference found, maximum declared ÷ fixed test",
+            f"5% vs 6%, 50% share, planned looks by n ({PLANNED:,}){words}",
+            partial(of_maximum, RATES, relative=True, known=known),
+            sense="at least",
+            bound=0.93,
+            runs=2000,
+        )
+        for words, known in (("", EVEN), (", traffic grows tenfold", GROWING))
     ),
     *_revenue(),
 )

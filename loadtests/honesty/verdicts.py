@@ -69,9 +69,14 @@ def difference(
     return methods.difference(account, metric_of(design), SIDES[1], ALPHA)
 
 
-def at_look(pair: tuple[Tally, Tally], design: Design, looks: Sequence[float]) -> bool:
-    """Return whether a test with a declared maximum decides; ``looks`` are the shares of it at each look so far."""
-    found = means.compare([pair], bounds=design.bounds, alpha=ALPHA, looks=looks)
+def at_look(pairs: Sequence[tuple[Tally, Tally]], design: Design, looks: Sequence[float]) -> bool:
+    """Return whether a test with a declared maximum decides at the last of these looks.
+
+    ``pairs`` are the tallies at each look so far, ``looks`` the shares of the maximum.
+    """
+    seen = [means.standardised([pair], bounds=design.bounds) for pair in pairs[:-1]]
+    information = [0.0 if one is None else one[1] for one in seen]
+    found = means.compare([pairs[-1]], bounds=design.bounds, alpha=ALPHA, looks=looks, information=information)
     return found is not None and found.decides(ALPHA)
 
 

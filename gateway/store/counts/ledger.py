@@ -131,9 +131,11 @@ class Seen(NamedTuple):
 
 
 class Look(NamedTuple):
-    """One look of a test with a declared maximum: at which share of its information, what was found, and the boundary.
+    """One look of a test with a declared maximum: at which share of that, what was found, and the boundary.
 
     ``z`` is the standardised difference, positive where the variant is higher; ``decided`` whether it crossed.
+    ``information`` is 1 / the variance of the difference, and ``beside`` the baseline's version; 0 and "" in a look
+    from before they were kept.
     """
 
     at_ms: int
@@ -141,6 +143,8 @@ class Look(NamedTuple):
     z: float
     boundary: float
     decided: bool
+    information: float = 0.0
+    beside: str = ""
 
 
 @dataclass(frozen=True, slots=True)

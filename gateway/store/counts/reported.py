@@ -54,19 +54,29 @@ async def read_looks(
     """Return the looks of these routes and epochs, each test's in order."""
     found: dict[Place, dict[Tested, tuple[Look, ...]]] = {place: {} for place in places}
     query = _here(connection.dialect.name, looks).order_by(looks.c.number)
-    for route, epoch, *tested, _, at_ms, fraction, z, boundary, decided in await connection.execute(
-        query, sql.as_list(places)
-    ):
+    rows = await connection.execute(query, sql.as_list(places))
+    for route, epoch, *tested, _, at_ms, fraction, z, boundary, decided, information, beside in rows:
         of = found[route, epoch]
         key: Any = tuple(tested)
-        of[key] = (*of.get(key, ()), Look(at_ms, fraction, z, boundary, bool(decided)))
+        of[key] = (*of.get(key, ()), Look(at_ms, fraction, z, boundary, bool(decided), information, beside or ""))
     return found
 
 
 async def write_looks(connection: AsyncConnection, made: Iterable[tuple[Place, Tested, int, Look]]) -> None:
     """Store new looks, each with its number; one that is stored already stays as it is."""
     rows = [
-        (*place, *tested, number, one.at_ms, one.fraction, one.z, one.boundary, int(one.decided))
+        (
+            *place,
+            *tested,
+            number,
+            one.at_ms,
+            one.fraction,
+            one.z,
+            one.boundary,
+            int(one.decided),
+            one.information,
+            one.beside,
+        )
         for place, tested, number, one in made
     ]
     await sql.ensure(connection, looks, rows)

@@ -243,6 +243,8 @@ looks: Final = table(
     number("z"),
     number("boundary"),
     integer("decided"),
+    number("information", begins=0),
+    string("beside", null=True),
 )
 
 #: The test of a route as it was declared at each change, with the versions of its variants (JSON). ``late``: 1 if

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.schema.tables import metadata, schema_version
 
-VERSION: Final = 19
+VERSION: Final = 20
 
 
 class Step(NamedTuple):
@@ -107,6 +107,10 @@ _LOOKS: Final = """CREATE TABLE looks (
     z {float} NOT NULL, boundary {float} NOT NULL, decided BIGINT NOT NULL,
     PRIMARY KEY (route, epoch, metric, definition, variant, version, number))"""
 
+_INFORMATION: Final = (
+    "ALTER TABLE looks ADD COLUMN information FLOAT NOT NULL DEFAULT 0",
+    "ALTER TABLE looks ADD COLUMN beside TEXT",
+)
 _DECLARATIONS: Final = """CREATE TABLE declarations (
     route TEXT NOT NULL, epoch TEXT NOT NULL, at_ms BIGINT NOT NULL, body TEXT NOT NULL, late BIGINT NOT NULL,
     PRIMARY KEY (route, epoch, at_ms))"""
@@ -202,6 +206,7 @@ STEPS: Final[Mapping[int, Step]] = {
             *_WEBHOOK_INDEXES,
         ),
     ),
+    20: Step("keep the information of each look", _INFORMATION, _INFORMATION),
 }
 
 #: PostgreSQL's lock is a number that every program knows: "turnout" in ASCII. With SQLite the transaction itself is the

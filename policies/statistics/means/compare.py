@@ -51,6 +51,7 @@ def compare(
     expected_units: float | None = None,
     effect: float | None = None,
     looks: Sequence[float] | None = None,
+    information: Sequence[float] | None = None,
 ) -> Difference | None:
     """Return how much higher the variant's mean is than the baseline's; None while nothing can be said.
 
@@ -58,8 +59,9 @@ def compare(
     all units of (baseline, variant), periods pooled, where both have few. ``bounds`` are what every value is known to
     lie in. ``expected_units`` are those of both sides together at the expected end of the experiment, ``effect`` is the
     smallest difference that matters, both declared before the data came. ``looks`` are the shares of a declared maximum
-    that were there at each look up to this one: then the difference is group sequential. ``independent`` says that no
-    unit comes in two strata, as where each request is one.
+    that were there at each look up to this one: then the difference is group sequential, and ``information`` is that
+    of each look but the last, whose own is known here. ``independent`` says that no unit comes in two strata, as where
+    each request is one.
 
     The interval misses the truth, at any look, with probability at most ``alpha``; and no p-value ever falls to
     ``alpha`` with a higher one where there is no difference. Of several methods one speaks at a look:
@@ -84,7 +86,7 @@ def compare(
         capped = capped_estimate(strata, buckets)
         found = capped if capped is not None and capped.ready else found
     if looks is not None:
-        return None if found is None else _group_sequential(found, bounds, looks, alpha)
+        return None if found is None else _group_sequential(found, bounds, looks, information, alpha)
     if found is not None and found.ready:
         part = 1.0 if bounds is None else 1 - ON_FEW_UNITS
         return _sequence(found, bounds, alpha, part, expected_units, effect)
@@ -109,13 +111,16 @@ def standardised(
     bounds: Bounds | None,
     buckets: Sequence[BucketPair] | None = None,
     independent: bool = False,
-) -> float | None:
-    """Return the difference in standard errors, as a normal quantile: what a look sees. None with too few units."""
+) -> tuple[float, float] | None:
+    """Return what a look sees; None with too few units.
+
+    That is the difference in standard errors, as a normal quantile, and its information, 1 / its variance.
+    """
     found = estimate(strata, buckets, bounds=bounds, independent=independent)
     if found is None or not found.ready:
         return None
     z = by_normal(abs(found.difference) / sqrt(found.variance), found.degrees)
-    return z if found.difference > 0 else -z
+    return (z if found.difference > 0 else -z), 1 / found.variance
 
 
 def _sequence(
@@ -132,9 +137,17 @@ def _watch(found: Estimate, expected: float | None, effect: float | None) -> Wat
     return undeclared(found.size, first, expected=None if not expected else found.size * expected / found.units)
 
 
-def _group_sequential(found: Estimate, bounds: Bounds | None, looks: Sequence[float], alpha: float) -> Difference:
+def _group_sequential(
+    found: Estimate,
+    bounds: Bounds | None,
+    looks: Sequence[float],
+    information: Sequence[float] | None,
+    alpha: float,
+) -> Difference:
     z = by_normal(abs(found.difference) / sqrt(found.variance), found.degrees) if found.variance > 0 else 0.0
-    result = _banded(found, bounds, boundary(looks, alpha), "group_sequential", sequential_p(looks, z))
+    known = None if information is None or not found.variance > 0 else (*information, 1 / found.variance)
+    edge, p = boundary(looks, alpha, known), sequential_p(looks, z, known)
+    result = _banded(found, bounds, edge, "group_sequential", p)
     return result if found.ready else _withheld(result, found)
 
 

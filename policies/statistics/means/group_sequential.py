@@ -1,7 +1,9 @@
 """Boundaries for a test with a declared maximum: |z| decides at a look where it is above the look's boundary.
 
 Rule: the boundary of a look depends on the looks before it and nothing else, so the looks are stored, and how many come
-need not be known. numpy is imported inside functions.
+need not be known. How much of alpha is spent follows from the share of the declared maximum; how two looks go together
+follows from the information that each had, 1 / the variance of the difference: where traffic grows, half of the time is
+not half of the information. numpy is imported inside functions.
 """
 
 from __future__ import annotations
@@ -46,32 +48,35 @@ def spent(fraction: float, alpha: float) -> float:
     return 4 * _above(_NORMAL.inv_cdf(1 - alpha / 4) / sqrt(fraction))
 
 
-def boundary(fractions: Sequence[float], alpha: float = 0.05) -> float:
+def boundary(fractions: Sequence[float], alpha: float = 0.05, information: Sequence[float] | None = None) -> float:
     """Return the |z| above which the last of these looks decides, at a two-sided ``alpha`` over all looks.
 
-    ``fractions`` are the shares of the declared maximum that were there at each look so far, the last one now. It is
-    infinite where a look decides nothing: too early, or hardly later than the one before. From the maximum on it stays.
+    ``fractions`` are the shares of the declared maximum that were there at each look so far, the last one now, and
+    ``information`` what was known at each: 1 / the variance of the difference, in any unit. Without it, or where it is
+    0 at some look, information is taken to have grown as the fractions did. The boundary is infinite where a look
+    decides nothing: too early, or hardly more than the one before. From the maximum on it stays.
 
-    Source: Armitage, McPherson & Rowe 1969, JRSS A 132(2), the recursion; ldbounds (Reboussin et al. 2000) for vectors.
+    Source: Lan & DeMets 1983, spending by calendar time, Lan & DeMets 1989, Biometrics 45(3); Armitage, McPherson &
+    Rowe 1969, JRSS A 132(2), the recursion; ldbounds (Reboussin et al. 2000) for vectors.
 
     >>> [round(boundary([0.2, 0.4, 0.6, 0.8, 1.0][:looks]), 2) for looks in (2, 3, 4, 5)]
     [3.36, 2.68, 2.29, 2.03]
     """
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must lie in (0, 1), got {alpha}")
-    looks = _kept(fractions)
-    if not looks or min(fractions[-1], 1.0) != looks[-1]:
+    looks = _kept(fractions, information)
+    if not looks or min(fractions[-1], 1.0) != looks[-1][0]:
         return inf
     return _boundaries(looks, alpha)[-1]
 
 
-def sequential_p(fractions: Sequence[float], z: float) -> float:
+def sequential_p(fractions: Sequence[float], z: float, information: Sequence[float] | None = None) -> float:
     """Return the smallest alpha at which this look would decide, given |z|; 1 where no look decides.
 
     It is at most α with probability at most α over all looks where there is no difference.
     """
-    looks = _kept(fractions)
-    if not looks or min(fractions[-1], 1.0) != looks[-1] or not isfinite(z):
+    looks = _kept(fractions, information)
+    if not looks or min(fractions[-1], 1.0) != looks[-1][0] or not isfinite(z):
         return 1.0
     z = min(abs(z), FARTHEST - 0.01)
     low, high = log(1e-15), log(0.999)
@@ -89,35 +94,45 @@ def inflation(looks: int, *, alpha: float = 0.05, power: float = 0.8) -> float:
     """
     fractions = tuple(look / looks for look in range(1, looks + 1))
     fixed = _NORMAL.inv_cdf(1 - alpha / 2) + _NORMAL.inv_cdf(power)
-    bounds = _boundaries(fractions, alpha)
+    bounds = _boundaries(tuple(zip(fractions, fractions, strict=True)), alpha)
     drift = _root(lambda drift: power - _crossed(fractions, bounds, drift), fixed, 2 * fixed)
     return (drift / fixed) ** 2
 
 
-def _kept(fractions: Sequence[float]) -> tuple[float, ...]:
-    """Return the looks that count: in order, at most 1, and far enough apart; the maximum always counts."""
-    kept: list[float] = []
-    for fraction in fractions:
+def _kept(fractions: Sequence[float], information: Sequence[float] | None = None) -> tuple[tuple[float, float], ...]:
+    """Return the looks that count, as (share of the maximum, information as a share of the last look's).
+
+    They are in order, at most 1, and far enough apart in both; the maximum always counts. Where it brought hardly any
+    information, it is taken to have brought a little: that is on the safe side.
+    """
+    known = information is not None and all(one > 0 and isfinite(one) for one in information)
+    times = information if known and information is not None else [min(one, 1.0) for one in fractions]
+    kept: list[tuple[float, float]] = []
+    for fraction, time in zip(fractions, times, strict=True):
         at = min(fraction, 1.0)
-        before = kept[-1] if kept else 0.0
-        if at - before >= LEAST_STEP or (at >= 1.0 > before):
-            kept.append(at)
-    return tuple(kept)
+        before, then = kept[-1] if kept else (0.0, 0.0)
+        more = time - then >= LEAST_STEP * (time if known else 1.0)
+        if at >= 1.0 > before:
+            kept.append((at, time if more else then * (1 + LEAST_STEP) if known else time))
+        elif at - before >= LEAST_STEP and more:
+            kept.append((at, time))
+    # Twelve digits of what is measured: the same looks have the same boundaries.
+    return tuple((at, round(time / kept[-1][1], 12) if known else time) for at, time in kept)
 
 
 @lru_cache(maxsize=256)
-def _boundaries(looks: tuple[float, ...], alpha: float) -> tuple[float, ...]:
-    """Return the boundary of each look."""
+def _boundaries(looks: tuple[tuple[float, float], ...], alpha: float) -> tuple[float, ...]:
+    """Return the boundary of each look, given as ``_kept`` returns them."""
     bounds: list[float] = []
     state: tuple[Array, Array] | None = None
     before, used = 0.0, 0.0
-    for at in looks:
-        goal, step = spent(at, alpha) - used, at - before
-        bound = _spending(_leaving(state, step), goal, sqrt(at))
+    for at, time in looks:
+        goal, step = spent(at, alpha) - used, time - before
+        bound = _spending(_leaving(state, step), goal, sqrt(time))
         used += goal if bound < inf else 0.0
         bounds.append(bound)
-        state = _advanced(state, step, min(bound, FARTHEST + 2) * sqrt(at))
-        before = at
+        state = _advanced(state, step, min(bound, FARTHEST + 2) * sqrt(time))
+        before = time
     return tuple(bounds)
 
 

@@ -102,11 +102,34 @@ def looked_at(ledger: Ledger, at_ms: int) -> Ledger:
 def test_a_look_beside_an_earlier_version_of_the_baseline_decides_nothing_and_keeps_its_number() -> None:
     book = Book().rate("new", "correct", 150, 300, period=1_000)
     for name in ("old", "new"):
-        book.rate(name, "correct", 150, 300, period=2_000)
+        book.rate(name, "correct", 200, 400, period=2_000)
     for at_ms, decides in ((1_500, False), (2_500, True)):
         account = account_of(planned(), looked_at(book.ledger(), at_ms))
         assert comparisons(account)[0].decides is decides
         assert [number for _, number, _ in due_looks(account, 3_000)] == [2]
+
+
+def test_a_baseline_that_comes_back_has_its_own_looks_alone() -> None:
+    """Those made meanwhile, beside another version, are of other data; what was stored before says not beside which."""
+    book = Book()
+    for name in ("old", "new"):
+        book.rate(name, "correct", 200, 400, period=2_000)
+    ledger = looked_at(book.ledger(), 2_500)
+    [(place, (look,))] = ledger.looks.items()
+    for beside, decides in (("", True), (VERSIONS["old"], True), ("0.9", False)):
+        there = replace(ledger, looks={place: (look._replace(beside=beside),)})
+        assert comparisons(account_of(planned(), there))[0].decides is decides
+
+
+def test_the_share_of_a_maximum_counts_from_when_both_variants_answered() -> None:
+    """A new version that comes late has a test of its own: what the baseline did before says nothing about the two."""
+    book = Book().rate("old", "correct", 300, 600, period=1_000)
+    for name in ("old", "new"):
+        book.rate(name, "correct", 50, 100, period=2_000)
+    account = account_of(planned(), book.ledger())
+    [(_, number, look)] = due_looks(account, 3_000)
+    assert (number, look.fraction, look.beside) == (1, 0.2, VERSIONS["old"])
+    assert look.information == pytest.approx(1 / (2 * 0.25 / 100), rel=0.02)
 
 
 def test_no_look_is_made_in_an_alarm_of_the_sample_ratio_and_those_before_are_set_aside() -> None:

@@ -8,6 +8,8 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from policies.statistics.means.group_sequential import boundary, inflation, sequential_p, spent
 from tests.policies.statistics.tallies import allowed
@@ -73,3 +75,37 @@ def test_boundaries_fall_from_look_to_look() -> None:
     fractions = [0.1 * look for look in range(1, 11)]
     found = [boundary(fractions[:looks]) for looks in range(1, 11)]
     assert all(one > other for one, other in pairwise(found) if one < inf)
+
+
+FRACTIONS = (0.2, 0.4, 0.6, 0.8, 1.0)
+
+
+@pytest.mark.parametrize("grows", [(1, 3, 9, 27, 81), (10, 14, 16, 17, 17.5), (30, 40, 40.01, 40.01, 40.01)])
+def test_a_declared_end_errs_in_alpha_however_traffic_grows_until_then(grows: tuple[float, ...]) -> None:
+    """Information is not time: by the calendar alone, a tripling of traffic from look to look errs in 6.3 %."""
+    information = np.array(grows, dtype=float)
+    steps = np.diff(information, prepend=0.0)
+    normal = np.random.default_rng(7).normal(size=(200_000, len(steps))) * np.sqrt(steps)
+    z = np.abs(np.cumsum(normal, axis=1)) / np.sqrt(information)
+    bounds = [boundary(FRACTIONS[:looks], 0.05, grows[:looks]) for looks in range(1, 6)]
+    assert (z > bounds).any(axis=1).mean() <= allowed(0.05, 200_000)
+    assert (z > bounds).any(axis=1).mean() >= 0.047  # all of alpha is spent
+
+
+@given(st.lists(st.floats(1e-3, 1e3), min_size=5, max_size=5), st.floats(1e-6, 1e6))
+def test_only_the_ratios_of_information_matter(steps: list[float], unit: float) -> None:
+    information = np.cumsum(steps)
+    found = boundary(FRACTIONS, 0.05, list(information * unit))
+    assert found == pytest.approx(boundary(FRACTIONS, 0.05, list(information)), rel=1e-6)
+
+
+def test_information_that_grows_as_the_fractions_or_was_not_kept_changes_nothing() -> None:
+    for known in ([2.0, 4.0, 6.0, 8.0, 10.0], [0.0, 0.0, 0.0, 0.0, 5.0], None):
+        assert boundary(FRACTIONS, 0.05, known) == pytest.approx(boundary(FRACTIONS), abs=1e-9)
+        assert sequential_p(FRACTIONS, 2.5, known) == pytest.approx(sequential_p(FRACTIONS, 2.5), rel=1e-6)
+
+
+def test_a_look_that_brings_no_information_decides_nothing_and_the_maximum_decides() -> None:
+    assert boundary([0.2, 0.4], 0.05, [5.0, 5.01]) == inf
+    assert boundary([0.2, 0.4], 0.05, [5.0, 4.0]) == inf
+    assert boundary([0.2, 1.0], 0.05, [5.0, 5.0]) < 2.0
