@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import pytest
 
@@ -13,10 +14,16 @@ from router.snapshot import Route, RouteMirror
 from tests.router.builders import CANARY, ROUTE, SMALL, changed, request, route_of, snapshot_of, with_policy
 
 
+@cache
+def router() -> Router:
+    """A router of the small file; what it routes by is in the route that it is given."""
+    return Router(snapshot_of())
+
+
 def routed(
     route: Route, request_id: str = "r1", body: object = None, force: str | None = None, **headers: str
 ) -> Routing:
-    return Router(snapshot_of()).route(route, request(**headers), request_id, body, force)
+    return router().route(route, request(**headers), request_id, body, force)
 
 
 def test_a_request_is_routed_by_the_snapshot_in_force() -> None:
@@ -115,7 +122,7 @@ def test_a_merging_route_says_how_unless_a_variant_is_forced() -> None:
 
 
 def mirrored(route: Route, method: str = "POST", request_id: str = "r1") -> tuple[str, ...]:
-    return Router(snapshot_of()).route(route, request(method=method, x_user_id="u"), request_id).mirrored
+    return router().route(route, request(method=method, x_user_id="u"), request_id).mirrored
 
 
 def test_a_mirror_gets_copies_of_the_methods_it_names() -> None:
@@ -165,8 +172,9 @@ def test_routes_of_one_holdout_hold_the_same_units_out_and_chance_of_the_policy_
     assert held(route_of(HELD + 'salt = "s"\n')) == kept
     assert held(replace(route_of(HELD), holdout_share=0.3)) > kept
     assert held(route_of(changed(HELD, ('"q4"', '"q5"')))) != kept
-    treated = [routed(route_of(HELD), x_user_id=unit).decision.answering for unit in UNITS if unit not in kept]
-    assert treated == [routed(route_of(), x_user_id=unit).decision.answering for unit in UNITS if unit not in kept]
+    holding, other = route_of(HELD), route_of()
+    treated = [routed(holding, x_user_id=unit).decision.answering for unit in UNITS if unit not in kept]
+    assert treated == [routed(other, x_user_id=unit).decision.answering for unit in UNITS if unit not in kept]
 
 
 def test_a_request_without_a_unit_and_a_forced_one_are_not_held_out() -> None:

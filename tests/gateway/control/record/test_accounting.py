@@ -43,7 +43,7 @@ async def story(desk: Desk, lines: list[Line], pauses: set[int], refused: int) -
             return counted, {(route, metric, status): n for route, metric, status, n in rows}, ledger
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     journal=journals(),
     pauses=st.sets(st.integers(0, 40), max_size=8),

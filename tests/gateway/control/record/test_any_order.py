@@ -180,7 +180,7 @@ async def check(
     assert {key: tuple(sums) for key, sums in hours.items() if tuple(sums) != (0, 0)} == expected.hours
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     journal=journals(),
     pauses=st.sets(st.integers(0, 40), max_size=8),
