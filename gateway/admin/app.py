@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from gateway import nearest
 from gateway.admin.api.access import AccessAPI
+from gateway.admin.api.acts_api import ActsAPI
 from gateway.admin.api.api import API
 from gateway.admin.api.export import ExportAPI
 from gateway.admin.api.privacy import PrivacyAPI
@@ -47,6 +48,7 @@ def create(control: Controller, metrics: Metrics | None = None) -> Starlette:
         routes=[
             *API(control, reports, metrics, readings(control.queries, reports, metrics, clock=time.monotonic)).routes(),
             *SinksAPI(control).routes(),
+            *ActsAPI(control.commands).routes(),
             *PrivacyAPI(control.erasures).routes(),
             *AccessAPI(control.queries).routes(),
             ExportAPI(control.in_force, control.queries).route(),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gateway.control.command.perform import Commands
 from gateway.control.event_log import EventLog
 from gateway.control.plan.in_force import InForce
 from gateway.control.queries import Queries
@@ -23,3 +24,4 @@ class Controller:
     readiness: Readiness
     erasures: Erasures
     event_log: EventLog
+    commands: Commands

@@ -20,6 +20,7 @@ from gateway.cli.local.freeze import freeze, unfreeze
 from gateway.cli.local.journal import journal
 from gateway.cli.local.serve import demo, serve
 from gateway.cli.options import CONFIG_HELP
+from gateway.cli.remote import acts
 from gateway.cli.remote.events import events
 from gateway.cli.remote.export import export
 from gateway.cli.remote.power import power
@@ -69,10 +70,10 @@ def options(
 
 
 COMMANDS = (serve, check, doctor, demo, report, power, events, explain, export, backup, restore, schema)
-ACTS = (freeze, unfreeze)
-
-for command in (*COMMANDS, *ACTS):
+for command in (*COMMANDS, freeze, unfreeze):
     app.command()(command)
+for act in acts.COMMANDS:
+    app.command()(act)
 app.add_typer(dashboards, name="dashboards")
 app.add_typer(feedback, name="feedback")
 app.add_typer(journal, name="journal")

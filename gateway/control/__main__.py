@@ -81,7 +81,14 @@ async def run(config_path: Path, data_dir: Path, run: str | None) -> int:
     watch_lifeline(stopping.set)
     if not control.in_force.current:
         reloads.request("start")
-    shown = Controller(control.in_force, control.queries, control.readiness, control.erasures, control.event_log)
+    shown = Controller(
+        control.in_force,
+        control.queries,
+        control.readiness,
+        control.erasures,
+        control.event_log,
+        control.commands,
+    )
     server = admin_server(create(shown, metrics))
     parts = control.start(stopping)
     chores = [

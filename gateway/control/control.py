@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from gateway.control.command.perform import Commands
 from gateway.control.datagrams import WorkerReports
 from gateway.control.event_log import MOST, EventLog, now_ms
 from gateway.control.membership import Member, name_of
@@ -70,6 +71,7 @@ class Control:
         journal = data_dir / JOURNAL
         self.event_log = EventLog()
         self.in_force = InForce(config_path, data_dir, self.event_log, observer.observe_reload)
+        self.commands = Commands(self.in_force, self.event_log)
         self.queries = Queries(lambda: self.in_force.snapshot)
         self.readiness = Readiness(journal, lambda: self.in_force.identity, self.event_log)
         self.erasures = Erasures(journal, lambda: self.in_force.snapshot.gateway, self.event_log)
@@ -95,6 +97,7 @@ class Control:
             self.in_force.keep_deciding(),
             self.in_force.keep_in_step(),
             self.in_force.freezes.keep(),
+            self.commands.relay.keep(),
             self.tail.run(),
             self.full_disk.keep_reserve(),
             self.readiness.keep_noting(),

@@ -17,8 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.store.schema import sql
 from gateway.store.schema.count_tables import standings
 
-#: What a standing can be of. Names are unique within a kind; route and trigger are named as in the file.
-Kind = Literal["route", "override", "trigger", "slot"]
+#: What a standing can be of; an "ask" is an act that waits for the holder of the lease. Names are unique within a kind;
+#: routes and triggers are named as in the file.
+Kind = Literal["route", "override", "trigger", "slot", "ask"]
 
 
 class Stood(NamedTuple):

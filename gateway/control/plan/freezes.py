@@ -21,11 +21,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.control.event_log import EventLog, now_ms
 from gateway.control.opened import Opened
+from gateway.control.record.transaction import queue_events
+from gateway.control.steer.moves import ACT
 from gateway.files.overrides import OVERRIDES, Override, Overrides, OverridesFile, act, change, frozen, later, override
 from gateway.store import LoggedEvent, reason
 from gateway.store.audit import Entry, append
 from gateway.store.counts.plans import write_events
 from gateway.store.fleet.lease import NOW_MS
+from gateway.store.rows.recorded import Announced, Recorded
 from gateway.store.standings import lock_standings, read_standings, write_standings
 from router.snapshot import Snapshot
 
@@ -34,8 +37,9 @@ logger = logging.getLogger(__name__)
 #: How often the file and the store are looked at: with the workers' own poll an act is in force everywhere within two
 #: seconds.
 STEP_SECONDS: Final = 0.5
+#: An act waits so long until it is recorded: it is in force before, and recorded later where the store is slow.
+RECORD_SECONDS: Final = 2.0
 
-ACT: Final = "act"
 FREEZE, UNFREEZE = "freeze", "unfreeze"
 
 
@@ -88,7 +92,8 @@ class Freezes:
             self.acts = await asyncio.to_thread(act, self._data_dir, variants, **of)
             self._file.read()
             try:
-                await self._settle()
+                async with asyncio.timeout(RECORD_SECONDS):
+                    await self._settle()
             except Exception as error:
                 logger.warning("a freeze is in force and not recorded yet: %s", reason(error))
             return all(self.acts[name].recorded for name in variants)
@@ -181,6 +186,8 @@ class Freezes:
             await write_standings(connection, "override", won, now)
             logged = [_event(name, mine, stored[name]) for name, (mine, _) in recorded.items()]
             await write_events(connection, logged)
+            announced = [_announced(name, mine, stored[name]) for name, (mine, _) in recorded.items()]
+            await queue_events(connection, Recorded(announced=announced), self._snapshot().sinks)
             for name, (mine, _) in recorded.items():  # last: it locks the head of the chain
                 await append(connection, _entry(name, mine, stored[name]), here)
         return _Settled(stored, recorded), logged
@@ -237,6 +244,11 @@ def _event(name: str, mine: Override, stands: Override) -> LoggedEvent:
     }
     kept = {key: value for key, value in more.items() if value is not None}
     return LoggedEvent(mine.at_ms, ACT, name, _told(name, mine, stands), orjson.dumps(kept).decode())
+
+
+def _announced(name: str, mine: Override, stands: Override) -> Announced:
+    data = {"change": UNFREEZE if mine.to is None else FREEZE, "sentence": _told(name, mine, stands), **asdict(mine)}
+    return Announced(ACT, mine.at_ms, f"{name}.{mine.id or mine.at_ms}", name, data)
 
 
 def _entry(name: str, mine: Override, stands: Override) -> Entry:

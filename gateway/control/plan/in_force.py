@@ -246,9 +246,9 @@ class InForce:
         cannot be written: then nothing changed.
         """
         recorded = await self.freezes.act(variants, **of)
-        async with self._turn:
-            if self.opened is not None and self.config is not None and self.opened.holds:
-                with suppress(Exception):  # the next pass does it
+        with suppress(Exception):  # the next pass does it
+            async with asyncio.timeout(DECIDE_SECONDS), self._turn:
+                if self.opened is not None and self.config is not None and self.opened.holds:
                     await self._begin_periods(self.opened, self.config, frozenset())
         return recorded
 

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.admin.app import create
 from gateway.admin.controller import Controller
 from gateway.control.acts import Act
+from gateway.control.command.perform import Commands
 from gateway.control.event_log import EventLog
 from gateway.control.membership import FleetView
 from gateway.control.plan.in_force import InForce, ReloadResult
@@ -62,7 +63,9 @@ class Control:
     @property
     def parts(self) -> Controller:
         """What the admin port is given."""
-        return Controller(_InForce(self), _Queries(self), _Readiness(self), _Erasures(self), _EventLog(self))
+        in_force, event_log = _InForce(self), _EventLog(self)
+        commands = Commands(in_force, event_log)
+        return Controller(in_force, _Queries(self), _Readiness(self), _Erasures(self), event_log, commands)
 
     def fail(self) -> None:
         if self.fails is not None:

@@ -146,5 +146,7 @@ def test_the_api_lists_the_log_page_by_page(tmp_path: Path) -> None:
 
 
 def client(control: Control) -> httpx.AsyncClient:
-    parts = Controller(control.in_force, control.queries, control.readiness, control.erasures, control.event_log)
+    parts = Controller(
+        control.in_force, control.queries, control.readiness, control.erasures, control.event_log, control.commands
+    )
     return httpx.AsyncClient(transport=httpx.ASGITransport(create(parts)), base_url="http://127.0.0.1:9090")

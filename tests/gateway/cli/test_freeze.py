@@ -83,4 +83,4 @@ def test_a_configuration_that_is_not_valid_any_more_stops_nobody(node: Path) -> 
 
 def test_where_no_gateway_runs_it_says_where_to_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["freeze", "--all", "--data-dir", str(tmp_path / "nowhere")]) == 1
-    assert "run it on the node" in capsys.readouterr().err
+    assert "so run it on the node" in capsys.readouterr().err

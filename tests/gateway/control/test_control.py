@@ -110,7 +110,9 @@ async def until(what: Callable[[], bool | Awaitable[bool]]) -> None:
 
 def shown(control: Control) -> Controller:
     """What the admin port is given of it."""
-    return Controller(control.in_force, control.queries, control.readiness, control.erasures, control.event_log)
+    return Controller(
+        control.in_force, control.queries, control.readiness, control.erasures, control.event_log, control.commands
+    )
 
 
 def kinds(control: Control) -> list[str]:

@@ -1,0 +1,1 @@
+"""What people, and programs for them, have done to routes: one function performs it, whoever asks."""
