@@ -288,7 +288,9 @@ def _route(
     goes_on = (
         previous is not None
         and before is not None
-        and (before.epoch, before.settings, before.salt) == (epoch.name, settings, epoch.salt)
+        and (before.epoch, before.salt) == (epoch.name, epoch.salt)
+        # What steps say of the present plan is in the plan: an edit of later ones begins no period.
+        and (before.settings == settings or policy.stepped)
         and (before.holdout_salt, before.holdout_share) == (epoch.holdout_salt, route.holdout_share)
         and versions_of(previous.backends, before.variants) == versions_of(config.backends, policy.variants)
     )

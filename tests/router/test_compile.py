@@ -335,6 +335,16 @@ def test_a_step_of_a_rollout_begins_a_period_and_another_version_begins_at_the_f
     assert after.routes["digits"].period == 9_000
 
 
+def test_an_edit_of_later_steps_begins_no_period_and_one_of_the_present_step_does() -> None:
+    config = config_of(ROLLOUT)
+    began = Standing(number=1, policy="rollout", since_ms=5_000, of={"v1": "1", "v2": "2"})
+    before = replan(snapshot_of(ROLLOUT), config, "digits", Evidence(), 2, began, 5_000)
+    later = edited(before, changed(ROLLOUT, ("{ share = 1.0 }", '{ share = 0.5, hold = "1h" }, { share = 1.0 }')))
+    assert (later.period, later.revision) == (before.routes["digits"].period, before.routes["digits"].revision)
+    present = edited(before, changed(ROLLOUT, ("share = 0.1", "share = 0.2")), now_ms=9_000)
+    assert (present.period, present.plan.shares["v2"]) == (9_000, 0.2)
+
+
 def test_a_bandit_that_is_paused_keeps_its_plan() -> None:
     before, paused = snapshot_of(BANDIT), Standing(number=1, policy="thompson", state="paused")
     after = replan(before, config_of(BANDIT), "digits", SEEN, 2, paused, 5_000)
