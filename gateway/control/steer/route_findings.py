@@ -1,7 +1,8 @@
 """What is known of a route at one moment, as a policy asks for it.
 
 Rule: looked up and added up, and judged by what judges reports: guardrails, the sample ratio and coverage are the very
-ones that are shown. What cannot be measured is an error with a sentence, never a number.
+ones that are shown, but for what ten seconds made, which is undecided. What cannot be measured is an error with a
+sentence, never a number.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from math import inf
 
 from gateway.report import sentence
 from gateway.report.account import ANSWERING, SHADOWING, Account
-from gateway.report.guardrails import FAILING, Guarded, guarded
+from gateway.report.guardrails import FAILING, Guarded, guarded, lasting
 from gateway.report.verdict import Verdict, in_force, sample_ratio_of
 from gateway.store.counts.ledger import CALLS, CHECKED, Ledger
 from policies.rollouts.standing import Findings, Judged, Standing, evidence_since
+from policies.statistics.burn import FailureWatch
 from policies.statistics.sample_ratio import SampleRatio
 from policies.statistics.sequential import mean_interval
 from policies.types import EMPTY, Tally
@@ -26,8 +28,10 @@ from router.scores import Agreement
 AGREEMENT_ALPHA = 0.05
 
 
-def findings_of(account: Account, judged: Verdict, standing: Standing) -> Findings:
+def findings_of(account: Account, judged: Verdict, standing: Standing, watch: FailureWatch | None = None) -> Findings:
     """Return what is known of a route where it stands; ``judged`` is its verdict, with its guardrails.
+
+    ``watch`` is what was seen of the seconds of the present step.
 
     Takes as long as a guardrail if the route was restarted, since what came before is not counted again; otherwise some
     tenths of a millisecond.
@@ -47,7 +51,7 @@ def findings_of(account: Account, judged: Verdict, standing: Standing) -> Findin
         pairs={name: round(tally.d) for name, tally in copies.items() if tally.d},
         last_ms={name: last for name in account.variants if (last := _last_ms(account, name)) is not None},
         agreement=_agreement(copies),
-        guardrails=tuple(_judged(account, one) for one in bounds),
+        guardrails=tuple(_judged(account, one, watch) for one in bounds),
         errors=_errors(account, ratio, judged),
         failing=_failing(account, step),
     )
@@ -113,20 +117,21 @@ def _last_ms(account: Account, variant: str) -> int | None:
     return None if seen is None else seen.last_ms
 
 
-def _judged(account: Account, one: Guarded) -> Judged:
+def _judged(account: Account, one: Guarded, watch: FailureWatch | None) -> Judged:
     bound = one.guardrail.worse_by if one.guardrail.limit is None else one.guardrail.limit
     low, high = (end if abs(end) < inf else None for end in (one.reading.low, one.reading.high))
+    state = one.state if lasting(account, one, watch) else "undecided"
     return Judged(
         metric=one.guardrail.metric,
         variant=one.variant,
-        state=one.state,
+        state=state,
         action=getattr(one.guardrail, "action", None),
         value=one.reading.value,
         baseline=one.reading.baseline,
         low=low,
         high=high,
         bound=bound,
-        why=after_name(one.variant, sentence.broken(account, one)) if one.state == "broken" else "",
+        why=after_name(one.variant, sentence.broken(account, one)) if state == "broken" else "",
     )
 
 

@@ -151,7 +151,8 @@ class Steering:
         name = account.route.name
         standing, moved = self._standings().get(name, START), self._moved.get(name, 0)
         judged = verdict(account, sample_ratio_of(account)) if judged is None else judged
-        findings, now = findings_of(account, judged, standing), self._clock()
+        findings = findings_of(account, judged, standing, self._burns.watch(name))
+        now = self._clock()
         self._learned[name] = _Learned(self._of(account.snapshot, name, standing), moved, now, now - began, findings)
 
     def _of(self, snapshot: Snapshot, name: str, standing: Standing) -> tuple[object, ...]:

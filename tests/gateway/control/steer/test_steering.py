@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from gateway.control.control import Control
 from gateway.control.plan.publisher import Publisher
-from gateway.control.steer import steering
+from gateway.control.steer import route_findings, steering
 from gateway.control.steer.moves import store_moves
 from gateway.store.audit import listed, verify
 from gateway.store.schema.row_tables import outbox
@@ -69,9 +69,10 @@ action = "rollback"
 
 @pytest.fixture(autouse=True)
 def no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is known is looked up in each pass, however long that takes."""
+    """What is known is looked up in each pass, however long that takes; and calls are as of more than ten seconds."""
     for name in ("EVERY_SECONDS", "REST"):
         monkeypatch.setattr(steering, name, 0)
+    monkeypatch.setattr(route_findings, "lasting", lambda *_: True)
 
 
 class Rig:
