@@ -6,14 +6,13 @@ import dataclasses
 import json
 import re
 import shlex
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
 import policies
+from gateway.cli import run
 from gateway.proxy.feedback.validate import FIELDS
 from gateway.store.rows.feedback_status import STATUSES
 from router.config.config import parse
@@ -80,21 +79,19 @@ def test_every_extra_in_the_documents_is_one() -> None:
     assert {extra for one in named for extra in one.split(",")} <= known
 
 
-def test_every_turnout_command_in_the_documents_is_understood(tmp_path: Path) -> None:
+def test_every_turnout_command_in_the_documents_is_understood(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Run for real in an empty folder with README's own config. Those that ask the running gateway find none."""
     (tmp_path / "turnout.toml").write_text(blocks("toml")[0][1])
+    monkeypatch.chdir(tmp_path)
     for _, *arguments in (command for command in commands() if command[0] == ".venv/bin/turnout"):
         if arguments[0] in LONG:
             arguments = [arguments[0], "--help"]
-        run = subprocess.run(
-            [sys.executable, "-m", "gateway.cli", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60
-        )
-        assert run.returncode == (1 if arguments[0] in {"report", "power", "events", "freeze", "unfreeze"} else 0), (
-            arguments,
-            run.stdout,
-            run.stderr,
-        )
-        assert "Traceback" not in run.stderr
+        code, (said, errors) = run(arguments), capsys.readouterr()
+        expected = 1 if arguments[0] in {"report", "power", "events", "freeze", "unfreeze"} else 0
+        assert code == expected, (arguments, said, errors)
+        assert "Traceback" not in errors
 
 
 def test_the_feedback_in_the_documents_is_feedback() -> None:

@@ -79,7 +79,7 @@ async def whole(up: Upstream) -> None:
 
 
 @pytest.mark.parametrize("replicas", [1, 3])
-def test_ten_thousand_cancelled_calls_leave_the_capacity_unchanged(replicas: int) -> None:
+def test_three_thousand_cancelled_calls_leave_the_capacity_unchanged(replicas: int) -> None:
     """Waiting for a place, connecting, before the head, within the body, and in the same moment as the answer."""
 
     async def main() -> None:
@@ -87,12 +87,12 @@ def test_ten_thousand_cancelled_calls_leave_the_capacity_unchanged(replicas: int
             backends = (one, two, three)[:replicas]
             up = upstream(*backends, max_concurrency=PLACES, max_waiting=64, wait_timeout_ms=60_000)
             calls = CancelledCalls(up)
-            for _ in range(100):
+            for _ in range(30):
                 await asyncio.gather(*(calls.one() for _ in range(100)))
-            assert calls.stages["waiting or head"] > 1000
-            assert calls.stages["body"] > 10
-            assert calls.stages["answered"] > 100
-            assert calls.stages["overloaded"] > 100  # of a hundred, eight are under way and sixty-four may wait
+            assert calls.stages["waiting or head"] > 300
+            assert calls.stages["body"] > 3
+            assert calls.stages["answered"] > 30
+            assert calls.stages["overloaded"] > 30  # of a hundred, eight are under way and sixty-four may wait
             assert not set(calls.stages) - {"waiting or head", "body", "answered", "overloaded"}
             await whole(up)
             assert {state for _, state in up.states()} == {"fit"}  # a client that leaves is no failure of a replica
