@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from hashlib import blake2b
 from operator import attrgetter
-from typing import ClassVar, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 from policies.decision import Decision as Decision
 from policies.decision import Occasion as Occasion
@@ -293,6 +293,11 @@ class Policy(ABC):
     def probability_best(self, evidence: Evidence) -> Mapping[str, float]:
         """The probability that each variant is the best at ``reward``, if the policy uses that; else empty."""
         return {}
+
+    @property
+    def stages(self) -> tuple[Mapping[str, Any], ...]:
+        """Its steps as plain JSON values: ``share`` or ``shadow``, and ``conditions`` in words."""
+        return ()
 
     @property
     def gates(self) -> tuple[tuple[Path, str], ...]:

@@ -8,9 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gateway.control.steer.standing_view import stands
 from gateway.report import report
 from gateway.store.counts.ledger import CALLS, TallyKey
 from policies.plans import Mirror, Weighted
+from policies.rollouts.ladder import Stage
+from policies.rollouts.rollout import Rollout
+from policies.rollouts.standing import Findings, Standing
 from policies.statistics.sample_ratio import Cause
 from policies.types import Tally
 from router.snapshot import DeclaredTest, Guardrail, Snapshot
@@ -48,6 +52,29 @@ def reports() -> Iterator[dict[str, Any]]:
     drafts.put("new", "@first", Tally.of_units([(1, 1), (-1, 1)]), phase="live", role="draft", against="old")
     yield report(snapshot(draft_route()), drafts.ledger())
     yield report(with_a_second_copy(), copies().ledger())
+    yield {"rollout": moved()}
+
+
+def moved() -> dict[str, Any] | None:
+    """Where a route stands of which everything can be said."""
+    policy = Rollout(stable="old", candidate="new", steps=(Stage(share=0.5, units=9), Stage(share=1.0)))
+    detail = {"because": "it is bad", "by_hand": {"verb": "pause", "who": "ann", "at_ms": 1}}
+    now = Standing(
+        number=3, state="paused", since_ms=1, changed_ms=2, held={"new": "out"}, of={"new": "1"}, detail=detail
+    )
+    seen = {"new": 3}
+    event = {
+        "at_ms": 1,
+        "number": 3,
+        "change": "paused",
+        "detail": "why",
+        "variant": "new",
+        "author": "ann",
+        "via": "api",
+    }
+    given = replace(route(), standing=now)
+    events = [{"route": given.name, "move": {}, **event}]
+    return stands(given, policy, Findings(units=seen, calls=seen, pairs=seen), seen, events, 3)
 
 
 def with_a_second_copy() -> Snapshot:

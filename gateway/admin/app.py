@@ -42,7 +42,7 @@ def create(control: Controller, metrics: Metrics | None = None) -> Starlette:
     """
     metrics = metrics or new_metrics(lambda: control.in_force.snapshot)
     identities = Identities(metrics.series.admin_ignored_users.inc)
-    reports = Reports(control.in_force, control.queries, clock=time.monotonic)
+    reports = Reports(control.in_force, control.queries, clock=time.monotonic, events=lambda: control.event_log.newest)
     pages = Pages(control)
     app = Starlette(
         routes=[

@@ -16,7 +16,7 @@ from gateway.store import Store, StoreError
 from gateway.store.counts.ledger import Epoch, Ledger
 from gateway.store.export_batches import ExportBatch, exported
 from gateway.store.rows import calls
-from gateway.store.rows.bounded_reads import Drawn, newest_drawn
+from gateway.store.rows.bounded_reads import Drawn, newest_drawn, newest_served
 from router.snapshot import Snapshot
 
 #: How far behind recording may be before an export pauses between batches, and for how long.
@@ -59,6 +59,11 @@ class Queries:
         """Return the newest requests of a route's present epoch, in the periods from ``since`` on."""
         async with self.store.read() as connection:
             return await newest_drawn(connection, route, self._snapshot().routes[route].epoch, since)
+
+    async def served(self, route: str, since_ms: int) -> Mapping[str, int]:
+        """Return how many of a route's newest calls since a time each variant answered."""
+        async with self.store.read() as connection:
+            return await newest_served(connection, route, self._snapshot().routes[route].epoch, since_ms)
 
     async def sinks(self) -> Sequence[Mapping[str, Any]]:
         """Return each sink of the snapshot, and what became of the events that were made for it."""

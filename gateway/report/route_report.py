@@ -6,6 +6,7 @@ says of one variant is computed in ``variants``, of a variant and the baseline i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from math import isfinite
 from typing import Any
@@ -28,13 +29,18 @@ from router.snapshot import Metric, Snapshot
 
 
 def report(
-    snapshot: Snapshot, ledger: Ledger, policy: Policy | None = None, cause: Cause | None = None
+    snapshot: Snapshot,
+    ledger: Ledger,
+    policy: Policy | None = None,
+    cause: Cause | None = None,
+    heard: Callable[[Account, Verdict], None] = lambda *_: None,
 ) -> dict[str, Any]:
     """Return the report of the ledger's route, as plain JSON values.
 
     ``policy`` is the route's policy with its settings; without it P(best) is null. ``cause`` is where the shares
-    are off most, if that was looked for. Takes milliseconds to some tens of milliseconds: not for an event loop that
-    carries traffic. Raises KeyError if the snapshot has no such route.
+    are off most, if that was looked for. ``heard`` is called with what the verdict was made of, and the verdict. Takes
+    milliseconds to some tens of milliseconds: not for an event loop that carries traffic. Raises KeyError if the
+    snapshot has no such route.
 
     | key            | meaning                                                                                       |
     |----------------|-----------------------------------------------------------------------------------------------|
@@ -67,12 +73,14 @@ def report(
     | frozen         | requests of a route that a person froze to one variant: in none of the other numbers          |
     | uncounted      | requests of units beyond ``max_new_units_per_client``: in none of the other numbers           |
     | watermark      | RFC 3339: everything before it is counted; null before any heartbeat                          |
+    | rollout        | where the route stands; the API adds it, because it changes with time. Null if nothing moves it |
     """
     account = account_of(snapshot, ledger, policy)
     ratio, problems = sample_ratio_of(account), problems_of(account)
     if ratio is not None and not ratio.ok:
         ratio = replace(ratio, cause=cause)
     judged = verdict(account, ratio)
+    heard(account, judged)
     return {
         **_route(account),
         "variants": variants(account),
@@ -90,6 +98,7 @@ def report(
         "problems": problems,
         **_counts(account),
         "watermark": _watermark(ledger),
+        "rollout": None,
     }
 
 

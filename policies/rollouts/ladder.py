@@ -76,6 +76,24 @@ class Stage:
         """What kind of step this is: of two lists of steps those with the same key are the same step."""
         return ["share", self.share] if self.shadow is None else ["shadow", self.shadow]
 
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """What it waits for, in words.
+
+        >>> Stage(share=0.1, hold=3_600_000, units=200, approve=True).conditions
+        ('1 hour', '200 units', 'approval')
+        """
+        approval = self.approval
+        named = (
+            (self.hold_ms, lasting(self.hold_ms)),
+            (self.units, f"{self.units} units"),
+            (self.pairs, f"{self.pairs} pairs"),
+            (self.agreement, f"agreement of {percent(self.agreement or 0)}"),
+            (self.clean, f"{', '.join(self.clean)} shown clean"),
+            (approval, "approval" if approval is None or approval.by == 1 else f"{approval.by} approvals"),
+        )
+        return tuple(words for asked, words in named if asked)
+
     def __str__(self) -> str:
         return f"{self.share or 0:.4g}" if self.shadow is None else f"shadow {self.shadow:.4g}"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from policies.plans import Mirror, Weighted
 from policies.rollouts import acts, advance
@@ -75,6 +75,12 @@ class Rollout(Ladder, Policy):
     @property
     def by_unit(self) -> bool:
         return self.sticky
+
+    @property
+    def stages(self) -> tuple[Mapping[str, Any], ...]:
+        return tuple(
+            {"share": one.share, "shadow": one.shadow, "conditions": list(one.conditions)} for one in self.steps
+        )
 
     @property
     def gates(self) -> tuple[tuple[Path, str], ...]:

@@ -31,6 +31,7 @@ from gateway.store.counts.hours import KEPT_MS
 from gateway.store.counts.ledger import CALLS
 from gateway.store.counts.plans import ACTS
 from gateway.store.rows.feedback_status import STATUSES, UNKNOWN
+from policies.rollouts.standing import encode_standing
 from router.config.diagnostics import as_json
 
 #: A reload reads a file and makes plans. If it takes longer than this, something hangs.
@@ -102,6 +103,19 @@ class API:
             return _json({"route": name, "epochs": await self.reports.epochs(name)})
         except KeyError:
             return unknown("route", name, self.controller.in_force.snapshot.routes)
+
+    async def standing(self, request: Request) -> Response:
+        """Where a route stands: as it is stored, and as its report shows it. Without the store what is in force."""
+        name = request.path_params["route"]
+        known = self.controller.in_force.snapshot.routes
+        if name not in known:
+            return unknown("route", name, known)
+        shown: dict[str, Any] = {"route": name, "standing": encode_standing(known[name].standing)}
+        try:
+            return _json(shown | {"rollout": (await self.reports.one(name))["rollout"], "unknown": None})
+        except StoreUnavailable as error:
+            held = f"{error}: a rollout holds, and what is in force stays in force"
+            return _json(shown | {"rollout": self.reports.unread(name), "unknown": held})
 
     async def power(self, request: Request) -> Response:
         """What a route's traffic can decide, and when, for ``?effects=`` and ``?days=``, each a list of numbers."""

@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple, TypeVar
 
+from gateway.control.event_log import now_ms
 from gateway.control.plan.in_force import InForce
 from gateway.control.queries import Queries
+from gateway.control.steer.route_findings import findings_of
+from gateway.control.steer.standing_view import SERVED_MS, stands
 from gateway.report import report, update_watermark
-from gateway.report.account import account_of
+from gateway.report.account import Account, account_of
 from gateway.report.past import as_it_was
 from gateway.report.problems import of_no_route
-from gateway.report.verdict import cause_of, sample_ratio_of
+from gateway.report.verdict import Verdict, cause_of, sample_ratio_of
 from gateway.store.counts.ledger import Ledger
 from gateway.store.counts.read_ledgers import LedgerVersions
 from policies import Policy
+from policies.rollouts.standing import Findings
 from policies.statistics.sample_ratio import Cause
 from router.snapshot import Snapshot
 
@@ -32,6 +36,9 @@ FRESH_SECONDS: Final = 1.0
 #: Where most of an uneven sample ratio is takes some tenths of a second to find, and seldom changes.
 CAUSE_SECONDS: Final = 60.0
 DEADLINE_SECONDS: Final = 10.0
+
+#: How long a report waits for what was served in the last minutes: without it, it shows what the step served.
+SERVED_SECONDS: Final = 1.0
 
 #: Reports that are made together: of one transaction, and of one turn of a thread.
 TOGETHER: Final = 50
@@ -69,12 +76,21 @@ class _Made(NamedTuple):
     of: tuple[Any, ...]
     ledger: Ledger
     report: Report
+    findings: Findings = Findings()
 
 
 class Reports:
     """The newest report of each route. ``clock`` is monotonic, in seconds."""
 
-    def __init__(self, in_force: InForce, queries: Queries, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        in_force: InForce,
+        queries: Queries,
+        *,
+        clock: Callable[[], float],
+        events: Callable[[], Sequence[Mapping[str, Any]]] = lambda: (),
+    ) -> None:
+        self._events = events
         self._in_force = in_force
         self._queries = queries
         self._clock = clock
@@ -89,15 +105,38 @@ class Reports:
     async def all(self) -> list[Report]:
         """Return the report of every route, in the order of the file. Raises StoreUnavailable."""
         await self._fresh(None)
-        routes = self._in_force.snapshot.routes
-        return [self._made[name].report for name in routes if name in self._made]
+        routes, events = self._in_force.snapshot.routes, self._events()
+        return [self._with_standing(name, {}, events) for name in routes if name in self._made]
 
     async def one(self, route: str) -> Report:
         """Return the report of one route. Raises KeyError if there is none, StoreUnavailable if it cannot be made."""
         if route not in self._in_force.snapshot.routes:
             raise KeyError(route)
         await self._fresh(route)
-        return self._made[route].report
+        return self._with_standing(route, await self._served(route), self._events())
+
+    def unread(self, name: str) -> dict[str, Any] | None:
+        """Return where a route stands by what is in force alone. Raises KeyError if there is no such route."""
+        route = self._in_force.snapshot.routes[name]
+        return stands(route, self._policy(name), Findings(), {}, self._events(), now_ms())
+
+    async def _served(self, route: str) -> Mapping[str, int]:
+        """Return the calls of the last minutes by variant; nothing where the route stands nowhere, or it takes long."""
+        if self.unread(route) is None:
+            return {}
+        try:
+            async with asyncio.timeout(SERVED_SECONDS):
+                return await self._queries.served(route, now_ms() - SERVED_MS)
+        except Exception as error:  # the report is right without it
+            logger.warning("what %s served in the last minutes cannot be looked up: %s", route, error)
+            return {}
+
+    def _with_standing(self, name: str, served: Mapping[str, int], events: Iterable[Mapping[str, Any]]) -> Report:
+        """Return a report with where its route stands at this moment."""
+        made, route = self._made[name], self._in_force.snapshot.routes[name]
+        served = served or {one: n for one, n in made.findings.calls.items() if route.plan.shares.get(one, 0.0) > 0}
+        known = stands(route, self._policy(name), made.findings, served, events, now_ms())
+        return {**made.report, "rollout": known}
 
     async def _fresh(self, route: str | None) -> None:
         """Bring the report of a route, or of all, up to date. Raises StoreUnavailable.
@@ -199,8 +238,14 @@ class Reports:
         of, policies = {name: self._of(name) for name in names}, {name: self._policy(name) for name in names}
         ledgers = await self._queries.ledgers(names)
 
+        known = dict[str, Findings]()
+
+        def heard(account: Account, judged: Verdict) -> None:
+            route = account.route
+            known[route.name] = findings_of(account, judged, route.standing)
+
         def made() -> dict[str, Report]:
-            return {name: report(snapshot, ledgers[name], policies[name]) for name in names}
+            return {name: report(snapshot, ledgers[name], policies[name], heard=heard) for name in names}
 
         for name, one in (await asyncio.to_thread(made)).items():
             if not one["checks"]["sample_ratio"]["ok"]:
@@ -209,7 +254,7 @@ class Reports:
                     one = await asyncio.to_thread(report, snapshot, ledgers[name], policies[name], cause)
                 except Exception as error:  # the report is right without it
                     logger.warning("why the shares of %s are off cannot be looked up: %s", name, error)
-            self._made[name] = _Made(of[name], _for_later(ledgers[name]), one)
+            self._made[name] = _Made(of[name], _for_later(ledgers[name]), one, known[name])
 
     async def _cause(self, snapshot: Snapshot, ledger: Ledger, policy: Policy | None) -> Cause | None:
         """Return where most of it is that a route's shares are not met, looked up every ``CAUSE_SECONDS``."""

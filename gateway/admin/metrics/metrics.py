@@ -212,7 +212,7 @@ class Metrics:
         """Set where the routes stand that ever moved."""
         series = self.series
         whole = (series.rollout_step, series.rollout_state, series.rollout_changed_timestamp_seconds)
-        for gauge in (*whole, series.rollout_held_up):
+        for gauge in (*whole, series.rollout_held_up, series.held_variants):
             gauge.clear()
         for route in snapshot.routes.values():
             if not (now := route.standing).number:
@@ -221,6 +221,7 @@ class Metrics:
             series.rollout_changed_timestamp_seconds.labels(route.name).set(now.changed_ms / 1000)
             for state in get_args(State):
                 series.rollout_state.labels(route.name, state).set(int(state == now.state))
+            series.held_variants.labels(route.name).set(len(now.held))
             if (said := now.detail.get("said")) is not None:
                 series.rollout_held_up.labels(route.name, str(said)).set(1)
 

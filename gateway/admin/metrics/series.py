@@ -333,6 +333,11 @@ class Series:
         self.rollout_changed_timestamp_seconds = self._gauge(
             "rollout_changed_timestamp_seconds", "Unix time at which a route's step or state last changed.", ("route",)
         )
+        self.held_variants = self._gauge(
+            "held_variants",
+            "How many variants of a route a guardrail or a person holds out, or at the floor.",
+            ("route",),
+        )
         self.rollout_held_up = self._gauge(
             "rollout_held_up",
             "1 while a route cannot be judged, by the reason: no_data, measuring_error, baseline_failing.",

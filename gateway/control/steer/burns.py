@@ -77,15 +77,7 @@ class Burns:
 
 def watches(route: RouteConfig) -> bool:
     """Return whether a variant of this route that fails fast is taken out: by a rollout, or by a guardrail's action."""
-    acts = any(getattr(one, "action", None) not in (None, "warn") for one in route.guardrails)
-    return acts or stepwise(route)
-
-
-def stepwise(route: RouteConfig) -> bool:
-    """Return whether the route's policy moves by itself."""
-    from policies.types import Policy
-
-    return type(route.policy).advance is not Policy.advance
+    return route.policy.stepped or any(one.action not in (None, "warn") for one in route.guardrails)
 
 
 def _began(route: Route, standing: Standing) -> int:

@@ -125,7 +125,7 @@ def _judged(account: Account, one: Guarded, watch: FailureWatch | None) -> Judge
         metric=one.guardrail.metric,
         variant=one.variant,
         state=state,
-        action=getattr(one.guardrail, "action", None),
+        action=one.guardrail.action,
         value=one.reading.value,
         baseline=one.reading.baseline,
         low=low,

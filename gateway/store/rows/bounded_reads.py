@@ -5,6 +5,7 @@ Rule: what they return is right for the calls that were looked at, and costs the
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -27,6 +28,11 @@ _NEWEST: Final = (
     .order_by(calls.c.at_ms.desc())
     .limit(NEWEST)
 )
+
+
+#: How many of the newest calls are counted by variant.
+SERVED: Final = 2_000
+_SERVED: Final = select(calls.c.kin).where(*INSIDE).order_by(calls.c.at_ms.desc()).limit(SERVED)
 
 
 class Drawn(NamedTuple):
@@ -54,6 +60,16 @@ async def first_since(connection: AsyncConnection, route: str, epoch: str, since
         if of_number[number].epoch == epoch:
             found.setdefault(of_number[number].variant, at_ms)
     return found
+
+
+async def newest_served(connection: AsyncConnection, route: str, epoch: str, since_ms: int) -> dict[str, int]:
+    """Return how many of the newest calls since a time each variant answered, of those that were drawn."""
+    counts = Counter(number for (number,) in await connection.execute(_SERVED, Span(route, since_ms, 2**62)._asdict()))
+    found = Counter[str]()
+    for number, shared in (await shared_fields.numbered(connection, set(counts))).items():
+        if shared.role == "primary" and shared.epoch == epoch and not shared.forced:
+            found[shared.variant] += counts[number]
+    return dict(found)
 
 
 async def newest_drawn(connection: AsyncConnection, route: str, epoch: str, since: int) -> list[Drawn]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import orjson
 import pytest
 from sqlalchemy import select
 
+from gateway.admin.api.reports import Reports
 from gateway.control.control import Control
 from gateway.control.plan.publisher import Publisher
 from gateway.control.steer import route_findings, steering
@@ -86,11 +89,11 @@ class Rig:
     def route(self) -> Any:
         return self.control.in_force.snapshot.routes["r"]
 
-    async def serve(self, calls: int, failed: int = 0, **more: Any) -> None:
+    async def serve(self, calls: int, failed: int = 0, variants: str = "ab", **more: Any) -> None:
         """Have each variant answer so many calls of different units, of which b fails some, and record them."""
         of = {"epoch": self.route.epoch, "period": self.route.period, "revision": self.route.revision, **more}
         for number in range(calls):
-            for variant in "ab":
+            for variant in variants:
                 n = next(self.numbers)
                 status = 500 if variant == "b" and number < failed else 200
                 self.house.journal.calls(call(n, variant, by_unit=True, unit=f"u{n}", status=status, **of))
@@ -165,6 +168,28 @@ def test_measured_value_is_in_the_log(tmp_path: Path) -> None:
         assert (judged["state"], judged["value"], judged["bound"]) == ("broken", pytest.approx(0.2), 0.01)
         assert judged["low"] > 0.01
         assert rig.route.plan.shares == {"a": 1.0}
+
+    run(tmp_path, ROLLOUT, story)
+
+
+def test_current_percentage_is_visible(tmp_path: Path) -> None:
+    """GrowthBook #5098: nobody sees how far a ramp is, and fears the jump."""
+
+    async def story(rig: Rig) -> None:
+        clock, events = itertools.count(step=2), rig.control.event_log
+        reports = Reports(
+            rig.control.in_force, rig.control.queries, clock=lambda: next(clock), events=lambda: events.newest
+        )
+        await rig.decide()
+        await rig.serve(8, at_ms=time.time_ns() // 1_000_000)
+        await rig.serve(4, variants="a", at_ms=time.time_ns() // 1_000_000)
+        said = (await reports.one("r"))["rollout"]
+        assert (said["number"], said["state"], said["step"], said["of"]) == (1, "running", 0, 2)
+        assert said["share"]["b"] == {"set": 0.5, "actual": 0.4}
+        assert [one["condition"] for one in said["waits_for"]] == ["units"]
+        assert said["waits_for"][0]["sentence"].startswith("8 of 20 units")
+        assert [one["change"] for one in said["events"]] == ["started"]
+        assert (await reports.all())[0]["rollout"]["share"]["b"] == {"set": 0.5, "actual": 0.4}
 
     run(tmp_path, ROLLOUT, story)
 
