@@ -7,9 +7,9 @@ values of headers. Nothing here can fail: what cannot be found out is None.
 from __future__ import annotations
 
 import pwd
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, NamedTuple
 import orjson
 
 from gateway.process.effective import HIDDEN, effective
+from policies import Policy
 from router.config.config import Config
 from router.snapshot import Snapshot
 
@@ -74,12 +75,25 @@ def described(snapshot: Snapshot, config: Config | None) -> dict[str, str]:
         if config is not None and config.hash == snapshot.config:
             policy = config.routes[name].policy
             del kept["shares"]
-            kept["policy"] = {"kind": policy.kind, **{f.name: getattr(policy, f.name) for f in fields(policy)}}  # type: ignore[arg-type]
+            kept["policy"] = {"kind": policy.kind, **dict(_settings(policy))}
         routes[name] = kept
     tables = {name: whole[name] for name in ("gateway", "backends", "metrics", "sinks")}
     found: dict[str, str] = {}
     _flatten({**tables, "routes": routes}, "", found)
     return found
+
+
+def _settings(policy: Policy) -> Iterator[tuple[str, Any]]:
+    """Yield a policy's settings by name; of a list of tables each table, with what is given in it."""
+    for one in fields(policy):  # type: ignore[arg-type]
+        value = getattr(policy, one.name)
+        if isinstance(value, tuple) and value and is_dataclass(value[0]):
+            for index, table in enumerate(value):
+                said = {f.name: getattr(table, f.name) for f in fields(table)}
+                given = {f.name: said[f.name] for f in fields(table) if said[f.name] != f.default}
+                yield f"{one.name}[{index}]", given
+        else:
+            yield one.name, value
 
 
 def difference(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:

@@ -243,7 +243,7 @@ def _disagreement(ladder: Ladder, standing: Standing, findings: Findings) -> str
 def _judge(ladder: Ladder, changes: Changes) -> None:
     """Pass the step, or find that it is inconclusive, or leave it."""
     now, now_ms = changes.standing, changes.now_ms
-    waits = waits_for(ladder, now, changes.findings, now_ms)
+    waits = waits_for(ladder, now, changes.findings, now_ms, ahead=False)
     stage, step = ladder.steps[now.step], step_words(ladder, now.step)
     held = held_ms(now, now_ms)
     if not waits:

@@ -27,7 +27,6 @@ class Changes:
         self.findings: Final = findings
         self.now_ms: Final = now_ms
         self._policy: Final = policy
-        self._evidence: Final = encode_findings(findings)
 
     def make(
         self, kind: str, why: str, cause: Cause, *, variant: str | None = None, by: Command | None = None, **after: Any
@@ -49,7 +48,7 @@ class Changes:
         event["from"] = {name: _plain(getattr(before, name)) for name in changed}
         event["to"] = {name: _plain(getattr(self.standing, name)) for name in changed}
         if cause != "edit":
-            event["evidence"] = self._evidence
+            event["evidence"] = encode_findings(self.findings)
         self.events.append(event)
 
     def note(self, **detail: Any) -> dict[str, Any]:

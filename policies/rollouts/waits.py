@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from math import inf
+from typing import Final, Literal
 
 from policies.rollouts import calendar
 from policies.rollouts.ladder import Ladder, Stage, position
@@ -24,7 +25,10 @@ EVIDENCE: frozenset[Condition] = frozenset({"units", "pairs", "agreement", "clea
 
 #: Data are missed after the grace, and after so many times as long as calls came apart: one in 20,000 such gaps is
 #: chance where calls come at random.
-_GAPS = 10
+_GAPS: Final = 10
+
+#: What takes longer is not said: ten years.
+_FORESEEN_MS: Final = 3_650 * 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +40,13 @@ class Wait:
     until_ms: int | None = None
 
 
-def waits_for(ladder: Ladder, standing: Standing, findings: Findings, now_ms: int) -> tuple[Wait, ...]:
-    """Return what the present step still waits for; nothing where it is passed, or the rollout is over."""
+def waits_for(
+    ladder: Ladder, standing: Standing, findings: Findings, now_ms: int, *, ahead: bool = True
+) -> tuple[Wait, ...]:
+    """Return what the present step still waits for; nothing where it is passed, or the rollout is over.
+
+    Without ``ahead`` it is not said when the change window opens: looking that up takes up to some milliseconds.
+    """
     if standing.state in ("rolled_back", "done") or not ladder.steps:
         return ()
     at = position(ladder.steps, standing)
@@ -61,10 +70,11 @@ def waits_for(ladder: Ladder, standing: Standing, findings: Findings, now_ms: in
         found.append(
             Wait("approval", f"step {at + 1} needs {count if approval.by == 1 else f'{approval.by} approvals'}{by}")
         )
-    after = max([now_ms, *(wait.until_ms for wait in found if wait.until_ms is not None)])
+    known = [wait.until_ms for wait in found if wait.until_ms is not None] if ahead else []
+    after = max([now_ms, *known])
     closed = calendar.closed_by(ladder.change_window, ladder.no_changes, after)
     if closed is not None:
-        opens = calendar.opens_ms(ladder.change_window, ladder.no_changes, after)
+        opens = calendar.opens_ms(ladder.change_window, ladder.no_changes, after) if ahead else None
         found.append(Wait("window", closed + (f"; next {moment(opens)}" if opens is not None else ""), opens))
     return tuple(found)
 
@@ -104,7 +114,8 @@ def _sample(ladder: Ladder, stage: Stage, findings: Findings, held: int, now_ms:
     ):
         count = counts.get(ladder.candidate, 0)
         if wanted is not None and count < wanted:
-            until = now_ms + round((wanted - count) * held / count) if count and held else None
+            takes = (wanted - count) * held / count if count and held else inf
+            until = now_ms + round(takes) if takes < _FORESEEN_MS else None
             yield Wait(
                 "units" if condition == "units" else "pairs", f"{count} of {wanted} {what} of {ladder.candidate}", until
             )

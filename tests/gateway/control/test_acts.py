@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from gateway.cli import run
-from gateway.control.acts import Act, difference, owner_of
+from gateway.control.acts import Act, described, difference, owner_of
 from gateway.control.event_log import MOST, EventLog
 from gateway.store import LoggedEvent, Store
 from gateway.store.counts import plans
 from tests.gateway.admin.fake import ask, control
 from tests.gateway.cli.running import admin_port, write_config
 from tests.gateway.control.test_control import House, recording, until
+from tests.router.builders import changed, config_of, snapshot_of, with_policy
 
 
 def test_an_edit_says_who_made_it_and_what_it_changed(tmp_path: Path) -> None:
@@ -66,6 +67,18 @@ def test_a_policys_own_settings_are_compared_by_the_files(tmp_path: Path) -> Non
             assert edit["diff"] == ["routes.s.policy.share: 0.05 -> 0.2"]
 
     asyncio.run(story())
+
+
+def test_an_edit_of_steps_is_a_line_for_each_key() -> None:
+    before = with_policy(
+        '{ kind = "rollout", stable = "v1", candidate = "v2", steps = [{ share = 0.1, hold = "1h" }, { share = 1.0 }] }'
+    )
+    after = changed(before, ("share = 0.1", "share = 0.2, units = 5"))
+    was, now = (described(snapshot_of(text), config_of(text)) for text in (before, after))
+    assert difference(was, now) == [
+        "routes.digits.policy.steps[0].share: 0.1 -> 0.2",
+        "routes.digits.policy.steps[0].units: unset -> 5",
+    ]
 
 
 def test_a_table_that_is_new_or_gone_is_one_line() -> None:

@@ -187,6 +187,14 @@ def test_what_is_waited_for_says_until_when_at_todays_traffic() -> None:
     assert waits[0].sentence == "25 of 100 units of v2"
 
 
+def test_a_sample_that_takes_centuries_has_no_date() -> None:
+    climb = at_step(Stage(share=0.1, units=2**62), change_window=ChangeWindow(days="sun"))
+    climb.now += DAY
+    waits = climb.policy.waits_for(climb.standing, climb.findings(units={"v2": 1}), climb.now)
+    assert [(wait.condition, wait.until_ms is None) for wait in waits] == [("units", True), ("window", False)]
+    assert climb.after(units={"v2": 1}) == []
+
+
 def test_how_many_days_a_sample_takes_is_known_beforehand() -> None:
     policy = rollout(Stage(shadow=0.5, pairs=500), Stage(share=0.01, units=200), Stage(share=0.1, hold=1), LAST)
     assert days_to_reach(policy, 1_000) == {0: 1.0, 1: 20.0}
