@@ -117,11 +117,8 @@ def test_every_other_request_in_the_documents_is_one_of_the_first_config() -> No
 def test_the_table_of_paths_names_each_path_of_the_admin_port() -> None:
     sources = (ROOT / "gateway/admin").rglob("*.py")
     paths = {path for source in sources for path in re.findall(r'Route\("([^"]+)"', source.read_text())}
-    shown = {
-        path.replace("{route}", "ROUTE").replace("{prediction}", "ID").replace("{sink}", "SINK")
-        for path in paths
-        if "static" not in path
-    }
+    shown = {path.replace("{prediction}", "ID") for path in paths if "static" not in path}
+    shown = {re.sub(r"{(\w+)}", lambda found: found[1].upper(), path) for path in shown}
     named = ", ".join(table("path", "docs/reference/http.md"))
     assert {path.strip("`") for path in named.split(", ")} == shown
 

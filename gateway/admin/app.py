@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway import nearest
-from gateway.admin.api.access import AccessAPI
+from gateway.admin.api.access_api import AccessAPI
 from gateway.admin.api.acts_api import ActsAPI
 from gateway.admin.api.api import API
 from gateway.admin.api.export import ExportAPI
@@ -41,7 +41,7 @@ def create(control: Controller, metrics: Metrics | None = None) -> Starlette:
     ``app.state.metrics`` are the metrics that it shows.
     """
     metrics = metrics or new_metrics(lambda: control.in_force.snapshot)
-    identities = Identities(metrics.series.admin_ignored_users.inc)
+    identities = Identities(metrics.series.admin_ignored_users.inc, control.tokens.note_used)
     reports = Reports(control.in_force, control.queries, clock=time.monotonic, events=lambda: control.event_log.newest)
     pages = Pages(control)
     app = Starlette(
@@ -50,7 +50,7 @@ def create(control: Controller, metrics: Metrics | None = None) -> Starlette:
             *SinksAPI(control).routes(),
             *ActsAPI(control.commands).routes(),
             *PrivacyAPI(control.erasures).routes(),
-            *AccessAPI(control.queries).routes(),
+            *AccessAPI(control.queries, control.tokens).routes(),
             ExportAPI(control.in_force, control.queries).route(),
             *Console(control, reports, metrics, pages).routes(),
             *Records(control, pages).routes(),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gateway.control.access.named_tokens import Tokens
 from gateway.control.command.perform import Commands
 from gateway.control.event_log import EventLog
 from gateway.control.plan.in_force import InForce
@@ -25,3 +26,4 @@ class Controller:
     erasures: Erasures
     event_log: EventLog
     commands: Commands
+    tokens: Tokens

@@ -50,20 +50,23 @@ ANYBODY: Final = Identity("", "admin")
 
 
 class Identities:
-    """Says who sends a request. ``on_ignored`` is called with each user that is ignored; ``now_ms`` is the clock."""
+    """Says who sends a request. ``now_ms`` is the clock.
+
+    ``on_ignored`` is called for each user that is ignored, ``on_used`` with the name of each named token and the time.
+    """
 
     def __init__(
         self,
         on_ignored: Callable[[], None] = lambda: None,
+        on_used: Callable[[str, int], None] = lambda name, at_ms: None,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._changing = TokenFile()
         self._reading = TokenFile()
         self._now_ms = now_ms
         self._on_ignored = on_ignored
+        self._on_used = on_used
         self._said_at: float | None = None
-        #: When each named token was last used.
-        self.used_ms: dict[str, int] = {}
 
     def of(self, snapshot: Snapshot, request: Request, headers: Headers) -> Identity | Response:
         """Return who sends a request, or the refusal of one that had to say so."""
@@ -73,9 +76,10 @@ class Identities:
                 return _user(gateway, headers.getlist(gateway.trusted_user_header))
             self._ignore(gateway.trusted_user_header, "" if client is None else client[0])
         given = credential(headers.get("authorization", ""))
-        named = valid(snapshot.tokens, given, self._now_ms())
+        now_ms = self._now_ms()
+        named = valid(snapshot.tokens, given, now_ms)
         if named is not None:
-            self.used_ms[named.name] = self._now_ms()
+            self._on_used(named.name, now_ms)
             return Identity(f"token {named.name}", named.scope, f'the token "{named.name}"')
         if not asks(gateway):
             return ANYBODY

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from gateway.cli.access.audit import audit
+from gateway.cli.access.tokens import token
 from gateway.cli.local.assignment import assignment
 from gateway.cli.local.backup import backup, restore
 from gateway.cli.local.check import check, schema
@@ -82,3 +83,4 @@ app.add_typer(privacy, name="privacy")
 app.add_typer(assignment, name="assignment")
 app.add_typer(audit, name="audit")
 app.add_typer(sink, name="sink")
+app.add_typer(token, name="token")

@@ -88,6 +88,7 @@ async def run(config_path: Path, data_dir: Path, run: str | None) -> int:
         control.erasures,
         control.event_log,
         control.commands,
+        control.tokens,
     )
     server = admin_server(create(shown, metrics))
     parts = control.start(stopping)

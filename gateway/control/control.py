@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from gateway.control.access.named_tokens import Tokens
 from gateway.control.command.perform import Commands
 from gateway.control.datagrams import WorkerReports
 from gateway.control.event_log import MOST, EventLog, now_ms
@@ -76,6 +77,7 @@ class Control:
         self.readiness = Readiness(journal, lambda: self.in_force.identity, self.event_log)
         self.erasures = Erasures(journal, lambda: self.in_force.snapshot.gateway, self.event_log)
         self.workers = WorkerReports(lambda: self.in_force.snapshot.gateway, observer.observe_datagram, self.event_log)
+        self.tokens = Tokens(self.in_force, self.workers, self.event_log)
         self.full_disk = FullDisk(
             journal, lambda: self.in_force.snapshot.gateway, lambda: self.readiness.lag()[1], self.event_log
         )
@@ -102,6 +104,7 @@ class Control:
             self.full_disk.keep_reserve(),
             self.readiness.keep_noting(),
             self.audit_head.keep(),
+            self.tokens.keep(),
         )
         self._tasks = [asyncio.create_task(loop) for loop in loops]
         return [*self._tasks, self._recording]
@@ -162,9 +165,8 @@ class Control:
         except Exception as error:
             await store.close()
             raise StoreError(f"the store cannot be read: {reason(error)}") from error
-        self.opened = self.queries.opened = self.readiness.opened = self.erasures.opened = self.full_disk.opened = (
-            opened
-        )
+        for part in (self, self.queries, self.readiness, self.erasures, self.full_disk, self.tokens):
+            part.opened = opened
         self.event_log.recall(before)
         self.event_log.note("store_opened", None, gateway.store.partition("://")[0])
         return opened
@@ -199,12 +201,13 @@ class Control:
         with suppress(Exception):
             await self.in_force.save()
         with suppress(Exception):
+            await self.tokens.save_used()
             await self.audit_head.step()
         if member is not None:
             with suppress(Exception):
                 await member.leave()
         # Readiness still answers how far recording came.
-        self.opened = self.queries.opened = self.in_force.opened = self.erasures.opened = None
+        self.opened = self.queries.opened = self.in_force.opened = self.erasures.opened = self.tokens.opened = None
         await store.close()
 
     def _sinks_to_deliver_to(self) -> Mapping[str, Sink] | None:

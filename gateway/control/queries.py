@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from gateway.control.event_log import now_ms
 from gateway.control.opened import Opened
-from gateway.store import Store, StoreError
+from gateway.store import Store, StoreError, audit
+from gateway.store.audit import Audited
 from gateway.store.counts.ledger import Epoch, Ledger
 from gateway.store.export_batches import ExportBatch, exported
 from gateway.store.rows import calls
@@ -64,6 +65,13 @@ class Queries:
         """Return how many of a route's newest calls since a time each variant answered."""
         async with self.store.read() as connection:
             return await newest_served(connection, route, self._snapshot().routes[route].epoch, since_ms)
+
+    async def audited(
+        self, limit: int, *, before: int | None = None, route: str | None = None, act: str | None = None
+    ) -> list[Audited]:
+        """Return entries of the audit log, the newest first, as ``audit.listed``."""
+        async with self.store.read() as connection:
+            return await audit.listed(connection, limit, before=before, route=route, act=act)
 
     async def sinks(self) -> Sequence[Mapping[str, Any]]:
         """Return each sink of the snapshot, and what became of the events that were made for it."""

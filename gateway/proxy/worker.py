@@ -260,7 +260,7 @@ class Worker:
         self._router.swap(snapshot)
         self._log.swap(snapshot.gateway)
         self._mirrors.swap(snapshot.gateway)
-        self._own.swap(snapshot.gateway)
+        self._own.swap(snapshot)
         self._admission.swap(snapshot.gateway)
         self._new_units.swap(snapshot.gateway)
         self._bound(snapshot)

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.control.acts import Act, described, difference, owner_of
+from gateway.control.membership import name_of
+from gateway.files import assignment_key
 from gateway.store import audit
 from gateway.store.audit import Audited, Entry
 from router.config.config import Config
@@ -29,10 +31,31 @@ MOST_EDITS: Final = 2_000
 _PAGE: Final = 50
 
 
-def edited(
-    was: Snapshot, of: Config | None, now: Snapshot, config: Config, act: Act, digest: str | None, node: str
-) -> Entry:
-    """Return the entry of an edit; ``of`` is the file that ``was`` was made of, if that is known."""
+class FileEdit(NamedTuple):
+    """From what was in force and its file, if that is known, to what will be and its file; ``act`` says who and how."""
+
+    was: Snapshot
+    of: Config | None
+    now: Snapshot
+    config: Config
+    act: Act
+    digest: str | None
+
+
+def entries(edit: FileEdit, data_dir: Path) -> list[Entry]:
+    """Return what the log says of an edit: what changed in the file, and a new assignment key."""
+    was, now, found = edit.was, edit.now, []
+    if now.config != was.config or now.assignment == was.assignment:
+        found.append(_edited(edit, _node(now, data_dir)))
+    if now.assignment != was.assignment:
+        owner = owner_of(Path(now.gateway.assignment_key_file or data_dir / assignment_key.FILE))
+        said = f"key {was.assignment or '-'} until now, {now.assignment or '-'} from now on: units move"
+        found.append(Entry(who=owner or "unknown", via=edit.act.via, act=REKEYED, changed=said))
+    return found
+
+
+def _edited(edit: FileEdit, node: str) -> Entry:
+    was, of, now, config, act, digest = edit
     known = of is not None and of.hash == was.config
     before, after = described(was, of if known else None), described(now, config if known else None)
     diff = difference(before, after)
@@ -48,14 +71,21 @@ def edited(
     return Entry(who=act.who or act.author or "unknown", via=act.via, act=EDITED, changed=changed, body=body)
 
 
-def rekeyed(was: Snapshot, now: Snapshot, author: str | None, act: Act) -> Entry:
-    """Return the entry of a new assignment key."""
-    changed = f"key {was.assignment or '-'} until now, {now.assignment or '-'} from now on: units move"
-    return Entry(who=author or "unknown", via=act.via, act=REKEYED, changed=changed)
+def _node(snapshot: Snapshot, data_dir: Path) -> str:
+    """Return this node's name in its fleet, "" where it is alone."""
+    if snapshot.gateway.store == "sqlite":
+        return ""
+    try:
+        return name_of(data_dir)
+    except OSError:  # a full disk keeps no edit from being put in force
+        return ""
 
 
-async def begun(connection: AsyncConnection, now: Snapshot, path: Path, digest: str | None, node: str) -> Entry | None:
+async def begun(
+    connection: AsyncConnection, now: Snapshot, path: Path, digest: str | None, data_dir: Path
+) -> Entry | None:
     """Return the entry of the configuration that this node started with; None if it is the last one of the log."""
+    node = _node(now, data_dir)
     changed = "started with this file"
     async for one in _edits(connection):
         before = _body(one.body)

@@ -22,7 +22,7 @@ from typing import Any, Final, Protocol
 from gateway.control.acts import Act, digest_of, owner_of
 from gateway.control.agreement import FleetKey
 from gateway.control.event_log import EventLog, now_ms
-from gateway.control.membership import FleetWatch, name_of
+from gateway.control.membership import FleetWatch
 from gateway.control.opened import Opened
 from gateway.control.plan import edits
 from gateway.control.plan.first import first
@@ -34,7 +34,7 @@ from gateway.control.plan.verdict_watch import VerdictWatch
 from gateway.control.steer.moves import store_moves
 from gateway.control.steer.steering import Doing, Known, NotHere, Steering
 from gateway.files import assignment_key
-from gateway.store import reason
+from gateway.store import Store, reason, tokens
 from gateway.store.audit import Entry
 from policies.rollouts.standing import Moved, Refused, Standing
 from router.compile import with_periods
@@ -135,7 +135,7 @@ class InForce:
         """Have the audit log say so if this node was started with another file than it had."""
         digest = await asyncio.to_thread(digest_of, self.config_path)
         async with opened.store.read() as connection:
-            entry = await edits.begun(connection, self.snapshot, self.config_path, digest, self._node)
+            entry = await edits.begun(connection, self.snapshot, self.config_path, digest, self.data_dir)
         if entry is not None:
             self._publisher.note_entries((entry,))
 
@@ -172,34 +172,13 @@ class InForce:
                 stays = f"revision {was.revision} stays in force"
                 self._event_log.note("config_unchanged", None, stays, **by)
             else:
-                entries = await self._entries(was, of, fresh, config, act, digest)
+                edit = edits.FileEdit(was, of, fresh, config, act, digest)
+                entries = await asyncio.to_thread(edits.entries, edit, self.data_dir)
                 await self._put_in_force(fresh, entries)
                 self._note_edit(was, act, by, entries)
             self._plan_all()
             self._on_reload(ok=True, at_ms=now_ms())
             return ReloadResult(True, self.snapshot.revision, config.warnings)
-
-    async def _entries(
-        self, was: Snapshot, of: Config | None, fresh: Snapshot, config: Config, act: Act, digest: str | None
-    ) -> list[Entry]:
-        """Return what the audit log says of an edit: what changed in the file, and a new key."""
-        entries = []
-        if fresh.config != was.config or fresh.assignment == was.assignment:
-            entries.append(await asyncio.to_thread(edits.edited, was, of, fresh, config, act, digest, self._node))
-        if fresh.assignment != was.assignment:
-            author = owner_of(Path(config.gateway.assignment_key_file or self.data_dir / assignment_key.FILE))
-            entries.append(edits.rekeyed(was, fresh, author, act))
-        return entries
-
-    @property
-    def _node(self) -> str:
-        """This node's name in its fleet, "" where it is alone."""
-        if self.snapshot.gateway.store == "sqlite":
-            return ""
-        try:
-            return name_of(self.data_dir)
-        except OSError:  # a full disk keeps no edit from being put in force
-            return ""
 
     def _note_edit(self, was: Snapshot, act: Act, by: dict[str, Any], entries: Sequence[Entry]) -> None:
         for one in entries:
@@ -215,6 +194,14 @@ class InForce:
         count = f"{len(errors)} problem{'s' * (len(errors) != 1)}"
         said = f"{count}; revision {self.snapshot.revision} stays in force; {headline}"
         self._event_log.note("config_refused", None, said, **by)
+
+    async def take_tokens(self, store: Store) -> None:
+        """Put the tokens in force that are valid in the store. Raises what the store raises, and OSError."""
+        async with self._turn:
+            async with store.read() as connection:
+                found = await tokens.in_force(connection, now_ms())
+            if found != self.snapshot.tokens:
+                await self._publisher.put_tokens(found)
 
     async def decide(self) -> None:
         """Have each decider look at what is new, and put in force what it decides.

@@ -31,7 +31,7 @@ from gateway.store.counts.reported import note_declared
 from gateway.store.fleet import nodes, publications
 from gateway.store.fleet.publications import UNNUMBERED, numbered, with_published
 from router.compile import identity_of
-from router.snapshot import Route, Snapshot
+from router.snapshot import NamedToken, Route, Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +106,10 @@ class Publisher:
                     raise
                 logger.error("plans could not be stored, they will be: %s", reason(error))
         await self._switch_to(fresh)
+
+    async def put_tokens(self, tokens: tuple[NamedToken, ...]) -> None:
+        """Publish the snapshot with these tokens. Its number stays. Raises OSError."""
+        await self._switch_to(replace(self.snapshot, tokens=tokens))
 
     def note_entries(self, entries: Sequence[Entry]) -> None:
         """Have entries of the audit log stored with what is stored next."""

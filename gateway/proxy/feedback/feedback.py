@@ -25,7 +25,7 @@ from gateway.proxy.limits.new_units import client_of
 from gateway.proxy.limits.rates import Rates
 from gateway.proxy.log.counters import Counts
 from gateway.proxy.log.predictions import Log
-from gateway.proxy.log.worker_series import FEEDBACK_REJECTED, JOURNAL_REFUSED
+from gateway.proxy.log.worker_series import FEEDBACK_REJECTED, FEEDBACK_TOKEN_USES, JOURNAL_REFUSED
 from gateway.proxy.server.accept import METHODS
 from gateway.proxy.server.request import Request
 from gateway.proxy.server.response import Response
@@ -33,7 +33,8 @@ from gateway.proxy.wire.headers import Header, field
 from gateway.proxy.wire.problem_details import problem
 from router.records import Feedback, feedback_line
 from router.router import Router
-from router.snapshot import Gateway
+from router.settings.tokens import valid
+from router.snapshot import Snapshot
 
 #: How the gateway's own paths begin; no route's can.
 OWN_PATHS: Final = ("/-/", "*")
@@ -69,10 +70,12 @@ class OwnPaths:
         self._now_ns = now_ns
         self._rates = Rates(router.snapshot.gateway)
         self.ready = True
-        self.swap(router.snapshot.gateway)
+        self.swap(router.snapshot)
 
-    def swap(self, gateway: Gateway) -> None:
-        """Go by these settings from now on."""
+    def swap(self, snapshot: Snapshot) -> None:
+        """Go by these settings and tokens from now on."""
+        gateway = snapshot.gateway
+        self._named = tuple(token for token in snapshot.tokens if token.scope == "feedback")
         self._proxies = tuple(map(ip_network, gateway.trusted_proxies))
         self._rates.swap(gateway)
 
@@ -147,8 +150,7 @@ class OwnPaths:
 
     def _turned_away(self, request: Request, response: Response, client: str, cors: tuple[Header, ...]) -> bool:
         """Refuse feedback without the token, or beyond the rates, before its body is read; return whether it was."""
-        valid = self._backends.current.feedback_tokens
-        if valid is not None and not is_one_of(_bearer(request), valid):
+        if not self._may_send(_bearer(request)):
             self._counts.add(FEEDBACK_REJECTED, reason="unauthorized")
             detail = "feedback needs the token: Authorization: Bearer …"
             refuse(response, 401, "Unauthorized", detail, (b"www-authenticate", b"Bearer"), *cors)
@@ -160,6 +162,16 @@ class OwnPaths:
         detail = "more feedback than max_feedback_per_second, or max_feedback_per_second_per_client, lets in"
         refuse(response, 429, "Too Many Requests", detail, (b"retry-after", b"%d" % ceil(wait)), *cors)
         return True
+
+    def _may_send(self, given: bytes | None) -> bool:
+        """Return whether feedback is taken with this token: of the file, or a named one; or without any."""
+        in_file = self._backends.current.feedback_tokens
+        if in_file is None and not self._router.snapshot.gateway.feedback_token_required:
+            return True
+        named = valid(self._named, given, self._now_ns() // 1_000_000)
+        if named is not None:
+            self._counts.add(FEEDBACK_TOKEN_USES, token=named.name)
+        return named is not None or is_one_of(given, in_file or ())
 
     async def _append(self, events: Sequence[Feedback]) -> None:
         """Write events into the journal, and return once they are durable. Raises JournalFailed."""

@@ -118,6 +118,9 @@ EJECTIONS: Final = _counter(
     exposed="replica_ejections",
 )
 FEEDBACK_REJECTED: Final = _counter("feedback_rejected", "Feedback events refused with a 4xx, by reason.", "reason")
+FEEDBACK_TOKEN_USES: Final = _counter(
+    "feedback_token_uses", "Requests with feedback that came with this named token.", "token"
+)
 FEEDBACK_COMMITS: Final = _counter(
     "feedback_commits", "Times the disk was asked to confirm feedback, each for everything that waited."
 )

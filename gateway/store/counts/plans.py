@@ -35,6 +35,8 @@ ACTS: Final = frozenset(
         "sink_replayed",
         "sink_enabled",
         "act",
+        "token_created",
+        "token_revoked",
     }
 )
 

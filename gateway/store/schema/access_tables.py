@@ -30,3 +30,17 @@ Index("audit_act", audit.c.act, audit.c.number)
 
 #: The number and the hash of the last entry of ``audit``: one row, which whoever appends locks first.
 audit_head: Final = table("audit_head", string("name", key=True), integer("number"), string("hash"))
+
+#: Named tokens, also those that are revoked; ``used_ms`` is the minute in which one was last used.
+tokens: Final = table(
+    "tokens",
+    string("prefix", key=True),
+    string("name"),
+    string("scope"),
+    string("sha256"),
+    integer("made_ms"),
+    string("made_by"),
+    integer("expires_ms", null=True),
+    integer("revoked_ms", null=True),
+    integer("used_ms", null=True),
+)

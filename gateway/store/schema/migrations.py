@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.schema.tables import metadata, schema_version
 
-VERSION: Final = 20
+VERSION: Final = 21
 
 
 class Step(NamedTuple):
@@ -144,6 +144,10 @@ _WEBHOOK_INDEXES: Final = (
     "CREATE INDEX dead_letters_sink ON dead_letters (sink, seq)",
 )
 
+_TOKENS: Final = """CREATE TABLE tokens (
+    prefix TEXT NOT NULL, name TEXT NOT NULL, scope TEXT NOT NULL, sha256 TEXT NOT NULL, made_ms BIGINT NOT NULL,
+    made_by TEXT NOT NULL, expires_ms BIGINT, revoked_ms BIGINT, used_ms BIGINT, PRIMARY KEY (prefix))"""
+
 #: Version → the step that leads to it. Steps are never edited once released, and they only ever add: a node of the
 #: version before may still be running beside the one that migrates.
 STEPS: Final[Mapping[int, Step]] = {
@@ -207,6 +211,7 @@ STEPS: Final[Mapping[int, Step]] = {
         ),
     ),
     20: Step("keep the information of each look", _INFORMATION, _INFORMATION),
+    21: Step("keep named tokens", (f"{_TOKENS} WITHOUT ROWID",), (_TOKENS,)),
 }
 
 #: PostgreSQL's lock is a number that every program knows: "turnout" in ASCII. With SQLite the transaction itself is the

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.admin.app import create
 from gateway.admin.controller import Controller
+from gateway.control.access.named_tokens import Tokens
 from gateway.control.acts import Act
 from gateway.control.command.perform import Commands
 from gateway.control.event_log import EventLog
@@ -24,9 +25,11 @@ from gateway.control.queries import Queries
 from gateway.control.readiness import Readiness
 from gateway.control.upkeep.erasure import Erasures
 from gateway.store import Store
+from gateway.store.audit import Audited
 from gateway.store.counts.ledger import Epoch, Ledger
 from gateway.store.counts.read_ledgers import LedgerVersions
 from gateway.store.export_batches import ExportBatch
+from gateway.store.tokens import StoredToken
 from router.config.config import Config
 from router.snapshot import Gateway, Snapshot
 from tests.gateway.ledgers import Book, draft_route, route, shadow_route, snapshot
@@ -59,13 +62,16 @@ class Control:
     stored: dict[str, list[list[dict[str, Any]]]] = field(default_factory=dict)
     acts: list[Act | None] = field(default_factory=list)
     erased: list[str] = field(default_factory=list)
+    used: list[str] = field(default_factory=list)
 
     @property
     def parts(self) -> Controller:
         """What the admin port is given."""
         in_force, event_log = _InForce(self), _EventLog(self)
         commands = Commands(in_force, event_log)
-        return Controller(in_force, _Queries(self), _Readiness(self), _Erasures(self), event_log, commands)
+        return Controller(
+            in_force, _Queries(self), _Readiness(self), _Erasures(self), event_log, commands, _Tokens(self)
+        )
 
     def fail(self) -> None:
         if self.fails is not None:
@@ -124,6 +130,19 @@ class _EventLog(EventLog):
         return self._fake.events
 
 
+class _Tokens(Tokens):
+    def __init__(self, fake: Control) -> None:
+        self._fake = fake
+        self.opened = None
+
+    async def listed(self) -> list[StoredToken]:
+        self._fake.fail()
+        return []
+
+    def note_used(self, name: str, at_ms: int) -> None:
+        self._fake.used.append(name)
+
+
 class _Erasures(Erasures):
     def __init__(self, fake: Control) -> None:
         self._fake = fake
@@ -152,6 +171,12 @@ class _Queries(Queries):
     @property
     def store(self) -> Store:
         return _Store(self._fake)
+
+    async def audited(
+        self, limit: int, *, before: int | None = None, route: str | None = None, act: str | None = None
+    ) -> list[Audited]:
+        self._fake.fail()
+        return []
 
     async def sinks(self) -> Sequence[Mapping[str, Any]]:
         self._fake.fail()

@@ -115,6 +115,7 @@ def observe(metrics: Metrics, round_: int = 1) -> None:
                 ["extraction_failures", variant_labels, round_],
                 ["version_mismatches", variant_labels, round_],
                 ["feedback_commits", {}, round_],
+                ["feedback_token_uses", {"token": "web"}, round_],
                 ["journal_fsync_failures", {}, round_],
                 ["capture_drops", {"route": variant_labels["route"], "reason": "answer_too_large"}, round_],
                 ["journal_shed", {}, round_],

@@ -12,7 +12,6 @@ import pytest
 from sqlalchemy import text
 
 from gateway.admin.app import create
-from gateway.admin.controller import Controller
 from gateway.cli import run
 from gateway.cli.exits import PROBLEM, USAGE
 from gateway.control.control import Control
@@ -22,7 +21,7 @@ from gateway.store.audit import HEAD_FILE, Audited, Entry
 from gateway.store.schema.migrations import VERSION
 from tests.gateway.cli.running import write_config
 from tests.gateway.control.builders import T0
-from tests.gateway.control.test_control import House, recording, until
+from tests.gateway.control.test_control import House, recording, shown, until
 
 
 def entry(number: int) -> Entry:
@@ -146,7 +145,4 @@ def test_the_api_lists_the_log_page_by_page(tmp_path: Path) -> None:
 
 
 def client(control: Control) -> httpx.AsyncClient:
-    parts = Controller(
-        control.in_force, control.queries, control.readiness, control.erasures, control.event_log, control.commands
-    )
-    return httpx.AsyncClient(transport=httpx.ASGITransport(create(parts)), base_url="http://127.0.0.1:9090")
+    return httpx.AsyncClient(transport=httpx.ASGITransport(create(shown(control))), base_url="http://127.0.0.1:9090")

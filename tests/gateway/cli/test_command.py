@@ -30,6 +30,8 @@ COMMANDS = (
     "dashboards",
     "journal",
     "db",
+    "audit",
+    "token",
 )
 HEAVY = (
     "numpy",

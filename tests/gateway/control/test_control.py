@@ -111,7 +111,13 @@ async def until(what: Callable[[], bool | Awaitable[bool]]) -> None:
 def shown(control: Control) -> Controller:
     """What the admin port is given of it."""
     return Controller(
-        control.in_force, control.queries, control.readiness, control.erasures, control.event_log, control.commands
+        control.in_force,
+        control.queries,
+        control.readiness,
+        control.erasures,
+        control.event_log,
+        control.commands,
+        control.tokens,
     )
 
 

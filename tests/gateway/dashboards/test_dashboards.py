@@ -126,6 +126,7 @@ def test_every_series_of_traffic_or_quality_is_on_the_dashboard_or_listed_here_w
         "turnout_datagrams_refused_total",
         "turnout_dropped_fields_total",  # the fault of clients: names that two servers read differently
         "turnout_feedback_commits_total",
+        "turnout_feedback_token_uses_total",  # turnout token list says when each was last used
         "turnout_guardrail_state",  # a broken one makes the verdict failing, which is shown and alerted
         "turnout_progress",  # the report says what else a decision takes
         "turnout_journal_faulty_lines_total",  # alerts are about these three

@@ -433,6 +433,7 @@ def test_no_label_can_hold_a_unit_or_an_id() -> None:
             "replica",
             "state",
             "kind",
+            "token",
             "node",
             "sink",
             "result",

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.files.published import SNAPSHOT, publish
 from gateway.journal.appender import Appender
+from router.settings.tokens import NamedToken, Scope, hashed
 from router.snapshot import Backend, Gateway, Metric, Route
 from tests.gateway.proxy.builders import backend, metric, only, route, snapshot
 from tests.gateway.proxy.stage import Got, Stage, play, read_answer, staged
@@ -120,6 +123,46 @@ def test_a_token_is_asked_for_when_one_is_set(tmp_path: Path, authorization: str
         assert len(stage.feedback()) == (status == 202)
         # It is not known whether it was feedback.
         assert not [line for line in stage.lines() if line["line"] == "rejected"]
+
+    play(main())
+
+
+def test_a_named_token_is_taken_where_one_is_asked_for_until_it_is_revoked(tmp_path: Path) -> None:
+    """Of scope feedback alone: a token that may change routes is not one to give to a web page."""
+    (tmp_path / "token").write_text("s3cret\n")
+    scopes: tuple[Scope, ...] = ("feedback", "read", "operate", "admin")
+    named = tuple(NamedToken(name=one, scope=one, sha256=hashed(f"turnout_{one}".encode())) for one in scopes)
+    over = NamedToken(name="over", scope="feedback", sha256=hashed(b"turnout_over"), expires_ms=1)
+
+    async def main() -> None:
+        for gateway in (Gateway(feedback_token_required=True), Gateway(feedback_token_file=str(tmp_path / "token"))):
+            cast = replace(snapshot(gateway, *parts()), tokens=(*named, over))
+            place = tmp_path / str(gateway.feedback_token_required)
+            place.mkdir()
+            async with staged(place, cast) as stage:
+
+                async def status(token: str) -> int:
+                    got = await stage.ask("/-/feedback", b"[]", headers={"authorization": f"Bearer {token}"})
+                    return got.status
+
+                assert await status("turnout_feedback") == 202
+                for token in ("turnout_read", "turnout_operate", "turnout_admin", "turnout_over", "turnout_", ""):
+                    assert await status(token) == 401
+                assert await status("s3cret") == (401 if gateway.feedback_token_required else 202)
+                publish(place / SNAPSHOT, replace(cast, tokens=named[1:]))
+                async with asyncio.timeout(2):
+                    while await status("turnout_feedback") == 202:
+                        await asyncio.sleep(0.05)
+            assert stage.counters["feedback_token_uses", "feedback"] >= 1
+
+    play(main())
+
+
+def test_where_no_token_is_asked_for_any_is_ignored(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with staged(tmp_path, snapshot(*parts())) as stage:
+            got = await stage.ask("/-/feedback", b"[]", headers={"authorization": "Bearer turnout_other"})
+            assert got.status == 202
 
     play(main())
 

@@ -1,0 +1,1 @@
+"""Who may: named tokens, as the controller makes, revokes and spreads them."""
