@@ -286,8 +286,8 @@ class Policy(ABC):
         """Everything wrong with these settings on their own; names of backends and metrics are checked elsewhere."""
         return ()
 
-    def unreachable(self, per_day: float) -> tuple[SettingProblem, ...]:
-        """What it waits for that does not come in time where the route has so many units (requests) a day."""
+    def unreachable(self, units: float, requests: float) -> tuple[SettingProblem, ...]:
+        """What it waits for that does not come in time where the route has so many units and requests a day."""
         return ()
 
     def probability_best(self, evidence: Evidence) -> Mapping[str, float]:

@@ -199,27 +199,27 @@ def _calendar_mistakes(ladder: Ladder) -> Iterator[tuple[tuple[str | int, ...], 
             yield path, str(error)
 
 
-def days_to_reach(ladder: Ladder, per_day: float) -> Mapping[int, float]:
-    """Return for each step that asks for units or pairs how many days it takes, at so many units (requests) a day."""
+def days_to_reach(ladder: Ladder, units: float, requests: float) -> Mapping[int, float]:
+    """Return for each step that asks for units or pairs how many days it takes, at so many of the route's a day."""
     found = {}
     for index, stage in enumerate(ladder.steps):
-        wanted, share = (stage.units, stage.share) if stage.shadow is None else (stage.pairs, stage.shadow)
+        wanted, share, per_day = stage.units, stage.share, units
+        if stage.shadow is not None:
+            wanted, share, per_day = stage.pairs, stage.shadow, requests
         if wanted and share:
             found[index] = wanted / (per_day * share) if per_day > 0 else float("inf")
     return found
 
 
-def unreachable(ladder: Ladder, per_day: float) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """Yield the samples that a step cannot reach before ``at_most``, or within months, at so many units a day."""
-    for index, days in days_to_reach(ladder, per_day).items():
+def unreachable(ladder: Ladder, units: float, requests: float) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Yield what a step asks for that does not come before ``at_most``, or within months, at so many a day."""
+    for index, days in days_to_reach(ladder, units, requests).items():
         stage = ladder.steps[index]
-        most = MOST_DAYS if stage.at_most is None else stage.at_most / DAY_MS
-        if days > most:
-            key, count = ("units", stage.units) if stage.shadow is None else ("pairs", stage.pairs)
-            share = stage.share if stage.shadow is None else stage.shadow
-            takes = f"{days:,.0f} days" if days < float("inf") else "for ever"
-            limit = "" if stage.at_most is None else f", and at_most is {lasting(stage.at_most)}"
-            words = (
-                f"asks for {count:,}, which take {takes} at {percent(share or 0)} of {per_day:,.0f} {key} a day{limit}"
-            )
-            yield ("steps", index, key), words
+        if days <= (MOST_DAYS if stage.at_most is None else stage.at_most / DAY_MS):
+            continue
+        key, wanted, of = "units", stage.units, f"{percent(stage.share or 0)} of {units:,.0f} units"
+        if stage.shadow is not None:
+            key, wanted, of = "pairs", stage.pairs, f"{percent(stage.shadow)} of {requests:,.0f} requests"
+        takes = f"{days:,.0f} days" if days < float("inf") else "for ever"
+        limit = "" if stage.at_most is None else f", and at_most is {lasting(stage.at_most)}"
+        yield ("steps", index, key), f"asks for {wanted:,} {key}, which take {takes} at {of} a day{limit}"

@@ -41,8 +41,8 @@ class Rollout(Ladder, Policy):
     def problems(self) -> tuple[SettingProblem, ...]:
         return tuple(SettingProblem(path, words) for path, words in mistakes(self))
 
-    def unreachable(self, per_day: float) -> tuple[SettingProblem, ...]:
-        return tuple(SettingProblem(path, words) for path, words in unreachable(self, per_day))
+    def unreachable(self, units: float, requests: float) -> tuple[SettingProblem, ...]:
+        return tuple(SettingProblem(path, words) for path, words in unreachable(self, units, requests))
 
     def plan(self, evidence: Evidence, standing: Standing = START) -> Plan:
         if standing.of and self.candidate not in standing.of:

@@ -20,6 +20,11 @@ SERVED_MS: Final = 5 * 60_000
 #: The most changes that are listed; the log of events has the others.
 MOST_EVENTS: Final = 20
 
+DAY_MS: Final = 86_400_000
+
+#: An hour: what a shorter step has had says little of a day.
+SOON_DAYS: Final = 1 / 24
+
 #: What came of the present step, where it is known: passed, failed, inconclusive, no_data, measuring_error.
 _SAID: Final = frozenset({"no_data", "measuring_error", "baseline_failing"})
 
@@ -71,6 +76,7 @@ def stands(
             for one in waits
         ],
         "until": None if until is None else _moment(until),
+        "out_of_reach": _out_of_reach(route, policy, findings, now_ms),
         "held": dict(now.held),
         "of_versions": dict(now.of),
         "by_hand": _by_hand(now),
@@ -81,6 +87,17 @@ def stands(
 def _set(route: Route) -> dict[str, float]:
     """Return the share of each variant: that it answers, 0 where it gets nothing or copies."""
     return {name: route.plan.shares.get(name, 0.0) for name in route.variants}
+
+
+def _out_of_reach(route: Route, policy: Policy | None, findings: Findings, now_ms: int) -> list[str]:
+    """Return the samples that steps ask for and that do not come in time, at the traffic of the present step."""
+    days, began = (now_ms - route.standing.since_ms) / DAY_MS, route.standing.since_ms
+    answering = [name for name, share in _set(route).items() if share > 0]
+    if policy is None or not began or days < SOON_DAYS:
+        return []
+    units, calls = (sum(counts.get(name, 0) for name in answering) for counts in (findings.units, findings.calls))
+    found = policy.unreachable(units / days, calls / days)
+    return [f"step {int(one.path[1]) + 1} {one.message}" for one in found]
 
 
 def _outcome(now: Standing) -> str | None:

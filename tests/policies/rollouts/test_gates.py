@@ -197,15 +197,16 @@ def test_a_sample_that_takes_centuries_has_no_date() -> None:
 
 def test_how_many_days_a_sample_takes_is_known_beforehand() -> None:
     policy = rollout(Stage(shadow=0.5, pairs=500), Stage(share=0.01, units=200), Stage(share=0.1, hold=1), LAST)
-    assert days_to_reach(policy, 1_000) == {0: 1.0, 1: 20.0}
-    assert policy.unreachable(1_000) == ()
-    assert [problem.message for problem in policy.unreachable(100)] == [
-        "asks for 200, which take 200 days at 1 % of 100 units a day"
+    assert days_to_reach(policy, 1_000, 2_000) == {0: 0.5, 1: 20.0}
+    assert policy.unreachable(1_000, 2_000) == ()
+    assert [problem.message for problem in policy.unreachable(100, 10)] == [
+        "asks for 500 pairs, which take 100 days at 50 % of 10 requests a day",
+        "asks for 200 units, which take 200 days at 1 % of 100 units a day",
     ]
-    late = rollout(Stage(share=0.01, units=200, at_most=DAY), LAST).unreachable(1_000)
+    late = rollout(Stage(share=0.01, units=200, at_most=DAY), LAST).unreachable(1_000, 0)
     assert late[0].path == ("steps", 0, "units")
     assert late[0].message.endswith("take 20 days at 1 % of 1,000 units a day, and at_most is 1 day")
-    assert days_to_reach(policy, 0) == {0: float("inf"), 1: float("inf")}
+    assert days_to_reach(policy, 0, 0) == {0: float("inf"), 1: float("inf")}
 
 
 @pytest.mark.parametrize("end", ["done", "promoted"])
