@@ -33,7 +33,7 @@ def advance(ladder: Ladder, kind: str, standing: Standing, findings: Findings, n
     if changes.events or changes.standing.state in ("rolled_back", "done"):
         return changes.moved()  # after an edit, what is known is about what was before it
     _say(ladder, changes)
-    if not _harmed(ladder, changes) and changes.standing.state == "running":
+    if not _harmed(ladder, changes) and changes.standing.state == "running" and not _set_back(ladder, changes):
         _judge(ladder, changes)
     return changes.moved()
 
@@ -222,6 +222,25 @@ def _harmed(ladder: Ladder, changes: Changes) -> bool:
             roll_back(ladder, changes, f"rolled back to {ladder.stable}: {why}", "evidence", metric=harm.metric)
     elif changes.standing.state == "running":
         _pause(ladder, changes, "paused", why, metric=harm.metric)
+    return True
+
+
+def _set_back(ladder: Ladder, changes: Changes) -> bool:
+    """Go one step back where all get the candidate and it fails: only beside the stable variant it shows whose fault it
+    is. If it is the candidate's it is rolled back from there within seconds; in an outage of both it goes on by itself.
+    """
+    why = changes.findings.alone.get(ladder.candidate)
+    at = changes.standing.step
+    if why is None or ladder.steps[at].share != 1:
+        return False
+    why = f"{ladder.candidate} {why}"
+    if at == 0 and ladder.on_failure == "pause":
+        _pause(ladder, changes, "paused", why)
+    elif at == 0:
+        roll_back(ladder, changes, f"rolled back to {ladder.stable}: {why}", "evidence")
+    else:
+        words = f"set back to {step_words(ladder, at - 1)}, to see whether {ladder.stable} fails as well: {why}"
+        enter(ladder, changes, at - 1, "set_back", words, "evidence", set_back=True)
     return True
 
 

@@ -23,6 +23,9 @@ Condition = Literal[
 #: What evidence decides: a step that still waits for one of these at the end of ``at_most`` is inconclusive.
 EVIDENCE: frozenset[Condition] = frozenset({"units", "pairs", "agreement", "clean"})
 
+#: A step that the rollout was set back to, to see whose fault a failure is, lasts so long.
+SET_BACK_MS: Final = 60_000
+
 #: Data are missed after the grace, and after so many times as long as calls came apart: one in 20,000 such gaps is
 #: chance where calls come at random.
 _GAPS: Final = 10
@@ -50,26 +53,17 @@ def waits_for(
     if standing.state in ("rolled_back", "done") or not ladder.steps:
         return ()
     at = position(ladder.steps, standing)
-    stage, found = ladder.steps[at], list(_said(standing))
+    found = list(_said(standing))
     if standing.state == "paused":
         because = standing.detail.get("because", "it is paused")
         found.append(Wait("person", f"a person resumes, advances or rolls back: {because}"))
     held = held_ms(standing, now_ms)
-    found += _sample(ladder, stage, findings, held, now_ms)
-    if held < stage.hold_ms:
-        asked = " in whole days" if stage.hold_ms != (stage.hold or 0) else ""
-        words = f"step {at + 1} lasts {lasting(stage.hold_ms)}{asked}, and has lasted {lasting(held)}"
-        silent = _silent_ms(standing, now_ms)
-        words += f" (without {lasting(silent)} of no data)" if silent else ""
-        found.append(Wait("hold", words, now_ms + stage.hold_ms - held))
-    found += _judged(ladder, stage, standing, findings)
-    approval, given = stage.approval, standing.detail.get("approvals", ())
-    if approval is not None and len(given) < approval.by:
-        count = f"{len(given)} of {approval.by} approvals" if approval.by > 1 else "a person's approval"
-        by = f" (so far {', '.join(one['who'] for one in given)})" if given else ""
-        found.append(
-            Wait("approval", f"step {at + 1} needs {count if approval.by == 1 else f'{approval.by} approvals'}{by}")
-        )
+    if standing.detail.get("set_back"):
+        if held < SET_BACK_MS:
+            words = f"it was set back to step {at + 1} to see whose fault a failure is, for {lasting(SET_BACK_MS)}"
+            found.append(Wait("hold", words, now_ms + SET_BACK_MS - held))
+    else:
+        found += _conditions(ladder, at, standing, findings, now_ms)
     known = [wait.until_ms for wait in found if wait.until_ms is not None] if ahead else []
     after = max([now_ms, *known])
     closed = calendar.closed_by(ladder.change_window, ladder.no_changes, after)
@@ -77,6 +71,24 @@ def waits_for(
         opens = calendar.opens_ms(ladder.change_window, ladder.no_changes, after) if ahead else None
         found.append(Wait("window", closed + (f"; next {moment(opens)}" if opens is not None else ""), opens))
     return tuple(found)
+
+
+def _conditions(ladder: Ladder, at: int, standing: Standing, findings: Findings, now_ms: int) -> Iterator[Wait]:
+    """Yield what a step asks for by its settings."""
+    stage, held = ladder.steps[at], held_ms(standing, now_ms)
+    yield from _sample(ladder, stage, findings, held, now_ms)
+    if held < stage.hold_ms:
+        asked = " in whole days" if stage.hold_ms != (stage.hold or 0) else ""
+        words = f"step {at + 1} lasts {lasting(stage.hold_ms)}{asked}, and has lasted {lasting(held)}"
+        silent = _silent_ms(standing, now_ms)
+        words += f" (without {lasting(silent)} of no data)" if silent else ""
+        yield Wait("hold", words, now_ms + stage.hold_ms - held)
+    yield from _judged(ladder, stage, standing, findings)
+    approval, given = stage.approval, standing.detail.get("approvals", ())
+    if approval is not None and len(given) < approval.by:
+        count = f"{len(given)} of {approval.by} approvals" if approval.by > 1 else "a person's approval"
+        by = f" (so far {', '.join(one['who'] for one in given)})" if given else ""
+        yield Wait("approval", f"step {at + 1} needs {count if approval.by == 1 else f'{approval.by} approvals'}{by}")
 
 
 def held_ms(standing: Standing, now_ms: int) -> int:

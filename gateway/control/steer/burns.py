@@ -20,10 +20,14 @@ from router.snapshot import Route, Snapshot
 
 
 class Burning(NamedTuple):
-    """What is watched of a route, and the variants that fail fast, each with words that follow its name."""
+    """What is watched of a route, and the variants that fail fast, each with words that follow its name.
+
+    ``alone`` are those that fail while the baseline has no calls.
+    """
 
     watch: FailureWatch
     said: Mapping[str, str]
+    alone: Mapping[str, str]
 
 
 class Burns:
@@ -37,6 +41,11 @@ class Burns:
         """Return the variants of a route that failed fast at the last look."""
         found = self._of.get(route)
         return {} if found is None else found.said
+
+    def alone(self, route: str) -> Mapping[str, str]:
+        """Return the variants of a route that failed fast at the last look, while the baseline had no calls."""
+        found = self._of.get(route)
+        return {} if found is None else found.alone
 
     def watch(self, route: str) -> FailureWatch | None:
         """Return what was seen of the present step of a route."""
@@ -60,7 +69,7 @@ class Burns:
         for name in routes:
             self._note(snapshot, name, found.get(name), began[name], now.watermark_ms or 0)
             self._looked[name] = now.moved.get(name, 0), began[name]
-        return now, {name for name, one in self._of.items() if one.said}
+        return now, {name for name, one in self._of.items() if one.said or one.alone}
 
     def _note(self, snapshot: Snapshot, name: str, calls: Iterable[CallsOf] | None, began_ms: int, at_ms: int) -> None:
         route, before = snapshot.routes[name], self._of.get(name)
@@ -71,8 +80,11 @@ class Burns:
         else:
             return
         watch = watched(None if before is None else before.watch, began_ms, at_ms, totals, route.baseline)
-        found = {one.variant: after_name(one.variant, sentence(one, route.baseline)) for one in burning(watch)}
-        self._of[name] = Burning(watch, found)
+        said, alone = dict[str, str](), dict[str, str]()
+        for one in burning(watch):
+            where = alone if one.reason == "alone" else said
+            where[one.variant] = after_name(one.variant, sentence(one, route.baseline))
+        self._of[name] = Burning(watch, said, alone)
 
 
 def watches(route: RouteConfig) -> bool:

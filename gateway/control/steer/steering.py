@@ -170,7 +170,7 @@ class Steering:
             route = snapshot.routes[name]
             known = {one: snapshot.backends[one].version for one in route.variants}
             findings = Findings(baseline=route.baseline, versions=known)
-        return replace(findings, burning=self._burns.said(name))
+        return replace(findings, burning=self._burns.said(name), alone=self._burns.alone(name))
 
     def _with_errors(self, findings: Findings, behind: str | None) -> Findings:
         return findings if behind is None else replace(findings, errors=(*findings.errors, behind))

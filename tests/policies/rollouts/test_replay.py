@@ -72,6 +72,7 @@ FOUND = st.fixed_dictionaries(
     optional={
         "guardrails": st.lists(JUDGED, max_size=3).map(tuple),
         "burning": st.just({"v2": "fails"}),
+        "alone": st.just({"v2": "fails, and v1 has no calls"}),
         "errors": st.just(("the sample ratio is off",)),
         "failing": st.just("fails"),
         "last_ms": st.just({}),
