@@ -22,7 +22,7 @@ from gateway.store.schema.row_tables import outbox
 from gateway.store.standings import read_standing
 from policies.rollouts.history import replay
 from policies.rollouts.standing import Command, Moved, Refused, Standing, decode_standing
-from tests.gateway.control.builders import call
+from tests.gateway.control.builders import call, event
 from tests.gateway.control.test_control import House, recording, until
 
 BACKENDS = """
@@ -69,6 +69,13 @@ action = "rollback"
 """
 )
 
+LABELLED = ROLLOUT.replace(
+    "[routes.r]", '[metrics.correct]\nkind = "value"\nmature = "arrival"\nrange = [0, 1]\n[routes.r]', 1
+).replace(
+    'unit = "header:x-user"',
+    'unit = "header:x-user"\nmetrics = ["correct"]\nguardrails = [{ metric = "correct", worse_by = 0.1 }]',
+)
+
 
 @pytest.fixture(autouse=True)
 def no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,17 +96,23 @@ class Rig:
     def route(self) -> Any:
         return self.control.in_force.snapshot.routes["r"]
 
-    async def serve(self, calls: int, failed: int = 0, variants: str = "ab", **more: Any) -> None:
-        """Have each variant answer so many calls of different units, of which b fails some, and record them."""
+    async def serve(self, calls: int, failed: int = 0, variants: str = "ab", **more: Any) -> dict[int, str]:
+        """Have each variant answer so many calls of different units, of which b fails some, and record them.
+
+        Return the variant of each call, by its number.
+        """
+        served = dict[int, str]()
         of = {"epoch": self.route.epoch, "period": self.route.period, "revision": self.route.revision, **more}
         for number in range(calls):
             for variant in variants:
                 n = next(self.numbers)
+                served[n] = variant
                 status = 500 if variant == "b" and number < failed else 200
                 self.house.journal.calls(call(n, variant, by_unit=True, unit=f"u{n}", status=status, **of))
         self.house.journal.beat(next(self.numbers) + 2_000)
         assert self.control.opened is not None
         await self.control.opened.recorder.step()
+        return served
 
     async def decide(self) -> None:
         await asyncio.sleep(0.005)
@@ -213,6 +226,27 @@ def test_failures_before_the_analysis_raise_an_alert(tmp_path: Path) -> None:
         assert len({event["id"] for event in told}) == 2
 
     run(tmp_path, ROLLOUT, story)
+
+
+def test_labels_that_come_after_the_promotion_take_it_back(tmp_path: Path) -> None:
+    """They are about answers of the step before, whose cohort matures while the candidate answers everyone."""
+
+    async def story(rig: Rig) -> None:
+        await rig.decide()
+        first = await rig.serve(60)
+        await rig.decide()
+        assert rig.route.plan.shares == {"b": 1.0}
+        await rig.serve(20, variants="b")
+        for number, variant in first.items():
+            rig.house.journal.events(event(number, 0 if variant == "b" else 1, at=number + 2_000, metric="correct"))
+        await rig.serve(1, variants="b")
+        await rig.decide()
+        assert rig.said == ["started", "step_passed", "rolled_back"]
+        assert rig.route.plan.shares == {"a": 1.0}
+        [one] = [one for one in rig.control.event_log.newest if one.get("change") == "rolled_back"]
+        assert "its mean correct is 0, a's 1: worse by more than 0.1" in one["detail"]
+
+    run(tmp_path, LABELLED, story)
 
 
 async def delivered(rig: Rig) -> list[dict[str, Any]]:
