@@ -24,6 +24,7 @@ from gateway.admin.api.privacy import PrivacyAPI
 from gateway.admin.api.readings import readings
 from gateway.admin.api.reports import Reports
 from gateway.admin.api.sinks_api import SinksAPI
+from gateway.admin.api.triggers_api import TriggersAPI
 from gateway.admin.console.console import Console
 from gateway.admin.console.pages import Pages
 from gateway.admin.console.records import Records
@@ -49,6 +50,7 @@ def create(control: Controller, metrics: Metrics | None = None) -> Starlette:
             *API(control, reports, metrics, readings(control.queries, reports, metrics, clock=time.monotonic)).routes(),
             *SinksAPI(control).routes(),
             *ActsAPI(control.commands).routes(),
+            *TriggersAPI(control).routes(),
             *PrivacyAPI(control.erasures).routes(),
             *AccessAPI(control.queries, control.tokens).routes(),
             ExportAPI(control.in_force, control.queries).route(),

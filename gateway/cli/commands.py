@@ -28,6 +28,7 @@ from gateway.cli.remote.power import power
 from gateway.cli.remote.privacy import privacy
 from gateway.cli.remote.report import report
 from gateway.cli.remote.sink import sink
+from gateway.cli.remote.trigger import trigger
 
 HELP = """A gateway in front of model servers that learns which version is better.
 
@@ -84,3 +85,4 @@ app.add_typer(assignment, name="assignment")
 app.add_typer(audit, name="audit")
 app.add_typer(sink, name="sink")
 app.add_typer(token, name="token")
+app.add_typer(trigger, name="trigger")

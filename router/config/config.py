@@ -20,7 +20,7 @@ import orjson
 from policies.types import Path, Policy
 from router.config.checks.file_checks import findings_of
 from router.config.diagnostics import Diagnostic, locate, render, syntax_diagnostic, undecodable_diagnostic
-from router.config.draft import Draft, RouteDraft, draft_of
+from router.config.draft import Draft, RouteDraft, TriggerDraft, draft_of
 from router.config.findings import Finding, dotted
 from router.scores import better_of, score_of
 from router.settings.backend import Backend
@@ -29,6 +29,7 @@ from router.settings.gateway import Gateway
 from router.settings.placeholders import Placeholder, placeholders
 from router.settings.route import Capture, RouteMirror, RouteSettings
 from router.settings.sink import DEFAULT_EVENTS, Sink
+from router.settings.trigger import Trigger
 from router.snapshot import Metric
 
 #: The largest file that is read. One that is written by hand has at most a hundredth of it.
@@ -60,6 +61,7 @@ class Config:
     metrics: Mapping[str, Metric]
     routes: Mapping[str, RouteConfig]
     sinks: Mapping[str, Sink]
+    triggers: Mapping[str, Trigger]
     hash: str
     warnings: tuple[Diagnostic, ...] = ()
 
@@ -105,6 +107,7 @@ def parse(text: str, filename: str, *, environ: Mapping[str, str] | None = None)
         metrics={name: _metric(name, reading.values) for name, reading in draft.metrics.items()},
         routes={name: _route(route, route.policy) for name, route in draft.routes.items() if route.policy is not None},
         sinks={name: _sink(name, reading.values, draft.gateway.values) for name, reading in draft.sinks.items()},
+        triggers={name: _trigger(one, draft) for name, one in draft.triggers.items()},
         hash=digest(document),
         warnings=diagnostics,
     )
@@ -134,6 +137,14 @@ def _sink(name: str, values: dict[str, Any], gateway: dict[str, Any]) -> Sink:
     pages = gateway["admin_url"] or f"http{'s' if gateway['admin_tls_cert_file'] else ''}://{gateway['admin']}"
     events = values["events"] or (() if values["kind"] == "webhook" else DEFAULT_EVENTS)
     return Sink(name=name, pages=pages, **{**values, "events": events})
+
+
+def _trigger(one: TriggerDraft, draft: Draft) -> Trigger:
+    route = draft.routes[one.get("route")]
+    baseline = route.get("baseline") or (None if route.policy is None else route.policy.baseline)
+    made = {key: tuple(c for path, c in one.conditions.items() if path[2] == key) for key in ("any", "all")}
+    variant = one.get("variant") or baseline
+    return Trigger(name=one.name, **{**one.reading.values, **made, "variant": variant})
 
 
 def _metric(name: str, values: dict[str, Any]) -> Metric:

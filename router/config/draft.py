@@ -23,12 +23,16 @@ from router.config.file import (
     ROUTE,
     SINK,
     TEST,
+    TRIGGER,
+    condition_table,
     metric_table,
     policy_table,
 )
 from router.config.findings import Finding, did_you_mean, dotted, listed, shown
 from router.config.tables import Table, TableDraft, read, stand_in
 from router.records import EXPOSED
+from router.triggers import conditions
+from router.triggers.condition import Condition
 
 #: Levels of tables and lists that a file may have. The deepest setting is at six.
 DEEPEST: Final = 24
@@ -71,6 +75,22 @@ class RouteDraft:
 
 
 @dataclass(frozen=True, slots=True)
+class TriggerDraft:
+    """A trigger as read: its table, and its conditions with their paths, as far as they could be read."""
+
+    name: str
+    reading: TableDraft
+    conditions: Mapping[Path, Condition]
+
+    def get(self, key: str) -> Any:
+        return self.reading.values.get(key)
+
+    @property
+    def path(self) -> Path:
+        return self.reading.path
+
+
+@dataclass(frozen=True, slots=True)
 class Draft:
     """The whole file as read, and what is wrong with single settings."""
 
@@ -79,6 +99,7 @@ class Draft:
     metrics: Mapping[str, TableDraft]
     routes: Mapping[str, RouteDraft]
     sinks: Mapping[str, TableDraft]
+    triggers: Mapping[str, TriggerDraft]
     findings: tuple[Finding, ...]
 
 
@@ -86,7 +107,7 @@ def draft_of(document: dict[str, Any]) -> Draft:
     """Read a parsed file. Raises nothing: what is wrong is in the findings."""
     beyond = _beyond(document)
     if beyond is not None:
-        return Draft(read(GATEWAY, {}, ("gateway",)), {}, {}, {}, {}, (beyond,))
+        return Draft(read(GATEWAY, {}, ("gateway",)), {}, {}, {}, {}, {}, (beyond,))
     file = read(FILE, document, ())
     sections = {name: file.values.get(name, {}) for name in FILE.settings}
     gateway = read(GATEWAY, sections["gateway"], ("gateway",))
@@ -101,7 +122,8 @@ def draft_of(document: dict[str, Any]) -> Draft:
         reserved: Path = ("metrics", RESERVED_METRIC)
         findings.append(Finding(reserved, f"{dotted(reserved)}: this name is kept for require_exposure", at="key"))
     routes = {name: _route(name, given, findings) for name, given in sections["routes"].items()}
-    return Draft(gateway, backends, metrics, routes, sinks, tuple(findings))
+    triggers = {name: _trigger(name, given, findings) for name, given in sections["triggers"].items()}
+    return Draft(gateway, backends, metrics, routes, sinks, triggers, tuple(findings))
 
 
 def _route(name: str, given: Any, findings: list[Finding]) -> RouteDraft:
@@ -143,6 +165,38 @@ def _policy(given: dict[str, Any], path: Path) -> tuple[Policy | None, TableDraf
     values = {name: value for name, value in reading.values.items() if name not in ("kind", "salt")}
     values |= {name: stand_in(table.settings[name].type) for name in reading.broken if name != "salt"}
     return kinds[kind](**values), reading
+
+
+def _trigger(name: str, given: Any, findings: list[Finding]) -> TriggerDraft:
+    path: Path = ("triggers", name)
+    reading = read(TRIGGER, given, path)
+    findings += [*_name_findings(path), *reading.findings]
+    conditions: dict[Path, Condition] = {}
+    for key in ("any", "all"):
+        for index, one in enumerate(reading.values.get(key, ())):
+            where: Path = (*path, key, index)
+            made = _condition(one, where, findings)
+            if made is None:
+                reading.broken.add(key)
+            else:
+                conditions[where] = made
+    return TriggerDraft(name, reading, conditions)
+
+
+def _condition(given: Any, path: Path, findings: list[Finding]) -> Condition | None:
+    kinds = {condition.kind: condition for condition in conditions.CONDITIONS}
+    if not isinstance(given, dict):
+        findings.append(Finding(path, f"{dotted(path)} must be a table, got {shown(given)}"))
+        return None
+    kind = given.get("kind")
+    if not isinstance(kind, str) or kind not in kinds:
+        findings.append(_kind_finding(path, given, kinds))
+        return None
+    reading = read(condition_table(kinds[kind]), given, path)
+    findings += reading.findings
+    if reading.broken:
+        return None
+    return kinds[kind](**{name: value for name, value in reading.values.items() if name != "kind"})
 
 
 def _kind_finding(path: Path, given: dict[str, Any], kinds: Iterable[str]) -> Finding:

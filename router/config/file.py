@@ -21,6 +21,8 @@ from router.settings.declared import DeclaredTest, Guardrail, PositiveNumber
 from router.settings.gateway import Gateway
 from router.settings.route import Capture, RouteMirror, RouteSettings
 from router.settings.sink import Sink
+from router.settings.trigger import Trigger
+from router.triggers.condition import Condition
 
 GATEWAY: Final = table_of(
     Gateway, "The process itself. Relative files are looked for in the directory it is started in."
@@ -113,6 +115,8 @@ SINK: Final = table_of(
     "A receiver of recorded events besides the store. It gets each at least once, in order where a request has many.",
 )
 
+TRIGGER: Final = table_of(Trigger, "What fires by itself: conditions of a route, and what follows when they are met.")
+
 _SECTION: Final = mapping(str, Any)
 
 FILE: Final = Table(
@@ -123,6 +127,7 @@ FILE: Final = Table(
         "metrics": Setting(_SECTION, "What feedback means, by name.", {}),
         "routes": Setting(_SECTION, "What is served, by name.", {}),
         "sinks": Setting(_SECTION, "Receivers of recorded events, by name.", {}),
+        "triggers": Setting(_SECTION, "What fires by itself, by name.", {}),
     },
     "The operator's file of Turnout.",
 )
@@ -141,6 +146,13 @@ def policy_table(policy: type[Policy]) -> Table:
     own = table_of(policy, _summary(policy), every=True)
     kind = Setting(Literal[policy.kind], own.description)
     return Table({"kind": kind, **own.settings, **COMMON}, own.description)
+
+
+@cache
+def condition_table(condition: type[Condition]) -> Table:
+    """Return the table of a condition: its kind, and the fields of its class."""
+    own = table_of(condition, _summary(condition), every=True)
+    return Table({"kind": Setting(Literal[condition.kind], own.description), **own.settings}, own.description)
 
 
 def _summary(kind: type) -> str:

@@ -20,11 +20,14 @@ from router.config.file import (
     ROUTE,
     SINK,
     TEST,
+    TRIGGER,
+    condition_table,
     metric_table,
     policy_table,
 )
 from router.config.spellings import NAME
 from router.config.tables import Setting, Table, nested
+from router.triggers import conditions as registry
 
 
 def json_schema() -> dict[str, Any]:
@@ -39,6 +42,7 @@ def json_schema() -> dict[str, Any]:
         "metrics": _named("metric", FILE.settings["metrics"]),
         "routes": {**_named("route", FILE.settings["routes"]), "minProperties": 1},
         "sinks": _named("sink", FILE.settings["sinks"]),
+        "triggers": _named("trigger", FILE.settings["triggers"]),
     }
     backend = _table(BACKEND)
     backend["oneOf"] = [{"required": ["url"]}, {"required": ["urls"]}]
@@ -49,6 +53,11 @@ def json_schema() -> dict[str, Any]:
         route["properties"][name] = {**_setting(ROUTE.settings[name]), "$ref": f"#/$defs/{name}"}
     guardrail = _table(GUARDRAIL)
     guardrail["oneOf"] = [{"required": ["worse_by"]}, {"required": ["limit"]}]
+    trigger = _table(TRIGGER)
+    trigger["oneOf"] = [{"required": ["any"]}, {"required": ["all"]}]
+    for name in ("any", "all"):
+        trigger["properties"][name]["items"] = {"$ref": "#/$defs/condition"}
+    conditions = {one.kind: _table(condition_table(one)) for one in registry.CONDITIONS}
     kinds = {policy.kind: _table(policy_table(policy)) for policy in policies.POLICIES}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -65,6 +74,9 @@ def json_schema() -> dict[str, Any]:
             "test": _table(TEST),
             "route": route,
             "sink": _table(SINK),
+            "trigger": trigger,
+            "condition": {"oneOf": [{"$ref": f"#/$defs/condition_{kind}"} for kind in conditions]},
+            **{f"condition_{kind}": table for kind, table in conditions.items()},
             "policy": {"oneOf": [{"$ref": f"#/$defs/policy_{kind}"} for kind in kinds]},
             **{f"policy_{kind}": table for kind, table in kinds.items()},
         },

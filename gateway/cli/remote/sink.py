@@ -36,7 +36,7 @@ def log_(context: typer.Context, name: NameArgument, config: ConfigOption = None
         )
         for one in found
     ]
-    _show(found, ("at", "event", "status", "took", "what failed"), rows, "nothing was sent yet", as_json=as_json)
+    show_rows(found, ("at", "event", "status", "took", "what failed"), rows, "nothing was sent yet", as_json=as_json)
 
 
 @sink.command()
@@ -47,7 +47,7 @@ def dead(context: typer.Context, name: NameArgument, config: ConfigOption = None
         (to_the_second(one["made_ms"]), one["event"], one["content"]["type"], str(one["tries"]), one["why"])
         for one in found
     ]
-    _show(found, ("made", "event", "type", "tries", "the last one"), rows, "none was given up", as_json=as_json)
+    show_rows(found, ("made", "event", "type", "tries", "the last one"), rows, "none was given up", as_json=as_json)
 
 
 @sink.command()
@@ -96,7 +96,7 @@ def _post(context: typer.Context, config: Any, name: str, what: str, more: dict[
         return value_of(answer, gateway)
 
 
-def _show(
+def show_rows(
     found: list[Any], columns: tuple[str, ...], rows: Sequence[tuple[str, ...]], nothing: str, *, as_json: bool
 ) -> None:
     if as_json:

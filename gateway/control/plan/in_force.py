@@ -36,6 +36,7 @@ from gateway.control.steer.steering import Doing, Known, NotHere, Steering
 from gateway.files import assignment_key
 from gateway.store import Store, reason, tokens
 from gateway.store.audit import Entry
+from gateway.triggers.trigger_watch import TriggerWatch
 from policies.rollouts.standing import Moved, Refused, Standing
 from router.compile import with_periods
 from router.config.config import Config
@@ -95,12 +96,14 @@ class InForce:
         self._standings: dict[str, Standing] | None = None
         self._tenure: int | None = None
         self.steering = Steering(lambda: self.snapshot, self._stored_standings, self._settle)
+        self.triggers = TriggerWatch(event_log, lambda: self.snapshot, self.freezes.act, self._known, self._settle)
         self._reloads: set[asyncio.Task[ReloadResult]] = set()
         self._deciders: tuple[Decider, ...] = (
             self._begin_periods,
             self._plan,
             VerdictWatch(event_log, lambda: self.snapshot, self.steering.learn),
             self.steering,
+            self.triggers,
         )
 
     @property

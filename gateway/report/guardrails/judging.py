@@ -49,10 +49,11 @@ def guarded(account: Account) -> tuple[Guarded, ...]:
     """Judge every guardrail in force for every variant but the baseline, in the order of the file."""
     others = [name for name in account.variants if name != account.route.baseline]
     bounds = (*guardrails_in_force(account.route.guardrails), FAILING)
-    return tuple(_judged(account, one, variant, one.alpha / len(others)) for one in bounds for variant in others)
+    return tuple(judged_alone(account, one, variant, one.alpha / len(others)) for one in bounds for variant in others)
 
 
-def _judged(account: Account, guardrail: Guardrail, variant: str, alpha: float) -> Guarded:
+def judged_alone(account: Account, guardrail: Guardrail, variant: str, alpha: float) -> Guarded:
+    """Judge one guardrail for one variant, which it calls broken by mistake with probability at most ``alpha``."""
     metric = None if guardrail.metric in DECLARED else account.snapshot.metrics[guardrail.metric]
     higher_is_worse = metric is None or metric.better == "lower"
     measure = MEASURES[guardrail.metric] if metric is None else partial(of_metric, metric)

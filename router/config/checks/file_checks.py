@@ -12,6 +12,7 @@ from typing import Any, Final
 from policies.types import Path
 from router.config import spellings
 from router.config.checks.route_checks import overlaps, route_findings
+from router.config.checks.trigger_checks import trigger_findings
 from router.config.draft import Draft
 from router.config.file import BACKEND, SINK
 from router.config.findings import Finding, dotted, listed, quoted, repeated, unknown, wrong
@@ -35,8 +36,9 @@ def findings_of(draft: Draft) -> Iterator[Finding]:
     for route in draft.routes.values():
         yield from route_findings(draft, route)
     yield from overlaps(draft.routes.values())
-    for sink in draft.sinks.values():
-        yield from _sink(draft, sink)
+    for name, sink in draft.sinks.items():
+        yield from _sink(draft, sink, name)
+    yield from trigger_findings(draft)
 
 
 #: Settings of the gateway, each with the setting without which it has no effect.
@@ -226,15 +228,18 @@ _MEANINGLESS: Final = {
 }
 
 
-def _sink(draft: Draft, sink: TableDraft) -> Iterator[Finding]:
+def _sink(draft: Draft, sink: TableDraft, name: str) -> Iterator[Finding]:
     if "kind" in sink.broken:
         return
     values, kind = sink.values, sink.values["kind"]
-    for name in _MEANINGLESS[kind]:
-        if values.get(name) not in (None, SINK.settings[name].default):
-            yield wrong(sink.path, name, f'has no effect with kind = "{kind}"')
+    for key in _MEANINGLESS[kind]:
+        if values.get(key) not in (None, SINK.settings[key].default):
+            yield wrong(sink.path, key, f'has no effect with kind = "{kind}"')
     if kind == "webhook":
         yield from _webhook(sink)
+        sent = [one for one in draft.triggers.values() if one.get("webhook") == name]
+        if not (values.get("events") or "events" in sink.broken or sent):
+            yield Finding(sink.path, f"{dotted(sink.path)} names no events, and no trigger sends to it", at="table")
     if kind == "stdout":
         pass
     elif values.get("url") is None and "url" not in sink.broken:
@@ -244,9 +249,9 @@ def _sink(draft: Draft, sink: TableDraft) -> Iterator[Finding]:
     yield from repeated((*sink.path, "events"), values.get("events") or (), "names each kind of event once")
     named = values.get("routes") or ()
     yield from repeated((*sink.path, "routes"), named, "names each route once")
-    for index, name in enumerate(named):
-        if name not in draft.routes:
-            yield unknown((*sink.path, "routes", index), "route", name, draft.routes)
+    for index, route_name in enumerate(named):
+        if route_name not in draft.routes:
+            yield unknown((*sink.path, "routes", index), "route", route_name, draft.routes)
     chosen = [route for route in draft.routes.values() if not named or route.name in named]
     if "body" in (values.get("events") or ()) and chosen and all(route.capture is None for route in chosen):
         yield wrong(sink.path, "events", "names body, and none of the routes captures any: add [routes.NAME.capture]")

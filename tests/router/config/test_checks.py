@@ -42,6 +42,10 @@ def in_sink(text: str) -> str:
     return f"{SMALL}\n[sinks.lake]\n{text}\n"
 
 
+def in_trigger(text: str) -> str:
+    return f"{SMALL}\n[triggers.retrain]\n{text}\n"
+
+
 def in_route(text: str) -> str:
     return BACKENDS + ROUTE + text + "\n" + CANARY
 
@@ -220,20 +224,23 @@ MISTAKES = [
         'sinks.lake.secret has no effect with kind = "cloudevents"',
     ),
     (
-        changed(in_sink('kind = "webhook"\nurl = "https://a.example/"'), ("[sinks.lake]", "‹[sinks.lake]›")),
+        changed(
+            in_sink('kind = "webhook"\nevents = ["act"]\nurl = "https://a.example/"'),
+            ("[sinks.lake]", "‹[sinks.lake]›"),
+        ),
         "sinks.lake needs secret, which its requests are signed with",
     ),
     (
-        in_sink('kind = "webhook"\nurl = "https://a.example/"\nsecret = ‹"whsec_MfKQ9r8GKYqr"›'),
+        in_sink('kind = "webhook"\nevents = ["act"]\nurl = "https://a.example/"\nsecret = ‹"whsec_MfKQ9r8GKYqr"›'),
         'sinks.lake.secret must refer to the secret, as "${NAME}" or "${file:PATH}", and not hold it',
     ),
     (
-        in_sink('kind = "webhook"\nsecret = "${HOOK}"\nurl = ‹"hook"›'),
+        in_sink('kind = "webhook"\nevents = ["act"]\nsecret = "${HOOK}"\nurl = ‹"hook"›'),
         'sinks.lake.url must be a URL such as "http://127.0.0.1:8090/events" or "https://broker.example/default", '
         'got "hook"',
     ),
     (
-        in_sink('kind = "webhook"\nsecret = "${HOOK}"\nurl = ‹"http://169.254.169.254/"›'),
+        in_sink('kind = "webhook"\nevents = ["act"]\nsecret = "${HOOK}"\nurl = ‹"http://169.254.169.254/"›'),
         'sinks.lake.url must be a host of the public internet, got "http://169.254.169.254/"',
     ),
     (
@@ -241,8 +248,71 @@ MISTAKES = [
         'sinks.lake.events[1] must be "verdict", "rollout", "act" or "trigger" for a webhook, got "request"',
     ),
     (
-        in_sink('kind = "webhook"\nsecret = "${HOOK}"\nurl = "https://a.example/"\nheaders = ‹{ webhook-id = "1" }›'),
+        in_sink(
+            'kind = "webhook"\nevents = ["act"]\nsecret = "${HOOK}"\nurl = "https://a/"\nheaders = ‹{webhook-id="1"}›'
+        ),
         "sinks.lake.headers must not have webhook-id, which says what is sent",
+    ),
+    (
+        changed(in_sink('kind = "webhook"\nsecret = "${H}"\nurl = "https://a/"'), ("[sinks.lake]", "‹[sinks.lake]›")),
+        "sinks.lake names no events, and no trigger sends to it",
+    ),
+    (
+        in_trigger('route = ‹"digit"›\nany = [{ kind = "request" }]'),
+        'triggers.retrain.route: unknown route "digit"',
+    ),
+    (
+        in_trigger('route = "digits"\nany = [{ kind = "metric", metric = ‹"corect"›, below = 0.9 }]'),
+        'triggers.retrain.any[0].metric: unknown metric of routes.digits "corect"',
+    ),
+    (
+        in_trigger('route = "digits"\nany = [{ kind = "request" }]\nwebhook = ‹"hook"›'),
+        'triggers.retrain.webhook: unknown sink "hook"',
+    ),
+    (
+        in_trigger('route = "digits"\nany = [{ kind = "schedule", cron = ‹"0 0 30 2 *"› }]'),
+        'triggers.retrain.any[0].cron never comes, got "0 0 30 2 *"',
+    ),
+    (
+        in_trigger('route = "digits"\nany = [{ kind = "schedule", cron = ‹"0 25 * * *"› }]'),
+        'triggers.retrain.any[0].cron must have hours of 0 to 23, got "25"',
+    ),
+    (
+        in_trigger('route = "digits"\nany = [{ kind = "schedule", cron = "0 4 * * *", zone = ‹"Berlin"› }]'),
+        'triggers.retrain.any[0].zone must be a time zone that this machine knows, as in "Europe/Berlin", got "Berlin"',
+    ),
+    (
+        in_trigger('route = "digits"\nany = [{ kind = ‹"metrics"› }]'),
+        'triggers.retrain.any[0].kind must be "metric", "past", "baseline", "labels", "age", "schedule", "coverage", '
+        '"verdict", "guardrail" or "request", got "metrics"',
+    ),
+    (
+        in_trigger('route = "digits"\nany = [‹{ kind = "baseline", metric = "correct", worse_by = 0.1 }›]'),
+        "triggers.retrain.any[0] compares a variant with the baseline, and needs one",
+    ),
+    (
+        in_trigger('route = "digits"\nall = [{ kind = "verdict", status = ‹["worst"]› }]'),
+        "triggers.retrain.all[0].status must be of failing, better, worse, no_difference_yet, collecting, invalid, "
+        'got "worst"',
+    ),
+    (
+        in_trigger('route = "digits"\nany = [{ kind = "request" }]\nfreeze = ‹"v9"›'),
+        'triggers.retrain.freeze: unknown variant of routes.digits "v9"',
+    ),
+    (
+        in_trigger(
+            'route = "digits"\nany = [{ kind = "request" }]\nfreeze = "v1"\n'
+            '[triggers.other]\nroute = "digits"\nany = [{ kind = "request" }]\nfreeze = ‹"v2"›'
+        ),
+        'triggers.other.freeze acts against triggers.retrain, which freezes routes.digits to "v1"',
+    ),
+    (
+        in_trigger('route = "digits"\nany = [{ kind = "request" }]\nmin_coverage = ‹0.5›'),
+        "triggers.retrain.min_coverage has no effect without a condition on a metric",
+    ),
+    (
+        changed(in_trigger('route = "digits"'), ("[triggers.retrain]", "‹[triggers.retrain]›")),
+        "triggers.retrain needs conditions, in any or in all",
     ),
     (
         in_sink('kind = "cloudevents"\nurl = "http://a/"\nmax_pending_bytes = ‹5›'),
