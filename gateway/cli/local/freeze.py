@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import quote
@@ -21,12 +22,13 @@ from gateway.cli.output import fail, print_json
 
 if TYPE_CHECKING:
     from gateway.files.overrides import Overrides
+    from router.settings.gateway import Gateway
     from router.snapshot import Snapshot
 
 #: What this command calls how it was asked for.
 VIA: Final = "file"
-#: A gateway that takes longer to answer is done without.
-ASK_SECONDS: Final = 3.0
+#: A gateway that takes longer to answer is done without; at worst the act is then recorded twice.
+ASK_SECONDS: Final = 1.0
 
 AllOption = Annotated[bool, typer.Option("--all", help="Every route of the gateway.")]
 WhyOption = Annotated[str, typer.Option("--why", metavar="TEXT", help="The reason, for the record.")]
@@ -118,18 +120,18 @@ def _by_api(
     config: Path, data_dir: Path | None, route: str | None, body: Mapping[str, Any], *, as_json: bool
 ) -> str | None:
     """Ask the running gateway; return why it cannot be asked, None if it did it. Exits with 1 if it refuses the act."""
+    if data_dir is not None:
+        return "--data-dir is given"
+    gateway = _stated(config)
+    if gateway is None:
+        return f"{config} cannot be read"
+    if not _listens(gateway.admin):  # found out before anything is imported that takes its time
+        return f"nothing answers at the admin port, {gateway.admin}"
     import httpx
 
     from gateway.cli.remote.acts import print_done
     from gateway.cli.remote.report import answering
-    from router.config.config import ConfigError, load
 
-    if data_dir is not None:
-        return "--data-dir is given"
-    try:
-        gateway = load(config, secrets=False).gateway
-    except ConfigError:
-        return f"{config} is not valid"
     where = "/api/v1/acts" if route is None else f"/api/v1/routes/{quote(route, safe='')}/acts"
     said = io.StringIO()
     try:
@@ -223,26 +225,40 @@ def _unwritable(folder: Path, error: OSError) -> tuple[str, str]:
 
 def _data_dir(config: Path, given: Path | None) -> Path:
     """Return the data directory, also where the rest of the configuration is not valid."""
-    from router.config.config import ConfigError, load
-
-    if given is not None:
-        return given
-    try:
-        return Path(load(config, secrets=False).gateway.data_dir)
-    except ConfigError:
-        found = _stated(config)
-    if found is None:
+    stated = None if given is not None else _stated(config)
+    if given is None and stated is None:
         raise fail(f"{config} does not say where the data directory is", "name it with --data-dir DIR")
-    return found
+    return given or Path(stated.data_dir if stated is not None else "")
 
 
-def _stated(config: Path) -> Path | None:
+def _stated(config: Path) -> Gateway | None:
+    """Return the texts of the file's [gateway], and defaults for the rest; None if the file is no TOML.
+
+    The file is not checked as for other commands: that takes longer than everything else here, and a freeze must work
+    with a file that is not valid.
+    """
     import tomllib
 
-    from router.snapshot import Gateway
+    from router.settings.gateway import Gateway
 
     try:
-        gateway: Any = tomllib.loads(config.read_text(encoding="utf-8-sig")).get("gateway", {})
-        return Path(gateway.get("data_dir", Gateway().data_dir))
-    except (OSError, ValueError, AttributeError, TypeError):
+        said: Any = tomllib.loads(config.read_text(encoding="utf-8-sig")).get("gateway", {})
+        texts: dict[str, Any] = {name: value for name, value in said.items() if isinstance(value, str)}
+    except (OSError, ValueError, AttributeError):
         return None
+    known = {one.name for one in fields(Gateway)}
+    return replace(Gateway(), **{name: value for name, value in texts.items() if name in known})
+
+
+def _listens(address: str) -> bool:
+    """Return whether anything takes connections at an address."""
+    import socket
+
+    from gateway.cli.remote.report import reachable
+
+    host, _, port = reachable(address).rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), ASK_SECONDS):
+            return True
+    except (OSError, ValueError, OverflowError):
+        return False

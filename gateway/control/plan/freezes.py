@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 #: How often the file and the store are looked at: with the workers' own poll an act is in force everywhere within two
 #: seconds.
-STEP_SECONDS: Final = 0.5
+STEP_SECONDS: Final = 0.25
 #: An act waits so long until it is recorded: it is in force before, and recorded later where the store is slow.
 RECORD_SECONDS: Final = 2.0
 
