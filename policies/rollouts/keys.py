@@ -12,6 +12,7 @@ T = TypeVar("T")
 
 Duration = Annotated[int, "duration"]  # in milliseconds
 Count = Annotated[int, "count"]
+Share = Annotated[float, "share"]
 
 
 def setting(default: T, description: str) -> T:

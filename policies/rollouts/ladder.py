@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 from policies.rollouts import calendar
 from policies.rollouts.calendar import ChangeWindow
-from policies.rollouts.keys import Count, Duration, setting
+from policies.rollouts.keys import Count, Duration, Share, setting
 from policies.rollouts.standing import START, Standing
 from policies.rollouts.words import lasting, percent
 
@@ -41,8 +41,8 @@ class Stage:
     It is passed when all its conditions hold. Exactly one of ``share`` and ``shadow`` is given.
     """
 
-    share: float | None = setting(None, "The share of units that the candidate answers.")
-    shadow: float | None = setting(
+    share: Share | None = setting(None, "The share of units that the candidate answers.")
+    shadow: Share | None = setting(
         None, "The share of requests that the candidate gets a copy of; the stable variant answers."
     )
     hold: Duration | None = setting(None, "How long the step lasts at least; time without data does not count.")
@@ -50,7 +50,7 @@ class Stage:
     whole_days: bool = setting(True, "Whether a step from a share of 0.25 on lasts whole days.")
     units: Count | None = setting(None, "How many units the candidate must have answered.")
     pairs: Count | None = setting(None, "How many copies must have been compared with the answer.")
-    agreement: float | None = setting(
+    agreement: Share | None = setting(
         None, "The share of copies that must agree with the answer, shown by the interval."
     )
     clean: tuple[str, ...] = setting((), "Metrics of guardrails that must be shown to hold, not only not be broken.")

@@ -9,10 +9,14 @@ import json
 from collections import Counter
 from dataclasses import FrozenInstanceError
 from math import fsum, sqrt
+from typing import get_args
 
 import pytest
 
 from policies import POLICIES, decode_plan, encode_plan
+from policies.plans import held
+from policies.rollouts.history import replay
+from policies.rollouts.standing import START, Command, Findings, Judged, Refused, Verb
 from policies.types import Evidence, Occasion, Plan, Policy, Tally
 from tests.policies.examples import evidence, example, occasions, rate_tally, settings
 
@@ -145,3 +149,38 @@ def test_a_request_without_a_unit_is_decided_as_well(kind: type[Policy]) -> None
 def test_a_plan_survives_being_stored(kind: type[Policy]) -> None:
     for plan in plans(example(kind)):
         assert decode_plan(json.loads(json.dumps(encode_plan(plan)))) == plan
+
+
+@pytest.mark.parametrize("verb", get_args(Verb))
+def test_an_act_is_done_with_an_event_or_refused_in_a_sentence(kind: type[Policy], verb: Verb) -> None:
+    policy = example(kind)
+    baseline = policy.baseline or policy.variants[0]
+    done = policy.act(START, Command(verb=verb, who="ann"), Findings(baseline=baseline), 1_000)
+    if isinstance(done, Refused):
+        assert len(done.why.split()) > 3
+    else:
+        assert replay(done.events) == done.standing
+        assert done.standing.policy == policy.kind
+
+
+def test_where_nothing_is_found_a_route_stays_or_begins(kind: type[Policy]) -> None:
+    policy = example(kind)
+    nothing = Findings(baseline=policy.baseline or policy.variants[0])
+    moved = policy.advance(START, nothing, 1_000)
+    assert (moved is not None) == policy.stepped
+    if moved is not None:
+        assert policy.plan(Evidence(), moved.standing) == policy.plan(Evidence())
+        assert policy.advance(moved.standing, nothing, 2_000) is None
+
+
+def test_what_a_guardrail_takes_out_of_a_policy_gets_nothing(kind: type[Policy]) -> None:
+    policy = example(kind)
+    baseline = policy.baseline or policy.variants[0]
+    harm = tuple(Judged(metric="failures", variant=name, state="broken", action="rollback") for name in policy.variants)
+    standing, others = START, [name for name in policy.variants if name != baseline]
+    for _ in range(2):  # what moves in steps begins first
+        moved = policy.advance(standing, Findings(baseline=baseline, guardrails=harm[1:]), 1_000)
+        standing = standing if moved is None else moved.standing
+    plan = held(policy.plan(Evidence(), standing), standing.held, baseline, policy.floor)
+    assert not any(plan.shares.get(name) for name in others)
+    assert not any(mirror.variant in others for mirror in getattr(plan, "mirrors", ()))

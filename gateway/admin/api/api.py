@@ -60,6 +60,7 @@ class API:
             Route("/api/v1/routes", answering(self.list_routes)),
             Route("/api/v1/routes/{route}", answering(self.one_route)),
             Route("/api/v1/routes/{route}/epochs", answering(self.epochs)),
+            Route("/api/v1/routes/{route}/standing", answering(self.standing)),
             Route("/api/v1/routes/{route}/power", answering(self.power)),
             Route("/api/v1/routes/{route}/series", answering(self.series)),
             Route("/api/v1/predictions/{prediction}", answering(self.one_prediction)),

@@ -203,6 +203,9 @@ def _baseline(route: RouteDraft, policy: Policy) -> Iterator[Finding]:
     elif baseline is not None and not route.unsure and baseline not in policy.variants:
         hint = did_you_mean(baseline, policy.variants)
         yield wrong(route.path, "baseline", f"must be one of the policy's variants, got {quoted(baseline)}", hint)
+    elif baseline is not None and policy.stepped and not route.unsure and baseline != policy.baseline:
+        words = f"must be what it goes back to, {quoted(policy.baseline or '')}, got {quoted(baseline)}"
+        yield wrong(route.path, "baseline", words, "leave it out")
 
 
 def _reward(draft: Draft, route: RouteDraft, reward: str) -> Iterator[Finding]:

@@ -79,6 +79,10 @@ share = 1.0
 
 
 MISTAKES = [
+    (
+        stepped(LAST, route=f'{ROUTE}baseline = ‹"v2"›\n'),
+        'routes.digits.baseline must be what it goes back to, "v1", got "v2"',
+    ),
     (stepped("{ share = 0.1, ‹hld› = '30m' }", LAST), f'{STEPS}[0]: unknown setting "hld"'),
     (stepped("{ share = 0.1, hold = ‹3› }", LAST), f"{STEPS}[0].hold must be text in quotes, got 3"),
     (
@@ -186,6 +190,7 @@ def test_a_mistake_is_refused_alone_and_at_its_place(text: str, message: str) ->
 def test_mistakes_of_several_steps_are_all_named() -> None:
     text = stepped("{ share = 2, hold = 1 }", "{ shar = 0.5 }", "{ share = 1.0, approve = { by = 'two', who = 1 } }")
     assert messages_of(text) == [
+        f"{STEPS}[0].share must lie in [0, 1], got 2",
         f"{STEPS}[0].hold must be text in quotes, got 1",
         f'{STEPS}[1]: unknown setting "shar"',
         f'{STEPS}[2].approve.by must be a whole number, got "two"',
