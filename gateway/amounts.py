@@ -160,6 +160,25 @@ def declared(report: Report) -> str | None:
     return f"{', '.join(said)} on {test['metric']}"
 
 
+def stands(report: Report) -> list[str]:
+    """Return where a route stands that moves by itself or by hand: its state and step, and what it waits for."""
+    said = report["rollout"]
+    if said is None:
+        return []
+    head = said["state"].replace("_", " ")
+    if said["steps"]:
+        step = said["steps"][said["step"]]
+        gets = f"copies of {percent(step['shadow'])}" if step["share"] is None else percent(step["share"])
+        head += f", step {said['step'] + 1} of {len(said['steps'])} ({gets})"
+    if said["held"]:
+        head += f"; held: {', '.join(f'{name} ({how})' for name, how in said['held'].items())}"
+    if said["because"]:
+        head += f": {said['because']}"
+    lasts = "" if said["until"] is None else f"; all of it by about {said['until'][:16]}Z at today's traffic"
+    waits = "; ".join(one["sentence"] for one in said["waits_for"])
+    return [f"rollout: {head}"] + ([f"waits for: {waits}{lasts}"] if waits else [])
+
+
 def unfair(report: Report) -> Sequence[Mapping[str, Any]]:
     """Return the checks of merged lists that are not even."""
     return [one for one in report["checks"]["interleaving"]["tests"] if not one["ok"]]

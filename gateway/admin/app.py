@@ -25,6 +25,7 @@ from gateway.admin.api.readings import readings
 from gateway.admin.api.reports import Reports
 from gateway.admin.api.sinks_api import SinksAPI
 from gateway.admin.api.triggers_api import TriggersAPI
+from gateway.admin.console.acting import Acting
 from gateway.admin.console.console import Console
 from gateway.admin.console.pages import Pages
 from gateway.admin.console.records import Records
@@ -56,6 +57,7 @@ def create(control: Controller, metrics: Metrics | None = None) -> Starlette:
             ExportAPI(control.in_force, control.queries).route(),
             *Console(control, reports, metrics, pages).routes(),
             *Records(control, pages).routes(),
+            *Acting(control, reports, pages).routes(),
         ],
         middleware=[Middleware(Guard, snapshot=lambda: control.in_force.snapshot, identities=identities)],
         exception_handlers={HTTPException: _refused},

@@ -34,6 +34,7 @@ STYLES: Final = {
 def of_route(report: Report, *, boxed: bool = True) -> RenderableType:
     """Return the whole report of one route, the verdict first."""
     parts: list[RenderableType] = [_title(report), Text(report["verdict"]["sentence"])]
+    parts += [Text(line) for line in amounts.stands(report)]
     parts += [of_problem(one) for one in report["problems"]]
     if report["comparisons"]:
         parts.append(comparisons(report, boxed=boxed))

@@ -16,9 +16,9 @@ from rich.console import Console
 
 from gateway.cli import output
 
-#: 170 requests a second over six routes keep one slow core busy at most, models included.
+#: 205 requests a second over eight routes keep one slow core busy at most, models included.
 DEFAULT_SECONDS = 60.0
-DEFAULT_RATE = 170.0
+DEFAULT_RATE = 205.0
 
 
 def run(

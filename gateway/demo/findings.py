@@ -6,17 +6,21 @@ verdict that contradicts the truth is shown, not hidden; the demo fails only whe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from math import sqrt
 from types import MappingProxyType
 from typing import Any
 
+from gateway.amounts import chance
 from gateway.demo.scenario import CANARY_SHARE, SCENES, Scene
 from gateway.demo.traffic import UserCounts
 
 #: A share counts as configured when it differs by no more than this many standard errors.
 STANDARD_ERRORS = 4.0
+
+#: The kind of event by which a route tells that it moved.
+MOVED = "rollout"
 
 Report = Mapping[str, Any]
 
@@ -87,6 +91,15 @@ def find(
         _finding(scene, reports[scene.route], accounts[scene.route], truth, failing_after.get(scene.route))
         for scene in SCENES
     )
+
+
+def moves(events: Iterable[Mapping[str, Any]], route: str, began_ms: int) -> list[str]:
+    """Return what a route did by itself, in its order: when, counted from the first request, what, and why."""
+    return [
+        f"after {max(one['at_ms'] - began_ms, 0) / 1000:.0f} s: {one['detail']}"
+        for one in sorted(events, key=lambda one: int(one["at_ms"]))
+        if one["route"] == route and one["kind"] == MOVED
+    ]
 
 
 def failing(report: Report) -> bool:
@@ -167,7 +180,7 @@ def _moved(scene: Scene, report: Report) -> str:
     variant = next(one for one in report["variants"] if one["name"] == scene.better)
     before, after = 1 / len(report["variants"]), float(variant["share"])
     verb = "moved its traffic to" if after > before else "did not move its traffic to"
-    best = f" (P(best) {variant['p_best']:.3f})" if variant.get("p_best") is not None else ""
+    best = f" (P(best) {chance(variant['p_best'])})" if variant.get("p_best") is not None else ""
     return f"The bandit {verb} {scene.better}: share {before:.0%} at the start, {after:.0%} at the end{best}."
 
 

@@ -1,4 +1,4 @@
-"""The demo's six routes: what each is for, which backend is truly better there, and the config that runs them.
+"""The demo's eight routes: what each is for, which backend is truly better there, and the config that runs them.
 
 Rule: the routes are described here and nowhere else; traffic, view and findings read them. The config is one that an
 operator could have written.
@@ -24,7 +24,8 @@ class Scene:
 
     ``traffic`` is its share of all requests, in (0, 1]. ``secondary`` are metrics besides the one of the verdict, for
     which users send the same label; ``declared`` are the tables of its test and its guardrails. Where it ``fails``,
-    ``better`` fails a tenth of its requests, and is not better in the end.
+    ``better`` fails a tenth of its requests, and is not better in the end. Where it ``moves``, the route goes up, or
+    back, by itself. Without ``by_user`` each request is drawn anew.
     """
 
     route: str
@@ -38,6 +39,8 @@ class Scene:
     secondary: tuple[str, ...] = ()
     declared: str = ""
     fails: bool = False
+    moves: bool = False
+    by_user: bool = True
 
     @property
     def target(self) -> str:
@@ -52,7 +55,7 @@ SCENES: Final = (
         "correct",
         "digits_v2",
         "digits_v3",
-        0.11,
+        0.09,
         "version 2 answers, version 3 gets a copy of every request",
         'kind = "shadow"\nprimary = "digits_v2"\nshadows = { digits_v3 = 1.0 }',
     ),
@@ -62,7 +65,7 @@ SCENES: Final = (
         "correct",
         "digits_v1",
         "digits_v2",
-        0.11,
+        0.09,
         f"version 2 answers {CANARY_SHARE:.0%} of the users",
         f'kind = "canary"\nstable = "digits_v1"\ncandidate = "digits_v2"\nshare = {CANARY_SHARE}',
         declared='guardrails = [{ metric = "latency_ms.p95", worse_by = 100 }]',
@@ -73,7 +76,7 @@ SCENES: Final = (
         "correct",
         "digits_v1",
         "digits_v3",
-        0.23,
+        0.19,
         "versions 1 and 3 answer half of the users each",
         'kind = "ab"\nshares = { digits_v1 = 0.5, digits_v3 = 0.5 }',
         secondary=("off_by",),
@@ -85,7 +88,7 @@ SCENES: Final = (
         "click",
         "search_rows",
         "search_pixels",
-        0.11,
+        0.09,
         "two rankers share every list of results",
         'kind = "interleave"\nrankers = ["search_rows", "search_pixels"]\n'
         f'items = "/outputs/0/data"\nitem_id = ""\nlength = {SHOWN}',
@@ -96,7 +99,7 @@ SCENES: Final = (
         "correct",
         "digits_v1",
         "digits_v3",
-        0.14,
+        0.12,
         "Thompson sampling moves the traffic to the better version",
         'kind = "thompson"\nvariants = ["digits_v1", "digits_v3"]\nreward = "correct"',
     ),
@@ -106,10 +109,51 @@ SCENES: Final = (
         "correct",
         "digits_v1",
         "digits_v4",
-        0.3,
+        0.24,
         "version 4 is more often right, and fails a tenth of its requests",
         'kind = "ab"\nshares = { digits_v1 = 0.5, digits_v4 = 0.5 }\nsticky = false',
         fails=True,
+        by_user=False,
+    ),
+    Scene(
+        "rollout",
+        "digits",
+        "correct",
+        "digits_v1",
+        "digits_v3",
+        0.08,
+        "version 3 gets copies first, then a tenth, half and all of the users, by itself",
+        """\
+kind = "rollout"
+stable = "digits_v1"
+candidate = "digits_v3"
+steps = [
+  { shadow = 1.0, hold = "5s", pairs = 40, agreement = 0.5 },
+  { share = 0.1, hold = "5s", units = 3 },
+  { share = 0.5, hold = "8s", units = 20, whole_days = false },
+  { share = 1.0, hold = "5s", whole_days = false },
+]""",
+        moves=True,
+    ),
+    Scene(
+        "rollback",
+        "digits",
+        "correct",
+        "digits_v1",
+        "digits_v4",
+        0.1,
+        "version 4 may take over once it is shown not to fail, and is rolled back instead",
+        """\
+kind = "rollout"
+stable = "digits_v1"
+candidate = "digits_v4"
+steps = [
+  { share = 0.5, hold = "8s", whole_days = false, clean = ["failures"] },
+  { share = 1.0, hold = "8s", whole_days = false },
+]""",
+        declared='guardrails = [{ metric = "failures", worse_by = 0.01, action = "rollback" }]',
+        fails=True,
+        moves=True,
     ),
 )
 
@@ -164,7 +208,7 @@ def _route(scene: Scene) -> str:
         f"metrics = {[scene.metric, *scene.secondary]}",
         *filter(None, [scene.declared]),
     ]
-    if not scene.fails:  # there each request is drawn anew
+    if scene.by_user:
         lines.append('unit = "header:x-user-id"')
     if scene.task == "digits":
         lines.append('prediction = "/outputs/0/data/0"')

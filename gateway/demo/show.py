@@ -22,7 +22,7 @@ from rich.console import Console
 
 from gateway.cli.report_tables import of_route
 from gateway.demo import view
-from gateway.demo.findings import RouteResult, as_json, complete, find
+from gateway.demo.findings import RouteResult, as_json, complete, find, moves
 from gateway.demo.models import Digits, Model, faulty, held_out_score, load, save, train
 from gateway.demo.processes import Children, StartFailed, free_ports
 from gateway.demo.scenario import SCENES, WINDOW_SECONDS, config
@@ -120,7 +120,8 @@ class Show:
         for scene in SCENES:
             self.console.rule(f"{scene.route}: {scene.summary}", align="left", style="dim")
             self.console.print(of_route(progress.reports[scene.route], boxed=self.console.is_terminal))
-        self.console.print(view.findings_text(findings))
+        moved = {one.route: moves(progress.events, one.route, progress.began_ms) for one in SCENES if one.moves}
+        self.console.print(view.findings_text(findings, moved))
         seconds = time.monotonic() - self.began
         right = all(balance.holds for finding in findings for balance in finding.balances)
         self.console.print(f"\nThe demo took {seconds:.0f} s (seed {self.seed}).", highlight=False)
@@ -143,6 +144,7 @@ class Show:
                 for route, account in progress.accounts.items()
             },
             "reports": progress.reports,
+            "events": progress.events,
         }
         return orjson.dumps(found, option=orjson.OPT_INDENT_2)
 
@@ -227,10 +229,12 @@ async def _keep_reading(admin: httpx.AsyncClient, progress: view.DemoProgress) -
 
 
 async def _read(admin: httpx.AsyncClient, progress: view.DemoProgress) -> None:
-    """Read every route's report. Raises httpx.HTTPError."""
+    """Read every route's report, and the events. Raises httpx.HTTPError."""
     for scene in SCENES:
         answer = await admin.get(f"/api/v1/routes/{scene.route}")
         progress.reported(scene.route, answer.raise_for_status().json())
+    answer = await admin.get("/api/v1/events")
+    progress.events = answer.raise_for_status().json()["events"]
 
 
 def _complete(progress: view.DemoProgress) -> bool:

@@ -6,7 +6,7 @@ Rule: shows what it is given; knows neither processes nor HTTP.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -37,6 +37,8 @@ class DemoProgress:
     reports: dict[str, Report] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
     failing_after: dict[str, float] = field(default_factory=dict)
+    began_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
+    events: list[Mapping[str, Any]] = field(default_factory=list)
 
     def reported(self, route: str, report: Report) -> None:
         """Keep a route's newest report, and when a variant was first reported as failing."""
@@ -101,8 +103,14 @@ def models_table(models: tuple[Model, ...], truth: Mapping[str, float]) -> Rende
     return table
 
 
-def findings_text(findings: tuple[RouteResult, ...]) -> RenderableType:
-    """Return the last page: the result of each route, and whether the counts add up."""
+def findings_text(findings: tuple[RouteResult, ...], moved: Mapping[str, Sequence[str]]) -> RenderableType:
+    """Return the last page: the result of each route, what moved by itself, and whether the counts add up."""
+    steps = Table(box=None, show_header=False, pad_edge=False)
+    steps.add_column("route", style="bold", no_wrap=True)
+    steps.add_column("what happened, when and why")
+    for route, lines in moved.items():
+        for index, line in enumerate(lines or ["nothing moved"]):
+            steps.add_row("" if index else route, line)
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column("route", style="bold", no_wrap=True)
     table.add_column("claim")
@@ -120,6 +128,9 @@ def findings_text(findings: tuple[RouteResult, ...]) -> RenderableType:
     return Group(
         Text("What we found", "bold"),
         table,
+        Text(),
+        Text("What moved by itself, when and why", "bold"),
+        steps,
         Text(),
         Text("Does it add up? The users' count, the gateway's count", "bold"),
         accounts,

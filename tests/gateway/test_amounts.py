@@ -83,7 +83,7 @@ def test_a_guardrail_has_units_and_says_why_it_cannot_be_computed(
     def fails(*_: object) -> None:
         raise ArithmeticError("no root")
 
-    monkeypatch.setattr("gateway.report.guardrails.compare", fails)
+    monkeypatch.setattr("gateway.report.methods.at_every_look", fails)
     assert "cannot be computed: ArithmeticError: no root" in shown(snapshot(route(guardrails=bounds[:1])), book)
 
 

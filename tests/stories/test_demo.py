@@ -37,7 +37,7 @@ def test_a_short_demo_ends_by_itself_and_adds_up(tmp_path: Path) -> None:
     for route, account in found["accounts"].items():
         assert account["asked"] == len(account["prediction_ids"]) > 10, route
         assert account["refused_events"] == 0
-        assert (account["failed"] > 0) == (route == "faulty")
+        assert (account["failed"] > 0) == (route == "faulty") or route == "rollback"
         assert sum(found["reports"][route]["feedback"].values()) == account["events"] > 0
         if route in {"shadow", "canary", "ab"}:
             assert account["flickers"] == 0

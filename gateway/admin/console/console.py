@@ -80,7 +80,6 @@ class Console:
             "guardrails": bounded(report),
             "held": held(report),
             "rollout": rollouts.card(report),
-            "acts": False,
             "history": rollouts.history(self.controller.event_log.newest, name),
             "out": out,
             "epochs": known,

@@ -5,7 +5,7 @@ Rule: a template that asks for something that is not there fails in a test, and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import blake2b
 from importlib.resources import files
 from typing import Any, Final
@@ -14,7 +14,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse, Response
 
 from gateway import amounts
-from gateway.admin.console.frozen import Frozen
 from gateway.admin.console.labels import labelled
 from gateway.admin.controller import Controller
 from gateway.files.overrides import Override
@@ -48,7 +47,6 @@ class Pages:
     """Writes pages: each says what is frozen, and whether counting stands still."""
 
     controller: Controller
-    frozen: Frozen = field(default_factory=Frozen)
 
     def page(self, template: str, status: int = 200, **values: Any) -> Response:
         values |= {
@@ -59,5 +57,6 @@ class Pages:
         return HTMLResponse(labelled(_pages.get_template(template).render(**values)), status)
 
     def held(self) -> dict[str, Override]:
-        """Return the acts that froze routes, by route."""
-        return self.frozen.routes(self.controller.in_force.snapshot)
+        """Return the acts that froze routes, by route, as this node's workers have them: the store may be down."""
+        acts = self.controller.in_force.freezes.acts
+        return {name: one for name, one in acts.items() if one.to is not None}

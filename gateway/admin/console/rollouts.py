@@ -73,16 +73,14 @@ def _step(index: int, one: Mapping[str, Any], said: Mapping[str, Any]) -> dict[s
 
 
 def _shares(report: Report, said: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the set and the actual share of each variant: of the calls that this step answered."""
-    calls = {one["name"]: said["calls"].get(one["name"], 0) for one in report["variants"] if one["role"] != "shadow"}
-    whole = sum(calls.values())
+    """Return the set and the actual share of each variant, with the calls behind that."""
     return [
         {
             "name": one["name"],
             "shade": shade,
-            "set": one["share"],
-            "actual": calls[one["name"]] / whole if whole and one["name"] in calls else None,
-            "calls": calls.get(one["name"], 0),
+            "set": said["share"].get(one["name"], {"set": one["share"]})["set"],
+            "actual": said["share"].get(one["name"], {}).get("actual"),
+            "calls": said["served"]["calls"].get(one["name"], 0),
         }
         for shade, one in enumerate(report["variants"])
     ]

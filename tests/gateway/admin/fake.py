@@ -19,11 +19,13 @@ from gateway.control.acts import Act
 from gateway.control.command.perform import Commands
 from gateway.control.event_log import EventLog
 from gateway.control.membership import FleetView
+from gateway.control.plan.freezes import Freezes
 from gateway.control.plan.in_force import InForce, ReloadResult
 from gateway.control.progress import Progress
 from gateway.control.queries import Queries
 from gateway.control.readiness import Readiness
 from gateway.control.upkeep.erasure import Erasures
+from gateway.files.overrides import Override
 from gateway.store import Store
 from gateway.store.audit import Audited
 from gateway.store.counts.ledger import Epoch, Ledger
@@ -49,6 +51,7 @@ class Control:
     orphaned: list[dict[str, Any]] = field(default_factory=list)
     aside: list[dict[str, Any]] = field(default_factory=list)
     sinks: list[dict[str, Any]] = field(default_factory=list)
+    frozen: dict[str, Override] = field(default_factory=dict)
     store_ready: bool = True
     stalled: Progress = field(default_factory=Progress)
     fleet: FleetView | None = None
@@ -91,6 +94,7 @@ class _InForce(InForce):
     def __init__(self, fake: Control) -> None:
         self._fake = fake
         self.config = fake.config
+        self.freezes = _Freezes(fake)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -100,6 +104,11 @@ class _InForce(InForce):
         self._fake.fail()
         self._fake.acts.append(act)
         return self._fake.result
+
+
+class _Freezes(Freezes):
+    def __init__(self, fake: Control) -> None:
+        self.acts = fake.frozen
 
 
 class _Readiness(Readiness):

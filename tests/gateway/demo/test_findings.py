@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.demo.findings import Balance, RouteResult, complete, find
+from gateway.demo.findings import Balance, RouteResult, complete, find, moves
 from gateway.demo.scenario import SCENES
 from gateway.demo.traffic import UserCounts
 
@@ -59,6 +59,14 @@ REPORTS = {
         variant("digits_v1", 1), variant("digits_v4", 2),
         better="digits_v4", status="failing", low=0.02, difference=0.09, high=0.16,
     ),
+    "rollout": report(
+        variant("digits_v1", 1, share=0.0), variant("digits_v3", 2, share=1.0),
+        better="digits_v3", status="better", low=0.02, difference=0.09, high=0.16,
+    ),
+    "rollback": report(
+        variant("digits_v1", 2, share=1.0), variant("digits_v4", 1, share=0.0),
+        better="digits_v4", status="failing", low=0.02, difference=0.09, high=0.16,
+    ),
 }  # fmt: skip
 
 
@@ -94,13 +102,15 @@ def test_a_verdict_is_right_wrong_or_none(found: dict[str, RouteResult]) -> None
         "search": True,
         "bandit": False,
         "faulty": True,
+        "rollout": True,
+        "rollback": True,
     }
 
 
 def test_what_fails_is_not_better_and_it_is_said_when_that_was_found(found: dict[str, RouteResult]) -> None:
     begins = "digits_v4 is failing: digits_v4 fails 10 of 100 calls. So it is not better. digits_v4 against digits_v1: "
     assert found["faulty"].claim.startswith(begins)
-    timed = find(REPORTS, accounts(), TRUTH, {"faulty": 8.4})[-1]
+    [timed] = [one for one in find(REPORTS, accounts(), TRUTH, {"faulty": 8.4}) if one.route == "faulty"]
     assert "is failing, found 8 s after the first request: " in timed.claim
 
 
@@ -112,7 +122,7 @@ def test_merged_rankers_are_described_by_preference(found: dict[str, RouteResult
 
 
 def test_the_bandit_says_where_its_traffic_went(found: dict[str, RouteResult]) -> None:
-    assert "share 50% at the start, 96% at the end (P(best) 0.960)" in found["bandit"].claim
+    assert "share 50% at the start, 96% at the end (P(best) 96.0%)" in found["bandit"].claim
     assert found["bandit"].share == 0.96
 
 
@@ -149,3 +159,22 @@ def test_a_report_is_not_complete_before_every_window_has_closed() -> None:
     assert complete(report(variant("digits_v2", 3), shadow, **sides), account, SCENE["shadow"])
     assert not complete(report(variant("digits_v2", 3, pending=1), shadow, **sides), account, SCENE["shadow"])
     assert not complete(report(variant("digits_v2", 2), shadow, **sides), account, SCENE["shadow"])
+
+
+def test_what_a_route_did_by_itself_is_told_in_its_order_with_the_time_since_the_first_request() -> None:
+    def event(at_ms: int, kind: str, detail: str, route: str = "rollout") -> dict[str, Any]:
+        return {"at_ms": at_ms, "kind": kind, "route": route, "detail": detail}
+
+    told = [
+        event(31_000, "rollout", "step 2 of 4 is passed"),
+        event(11_400, "rollout", "step 1 of 4 is passed"),
+        event(5_000, "verdict_changed", "digits_v3: better"),
+        event(2_000, "rollout", "rolled back", "rollback"),
+        event(900, "rollout", "it begins"),
+    ]
+    assert moves(told, "rollout", 1_000) == [
+        "after 0 s: it begins",
+        "after 10 s: step 1 of 4 is passed",
+        "after 30 s: step 2 of 4 is passed",
+    ]
+    assert moves(told, "ab", 1_000) == []

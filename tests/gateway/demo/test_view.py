@@ -33,7 +33,7 @@ def test_without_a_terminal_a_line_says_how_far_it_is(progress: DemoProgress) ->
     out = console(terminal=False)
     with screen(out) as showing:
         showing.show(progress)
-    assert shown(out) == "traffic:  12 of 60 s · 18 answers, 6 failures, 7 labels and clicks sent back\n"
+    assert shown(out) == "traffic:  12 of 60 s · 24 answers, 8 failures, 7 labels and clicks sent back\n"
 
 
 def test_without_a_terminal_a_line_comes_every_five_seconds_and_with_each_phase(progress: DemoProgress) -> None:
@@ -58,8 +58,11 @@ def test_a_terminal_shows_every_route_before_its_first_report_and_after(progress
 
 def test_the_last_page_says_what_does_not_add_up() -> None:
     out = console(terminal=False)
-    out.print(findings_text(find(REPORTS, accounts(canary=1), TRUTH)))
+    moved = {"rollout": ["after 10 s: step 1 is passed"], "rollback": []}
+    out.print(findings_text(find(REPORTS, accounts(canary=1), TRUTH), moved))
     said = shown(out)
+    assert "after 10 s: step 1 is passed" in said
+    assert "nothing moved" in said
     assert said.count("DOES NOT ADD UP") == 1
     assert "digits_v3 is better than digits_v2" in said
 

@@ -53,7 +53,7 @@ class Rig:
     def __init__(self, house: House, control: Control, client: httpx.AsyncClient) -> None:
         self.house = house
         self.control = control
-        self._client = client
+        self.client = client
 
     def route(self, name: str = "r") -> Route:
         return self.control.in_force.snapshot.routes[name]
@@ -63,10 +63,10 @@ class Rig:
 
     async def post(self, route: str | None = "r", *, path: str | None = None, **body: Any) -> httpx.Response:
         where = "/api/v1/acts" if route is None else f"/api/v1/routes/{route}/acts"
-        return await self._client.post(path or where, json=body, headers={"turnout-user": "ann"})
+        return await self.client.post(path or where, json=body, headers={"turnout-user": "ann"})
 
     async def get(self, path: str) -> Any:
-        return (await self._client.get(path)).json()
+        return (await self.client.get(path)).json()
 
     @property
     def frozen(self) -> dict[str, str]:
