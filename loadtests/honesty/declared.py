@@ -28,6 +28,11 @@ EVEN: Final = (20, 40, 60, 80, 100)
 GROWING: Final = (4, 12, 28, 58, 100)
 ENDING: Final = (80, 90, 96, 98, 100)
 
+#: What both rates are multiplied by, in parts of the test.
+ONCE: Final = (1.0,)
+WEEKLY: Final = (0.2, 0.2, 0.2, 1.8, 1.8) * 2
+RISING: Final = (0.2, 0.2, 0.2, 0.2, 1.8)
+
 
 def of_maximum(
     rates: tuple[float, float],
@@ -36,12 +41,16 @@ def of_maximum(
     *,
     relative: bool,
     known: tuple[int, ...] = EVEN,
+    world: tuple[float, ...] = (1.0,),
 ) -> Measured:
     """Return how often a test that ends at the planned number finds a difference, at its planned looks.
 
+    Both rates are multiplied by each part of ``world`` for an equal part of the units.
+
     ``relative``: divided by how often a test that is looked at only once, at the end, does on the same data.
     """
-    looks = binary(random, rates, 0.5, runs=runs, looks=50, batch=PLANNED // 50)
+    course = np.repeat(world, 50 // len(world))[:, None] * np.array(rates)
+    looks = binary(random, course, 0.5, runs=runs, looks=50, batch=PLANNED // 50)
     places, fractions = [of // 2 - 1 for of in known], list(LOOKS)
     scores = looks.scores()[:, places]
     found = np.zeros(runs, dtype=bool)
@@ -107,14 +116,17 @@ def _equal() -> list[Case]:
                 "aa-declared",
                 "equal rates called different, maximum declared",
                 f"5% both, 50% share{words}",
-                partial(of_maximum, (rate, rate), relative=False, known=known),
+                partial(of_maximum, (rate, rate), relative=False, known=known, world=world),
                 bound=0.05,
                 runs=4000,
             )
-            for words, known in (
-                ("", EVEN),
-                (", traffic grows tenfold until the end", GROWING),
-                (", traffic almost ends after the first look", ENDING),
+            for words, known, world in (
+                ("", EVEN, ONCE),
+                (", traffic grows tenfold until the end", GROWING, ONCE),
+                (", traffic almost ends after the first look", ENDING, ONCE),
+                (", each week twice from 1% to 9%", EVEN, WEEKLY),
+                (", from 1% to 9% in the last fifth", EVEN, RISING),
+                (", from 9% to 1% after the first fifth", EVEN, RISING[::-1]),
             )
         ),
     ]

@@ -101,9 +101,12 @@ class Looks:
 
 
 def binary(
-    random: np.random.Generator, rates: tuple[float, float], part: float, *, runs: int, looks: int, batch: int = 100
+    random: np.random.Generator, rates: npt.ArrayLike, part: float, *, runs: int, looks: int, batch: int = 100
 ) -> Looks:
-    """Return units with one 0/1 value each, of which a share ``part`` gets the variant, at every ``batch`` units."""
+    """Return units with one 0/1 value each, of which a share ``part`` gets the variant, at every ``batch`` units.
+
+    ``rates`` are those of both sides, for good or, of the shape (looks, 2), as they are before each look.
+    """
     n = np.empty((runs, looks, 2))
     n[..., 1] = random.binomial(batch, part, (runs, looks))
     n[..., 0] = batch - n[..., 1]

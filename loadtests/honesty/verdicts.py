@@ -72,11 +72,18 @@ def difference(
 def at_look(pairs: Sequence[tuple[Tally, Tally]], design: Design, looks: Sequence[float]) -> bool:
     """Return whether a test with a declared maximum decides at the last of these looks.
 
-    ``pairs`` are the tallies at each look so far, ``looks`` the shares of the maximum.
+    ``pairs`` are the tallies at each look so far, ``looks`` the shares of the maximum. A look with too few units is
+    none, as in the product.
     """
     seen = [means.standardised([pair], bounds=design.bounds) for pair in pairs[:-1]]
-    information = [0.0 if one is None else one[1] for one in seen]
-    found = means.compare([pairs[-1]], bounds=design.bounds, alpha=ALPHA, looks=looks, information=information)
+    made = [(of, one[1]) for of, one in zip(looks[:-1], seen, strict=True) if one is not None]
+    found = means.compare(
+        [pairs[-1]],
+        bounds=design.bounds,
+        alpha=ALPHA,
+        looks=[*(of for of, _ in made), looks[-1]],
+        information=[one for _, one in made],
+    )
     return found is not None and found.decides(ALPHA)
 
 

@@ -134,8 +134,8 @@ class Look(NamedTuple):
     """One look of a test with a declared maximum: at which share of that, what was found, and the boundary.
 
     ``z`` is the standardised difference, positive where the variant is higher; ``decided`` whether it crossed.
-    ``information`` is 1 / the variance of the difference, and ``beside`` the baseline's version; 0 and "" in a look
-    from before they were kept.
+    ``information`` is the variance of the score (``group_sequential.boundary``), and ``beside`` the baseline's version;
+    0 and "" in a look from before they were kept.
     """
 
     at_ms: int

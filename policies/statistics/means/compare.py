@@ -114,13 +114,14 @@ def standardised(
 ) -> tuple[float, float] | None:
     """Return what a look sees; None with too few units.
 
-    That is the difference in standard errors, as a normal quantile, and its information, 1 / its variance.
+    That is the difference in standard errors, as a normal quantile, and its information: the variance of the sum that
+    new units only add to, as the boundaries ask for it.
     """
     found = estimate(strata, buckets, bounds=bounds, independent=independent)
     if found is None or not found.ready:
         return None
     z = by_normal(abs(found.difference) / sqrt(found.variance), found.degrees)
-    return (z if found.difference > 0 else -z), 1 / found.variance
+    return (z if found.difference > 0 else -z), found.score_variance
 
 
 def _sequence(
@@ -145,7 +146,7 @@ def _group_sequential(
     alpha: float,
 ) -> Difference:
     z = by_normal(abs(found.difference) / sqrt(found.variance), found.degrees) if found.variance > 0 else 0.0
-    known = None if information is None or not found.variance > 0 else (*information, 1 / found.variance)
+    known = None if information is None or not found.variance > 0 else (*information, found.score_variance)
     edge, p = boundary(looks, alpha, known), sequential_p(looks, z, known)
     result = _banded(found, bounds, edge, "group_sequential", p)
     return result if found.ready else _withheld(result, found)

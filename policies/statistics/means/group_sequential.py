@@ -2,8 +2,8 @@
 
 Rule: the boundary of a look depends on the looks before it and nothing else, so the looks are stored, and how many come
 need not be known. How much of alpha is spent follows from the share of the declared maximum; how two looks go together
-follows from the information that each had, 1 / the variance of the difference: where traffic grows, half of the time is
-not half of the information. numpy is imported inside functions.
+follows from the information that each had: where traffic grows, half of the time is not half of the information.
+numpy is imported inside functions.
 """
 
 from __future__ import annotations
@@ -52,9 +52,12 @@ def boundary(fractions: Sequence[float], alpha: float = 0.05, information: Seque
     """Return the |z| above which the last of these looks decides, at a two-sided ``alpha`` over all looks.
 
     ``fractions`` are the shares of the declared maximum that were there at each look so far, the last one now, and
-    ``information`` what was known at each: 1 / the variance of the difference, in any unit. Without it, or where it is
-    0 at some look, information is taken to have grown as the fractions did. The boundary is infinite where a look
-    decides nothing: too early, or hardly more than the one before. From the maximum on it stays.
+    ``information`` what was known at each, in any unit: the variance of the score, which is the difference times its
+    weight, n₀·n₁ / (n₀ + n₁) in one stratum. Units that come only add to the score, so two looks have the correlation
+    √(variance then / variance now), also where values vary more at one time than at another; 1 / the variance of the
+    difference says the same of values that vary evenly, and falls where a rare event becomes frequent. Without
+    information, or where it is 0 at some look, it is taken to have grown as the fractions did. The boundary is infinite
+    where a look decides nothing: too early, or hardly more than the one before. From the maximum on it stays.
 
     Source: Lan & DeMets 1983, spending by calendar time, Lan & DeMets 1989, Biometrics 45(3); Armitage, McPherson &
     Rowe 1969, JRSS A 132(2), the recursion; ldbounds (Reboussin et al. 2000) for vectors.

@@ -64,7 +64,7 @@ class Estimate:
     difference has variance v₀ + v₁ − 2·c. It is known from so many ``degrees`` of freedom. ``size`` is the effective
     number of units, 4·n₀·n₁ / (n₀ + n₁) in one stratum. ``units`` is how many different units there are, ``smaller``
     how many the smaller side has, and ``needed`` how many it needs. ``capped`` is the largest share of a side that one
-    unit may weigh, where that bound changed the estimate.
+    unit may weigh, where that bound changed the estimate. ``weight`` is the sum of d₀·d₁ / (d₀ + d₁) over the strata.
     """
 
     means: tuple[float, float]
@@ -76,6 +76,7 @@ class Estimate:
     smaller: float
     needed: float
     capped: float | None = None
+    weight: float = 0.0
 
     @property
     def difference(self) -> float:
@@ -84,6 +85,11 @@ class Estimate:
     @property
     def variance(self) -> float:
         return self.variances[0] + self.variances[1] - 2 * self.covariance
+
+    @property
+    def score_variance(self) -> float:
+        """The variance of the weighted sum of the strata's differences, to which new units only add."""
+        return self.weight**2 * self.variance
 
     @property
     def ready(self) -> bool:
@@ -139,9 +145,12 @@ def weights_of(counts: Sequence[tuple[float, float]]) -> list[float]:
 
     Source: Cochran 1954; Mantel & Haenszel 1959.
     """
-    raw = [one * (other / (one + other)) for one, other in counts]
-    total = fsum(raw)
-    return [weight / total for weight in raw]
+    total = _weight(counts)
+    return [one * (other / (one + other)) / total for one, other in counts]
+
+
+def _weight(counts: Sequence[tuple[float, float]]) -> float:
+    return fsum(one * (other / (one + other)) for one, other in counts)
 
 
 def estimate(
@@ -206,6 +215,7 @@ def estimate(
         sum(units),
         min(units),
         needed,
+        weight=_weight([(one.d, other.d) for one, other in pairs]),
     )
 
 
@@ -283,6 +293,7 @@ def by_buckets(buckets: Sequence[BucketPair]) -> Estimate | None:
         float(count),
         0.0 if ready else inf,
         max(one.heaviest, other.heaviest) or None,
+        _weight([(mine[1], theirs[1]) for mine, theirs in zip(*totals, strict=True)]),
     )
 
 

@@ -129,7 +129,7 @@ def test_the_share_of_a_maximum_counts_from_when_both_variants_answered() -> Non
     account = account_of(planned(), book.ledger())
     [(_, number, look)] = due_looks(account, 3_000)
     assert (number, look.fraction, look.beside) == (1, 0.2, VERSIONS["old"])
-    assert look.information == pytest.approx(1 / (2 * 0.25 / 100), rel=0.02)
+    assert look.information == pytest.approx((100 / 2) ** 2 * (2 * 0.25 / 100), rel=0.02)
 
 
 def test_no_look_is_made_in_an_alarm_of_the_sample_ratio_and_those_before_are_set_aside() -> None:

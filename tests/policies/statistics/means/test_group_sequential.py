@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policies.statistics.means.compare import standardised
 from policies.statistics.means.group_sequential import boundary, inflation, sequential_p, spent
+from policies.types import Tally
 from tests.policies.statistics.tallies import allowed
 
 
@@ -109,3 +111,18 @@ def test_a_look_that_brings_no_information_decides_nothing_and_the_maximum_decid
     assert boundary([0.2, 0.4], 0.05, [5.0, 5.01]) == inf
     assert boundary([0.2, 0.4], 0.05, [5.0, 4.0]) == inf
     assert boundary([0.2, 1.0], 0.05, [5.0, 5.0]) < 2.0
+
+
+def test_units_only_add_to_the_information_though_a_rare_event_becomes_frequent() -> None:
+    """The variance of the difference rises there, so 1 / that would fall: looks would seem to go together."""
+
+    def seen(successes: int, units: int) -> tuple[float, float]:
+        side = Tally.of_units([(1, 1)] * successes + [(0, 1)] * (units - successes))
+        found = standardised([(side, side)], bounds=(0.0, 1.0))
+        assert found is not None
+        return found
+
+    for successes, units in ((200, 20_000), (700, 21_000)):
+        rate, information = successes / units, seen(successes, units)[1]
+        assert information == pytest.approx(units / 2 * rate * (1 - rate), rel=1e-3)
+    assert seen(700, 21_000)[1] > 2 * seen(200, 20_000)[1]
