@@ -1,4 +1,4 @@
-"""Few people, one who makes most of the requests, and what units did before."""
+"""Few people, and one who makes most of the requests."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from loadtests.honesty.cases import Case, Measured, mean, median, share
+from loadtests.honesty.cases import Case, Measured, median, share
 from loadtests.honesty.route import SIDES, Design
 from loadtests.honesty.streams import buckets_of, tally_of
 from loadtests.honesty.verdicts import decision, mean_width, without_intervals
-from policies.statistics.means.covariate import CovariateSums, adjusted_difference, adjusted_estimate
 from policies.statistics.means.coverage import coverage_gap
 from policies.types import BUCKETS, Buckets
 
@@ -72,41 +71,6 @@ def gate(known: tuple[float, float], random: np.random.Generator, runs: int) -> 
     return share(found)
 
 
-def covariate_gain(random: np.random.Generator, runs: int) -> Measured:
-    """Return the variance of a difference adjusted for a covariate with a correlation of .6, ÷ the plain one."""
-    ratios = []
-    for _ in range(runs):
-        sides = [_sums(random, 1000) for _ in SIDES]
-        plain = sum((s.mm - s.m**2 / s.n) / (s.n - 1) / s.n for s in sides)
-        found = adjusted_estimate(*sides)
-        ratios.append(found.variance / plain if found is not None else 1.0)
-    return mean(ratios)
-
-
-def covariate_error(random: np.random.Generator, runs: int) -> Measured:
-    """Return how often equal variants are told apart with such an adjustment, at every 100 of 20,000 units."""
-    found = []
-    for _ in range(runs):
-        one, other = CovariateSums(0, 0, 0, 0, 0, 0), CovariateSums(0, 0, 0, 0, 0, 0)
-        decided = False
-        for _look in range(200):
-            variant = int(random.binomial(100, 0.5))
-            one, other = one + _sums(random, 100 - variant), other + _sums(random, variant)
-            estimate = adjusted_estimate(one, other)
-            if not decided and estimate is not None and estimate.difference**2 > 4 * estimate.variance:
-                with without_intervals():
-                    gap = adjusted_difference(one, other)
-                decided = gap is not None and gap.decides(0.05)
-        found.append(decided)
-    return share(found)
-
-
-def _sums(random: np.random.Generator, n: int) -> CovariateSums:
-    x = random.standard_normal(n)
-    m = 0.6 * x + 0.8 * random.standard_normal(n)
-    return CovariateSums(float(n), float(m.sum()), float(x.sum()), float(m @ m), float(m @ x), float(x @ x))
-
-
 CASES: Final = (
     Case(
         "h",
@@ -133,6 +97,4 @@ CASES: Final = (
         bound=0.95,
     ),
     Case("j", "equal coverage called unequal", "the same units, 70%", partial(gate, (0.7, 0.7)), bound=0.01),
-    Case("cuped", "variance adjusted for the past ÷ plain", "a correlation of .6", covariate_gain, bound=0.7),
-    Case("cuped", "equal units called different, adjusted", "a correlation of .6", covariate_error, bound=0.05),
 )
