@@ -220,19 +220,18 @@ def answered(call: Countable, metric: Metric) -> bool:
     return call.served is None or metric.kind == "label" or metric.name == EXPOSED
 
 
-def compared(calls: Sequence[AnyCall]) -> tuple[tuple[AnyCall, PairMeasure, float], ...]:
-    """Return how the prediction of each shadow compares with the primary's, where both predicted something."""
+def compared(calls: Sequence[AnyCall]) -> tuple[tuple[AnyCall, tuple[tuple[PairMeasure, float], ...]], ...]:
+    """Return what each measure finds of a shadow's prediction beside the primary's, where both predicted something."""
     primary = next((call for call in calls if call.role == "primary"), None)
     if primary is None or len(calls) == 1 or not _comparable(primary):
         return ()
     # A stored call parses its prediction each time that it is asked for.
-    found, answer = list[tuple[AnyCall, PairMeasure, float]](), primary.prediction
+    found, answer = list[tuple[AnyCall, tuple[tuple[PairMeasure, float], ...]]](), primary.prediction
     for call in calls:
         if call.role == "shadow" and _comparable(call):
             copy = call.prediction
-            for measure in PAIR_MEASURES:
-                if (value := measure.value(copy, answer)) is not None:
-                    found.append((call, measure, value))
+            each = ((measure, measure.value(copy, answer)) for measure in PAIR_MEASURES)
+            found.append((call, tuple([(measure, value) for measure, value in each if value is not None])))
     return tuple(found)
 
 

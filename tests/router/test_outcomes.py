@@ -327,7 +327,7 @@ def test_a_shadow_agrees_when_both_predicted_the_same() -> None:
 
 
 def agreed(calls: Sequence[Prediction]) -> list[tuple[Prediction, float]]:
-    return [(shadow, value) for shadow, measure, value in compared(calls) if measure.key == "agreement"]
+    return [(shadow, value) for shadow, found in compared(calls) for one, value in found if one.key == "agreement"]
 
 
 def test_a_change_is_what_was_and_what_is() -> None:

@@ -48,11 +48,11 @@ class Valuation:
     ) -> None:
         """Count what ``new`` calls add to a request's ``old`` ones, given what has closed and what joined."""
         both = (*old, *new)
-        known = {shadow.variant for shadow, _, _ in compared(old)}
-        for shadow, measure, value in compared(both):
-            if shadow.variant not in known:
-                deltas.compared(shadow, measure, value)
         if len(both) > 1:
+            known = {shadow.variant for shadow, _ in compared(old)} if old else ()
+            for shadow, found in compared(both):
+                if shadow.variant not in known:
+                    deltas.compared(shadow, found)
             _place(old, both, deltas)
         learned = feedback_of(joined)
         needed = self._definitions.exposure(new[0].route, new[0].at_ms)

@@ -102,6 +102,9 @@ class StatusDelta(NamedTuple):
     variant: str | None = None
 
 
+#: What each measure found of one pair of predictions.
+Compared = tuple[tuple[PairMeasure, float], ...]
+
 _Change = tuple[str, str, Status, int, float | None, str | None]
 #: StatusDelta(*values), of all its fields, at half of the time.
 new_status_delta: Final[Callable[[_Change], StatusDelta]] = partial(tuple.__new__, StatusDelta)
@@ -121,6 +124,8 @@ class Deltas:
         self.units: defaultdict[TallyAddress, dict[str, list[float]]] = defaultdict(dict)
         #: The same where each prediction is a unit of its own: (address, before, after) → how often.
         self.alone: Counter[tuple[TallyAddress, float | None, float | None]] = Counter()
+        #: Shared fields of shadows, by identity → them, and how often predictions were found to compare so.
+        self._copies: dict[int, tuple[SharedFields, Counter[Compared]]] = {}
         #: What hours change by: (address, hour) → as in ``units``.
         self.hours: defaultdict[tuple[TallyAddress, int], list[float]] = defaultdict(lambda: [0.0])
         #: What the buckets of tallies change by, but for what ``units`` says.
@@ -222,10 +227,17 @@ class Deltas:
                 self.sign(sign, len(rows), first_ms, str(shared.status) if word == "client_error" else what)
                 self.sign(sign, 0, last_ms)
 
-    def compared(self, shadow: StoredCall, measure: PairMeasure, value: float) -> None:
-        """Count how a shadow's prediction compares with the primary's: by unit only where the measure says so."""
-        unit = shadow.counted_unit if measure.by_unit else None
-        self._outcome(_address(shadow, "", measure.name, "", "live"), unit, None, value)
+    def compared(self, shadow: StoredCall, found: Compared) -> None:
+        """Count how a shadow's prediction compares with the primary's: by unit only where a measure says so."""
+        shared, unit = shadow.shared, shadow.counted_unit
+        if (known := self._copies.get(id(shared))) is None:
+            known = self._copies[id(shared)] = shared, Counter()
+        if unit is not None:
+            for measure, value in found:
+                if measure.by_unit:
+                    self._outcome(_address(shared, "", measure.name, "", "live"), unit, None, value)
+            found = tuple([one for one in found if not one[0].by_unit])
+        known[1][found] += 1
 
     def placed(self, ranker: StoredCall, placement: Placement, sign: int) -> None:
         """Count how a merged list treated two rankers: by request, because each is drawn anew."""
@@ -293,6 +305,7 @@ class Deltas:
     def routes(self) -> set[str]:
         """Return the routes of which anything moved."""
         found = {address.route for address in (*self.units, *(address for address, _, _ in self.alone))}
+        found |= {shared.route for shared, _ in self._copies.values()}
         found |= {route for route, *_ in (*self.faults, *self.forced, *self.signs)} | {
             delta.route for delta in self.statuses
         }
@@ -304,6 +317,13 @@ class Deltas:
         for (address, before, after), n in self.alone.items():
             found[address].requests(before, n, -1)
             found[address].requests(after, n)
+        for shared, compared in self._copies.values():
+            addresses: dict[str, TallyAddress] = {}
+            for each, n in compared.items():
+                for measure, value in each:
+                    address = addresses.get(measure.name) or _address(shared, "", measure.name, "", "live")
+                    addresses[measure.name] = address
+                    found[address].requests(value, n)
         return found
 
     def _outcome(self, address: TallyAddress, unit: str | None, before: float | None, after: float | None) -> None:
