@@ -6,7 +6,7 @@ Rule: numbers only. Where nothing was counted there is null, never an interval t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import sqrt
+from math import isfinite, sqrt
 from typing import Any, Final
 
 from gateway.moments import rfc3339
@@ -250,8 +250,7 @@ def holdout(account: Account, ledger: Ledger) -> dict[str, Any] | None:
             "holdout": {"units": ours.n, "n": count(ours.d), "mean": ours.mean},
             "treated": {"units": theirs.n, "n": count(theirs.d), "mean": theirs.mean},
             "difference": None if apart is None else apart.difference,
-            "low": None if apart is None else apart.low,
-            "high": None if apart is None else apart.high,
+            **{name: end for name, end in _shown(apart).items() if name != "method"},
             "p": None if apart is None or apart.withheld is not None else apart.p,
             "withheld": None if apart is None else apart.withheld,
         }
@@ -272,7 +271,9 @@ def _interval(tally: Tally, bounds: Bounds | None, periods: Mapping[int, Buckets
 def _shown(found: Interval | Difference | None) -> dict[str, Any]:
     if found is None:
         return {"low": None, "high": None, "method": None}
-    return {"low": found.low, "high": found.high, "method": found.method}
+    # An end that nothing bounds is null, in JSON and to those who read the report as a value.
+    low, high = (end if isfinite(end) else None for end in (found.low, found.high))
+    return {"low": low, "high": high, "method": found.method}
 
 
 def _latency(ledger: Ledger, name: str, roles: tuple[Role, ...]) -> dict[str, float | None]:
@@ -295,5 +296,5 @@ def unit_of_analysis(account: Account) -> str:
 
 
 def count(number: float) -> int | float:
-    """Return a count as people write it: sums are floats, and 812.0 users look wrong."""
-    return int(number) if float(number).is_integer() else number
+    """Return a count as people write it: sums are floats, and 812.0 users look wrong. Beyond 2⁵³ they are not exact."""
+    return int(number) if float(number).is_integer() and abs(number) <= 2**53 else number

@@ -132,7 +132,7 @@ def unit_variance(tally: Tally) -> float | None:
     sums = (tally.m, tally.m2, tally.d, tally.d2, tally.md)
     if tally.n < 2 or tally.d <= 0 or not all(map(isfinite, sums)):
         return None
-    return max(tally.squares(tally.m / tally.d), 0.0) * tally.n / tally.d**2
+    return max(tally.squares(tally.m / tally.d), 0.0) * tally.n / tally.d / tally.d
 
 
 def _least(differing: float, alpha: float) -> float:

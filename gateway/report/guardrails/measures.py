@@ -18,7 +18,7 @@ from policies.statistics.latency import quantile, quantile_interval
 from policies.statistics.means.carried import Traffic, carried_over
 from policies.statistics.means.compare import of_estimate, shares_moved
 from policies.statistics.means.mixture import undeclared
-from policies.statistics.means.strata import Bounds, estimate, side_of
+from policies.statistics.means.strata import Bounds, estimate, has_values, side_of
 from policies.statistics.sequential import HEAVY, mean_interval
 from policies.statistics.two_shares import Trials, share_gap
 from policies.types import EMPTY, Tally, distinct_share
@@ -316,7 +316,7 @@ def _own_mean(tally: Tally, bounds: Bounds | None, alpha: float) -> tuple[float,
 
 def _by_sums(tally: Tally, bounds: Bounds | None, alpha: float) -> tuple[float, float] | None:
     """Return where a mean lies by its standard error; None while there are too few units for values so skewed."""
-    if tally.n < 2 or tally.d <= 0:
+    if tally.n < 2 or not has_values(tally):
         return None
     part = distinct_share(tally)
     side, units = side_of(tally, bounds), tally.n * part

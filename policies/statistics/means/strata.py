@@ -121,13 +121,15 @@ def needed_units(square: float, cube: float, uneven: float) -> float:
     least = FEWEST_UNITS * max(uneven, 1.0)
     if not square > 0:
         return least
-    return max(least, SKEWNESS_FACTOR * (cube / square) ** 2 / square if abs(cube) < inf else inf)
+    ratio = cube / square
+    needed = SKEWNESS_FACTOR * ratio * ratio / square  # as products: a power too large raises
+    return max(least, needed) if isfinite(needed) else inf
 
 
 def has_values(tally: Tally) -> bool:
-    """Return whether there are values, and sums whose third powers are numbers."""
+    """Return whether there are values, and sums whose third powers are numbers, and not 0."""
     sums = (tally.d, tally.m, tally.d2, tally.m2, tally.md)
-    return tally.n > 0 and tally.d > 0 and all(abs(each) < LARGEST for each in sums)
+    return tally.n > 0 and tally.d > tally.n / LARGEST and all(abs(each) < LARGEST for each in sums)
 
 
 def by_normal(t: float, degrees: float) -> float:
