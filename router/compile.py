@@ -85,6 +85,7 @@ def compile_snapshot(
         sinks=config.sinks,
         assignment="" if key is None else key.name,
         tokens=() if previous is None else previous.tokens,
+        slots=config.slots,
     )
 
 

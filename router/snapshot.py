@@ -23,6 +23,7 @@ from router.settings.gateway import NEW_UNITS, Gateway
 from router.settings.metric import Metric
 from router.settings.route import Capture, KeyRule, RouteMirror, RouteSettings
 from router.settings.sink import EventType, Sink
+from router.settings.slots import Filled, VersionSlot
 from router.settings.tokens import NamedToken
 
 __all__ = [
@@ -82,8 +83,9 @@ class Route(RouteSettings):
 class Snapshot:
     """One revision of everything a worker needs, with which the controller continues too while the file is invalid.
 
-    ``config`` is the hash of the operator's file, as parsed, and ``assignment`` the name of the assignment key ("":
-    none). The two determine everything but the plans and ``tokens``, those that are valid beside those in files.
+    ``config`` is the hash of the operator's file, as parsed, with the filled ``slots`` laid over it, and ``assignment``
+    the name of the assignment key ("": none). The two determine everything but the plans and ``tokens``, those that are
+    valid beside those in files.
     """
 
     revision: int
@@ -95,6 +97,7 @@ class Snapshot:
     sinks: Mapping[str, Sink] = field(default_factory=dict)
     assignment: str = ""
     tokens: tuple[NamedToken, ...] = ()
+    slots: Mapping[str, Filled] = field(default_factory=dict)
 
     @property
     def source(self) -> tuple[str, str]:
@@ -116,6 +119,7 @@ def encode(snapshot: Snapshot) -> bytes:
             "routes": [_encode_route(route) for route in snapshot.routes.values()],
             "sinks": list(snapshot.sinks.values()),
             "tokens": snapshot.tokens,
+            "slots": dict(snapshot.slots),
         },
         option=orjson.OPT_INDENT_2,
     )
@@ -142,11 +146,12 @@ def decode(data: bytes, known: KnownRoutes | None = None) -> Snapshot:
             revision=value["revision"],
             config=value["config"],
             gateway=Gateway(**_tuples(value["gateway"])),
-            backends={b["name"]: Backend(**_tuples(b)) for b in value["backends"]},
+            backends={b["name"]: _backend(b) for b in value["backends"]},
             metrics={m["name"]: Metric(**_tuples(m)) for m in value["metrics"]},
             routes=_decode_routes(value["routes"], {} if known is None else known),
             sinks={s["name"]: Sink(**_tuples(s)) for s in value.get("sinks", ())},
             assignment=value.get("assignment", ""),
+            slots={name: Filled(**filled) for name, filled in value.get("slots", {}).items()},
             tokens=tuple(NamedToken(**token) for token in value.get("tokens", ())),
         )
     except (KeyError, TypeError, AttributeError) as error:
@@ -186,6 +191,11 @@ def _decode_route(said: Mapping[str, Any]) -> Route:
         test=test,
         guardrails=guardrails,
     )
+
+
+def _backend(said: Mapping[str, Any]) -> Backend:
+    slot = said.get("slot")
+    return Backend(**_tuples(said) | {"slot": None if slot is None else VersionSlot(**_tuples(slot))})
 
 
 def _tuples(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from gateway.admin.api.api import API
 from gateway.admin.api.export import ExportAPI
 from gateway.admin.api.privacy import PrivacyAPI
 from gateway.admin.api.readings import readings
+from gateway.admin.api.registry_api import RegistryAPI
 from gateway.admin.api.reports import Reports
 from gateway.admin.api.sinks_api import SinksAPI
 from gateway.admin.api.triggers_api import TriggersAPI
@@ -53,6 +54,7 @@ def create(control: Controller, metrics: Metrics | None = None) -> Starlette:
             *ActsAPI(control.commands).routes(),
             *TriggersAPI(control).routes(),
             *PrivacyAPI(control.erasures).routes(),
+            *RegistryAPI(control.in_force, control.queries, control.slots).routes(),
             *AccessAPI(control.queries, control.tokens).routes(),
             ExportAPI(control.in_force, control.queries).route(),
             *Console(control, reports, metrics, pages).routes(),

@@ -13,6 +13,7 @@ from gateway.control.event_log import EventLog
 from gateway.control.plan.in_force import InForce
 from gateway.control.queries import Queries
 from gateway.control.readiness import Readiness
+from gateway.control.registry.version_slots import VersionSlots
 from gateway.control.upkeep.erasure import Erasures
 
 
@@ -27,3 +28,4 @@ class Controller:
     event_log: EventLog
     commands: Commands
     tokens: Tokens
+    slots: VersionSlots

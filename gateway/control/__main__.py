@@ -89,6 +89,7 @@ async def run(config_path: Path, data_dir: Path, run: str | None) -> int:
         control.event_log,
         control.commands,
         control.tokens,
+        control.slots,
     )
     server = admin_server(create(shown, metrics))
     parts = control.start(stopping)

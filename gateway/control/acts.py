@@ -21,8 +21,9 @@ from policies import Policy
 from router.config.config import Config
 from router.snapshot import Snapshot
 
-#: How it was asked for: the file's content changed, SIGHUP, a request at the admin port, the start of the controller.
-Via = Literal["edit", "signal", "api", "start"]
+#: How it was asked for: the file's content changed, SIGHUP, a request at the admin port, the start of the controller, a
+#: version in a slot.
+Via = Literal["edit", "signal", "api", "start", "registry"]
 
 #: A difference with more lines is cut, and so is a longer line.
 MOST_LINES: Final = 100

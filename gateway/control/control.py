@@ -24,6 +24,7 @@ from gateway.control.queries import Queries
 from gateway.control.readiness import Readiness
 from gateway.control.record.recorder import Recorder
 from gateway.control.record.tail import Tail
+from gateway.control.registry.version_slots import VersionSlots
 from gateway.control.upkeep.audit_head import AuditHead
 from gateway.control.upkeep.cleanup import Retention, keep_sweeping
 from gateway.control.upkeep.erasure import Erasures
@@ -77,6 +78,7 @@ class Control:
         self.readiness = Readiness(journal, lambda: self.in_force.identity, self.event_log)
         self.erasures = Erasures(journal, lambda: self.in_force.snapshot.gateway, self.event_log)
         self.workers = WorkerReports(lambda: self.in_force.snapshot.gateway, observer.observe_datagram, self.event_log)
+        self.slots = VersionSlots(self.in_force, self.event_log)
         self.tokens = Tokens(self.in_force, self.workers, self.event_log)
         self.full_disk = FullDisk(
             journal, lambda: self.in_force.snapshot.gateway, lambda: self.readiness.lag()[1], self.event_log
@@ -105,6 +107,7 @@ class Control:
             self.readiness.keep_noting(),
             self.audit_head.keep(),
             self.tokens.keep(),
+            self.slots.keep(),
         )
         self._tasks = [asyncio.create_task(loop) for loop in loops]
         return [*self._tasks, self._recording]
@@ -165,7 +168,7 @@ class Control:
         except Exception as error:
             await store.close()
             raise StoreError(f"the store cannot be read: {reason(error)}") from error
-        for part in (self, self.queries, self.readiness, self.erasures, self.full_disk, self.tokens):
+        for part in (self, self.queries, self.readiness, self.erasures, self.full_disk, self.tokens, self.slots):
             part.opened = opened
         self.event_log.recall(before)
         self.event_log.note("store_opened", None, gateway.store.partition("://")[0])
@@ -202,12 +205,14 @@ class Control:
             await self.in_force.save()
         with suppress(Exception):
             await self.tokens.save_used()
+        with suppress(Exception):
             await self.audit_head.step()
         if member is not None:
             with suppress(Exception):
                 await member.leave()
         # Readiness still answers how far recording came.
-        self.opened = self.queries.opened = self.in_force.opened = self.erasures.opened = self.tokens.opened = None
+        for part in (self, self.queries, self.in_force, self.erasures, self.tokens, self.slots):
+            part.opened = None
         await store.close()
 
     def _sinks_to_deliver_to(self) -> Mapping[str, Sink] | None:

@@ -17,7 +17,7 @@ from gateway.process.premises import Unavailable
 from policies.types import Evidence
 from router.assignment import AssignmentKey
 from router.compile import compile_snapshot, with_plans_of
-from router.config.config import Config
+from router.config.config import Config, with_slots
 from router.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
@@ -70,6 +70,7 @@ def ensure_snapshot(
         pass
     except ValueError as error:
         logger.warning("the last snapshot cannot be read, plans begin anew: %s", error)
+    config = config if previous is None else with_slots(config, previous.slots)
     if previous is not None and previous.source == (config.hash, "" if key is None else key.name):
         return previous
     # The nodes of a fleet number their snapshots in the store that they share. Until the controller has asked it, the

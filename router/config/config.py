@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path as FilePath
 from typing import Any, Final
@@ -29,6 +29,7 @@ from router.settings.gateway import Gateway
 from router.settings.placeholders import Placeholder, placeholders
 from router.settings.route import Capture, RouteMirror, RouteSettings
 from router.settings.sink import DEFAULT_EVENTS, Sink
+from router.settings.slots import Filled, url_of
 from router.settings.trigger import Trigger
 from router.snapshot import Metric
 
@@ -54,7 +55,10 @@ class RouteConfig(RouteSettings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """A valid file. ``hash`` is a hash of its values: comments, spaces and the kind of quotes do not change it."""
+    """A valid file, with ``slots`` laid over it.
+
+    ``hash`` is a hash of its values, and of the slots: comments, spaces and the kind of quotes do not change it.
+    """
 
     gateway: Gateway
     backends: Mapping[str, Backend]
@@ -64,6 +68,7 @@ class Config:
     triggers: Mapping[str, Trigger]
     hash: str
     warnings: tuple[Diagnostic, ...] = ()
+    slots: Mapping[str, Filled] = field(default_factory=dict)
 
 
 def load(path: FilePath | str, *, environ: Mapping[str, str] | None = None, secrets: bool = True) -> Config:
@@ -111,6 +116,32 @@ def parse(text: str, filename: str, *, environ: Mapping[str, str] | None = None)
         hash=digest(document),
         warnings=diagnostics,
     )
+
+
+def with_slots(config: Config, slots: Mapping[str, Filled]) -> Config:
+    """Return the config with the filled slots laid over its backends, as if the file said so.
+
+    Left out are slots that the file has no longer, or of which it says something else than when they were filled.
+    """
+    backends, laid = dict(config.backends), dict[str, Filled]()
+    for name, filled in slots.items():
+        backend = backends.get(name)
+        if backend is None or backend.slot is None or filled.over != said_of(backend):
+            continue
+        try:
+            url = url_of(backend.slot, backend.slot.model or backend.model, filled.version)
+        except ValueError:
+            continue
+        backends[name], laid[name] = replace(backend, urls=(url,), version=filled.version), filled
+    if not laid:
+        return config
+    versions = {name: filled.version for name, filled in laid.items()}
+    return replace(config, backends=backends, slots=laid, hash=digest([config.hash, versions]))
+
+
+def said_of(backend: Backend) -> str:
+    """Return a hash of what a file says of a backend's versions."""
+    return digest([backend.version, backend.urls, backend.slot])
 
 
 def digest(value: object) -> str:

@@ -17,10 +17,12 @@ from pydantic_core import PydanticCustomError
 
 from router.config import spellings
 from router.config.findings import quoted
+from router.config.slot_table import SLOT_SCHEMA, slot
 from router.extract import Pointer
 from router.records import LARGEST
 from router.settings.keys import Bounds
 from router.settings.placeholders import fill, placeholders
+from router.settings.slots import VersionSlot
 from router.settings.tokens import MOST_USER
 from router.unit import TOKEN, reference
 
@@ -295,6 +297,7 @@ KINDS: Final = {
     "pointer": spelled(Pointer, "(/.*)?", keep=True),
     "reference": _Reference,
     "features": _Features,
+    "slot": Annotated[VersionSlot, BeforeValidator(slot), WithJsonSchema(SLOT_SCHEMA)],
     "header_name": spelled(_token),
     "trusted_users": Annotated[
         mapping(spelled(_user), Literal["read", "operate", "admin"]), AfterValidator(lambda given: tuple(given.items()))

@@ -18,6 +18,7 @@ from router.settings.keys import (
     described,
     setting,
 )
+from router.settings.slots import VersionSlot
 
 #: Whether a backend's 4xx answers are a class of their own, or count as its failures.
 ClientErrors = Literal["pass", "fail"]
@@ -73,6 +74,12 @@ class Backend:
     healthy_after: Positive = setting(2, "Successful health checks in a row that bring it back.")
     tls_ca_file: Text | None = setting(
         None, "The authorities (PEM) that https replicas' certificates must come from; without it the system's."
+    )
+    slot: Annotated[VersionSlot, "slot"] | None = setting(
+        None,
+        'Where its versions come from, as in { registry = "mlflow", model = "credit", alias = "challenger", '
+        'url = "http://models:8000/{name}/{version}", hosts = ["models"] }: one that gets the alias replaces url '
+        "and version, until these are edited. Without a registry, POST /api/v1/backends/NAME/version says it.",
     )
     request_headers: RequestHeaders = setting(
         (), 'Headers added to each request. Secrets by reference: "${NAME}", "${file:PATH}".'

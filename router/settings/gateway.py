@@ -84,6 +84,9 @@ class Gateway:
         "Whether feedback must carry a token though there is no feedback_token_file: one of scope feedback that "
         "`turnout token create` made.",
     )
+    registry_secret_file: Text | None = setting(
+        None, "A file with secrets, one a line, with which a model registry signs the webhooks that fill slots."
+    )
     feedback_origins: tuple[Origin, ...] = setting(
         (), 'The sites whose pages may send feedback, as in ["https://shop.example"]; pages of others get 403.'
     )

@@ -15,7 +15,7 @@ from gateway.files.published import SNAPSHOT, SnapshotFile, publish
 from gateway.store.fleet.publications import UNNUMBERED
 from policies.types import Evidence
 from router.compile import compile_snapshot
-from router.config.config import Config, ConfigError, load
+from router.config.config import Config, ConfigError, load, with_slots
 from router.config.diagnostics import Diagnostic
 from router.snapshot import Snapshot
 
@@ -53,6 +53,7 @@ def first(config_path: Path, data_dir: Path) -> First:
             raise
         return First(published, None, error.diagnostics)
     if published is not None:  # an edit made in the meantime is taken over by the first reload
+        config = with_slots(config, published.slots)
         return First(published, config if published.config == config.hash else None)
     revision = 1 if config.gateway.store == "sqlite" else UNNUMBERED
     key = assignment_key.begin(config.gateway, data_dir, None)

@@ -41,6 +41,7 @@ from policies.rollouts.standing import Moved, Refused, Standing
 from router.compile import with_periods
 from router.config.config import Config
 from router.config.diagnostics import Diagnostic
+from router.settings.slots import Filled
 from router.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
@@ -87,6 +88,8 @@ class InForce:
         self._publisher = Publisher(data_dir, begun.snapshot, event_log)
         if begun.problems:
             self._note_refused(begun.problems)
+        #: The slots that are filled, as last seen in the store; until then, as they were published.
+        self._slots: Mapping[str, Filled] = begun.snapshot.slots
         self._fleet_key = FleetKey(data_dir)
         self._watch = FleetWatch(event_log)
         self.freezes = Freezes(data_dir, event_log, lambda: self.opened, lambda: self.snapshot)
@@ -162,7 +165,7 @@ class InForce:
         async with self._turn:
             digest = await asyncio.to_thread(digest_of, self.config_path)
             by = {"via": act.via, "author": act.author, "file_sha256": digest}
-            found = await asyncio.to_thread(read, self.config_path, self.data_dir, self.snapshot)
+            found = await asyncio.to_thread(read, self.config_path, self.data_dir, self.snapshot, self._slots)
             if isinstance(found, tuple):
                 self._note_refused(found, **by)
                 self._on_reload(ok=False, at_ms=now_ms())
@@ -205,6 +208,19 @@ class InForce:
                 found = await tokens.in_force(connection, now_ms())
             if found != self.snapshot.tokens:
                 await self._publisher.put_tokens(found)
+
+    async def take_slots(self, found: Mapping[str, Filled]) -> None:
+        """Lay the slots that are filled over the file, if that is news. Raises OSError."""
+        if found == self._slots:
+            return
+        new = [one for name, one in found.items() if one != self._slots.get(name)]
+        who = max(new, key=lambda one: one.at_ms).who if new else None
+        before, self._slots = self._slots, found
+        try:
+            await self.reload(Act("registry", who, who))
+        except BaseException:
+            self._slots = before  # the next look tries again
+            raise
 
     async def decide(self) -> None:
         """Have each decider look at what is new, and put in force what it decides.

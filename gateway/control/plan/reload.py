@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, fields
 from hashlib import blake2b
 from pathlib import Path
@@ -19,9 +19,10 @@ from watchfiles import awatch
 
 from gateway.files import assignment_key
 from router.assignment import AssignmentKey
-from router.config.config import Config, ConfigError, load
+from router.config.config import Config, ConfigError, load, with_slots
 from router.config.diagnostics import Diagnostic, locate
 from router.config.findings import Finding, dotted, shown
+from router.settings.slots import Filled
 from router.snapshot import Gateway, Snapshot
 
 logger = logging.getLogger(__name__)
@@ -71,10 +72,10 @@ class Edit:
     key: AssignmentKey | None
 
 
-def read(path: Path, data_dir: Path, running: Snapshot) -> Edit | tuple[Diagnostic, ...]:
-    """Read the file and the assignment key again; return them, or why they cannot be put in force."""
+def read(path: Path, data_dir: Path, running: Snapshot, slots: Mapping[str, Filled]) -> Edit | tuple[Diagnostic, ...]:
+    """Read the file, with the filled slots, and the assignment key again; return them, or why they cannot be used."""
     try:
-        config = load(path)
+        config = with_slots(load(path), slots)
         problems = needs_restart(running.gateway, config.gateway, path)
         key = assignment_key.find(config.gateway, data_dir, running)
     except ConfigError as error:

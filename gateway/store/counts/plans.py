@@ -37,6 +37,7 @@ ACTS: Final = frozenset(
         "act",
         "token_created",
         "token_revoked",
+        "slot_filled",
     }
 )
 

@@ -26,6 +26,7 @@ def findings_of(draft: Draft) -> Iterator[Finding]:
     yield from _gateway(draft.gateway)
     for backend in draft.backends.values():
         yield from _backend(backend)
+        yield from _slot(draft.gateway, backend)
     for metric in draft.metrics.values():
         yield from _metric(metric)
     if not draft.routes and not draft.findings:
@@ -97,6 +98,19 @@ def _is_open(gateway: TableDraft, name: str, *settings: str) -> bool:
     where: str | None = gateway.values.get(name)
     asks = any(gateway.values.get(one) or one in gateway.broken for one in settings)
     return where is not None and not asks and not spellings.is_loopback(where)
+
+
+def _slot(gateway: TableDraft, backend: TableDraft) -> Iterator[Finding]:
+    """A registry's word is believed by its signature alone."""
+    slot, secret = backend.values.get("slot"), "registry_secret_file"
+    if (
+        slot is not None
+        and slot.registry is not None
+        and not gateway.values.get(secret)
+        and secret not in gateway.broken
+    ):
+        message = f"has a registry, and that needs gateway.{secret}, the secret that it signs with"
+        yield wrong(backend.path, "slot", message)
 
 
 def _retention(draft: Draft) -> Iterator[Finding]:

@@ -24,6 +24,7 @@ from gateway.control.plan.in_force import InForce, ReloadResult
 from gateway.control.progress import Progress
 from gateway.control.queries import Queries
 from gateway.control.readiness import Readiness
+from gateway.control.registry.version_slots import VersionSlots
 from gateway.control.upkeep.erasure import Erasures
 from gateway.files.overrides import Override
 from gateway.store import Store
@@ -73,7 +74,14 @@ class Control:
         in_force, event_log = _InForce(self), _EventLog(self)
         commands = Commands(in_force, event_log)
         return Controller(
-            in_force, _Queries(self), _Readiness(self), _Erasures(self), event_log, commands, _Tokens(self)
+            in_force,
+            _Queries(self),
+            _Readiness(self),
+            _Erasures(self),
+            event_log,
+            commands,
+            _Tokens(self),
+            VersionSlots(in_force, event_log),
         )
 
     def fail(self) -> None:

@@ -118,6 +118,7 @@ def shown(control: Control) -> Controller:
         control.event_log,
         control.commands,
         control.tokens,
+        control.slots,
     )
 
 

@@ -1,0 +1,1 @@
+"""Versions that a model registry says: slots, and the registries' own messages."""
