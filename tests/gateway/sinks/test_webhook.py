@@ -16,7 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.control.record.transaction import queue_events
-from gateway.sinks import courier
 from gateway.sinks.courier import GIVE_UP_MS, Courier
 from gateway.sinks.outlet import Trouble
 from gateway.sinks.signature import signed, signing_keys
@@ -156,8 +155,8 @@ def test_each_try_has_the_same_id_and_a_signature_of_its_own_time(tmp_path: Path
 def test_an_event_that_fails_holds_up_no_other_and_ends_on_the_list_of_the_dead(
     tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deliveries, "MOST_TRIES", 7)
-    pause_ms = 4 * courier.LONGEST_MS
+    monkeypatch.setattr(deliveries, "MOST_TRIES", 5)
+    pause_ms = GIVE_UP_MS // 12
 
     async def story(desk: Desk, taker: Taker, sending: Courier, clock: Clock) -> None:
         taker.failing = {"bad": 500}
@@ -173,7 +172,7 @@ def test_an_event_that_fails_holds_up_no_other_and_ends_on_the_list_of_the_dead(
             (dead,) = await deliveries.dead(connection, "hook")
             tries = await deliveries.tries(connection, "hook")
         assert (dead["event"], dead["why"], dead["tries"]) == ("bad", "it answers 500", taker.ids.count("bad"))
-        assert len(tries) == 7
+        assert len(tries) == 5
         assert tries[0].status == 500
         taker.failing = {}
         async with desk.store.begin() as connection:
