@@ -23,6 +23,7 @@ from router.config.diagnostics import Diagnostic, locate, render, syntax_diagnos
 from router.config.draft import Draft, RouteDraft, TriggerDraft, draft_of
 from router.config.findings import Finding, dotted
 from router.scores import better_of, score_of
+from router.settings.alert import Alert
 from router.settings.backend import Backend
 from router.settings.declared import DeclaredTest, Guardrail
 from router.settings.gateway import Gateway
@@ -66,6 +67,7 @@ class Config:
     routes: Mapping[str, RouteConfig]
     sinks: Mapping[str, Sink]
     triggers: Mapping[str, Trigger]
+    alerts: Mapping[str, Alert]
     hash: str
     warnings: tuple[Diagnostic, ...] = ()
     slots: Mapping[str, Filled] = field(default_factory=dict)
@@ -113,6 +115,7 @@ def parse(text: str, filename: str, *, environ: Mapping[str, str] | None = None)
         routes={name: _route(route, route.policy) for name, route in draft.routes.items() if route.policy is not None},
         sinks={name: _sink(name, reading.values, draft.gateway.values) for name, reading in draft.sinks.items()},
         triggers={name: _trigger(one, draft) for name, one in draft.triggers.items()},
+        alerts={name: Alert(name=name, **reading.values) for name, reading in draft.alerts.items()},
         hash=digest(document),
         warnings=diagnostics,
     )

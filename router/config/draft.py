@@ -14,6 +14,7 @@ import policies
 from policies.types import Path, Policy
 from router.config import spellings
 from router.config.file import (
+    ALERT,
     BACKEND,
     CAPTURE,
     FILE,
@@ -100,6 +101,7 @@ class Draft:
     routes: Mapping[str, RouteDraft]
     sinks: Mapping[str, TableDraft]
     triggers: Mapping[str, TriggerDraft]
+    alerts: Mapping[str, TableDraft]
     findings: tuple[Finding, ...]
 
 
@@ -107,15 +109,16 @@ def draft_of(document: dict[str, Any]) -> Draft:
     """Read a parsed file. Raises nothing: what is wrong is in the findings."""
     beyond = _beyond(document)
     if beyond is not None:
-        return Draft(read(GATEWAY, {}, ("gateway",)), {}, {}, {}, {}, {}, (beyond,))
+        return Draft(read(GATEWAY, {}, ("gateway",)), {}, {}, {}, {}, {}, {}, (beyond,))
     file = read(FILE, document, ())
     sections = {name: file.values.get(name, {}) for name in FILE.settings}
     gateway = read(GATEWAY, sections["gateway"], ("gateway",))
     backends = {name: read(BACKEND, given, ("backends", name)) for name, given in sections["backends"].items()}
     metrics = {name: read(metric_table(), given, ("metrics", name)) for name, given in sections["metrics"].items()}
     sinks = {name: read(SINK, given, ("sinks", name)) for name, given in sections["sinks"].items()}
+    alerts = {name: read(ALERT, given, ("alerts", name)) for name, given in sections["alerts"].items()}
     findings = [*file.findings, *gateway.findings]
-    for section in (backends, metrics, sinks):
+    for section in (backends, metrics, sinks, alerts):
         for reading in section.values():
             findings += [*_name_findings(reading.path), *reading.findings]
     if RESERVED_METRIC in metrics:
@@ -123,7 +126,7 @@ def draft_of(document: dict[str, Any]) -> Draft:
         findings.append(Finding(reserved, f"{dotted(reserved)}: this name is kept for require_exposure", at="key"))
     routes = {name: _route(name, given, findings) for name, given in sections["routes"].items()}
     triggers = {name: _trigger(name, given, findings) for name, given in sections["triggers"].items()}
-    return Draft(gateway, backends, metrics, routes, sinks, triggers, tuple(findings))
+    return Draft(gateway, backends, metrics, routes, sinks, triggers, alerts, tuple(findings))
 
 
 def _route(name: str, given: Any, findings: list[Finding]) -> RouteDraft:

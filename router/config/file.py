@@ -16,6 +16,7 @@ from router.config import spellings
 from router.config.kinds import Duration, Missing, Range, Text, mapping, type_of
 from router.config.tables import Setting, Table, table_of
 from router.scores import Better, Score
+from router.settings.alert import Alert
 from router.settings.backend import Backend, Url
 from router.settings.declared import DeclaredTest, Guardrail, PositiveNumber
 from router.settings.gateway import Gateway
@@ -117,6 +118,8 @@ SINK: Final = table_of(
 
 TRIGGER: Final = table_of(Trigger, "What fires by itself: conditions of a route, and what follows when they are met.")
 
+ALERT: Final = table_of(Alert, "What an alert of Alertmanager or Grafana with these labels does to routes.")
+
 _SECTION: Final = mapping(str, Any)
 
 FILE: Final = Table(
@@ -128,6 +131,7 @@ FILE: Final = Table(
         "routes": Setting(_SECTION, "What is served, by name.", {}),
         "sinks": Setting(_SECTION, "Receivers of recorded events, by name.", {}),
         "triggers": Setting(_SECTION, "What fires by itself, by name.", {}),
+        "alerts": Setting(_SECTION, "What alerts from outside do, by name.", {}),
     },
     "The operator's file of Turnout.",
 )

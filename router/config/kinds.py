@@ -302,6 +302,7 @@ KINDS: Final = {
     "trusted_users": Annotated[
         mapping(spelled(_user), Literal["read", "operate", "admin"]), AfterValidator(lambda given: tuple(given.items()))
     ],
+    "labels": Annotated[mapping(Text, Text), AfterValidator(lambda given: tuple(given.items()))],
     "matched_headers": _headers(_token, _header_value),
     "request_headers": _headers(_request_header, _sent_value),
     "sink_headers": _headers(_event_header, _sent_value),

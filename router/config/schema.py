@@ -11,6 +11,7 @@ from typing import Any
 
 import policies
 from router.config.file import (
+    ALERT,
     BACKEND,
     CAPTURE,
     FILE,
@@ -43,6 +44,7 @@ def json_schema() -> dict[str, Any]:
         "routes": {**_named("route", FILE.settings["routes"]), "minProperties": 1},
         "sinks": _named("sink", FILE.settings["sinks"]),
         "triggers": _named("trigger", FILE.settings["triggers"]),
+        "alerts": _named("alert", FILE.settings["alerts"]),
     }
     backend = _table(BACKEND)
     backend["oneOf"] = [{"required": ["url"]}, {"required": ["urls"]}]
@@ -75,6 +77,7 @@ def json_schema() -> dict[str, Any]:
             "route": route,
             "sink": _table(SINK),
             "trigger": trigger,
+            "alert": _table(ALERT),
             "condition": {"oneOf": [{"$ref": f"#/$defs/condition_{kind}"} for kind in conditions]},
             **{f"condition_{kind}": table for kind, table in conditions.items()},
             "policy": {"oneOf": [{"$ref": f"#/$defs/policy_{kind}"} for kind in kinds]},

@@ -16,10 +16,12 @@ from starlette.routing import Route
 
 from gateway.admin.asked import asker
 from gateway.admin.json_errors import problem
+from gateway.control.command import alerts
 from gateway.control.command.ask import Asker, NotDone, Via, read_ask
 from gateway.control.command.perform import Commands
 
 _MOST_BYTES: Final = 2**16
+_MOST_ALERTS_BYTES: Final = 2**22
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class ActsAPI:
         return [
             Route("/api/v1/routes/{route}/acts", self.on_route, methods=["POST"]),
             Route("/api/v1/acts", self.on_every_route, methods=["POST"]),
+            Route("/api/v1/alerts", self.on_alerts, methods=["POST"]),
         ]
 
     async def on_route(self, request: Request) -> Response:
@@ -41,6 +44,18 @@ class ActsAPI:
     async def on_every_route(self, request: Request) -> Response:
         """Freeze every route to its baseline, or end every freeze."""
         return await self._perform(request, None)
+
+    async def on_alerts(self, request: Request) -> Response:
+        """Do what the file says about the alerts of a message of Alertmanager or Grafana."""
+        config = self.commands.config
+        try:
+            body = await json_of(request, _MOST_ALERTS_BYTES)
+            if config is None:
+                raise NotDone(503, "the configuration is not valid, so what alerts do is not known")
+            found = await alerts.apply(self.commands, config, self.commands.snapshot, body, asking(request, "alert"))
+        except NotDone as refused:
+            return not_done(refused)
+        return Response(orjson.dumps(found), media_type="application/json")
 
     async def _perform(self, request: Request, route: str | None) -> Response:
         try:

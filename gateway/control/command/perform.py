@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from typing import Any, Final
 
 from gateway import nearest
@@ -23,6 +24,8 @@ from gateway.files.overrides import Override
 from gateway.store import reason
 from gateway.store.fleet.lease import LeaseLost
 from policies.rollouts.standing import Command, Moved, Refused, Standing, Verb, encode_standing
+from router.config.config import Config
+from router.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +45,21 @@ class Commands:
         self.relay = Relay(lambda: in_force.opened, self._perform)
         #: How many acts were asked for here, by verb, by how it was asked for and what came of it.
         self.counts: dict[tuple[str, str, str], int] = {}
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What is in force."""
+        return self._in_force.snapshot
+
+    @property
+    def config(self) -> Config | None:
+        """The file that it was made of, None while that is not known."""
+        return self._in_force.config
+
+    @property
+    def frozen(self) -> Mapping[str, str]:
+        """The variant of each route that is frozen."""
+        return self._in_force.freezes.frozen
 
     async def perform(self, ask: Ask, asker: Asker) -> Done:
         """Perform an act, at whichever node can, and return what was done. Raises NotDone."""

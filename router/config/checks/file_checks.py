@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from policies.types import Path
 from router.config import spellings
+from router.config.checks.alert_checks import alert_findings
 from router.config.checks.route_checks import overlaps, route_findings
 from router.config.checks.trigger_checks import trigger_findings
 from router.config.draft import Draft
@@ -40,6 +41,7 @@ def findings_of(draft: Draft) -> Iterator[Finding]:
     for name, sink in draft.sinks.items():
         yield from _sink(draft, sink, name)
     yield from trigger_findings(draft)
+    yield from alert_findings(draft)
 
 
 #: Settings of the gateway, each with the setting without which it has no effect.

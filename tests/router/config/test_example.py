@@ -10,12 +10,23 @@ import pytest
 
 from policies import POLICIES
 from router.config.config import Config, load, parse
-from router.config.file import BACKEND, COMMON, FILE, GATEWAY, GUARDRAIL, MIRROR, ROUTE, metric_table, policy_table
+from router.config.file import (
+    ALERT,
+    BACKEND,
+    COMMON,
+    FILE,
+    GATEWAY,
+    GUARDRAIL,
+    MIRROR,
+    ROUTE,
+    metric_table,
+    policy_table,
+)
 from router.config.tables import Table, nested
 from router.snapshot import Gateway
 
 EXAMPLE = Path(__file__).parents[3] / "config.example.toml"
-TABLES = (FILE, GATEWAY, BACKEND, metric_table(), MIRROR, GUARDRAIL, ROUTE, *map(policy_table, POLICIES))
+TABLES = (ALERT, FILE, GATEWAY, BACKEND, metric_table(), MIRROR, GUARDRAIL, ROUTE, *map(policy_table, POLICIES))
 
 
 def within(table: Table) -> Iterator[Table]:
