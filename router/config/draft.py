@@ -166,7 +166,8 @@ def _policy(given: dict[str, Any], path: Path) -> tuple[Policy | None, TableDraf
     table = policy_table(kinds[kind])
     reading = read(table, given, path)
     values = {name: value for name, value in reading.values.items() if name not in ("kind", "salt")}
-    values |= {name: stand_in(table.settings[name].type) for name in reading.broken if name != "salt"}
+    unread = table.settings.keys() - values.keys() - {"kind", "salt"}
+    values |= {name: stand_in(table.settings[name].type) for name in unread}
     return kinds[kind](**values), reading
 
 

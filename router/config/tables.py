@@ -62,7 +62,8 @@ class Table:
 class TableDraft:
     """A table as read: a value for each key that is right or has a default, and what is wrong with the others.
 
-    ``broken`` are the keys whose value is not known, so that no check takes them for absent.
+    ``broken`` are the keys whose value is not known, so that no check takes them for absent. Of a list of tables they
+    also name each one that is wrong, as ``steps[1]``; the others can be checked.
     """
 
     path: Path
@@ -147,26 +148,30 @@ def _read_value(reading: TableDraft, name: str, setting: Setting, key: str, give
         reading.broken.add(name)
         reading.findings.extend(_finding((*reading.path, key), setting, detail) for detail in error.errors())
         return
-    if setting.made is None:
-        reading.values[name] = value
-    elif isinstance(value, tuple):
-        made = [_read_nested(reading, name, setting.made, item, (key, index)) for index, item in enumerate(value)]
-        reading.values[name] = tuple(made)
-    elif isinstance(value, dict):
-        reading.values[name] = _read_nested(reading, name, setting.made, value, (key,))
+    made = setting.made
+    if made is not None and isinstance(value, tuple):
+        items = [_read_nested(reading, made, item, (key, index)) for index, item in enumerate(value)]
+        reading.values[name] = tuple(item for item, _ in items)
+        wrong = {f"{name}[{index}]" for index, (_, right) in enumerate(items) if not right}
+        reading.broken.update(wrong | {name} if wrong else ())
+    elif made is not None and isinstance(value, dict):
+        value, right = _read_nested(reading, made, value, (key,))
+        if right:
+            reading.values[name] = value
+        else:
+            reading.broken.add(name)
     else:
         reading.values[name] = value
-    if name in reading.broken:
-        del reading.values[name]
 
 
-def _read_nested(reading: TableDraft, name: str, made: type, given: object, below: Path) -> Any:
-    """Return a table of the setting ``name`` as the value that it becomes; None where it is not right."""
-    inner = read(nested(made), given, (*reading.path, *below))
+def _read_nested(reading: TableDraft, made: type, given: object, below: Path) -> tuple[Any, bool]:
+    """Return a table as the value that it becomes, and whether it is right; wrong keys have a default or stand-in."""
+    table = nested(made)
+    inner = read(table, given, (*reading.path, *below))
     reading.findings.extend(inner.findings)
-    if inner.broken or inner.findings:
-        reading.broken.add(name)
-    return None if inner.broken else made(**inner.values)
+    unread = {name: one for name, one in table.settings.items() if name not in inner.values}
+    values = {name: stand_in(one.type) if one.required else one.default for name, one in unread.items()}
+    return made(**inner.values, **values), not inner.findings
 
 
 def _made(declared: Any) -> type | None:

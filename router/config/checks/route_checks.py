@@ -176,7 +176,7 @@ def _policy(draft: Draft, route: RouteDraft, policy: Policy) -> Iterator[Finding
     own = [
         Finding((*path, *problem.path), f"{dotted((*path, *problem.path))} {problem.message}")
         for problem in policy.problems()
-        if not route.unsure.intersection(map(str, problem.path[:1]))
+        if _sure(route, problem.path)
     ]
     yield from own
     yield from _baseline(route, policy)
@@ -191,6 +191,15 @@ def _policy(draft: Draft, route: RouteDraft, policy: Policy) -> Iterator[Finding
     if sticky and route.knows("unit") and route.get("unit") is None:
         message = f"{dotted(path)} keeps a unit with its variant, but the route names no unit: each request is its own"
         yield Finding(path, message, 'say who is randomised, as in unit = "header:x-user-id"', "table", "warning")
+
+
+def _sure(route: RouteDraft, path: Path) -> bool:
+    """Return whether a setting of the policy could be read: all of it, or of a list of tables the one at ``path``."""
+    name = str(path[0])
+    if name not in route.unsure:
+        return True
+    listed = any(one.startswith(f"{name}[") for one in route.unsure)
+    return listed and len(path) > 1 and f"{name}[{path[1]}]" not in route.unsure
 
 
 def _baseline(route: RouteDraft, policy: Policy) -> Iterator[Finding]:

@@ -198,6 +198,20 @@ def test_mistakes_of_several_steps_are_all_named() -> None:
     ]
 
 
+def test_a_step_that_cannot_be_read_hides_no_mistake_of_another() -> None:
+    steps = (
+        "{ share = 0.5, hold = '1h' }",
+        "{ shar = 0.7, hold = '1h' }",
+        "{ share = 0.1, hold = '1h' }",
+        "{ share = 0.9 }",
+    )
+    assert messages_of(stepped(*steps)) == [
+        f'{STEPS}[1]: unknown setting "shar"',
+        f"{STEPS}[2].share must be more than that of step 1, 0.5, got 0.1: a rollout sends no unit back",
+        f"{STEPS}[3].share is that of the last step, which must be share = 1.0: done means that all get the candidate",
+    ]
+
+
 @pytest.mark.parametrize("action", ["rollback", "pause", "floor", "warn"])
 def test_a_bandit_takes_every_action(action: str) -> None:
     policy = '{ kind = "thompson", variants = ["v1", "v2"], reward = "click" }'
