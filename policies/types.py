@@ -310,8 +310,12 @@ class Policy(ABC):
         return ()
 
     def _subject(self, baseline: str) -> Subject:
-        settings = blake2b(repr(self).encode(), digest_size=8).hexdigest()
+        given: object = self.variants  # what the file says of each: where shares are learned, that it is there
+        if not self.adaptive:
+            plan = self.plan(Evidence())
+            given = dict(plan.shares), getattr(plan, "mirrors", ())
         named = baseline or self.baseline or self.variants[0]
+        settings = blake2b(repr(given).encode(), digest_size=8).hexdigest()
         return Subject(
             kind=self.kind, variants=self.variants, baseline=named, adaptive=self.adaptive, settings=settings
         )

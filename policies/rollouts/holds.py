@@ -2,7 +2,7 @@
 
 Rule: a guardrail never holds the baseline, and no variant while the baseline itself fails: that is said instead. A held
 variant is free again with another version, and after ``resume`` or ``restart``; what a person did lasts until the file
-changes the policy's own settings.
+changes what the policy gives to variants.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from policies.rollouts.waits import Wait
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """What this has to know of a policy; ``settings`` is a hash of its own settings."""
+    """What this has to know of a policy; ``settings`` is a hash of what the file says that each variant gets."""
 
     kind: str
     variants: tuple[str, ...]
@@ -155,7 +155,7 @@ def _edited(subject: Subject, changes: Changes) -> None:
         return
     hand = now.detail.get("by_hand")
     if hand and hand["settings"] != subject.settings:
-        why = f"the file changed the policy, which ends what {hand['who']} did by hand ({hand['verb']})"
+        why = f"the file changed the shares, which ends what {hand['who']} did by hand ({hand['verb']})"
         detail = changes.note(by_hand=None, because=None)
         changes.make("freed", why, "edit", state="running", held={}, of={}, detail=detail)
         return

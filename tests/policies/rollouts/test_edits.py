@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from policies import AB
+from policies import AB, Thompson
 from policies.rollouts.ladder import Stage, position
 from policies.types import Evidence
 from tests.policies.rollouts.climb import DAY, HOUR, Climb, broken, rollout
@@ -108,13 +108,24 @@ def test_an_act_by_hand_stands_against_a_reload_and_is_named() -> None:
     assert climb.standing.detail["by_hand"]["who"] == "ann"
 
 
-def test_an_act_on_another_policy_ends_when_the_file_changes_its_settings() -> None:
+def test_an_act_on_another_policy_ends_when_the_file_changes_that_very_setting() -> None:
     climb = Climb(AB(shares={"v1": 0.5, "v2": 0.5}))
     climb.act("rollback", "ann", baseline="v1")
+    assert climb.after(baseline="v1") == []
+    climb.edit(sticky=False)
     assert climb.after(baseline="v1") == []
     climb.edit(shares={"v1": 0.9, "v2": 0.1})
     assert climb.after(baseline="v1") == ["freed"]
     assert "ends what ann did by hand (rollback)" in climb.events[-1]["why"]
+
+
+def test_an_act_on_a_bandit_ends_when_the_file_changes_its_variants() -> None:
+    climb = Climb(Thompson(variants=("v1", "v2"), reward="click"))
+    climb.act("pause", "ann")
+    climb.edit(floor=0.05)
+    assert climb.after() == []
+    climb.edit(variants=("v1", "v2", "v3"))
+    assert climb.after() == ["freed"]
 
 
 def test_what_a_guardrail_did_is_no_hand_act_and_ends_with_the_version() -> None:
