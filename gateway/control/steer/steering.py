@@ -29,7 +29,7 @@ from router.snapshot import Snapshot
 logger = logging.getLogger(__name__)
 
 #: About how long a pass looks up what is known of routes that would move; those that are left have the next pass.
-BUDGET_SECONDS: Final = 0.05
+BUDGET_SECONDS: Final = 0.03
 
 #: With recording farther behind, what is counted is not what happens.
 BEHIND_SECONDS: Final = 10.0
@@ -38,7 +38,7 @@ BEHIND_SECONDS: Final = 10.0
 #: took; and all together take at most so long in a pass. Verdicts are made anyway: what they know is taken over.
 EVERY_SECONDS: Final = 1.0
 REST: Final = 50
-LEARNING_SECONDS: Final = 0.02
+LEARNING_SECONDS: Final = 0.005
 
 #: Stores moves, and puts in force what follows from them.
 Settle = Callable[[Mapping[str, Moved]], Awaitable[None]]
