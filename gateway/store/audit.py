@@ -5,9 +5,9 @@ head until the commit, so that several nodes write one chain; it belongs at the 
 lock. An alteration of the tables never keeps it from appending: ``verify`` finds the alteration.
 
 What ``verify`` finds: any entry that was changed, removed, inserted, moved or repeated, from the first on. The last
-entries, removed together with the head's row set back, are missed only with a head that is kept elsewhere: each node
-keeps one in ``data_dir`` (``HEAD_FILE``), and ``act`` events carry number and hash. Nothing finds that whoever can
-write both the database and every such copy has written the whole chain anew.
+entries, removed together with the head's row set back, are missed without a head that is kept elsewhere: each node
+keeps one in ``data_dir`` (``HEAD_FILE``), and an operator may keep what ``verify`` returned. Nothing finds that whoever
+can write both the database and every such copy has written the whole chain anew.
 """
 
 from __future__ import annotations

@@ -65,8 +65,8 @@ def verify(
     """Check each entry against the one before, and the last against what this node knows of the log.
 
     Names the first entry that does not fit, and exits with 1. Whoever can write the store and data_dir can write the
-    whole log anew: keep the head that this prints, or the act events of a sink, somewhere else, and give it with
-    --head.
+    whole log anew: keep the head that this prints somewhere else, and give it with --head. A sink that gets act events
+    keeps what was done.
     """
     from gateway.store import audit as log
 

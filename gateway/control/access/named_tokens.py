@@ -17,8 +17,10 @@ from gateway.control.datagrams import WorkerReports
 from gateway.control.event_log import EventLog, now_ms
 from gateway.control.opened import Opened
 from gateway.control.plan.in_force import InForce
+from gateway.control.record.transaction import announce_entry
 from gateway.proxy.log.worker_series import FEEDBACK_TOKEN_USES
 from gateway.store import Store, StoreError, reason, tokens
+from gateway.store.audit import Entry
 from gateway.store.tokens import MadeToken, StoredToken
 
 logger = logging.getLogger(__name__)
@@ -47,7 +49,9 @@ class Tokens:
     async def create(self, name: str, scope: str, expires_ms: int | None, act: Act) -> MadeToken:
         """Make a token and put it in force. Raises TokenRefused, and what the store raises."""
         who = act.who or act.author or "unknown"
+        entry = Entry(who=who, via=act.via, act="token_created", changed=f'token "{name}" of scope {scope}')
         async with self._store.begin() as connection:
+            await announce_entry(connection, entry, self._in_force.snapshot.sinks, now_ms())
             made = await tokens.create(
                 connection, name=name, scope=scope, expires_ms=expires_ms, who=who, via=act.via, now_ms=now_ms()
             )
@@ -58,7 +62,9 @@ class Tokens:
     async def revoke(self, name: str, act: Act) -> StoredToken:
         """Revoke a token everywhere. Raises TokenRefused, and what the store raises."""
         who = act.who or act.author or "unknown"
+        entry = Entry(who=who, via=act.via, act="token_revoked", changed=f'token "{name}"')
         async with self._store.begin() as connection:
+            await announce_entry(connection, entry, self._in_force.snapshot.sinks, now_ms())
             revoked = await tokens.revoke(connection, name, who=who, via=act.via, now_ms=now_ms())
         self._event_log.note("token_revoked", None, name, via=act.via, author=act.author)
         await self.take()

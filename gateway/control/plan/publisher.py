@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.control.event_log import EventLog, now_ms
 from gateway.control.membership import Member
+from gateway.control.record.transaction import announce_entry
 from gateway.files.published import SNAPSHOT, fingerprint, publish
 from gateway.store import Store, StoreError, audit, reason
 from gateway.store.audit import Entry
@@ -231,6 +232,8 @@ class Publisher:
 
     async def _append_entries(self, connection: AsyncConnection) -> None:
         """Append what waits for it, at the end of a transaction; ``_audited`` follows its commit."""
+        for entry in tuple(self._unaudited):
+            await announce_entry(connection, entry, self.snapshot.sinks, now_ms())
         for entry in tuple(self._unaudited):
             await audit.append(connection, entry, now_ms())
 

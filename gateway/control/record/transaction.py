@@ -16,7 +16,9 @@ from gateway.control.join.joiner import Joiner
 from gateway.control.record.drain import Read
 from gateway.control.record.lines import Batch
 from gateway.control.record.state import StoreState
+from gateway.proxy.exchange.ids import new_id
 from gateway.sinks.cloudevents import events
+from gateway.store.audit import Entry
 from gateway.store.counts import plans, positions, tallies
 from gateway.store.counts.definitions import Definition, newly_defined
 from gateway.store.counts.deltas import Deltas
@@ -24,7 +26,7 @@ from gateway.store.fleet import shipped
 from gateway.store.rows import bodies, calls, outbox
 from gateway.store.rows.feedback_status import UNKNOWN
 from gateway.store.rows.outbox import Made
-from gateway.store.rows.recorded import Recorded
+from gateway.store.rows.recorded import Announced, Recorded
 from router.exposure import exposure
 from router.snapshot import Sink, Snapshot
 
@@ -89,6 +91,20 @@ async def queue_events(connection: AsyncConnection, recorded: Recorded, sinks: M
         for name, sink in sinks.items()
     }
     return await outbox.add(connection, made, now_ms)
+
+
+async def announce_entry(connection: AsyncConnection, entry: Entry, sinks: Mapping[str, Sink], now_ms: int) -> None:
+    """Queue an ``act`` event of an entry of the audit log: before the entry is appended, which takes the last lock."""
+    data = {
+        "change": entry.act,
+        "sentence": entry.changed,
+        "who": entry.who,
+        "via": entry.via,
+        "reason": entry.why,
+        "detail": entry.body,
+    }
+    announced = Announced("act", now_ms, new_id(now_ms), entry.route, data)
+    await queue_events(connection, Recorded(announced=[announced]), sinks)
 
 
 async def begin_definitions(connection: AsyncConnection, joiner: Joiner, snapshot: Snapshot, now_ms: int) -> set[str]:

@@ -16,6 +16,7 @@ from gateway import nearest
 from gateway.control.event_log import EventLog, now_ms
 from gateway.control.opened import Opened
 from gateway.control.plan.in_force import InForce
+from gateway.control.record.transaction import announce_entry
 from gateway.store import StoreError, audit, reason
 from gateway.store.audit import Entry
 from gateway.store.standings import Stood, read_standing, read_standings, write_standings
@@ -102,6 +103,7 @@ class VersionSlots:
             entry = Entry(
                 who=filling.who, via=filling.via, act="slot_filled", changed=changed, why=filling.why, body=told
             )
+            await announce_entry(connection, entry, snapshot.sinks, at_ms)
             await audit.append(connection, entry, at_ms)
         self._event_log.note("slot_filled", None, changed, via=filling.via, author=filling.who)
         await self.take()

@@ -6,13 +6,16 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from sqlalchemy import text
 
 from gateway.control.acts import Act, owner_of
 from gateway.control.control import Control
 from gateway.control.plan.edits import last_editor
+from gateway.control.registry.version_slots import Filling
 from gateway.store import audit
+from tests.gateway.control.plan.test_planner import CONFIG
 from tests.gateway.control.test_control import House, recording, until
 
 
@@ -111,5 +114,34 @@ def test_a_file_that_was_edited_before_the_start_is_in_the_log_once(tmp_path: Pa
             await until(lambda: control.queries.ready)
             await control.in_force.decide()
             assert [one["via"] for one in await entries(control)] == ["start", "start"]
+
+    asyncio.run(story())
+
+
+def test_edits_tokens_and_slots_are_events_of_sinks(tmp_path: Path) -> None:
+    """What the log has, another system may keep too."""
+    slot = 'slot = { url = "http://models/{version}", hosts = ["models"] }'
+    sink = '[sinks.siem]\nkind = "cloudevents"\nurl = "http://127.0.0.1:1/"\nevents = ["act"]\n'
+
+    async def story() -> None:
+        house = House(tmp_path, CONFIG.replace("[backends.b]", f"{slot}\n[backends.b]") + sink)
+        async with recording(house.control()) as control:
+            await until(lambda: control.queries.ready)
+            await control.in_force.decide()
+            await control.tokens.create("ci", "read", None, Act("api", "ana, from 10.0.0.1", "ana"))
+            await control.tokens.revoke("ci", Act("api", who="ana"))
+            await control.slots.fill(Filling("a", "7", "bo", "api", "retrained"))
+            async with control.queries.store.read() as connection:
+                rows = (await connection.execute(text("SELECT events FROM outbox ORDER BY seq"))).scalars().all()
+            sent = [orjson.loads(line) for row in rows for line in bytes(row).split(b"\n")]
+            assert {one["type"] for one in sent} == {"turnout.act"}
+            said = [(one["data"]["change"], one["data"]["who"], one["data"]["via"]) for one in sent]
+            assert said[-4:] == [
+                ("token_created", "ana", "api"),
+                ("token_revoked", "ana", "api"),
+                ("slot_filled", "bo", "api"),
+                ("config_reloaded", "bo", "registry"),
+            ]
+            assert sent[-2]["data"]["reason"] == "retrained"
 
     asyncio.run(story())
