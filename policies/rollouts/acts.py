@@ -134,6 +134,8 @@ def _unfit(stage: Stage, command: Command) -> str | None:
         return None
     if approval.ticket and not command.ticket:
         return "an approval of this step names a ticket, and this one has none"
+    if not command.known and (approval.by > 1 or approval.not_author):
+        return "this step needs to know who approves it, and the admin port asks nobody: it does with a token"
     if approval.not_author and command.author is None:
         return "it is not known who wrote the candidate's setting, and this step needs the approval of somebody else"
     if approval.not_author and command.author == command.who:

@@ -98,13 +98,17 @@ class Findings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """What a person, or a program for one, wants done; ``author`` wrote the candidate's setting, if that is known."""
+    """What a person, or a program for one, wants done; ``author`` wrote the candidate's setting, if that is known.
+
+    ``known`` says whether ``who`` was proved, by a token or a proxy: where nobody is asked, it may be anybody.
+    """
 
     verb: Verb
     who: str
     why: str = ""
     ticket: str = ""
     author: str | None = None
+    known: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,7 @@ class ActsAPI:
 def asking(request: Request, via: Via) -> Asker:
     """Return who sends a request, as acts know it."""
     asked = asker(request)
-    return Asker(asked.who, via, asked.sentence)
+    return Asker(asked.who, via, asked.sentence, asked.known)
 
 
 async def json_of(request: Request, most: int) -> Any:

@@ -25,11 +25,15 @@ _MOST_CHARACTERS: Final = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """Who asks: ``who`` names a user or a token, ``sentence`` says all that is known, such as from where."""
+    """Who asks: ``who`` names a user or a token, ``sentence`` says all that is known, such as from where.
+
+    ``known`` says whether ``who`` was proved.
+    """
 
     who: str
     via: Via
     sentence: str = ""
+    known: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

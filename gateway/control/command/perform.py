@@ -147,6 +147,7 @@ class Commands:
             why=ask.why,
             ticket=ask.ticket,
             author=await self._author(ask.route),
+            known=asker.known,
         )
         seen: list[Standing] = []
 

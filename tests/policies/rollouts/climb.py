@@ -59,7 +59,7 @@ class Climb:
 
     def act(self, verb: Verb, who: str = "ann", **more: Any) -> str | list[str]:
         """Do an act; return the events, or why it was refused."""
-        given = {name: more.pop(name) for name in ("why", "ticket", "author") if name in more}
+        given = {name: more.pop(name) for name in ("why", "ticket", "author", "known") if name in more}
         command = Command(verb=verb, who=who, **given)
         done = self.policy.act(self.standing, command, self.findings(**more), self.now)
         return done.why if isinstance(done, Refused) else self._take(done)

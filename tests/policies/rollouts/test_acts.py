@@ -55,6 +55,15 @@ def test_four_eyes() -> None:
     assert climb.after() == ["step_passed"]
 
 
+@pytest.mark.parametrize("approval", [Approval(by=2), Approval(not_author=True)])
+def test_four_eyes_need_to_know_whose_they_are(approval: Approval) -> None:
+    """Where the admin port asks for no token, a name is what the sender says, and two names may be one person."""
+    climb = begun(Stage(share=0.1, approve=approval), LAST)
+    assert "needs to know who approves" in climb.act("approve", "ann", author="eve", known=False)
+    assert "approv" in climb.act("advance", "ann", author="eve", known=False)
+    assert climb.act("approve", "ann", author="eve") == ["approved"]
+
+
 @pytest.mark.parametrize("verb", ["advance", "promote"])
 def test_nobody_goes_around_the_approvals_of_others(verb: Any) -> None:
     climb = begun(Stage(share=0.1, approve=FOUR_EYES), LAST)
