@@ -284,6 +284,6 @@ def refused_number(value: object) -> str | None:
 
 def _number(value: Any) -> float | None:
     """Return a number that counts. NaN is within no bounds, and a boolean is no number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not -LARGEST <= value <= LARGEST:
-        return None
-    return float(value)
+    if type(value) in (int, float) and -LARGEST <= value <= LARGEST:  # JSON has no other numbers
+        return float(value)
+    return None

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.special import digamma, logit, ndtr, polygamma
 
 from loadtests.honesty.cases import Array, Case, Measured, mean, median, share
-from loadtests.honesty.verdicts import LEAST_SCORE, Decided, Plans, fresh_decision, fresh_stretch
+from loadtests.honesty.verdicts import LEAST_SCORE, Decided, Plans, fresh_band, fresh_decision, fresh_stretch
 from policies.types import StretchTallies
 from router.compile import STEP
 from router.outcomes import values
@@ -64,17 +64,35 @@ class Played:
         return [fresh_stretch(float(self.share[run, at]), *sums) for at, *sums in zip(begins, n, won, strict=True)]
 
 
-def played(rates: Rates, floor: float, *, requests: int, batch: int, random: np.random.Generator, runs: int) -> Played:
-    """Return what bandits do that may make a plan after each batch, and do where the share moves by a step."""
+def played(
+    rates: Rates,
+    floor: float,
+    *,
+    requests: int,
+    batch: int,
+    random: np.random.Generator,
+    runs: int,
+    late: int = 0,
+    anew: int = 0,
+) -> Played:
+    """Return what bandits do that may make a plan after each batch, and do where the share moves by a step.
+
+    A plan knows nothing of the last ``late`` batches, and of the variant nothing before batch ``anew``: it has a new
+    version since.
+    """
     batches = requests // batch
     share, n, successes = np.zeros((runs, batches)), np.zeros((runs, batches, 2)), np.zeros((runs, batches, 2))
-    had, won, part = np.zeros((runs, 2)), np.zeros((runs, 2)), np.full(runs, 0.5)
+    part = np.full(runs, 0.5)
     for at in range(batches):
         share[:, at] = part
         variant = random.binomial(batch, part)
         n[:, at] = np.stack([batch - variant, variant], axis=1)
         successes[:, at] = random.binomial(n[:, at].astype(int), np.array(rates(at / batches)))
-        had, won = had + n[:, at], won + successes[:, at]
+        begins, known = [0, anew if at >= anew else 0], max(at + 1 - late, 0)
+        had, won = (
+            np.stack([of[:, begin : max(known, begin), side].sum(axis=1) for side, begin in enumerate(begins)], axis=1)
+            for of in (n, successes)
+        )
         planned = shares(won, had - won, floor)
         part = np.where(np.abs(logit(planned) - logit(part)) > STEP, planned, part)
     return Played(share, n, successes)
@@ -106,8 +124,12 @@ def decided(
     only_worse: bool = False,
 ) -> Decided:
     """Return the first decision of each run, when one looks after every batch."""
-    made = played(rates, floor, requests=requests, batch=batch, random=random, runs=runs)
-    scores, batches = made.scores(), requests // batch
+    return first(played(rates, floor, requests=requests, batch=batch, random=random, runs=runs), only_worse=only_worse)
+
+
+def first(made: Played, *, only_worse: bool = False) -> Decided:
+    """Return the first decision of each run."""
+    scores, (runs, batches) = made.scores(), made.share.shape
     asked = (scores <= -LEAST_SCORE) if only_worse else (np.abs(scores) >= LEAST_SCORE)
     sign, look = np.zeros(runs, dtype=np.int64), np.full(runs, batches, dtype=np.int64)
     for run in range(runs):
@@ -122,6 +144,48 @@ def decided(
 def told_apart(rates: Rates, floor: float, requests: int, random: np.random.Generator, runs: int) -> Measured:
     """Return how often a winner is named."""
     return share(decided(rates, floor, requests, random, runs).sign != 0)
+
+
+def told_apart_anew(random: np.random.Generator, runs: int) -> Measured:
+    """Return how often a winner is named of equal variants, one of which has a new version half-way.
+
+    Labels come ten batches of 200 requests late. What is compared is what came since, as far as it has labels.
+    """
+    late, half = 10, 100
+    made = played(cycle(0.05, 0.1, 3), 0.02, requests=40_000, batch=200, random=random, runs=runs, late=late, anew=half)
+    since = [of[:, half:-late] for of in (made.share, made.n, made.successes)]
+    return share(first(Played(*since)).sign != 0)
+
+
+def told_apart_corrected(random: np.random.Generator, runs: int) -> Measured:
+    """Return how often a winner is named of equal variants, at every 100 of 20,000 requests, where labels change.
+
+    Thirty batches later 30 % of the successes are corrected to failures, and 2 % of the failures to successes.
+    """
+    after, rate = 30, 0.1
+    made = played(constant(rate, rate), 0.02, requests=20_000, batch=100, random=random, runs=runs)
+    lost = random.binomial(made.successes.astype(int), 0.3)
+    won = random.binomial((made.n - made.successes).astype(int), 0.02)
+    settled = made.successes - lost + won
+    named = np.zeros(runs, dtype=bool)
+    for at in range(1, made.share.shape[1] + 1):
+        old = max(at - after, 0)
+        seen = np.concatenate([settled[:, :old], made.successes[:, old:at]], axis=1)
+        now = Played(made.share[:, :at], made.n[:, :at], seen)
+        for run in np.flatnonzero((np.abs(now.scores()[:, -1]) >= LEAST_SCORE) & ~named):
+            named[run] = fresh_decision(now.stretches(int(run), at)) != 0
+    return share(named)
+
+
+def missed(rates: Rates, floor: float, requests: int, random: np.random.Generator, runs: int) -> Measured:
+    """Return how often the band that describes a bandit's difference misses it, looked at once, at the end."""
+    made = played(rates, floor, requests=requests, batch=100, random=random, runs=runs)
+    baseline, variant = rates(0.0)
+    within = []
+    for run in range(runs):
+        band = fresh_band(made.stretches(run, requests // 100))
+        within.append(band is not None and band[0] <= variant - baseline <= band[1])
+    return share([not one for one in within])
 
 
 def until_decided(
@@ -264,6 +328,30 @@ def _wrong(rates: Rates, floor: float, requests: int, batch: int, random: np.ran
 
 CASES: Final = (
     *_winners(),
+    Case(
+        "a",
+        "a false winner, Thompson, since a new version",
+        "5% to 10% three times, labels 2,000 requests late, 40,000 requests",
+        told_apart_anew,
+        bound=0.05,
+    ),
+    Case(
+        "a",
+        "a false winner, Thompson, corrected labels",
+        "10%, of which a third is corrected 3,000 requests later, 20,000 requests",
+        told_apart_corrected,
+        bound=0.05,
+    ),
+    *(
+        Case(
+            "band",
+            "the band that describes a bandit misses the difference",
+            f"{low:.0%} vs {high:.0%}, floor {floor:g}, once, at 20,000 requests",
+            partial(missed, constant(low, high), floor, 20_000),
+        )
+        for low, high in ((0.05, 0.05), (0.05, 0.06), (0.06, 0.12))
+        for floor in (0.02, 0.1)
+    ),
     *(
         Case(
             "g",

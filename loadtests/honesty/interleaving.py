@@ -15,9 +15,10 @@ from typing import Final
 
 import numpy as np
 
+from gateway.report.verdict import DRAFT_ALARM
 from loadtests.honesty.cases import Array, Case, Measured, share
 from policies.plans import CompetitivePairs, Slot, TeamDraft, competitive_pairs, team_draft
-from policies.statistics.preference import preference
+from policies.statistics.preference import preference, unfairness_p
 from policies.types import Tally
 from router.outcomes import values
 from router.records import Feedback, Prediction
@@ -179,7 +180,35 @@ def returning_units(random: np.random.Generator, runs: int, units: int = 100, ti
     return share(ever)
 
 
+def fair_drafts(random: np.random.Generator, runs: int) -> Measured:
+    """Return how often a check alarms of fair drafts, at every 50 of 20,000 lists.
+
+    Which ranker is first is a coin. Who has more of the shown items is one in three lists, and who has the better
+    places follows from who is first: so the three checks go together, as they do in drafts.
+    """
+    alarmed, level = np.zeros(runs, bool), DRAFT_ALARM / 3
+    for run in range(runs):
+        coins = random.choice((-1.0, 1.0), 20_000)
+        uneven = np.where(random.random(20_000) < 1 / 3, random.choice((-1.0, 1.0), 20_000), 0.0)
+        for values_ in (coins, uneven, coins * random.random(20_000)):
+            sums = [np.cumsum(of)[49::50] for of in (values_, values_ > 0, values_ < 0)]
+            far = np.abs(sums[0]) > 3 * np.sqrt(np.maximum(sums[1] + sums[2], 1) / 3)
+            for at in np.flatnonzero(far):
+                m, more, less = (float(of[at]) for of in sums)
+                tally = Tally(n=50 * int(at + 1), m=m, d=50.0 * (at + 1), positive=int(more), negative=int(less))
+                alarmed[run] |= unfairness_p(tally) <= level
+    return share(alarmed)
+
+
 CASES: Final = (
+    Case(
+        "p",
+        "a check of interleaving alarms though drafts are fair",
+        "three checks, at every 50 of 20,000 lists",
+        fair_drafts,
+        bound=0.001,
+        runs=2000,
+    ),
     Case(
         "p",
         "impressions to 80 % power, competitive pairs ÷ team draft",

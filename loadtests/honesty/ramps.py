@@ -40,11 +40,12 @@ def _spread(tally: Tally, random: np.random.Generator) -> Buckets:
     return Buckets(tuple(map(float, right)), tuple(map(float, right + wrong)))
 
 
-def over_a_ramp(again: bool, better: float, random: np.random.Generator, runs: int) -> Measured:
+def over_a_ramp(again: bool, better: float, random: np.random.Generator, runs: int, *, trend: bool = False) -> Measured:
     """Return how often variants are told apart over a ramp, at ten looks in each of its five periods.
 
     4,000 users have rates of their own, of mean .2, to which the variant adds ``better``. ``again``: all of them come
-    in each period; else each comes in one. The base rate halves and doubles from period to period.
+    in each period; else each comes in one. The base rate halves and doubles from period to period; with
+    ``trend`` it goes from two fifths to the double, a little at each look.
     """
     users, looks = 4000, 10
     found = []
@@ -59,7 +60,9 @@ def over_a_ramp(again: bool, better: float, random: np.random.Generator, runs: i
             here = np.full(users, True) if again else first == number
             world = 0.5 if number % 2 else 1.0
             m, d = np.zeros(users), np.zeros(users)
-            for _look in range(looks):
+            for look in range(looks):
+                if trend:
+                    world = 0.4 * 5.0 ** ((number * looks + look) / (len(STEPS) * looks))
                 came = np.where(here, random.poisson(0.3 if again else 1.5, users), 0)
                 m += random.binomial(came, np.minimum(rate * world + better * treated, 1.0))
                 d += came
@@ -155,10 +158,15 @@ CASES: Final = (
             "aa-ramp",
             "equal rates called different over a ramp of five steps",
             f"4,000 users {words}, 5% to 50% share",
-            partial(over_a_ramp, again, 0.0),
+            partial(over_a_ramp, again, 0.0, trend=trend),
             bound=0.05,
         )
-        for again, words in ((True, "who come in each"), (False, "who come in one"))
+        for again, trend, words in (
+            (True, False, "who come in each"),
+            (False, False, "who come in one"),
+            (True, True, "who come in each, rates rise fivefold"),
+            (False, True, "who come in one, rates rise fivefold"),
+        )
     ),
     Case(
         "aa-ramp",

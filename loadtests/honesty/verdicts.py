@@ -154,6 +154,12 @@ def fresh_decision(stretches: Sequence[StretchTallies]) -> int:
     return 1 if found.difference > 0 else -1
 
 
+def fresh_band(stretches: Sequence[StretchTallies]) -> tuple[float, float] | None:
+    """Return the band that describes the difference of rates; None where there is none."""
+    found = fresh_difference(stretches, SIDES[1], SIDES[0], METRIC, bounds=(0.0, 1.0), alpha=ALPHA)
+    return None if found is None else (found.low, found.high)
+
+
 class Plans:
     """A Thompson policy of two variants over one run: the plans that the product makes of what came in."""
 

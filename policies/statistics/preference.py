@@ -117,7 +117,7 @@ def unfairness_p(tally: Tally) -> float:
         return 1.0
     prior = 50.0
     total = prior + values
-    return exp(min(0.0, 0.5 * log(total / prior) - tally.m**2 / (2 * total)))
+    return exp(min(0.0, 0.5 * log(total / prior) - tally.m * tally.m / (2 * total)))
 
 
 def _log_beta(a: float, b: float) -> float:

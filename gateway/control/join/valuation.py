@@ -53,7 +53,8 @@ class Valuation:
             for shadow, found in compared(both):
                 if shadow.variant not in known:
                     deltas.compared(shadow, found)
-            _place(old, both, deltas)
+            if "draft" in [call.shared.role for call in both]:
+                _place(old, both, deltas)
         learned = feedback_of(joined)
         needed = self._definitions.exposure(new[0].route, new[0].at_ms)
         met = not needed or exposed(learned)
