@@ -22,6 +22,7 @@ from gateway.cli.local.journal import journal
 from gateway.cli.local.serve import demo, serve
 from gateway.cli.options import CONFIG_HELP
 from gateway.cli.remote import acts
+from gateway.cli.remote.config import config as config_commands
 from gateway.cli.remote.events import events
 from gateway.cli.remote.export import export
 from gateway.cli.remote.power import power
@@ -83,6 +84,7 @@ app.add_typer(db, name="db")
 app.add_typer(privacy, name="privacy")
 app.add_typer(assignment, name="assignment")
 app.add_typer(audit, name="audit")
+app.add_typer(config_commands, name="config")
 app.add_typer(sink, name="sink")
 app.add_typer(token, name="token")
 app.add_typer(trigger, name="trigger")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import wraps
 from typing import Any, Final
 
@@ -184,8 +184,10 @@ class API:
         return _json({"set_aside": found})
 
     async def config(self, request: Request) -> Response:
-        """The configuration in force, without secrets."""
-        return _json(effective(self.controller.in_force.snapshot))
+        """The configuration in force, without secrets, and the last act that froze each route or ended that."""
+        in_force = self.controller.in_force
+        acts = {name: asdict(one) for name, one in in_force.freezes.acts.items()}
+        return _json({**effective(in_force.snapshot), "overrides": acts})
 
     async def fleet(self, request: Request) -> Response:
         """The nodes that share the store, and which of them holds the lease; none where the store is not shared."""
