@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+from collections.abc import Coroutine
 from pathlib import Path
 from secrets import randbits
+from typing import Any
 
 from rich.console import Console
 
@@ -18,6 +20,8 @@ from gateway.cli import output
 
 #: 205 requests a second over eight routes keep one slow core busy at most, models included.
 DEFAULT_SECONDS = 60.0
+#: What the loop takes at most; on an idle machine it is done after a minute and a half.
+LOOP_SECONDS = 180.0
 DEFAULT_RATE = 205.0
 
 
@@ -27,13 +31,15 @@ def run(
     *,
     seed: int | None = None,
     json_file: Path | None = None,
+    whole_loop: bool = False,
     console: Console | None = None,
 ) -> int:
     """Run the demo and return its exit code: 0, or 1 when something is missing or the accounts do not add up.
 
     Users send ``rate`` requests a second for ``duration_seconds``. Training, starting and waiting for the last windows
     to close take some seconds more. ``seed`` fixes what the users do (None: a random one); the findings are written to
-    ``json_file``. Ctrl-C and SIGTERM end every process that was started; then it returns 130.
+    ``json_file``. With ``whole_loop`` a trigger has a model retrained instead, which a rollout brings to everyone.
+    Ctrl-C and SIGTERM end every process that was started; then it returns 130.
     """
     console = console or output.console()
     if importlib.util.find_spec("sklearn") is None:
@@ -43,11 +49,21 @@ def run(
     if not (duration_seconds > 0 and rate > 0):
         console.print("The demo needs a duration and a rate above 0.", style="red")
         return 1
+    if whole_loop:
+        from gateway.demo.loop import RATE, loop
+
+        work = loop(console, duration_seconds, RATE, randbits(32) if seed is None else seed)
+        return _ended(work, console)
     from gateway.demo.show import Show
 
     show = Show(console, duration_seconds, rate, randbits(32) if seed is None else seed, json_file)
+    return _ended(show.run(), console)
+
+
+def _ended(work: Coroutine[Any, Any, int], console: Console) -> int:
+    """Run it to its end, or until it is interrupted; return its exit code."""
     try:
-        return asyncio.run(show.run())
+        return asyncio.run(work)
     except (KeyboardInterrupt, asyncio.CancelledError):
         console.print("Stopped; everything that was started has ended.")
         return 130

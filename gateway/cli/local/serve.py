@@ -29,6 +29,9 @@ def demo(
         float | None, typer.Option("--rate", metavar="N", help="Requests a second, over all routes.")
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="Fix what the users do.")] = None,
+    whole_loop: Annotated[
+        bool, typer.Option("--loop", help="Instead, have a trigger retrain a model that a rollout brings to everyone.")
+    ] = False,
     json_file: Annotated[
         Path | None, typer.Option("--json-file", metavar="FILE", help="Write what was found as JSON too.")
     ] = None,
@@ -39,13 +42,15 @@ def demo(
     and ends with what it found. Needs the extra: pip install "turnout[demo]".
     """
     seconds = None if duration is None else _seconds(duration)
-    from gateway.demo import DEFAULT_RATE, DEFAULT_SECONDS, run
+    from gateway.demo import DEFAULT_RATE, DEFAULT_SECONDS, LOOP_SECONDS, run
 
+    usual = LOOP_SECONDS if whole_loop else DEFAULT_SECONDS
     code = run(
-        DEFAULT_SECONDS if seconds is None else seconds,
+        usual if seconds is None else seconds,
         DEFAULT_RATE if rate is None else rate,
         seed=seed,
         json_file=json_file,
+        whole_loop=whole_loop,
     )
     raise typer.Exit(code)
 
