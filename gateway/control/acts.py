@@ -19,6 +19,7 @@ import orjson
 from gateway.process.effective import HIDDEN, effective
 from policies import Policy
 from router.config.config import Config
+from router.settings.trigger import Trigger
 from router.snapshot import Snapshot
 
 #: How it was asked for: the file's content changed, SIGHUP, a request at the admin port, the start of the controller, a
@@ -79,9 +80,20 @@ def described(snapshot: Snapshot, config: Config | None) -> dict[str, str]:
             kept["policy"] = {"kind": policy.kind, **dict(_settings(policy))}
         routes[name] = kept
     tables = {name: whole[name] for name in ("gateway", "backends", "metrics", "sinks")}
+    if config is not None and config.hash == snapshot.config:
+        tables["triggers"] = {name: _trigger(one) for name, one in config.triggers.items()}
     found: dict[str, str] = {}
     _flatten({**tables, "routes": routes}, "", found)
     return found
+
+
+def _trigger(trigger: Trigger) -> dict[str, Any]:
+    """Return a trigger's settings by name, each condition with its kind."""
+    shown = {f.name: getattr(trigger, f.name) for f in fields(trigger) if f.name not in ("name", "any", "all")}
+    for index, one in enumerate(trigger.conditions):
+        said = {f.name: getattr(one, f.name) for f in fields(one)}  # type: ignore[arg-type]
+        shown[f"{'any' if trigger.any else 'all'}[{index}]"] = {"kind": one.kind, **said}
+    return shown
 
 
 def _settings(policy: Policy) -> Iterator[tuple[str, Any]]:

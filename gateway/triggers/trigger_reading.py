@@ -58,7 +58,7 @@ class TriggerReader:
             more["verdicts"] = {name: one.status for name, one in reported[route.name, route.epoch].items()}
         if any(need.what != "verdicts" for need in needs):
             ledger, account = await self._account(trigger.route)
-            more |= await asyncio.to_thread(_of_account, ledger, account, trigger.variant, needs)
+            more |= await asyncio.to_thread(readings_of, ledger, account, trigger.variant, needs)
             more["values"] = {
                 need.metric: await self._values(account, trigger.variant, need, at_ms)
                 for need in needs
@@ -127,7 +127,8 @@ def labels_in(ledger: Ledger, metric: Metric) -> int:
     )
 
 
-def _of_account(ledger: Ledger, account: Account, variant: str, needs: Iterable[Need]) -> dict[str, Any]:
+def readings_of(ledger: Ledger, account: Account, variant: str, needs: Iterable[Need]) -> dict[str, Any]:
+    """Return what is read of a route's account, by the names of TriggerReadings."""
     metrics = account.snapshot.metrics
     periods = [key.period for key in account.ledger.tallies if key.variant == variant and key.metric == CALLS]
     found: dict[str, Any] = {
