@@ -94,8 +94,8 @@ def guardrail(report: Report, one: Mapping[str, Any]) -> dict[str, str]:
     texts = {"value": show(one["value"]), "baseline": show(one["baseline"])}
     if one["limit"] is not None:
         least = not lower_is_better(report, one["metric"])
-        known = one["low"] is not None and one["high"] is not None
-        between = f"{show(one['low'])} to {show(one['high'])}" if known else NONE
+        ends = ["no bound" if end is None else show(end) for end in (one["low"], one["high"])]
+        between = NONE if one["low"] is None and one["high"] is None else " to ".join(ends)
         return texts | {"bound": f"{'at least' if least else 'at most'} {show(one['limit'])}", "band": between}
     unit = "points" if show is percent else "ms" if show is milliseconds else ""
     worse = f"{100 * one['worse_by'] if show is percent else one['worse_by']:.3g}"

@@ -218,6 +218,9 @@ class API:
     async def scrape(self, request: Request) -> Response:
         """All series. Those that need the store are as fresh as it answers within ``SCRAPE_SECONDS``."""
         self.metrics.refresh_plans()
+        in_force = self.controller.in_force
+        acts = self.controller.commands.counts
+        self.metrics.moving.refresh_acts(in_force.snapshot, in_force.freezes.acts, acts)
         self.metrics.refresh_fleet(self.controller.readiness.fleet)
         ready = self.controller.readiness
         self.metrics.refresh_health(lag=ready.lag(), progress=ready.progress(), refused_segments=ready.refused_segments)

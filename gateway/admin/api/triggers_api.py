@@ -48,7 +48,11 @@ class TriggersAPI:
     async def triggers(self, request: Request) -> Response:
         """Every trigger: where it stands, and what its conditions were at the last look."""
         stored = await from_store(self.controller.queries, lambda ask: read_triggers(ask.store))
-        return _json({"triggers": [self._shown(one, stored) for one in self._known.values()]})
+        return _json({"triggers": self.shown(stored)})
+
+    def shown(self, stored: TriggersStored) -> list[dict[str, Any]]:
+        """Return every trigger as plain JSON values."""
+        return [self._shown(one, stored) for one in self._known.values()]
 
     async def test(self, request: Request) -> Response:
         """When a trigger would have fired from ``?since=MS`` on, by default in the last thirty days."""

@@ -20,7 +20,7 @@ KINDS: Final = frozenset({"rollout", "act"})
 _FOR_A_PERSON: Final = ("person", "approval")
 
 _STEPS: Final = {
-    "running": ("approve", "advance", "pause", "rollback", "promote"),
+    "running": ("approve", "advance", "pause", "rollback", "restart", "promote"),
     "paused": ("approve", "resume", "advance", "rollback", "restart", "promote"),
     "rolled_back": ("restart",),
     "done": ("rollback", "restart"),

@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final, get_args
 
 from gateway.admin.metrics.gauges import Gauges
+from gateway.admin.metrics.moving import Moving
 from gateway.admin.metrics.replicas import backends
 from gateway.admin.metrics.series import Series
 from gateway.admin.metrics.workers import Workers
@@ -28,7 +29,6 @@ from gateway.sinks.sinks import RESULTS
 from gateway.store.rows.calls import CallRow, StoredCall, by_shared_fields
 from gateway.store.rows.feedback_status import STATUSES, UNKNOWN
 from gateway.store.rows.shared_fields import SharedFields
-from policies.rollouts.standing import State
 from router.records import EXPOSED, VARIANT_FAULTS, Fault, Role
 from router.settings.backend import replica_name
 from router.snapshot import Snapshot
@@ -100,6 +100,7 @@ class Metrics:
         self.series = Series()
         self._snapshot = snapshot
         self._names = Names(snapshot)
+        self.moving = Moving(self.series)
         self._workers = Workers(started_ms=started_ms, clock=clock)
         self.series.build_info.labels(_release(), platform.python_version(), build()).set(1)
         # Alerts ask by how much these grew. A series whose first value is 1 has not grown, so each begins at 0.
@@ -194,7 +195,7 @@ class Metrics:
         for route in snapshot.routes.values():
             for variant, share in route.plan.shares.items():
                 series.share.labels(route.name, variant).set(share)
-        self._refresh_standings(snapshot)
+        self.moving.refresh_standings(snapshot)
         gauges, revisions = self._workers.gauges(), self._workers.revisions()
         series.workers.set(len(revisions))
         series.worker_plan_revision.clear()
@@ -207,23 +208,6 @@ class Metrics:
             for these in values[labels]:
                 place = name, tuple(sorted(zip(labels, these, strict=True)))
                 gauge.labels(*these).set(gauges.get(place, 0.0))
-
-    def _refresh_standings(self, snapshot: Snapshot) -> None:
-        """Set where the routes stand that ever moved."""
-        series = self.series
-        whole = (series.rollout_step, series.rollout_state, series.rollout_changed_timestamp_seconds)
-        for gauge in (*whole, series.rollout_held_up, series.held_variants):
-            gauge.clear()
-        for route in snapshot.routes.values():
-            if not (now := route.standing).number:
-                continue
-            series.rollout_step.labels(route.name).set(now.step + 1)
-            series.rollout_changed_timestamp_seconds.labels(route.name).set(now.changed_ms / 1000)
-            for state in get_args(State):
-                series.rollout_state.labels(route.name, state).set(int(state == now.state))
-            series.held_variants.labels(route.name).set(len(now.held))
-            if (said := now.detail.get("said")) is not None:
-                series.rollout_held_up.labels(route.name, str(said)).set(1)
 
     def refresh_fleet(self, fleet: FleetView | None) -> None:
         """Set what this node knows of the other nodes. Without a fleet (None) these series stay empty."""

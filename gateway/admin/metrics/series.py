@@ -344,6 +344,17 @@ class Series:
             ("route", "reason"),
         )
 
+        self.frozen_timestamp_seconds = self._gauge(
+            "frozen_timestamp_seconds",
+            "Unix time since which a route is frozen to the variant; there is none for a route that is not.",
+            _VARIANT,
+        )
+        self.acts = self._counter(
+            "acts_total",
+            "Acts that were asked for at this node, by how (via) and what came of it: done, dry_run, refused, failed.",
+            ("verb", "via", "result"),
+        )
+
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """Return all series as text, and its content type, in the best format that ``accept`` allows."""
         return exposition(self._written_by_library, self._written_here, accept)

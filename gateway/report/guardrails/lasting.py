@@ -64,7 +64,8 @@ def _parts(account: Account, variant: str, metric: Metric | None) -> dict[int, f
     sides = _by_period(account, variant, metric)
     weights = _weights(sides)
     now, window = account.ledger.watermark_ms, 0 if metric is None else metric.window_ms
-    ends = dict(zip(sorted(sides), [*sorted(sides)[1:], inf], strict=True))
+    begins = sorted(sides)  # none just after a restart, when latencies, which no period divides, are known all the same
+    ends = dict(zip(begins, [*begins[1:], inf], strict=False))
     found = {}
     for period, weight in weights.items():
         lasted = min(ends[period], -inf if now is None else now - window) - period

@@ -7,6 +7,7 @@ from typing import Final
 
 from gateway.admin.metrics.metrics import Metrics
 from gateway.control.membership import FleetView
+from gateway.files.overrides import Override
 from gateway.report import report
 from gateway.store.counts.ledger import Seen
 from gateway.store.fleet.nodes import ABSENT_MS, Node
@@ -161,6 +162,8 @@ SINK: Final = {
 
 def refresh(metrics: Metrics, fake: Control) -> None:
     metrics.refresh_plans()
+    asked = {("freeze", "api", "done"): 1 + sum(metrics.moving._acts.values())}  # one more at each scrape
+    metrics.moving.refresh_acts(fake.snapshot, {"digits": Override(to="old", at_ms=NOW_MS)}, asked)
     metrics.refresh_fleet(fleet())
     metrics.refresh_health(lag=fake.parts.readiness.lag(), progress=fake.parts.readiness.progress())
     metrics.refresh_account(fake.counted)

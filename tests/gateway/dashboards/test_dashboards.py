@@ -157,6 +157,7 @@ def test_every_series_of_traffic_or_quality_is_on_the_dashboard_or_listed_here_w
         "turnout_sink_pending_bytes",
         "turnout_sink_ready",
         "turnout_rollout_changed_timestamp_seconds",  # an annotation and an alert
+        "turnout_held_variants",  # their shares are on the dashboard
     }
 
 
@@ -239,6 +240,12 @@ FIRING = {
         "5x20",
     ),
     "TurnoutRolloutStuck": ("turnout_rollout_held_up{instance='i', route='r', reason='no_data'}", "1x20", "_x20"),
+    "TurnoutFrozenTooLong": (
+        "turnout_frozen_timestamp_seconds{instance='i', route='r', variant='v'}",
+        "-90000x20",
+        "0x20",
+    ),
+    "TurnoutDeadLetters": ("turnout_sink_events{instance='i', sink='s', result='dead'}", "2x20", "0x20"),
     "TurnoutRolledBack": ("turnout_rollout_state{instance='i', route='r', state='rolled_back'}", "1x20", "0x20"),
 }
 TWO_SERIES = {

@@ -11,18 +11,21 @@ import httpx
 import pytest
 
 from gateway.admin import app
+from gateway.admin.api.triggers_api import TriggersAPI
 from gateway.admin.console.bands import band
 from gateway.amounts import stands
 from gateway.control.event_log import now_ms
 from gateway.files.overrides import Override
 from gateway.store.audit import Entry, append
+from gateway.store.rows import deliveries
 from policies.rollouts.standing import Standing
 from policies.types import Evidence
 from router.compile import compile_snapshot
 from router.config.config import parse
-from router.snapshot import Guardrail
+from router.snapshot import Guardrail, Sink
 from tests.gateway.admin.console.test_console import outline
 from tests.gateway.admin.fake import Control, ask, control
+from tests.gateway.admin.samples import SINK
 from tests.gateway.control.test_control import House, recording, shown, until
 from tests.gateway.ledgers import Book, route, snapshot
 
@@ -198,3 +201,35 @@ def test_the_terminal_has_a_line_of_where_a_route_stands() -> None:
     assert "50 of 200 units of new" in waits
     assert stands(back) == ["rollout: rolled back, step 2 of 3 (10.0%): new fails"]
     assert ask(control(), "/api/v1/routes/digits").json()["rollout"] is None
+
+
+def test_triggers_and_deliveries_are_tables_with_what_was_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    condition = {"kind": "metric_below", "state": "met", "said": "correct is <b>"}
+    trigger: dict[str, object] = {
+        "name": "retrain",
+        "route": "digits",
+        "variant": None,
+        "needs": "all",
+        "conditions": [condition],
+    }
+    trigger |= {"webhook": "hook", "freeze": None, "pause": True, "fired": 2, "fired_ms": 5, "asked": True}
+
+    async def tried(*_: object) -> list[deliveries.Try]:
+        return [deliveries.Try(7_000, "e1", 503, 12, "it answers 503"), deliveries.Try(6_000, "e2", None, 10_000, None)]
+
+    async def dead(*_: object) -> list[dict[str, object]]:
+        return [{"event": "e0", "made_ms": 1, "died_ms": 2, "tries": 40, "why": "no answer for a day", "content": {}}]
+
+    monkeypatch.setattr(TriggersAPI, "shown", lambda *_: [trigger])
+    monkeypatch.setattr(deliveries, "tries", tried)
+    monkeypatch.setattr(deliveries, "dead", dead)
+    fake = control()
+    assert "Nothing was sent by webhook yet" in ask(fake, "/triggers").text
+    hook = Sink(name="hook", kind="webhook", url="http://127.0.0.1:1", events=("rollout",))
+    fake.snapshot = replace(fake.snapshot, sinks={"hook": hook})
+    fake.sinks = [{**SINK, "name": "hook", "kind": "webhook"}]
+    text = main_of(fake, "/triggers")
+    for words in ("retrain", "asked to fire", "metric below: met, correct is &lt;b&gt;", "it answers 503", "Given up"):
+        assert words in text
+    assert text.index("<code>e1</code>") < text.index("<code>e2</code>")
+    assert ask(replace(fake, store_ready=False), "/triggers").status_code == 503

@@ -439,6 +439,8 @@ def test_no_label_can_hold_a_unit_or_an_id() -> None:
             "result",
             "problem",
             "part",
+            "verb",
+            "via",
         ),
     }
     for family in text_string_to_metric_families(text(metrics)):

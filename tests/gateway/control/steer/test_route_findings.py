@@ -10,6 +10,7 @@ from gateway.report.guardrails import guarded
 from gateway.report.verdict import Verdict
 from policies.rollouts.standing import Standing
 from policies.statistics.burn import Count, FailureWatch, watched
+from router.snapshot import Guardrail
 from tests.gateway.ledgers import Book, route, snapshot
 
 
@@ -37,3 +38,15 @@ def test_a_guardrail_that_a_restart_broke_is_undecided_for_whoever_acts() -> Non
 def test_where_the_seconds_are_not_known_as_much_is_taken_off_as_ten_could_make() -> None:
     assert state_after(range(0, 200, 25), watch=False) == "undecided"
     assert state_after(range(0, 200, 10), watch=False) == "broken"
+
+
+def test_just_after_a_restart_something_is_known_although_nothing_was_counted_since() -> None:
+    """Latencies are of no period: a guardrail on one is decided while every other count is empty."""
+    given = snapshot(route(guardrails=(Guardrail(metric="latency_ms.p95", limit=200.0),)))
+    book = Book().calls("old", 900).calls("new", 900).latencies("old", [20.0] * 900).latencies("new", [20.0] * 900)
+    account = account_of(given, book.ledger())
+    judged = Verdict("collecting", (), "", None, guardrails=guarded(account))
+    restarted = Standing(number=4, since_ms=2_000, detail={"began_ms": 2_000})
+    found = findings_of(account, judged, restarted, None)
+    assert found.calls == {"old": 0, "new": 0}
+    assert "clean" in {one.state for one in guarded(account) if one.guardrail.metric == "latency_ms.p95"}
