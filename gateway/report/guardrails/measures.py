@@ -8,7 +8,7 @@ period, the interval has room for whatever the time of the calls may explain.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from math import inf, nextafter, sqrt
+from math import inf, isfinite, nextafter, sqrt
 from typing import Final, NamedTuple
 
 from gateway.report import methods
@@ -144,6 +144,8 @@ def _carried(account: Account, variant: str, counted: Trials, alpha: float) -> t
 
 
 def _trial_gap(counted: Trials, alpha: float) -> tuple[float, float]:
+    if not all(map(isfinite, counted)):
+        return -1.0, 1.0
     low, high = share_gap([counted], alpha=ON_COUNTS * alpha)
     sums = _sums_gap(
         [(_of_trials(counted.k0, counted.n0), _of_trials(counted.k1, counted.n1))], alpha, independent=True

@@ -180,6 +180,7 @@ def estimate(
         return None
     pairs = [strata[at] for at in chosen]
     known = None if buckets is None or len(buckets) != len(strata) else [buckets[at] for at in chosen]
+    known = known if known is not None and _sound(known) else None
     weights = weights_of([(one.d, other.d) for one, other in pairs])
     sides = tuple([side_of(pair[at], bounds) for pair in pairs] for at in (0, 1))
     units = tuple(_distinct([pair[at] for pair in pairs]) for at in (0, 1))
@@ -249,6 +250,8 @@ def by_buckets(buckets: Sequence[BucketPair]) -> Estimate | None:
     that were not cut: those that were are few, and a large deviation of one adds as much to the standard error as to
     the difference. What is counted in ``units``, ``smaller`` and ``size`` are buckets; ``needed`` is 0 or infinite.
     """
+    if not _sound(buckets):
+        return None
     one, other = (_bucket_weights([pair[side].d for pair in buckets]) for side in (0, 1))
     if one is None or other is None:
         return None
@@ -318,6 +321,11 @@ def side_of(tally: Tally, bounds: Bounds | None) -> Side:
         cubes / (per_unit * per_unit * per_unit),
         tally.n * tally.d2 / tally.d / tally.d,
     )
+
+
+def _sound(buckets: Sequence[BucketPair]) -> bool:
+    """Return whether all sums are numbers that can be added up."""
+    return all(abs(each) < LARGEST for pair in buckets for side in pair for of in (side.m, side.d) for each in of)
 
 
 def _distinct(tallies: Sequence[Tally]) -> float:

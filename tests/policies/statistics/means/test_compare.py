@@ -13,8 +13,9 @@ from policies.statistics.difference import Difference
 from policies.statistics.means import strata as strata_module
 from policies.statistics.means.betting import Stakes, evidence_between
 from policies.statistics.means.compare import compare, shares_moved
-from policies.statistics.means.strata import Pair, estimate
-from policies.types import Tally
+from policies.statistics.means.strata import Pair, by_buckets, estimate
+from policies.statistics.paired import unit_variance
+from policies.types import Buckets, Tally
 from tests.policies.examples import rate_tally
 from tests.policies.statistics.tallies import Array, allowed, tally_of
 
@@ -391,3 +392,25 @@ def test_periods_whose_differences_cancel_decide_nothing() -> None:
     assert found is not None
     assert not found.decides(0.05)
     assert -1 <= found.low <= found.difference <= found.high <= 1
+
+
+EXTREMES = (0.0, 1.0, -1.0, 50.0, 1e15, 1e74, -1e74, 1e300, 5e-324, inf, -inf, nan)
+
+
+def test_sums_near_the_limits_of_numbers_raise_nothing_in_an_estimate() -> None:
+    """Values lie within limits that keep sums far from these; what a store holds may still be broken."""
+    rng = np.random.default_rng(1)
+    for _ in range(100):
+        sums = [float(one) for one in rng.choice(EXTREMES, 24)]
+        pair = _of_sums(sums[:10]), _of_sums(sums[10:20])
+        one, other = (
+            Buckets((m, *[1.0] * 63), (d, *[1.0] * 63)) for m, d in zip(sums[20:22], sums[22:24], strict=True)
+        )
+        estimate([pair, pair], [(one, other)] * 2)
+        by_buckets([(one, other)])
+        unit_variance(pair[0])
+
+
+def _of_sums(sums: list[float]) -> Tally:
+    m, m2, d, d2, md, d_max, m3, m2d, md2, d3 = sums
+    return Tally(300, m, m2, d, d2, md, 3, 3, d_max, m3, m2d, md2, d3, 300)
