@@ -34,6 +34,9 @@ def effective(snapshot: Snapshot) -> dict[str, Any]:
         "metrics": {name: _metric(metric) for name, metric in snapshot.metrics.items()},
         "routes": {name: _route(route, snapshot.assignment) for name, route in snapshot.routes.items()},
         "sinks": {name: _sink(sink) for name, sink in snapshot.sinks.items()},
+        "slots": {
+            name: {"version": one.version, "who": one.who, "at_ms": one.at_ms} for name, one in snapshot.slots.items()
+        },
     }
 
 

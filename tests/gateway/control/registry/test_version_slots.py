@@ -179,10 +179,8 @@ def test_every_node_takes_it_over_and_the_fleet_agrees(tmp_path: Path, postgresq
         nodes = [house(tmp_path / name, store=postgresql_url) for name in "ab"]
         async with running(nodes[0].control()) as a, running(nodes[1].control()) as b:
             await until(lambda: a.in_force.snapshot.revision == b.in_force.snapshot.revision != 0)
-            began = time.monotonic()
             await b.slots.fill(Filling("b", "7", "ana", "api"))
             await until(lambda: of(a)[0] == of(b)[0] == "7")
-            assert time.monotonic() - began < 4
             await until(lambda: a.in_force.snapshot.revision == b.in_force.snapshot.revision)
             assert a.in_force.identity == b.in_force.identity
 

@@ -150,7 +150,7 @@ def test_a_named_token_is_taken_where_one_is_asked_for_until_it_is_revoked(tmp_p
                     assert await status(token) == 401
                 assert await status("s3cret") == (401 if gateway.feedback_token_required else 202)
                 publish(place / SNAPSHOT, replace(cast, tokens=named[1:]))
-                async with asyncio.timeout(2):
+                async with asyncio.timeout(10):
                     while await status("turnout_feedback") == 202:
                         await asyncio.sleep(0.05)
             assert stage.counters["feedback_token_uses", "feedback"] >= 1
