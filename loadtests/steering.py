@@ -25,7 +25,7 @@ from typing import Any, Final
 import orjson
 
 from gateway.control.control import Control
-from gateway.control.plan import in_force
+from gateway.control.plan import stored_standings
 from gateway.control.plan.publisher import Publisher
 from gateway.control.steer import moves
 from gateway.files.published import SNAPSHOT, SnapshotFile
@@ -202,7 +202,7 @@ def _arm(point: str, nth: int) -> None:
             kill()
 
     setattr(moves, "append", appending)  # noqa: B010  # mypy knows it as a function
-    setattr(in_force, "store_moves", storing)  # noqa: B010
+    setattr(stored_standings, "store_moves", storing)  # noqa: B010
     setattr(Publisher, "_publish", publishing)  # noqa: B010
 
 

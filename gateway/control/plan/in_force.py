@@ -27,17 +27,17 @@ from gateway.control.opened import Opened
 from gateway.control.plan import edits
 from gateway.control.plan.first import first
 from gateway.control.plan.freezes import Freezes
-from gateway.control.plan.planner import compiled, plan, standings_of
+from gateway.control.plan.planner import compiled, plan
 from gateway.control.plan.publisher import Publisher
 from gateway.control.plan.reload import read
+from gateway.control.plan.stored_standings import StoredStandings
 from gateway.control.plan.verdict_watch import VerdictWatch
-from gateway.control.steer.moves import store_moves
 from gateway.control.steer.steering import Doing, Known, NotHere, Steering
 from gateway.files import assignment_key
 from gateway.store import Store, reason, tokens
 from gateway.store.audit import Entry
 from gateway.triggers.trigger_watch import TriggerWatch
-from policies.rollouts.standing import Moved, Refused, Standing
+from policies.rollouts.standing import Moved, Refused
 from router.compile import with_periods
 from router.config.config import Config
 from router.config.diagnostics import Diagnostic
@@ -95,10 +95,8 @@ class InForce:
         self.freezes = Freezes(data_dir, event_log, lambda: self.opened, lambda: self.snapshot)
         self._turn = asyncio.Lock()
         self._to_plan: set[str] = set()  # routes whose plans may not follow their evidence, or where they stand
-        #: Where routes stand, as it is stored; None: another node may have moved them, so it is read again.
-        self._standings: dict[str, Standing] | None = None
-        self._tenure: int | None = None
-        self.steering = Steering(lambda: self.snapshot, self._stored_standings, self._settle)
+        self._standings = StoredStandings()
+        self.steering = Steering(lambda: self.snapshot, lambda: self._standings.by_route, self._settle)
         self.triggers = TriggerWatch(event_log, lambda: self.snapshot, self.freezes.act, self._known, self._settle)
         self._reloads: set[asyncio.Task[ReloadResult]] = set()
         self._deciders: tuple[Decider, ...] = (
@@ -235,7 +233,9 @@ class InForce:
             await self._publisher.save(opened.store)
             if not opened.holds:
                 return  # a node that becomes the holder plans every route then
-            await self._read_standings(opened)
+            if await self._standings.read(opened):
+                self._plan_all()
+                await self._standings.read(opened)
             matured, failure = opened.recorder.take_matured(), None
             for decider in self._deciders:
                 try:
@@ -273,7 +273,8 @@ class InForce:
         if not routes:
             return
         try:
-            revision, standings = self._publisher.next_revision, self._standings
+            revision = self._publisher.next_revision
+            standings = self._standings.by_route if self._standings.known else None  # then as they are in force
             planned = await plan(self.snapshot, config, routes, opened.store.evidence, revision, standings)
             for route, why in planned.failures.items():
                 self._event_log.note("plan_failed", route, f"{why}; its last plan stays in force")
@@ -292,7 +293,11 @@ class InForce:
         async with self._turn:
             moved = doing(await self._known(route))
             if isinstance(moved, Moved):
-                await self._settle({route: moved}, via)
+                await self._move({route: moved}, via)
+                try:
+                    await self._follow_standings()
+                except Exception as error:  # it is done all the same: the next pass puts it in force
+                    logger.error("where %s stands is stored, and not in force yet: %s", route, reason(error))
             return moved
 
     async def known(self, route: str) -> Known:
@@ -306,40 +311,28 @@ class InForce:
             raise NotHere("the store is not open yet")
         if not opened.holds:
             raise NotHere("another node of the fleet holds the lease: ask there")
-        await self._read_standings(opened)
+        await self._standings.read(opened)
         return await self.steering.known(opened, config, route)
 
-    async def _settle(self, moves: Mapping[str, Moved], via: str = "controller") -> None:
-        """Store moves with all that belongs to them, tell of them, and put in force what follows.
+    async def _settle(self, moves: Mapping[str, Moved]) -> None:
+        """Store moves, and put in force what follows; if that cannot be published, the next pass does it."""
+        await self._move(moves, "controller")
+        await self._follow_standings()
 
-        If that cannot be published, the next pass does it: a plan follows from where its route stands in the store.
-        """
-        if self.opened is None or self.config is None:
-            return
-        try:
-            logged = await store_moves(self.opened.store, moves, self.snapshot.sinks, now_ms(), via)
-        except BaseException:
-            self._standings = None  # it may be stored all the same
-            self._to_plan |= moves.keys()
-            raise
-        self._standings = {**(self._standings or {}), **{name: one.standing for name, one in moves.items()}}
-        self._event_log.show(logged)
+    async def _move(self, moves: Mapping[str, Moved], via: str) -> None:
+        if self.opened is None:
+            raise NotHere("the store is not open yet")
         self._to_plan |= moves.keys()
-        await self._plan(self.opened, self.config, frozenset())
+        self._event_log.show(await self._standings.move(self.opened.store, moves, self.snapshot.sinks, via))
 
-    async def _read_standings(self, opened: Opened) -> None:
-        if self._tenure != opened.tenure:
-            self._plan_all()
-            self._tenure = opened.tenure
-        if self._standings is None:
-            self._standings = await standings_of(opened.store)
-
-    def _stored_standings(self) -> Mapping[str, Standing]:
-        return self._standings or {}
+    async def _follow_standings(self) -> None:
+        """Plan the routes that moved: a plan follows from where its route stands in the store."""
+        if self.opened is not None and self.config is not None:
+            await self._plan(self.opened, self.config, frozenset())
 
     def _plan_all(self) -> None:
         """Plan every route in the next pass, as it stands in the store then."""
-        self._standings = None
+        self._standings.forget()
         self._to_plan |= self.snapshot.routes.keys()
 
     async def keep_deciding(self) -> None:
@@ -364,7 +357,7 @@ class InForce:
         """Take out what fails fast. Raises what the store raises."""
         async with self._turn:
             opened, config = self.opened, self.config
-            if opened is not None and config is not None and opened.holds and self._standings is not None:
+            if opened is not None and config is not None and opened.holds and self._standings.known:
                 await self.steering.glance(opened, config)
 
     async def keep_in_step(self) -> None:

@@ -141,7 +141,7 @@ def test_a_request_fires_once_and_everything_follows(tmp_path: Path) -> None:
         stored = await read_triggers(store)
         assert (stored.asked, stored.standings["retrain"].owed, stored.standings["retrain"].fired) == ({}, (), 1)
         assert control.in_force.freezes.frozen == {"r": "a"}
-        assert control.in_force._stored_standings()["r"].state == "paused"
+        assert control.in_force._standings.by_route["r"].state == "paused"
         (hook,) = (await sent(control))["hook"]
         lake = [one for one in (await sent(control))["lake"] if one["type"] == "turnout.trigger"]
         assert [one["id"] for one in lake] == [hook["id"]]
@@ -173,7 +173,7 @@ def test_two_who_look_at_once_fire_once(tmp_path: Path) -> None:
         await decide(control)
         await decide(control)
         assert control.in_force.freezes.frozen == {"r": "a"}
-        assert control.in_force._stored_standings()["r"].state == "paused"
+        assert control.in_force._standings.by_route["r"].state == "paused"
         assert len((await sent(control))["hook"]) == 1
 
     run(tmp_path, FILE + RETRAIN, story)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from gateway.control.control import Control
 from gateway.control.plan.publisher import Publisher
 from gateway.control.steer import route_findings, steering
 from gateway.control.steer.moves import store_moves
+from gateway.control.steer.steering import Known, NotHere
 from gateway.store.audit import listed, verify
 from gateway.store.schema.row_tables import outbox
 from gateway.store.standings import read_standing
@@ -36,7 +38,7 @@ version = "1"
 [sinks.lake]
 kind = "cloudevents"
 url = "http://127.0.0.1:1"
-events = ["rollout", "act"]
+events = ["rollout"]
 [routes.r]
 path = "/r"
 unit = "header:x-user"
@@ -365,3 +367,53 @@ def test_a_move_of_a_standing_that_moved_meanwhile_changes_nothing(tmp_path: Pat
         assert [one.kind for one in await store.events() if one.route == "r"].count("act") == 1
 
     run(tmp_path, ROLLOUT, story)
+
+
+def test_a_node_that_takes_over_goes_on_where_the_store_says_the_route_stands(
+    tmp_path: Path, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The holder before stored a move, and was gone before it published what follows."""
+    config = ROLLOUT.replace("schema_version = 1", f'schema_version = 1\ngateway = {{ store = "{postgresql_url}" }}')
+
+    async def failing(self: Publisher, *fresh: object) -> None:
+        raise OSError("gone")
+
+    async def begin(path: Path) -> Rig:
+        path.mkdir()
+        house = House(path, config)
+        control = await held.enter_async_context(recording(house.control()))
+        await until(lambda: control.queries.ready)
+        await control.in_force._publisher.keep_in_step()
+        return Rig(house, control)
+
+    held = AsyncExitStack()
+
+    async def story() -> None:
+        async with held:
+            one = await begin(tmp_path / "one")
+            two = await begin(tmp_path / "two")
+            await one.decide()
+            await two.decide()
+            assert (one.said, two.said) == (["started"], [])
+            with pytest.raises(NotHere, match="another node of the fleet holds the lease"):
+                await two.control.in_force.known("r")
+            with monkeypatch.context() as gone:
+                gone.setattr(Publisher, "put_in_force", failing)
+                assert isinstance(await one.control.in_force.act("r", roll_back, "api"), Moved)
+            assert one.control.opened is not None
+            assert one.control.opened.member is not None
+            await one.control.opened.member.yield_lease()
+            await until(lambda: two.control.opened is not None and two.control.opened.holds)
+            assert two.route.plan.shares == {"a": 0.5, "b": 0.5}
+            await two.decide()
+            assert (two.route.standing.state, two.route.plan.shares) == ("rolled_back", {"a": 1.0})
+            assert await one.control.in_force._publisher.keep_in_step()
+            assert one.route == two.route
+            assert await two.stored() == two.route.standing == await two.replayed()
+
+    asyncio.run(story())
+
+
+def roll_back(known: Known) -> Moved | Refused:
+    command = Command(verb="rollback", who="ada")
+    return known.policy.act(known.standing, command, known.findings, known.now_ms)
