@@ -59,6 +59,20 @@ def show(
         for key, value in policy.items():
             typer.echo(f"{_key(key)} = {_toml(value)}")
         typer.echo()
+    for line in filled(found):
+        typer.echo(line)
+
+
+def filled(found: Mapping[str, Any] | None) -> Iterator[str]:
+    """Yield the lines of the versions in slots: as they would stand in the backends' tables."""
+    if found is None:
+        return
+    for name, slot in found["slots"].items():
+        yield f"# {slot['who'] or 'somebody'} filled the slot; these two in the file do the same"
+        yield f"[backends.{_key(name)}]"
+        yield f"url = {_toml(found['backends'][name]['urls'][0])}"
+        yield f"version = {_toml(slot['version'])}"
+        yield ""
 
 
 def in_line(

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.cli import run
-from gateway.cli.remote.config import _key, _toml, in_line
+from gateway.cli.remote.config import _key, _toml, filled, in_line
 from gateway.process.effective import effective
 from policies.rollouts.standing import Standing
 from router.compile import replan
@@ -55,6 +55,15 @@ def test_what_was_done_by_hand_is_a_policy_that_does_the_same_by_itself() -> Non
     assert policy == {"kind": "ab", "shares": {"v1": 0.99, "v2": 0.01}}
     text = "".join(f"{key} = {_toml(value)}\n" for key, value in policy.items())
     parse(changed(SMALL, (CANARY, 'baseline = "v1"\n[routes.digits.policy]\n' + text)), "turnout.toml")
+
+
+def test_a_filled_slot_is_the_version_that_the_file_could_have() -> None:
+    answer = found() | {"slots": {"v2": {"version": "7", "who": "mlflow", "at_ms": 1}}}
+    said, text = (lines := list(filled(answer)))[0], "\n".join(lines)
+    assert said == "# mlflow filled the slot; these two in the file do the same"
+    backend = answer["backends"]["v2"]
+    assert tomllib.loads(text) == {"backends": {"v2": {"url": backend["urls"][0], "version": "7"}}}
+    assert list(filled(None)) == list(filled(found())) == []
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x7f"))
