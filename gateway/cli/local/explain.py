@@ -43,12 +43,15 @@ def explain(
         raise fail(unknown("route", route, read.routes))
     snapshot, published = plans(read)
     found = explained(snapshot.routes[route], unit, assigned=published or is_assigned(read, snapshot)) | {
-        "plan": {"source": "published" if published else "configuration", "revision": snapshot.routes[route].revision}
+        "plan": {"source": "published" if published else "configuration", "revision": snapshot.routes[route].revision},
+        "frozen": _frozen(Path(read.gateway.data_dir), route) if published else None,
     }
     if as_json:
         print_json(found)
         return
     out = console()
+    if found["frozen"] is not None:
+        out.print(f"{'frozen':<12}every request goes to {found['frozen']}, until `turnout unfreeze`; without that:")
     for name, text in _lines(found):
         out.print(f"{name:<12}{text}")
 
@@ -81,6 +84,16 @@ def plans(config: Config) -> tuple[Snapshot, bool]:
         raise fail(f"which variant a unit meets is decided with a key: {error}") from None
     made = compile_snapshot(config, previous=None, evidence=lambda *_: Evidence(), now_ms=0, revision=0, key=key)
     return made, False
+
+
+def _frozen(data_dir: Path, route: str) -> str | None:
+    """Return the variant that the route is frozen to on this node; None if it is not, or that cannot be read."""
+    from gateway.files.overrides import frozen, read_overrides
+
+    try:
+        return frozen(read_overrides(data_dir)).get(route)
+    except (OSError, ValueError):  # workers say what is wrong with the file
+        return None
 
 
 def is_assigned(config: Config, snapshot: Snapshot) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.cli import run
@@ -74,6 +74,7 @@ values = st.recursive(
 )
 
 
+@settings(max_examples=40)
 @given(st.dictionaries(texts, values, max_size=4))
 def test_what_is_printed_is_read_back(settings: dict[str, Any]) -> None:
     text = "".join(f"{_key(key)} = {_toml(value)}\n" for key, value in settings.items())

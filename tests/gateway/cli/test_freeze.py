@@ -38,6 +38,15 @@ def test_a_route_is_frozen_and_unfrozen_with_nothing_running(node: Path, capsys:
     assert "digits is not frozen" in capsys.readouterr().err
 
 
+def test_explain_says_that_a_route_is_frozen(node: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert turnout(node, "explain", "digits", "--unit", "u1") == 0
+    assert "frozen" not in capsys.readouterr().out
+    assert turnout(node, "freeze", "digits", "--to", "v2") == 0
+    capsys.readouterr()
+    assert turnout(node, "explain", "digits", "--unit", "u1") == 0
+    assert "every request goes to v2, until `turnout unfreeze`" in capsys.readouterr().out
+
+
 def test_all_routes_are_frozen_to_their_baselines(node: Path) -> None:
     assert turnout(node, "freeze", "--all") == 0
     assert frozen(read_overrides(node)) == {"digits": "v1"}

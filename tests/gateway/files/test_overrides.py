@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.files.overrides import (
@@ -32,6 +32,7 @@ acts = st.builds(
 )
 
 
+@settings(max_examples=40)
 @given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), acts))
 def test_what_is_written_is_read(overrides: dict[str, Override]) -> None:
     assert decode(encode(overrides)) == overrides

@@ -68,6 +68,9 @@ class Rig:
     async def get(self, path: str) -> Any:
         return (await self.client.get(path)).json()
 
+    async def text(self, path: str) -> str:
+        return (await self.client.get(path)).text
+
     @property
     def frozen(self) -> dict[str, str]:
         return frozen(read_overrides(self.house.data))

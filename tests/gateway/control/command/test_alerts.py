@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.control.command.alerts import MOST_ALERTS, read_alerts
@@ -140,6 +140,7 @@ json = st.recursive(
 )
 
 
+@settings(max_examples=30)
 @given(json | st.fixed_dictionaries({"alerts": json | st.lists(json)}, optional={"version": json, "status": json}))
 def test_any_body_is_a_list_of_alerts_or_a_named_problem(body: Any) -> None:
     with contextlib.suppress(NotDone):
