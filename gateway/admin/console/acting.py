@@ -1,4 +1,6 @@
-"""Forms that act: a first page says what would happen, and the form on it does it.
+"""Forms that act: a first page says what would happen and asks why, and the form on it does it.
+
+Why is not asked on the route's page: that loads itself anew, and would take away what somebody is writing.
 
 Rule: no script, and nothing that a link could do: both steps are a POST of this site's own form (``guard``). What is
 done is what the API's request of the same words does, and it names the standing that the first page showed: an act on a
@@ -115,8 +117,8 @@ class AskedAct:
 
     @property
     def fields(self) -> dict[str, str]:
-        """The same as hidden fields of a form."""
-        return {name: str(value) for name, value in self.order.items() if name not in ("all", "dry_run")}
+        """The same as hidden fields of a form; why and ticket have fields that people write into."""
+        return {name: str(value) for name, value in self.order.items() if name not in ("all", "why", "ticket")}
 
 
 async def asked(request: Request) -> AskedAct:
@@ -130,7 +132,7 @@ async def asked(request: Request) -> AskedAct:
     known = (FREEZE, UNFREEZE) if route is None else (*STEERING, FREEZE, UNFREEZE)
     if verb not in known:
         raise HTTPException(400, f"verb must be one of {', '.join(known)}, got {verb[:20]}")
-    order: dict[str, Any] = {"verb": verb} | {name: said[name] for name in ("why", "ticket") if said.get(name)}
+    order: dict[str, Any] = {"verb": verb} | {name: said.get(name, "") for name in ("why", "ticket")}
     if route is None:
         order["all"] = True
     elif verb == FREEZE:
