@@ -88,15 +88,15 @@ class Freezes:
 
         ``of`` are who, why and via. Raises OSError if the file cannot be written: then nothing changed.
         """
-        async with self._turn:
-            self.acts = await asyncio.to_thread(act, self._data_dir, variants, **of)
-            self._file.read()
-            try:
-                async with asyncio.timeout(RECORD_SECONDS):
-                    await self._settle()
-            except Exception as error:
-                logger.warning("a freeze is in force and not recorded yet: %s", reason(error))
-            return all(self.acts[name].recorded for name in variants)
+        # Before it is this one's turn: a step that waits for a store that hangs must not delay it.
+        self.acts = await asyncio.to_thread(act, self._data_dir, variants, **of)
+        try:
+            async with asyncio.timeout(RECORD_SECONDS), self._turn:
+                self._read_file()
+                await self._settle()
+        except Exception as error:
+            logger.warning("a freeze is in force and not recorded yet: %s", reason(error))
+        return all(name in self.acts and self.acts[name].recorded for name in variants)
 
     async def step(self) -> None:
         """Record what was done in the file, and copy what was done elsewhere. Raises what the store raises, OSError."""
@@ -133,11 +133,10 @@ class Freezes:
         self.acts = found
 
     async def _settle(self) -> None:
-        opened = self._opened()
-        settled = None if opened is None else await self._settled(opened)
-        if settled is None and not (self._damaged and self.acts):
+        opened, known = self._opened(), self.acts
+        settled = None if opened is None else await self._settled(opened, known)
+        if settled is None and not (self._damaged and known):
             return
-        known = self.acts
 
         def changed(before: Overrides) -> Overrides:
             if settled is None:
@@ -152,17 +151,17 @@ class Freezes:
             self._event_log.note("overrides_mended", None, f"{self._damaged}; it is written anew, as it was known here")
             self._damaged = ""
 
-    async def _settled(self, opened: Opened) -> _Settled | None:
-        """Record what only the file has; None if nothing is new in the store or in the file."""
-        fresh = {name: one for name, one in self.acts.items() if not one.recorded}
+    async def _settled(self, opened: Opened, known: Overrides) -> _Settled | None:
+        """Record what of ``known`` only the file has; None if nothing is new in the store or in the file."""
+        fresh = {name: one for name, one in known.items() if not one.recorded}
         if not fresh and self._of is opened and opened.member is None and not self._damaged:
             return None  # no other node writes this store
         async with opened.store.read() as connection:
             stored = await _stored(connection)
-        fresh |= {name: one for name, one in self.acts.items() if name not in stored}
+        fresh |= {name: one for name, one in known.items() if name not in stored}
         if not fresh:
             self._of = opened
-            return None if stored == self.acts and not self._damaged else _Settled(stored, {})
+            return None if stored == known and not self._damaged else _Settled(stored, {})
         settled, logged = await self._record(opened, fresh)
         self._of = opened
         self._event_log.show(logged)

@@ -181,6 +181,26 @@ def test_without_a_store_an_act_is_in_force_and_recorded_later(at_fleet: AtFleet
     at_fleet(story)
 
 
+def test_a_store_that_hangs_delays_no_act_and_loses_none(at_fleet: AtFleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(freezes, "RECORD_SECONDS", 0.05)
+
+    async def story(fleet: Fleet) -> None:
+        async with fleet.store.begin():  # nobody else can write
+            fleet.a.by_file("v1")
+            stepping = asyncio.create_task(fleet.a.freezes.step())
+            await asyncio.sleep(0.05)
+            async with asyncio.timeout(2):
+                assert not await fleet.a.freezes.act({"digits": "v2"}, who="ann", via="api")
+            assert fleet.a.frozen == {"digits": "v2"}
+        await stepping
+        assert fleet.a.frozen == {"digits": "v2"}
+        await fleet.step()
+        assert fleet.a.frozen == fleet.b.frozen == {"digits": "v2"}
+        assert [one.who for one in await fleet.audit()] == ["ann", "cli"]
+
+    at_fleet(story)
+
+
 @pytest.mark.parametrize("content", [b"{", None])
 def test_a_damaged_or_missing_file_is_written_anew_as_it_was_known(at_fleet: AtFleet, content: bytes | None) -> None:
     async def story(fleet: Fleet) -> None:
