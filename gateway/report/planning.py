@@ -16,6 +16,7 @@ from gateway.moments import rfc3339
 from gateway.report import methods
 from gateway.report.account import ANSWERING, SHADOWING, Account
 from gateway.report.comparison import alpha_of
+from gateway.report.sentence import counted
 from gateway.report.variants import unit_of_analysis
 from policies.statistics.difference import STICKY_MOVING
 from policies.statistics.means.strata import FEWEST_UNITS, estimate
@@ -46,6 +47,7 @@ def planning(account: Account, effects: Sequence[float] = (), days: Sequence[flo
     | key                 | meaning                                                                                |
     |---------------------|----------------------------------------------------------------------------------------|
     | supposed            | since when the numbers are, how many days of them are mature, and the delay of a value |
+    | counted_in          | what units are called: "users", "units" or "requests"                                  |
     | variants            | each variant but the baseline: what it is planned by, and what comes of it             |
     | .effects            | ``days`` and ``units`` (of both variants) until a difference of ``effect`` is decided  |
     | .within             | the smallest ``effect`` that is decided within so many ``days`` from the beginning     |
@@ -58,6 +60,7 @@ def planning(account: Account, effects: Sequence[float] = (), days: Sequence[flo
         "metric": None if metric is None else metric.name,
         "baseline": baseline,
         "unit_of_analysis": unit_of_analysis(account),
+        "counted_in": counted(account),
         "power": POWER,
         "supposed": None,
         "variants": [],

@@ -38,6 +38,15 @@ features = {{ country = "header:x-country" }}
 prediction = "/y"
 metrics = ["correct"]
 policy = {{ kind = "thompson", variants = ["one", "two"], reward = "correct" }}
+
+[routes.moving]
+path = "/moving"
+unit = "header:x-user-id"
+[routes.moving.policy]
+kind = "rollout"
+stable = "one"
+candidate = "two"
+steps = [{{ share = 0.5, hold = "1d" }}, {{ share = 1.0 }}]
 """
 
 

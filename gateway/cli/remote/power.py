@@ -61,10 +61,13 @@ def _parts(answer: Mapping[str, Any], *, boxed: bool) -> list[RenderableType]:
         if one["withheld"] is not None:
             parts.append(Text(f"{said}: the verdict is withheld, because {one['withheld']}"))
             continue
-        per_day = f"{one['units_per_day']:,.0f} {answer['unit_of_analysis']}s a day"
-        parts += [Text(f"{said}, by {one['method'].replace('_', ' ')}: {per_day}", style="bold"), _table(one, boxed)]
+        per_day = f"{one['units_per_day']:,.0f} {answer['counted_in']} a day"
+        parts += [
+            Text(f"{said}, by {one['method'].replace('_', ' ')}: {per_day}", style="bold"),
+            _table(one, answer["counted_in"], boxed),
+        ]
         if one["maximum"] is not None:
-            parts.append(Text(f"by the declared end: {_difference(one['maximum'])}"))
+            parts.append(Text(f"by the declared end: {_difference(one['maximum'], answer['counted_in'])}"))
     delay = f", each value {supposed['delay_days']:.3g} days after its request" if supposed["delay_days"] else ""
     since = (
         "nothing that is mature yet" if supposed["since"] is None else f"{supposed['days']:.3g} days of mature values"
@@ -73,13 +76,13 @@ def _parts(answer: Mapping[str, Any], *, boxed: bool) -> list[RenderableType]:
     return parts
 
 
-def _table(one: Mapping[str, Any], boxed: bool) -> RenderableType:
+def _table(one: Mapping[str, Any], counted_in: str, boxed: bool) -> RenderableType:
     from rich import box
     from rich.padding import Padding
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD if boxed else None, pad_edge=False, header_style="dim", show_edge=False)
-    for name in ("difference", "relative", "days", "units"):
+    for name in ("difference", "relative", "days", counted_in):
         table.add_column(name, justify="right")
     table.add_column("")
     for row in one["effects"]:
@@ -92,11 +95,11 @@ def _table(one: Mapping[str, Any], boxed: bool) -> RenderableType:
     return Padding(table, (0, 0, 0, 2))
 
 
-def _difference(row: Mapping[str, Any]) -> str:
+def _difference(row: Mapping[str, Any], counted_in: str) -> str:
     if row["effect"] is None:
         return f"nothing, as {row['why']}"
     relative = f" ({_percent(row['relative'])})" if row["relative"] is not None else ""
-    return f"a difference of {row['effect']:.4g}{relative}, with {row['units']:,} units"
+    return f"a difference of {row['effect']:.4g}{relative}, with {row['units']:,} {counted_in}"
 
 
 def _percent(share: float | None) -> str:
