@@ -70,7 +70,7 @@ def gateway() -> Gateway:
 
 @pytest.fixture(scope="module")
 def traffic(gateway: Gateway) -> Traffic:
-    return run(gateway, seconds=3.0)
+    return run(gateway, seconds=3.0, rate=250.0)
 
 
 def test_every_answer_and_every_event_is_counted_once(gateway: Gateway, traffic: Traffic) -> None:
