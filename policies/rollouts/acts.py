@@ -10,7 +10,7 @@ from typing import Any
 
 from policies.rollouts import calendar
 from policies.rollouts.advance import begin, edited, enter, roll_back, step_words
-from policies.rollouts.harm import accepting, baseline_fails, broken_now
+from policies.rollouts.harm import accepting, broken_now
 from policies.rollouts.history import Changes
 from policies.rollouts.holds import worded
 from policies.rollouts.ladder import Ladder, Stage, position
@@ -58,7 +58,7 @@ def act(
             detail = changes.note(limit_from=held_ms(now, now_ms), **over)
             changes.make("resumed", why, "act", variant=ladder.candidate, by=command, state="running", detail=detail)
         case "rollback":
-            failing = baseline_fails(findings, ladder.stable)
+            failing = findings.failing
             why = f"{who} rolled back: {ladder.stable} answers everything"
             why += f", although it fails itself: it {failing}" if failing is not None else ""
             roll_back(ladder, changes, why, "act", by=command, by_hand=hand)

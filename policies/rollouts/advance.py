@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from policies.rollouts.harm import Harm, baseline_fails, harms, warn
+from policies.rollouts.harm import Harm, harms, no_way_back, warn
 from policies.rollouts.history import Cause, Changes
 from policies.rollouts.ladder import Ladder, Stage, position
 from policies.rollouts.standing import Command, Findings, Moved, Standing
@@ -168,14 +168,14 @@ def _say(ladder: Ladder, changes: Changes) -> None:
     now, findings, now_ms = changes.standing, changes.findings, changes.now_ms
     said, why = None, ""
     silent = silent_since(ladder, now, findings, now_ms)
-    failing = baseline_fails(findings, ladder.stable)
+    failing = no_way_back(findings, _harms(ladder, now, findings))
     if failing is not None:
         said, why = (
             "baseline_failing",
             f"the stable variant itself fails, so there is no going back to it: {ladder.stable} {failing}",
         )
     elif findings.errors:
-        said, why = "measuring_error", f"nothing is judged while it cannot be measured: {'; '.join(findings.errors)}"
+        said, why = "measuring_error", f"the step is held while it cannot be measured: {'; '.join(findings.errors)}"
     elif silent is not None:
         lasted = lasting(now_ms - silent)
         said, why = "no_data", f"{ladder.candidate} has had no data for {lasted}: the step neither passes nor fails"
@@ -204,25 +204,28 @@ def _say(ladder: Ladder, changes: Changes) -> None:
 
 def _harmed(ladder: Ladder, changes: Changes) -> bool:
     """Do what the file says about harm; return whether the step cannot be passed because of it."""
-    found = harms(changes.findings, (ladder.candidate,), changes.standing, ladder.on_failure)
-    disagreeing = _disagreement(ladder, changes.standing, changes.findings)
-    if disagreeing is not None:
-        found.append(Harm(ladder.on_failure, ladder.candidate, "agreement", disagreeing))
+    found = _harms(ladder, changes.standing, changes.findings)
     for harm in found:
         if harm.action == "warn":
             warn(changes, harm)
-    acting = [ladder.on_failure if harm.action == "floor" else harm.action for harm in found if harm.action != "warn"]
-    if not acting:
-        return False
-    worst = "rollback" if "rollback" in acting else "pause"
-    harm = next(one for one in found if one.action in (worst, "floor"))
-    why = f"{ladder.candidate} {harm.why}"
-    if worst == "rollback":
-        if baseline_fails(changes.findings, ladder.stable) is None:
-            roll_back(ladder, changes, f"rolled back to {ladder.stable}: {why}", "evidence", metric=harm.metric)
-    elif changes.standing.state == "running":
-        _pause(ladder, changes, "paused", why, metric=harm.metric)
-    return True
+    acting = [harm for harm in found if harm.action != "warn"]
+    back = [harm for harm in acting if harm.action == "rollback"]
+    if back and no_way_back(changes.findings, back) is None:
+        harm = next(one for one in back if one.shared is None)
+        why = f"rolled back to {ladder.stable}: {ladder.candidate} {harm.why}"
+        roll_back(ladder, changes, why, "evidence", metric=harm.metric)
+    elif acting and not back and changes.standing.state == "running":
+        _pause(ladder, changes, "paused", f"{ladder.candidate} {acting[0].why}", metric=acting[0].metric)
+    return bool(acting)
+
+
+def _harms(ladder: Ladder, standing: Standing, findings: Findings) -> list[Harm]:
+    """Return what speaks against the candidate; "floor" is for bandits, and is here what ``on_failure`` says."""
+    found = harms(findings, (ladder.candidate,), ladder.stable, standing, ladder.on_failure)
+    disagreeing = _disagreement(ladder, standing, findings)
+    if disagreeing is not None:
+        found.append(Harm(ladder.on_failure, ladder.candidate, "agreement", disagreeing))
+    return [harm._replace(action=ladder.on_failure) if harm.action == "floor" else harm for harm in found]
 
 
 def _set_back(ladder: Ladder, changes: Changes) -> bool:

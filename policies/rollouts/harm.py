@@ -18,15 +18,21 @@ _STRONGEST: Final[tuple[Action, ...]] = ("rollback", "floor", "pause", "warn")
 
 
 class Harm(NamedTuple):
-    """A variant that does harm: what is to be done, by which guardrail, and why, in words that follow its name."""
+    """A variant that does harm: what is to be done, by which guardrail, and why, in words that follow its name.
+
+    ``shared`` says that the baseline breaks the same limit: there is no use in going back to it.
+    """
 
     action: Action
     variant: str
     metric: str
     why: str
+    shared: str | None = None
 
 
-def harms(findings: Findings, variants: Sequence[str], standing: Standing, otherwise: Action | None) -> list[Harm]:
+def harms(
+    findings: Findings, variants: Sequence[str], baseline: str, standing: Standing, otherwise: Action | None
+) -> list[Harm]:
     """Return what is to be done about these variants, the strongest action first.
 
     ``otherwise`` is the action of guardrails for which the file says none; None: nothing is done.
@@ -43,15 +49,19 @@ def harms(findings: Findings, variants: Sequence[str], standing: Standing, other
     for one in _broken(findings, variants):
         action = one.action or otherwise
         if action is not None and [one.variant, one.metric] not in accepted:
-            found.append(Harm(action, one.variant, one.metric, described(one)))
+            found.append(Harm(action, one.variant, one.metric, described(one), _shared(findings, baseline, one)))
     return sorted(found, key=lambda harm: _STRONGEST.index(harm.action))
 
 
-def baseline_fails(findings: Findings, baseline: str) -> str | None:
-    """Return why there is no going back to the baseline, in words that follow its name; None if there is."""
+def no_way_back(findings: Findings, found: Sequence[Harm]) -> str | None:
+    """Return why nothing is gained by going back to the baseline, in words that follow its name; None if it is.
+
+    The baseline fails, or breaks each limit that is broken.
+    """
     if findings.failing is not None:
         return findings.failing
-    return next((described(one) for one in _broken(findings, (baseline,))), None)
+    shared = [harm.shared for harm in found if harm.action in ("rollback", "floor")]
+    return shared[0] if shared and all(one is not None for one in shared) else None
 
 
 def broken_now(findings: Findings, variants: Sequence[str]) -> list[list[str]]:
@@ -90,6 +100,11 @@ def warn(changes: Changes, harm: Harm) -> None:
         detail = changes.note(warned=[*warned, [harm.variant, harm.metric]])
         why = f"{harm.variant} {harm.why}"
         changes.make("guardrail_broken", why, "evidence", variant=harm.variant, detail=detail)
+
+
+def _shared(findings: Findings, baseline: str, one: Judged) -> str | None:
+    same = (other for other in _broken(findings, (baseline,)) if (other.metric, other.bound) == (one.metric, one.bound))
+    return next(map(described, same), None)
 
 
 def _broken(findings: Findings, variants: Sequence[str]) -> Iterator[Judged]:

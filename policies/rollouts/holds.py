@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from policies.rollouts.harm import Harm, accepting, baseline_fails, broken_now, harms, warn
+from policies.rollouts.harm import Harm, accepting, broken_now, harms, no_way_back, warn
 from policies.rollouts.history import Changes
 from policies.rollouts.standing import Command, Findings, Held, Moved, Refused, Standing
 from policies.rollouts.waits import Wait
@@ -42,19 +42,18 @@ def advance(subject: Subject, standing: Standing, findings: Findings, now_ms: in
     """Return what an edit and the guardrails change."""
     changes = Changes(standing, subject.kind, findings, now_ms)
     _edited(subject, changes)
-    found = harms(findings, subject.others, changes.standing, None)
-    failing = baseline_fails(findings, subject.baseline)
-    stopped = failing is not None and any(harm.action in ("rollback", "floor") for harm in found)
-    if stopped and changes.standing.detail.get("said") != "baseline_failing":
-        why = f"nothing is taken out, as the baseline itself fails: {subject.baseline} {failing}"
-        changes.make(
-            "baseline_failing", why, "evidence", variant=subject.baseline, detail=changes.note(said="baseline_failing")
-        )
-    elif failing is None and changes.standing.detail.get("said") is not None:
+    found = harms(findings, subject.others, subject.baseline, changes.standing, None)
+    acting = [harm for harm in found if harm.action in ("rollback", "floor")]
+    said, failing = changes.standing.detail.get("said"), no_way_back(findings, acting)
+    if acting and failing is not None and said is None:
+        why = f"nothing is taken out, as the baseline itself does no better: {subject.baseline} {failing}"
+        detail = changes.note(said="baseline_failing")
+        changes.make("baseline_failing", why, "evidence", variant=subject.baseline, detail=detail)
+    elif failing is None and said is not None:
         why = f"the baseline {subject.baseline} does not fail any more"
         changes.make("baseline_recovered", why, "evidence", variant=subject.baseline, detail=changes.note(said=None))
     for harm in found:
-        _answer(changes, harm, stopped=stopped)
+        _answer(changes, harm, stopped=findings.failing is not None or harm.shared is not None)
     return changes.moved()
 
 

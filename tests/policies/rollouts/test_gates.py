@@ -100,6 +100,23 @@ def test_a_stable_that_fails_itself_is_not_gone_back_to() -> None:
     assert climb.after(1, burning={"v2": "fails"}) == ["baseline_recovered", "rolled_back"]
 
 
+def test_a_limit_that_both_break_is_no_reason_to_go_back_and_another_harm_is() -> None:
+    """A stable variant that is always a little slower than its limit must not keep a broken candidate in traffic."""
+    slow = tuple(broken("latency_ms.p95", name, bound=300.0) for name in ("v1", "v2"))
+    climb = at_step(Stage(share=0.1, hold=HOUR))
+    assert climb.after(HOUR, guardrails=slow) == ["baseline_failing"]
+    assert climb.at == ("running", 1)
+    worse = broken("latency_ms.p95", bound=50.0)  # than the stable variant's
+    for harm in ({"guardrails": (*slow, broken())}, {"guardrails": (*slow, worse)}, {"burning": {"v2": "fails"}}):
+        climb = at_step(Stage(share=0.1, hold=HOUR))
+        assert climb.after(1, **{"guardrails": slow, **harm}) == ["rolled_back"]
+
+
+def test_a_limit_that_the_stable_variant_alone_breaks_holds_nothing_up() -> None:
+    climb = at_step(Stage(share=0.1, hold=HOUR))
+    assert climb.after(HOUR, guardrails=(broken("latency_ms.p95", "v1", bound=300.0),)) == ["step_passed"]
+
+
 def test_a_person_rolls_back_to_a_failing_stable() -> None:
     climb = at_step(Stage(share=0.1, hold=HOUR))
     assert climb.act("rollback", failing="fails too") == ["rolled_back"]
