@@ -33,7 +33,7 @@ EVERY_SECONDS: Final = 5.0
 REST: Final = 50
 BUDGET_SECONDS: Final = 0.03
 #: It is looked at this often though nothing moved: windows of time go on.
-LONGEST_MS: Final = 60_000
+LONGEST_MS: Final = 5 * 60_000
 
 
 class Freezing(Protocol):
