@@ -33,10 +33,10 @@ def percent(value: float | None) -> str:
     return NONE if value is None else f"{100 * value:.1f}%"
 
 
-def chance(value: float | None) -> str:
+def probability(value: float | None) -> str:
     """Return a posterior probability, which is never 0 or 1.
 
-    >>> chance(0.99999), chance(0.00001), chance(0.25)
+    >>> probability(0.99999), probability(0.00001), probability(0.25)
     ('> 99.9%', '< 0.1%', '25.0%')
     """
     if value is None or 0.001 <= value <= 0.999:

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gateway import amounts
-from gateway.amounts import chance, milliseconds, number, percent
+from gateway.amounts import milliseconds, number, percent, probability
 from gateway.moments import age, to_the_second
 
 Report = Mapping[str, Any]
@@ -82,7 +82,7 @@ def calls(report: Report, *, boxed: bool = True) -> RenderableType:
             _count(variant["client_errors"]),
             *(milliseconds(latency[name]) for name in ("p50", "p95", "p99")),
         ]
-        table.add_row(*row, *([chance(variant["p_best"])] if report["adaptive"] else []))
+        table.add_row(*row, *([probability(variant["p_best"])] if report["adaptive"] else []))
     return _indented(table)
 
 

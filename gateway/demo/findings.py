@@ -12,7 +12,7 @@ from math import sqrt
 from types import MappingProxyType
 from typing import Any
 
-from gateway.amounts import chance
+from gateway.amounts import probability
 from gateway.demo.scenario import CANARY_SHARE, SCENES, Scene
 from gateway.demo.traffic import UserCounts
 
@@ -180,7 +180,7 @@ def _moved(scene: Scene, report: Report) -> str:
     variant = next(one for one in report["variants"] if one["name"] == scene.better)
     before, after = 1 / len(report["variants"]), float(variant["share"])
     verb = "moved its traffic to" if after > before else "did not move its traffic to"
-    best = f" (P(best) {chance(variant['p_best'])})" if variant.get("p_best") is not None else ""
+    best = f" (P(best) {probability(variant['p_best'])})" if variant.get("p_best") is not None else ""
     return f"The bandit {verb} {scene.better}: share {before:.0%} at the start, {after:.0%} at the end{best}."
 
 

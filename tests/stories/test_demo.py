@@ -57,7 +57,7 @@ def test_a_demo_that_is_interrupted_ends_everything_it_started(number: signal.Si
         started = eventually(
             lambda: found if len(found := [pid for pid, _ in descendants(process.pid)]) >= 9 else None,
             "everything is started",
-            seconds=30,
+            seconds=60,
         )
         time.sleep(1)
         process.send_signal(number)

@@ -50,6 +50,7 @@ class ActsAPI:
         config = self.commands.config
         try:
             body = await json_of(request, _MOST_ALERTS_BYTES)
+            alerts.read_alerts(body)
             if config is None:
                 raise NotDone(503, "the configuration is not valid, so what alerts do is not known")
             found = await alerts.apply(self.commands, config, self.commands.snapshot, body, asking(request, "alert"))

@@ -39,8 +39,8 @@ def test_serve_leaves_with_the_code_of_the_supervisor(monkeypatch: pytest.Monkey
 def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     calls: list[tuple[Any, ...]] = []
 
-    def demo(seconds: float, rate: float, *, seed: int | None, json_file: Path | None) -> int:
-        calls.append((seconds, rate, seed, json_file))
+    def demo(seconds: float, rate: float, *, seed: int | None, json_file: Path | None, whole_loop: bool) -> int:
+        calls.append((seconds, rate, seed, json_file, whole_loop))
         return 0
 
     monkeypatch.setattr(gateway.demo, "run", demo)
@@ -49,7 +49,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
 def test_a_demo_takes_what_the_demo_takes_for_granted(shown: list[tuple[Any, ...]]) -> None:
     assert run(["demo"]) == 0
-    assert shown == [(gateway.demo.DEFAULT_SECONDS, gateway.demo.DEFAULT_RATE, None, None)]
+    assert shown == [(gateway.demo.DEFAULT_SECONDS, gateway.demo.DEFAULT_RATE, None, None, False)]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_a_demo_takes_what_the_demo_takes_for_granted(shown: list[tuple[Any, ...
 )
 def test_a_duration_is_a_number_and_a_unit(text: str, seconds: float, shown: list[tuple[Any, ...]]) -> None:
     assert run(["demo", "--for", text, "--rate", "50", "--seed", "3", "--json-file", "out.json"]) == 0
-    assert shown == [(seconds, 50.0, 3, Path("out.json"))]
+    assert shown == [(seconds, 50.0, 3, Path("out.json"), False)]
 
 
 @pytest.mark.parametrize("text", ["soon", "", "0s", "-5s", "5 parsecs", "nans", "inf", "1e999s"])

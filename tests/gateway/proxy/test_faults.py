@@ -4,7 +4,7 @@ F1 to F17, F27, F29 and F30 are in ``test_faults_backends``, ``test_faults_clien
 through a whole worker: what the client saw, what was logged, and that the pool is whole after. For some more is proved
 elsewhere, and others need several processes or none:
 
-F8   tests/gateway/proxy/client/test_upstream_cancel.py    test_ten_thousand_cancelled_calls_leave_the_capacity_unchanged
+F8   tests/gateway/proxy/client/test_upstream_cancel.py    test_three_thousand_cancelled_calls_leave_the_capacity_unchanged
 F10  tests/gateway/proxy/server/test_edge_limits.py        test_a_body_that_drips_below_the_least_rate_is_408_and_one_that_keeps_it_up_is_not
 F11  tests/gateway/proxy/limits/test_admission.py          test_five_times_the_load_leaves_more_than_half_of_the_answers
 F11  tests/gateway/proxy/test_overload.py                  test_health_and_feedback_are_answered_while_requests_are_turned_away
