@@ -21,10 +21,10 @@ help: ## say what each target does
 demo: .venv/ready ## real models, real traffic, every policy: a live view for a minute, then the report
 	$(BIN)/turnout demo
 
-# One process per core, up to eight: each has a PostgreSQL of its own. They begin at different ends, and a process that is
-# done takes tests from another, so that tests which compute run beside tests which wait for processes.
+# One process more than there are cores, up to eight: each has a PostgreSQL of its own. They begin at different ends, and a
+# process that is done takes tests from another, so that tests which compute run beside tests which wait for processes.
 test: .venv/ready ## run every test, on all cores (one by hand: .venv/bin/python -m pytest PATH)
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+	$(BIN)/python -m pytest --numprocesses $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --maxprocesses 8 --dist worksteal
 
 check: .venv/ready ## lint (ruff) and type-check (mypy --strict)
 	$(BIN)/ruff check .

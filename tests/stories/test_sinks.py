@@ -99,13 +99,16 @@ def test_a_receiver_that_fails_and_a_controller_that_is_killed_cost_no_event(tmp
 
             eventually(delivered, "everything is delivered", seconds=30)
             program.wait_until_ready()
-            eventually(lambda: account(program)["pending"] == 0, "nothing waits")
-            shown = account(program)
+
+            def all_told() -> bool:
+                shown = account(program)
+                return bool(shown["pending"] == 0 and shown["delivered"] == shown["made"] == len(receiver.ids))
+
+            eventually(all_told, "nothing waits, and what was made is what came")
         told_of = {one["subject"] for one in receiver.events if one["type"] == "turnout.response"}
         assert told_of == set(ids)
         statuses = Counter(one["data"]["status"] for one in receiver.events if one["type"] == "turnout.feedback")
         assert statuses["joined"] >= 60
-        assert shown["delivered"] == shown["made"] == len(receiver.ids)
         assert {one["data"]["unit"] for one in receiver.events if one["type"] == "turnout.request"} == {
             f"u{n}" for n in range(60)
         }
