@@ -122,6 +122,10 @@ class Steering:
         for name in burning:
             findings = self._latest(snapshot, name)
             moved = self._advanced(name, config.routes[name].policy, watched[name], findings)
+            if moved is not None and not self._is_learned(snapshot, name):
+                # It might pass a step: that takes more than counts of calls.
+                known = await self.known(opened, config, name)
+                moved = self._advanced(name, known.policy, known.standing, known.findings)
             if moved is not None:
                 moves[name] = moved
         if moves:
@@ -162,15 +166,18 @@ class Steering:
 
     def _latest(self, snapshot: Snapshot, name: str) -> Findings:
         """Return what was learned last of a route, and what fails fast."""
-        standing = self._standings().get(name, START)
-        learned = self._learned.get(name)
-        if learned is not None and learned.of == self._of(snapshot, name, standing):
-            findings = learned.findings
+        if self._is_learned(snapshot, name):
+            findings = self._learned[name].findings
         else:
             route = snapshot.routes[name]
             known = {one: snapshot.backends[one].version for one in route.variants}
             findings = Findings(baseline=route.baseline, versions=known)
         return replace(findings, burning=self._burns.said(name), alone=self._burns.alone(name))
+
+    def _is_learned(self, snapshot: Snapshot, name: str) -> bool:
+        """Return whether something was learned of a route where it stands now."""
+        learned = self._learned.get(name)
+        return learned is not None and learned.of == self._of(snapshot, name, self._standings().get(name, START))
 
     def _with_errors(self, findings: Findings, behind: str | None) -> Findings:
         return findings if behind is None else replace(findings, errors=(*findings.errors, behind))
@@ -185,7 +192,7 @@ class Steering:
             if name not in snapshot.routes or len(route.policy.variants) < 2:
                 continue
             standing, learned = standings.get(name, START), self._learned.get(name)
-            if learned is None or learned.of != self._of(snapshot, name, standing):
+            if learned is None or not self._is_learned(snapshot, name):
                 waiting.append((0.0 if learned is None else learned.at, name))
                 continue
             findings = self._with_errors(self._latest(snapshot, name), behind)
