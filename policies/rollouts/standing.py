@@ -75,7 +75,8 @@ class Findings:
     ``units`` have at least one call that counts, ``pairs`` are copies that were compared with the answer. ``last_ms``
     is the event time of a variant's newest call. ``agreement`` is (value, low, high) of copies and answers. ``burning``
     are variants that fail fast, each with a sentence; ``alone`` those that do while the baseline has no calls: it is
-    not known whether it would fail as well. ``errors`` are sentences about what cannot be measured now.
+    not known whether it would fail as well; ``faltering`` those that fail most of their calls just now, for however
+    short a time. ``errors`` are sentences about what cannot be measured now.
     ``failing`` says why the baseline itself fails; None if it does not. ``baseline`` is the route's, "" for the
     policy's own; ``versions`` are those that the variants have now, empty where they are not known.
 
@@ -92,6 +93,7 @@ class Findings:
     guardrails: tuple[Judged, ...] = ()
     burning: Mapping[str, str] = field(default_factory=dict)
     alone: Mapping[str, str] = field(default_factory=dict)
+    faltering: Mapping[str, str] = field(default_factory=dict)
     errors: tuple[str, ...] = ()
     failing: str | None = None
 

@@ -17,7 +17,7 @@ from policies.rollouts.words import lasting, moment, percent
 
 Condition = Literal[
     "person", "approval", "hold", "units", "pairs", "agreement", "clean", "window",
-    "no_data", "measuring_error", "baseline_failing",
+    "no_data", "measuring_error", "baseline_failing", "faltering",
 ]  # fmt: skip
 
 #: What evidence decides: a step that still waits for one of these at the end of ``at_most`` is inconclusive.
@@ -84,6 +84,9 @@ def _conditions(ladder: Ladder, at: int, standing: Standing, findings: Findings,
         words += f" (without {lasting(silent)} of no data)" if silent else ""
         yield Wait("hold", words, now_ms + stage.hold_ms - held)
     yield from _judged(ladder, stage, standing, findings)
+    if ladder.candidate in findings.faltering:
+        words = f"{ladder.candidate} {findings.faltering[ladder.candidate]}: no step is passed meanwhile"
+        yield Wait("faltering", words)
     approval, given = stage.approval, standing.detail.get("approvals", ())
     if approval is not None and len(given) < approval.by:
         count = f"{len(given)} of {approval.by} approvals" if approval.by > 1 else "a person's approval"

@@ -14,7 +14,7 @@ from gateway.store import Store
 from gateway.store.calls_since import CallsOf, calls_since
 from gateway.store.counts.read_ledgers import LedgerVersions, versions
 from policies.rollouts.standing import Standing
-from policies.statistics.burn import Count, FailureWatch, burning, sentence, watched
+from policies.statistics.burn import Count, FailureWatch, burning, faltering, sentence, watched
 from router.config.config import RouteConfig
 from router.snapshot import Route, Snapshot
 
@@ -46,6 +46,11 @@ class Burns:
         """Return the variants of a route that failed fast at the last look, while the baseline had no calls."""
         found = self._of.get(route)
         return {} if found is None else found.alone
+
+    def faltering(self, route: str) -> Mapping[str, str]:
+        """Return the variants of a route that failed most of their calls at the last look."""
+        found = self._of.get(route)
+        return {} if found is None else faltering(found.watch)
 
     def watch(self, route: str) -> FailureWatch | None:
         """Return what was seen of the present step of a route."""

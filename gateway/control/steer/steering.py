@@ -172,7 +172,12 @@ class Steering:
             route = snapshot.routes[name]
             known = {one: snapshot.backends[one].version for one in route.variants}
             findings = Findings(baseline=route.baseline, versions=known)
-        return replace(findings, burning=self._burns.said(name), alone=self._burns.alone(name))
+        return replace(
+            findings,
+            burning=self._burns.said(name),
+            alone=self._burns.alone(name),
+            faltering=self._burns.faltering(name),
+        )
 
     def _is_learned(self, snapshot: Snapshot, name: str) -> bool:
         """Return whether something was learned of a route where it stands now."""

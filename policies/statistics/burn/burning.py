@@ -73,6 +73,18 @@ def burning(watch: FailureWatch) -> tuple[Burn, ...]:
     return tuple(burn for burn in found if burn is not None)
 
 
+def faltering(watch: FailureWatch) -> dict[str, str]:
+    """Return the variants that failed most of their calls at the last look, with words that follow the name.
+
+    That may be a restart: nothing is taken out for it. But nothing that waits for a good moment should go on meanwhile.
+    """
+    return {
+        name: f"failed {run.calls - run.answered:,.0f} of its last {run.calls:,.0f} calls"
+        for name, run in watch.runs.items()
+        if run.failed >= FEWEST_FAILED
+    }
+
+
 def _burn(watch: FailureWatch, name: str) -> Burn | None:
     own, base = watch.totals[name], watch.totals.get(watch.baseline, Count())
     if own.failed >= FEWEST_FAILED and own.answered <= 0:

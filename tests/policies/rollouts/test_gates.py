@@ -100,6 +100,16 @@ def test_a_stable_that_fails_itself_is_not_gone_back_to() -> None:
     assert climb.after(1, burning={"v2": "fails"}) == ["baseline_recovered", "rolled_back"]
 
 
+def test_no_step_is_passed_while_the_candidate_fails_most_of_its_calls() -> None:
+    """It may be a restart, which rolls nothing back; but the last step must not be passed in the midst of it."""
+    climb = at_step(Stage(share=1.0, hold=HOUR, whole_days=False))
+    assert climb.after(HOUR, faltering={"v2": "failed 20 of its last 20 calls"}) == []
+    assert climb.after(9_000, burning={"v2": "fails"}) == ["rolled_back"]
+    climb = at_step(Stage(share=1.0, hold=HOUR, whole_days=False))
+    assert climb.after(HOUR, faltering={"v2": "failed 20 of its last 20 calls"}) == []
+    assert climb.after(5_000) == ["step_passed"]
+
+
 def test_a_limit_that_both_break_is_no_reason_to_go_back_and_another_harm_is() -> None:
     """A stable variant that is always a little slower than its limit must not keep a broken candidate in traffic."""
     slow = tuple(broken("latency_ms.p95", name, bound=300.0) for name in ("v1", "v2"))

@@ -72,6 +72,7 @@ FOUND = st.fixed_dictionaries(
     optional={
         "guardrails": st.lists(JUDGED, max_size=3).map(tuple),
         "burning": st.just({"v2": "fails"}),
+        "faltering": st.just({"v2": "failed 20 of its last 20 calls"}),
         "alone": st.just({"v2": "fails, and v1 has no calls"}),
         "errors": st.just(("the sample ratio is off",)),
         "failing": st.just("fails"),
@@ -145,7 +146,7 @@ def test_only_a_passed_step_or_a_person_gives_the_candidate_more(
         if "step_passed" in kinds or ("done" in kinds and moment[0] == "time"):
             assert is_open(climb.policy.change_window, climb.policy.no_changes, climb.now)  # type: ignore[attr-defined]
             more = moment[2]
-            assert not more.keys() & {"burning", "errors", "failing"}
+            assert not more.keys() & {"burning", "faltering", "errors", "failing"}
             harm = [one for one in more.get("guardrails", ()) if (one.state, one.variant) == ("broken", "v2")]
             accepted = climb.standing.detail.get("accepted", [])
             assert all(one.action == "warn" or ["v2", one.metric] in accepted for one in harm)

@@ -8,7 +8,7 @@ from math import exp, log
 import numpy as np
 import pytest
 
-from policies.statistics.burn import Burn, Count, FailureWatch, brief, burning, sentence, watched
+from policies.statistics.burn import Burn, Count, FailureWatch, brief, burning, faltering, sentence, watched
 from policies.statistics.burn.burning import BROKE, BROKEN, HEALTHY, NEVER_ANSWERED, log_evidence
 from policies.types import Tally
 
@@ -102,6 +102,15 @@ def test_five_seconds_of_a_restart_are_no_reason_on_either_side(share: float) ->
 
             for _ in range(5):
                 assert first_burn(seconds_of(rng, rate, share, fails, 60)) is None
+
+
+def test_one_that_fails_just_now_is_known_and_for_no_longer() -> None:
+    """For ten seconds it may be a restart, and is not out: but nothing should be passed in the midst of it."""
+    seconds = [((25, 1), (25, 1))] * 60 + [((25, 1), (25, 25))] * 5 + [((25, 1), (25, 1))] * 5
+    found = {at: faltering(watch) for at, watch in looks_at(seconds)}
+    assert not any(found[at] for at in (*range(1, 61), *range(66, 71)))
+    assert found[61] == {"new": "failed 25 of its last 25 calls"}
+    assert all(found[at] for at in range(61, 66))
 
 
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
