@@ -180,6 +180,9 @@ class Control:
             await asyncio.gather(self._recording, return_exceptions=True)
         if self.opened is not None:
             await self._close(self.opened, timeout_seconds)
+        await self._end_tasks()
+
+    async def _end_tasks(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -207,6 +210,7 @@ class Control:
             await self.tokens.save_used()
         with suppress(Exception):
             await self.audit_head.step()
+        await self._end_tasks()  # before the store is closed: they use it
         if member is not None:
             with suppress(Exception):
                 await member.leave()

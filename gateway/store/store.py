@@ -81,7 +81,6 @@ class Store:
 
     def __init__(self, engine: AsyncEngine, reading: AsyncEngine, *, file: Path | None = None, lock: int | None = None):
         self._engine = engine
-        self._reading_engine = reading
         self._writing, self._reading = SingleConnection(engine), SingleConnection(reading)
         self._wal = None if file is None else file.with_name(f"{file.name}-wal")
         self._lock = lock
@@ -125,8 +124,8 @@ class Store:
 
     async def close(self) -> None:
         """Close both connections, and unlock the file."""
-        await self._reading_engine.dispose()  # first: the last to close checkpoints
-        await self._engine.dispose()
+        await self._reading.close()  # first: the last to close checkpoints
+        await self._writing.close()
         _unlock(self._lock)
         self._lock = None
 

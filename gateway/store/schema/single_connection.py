@@ -20,6 +20,8 @@ T = TypeVar("T")
 
 #: How long a transaction waits for its turn.
 TURN_SECONDS: Final = 30.0
+#: How long closing waits for the transaction that is under way.
+CLOSE_SECONDS: Final = 5.0
 #: Time between two interrupts: one that comes before the database's thread has begun the statement has no effect.
 INTERRUPT_AGAIN_SECONDS: Final = 0.05
 #: How long a server may take to end an interrupted statement; then the connection is closed. SQLite has no such limit:
@@ -95,16 +97,33 @@ class SingleConnection:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._turn = asyncio.Lock()
+        self._closed = False
 
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Reserve the connection, without a transaction. Raises TimeoutError after ``TURN_SECONDS``."""
+        """Reserve the connection, without a transaction.
+
+        Raises TimeoutError after ``TURN_SECONDS``, and ConnectionError once it is closed.
+        """
         async with asyncio.timeout(TURN_SECONDS):
             await self._turn.acquire()
         try:
+            if self._closed:
+                raise ConnectionError("the store is closed")
             yield
         finally:
             self._turn.release()
+
+    async def close(self) -> None:
+        """Close the connection once its transaction is over, or after ``CLOSE_SECONDS``; a later caller gets an error.
+
+        A driver that is closed in the midst of a statement may never answer the caller of that statement.
+        """
+        self._closed = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS), self._turn:
+                pass
+        await self._engine.dispose()
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[CancelSafeConnection]:

@@ -229,3 +229,25 @@ def test_the_wal_is_bounded_however_much_is_read(tmp_path: Path, monkeypatch: py
         assert wal.stat().st_size < 8 * 2**20
 
     at_desk(Desk(tmp_path), story)
+
+
+def test_no_caller_waits_for_ever_when_the_store_is_closed_in_the_midst_of_what_it_asks(
+    tmp_path: Path, store: str
+) -> None:
+    """Loops of the controller read and write once or more a second: each of them ends, or it could never end itself."""
+
+    async def story(desk: Desk) -> None:
+        async def asking(read: bool) -> None:
+            while True:
+                async with desk.store.read() if read else desk.store.begin() as connection:
+                    for _ in range(3):
+                        await connection.execute(text("SELECT count(*) FROM numbers"))
+
+        asking_ones = [asyncio.create_task(asking(read)) for read in (True, False) * 4]
+        await asyncio.sleep(0.05)
+        async with asyncio.timeout(10):
+            await desk.store.close()
+            ends = await asyncio.gather(*asking_ones, return_exceptions=True)
+        assert [str(one) for one in ends] == ["the store is closed"] * 8
+
+    at_desk(Desk(tmp_path, store=store), story)
