@@ -162,9 +162,13 @@ def declared(report: Report) -> str | None:
 
 def stands(report: Report) -> list[str]:
     """Return where a route stands that moves by itself or by hand: its state and step, and what it waits for."""
-    said = report["rollout"]
+    said, held = report["rollout"], report.get("freeze")
+    lines = []
+    if held is not None:
+        by, why = f" by {held['who']}" if held["who"] else "", f": {held['why']}" if held["why"] else ""
+        lines.append(f"FROZEN to {held['to']} since {held['since'][:16]}Z{by}{why}")
     if said is None:
-        return []
+        return lines
     head = said["state"].replace("_", " ")
     if said["steps"]:
         step = said["steps"][said["step"]]
@@ -176,7 +180,7 @@ def stands(report: Report) -> list[str]:
         head += f": {said['because']}"
     lasts = "" if said["until"] is None else f"; all of it by about {said['until'][:16]}Z at today's traffic"
     waits = "; ".join(one["sentence"] for one in said["waits_for"])
-    return [f"rollout: {head}"] + ([f"waits for: {waits}{lasts}"] if waits else [])
+    return [*lines, f"rollout: {head}", *([f"waits for: {waits}{lasts}"] if waits else [])]
 
 
 def unfair(report: Report) -> Sequence[Mapping[str, Any]]:

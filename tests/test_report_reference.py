@@ -8,7 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gateway.admin.api.reports import freeze
 from gateway.control.steer.standing_view import stands
+from gateway.files.overrides import Override
 from gateway.report import report
 from gateway.store.counts.ledger import CALLS, TallyKey
 from policies.plans import Mirror, Weighted
@@ -52,7 +54,7 @@ def reports() -> Iterator[dict[str, Any]]:
     drafts.put("new", "@first", Tally.of_units([(1, 1), (-1, 1)]), phase="live", role="draft", against="old")
     yield report(snapshot(draft_route()), drafts.ledger())
     yield report(with_a_second_copy(), copies().ledger())
-    yield {"rollout": moved()}
+    yield {"rollout": moved(), "freeze": freeze(Override(to="old", at_ms=1, who="ann", why="it is bad"))}
 
 
 def moved() -> dict[str, Any] | None:

@@ -74,6 +74,7 @@ def report(
     | uncounted      | requests of units beyond ``max_new_units_per_client``: in none of the other numbers           |
     | watermark      | RFC 3339: everything before it is counted; null before any heartbeat                          |
     | rollout        | where the route stands; the API adds it, because it changes with time. Null if nothing moves it |
+    | freeze         | to which variant it is frozen, by whom and why; the API adds it. Null if it is not              |
     """
     account = account_of(snapshot, ledger, policy)
     ratio, problems = sample_ratio_of(account), problems_of(account)
@@ -99,6 +100,7 @@ def report(
         **_counts(account),
         "watermark": _watermark(ledger),
         "rollout": None,
+        "freeze": None,
     }
 
 

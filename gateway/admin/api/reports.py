@@ -17,6 +17,8 @@ from gateway.control.plan.in_force import InForce
 from gateway.control.queries import Queries
 from gateway.control.steer.route_findings import findings_of
 from gateway.control.steer.standing_view import SERVED_MS, stands
+from gateway.files.overrides import Override
+from gateway.moments import rfc3339
 from gateway.report import report, update_watermark
 from gateway.report.account import Account, account_of
 from gateway.report.past import as_it_was
@@ -79,6 +81,13 @@ class _Made(NamedTuple):
     findings: Findings = Findings()
 
 
+def freeze(act: Override | None) -> dict[str, Any] | None:
+    """Return by what a route is frozen, as plain JSON values; None where it is not."""
+    if act is None or act.to is None:
+        return None
+    return {"to": act.to, "since": rfc3339(act.at_ms), "who": act.who, "why": act.why}
+
+
 class Reports:
     """The newest report of each route. ``clock`` is monotonic, in seconds."""
 
@@ -136,7 +145,7 @@ class Reports:
         made, route = self._made[name], self._in_force.snapshot.routes[name]
         served = served or {one: n for one, n in made.findings.calls.items() if route.plan.shares.get(one, 0.0) > 0}
         known = stands(route, self._policy(name), made.findings, served, events, now_ms())
-        return {**made.report, "rollout": known}
+        return {**made.report, "rollout": known, "freeze": freeze(self._in_force.freezes.acts.get(name))}
 
     async def _fresh(self, route: str | None) -> None:
         """Bring the report of a route, or of all, up to date. Raises StoreUnavailable.

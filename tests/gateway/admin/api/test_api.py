@@ -9,10 +9,12 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway import amounts
 from gateway.admin.api import api, reports
 from gateway.admin.app import create
 from gateway.control.plan.in_force import ReloadResult
 from gateway.control.progress import Progress
+from gateway.files.overrides import Override
 from gateway.report import report
 from gateway.store.counts.ledger import Ledger, TallyKey
 from policies import Evidence, Tally
@@ -37,6 +39,16 @@ def problem(answer: httpx.Response) -> dict[str, Any]:
 def test_a_route_is_the_report_of_its_ledger() -> None:
     fake = control()
     assert ask(fake, "/api/v1/routes/digits").json() == report(fake.snapshot, fake.books["digits"])
+
+
+def test_a_frozen_route_says_so_by_whom_and_why_above_all_else() -> None:
+    fake = control()
+    fake.frozen["digits"] = Override(to="logreg", at_ms=1_700_000_000_000, who="ann", why="incident 7")
+    said = ask(fake, "/api/v1/routes/digits").json()
+    assert said["freeze"] == {"to": "logreg", "since": "2023-11-14T22:13:20.000Z", "who": "ann", "why": "incident 7"}
+    assert amounts.stands(said)[0] == "FROZEN to logreg since 2023-11-14T22:13Z by ann: incident 7"
+    fake.frozen["digits"] = Override(to=None, at_ms=1_700_000_000_001)
+    assert ask(fake, "/api/v1/routes/digits").json()["freeze"] is None
 
 
 def test_all_routes_come_in_the_order_of_the_file() -> None:
