@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from gateway.admin.api.reports import Reports
 from gateway.control.opened import Opened
+from gateway.control.plan.freezes import Freezes
 from gateway.control.plan.in_force import InForce
 from gateway.control.queries import Queries
 from gateway.report import report
@@ -41,12 +42,18 @@ MOVES = st.lists(
 )
 
 
+class _Unfrozen(Freezes):
+    def __init__(self) -> None:
+        self.acts = {}
+
+
 class Desks(InForce):
     """The snapshot of a desk, in force."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self.config = None
+        self.freezes = _Unfrozen()
 
     @property
     def snapshot(self) -> Snapshot:
